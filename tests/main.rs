@@ -3,3 +3,5 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod architecture; // the import rule and the invariants, read from the sources
+mod images; // trees into images and back, in memory and in layouts
+mod snapshot; // a tree as an independent witness sees it

@@ -21,11 +21,12 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, makedev, openat, statat, syncfs};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How a tree is extracted.
 #[derive(Clone, Debug)]
@@ -45,7 +46,8 @@ impl Default for ExtractOptions {
 }
 
 /// What came into being, and what could not be as it was.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Extracted {
     /// Entries that were extracted.
     pub entries: u64,
@@ -64,6 +66,7 @@ pub struct Extracted {
 /// Extracts entries into a directory. Dropping it leaves an incomplete tree; only [`finish`](Extractor::finish)
 /// completes it.
 pub struct Extractor {
+    target: PathBuf,
     /// The target as the user knows it, for messages.
     shown: String,
     options: ExtractOptions,
@@ -114,6 +117,7 @@ impl Extractor {
         let held = something_in(root.as_fd());
         let held = held.map_err(|errno| Error::io(format!("cannot list {shown}"), errno))?;
         Ok(Self {
+            target: target.to_owned(),
             shown,
             content: ContentWriter::new(options.holes),
             layers: Layers::new(options.several_layers),
@@ -173,6 +177,14 @@ impl Extractor {
         }
         self.done.entries += 1;
         Ok(())
+    }
+
+    /// Gives up. A target that was made for this and holds nothing yet is removed again.
+    pub fn abandon(self) {
+        if self.made {
+            // Whatever it holds by now was proved, and a later run can go on from there.
+            let _ = fs::remove_dir(&self.target);
+        }
     }
 
     /// Gives all directories their attributes, and has the file system write everything to the disk.
