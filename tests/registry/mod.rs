@@ -5,7 +5,7 @@ mod login;
 mod server;
 mod transfer;
 
-pub use server::{Behaviour, Damage, Locations, Login, Recorded, Refusal, Registry};
+pub use server::{Damage, Locations, Login, Refusal, Registry};
 
 use crate::contract::Place;
 use std::fs;

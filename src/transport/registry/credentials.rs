@@ -63,7 +63,7 @@ pub(super) fn find(files: &[PathBuf], registry: &str, repository: &str) -> Resul
             .into_iter()
             .filter_map(|(key, entry)| Some((specificity(&key, registry, repository)?, key, entry?)))
             .collect();
-        entries.sort_by(|a, b| b.0.cmp(&a.0));
+        entries.sort_by_key(|(specificity, ..)| std::cmp::Reverse(*specificity));
         for (_, key, entry) in entries {
             if let Some(credentials) = entry.credentials(path, &key)? {
                 return Ok(Some(credentials));
@@ -105,7 +105,8 @@ fn specificity(key: &str, registry: &str, repository: &str) -> Option<usize> {
         None => (bare.unwrap_or(key).trim_end_matches('/'), ""),
     };
     let is_hub = |name: &str| DOCKER_HUB.contains(&name);
-    if !host.eq_ignore_ascii_case(registry) && !(is_hub(host) && is_hub(registry)) {
+    let is_ours = host.eq_ignore_ascii_case(registry) || (is_hub(host) && is_hub(registry));
+    if !is_ours {
         return None;
     }
     if path.is_empty() || bare.is_some() || matches!(path, "v1" | "v2") {

@@ -1,6 +1,6 @@
 //! Manifests and indexes: the documents that a registry keeps under names.
 
-use super::answer::Answer;
+use super::answer::{Answer, printable};
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher, Reference, media_type};
 use reqwest::header::{CONTENT_TYPE, HeaderName};
@@ -48,23 +48,27 @@ fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
         media_type: Option<String>,
     }
     let announced = announced.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let claim: Claim = serde_json::from_slice(bytes)
-        .map_err(|error| Error::integrity(format!("{name} is not a valid manifest: {error}")))?;
+    let claim: Claim = serde_json::from_slice(bytes).map_err(|error| {
+        Error::integrity(format!("{name} is not a valid manifest: {}", printable(&error.to_string())))
+    })?;
     let media_type = match claim.media_type {
         Some(own) if MEANINGLESS.contains(&announced.as_str()) => own,
         Some(own) if own != announced => {
             return Err(Error::integrity(format!(
-                "{name} is announced as {announced:?} and calls itself {own:?}"
+                "{name} is announced as {} and calls itself {}",
+                printable(&announced),
+                printable(&own)
             )));
         }
         _ => announced,
     };
     match media_type::is_document(&media_type) {
         true => Ok(media_type),
-        false => {
-            Err(Error::failed(format!("{name} is a {media_type:?}, which is no image that volio knows"))
-                .hint("it was pushed by a very old program, or is no image at all"))
-        }
+        false => Err(Error::failed(format!(
+            "{name} is a {}, which is no image that volio knows",
+            printable(&media_type)
+        ))
+        .hint("it was pushed by a very old program, or is no image at all")),
     }
 }
 

@@ -99,6 +99,8 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
     let path = head.uri.path().to_owned();
     let query = Query::parse(head.uri.query().unwrap_or_default());
     if let Some(refusal) = scripted(shared, &head.method, &path) {
+        // As real servers do it: the answer does not wait for the body, and the connection not for the answer.
+        tokio::spawn(to_bytes(body, usize::MAX));
         return refusal;
     }
     if path == "/token" && !elsewhere {
