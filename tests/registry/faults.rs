@@ -192,6 +192,21 @@ impl Read for Dying {
 }
 
 #[test]
+fn a_registry_that_checks_nothing_never_gets_the_whole_of_a_lie() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.believes_digests = true);
+    let client = registry.client("a", "t");
+    for size in [0, 1, 1_000_000] {
+        let (promised, lie) = (vec![7; size.max(1)], vec![8; size]);
+        let mut descriptor = Descriptor::of(BLOB, &promised);
+        descriptor.size = size as u64;
+        let error = client.upload(Unverified::new(io::Cursor::new(lie)).verify(&descriptor)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity, "{error}");
+        assert_eq!(registry.blob("a", &descriptor.digest), None, "{size}");
+    }
+}
+
+#[test]
 fn a_manifest_whose_parts_are_missing_is_not_taken() {
     let registry = Registry::start();
     let absent = serde_json::to_string(&Descriptor::of(media_type::CONFIG, b"absent")).unwrap();

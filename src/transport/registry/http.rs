@@ -273,3 +273,57 @@ pub(super) fn broken(what: &str, host: &str, error: Option<&reqwest::Error>) -> 
     };
     Error::failed(format!("cannot {what}: {host} stopped in the middle")).because(why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// A server that says the same to everybody who says something.
+    fn server(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let _ = connection.read(&mut [0; 4096]);
+                let _ = connection.write_all(answer);
+            }
+        });
+        host
+    }
+
+    fn get(url: &str) -> Result<Answer> {
+        let request = Request::new(Method::GET, Url::parse(url).unwrap(), "try it");
+        wait(async { Http::default().send(&request).await })
+    }
+
+    #[test]
+    fn encryption_where_there_is_none_is_explained() {
+        let host = server(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        let error = get(&format!("https://{host}/v2/?signature=hunter2")).err().unwrap();
+        assert_eq!(error.kind(), Kind::Failed);
+        assert!(error.advice().unwrap().contains("--plain-http"), "{error} {:?}", error.advice());
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[test]
+    fn circles_are_left() {
+        let host = server(b"HTTP/1.1 302 Found\r\nLocation: ?again\r\nContent-Length: 0\r\n\r\n");
+        let error = get(&format!("http://{host}/v2/")).err().unwrap();
+        assert!(error.to_string().contains("in circles"), "{error}");
+    }
+
+    #[test]
+    fn a_thing_that_would_change_something_is_not_sent_on() {
+        let host =
+            server(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n");
+        let url = Url::parse(&format!("http://{host}/v2/")).unwrap();
+        let request = Request::new(Method::PUT, url, "try it").body("data");
+        let answer = wait(async { Http::default().send(&request).await }).unwrap();
+        assert_eq!(answer.status(), StatusCode::TEMPORARY_REDIRECT);
+    }
+}

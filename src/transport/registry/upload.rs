@@ -90,11 +90,7 @@ impl<'a> Session<'a> {
             }
             None => {
                 let url = self.url.clone();
-                let answer = self.stream(Method::PATCH, url, None, &mut body)?;
-                // Most registries put state into the address that the closing request must bring back.
-                if answer.header(&LOCATION).is_some() {
-                    self.url = next(&answer, answer.url())?;
-                }
+                self.stream(Method::PATCH, url, None, &mut body)?;
                 let written = body.finish()?;
                 self.close(&written)?;
                 Ok(written)
@@ -103,7 +99,7 @@ impl<'a> Session<'a> {
     }
 
     /// Sends the body, while this thread reads it.
-    fn stream(&self, method: Method, url: Url, size: Option<u64>, body: &mut Body) -> Result<Answer> {
+    fn stream(&mut self, method: Method, url: Url, size: Option<u64>, body: &mut Body) -> Result<()> {
         // Before the request begins: an empty body that should be something else must not be sent.
         let first = read(body)?;
         let (feed, outgoing) = outgoing(size);
@@ -111,11 +107,27 @@ impl<'a> Session<'a> {
         let (server, scopes) = (Arc::clone(self.server), self.scopes.clone());
         let answer = runtime()?
             .spawn(async move { server.send_stream(request, &scopes, outgoing).await?.success().await });
+        let pumped = pump(first, body, &feed);
+        match (&pumped, size) {
+            // The connection is cut: the registry knows how much it was promised.
+            (Err(_), Some(_)) => drop(feed),
+            // What has no size may end anywhere, because it is a blob only when somebody says its digest; and
+            // distribution forgets an upload only if its last request ended well.
+            (Ok(()), _) | (Err(_), None) => feed.finish(),
+        }
+        let patience = if pumped.is_ok() { Duration::MAX } else { FAREWELL };
+        let answer = runtime()?.block_on(async { timeout(patience, answer).await });
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            _ => Err(Error::failed(format!("cannot {}: the upload was abandoned", self.what))),
+        };
+        // Most registries put state into the address, and want to see the newest.
+        let followed = answer.and_then(|answer| match answer.header(&LOCATION) {
+            Some(_) if size.is_none() => next(&answer, answer.url()).map(|url| self.url = url),
+            _ => Ok(()),
+        });
         // Whatever the registry says about a body that failed, the failure of the body came first.
-        pump(first, body, feed)?;
-        runtime()?
-            .block_on(answer)
-            .map_err(|_| Error::failed(format!("cannot {}: the upload was abandoned", self.what)))?
+        pumped.and(followed)
     }
 
     /// Says what was sent.
@@ -158,14 +170,13 @@ async fn forget(server: &Server, scopes: &Scopes, url: Url) {
 
 /// Feeds a request from a body until the body ends or nobody wants more of it. A chunk leaves when the one behind
 /// it is here: the last one not before the body has proved itself.
-fn pump(mut ahead: Option<Bytes>, body: &mut Body, feed: Feed) -> Result<()> {
+fn pump(mut ahead: Option<Bytes>, body: &mut Body, feed: &Feed) -> Result<()> {
     while let Some(chunk) = ahead {
         ahead = read(body)?;
         if !feed.send(chunk) {
-            return Ok(());
+            break;
         }
     }
-    feed.finish();
     Ok(())
 }
 

@@ -64,6 +64,8 @@ pub struct Behaviour {
     pub lies_about_digests: bool,
     /// Says nothing of where a stored manifest is, as ECR does.
     pub hides_manifests: bool,
+    /// Takes every blob for what it is said to be.
+    pub believes_digests: bool,
     /// Answers that come instead of the right ones; each is used up when it was given.
     pub refusals: Vec<Refusal>,
 }

@@ -256,7 +256,9 @@ fn seal(shared: &Shared, upload: &str, query: &Query, body: &[u8]) -> Response {
     let (step, digest) = (step(query), query.first("digest").unwrap_or_default());
     // The last request may bring bytes, or all of them.
     let step = if body.is_empty() { Some(step) } else { inside.store.append(upload, step, body) };
-    let sealed = step.ok_or("BLOB_UPLOAD_UNKNOWN").and_then(|step| inside.store.seal(upload, step, digest));
+    let believe = inside.behaviour.believes_digests;
+    let sealed =
+        step.ok_or("BLOB_UPLOAD_UNKNOWN").and_then(|step| inside.store.seal(upload, step, digest, believe));
     match sealed {
         Ok(repository) => {
             with(reply(StatusCode::CREATED), "location", &format!("/v2/{repository}/blobs/{digest}"))
