@@ -1,0 +1,61 @@
+//! A JSON document together with its exact bytes.
+
+use super::Descriptor;
+use crate::error::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The largest document that is read, in bytes: registries take no larger manifest (distribution-spec,
+/// "Pushing Manifests": at least 4 MiB, which is also the limit of its reference implementation).
+pub const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+/// A manifest, an index or a configuration with the bytes that its digest stands for.
+///
+/// The bytes of a document that came from elsewhere are never written anew: another order of keys would be
+/// another digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    descriptor: Descriptor,
+    bytes: Vec<u8>,
+}
+
+impl Document {
+    /// A document with these bytes.
+    pub fn new(media_type: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self { descriptor: Descriptor::of(media_type, &bytes), bytes }
+    }
+
+    /// Writes a document: JSON without white space, the keys sorted, so that its digest depends on its
+    /// content only.
+    pub fn write(media_type: impl Into<String>, content: &impl Serialize) -> Self {
+        // A serde_json map sorts its keys; structs alone would keep the order of their fields.
+        let bytes = serde_json::to_value(content).and_then(|value| serde_json::to_vec(&value));
+        Self::new(media_type, bytes.expect("our documents have string keys only, so they can be written"))
+    }
+
+    /// The media type, the digest and the size.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// The exact bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Reads the JSON.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when it is not what it is announced as.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.bytes).map_err(|error| self.malformed(&error.to_string()))
+    }
+
+    /// The error for a document that has the right digest and the wrong content.
+    pub fn malformed(&self, why: &str) -> Error {
+        Error::integrity(format!(
+            "{} is not a valid {}: {why}",
+            self.descriptor.digest, self.descriptor.media_type
+        ))
+    }
+}

@@ -1,0 +1,149 @@
+//! Manifests and indexes (image-spec, "Image Manifest" and "Image Index").
+
+use super::descriptor::null_is_default;
+use super::{Descriptor, Document, media_type};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// An image for one platform: its configuration and its layers, lowest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// [`media_type::MANIFEST`] or Docker's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The image configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub layers: Vec<Descriptor>,
+    /// Free words about the image.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Whatever else stood there.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// A list of manifests, one for each platform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u32,
+    /// [`media_type::INDEX`] or Docker's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// The manifests, or further indexes.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub manifests: Vec<Descriptor>,
+    /// Free words about the images.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Whatever else stood there.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+impl Manifest {
+    /// A manifest of these parts, in the OCI format.
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type::MANIFEST.to_owned()),
+            config,
+            layers,
+            annotations,
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when the document is no manifest, or is one and an index at
+    /// once: tools would disagree on what it is (image-spec, "Security considerations" of the manifest).
+    pub fn parse(document: &Document) -> Result<Self> {
+        let manifest: Self = document.parse()?;
+        agree(document, manifest.media_type.as_deref(), media_type::is_manifest)?;
+        match manifest.extra.contains_key("manifests") {
+            true => Err(document.malformed("it has both \"layers\" and \"manifests\"")),
+            false => Ok(manifest),
+        }
+    }
+}
+
+impl Index {
+    /// An index of these manifests, in the OCI format.
+    pub fn new(manifests: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Self {
+        Self {
+            schema_version: 2,
+            media_type: Some(media_type::INDEX.to_owned()),
+            manifests,
+            annotations,
+            extra: BTreeMap::new(),
+        }
+    }
+
+    /// Reads an index.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`].
+    pub fn parse(document: &Document) -> Result<Self> {
+        let index: Self = document.parse()?;
+        agree(document, index.media_type.as_deref(), media_type::is_index)?;
+        match index.extra.contains_key("layers") || index.extra.contains_key("config") {
+            true => Err(document.malformed("it has both \"manifests\" and \"layers\" or \"config\"")),
+            false => Ok(index),
+        }
+    }
+}
+
+/// Fails unless what the document calls itself is what its descriptor calls it.
+fn agree(document: &Document, claimed: Option<&str>, is_right: fn(&str) -> bool) -> Result<()> {
+    match claimed {
+        Some(claimed) if !is_right(claimed) => Err(Error::integrity(format!(
+            "{} is announced as {} and calls itself {claimed:?}",
+            document.descriptor().digest,
+            document.descriptor().media_type
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn document(media_type: &str, json: &str) -> Document {
+        Document::new(media_type, json.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_document_that_is_a_manifest_and_an_index_at_once_is_refused() {
+        let config = r#"{"mediaType":"c","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
+        let both = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"manifests":[]}}"#);
+        let manifest = Manifest::parse(&document(media_type::MANIFEST, &both));
+        let index = Index::parse(&document(media_type::INDEX, &both));
+        assert_eq!(manifest.unwrap_err().kind(), Kind::Integrity);
+        assert_eq!(index.unwrap_err().kind(), Kind::Integrity);
+    }
+
+    #[test]
+    fn null_lists_are_empty_lists() {
+        let index = document(media_type::INDEX, r#"{"schemaVersion":2,"manifests":null,"annotations":null}"#);
+        assert!(Index::parse(&index).unwrap().manifests.is_empty());
+    }
+
+    #[test]
+    fn unknown_fields_are_kept() {
+        let json = r#"{"manifests":[],"schemaVersion":2,"zzz":1}"#;
+        let index = Index::parse(&document(media_type::INDEX, json)).unwrap();
+        assert_eq!(Document::write(media_type::INDEX, &index).bytes(), json.as_bytes());
+    }
+}

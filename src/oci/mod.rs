@@ -1,0 +1,25 @@
+//! The words of the OCI image specification, and nothing that does I/O.
+//!
+//! These are our own types and not those of the crate `oci-spec`: its maps are hash maps, so that the same
+//! manifest has another digest in every run; it drops fields that it does not know; and its `Platform` loses
+//! `os.version` and `os.features`. The tests read what we write with `oci-spec` as an independent judge.
+
+mod config;
+mod descriptor;
+mod digest;
+mod document;
+mod manifest;
+pub mod media_type;
+mod platform;
+mod reference;
+
+pub use config::{Config, Execution, History, RootFs};
+pub use descriptor::Descriptor;
+pub use digest::{Algorithm, Digest, Hasher};
+pub use document::{DOCUMENT_LIMIT, Document};
+pub use manifest::{Index, Manifest};
+pub use platform::Platform;
+pub use reference::Reference;
+
+/// The annotation under which an image layout names an image (image-spec, "Image Layout", `index.json`).
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -1,0 +1,9 @@
+//! Bytes in motion: hashed, verified and transformed as they pass, never held as a whole.
+
+mod body;
+mod hash;
+mod pipe;
+
+pub use body::{Body, Unverified, Written};
+pub use hash::HashingWriter;
+pub use pipe::{PipeReader, PipeWriter, pipe};

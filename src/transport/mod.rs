@@ -1,0 +1,109 @@
+//! Places where images are, and the two contracts by which they are read and written.
+//!
+//! | place | source | destination |
+//! |---|---|---|
+//! | [`layout`] `oci:DIR[:TAG]` | yes | yes |
+//! | [`registry`] `host/repository:tag` | yes | yes |
+//! | [`memory`] | yes | yes |
+//!
+//! An image is written from its leaves to its root: blobs, manifests, index, and last of all the name. Until
+//! then nothing of it can be seen.
+
+pub mod layout;
+mod location;
+pub mod memory;
+pub mod registry;
+
+pub use location::{Access, Location};
+
+use crate::error::{Error, Result};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
+use crate::stream::{Body, Unverified, Written};
+use std::io::Read;
+
+/// A place that images are read from; bound to one name in it.
+pub trait Source: Send + Sync {
+    /// The index or the manifest that the name stands for, with the bytes that the place has for it.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) when there is no such image; a name with a digest fails with
+    /// [`Integrity`](crate::error::Kind::Integrity) when the bytes are not that digest's.
+    fn resolve(&self) -> Result<Document>;
+
+    /// The bytes of a blob or a document, not verified yet.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) when it is not there.
+    fn open(&self, descriptor: &Descriptor) -> Result<Unverified>;
+
+    /// The repository of a registry that this is, for a destination that can take blobs over from it.
+    fn origin(&self) -> Option<Origin> {
+        None
+    }
+}
+
+/// A place that images are written to; bound to one name in it.
+pub trait Destination: Send + Sync {
+    /// Whether the blob or the document is there already.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn contains(&self, descriptor: &Descriptor) -> Result<bool>;
+
+    /// Takes in a blob. It is there when this returns, and not before the body has said what it was.
+    ///
+    /// # Errors
+    /// Those of the body and of the place; then nothing is there that was not there before.
+    fn upload(&self, body: Body) -> Result<Written>;
+
+    /// Takes a blob over from a neighbour without moving it, and says whether that went well.
+    ///
+    /// # Errors
+    /// When the place is out of order; a mere refusal is `false`.
+    fn mount(&self, _descriptor: &Descriptor, _from: &Origin) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Takes in a manifest or an index under its digest. All that it refers to must be there.
+    ///
+    /// # Errors
+    /// When the place does not take it.
+    fn put_manifest(&self, document: &Document) -> Result<()>;
+
+    /// Gives the image its name: from now on it can be seen. The document must be there.
+    ///
+    /// # Errors
+    /// When the place does not take it; then the name means what it meant before.
+    fn commit(&self, root: &Document) -> Result<()>;
+
+    /// What to call an image with this digest at this place: `repo@sha256:…`.
+    fn address(&self, digest: &Digest) -> String;
+}
+
+/// A repository in a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The registry's host name with its port.
+    pub registry: String,
+    /// The repository's name.
+    pub repository: String,
+}
+
+/// Reads and verifies a manifest, an index or a configuration.
+///
+/// # Errors
+/// [`Integrity`](crate::error::Kind::Integrity) when it is above [`DOCUMENT_LIMIT`] or not what the descriptor says.
+pub fn fetch(source: &dyn Source, descriptor: &Descriptor) -> Result<Document> {
+    if descriptor.size > DOCUMENT_LIMIT {
+        return Err(Error::integrity(format!(
+            "{} has {} bytes; a document of an image has at most {DOCUMENT_LIMIT}",
+            descriptor.digest, descriptor.size
+        )));
+    }
+    let mut body = source.open(descriptor)?.verify(descriptor);
+    let mut bytes = Vec::new();
+    body.read_to_end(&mut bytes)
+        .map_err(|error| Error::io(format!("cannot read {}", descriptor.digest), error))?;
+    body.finish()?;
+    Ok(Document::new(descriptor.media_type.clone(), bytes))
+}

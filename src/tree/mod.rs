@@ -1,0 +1,7 @@
+//! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
+
+mod entry;
+mod path;
+
+pub use entry::{Entry, Kind, Metadata, Time};
+pub use path::TreePath;

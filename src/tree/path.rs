@@ -1,0 +1,180 @@
+//! The place of an entry below the root of its tree.
+
+use std::borrow::Borrow;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A path that cannot leave its tree: names joined by `/`, none of them empty, `.` or `..`, without a leading or
+/// trailing `/`; bytes, not text. The empty path is the root.
+///
+/// Paths are ordered depth first, names by their bytes: what is below a directory follows it directly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TreePath(Vec<u8>);
+
+impl TreePath {
+    /// The root of the tree.
+    pub const fn root() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Reads a path as archives and users write it: `./a//b/`, `/a/b` and `a/b` are the same.
+    ///
+    /// `None` when it has a `..`, which could lead out of the tree, or a NUL, which no file system can hold.
+    pub fn parse(path: impl AsRef<[u8]>) -> Option<Self> {
+        let path = path.as_ref();
+        let mut clean = Vec::with_capacity(path.len());
+        for name in path.split(|b| *b == b'/') {
+            match name {
+                b"" | b"." => continue,
+                b".." => return None,
+                name if name.contains(&0) => return None,
+                name => {
+                    if !clean.is_empty() {
+                        clean.push(b'/');
+                    }
+                    clean.extend_from_slice(name);
+                }
+            }
+        }
+        Some(Self(clean))
+    }
+
+    /// The entry called `name` in this directory. The name must be one that a directory can hold.
+    #[must_use]
+    pub fn join(&self, name: &[u8]) -> Self {
+        let mut path = self.0.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Self(path)
+    }
+
+    /// The other path below this one.
+    #[must_use]
+    pub fn append(&self, below: &TreePath) -> Self {
+        match below.is_root() {
+            true => self.clone(),
+            false => self.join(&below.0),
+        }
+    }
+
+    /// Whether this is the root.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The directory that this is in; `None` for the root.
+    pub fn parent(&self) -> Option<Self> {
+        match self.0.iter().rposition(|b| *b == b'/') {
+            Some(slash) => Some(Self(self.0[..slash].to_vec())),
+            None if self.is_root() => None,
+            None => Some(Self::root()),
+        }
+    }
+
+    /// The last name; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.0.rsplit(|b| *b == b'/').next().unwrap_or_default()
+    }
+
+    /// The names from the root downwards; none for the root.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|b| *b == b'/').filter(|name| !name.is_empty())
+    }
+
+    /// Whether this is `directory` or below it.
+    pub fn is_in(&self, directory: &TreePath) -> bool {
+        directory.is_root()
+            || self.0.strip_prefix(directory.0.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+    }
+
+    /// The bytes, with `/` between the names.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The same as a relative path of the operating system.
+    pub fn as_path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.0))
+    }
+}
+
+impl Borrow<[u8]> for TreePath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Ord for TreePath {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.names().cmp(other.names())
+    }
+}
+
+impl PartialOrd for TreePath {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// For people: with a leading `/`, and everything that a terminal could obey escaped.
+impl fmt::Display for TreePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/")?;
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c.is_control() {
+                    true => write!(f, "{}", c.escape_default())?,
+                    false => write!(f, "{c}")?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_path_has_one_spelling_and_never_leaves_its_tree() {
+        assert_eq!(path("./a//b/"), path("/a/b"));
+        assert!(path("./").is_root());
+        assert_eq!(path("..a/...").as_bytes(), b"..a/...");
+        for bad in ["..", "a/../b", "/..", "a/..", "a\0b"] {
+            assert!(TreePath::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_below_a_directory_follows_it_directly() {
+        let mut paths = ["a.b", "a/c", "a", "a-b", "", "a/b/c", "b"].map(path);
+        paths.sort();
+        assert_eq!(paths.map(|p| p.to_string()), ["/", "/a", "/a/b/c", "/a/c", "/a-b", "/a.b", "/b"]);
+    }
+
+    #[test]
+    fn a_name_is_not_below_a_directory_whose_name_it_begins_with() {
+        assert!(path("a/b").is_in(&path("a")) && path("a").is_in(&path("a")) && path("a").is_in(&path("")));
+        assert!(!path("ab").is_in(&path("a")));
+        assert_eq!(path("a/b").parent(), Some(path("a")));
+        assert_eq!(path("").parent(), None);
+    }
+
+    #[test]
+    fn a_terminal_obeys_no_name() {
+        let escaped = TreePath::parse(b"a\x1b[31m\n\xff").unwrap().to_string();
+        assert_eq!(escaped, "/a\\u{1b}[31m\\n\\xff");
+    }
+}
