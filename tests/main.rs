@@ -1,1 +1,3 @@
-//! stub
+//! All tests that run the built program, as one binary: linking dominates the time of a test run.
+
+mod engines;
