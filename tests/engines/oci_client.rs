@@ -16,6 +16,8 @@ async fn oci_client_pulls_the_manifests_and_layers_that_volio_pushed() {
     let image = repository("oci-client:1");
     let digest = volio(&["pack", &image, source.text()]).digest();
 
+    // Even for plain http, reqwest wants to know who would do the cryptography.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
     let reference: Reference = image.parse().expect("a reference");
     let (manifest, seen) =

@@ -87,6 +87,12 @@ impl Survey {
         self
     }
 
+    /// The same without the attributes of the directory itself, which not every engine stores.
+    pub fn below_the_root(mut self) -> Survey {
+        self.0.remove(Path::new(""));
+        self
+    }
+
     /// The same without owners and xattrs, for engines that may not set them.
     pub fn without_owners_and_xattrs(mut self) -> Survey {
         for found in self.0.values_mut() {
