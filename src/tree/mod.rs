@@ -2,6 +2,8 @@
 
 mod entry;
 mod path;
+mod pending;
 
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use path::TreePath;
+pub use pending::{Extracted, Extractor, Found, SourceSpec, Summary, Walk, WalkOptions};

@@ -4,11 +4,6 @@
 //! are the judges: what volio made they must accept, what they made volio must unpack, and the trees are compared by
 //! [`survey`], which shares no code with volio. `tests/run` brings the services; without it these tests are ignored.
 
-#![allow(
-    clippy::panic,
-    reason = "tests fail by panicking, also in functions that clippy does not know as tests"
-)]
-
 mod buildah;
 mod docker;
 mod fixture;
