@@ -77,7 +77,7 @@ pub fn pack(
     let (contents, summary, written) = send_layer(destination, tree, options.compression, progress)?;
     let layer = Layer::new(options.compression, &contents, written);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
-    let created = rfc3339(options.tree.clamp_mtime.unwrap_or(summary.newest));
+    let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
     let image = Description { created, ..options.image.clone() }.build(std::slice::from_ref(&layer))?;
     publish(destination, &image)?;
     let digest = image.root.descriptor().digest.clone();

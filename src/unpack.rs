@@ -7,7 +7,7 @@ use crate::oci::{Descriptor, Digest, Platform};
 use crate::progress::Progress;
 use crate::stream::HashingWriter;
 use crate::transport::{self, Source};
-use crate::tree::{Extracted, Extractor};
+use crate::tree::{ExtractOptions, Extracted, Extractor};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -52,7 +52,9 @@ pub fn unpack(
     let root = source.resolve()?;
     let image =
         image::select(&root, options.platform.as_ref(), |descriptor| transport::fetch(source, descriptor))?;
-    let mut extractor = Extractor::new(target)?;
+    let several_layers = image.manifest.layers.len() > 1;
+    let mut extractor =
+        Extractor::new(target, ExtractOptions { several_layers, ..ExtractOptions::default() })?;
     extractor.refuse_unless_empty()?;
     let outcome = extract_layers(source, &image, target, &mut extractor, progress);
     match outcome {

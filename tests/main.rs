@@ -4,3 +4,5 @@
 
 mod architecture; // the import rule and the invariants, read from the sources
 mod engines; // the programs people already use, as judges; tests/run brings them
+mod images; // trees into images and back, in memory and in layouts
+mod snapshot; // a tree as an independent witness sees it

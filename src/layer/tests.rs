@@ -247,3 +247,44 @@ fn what_tar_writes_in_its_own_dialect_is_read() {
         (long.as_bytes(), 1 << 31, &b"abc"[..])
     );
 }
+
+/// One of everything, with every field at its edge: what a change of bytes would be seen by.
+fn golden_tree() -> Vec<(Entry, Vec<u8>)> {
+    let time = |seconds, nanoseconds| Time { seconds, nanoseconds };
+    let with = |path: &str, kind, mode, owner, mtime, xattrs: &[(&str, &[u8])]| {
+        let xattrs = xattrs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect();
+        Entry {
+            path: self::path(path),
+            kind,
+            metadata: Metadata { mode, uid: owner, gid: owner, mtime, xattrs },
+        }
+    };
+    let long = format!("dir/{}", "n".repeat(120));
+    let target = b"/t".repeat(100);
+    vec![
+        (with("", Kind::Directory, 0o755, 0, time(0, 0), &[]), vec![]),
+        (with("dir", Kind::Directory, 0o1777, 999, time(1_600_000_000, 0), &[("user.a", b"b\n\0")]), vec![]),
+        (
+            with(&long, Kind::File { size: 3 }, 0o4755, 3_000_000_000, time(-2, 500_000_000), &[]),
+            b"abc".to_vec(),
+        ),
+        (with("fifo", Kind::Fifo, 0o600, 1, time(9_999_999_999, 1), &[]), vec![]),
+        (with("file", Kind::File { size: 513 }, 0, 2_097_151, time(1, 100), &[]), vec![b'x'; 513]),
+        (
+            with("hard", Kind::Hardlink { target: self::path("file") }, 0, 2_097_152, time(1, 100), &[]),
+            vec![],
+        ),
+        (with("link", Kind::Symlink { target }, 0o777, 0, time(8_589_934_591, 0), &[]), vec![]),
+        (with("null", Kind::CharDevice { major: 1, minor: 3 }, 0o666, 0, time(0, 0), &[]), vec![]),
+        (with("sda", Kind::BlockDevice { major: 8, minor: 0 }, 0o660, 0, time(0, 0), &[]), vec![]),
+    ]
+}
+
+/// To change these bytes is a decision: write it into CHANGELOG.md, and look at the archive with another tar.
+#[test]
+fn the_golden_tree_has_the_golden_archive() {
+    assert_eq!(
+        Digest::of(&write(&golden_tree())).to_string(),
+        "sha256:39198bbac2dd4c2960d04fd5cf0136d62dfa097532ccac2c5e441b773f259954"
+    );
+}
