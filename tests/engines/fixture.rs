@@ -62,9 +62,9 @@ pub fn fill(root: &Path) {
         fs::write(root.join(OsStr::from_bytes(name)), name).expect("a file with an odd name");
     }
     mknodat(CWD, at("fifo"), FileType::Fifo, Mode::from(0o640), 0).expect("mkfifo");
-    lsetxattr(at("file"), "user.volio.test", b"\x00binary\n=\xff", XattrFlags::empty())
+    lsetxattr(at("file"), "user.test", b"\x00binary\n=\xff", XattrFlags::empty())
         .expect("user xattr on a file");
-    lsetxattr(at("empty"), "user.volio.test", b"on a directory", XattrFlags::empty()).expect("user xattr");
+    lsetxattr(at("empty"), "user.test", b"on a directory", XattrFlags::empty()).expect("user xattr");
     if rustix::process::geteuid().is_root() {
         mknodat(CWD, at("device"), FileType::CharacterDevice, Mode::from(0o666), makedev(1, 3))
             .expect("mknod");
