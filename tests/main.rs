@@ -4,6 +4,8 @@
 
 mod architecture; // the import rule and the invariants, read from the sources
 mod contract; // what every place promises, asked of each of them
+mod engines; // the programs people already use, as judges; `tests/run` brings them
 mod images; // trees into images and back, in memory and in layouts
+mod places; // the contracts kept by layouts and by memory
 mod registry; // the registry client, against a registry in this process
 mod snapshot; // a tree as an independent witness sees it
