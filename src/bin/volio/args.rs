@@ -82,7 +82,7 @@ impl Registries {
     pub fn access(&self) -> Result<Access> {
         let credential_files =
             environment::credential_files(self.authfile.as_deref(), environment::variable)?;
-        Ok(Access { credential_files, plain_http: self.plain_http, ..Access::default() })
+        Ok(Access { credential_files, plain_http: self.plain_http })
     }
 }
 

@@ -125,7 +125,6 @@ impl Pack {
                 one_file_system: self.tree.one_file_system,
                 normalize: self.tree.normalize,
                 clamp_mtime: epoch,
-                ..WalkOptions::default()
             },
             image: Description { created: epoch, ..self.image_args.describe() },
         };

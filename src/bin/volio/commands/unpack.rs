@@ -59,7 +59,7 @@ impl Unpack {
         let begun = Instant::now();
         let source = self.image.source(&access)?;
         let progress = progress::start("unpack", self.report.quiet);
-        let options = Options { platform: self.platform, ..Options::default() };
+        let options = Options { platform: self.platform };
         let unpacked = unpack(source.as_ref(), &self.target, &options, progress.as_ref())?;
         drop(progress);
 

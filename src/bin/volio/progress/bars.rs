@@ -95,7 +95,7 @@ impl Drop for Bar {
 fn fit(bar: &ProgressBar, total: Option<u64>) {
     let template = match total {
         Some(_) => format!("{NAME} [{{bar:16}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>12}}"),
-        None => format!("{NAME} {{spinner}} {{done:>10}} {{rate:>12}} {{elapsed:>8}}"),
+        None => format!("{NAME} {{spinner}}{:23} {{done:>10}} {{rate:>12}} {{time:>12}}", ""),
     };
     match total {
         Some(total) => bar.set_length(total),
@@ -111,6 +111,9 @@ fn fit(bar: &ProgressBar, total: Option<u64>) {
             })
             .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
                 let _ = write!(out, "{}/s", quantity::bytes(state.per_sec() as u64));
+            })
+            .with_key("time", |state: &ProgressState, out: &mut dyn Write| {
+                let _ = out.write_str(&quantity::clock(state.elapsed()));
             })
             .with_key("left", |state: &ProgressState, out: &mut dyn Write| {
                 let _ = write!(out, "{} left", quantity::clock(state.eta()));
