@@ -123,10 +123,10 @@ impl Pack {
             tree: WalkOptions {
                 exclude: self.tree.exclude,
                 one_file_system: self.tree.one_file_system,
-                normalize: self.tree.normalize,
+                normalize: self.tree.normalize.then(|| epoch.unwrap_or_default()),
                 clamp_mtime: epoch,
             },
-            image: Description { created: epoch, ..self.image_args.describe() },
+            image: self.image_args.describe(),
         };
         let begun = Instant::now();
         let destination = self.image.destination(&access)?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use volio::Result;
 use volio::oci::Platform;
 use volio::transport::Location;
+use volio::tree::Extracted;
 use volio::unpack::{Options, Unpacked, unpack};
 
 const EXAMPLES: &str = "\
@@ -76,13 +77,31 @@ impl Unpack {
 
 /// One line: what was unpacked, how fast, and what could not be restored.
 fn summary(unpacked: &Unpacked, time: Duration) -> String {
+    let Extracted {
+        entries,
+        bytes: size,
+        ownership_not_restored,
+        attributes_not_restored,
+        xattrs_not_restored,
+        devices_skipped,
+    } = unpacked.extracted;
     let mut line = format!(
         "unpacked {}, {} from {} in {}",
-        count(unpacked.entries, "entry", "entries"),
-        bytes(unpacked.bytes),
-        count(unpacked.layers, "layer", "layers"),
+        count(entries, "entry", "entries"),
+        bytes(size),
+        count(unpacked.layers as u64, "layer", "layers"),
         duration(time),
     );
-    line.extend(rate(unpacked.bytes, time).map(|rate| format!(", {rate}")));
+    line.extend(rate(size, time).map(|rate| format!(", {rate}")));
+    for (number, what) in [
+        (ownership_not_restored, "without their owners"),
+        (attributes_not_restored, "directories of others as they were"),
+        (xattrs_not_restored, "extended attributes not restored"),
+        (devices_skipped, "devices skipped"),
+    ] {
+        if number > 0 {
+            line += &format!("; {number} {what}");
+        }
+    }
     line
 }
