@@ -4,4 +4,5 @@
 
 mod architecture; // the import rule and the invariants, read from the sources
 mod images; // trees into images and back, in memory and in layouts
+mod screens; // the program as its users see it
 mod snapshot; // a tree as an independent witness sees it
