@@ -95,7 +95,8 @@ fn a_registry_that_is_not_there() {
         Place::with_image().screen("push oci:layout:v1 localhost:1/data:v1"),
         str![[r#"
 -- stderr
-error: destination: not yet
+error: destination: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
+hint: is the registry running at localhost:1?
 -- exit 1
 
 "#]],
@@ -104,7 +105,8 @@ error: destination: not yet
         Place::with_image().screen("pull localhost:1/data:v1 oci:copy:v1"),
         str![[r#"
 -- stderr
-error: source: not yet
+error: source: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
+hint: is the registry running at localhost:1?
 -- exit 1
 
 "#]],

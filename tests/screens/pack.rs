@@ -292,7 +292,8 @@ fn a_registry_that_is_not_there() {
         Place::with_tree().screen("pack localhost:1/data:v1 tree"),
         str![[r#"
 -- stderr
-error: not yet
+error: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
+hint: is the registry running at localhost:1?
 -- exit 1
 
 "#]],

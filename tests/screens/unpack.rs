@@ -131,7 +131,8 @@ fn a_registry_that_is_not_there() {
         Place::new().screen("unpack localhost:1/data:v1 restored"),
         str![[r#"
 -- stderr
-error: not yet
+error: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
+hint: is the registry running at localhost:1?
 -- exit 1
 
 "#]],
