@@ -8,4 +8,5 @@ mod engines; // the programs people already use, as judges; `tests/run` brings t
 mod images; // trees into images and back, in memory and in layouts
 mod places; // the contracts kept by layouts and by memory
 mod registry; // the registry client, against a registry in this process
+mod screens; // the program as its users see it
 mod snapshot; // a tree as an independent witness sees it
