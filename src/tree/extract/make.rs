@@ -207,7 +207,7 @@ impl Extractor {
             .and_then(|pin| fstat(&pin).map(|stat| (pin, stat)))
             .map_err(|errno| trouble(&self.shown, "look at", path, errno))?;
         let (pin, stat) = pinned;
-        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink != 1 {
+        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink > 1 {
             return Err(Error::failed(format!("{}{path} was replaced while it was extracted", self.shown)));
         }
         let is_link = kind == FileType::Symlink;

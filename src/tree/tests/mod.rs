@@ -64,6 +64,12 @@ fn hardlink(name: impl AsRef<[u8]>, target: &str) -> Seen {
     entry(name, Kind::Hardlink { target: path(target) })
 }
 
+/// Says that something was not tested. Not by `eprintln!`, which the test harness keeps to itself.
+fn skipped(what: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
+}
+
 /// All that a walk over one directory finds.
 fn walk(directory: &Path) -> Vec<Seen> {
     walk_with(&[SourceSpec::new(directory)], &WalkOptions::default()).unwrap().0
