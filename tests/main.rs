@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod architecture; // the import rule and the invariants, read from the sources
-mod engines; // the programs people already use, as judges; tests/run brings them
+mod contract; // what every place promises, asked of each of them
+mod engines; // the programs people already use, as judges; `tests/run` brings them
 mod images; // trees into images and back, in memory and in layouts
+mod places; // the contracts kept by layouts and by memory
+mod registry; // the registry client, against a registry in this process
+mod screens; // the program as its users see it
 mod snapshot; // a tree as an independent witness sees it

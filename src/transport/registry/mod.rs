@@ -1,13 +1,39 @@
 //! A registry that speaks the OCI distribution protocol.
+//!
+//! Nothing is asked before it is needed. The first request finds out how the registry wants to be spoken to
+//! ([`auth`]); every further one goes out with what lets it in ([`server`]), and to no other server with it
+//! ([`http`], [`address`]). Blobs stream through bounded channels between the caller's thread, which may
+//! block, and the tasks of the network, which must not ([`upload`], [`download`]).
+//!
+//! tokio and reqwest are an affair of this directory: outside, all of it is blocking code.
 
-use super::{Access, Destination, Source};
+mod address;
+mod answer;
+mod auth;
+mod challenge;
+mod credentials;
+mod download;
+mod http;
+mod manifest;
+mod outgoing;
+mod server;
+mod upload;
+
+use self::auth::Scopes;
+use self::http::{Request, wait};
+use self::server::Server;
+use super::{Access, Destination, Origin, Source};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Document, Reference};
+use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
 use crate::stream::{Body, Unverified, Written};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Method, StatusCode, Url};
+use std::sync::Arc;
 
 /// One repository of a registry, and a name in it.
 pub struct Registry {
     reference: Reference,
+    server: Arc<Server>,
 }
 
 impl Registry {
@@ -15,36 +41,118 @@ impl Registry {
     ///
     /// # Errors
     /// When a file with credentials cannot be read.
-    pub fn new(reference: Reference, _access: &Access) -> Result<Self> {
-        Ok(Self { reference })
+    pub fn new(reference: Reference, access: &Access) -> Result<Self> {
+        let credentials =
+            credentials::find(&access.credential_files, reference.registry(), reference.repository())?;
+        let base = address::base(reference.registry(), access.plain_http)?;
+        Ok(Self { reference, server: Arc::new(Server::new(base, credentials)) })
+    }
+
+    /// The address of a manifest by its tag or its digest.
+    fn manifest(&self, name: &str) -> Url {
+        self.server.url(&format!("{}/manifests/{name}", self.reference.repository()))
+    }
+
+    /// The address of a blob or a document: registries keep them in two places.
+    fn content(&self, descriptor: &Descriptor) -> Url {
+        let digest = descriptor.digest.to_string();
+        match media_type::is_document(&descriptor.media_type) {
+            true => self.manifest(&digest),
+            false => self.server.url(&format!("{}/blobs/{digest}", self.reference.repository())),
+        }
+    }
+
+    /// A request for a blob or a document.
+    fn ask(&self, method: Method, descriptor: &Descriptor, verb: &str) -> Request {
+        let what = format!("{verb} {} in {}", descriptor.digest, self.reference.name());
+        let request = Request::new(method, self.content(descriptor), what);
+        match media_type::is_document(&descriptor.media_type) {
+            true => request.header(ACCEPT, &descriptor.media_type),
+            false => request,
+        }
+    }
+
+    /// Stores a document under its digest or under a tag.
+    fn put(&self, name: &str, document: &Document) -> Result<()> {
+        let what = format!("store the manifest {name} in {}", self.reference.name());
+        let request = Request::new(Method::PUT, self.manifest(name), what)
+            .header(CONTENT_TYPE, &document.descriptor().media_type)
+            .body(document.bytes().to_vec());
+        wait(async { self.server.send(request, &self.push()).await?.success().await })?;
+        Ok(())
+    }
+
+    fn pull(&self) -> Scopes {
+        Scopes::pull(self.reference.repository())
+    }
+
+    fn push(&self) -> Scopes {
+        Scopes::push(self.reference.repository())
     }
 }
 
 impl Source for Registry {
     fn resolve(&self) -> Result<Document> {
-        Err(Error::failed("not yet"))
+        let digest = self.reference.digest().map(Digest::to_string);
+        // A digest says more than a tag: the tag may have moved on since.
+        let name = digest.as_deref().or(self.reference.tag()).unwrap_or_default();
+        let request = Request::new(Method::GET, self.manifest(name), format!("find {}", self.reference))
+            .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
+        wait(async {
+            let answer = self.server.send(request, &self.pull()).await?.success().await?;
+            manifest::read(answer, &self.reference).await
+        })
     }
 
-    fn open(&self, _descriptor: &Descriptor) -> Result<Unverified> {
-        Err(Error::failed("not yet"))
+    fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
+        let request = self.ask(Method::GET, descriptor, "fetch");
+        let answer = wait(async { self.server.send(request, &self.pull()).await?.success().await })?;
+        download::download(answer)
+    }
+
+    fn origin(&self) -> Option<Origin> {
+        Some(Origin {
+            registry: self.reference.registry().to_owned(),
+            repository: self.reference.repository().to_owned(),
+        })
     }
 }
 
 impl Destination for Registry {
-    fn contains(&self, _descriptor: &Descriptor) -> Result<bool> {
-        Err(Error::failed("not yet"))
+    fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
+        let request = self.ask(Method::HEAD, descriptor, "look for");
+        let answer = wait(self.server.send(request, &self.push()))?;
+        match answer.status() {
+            status if status.is_success() => {
+                Ok(manifest::is_likely(answer.header(&CONTENT_LENGTH), descriptor))
+            }
+            // Some registries refuse to look into a repository that does not exist yet. If it is a true refusal,
+            // the upload gets it too, and with a reason, which an answer to HEAD cannot have.
+            StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
+            _ => Err(wait(async { Ok(answer.refusal().await) })?),
+        }
     }
 
-    fn upload(&self, _body: Body) -> Result<Written> {
-        Err(Error::failed("not yet"))
+    fn upload(&self, body: Body) -> Result<Written> {
+        upload::upload(&self.server, self.reference.repository(), body, &self.reference.name())
     }
 
-    fn put_manifest(&self, _document: &Document) -> Result<()> {
-        Err(Error::failed("not yet"))
+    fn mount(&self, descriptor: &Descriptor, from: &Origin) -> Result<bool> {
+        if from.registry != self.reference.registry() {
+            return Ok(false);
+        }
+        upload::mount(&self.server, self.reference.repository(), &descriptor.digest, &from.repository)
     }
 
-    fn commit(&self, _root: &Document) -> Result<()> {
-        Err(Error::failed("not yet"))
+    fn put_manifest(&self, document: &Document) -> Result<()> {
+        self.put(&document.descriptor().digest.to_string(), document)
+    }
+
+    fn commit(&self, root: &Document) -> Result<()> {
+        match self.reference.tag() {
+            Some(tag) => self.put(tag, root),
+            None => Err(Error::usage(format!("{} names no tag to write to", self.reference))),
+        }
     }
 
     fn address(&self, digest: &Digest) -> String {

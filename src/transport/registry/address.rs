@@ -1,0 +1,157 @@
+//! Where requests go, and where they must not go: a registry's answers name further addresses, and not every
+//! one of them may be followed, nor may any but the registry itself see the credentials.
+
+use crate::error::{Error, Result};
+use reqwest::Url;
+use std::net::IpAddr;
+
+/// The host that serves the images of `docker.io`; the name itself is a website.
+const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+
+/// The root of a registry's protocol, `https://host/v2/`.
+///
+/// Plain HTTP is for loopback only, unless it is asked for: nobody else can listen there.
+pub(super) fn base(registry: &str, plain_http: bool) -> Result<Url> {
+    let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
+    let parse = |scheme: &str| {
+        Url::parse(&format!("{scheme}://{host}/v2/"))
+            .map_err(|error| Error::usage(format!("{registry:?} is not the address of a registry: {error}")))
+    };
+    let url = parse("https")?;
+    // Asked of the parsed address and not of the text: `127.1` and `0x7f.1` are loopback too.
+    if plain_http || is_loopback(&url) { parse("http") } else { Ok(url) }
+}
+
+/// Whether the host is this machine, whatever the network says.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether both are the same server: who may see what the other may see.
+pub(super) fn same_server(a: &Url, b: &Url) -> bool {
+    (a.scheme(), a.host_str(), a.port_or_known_default())
+        == (b.scheme(), b.host_str(), b.port_or_known_default())
+}
+
+/// The host with its port, as people write it: all that an error may tell of an address, because queries
+/// hold signatures.
+pub(super) fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}
+
+/// The address that a `Location` header names: absolute, or relative to the one that was asked.
+///
+/// # Errors
+/// When it is no address, or would carry on without the encryption that was there.
+pub(super) fn follow(asked: &Url, location: &str) -> Result<Url> {
+    let host = host_of(asked);
+    let mut url = asked
+        .join(location)
+        .map_err(|error| Error::failed(format!("{host} names an address that is none: {error}")))?;
+    match (asked.scheme(), url.scheme()) {
+        (_, "https") | ("http", "http") => {}
+        ("https", "http") => {
+            return Err(Error::failed(format!(
+                "{host} sends the request on to {} without encryption",
+                host_of(&url)
+            ))
+            .hint(
+                "the registry does not know that it is reached by https: a proxy in front of it must say so",
+            ));
+        }
+        _ => return Err(Error::failed(format!("{host} sends the request on to what is no web address"))),
+    }
+    // Credentials come from our own files and never from an address.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// The same address with one more parameter; what stands there already is state of the registry and stays as
+/// it is, byte for byte.
+pub(super) fn with_parameter(mut url: Url, name: &str, value: &str) -> Url {
+    let query = match url.query() {
+        None | Some("") => format!("{name}={value}"),
+        Some(query) => format!("{query}&{name}={value}"),
+    };
+    url.set_query(Some(&query));
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_unless_asked_for() {
+        for (registry, plain_http, base_url) in [
+            ("localhost:5000", false, "http://localhost:5000/v2/"),
+            ("127.8.9.1", false, "http://127.8.9.1/v2/"),
+            ("[::1]:5000", false, "http://[::1]:5000/v2/"),
+            ("ghcr.io", false, "https://ghcr.io/v2/"),
+            ("localhost.example.com", false, "https://localhost.example.com/v2/"),
+            ("10.0.0.1:5000", false, "https://10.0.0.1:5000/v2/"),
+            ("10.0.0.1:5000", true, "http://10.0.0.1:5000/v2/"),
+            ("docker.io", false, "https://registry-1.docker.io/v2/"),
+        ] {
+            assert_eq!(base(registry, plain_http).unwrap().as_str(), base_url);
+        }
+    }
+
+    #[test]
+    fn a_location_may_be_relative_and_keeps_its_query() {
+        let asked = url("https://r.io:5000/v2/a/blobs/uploads/");
+        for (location, target) in [
+            (
+                "/v2/a/blobs/uploads/1?_state=a%2Bb%3D",
+                "https://r.io:5000/v2/a/blobs/uploads/1?_state=a%2Bb%3D",
+            ),
+            ("1?x", "https://r.io:5000/v2/a/blobs/uploads/1?x"),
+            ("?s=1", "https://r.io:5000/v2/a/blobs/uploads/?s=1"),
+            ("//cdn.io/x", "https://cdn.io/x"),
+            ("https://user:word@cdn.io/x#f", "https://cdn.io/x"),
+        ] {
+            assert_eq!(follow(&asked, location).unwrap().as_str(), target);
+        }
+    }
+
+    #[test]
+    fn a_location_never_leads_out_of_encryption_or_off_the_web() {
+        let asked = url("https://r.io/v2/");
+        for location in ["http://r.io/v2/x", "file:///etc/passwd", "ftp://r.io/", "https://", "http:x y"] {
+            assert!(follow(&asked, location).is_err(), "{location:?}");
+        }
+        assert!(follow(&url("http://r.io/v2/"), "https://r.io/x").is_ok());
+        assert!(follow(&url("http://r.io/v2/"), "file:///etc/passwd").is_err());
+    }
+
+    #[test]
+    fn a_parameter_is_added_behind_the_ones_that_are_there() {
+        for (before, after) in [
+            ("https://r.io/u", "https://r.io/u?digest=sha256:a"),
+            ("https://r.io/u?", "https://r.io/u?digest=sha256:a"),
+            ("https://r.io/u?_state=x%2F%3D", "https://r.io/u?_state=x%2F%3D&digest=sha256:a"),
+        ] {
+            assert_eq!(with_parameter(url(before), "digest", "sha256:a").as_str(), after);
+        }
+    }
+
+    #[test]
+    fn a_server_is_its_scheme_its_host_and_its_port() {
+        assert!(same_server(&url("https://r.io/a"), &url("https://r.io:443/b")));
+        for other in ["http://r.io/", "https://r.io:444/", "https://r.io.evil.io/"] {
+            assert!(!same_server(&url("https://r.io/"), &url(other)));
+        }
+    }
+}

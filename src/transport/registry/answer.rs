@@ -1,0 +1,209 @@
+//! What a server says, and what its refusals mean to the user.
+
+use super::address::host_of;
+use super::http::{Request, STALL, broken};
+use crate::error::{Error, Kind, Result};
+use bytes::Bytes;
+use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
+use reqwest::{Response, StatusCode, Url};
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How much of the body of a refusal is read, in bytes.
+const REFUSAL_LIMIT: usize = 64 << 10;
+/// How much of a server's words reaches the user, in characters.
+const WORDS_LIMIT: usize = 400;
+
+/// An answer whose head is here; the body comes when it is asked for.
+pub(super) struct Answer {
+    response: Response,
+    what: String,
+    url: Url,
+}
+
+impl Answer {
+    pub(super) fn new(response: Response, request: &Request) -> Self {
+        Self { response, what: request.what.clone(), url: request.url.clone() }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// The address that gave the answer.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// A header that is text.
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// All lines that say how to be let in.
+    pub(super) fn challenges(&self) -> impl Iterator<Item = &str> {
+        self.response.headers().get_all(WWW_AUTHENTICATE).iter().filter_map(|line| line.to_str().ok())
+    }
+
+    /// The next bytes; `None` only at the true end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        match timeout(STALL, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(broken(&self.what, &host_of(&self.url), Some(&error))),
+            Err(_) => Err(broken(&self.what, &host_of(&self.url), None)),
+        }
+    }
+
+    /// The body, or its first `limit` bytes when it is longer.
+    pub(super) async fn read(&mut self, limit: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            let room = limit - bytes.len();
+            bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if bytes.len() == limit {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The answer itself when it is a success, else the error that it is.
+    pub(super) async fn success(self) -> Result<Self> {
+        if self.status().is_success() { Ok(self) } else { Err(self.refusal().await) }
+    }
+
+    /// The error that the answer is.
+    pub(super) async fn refusal(mut self) -> Error {
+        let (status, host) = (self.status(), host_of(&self.url));
+        // The status is what counts; whether its explanation arrives does not.
+        let body = timeout(Duration::from_secs(10), self.read(REFUSAL_LIMIT)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
+        let (codes, words) = words(&body);
+        let kind = match status {
+            _ if codes.iter().any(|code| code == "DIGEST_INVALID") => Kind::Integrity,
+            StatusCode::NOT_FOUND => Kind::NotFound,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Kind::Denied,
+            _ => Kind::Failed,
+        };
+        let mut why = format!("{host} answers {status}");
+        if !words.is_empty() {
+            why = format!("{why}: {words}");
+        }
+        let error = Error::new(kind, format!("cannot {}", self.what)).because(why);
+        match hint(status, &host) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+fn hint(status: StatusCode, host: &str) -> Option<String> {
+    match status {
+        StatusCode::UNAUTHORIZED => Some(format!(
+            "log in: credentials for {host} that allow this must stand in docker's config.json (docker login {host})"
+        )),
+        StatusCode::FORBIDDEN => {
+            Some(format!("the credentials for {host} in docker's config.json must allow this"))
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Some(format!("{host} or a proxy in front of it limits the size of requests"))
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            Some(format!("{host} limits how often it is asked; try again later"))
+        }
+        _ if status.is_redirection() => {
+            Some(format!("{host} has moved what can only be sent to the right address at once"))
+        }
+        _ if status.is_server_error() => Some(format!("{host} is in trouble; try again later")),
+        _ => None,
+    }
+}
+
+/// The codes and the message in the body of a refusal (distribution-spec, "Error Codes"); token servers have
+/// words of their own.
+fn words(body: &[u8]) -> (Vec<String>, String) {
+    let text =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let Ok(json) = serde_json::from_slice::<Value>(body) else {
+        // A page for a browser says nothing in its first line.
+        let line = String::from_utf8_lossy(body).lines().next().unwrap_or_default().trim().to_owned();
+        return (Vec::new(), if line.starts_with('<') { String::new() } else { printable(&line) });
+    };
+    let errors = json.get("errors").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut codes: Vec<_> = errors.iter().map(|error| text(error, "code")).collect();
+    let mut words: Vec<_> = errors
+        .iter()
+        .map(|error| match (text(error, "code"), text(error, "message")) {
+            (code, message) if code.is_empty() || message.is_empty() => code + &message,
+            (code, message) => format!("{code}: {message}"),
+        })
+        .filter(|words| !words.is_empty())
+        .collect();
+    codes.dedup();
+    words.dedup();
+    if words.is_empty() {
+        let keys = ["message", "details", "error_description", "error"];
+        words.extend(keys.map(|key| text(&json, key)).into_iter().find(|words| !words.is_empty()));
+    }
+    (codes, printable(&words.join("; ")))
+}
+
+/// A server's words as a terminal may show them: nothing that moves the cursor, changes colours or the
+/// direction of writing, and not too many.
+pub(super) fn printable(words: &str) -> String {
+    let invisible = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut printable = String::new();
+    for (number, c) in words.chars().enumerate() {
+        match c {
+            _ if number == WORDS_LIMIT => {
+                printable.push('…');
+                break;
+            }
+            c if invisible(c) => printable.extend(c.escape_default()),
+            c => printable.push(c),
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(body: &str) -> String {
+        words(body.as_bytes()).1
+    }
+
+    #[test]
+    fn registries_and_token_servers_are_understood() {
+        for (body, words) in [
+            (r#"{"errors":[{"code":"DENIED","message":"no"}]}"#, "DENIED: no"),
+            (r#"{"errors":[{"code":"A","message":"a"},{"code":"B"}]}"#, "A: a; B"),
+            (r#"{"errors":[{"message":"a","detail":{"x":1}}]}"#, "a"),
+            (r#"{"details":"incorrect username or password"}"#, "incorrect username or password"),
+            (r#"{"error":"invalid_grant"}"#, "invalid_grant"),
+            (
+                "Client sent an HTTP request to an HTTPS server.\n",
+                "Client sent an HTTP request to an HTTPS server.",
+            ),
+            ("<html><body>Bad gateway", ""),
+            (r#"{"errors":[1,null,{"code":2}]}"#, ""),
+            (r#"{"errors":"no"}"#, ""),
+            ("[]", ""),
+            ("", ""),
+        ] {
+            assert_eq!(said(body), words, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_server_does_not_write_on_the_terminal() {
+        let evil = said(r#"{"errors":[{"message":"\u001b[2J\u0007\u009b1m\u202egnp\nhé"}]}"#);
+        assert_eq!(evil, r"\u{1b}[2J\u{7}\u{9b}1m\u{202e}gnp\nhé");
+        assert_eq!(said(&"x".repeat(60_000)).chars().count(), WORDS_LIMIT + 1);
+    }
+}

@@ -1,0 +1,154 @@
+//! `WWW-Authenticate`: how a registry says what it wants to see (RFC 9110, section 11.6.1).
+
+/// One way to be let in that we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    /// A name and a password with every request.
+    Basic,
+    /// A token, which another server gives out.
+    Bearer {
+        /// Where the token is to be had.
+        realm: String,
+        /// The name under which the token server knows the registry.
+        service: Option<String>,
+        /// What the token must be good for, where the registry says it.
+        scope: Option<String>,
+    },
+}
+
+impl Challenge {
+    /// The first challenge among these header lines that we can answer; others, such as `Negotiate`, are
+    /// passed over, and so is what cannot be read.
+    pub(super) fn choose<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        lines.into_iter().flat_map(parse).find_map(|(scheme, parameters)| {
+            let parameter = |name: &str| {
+                let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+                found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
+            };
+            match scheme.to_ascii_lowercase().as_str() {
+                "basic" => Some(Self::Basic),
+                "bearer" => Some(Self::Bearer {
+                    realm: parameter("realm")?,
+                    service: parameter("service"),
+                    scope: parameter("scope"),
+                }),
+                _ => None,
+            }
+        })
+    }
+}
+
+type Parsed = (String, Vec<(String, String)>);
+
+/// The challenges of one header line. Commas separate both challenges and their parameters: a word that no
+/// `=` follows begins the next challenge.
+fn parse(line: &str) -> Vec<Parsed> {
+    let mut challenges: Vec<Parsed> = Vec::new();
+    let mut rest = line;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ',']);
+        let (word, behind) = split_word(rest);
+        if word.is_empty() {
+            // Nothing that the grammar knows, such as the dots and slashes of a Negotiate token: skip it.
+            let mut skipped = rest.chars();
+            match skipped.next() {
+                Some(_) => rest = skipped.as_str(),
+                None => return challenges,
+            }
+            continue;
+        }
+        match behind.trim_start_matches([' ', '\t']).strip_prefix('=') {
+            Some(value) => {
+                let (value, behind) = split_value(value.trim_start_matches([' ', '\t']));
+                if let Some((_, parameters)) = challenges.last_mut() {
+                    parameters.push((word.to_owned(), value));
+                }
+                rest = behind;
+            }
+            None => {
+                challenges.push((word.to_owned(), Vec::new()));
+                rest = behind;
+            }
+        }
+    }
+}
+
+/// Splits off what RFC 9110 calls a token.
+fn split_word(text: &str) -> (&str, &str) {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()))
+}
+
+/// Splits off a value: a quoted string, or everything up to the next comma or space.
+fn split_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let (value, rest) = text.split_at(text.find([',', ' ', '\t']).unwrap_or(text.len()));
+        return (value.to_owned(), rest);
+    };
+    let mut value = String::new();
+    let mut chars = quoted.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => break,
+            '\\' => value.extend(chars.next()),
+            c => value.push(c),
+        }
+    }
+    (value, chars.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
+        let [service, scope] = [service, scope].map(|text| text.map(str::to_owned));
+        Some(Challenge::Bearer { realm: realm.to_owned(), service, scope })
+    }
+
+    #[test]
+    fn the_challenges_of_real_registries_are_understood() {
+        for (line, challenge) in [
+            (
+                r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
+                bearer(
+                    "https://auth.docker.io/token",
+                    Some("registry.docker.io"),
+                    Some("repository:a/b:pull,push"),
+                ),
+            ),
+            (r#"BASIC realm="Sonatype Nexus Repository Manager""#, Some(Challenge::Basic)),
+            ("Basic", Some(Challenge::Basic)),
+            (r#"Basic realm="x", charset="UTF-8""#, Some(Challenge::Basic)),
+            (r#"bearer Realm = "https://a/t" , SERVICE=s"#, bearer("https://a/t", Some("s"), None)),
+            (r#"Negotiate, Basic realm="x""#, Some(Challenge::Basic)),
+            (r#"Negotiate YII/+ab==, Bearer realm="https://a/t""#, bearer("https://a/t", None, None)),
+            (
+                r#"Digest realm="a, Basic realm=\"b\"", Bearer realm="https://a/t""#,
+                bearer("https://a/t", None, None),
+            ),
+            (r#"Bearer realm="https://a/\"t\\""#, bearer(r#"https://a/"t\"#, None, None)),
+            (r#"Bearer service="without a realm""#, None),
+            (r#"Bearer realm="""#, None),
+            ("Negotiate", None),
+            ("", None),
+        ] {
+            assert_eq!(Challenge::choose([line]), challenge, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_first_that_can_be_answered_wins_over_several_lines() {
+        let lines = ["Negotiate", r#"Bearer realm="https://a/t""#, "Basic"];
+        assert_eq!(Challenge::choose(lines), bearer("https://a/t", None, None));
+    }
+
+    #[test]
+    fn no_line_makes_the_parser_panic_or_run_forever() {
+        for line in
+            ["=", "==,=", "\"", "Bearer realm=\"", "Bearer realm=\"\\", "Bearer é=ü, €", ",,, ,", "a b c d"]
+        {
+            let _ = parse(line);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Requests and how they get there: connections, patience, redirects, and what went wrong on the way.
+
+use super::address::{follow, host_of, is_loopback, same_server};
+use super::answer::{Answer, printable};
+use super::outgoing::Outgoing;
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION,
+};
+use reqwest::{Body, Client, Method, StatusCode, Url, redirect};
+use std::future::Future;
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
+use std::{error, io};
+use tokio::runtime::{self, Runtime};
+use tokio::time::timeout;
+
+/// How long a server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long nothing at all may happen on a connection.
+pub(super) const STALL: Duration = Duration::from_secs(60);
+/// How many times a request is sent on to another address.
+const REDIRECTS: usize = 5;
+/// Threads that wait for the network: decryption is the only work they have, one per direction does it.
+const WORKERS: usize = 2;
+
+/// One runtime for all registries. It is never shut down: readers may outlive the registry they came from.
+static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+    // A second provider cannot be installed, and need not: whoever was first has decided for the program.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("volio-registry")
+        .enable_all()
+        .build()
+});
+
+/// The runtime that all requests run on.
+pub(super) fn runtime() -> Result<&'static Runtime> {
+    RUNTIME
+        .as_ref()
+        .map_err(|error| Error::failed(format!("cannot start the threads for the network: {error}")))
+}
+
+/// Waits for something that the network does. Blocks, and must not be called on a thread that runs tasks.
+pub(super) fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    runtime()?.block_on(future)
+}
+
+/// What is asked of a server.
+#[derive(Clone)]
+pub(super) struct Request {
+    /// What it is for; an error says that volio cannot do it.
+    pub(super) what: String,
+    method: Method,
+    pub(super) url: Url,
+    headers: HeaderMap,
+    body: Bytes,
+    /// Shown to this address only, and to no other that the request is sent on to.
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+impl Request {
+    /// A request without a body.
+    pub(super) fn new(method: Method, url: Url, what: impl Into<String>) -> Self {
+        let mut headers = HeaderMap::new();
+        // Compressed on the way, a blob would not have its digest.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        Self { what: what.into(), method, url, headers, body: Bytes::new(), authorization: None }
+    }
+
+    /// The same request with one more header.
+    #[must_use]
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        // Names and values are our own or those of documents; what is no header is left out like an unknown one.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.append(name, value);
+        }
+        self
+    }
+
+    /// The same request with a body.
+    #[must_use]
+    pub(super) fn body(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.body = bytes.into();
+        self
+    }
+
+    /// Whether it may be sent on to another address: only what changes nothing.
+    fn is_safe(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+}
+
+/// Connections to servers. They are opened when they are needed.
+#[derive(Default)]
+pub(super) struct Http {
+    /// For each of plain and encrypted, elsewhere and on this machine.
+    clients: [OnceLock<Client>; 4],
+}
+
+impl Http {
+    /// Sends a request, and sends it on where the answer says so. Any status is an answer.
+    pub(super) async fn send(&self, request: &Request) -> Result<Answer> {
+        let mut request = request.clone();
+        for _ in 0..=REDIRECTS {
+            let mut builder = self.builder(&request)?.body(request.body.clone());
+            // Some servers want to be told that nothing comes.
+            if !request.is_safe() && request.body.is_empty() {
+                builder = builder.header(CONTENT_LENGTH, 0);
+            }
+            let answer = timeout(STALL, builder.send())
+                .await
+                .map_err(|_| silence(&request))?
+                .map_err(|error| explain(&request, &error))?;
+            let answer = Answer::new(answer, &request);
+            match redirection(&request, &answer)? {
+                None => return Ok(answer),
+                Some(url) => {
+                    if !same_server(&request.url, &url) {
+                        request.authorization = None;
+                    }
+                    request.url = url;
+                }
+            }
+        }
+        Err(cannot(&request, format!("{} sends it on in circles", host_of(&request.url))))
+    }
+
+    /// Sends a request with a body that comes as it goes. Nothing of it can be sent twice.
+    pub(super) async fn send_stream(&self, request: &Request, outgoing: Outgoing) -> Result<Answer> {
+        let mut builder = self.builder(request)?;
+        if let Some(size) = outgoing.size() {
+            builder = builder.header(CONTENT_LENGTH, size);
+        }
+        let flow = outgoing.flow();
+        let answer = builder.body(Body::wrap_stream(outgoing)).send();
+        let answer = flow
+            .watch(STALL, answer)
+            .await
+            .ok_or_else(|| silence(request))?
+            .map_err(|error| explain(request, &error))?;
+        Ok(Answer::new(answer, request))
+    }
+
+    fn builder(&self, request: &Request) -> Result<reqwest::RequestBuilder> {
+        let client = self.client(&request.url)?;
+        let mut builder =
+            client.request(request.method.clone(), request.url.clone()).headers(request.headers.clone());
+        if let Some(authorization) = &request.authorization {
+            builder = builder.header(AUTHORIZATION, authorization);
+        }
+        Ok(builder)
+    }
+
+    /// The client for an address. One that is never asked for encryption needs no certificates, which a small
+    /// container may not have; and no proxy stands between this machine and itself.
+    fn client(&self, url: &Url) -> Result<&Client> {
+        let (encrypted, local) = (url.scheme() == "https", is_loopback(url));
+        let slot = &self.clients[usize::from(encrypted) + 2 * usize::from(local)];
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let mut builder = Client::builder()
+            .user_agent(concat!("volio/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .redirect(redirect::Policy::none())
+            .referer(false);
+        if !encrypted {
+            builder = builder.tls_certs_only([]);
+        }
+        if local {
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|error| {
+            Error::failed("cannot prepare encrypted connections")
+                .because(root(&error).to_string())
+                .hint("are there certificates of authorities on this machine? (Debian: ca-certificates)")
+        })?;
+        Ok(slot.get_or_init(|| client))
+    }
+}
+
+/// Where the answer sends the request, if it does.
+fn redirection(request: &Request, answer: &Answer) -> Result<Option<Url>> {
+    use StatusCode as S;
+    let status = answer.status();
+    let moved = matches!(
+        status,
+        S::MOVED_PERMANENTLY | S::FOUND | S::SEE_OTHER | S::TEMPORARY_REDIRECT | S::PERMANENT_REDIRECT
+    );
+    match answer.header(&LOCATION) {
+        Some(location) if moved && request.is_safe() => follow(&request.url, location).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The error for a request that did not work.
+pub(super) fn cannot(request: &Request, why: impl Into<String>) -> Error {
+    Error::failed(format!("cannot {}", request.what)).because(why.into())
+}
+
+fn silence(request: &Request) -> Error {
+    let host = host_of(&request.url);
+    cannot(request, format!("{host} has been silent for {} seconds", STALL.as_secs()))
+        .hint("the registry or the network is overloaded or gone; try again later")
+}
+
+/// What went wrong on the way, said by its innermost cause: the layers above it only say that something did,
+/// and the address that they name may hold a signature.
+fn explain(request: &Request, error: &reqwest::Error) -> Error {
+    let host = host_of(&request.url);
+    let report = cannot(request, format!("{host}: {}", printable(&root(error).to_string())));
+    match hint(error, &request.url) {
+        Some(hint) => report.hint(hint),
+        None => report,
+    }
+}
+
+fn hint(error: &reqwest::Error, url: &Url) -> Option<String> {
+    let host = host_of(url);
+    let os = find::<io::Error>(error).map(io::Error::kind);
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return match tls {
+            rustls::Error::InvalidCertificate(_) => Some(format!(
+                "the certificate of {host} is not trusted on this machine; its authority's can be named in SSL_CERT_FILE"
+            )),
+            rustls::Error::InvalidMessage(_) => {
+                Some(format!("use --plain-http if {host} is meant to be reached without encryption"))
+            }
+            _ => None,
+        };
+    }
+    let step = chain(error).any(|cause| cause.to_string().contains("dns error"));
+    match os {
+        _ if step => Some("is the name right, and is there a network?".to_owned()),
+        Some(io::ErrorKind::ConnectionRefused) => Some(format!("is the registry running at {host}?")),
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            Some("the server hung up; a proxy in front of it may limit the size of requests".to_owned())
+        }
+        _ if error.is_timeout() => Some(format!("{host} does not answer; is there a firewall between?")),
+        _ => None,
+    }
+}
+
+/// An error and its causes, outermost first.
+fn chain<'a>(
+    error: &'a (dyn error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
+        // An I/O error shows what it wraps as itself, and what that wraps as its source.
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn error::Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+fn root<'a>(error: &'a (dyn error::Error + 'static)) -> &'a (dyn error::Error + 'static) {
+    chain(error).last().unwrap_or(error)
+}
+
+fn find<'a, T: error::Error + 'static>(error: &'a (dyn error::Error + 'static)) -> Option<&'a T> {
+    chain(error).filter_map(|cause| cause.downcast_ref::<T>()).last()
+}
+
+/// The error for an answer whose bytes stopped coming.
+pub(super) fn broken(what: &str, host: &str, error: Option<&reqwest::Error>) -> Error {
+    let why = match error {
+        Some(error) => printable(&root(error).to_string()),
+        None => format!("it has been silent for {} seconds", STALL.as_secs()),
+    };
+    Error::failed(format!("cannot {what}: {host} stopped in the middle")).because(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// A server that says the same to everybody who says something.
+    fn server(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let _ = connection.read(&mut [0; 4096]);
+                let _ = connection.write_all(answer);
+            }
+        });
+        host
+    }
+
+    fn get(url: &str) -> Result<Answer> {
+        let request = Request::new(Method::GET, Url::parse(url).unwrap(), "try it");
+        wait(async { Http::default().send(&request).await })
+    }
+
+    #[test]
+    fn encryption_where_there_is_none_is_explained() {
+        let host = server(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        let error = get(&format!("https://{host}/v2/?signature=hunter2")).err().unwrap();
+        assert_eq!(error.kind(), Kind::Failed);
+        assert!(error.advice().unwrap().contains("--plain-http"), "{error} {:?}", error.advice());
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+
+    #[test]
+    fn circles_are_left() {
+        let host = server(b"HTTP/1.1 302 Found\r\nLocation: ?again\r\nContent-Length: 0\r\n\r\n");
+        let error = get(&format!("http://{host}/v2/")).err().unwrap();
+        assert!(error.to_string().contains("in circles"), "{error}");
+    }
+
+    #[test]
+    fn a_thing_that_would_change_something_is_not_sent_on() {
+        let host =
+            server(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n");
+        let url = Url::parse(&format!("http://{host}/v2/")).unwrap();
+        let request = Request::new(Method::PUT, url, "try it").body("data");
+        let answer = wait(async { Http::default().send(&request).await }).unwrap();
+        assert_eq!(answer.status(), StatusCode::TEMPORARY_REDIRECT);
+    }
+}

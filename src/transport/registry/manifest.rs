@@ -1,0 +1,117 @@
+//! Manifests and indexes: the documents that a registry keeps under names.
+
+use super::answer::{Answer, printable};
+use crate::error::{Error, Result};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher, Reference, media_type};
+use reqwest::header::{CONTENT_TYPE, HeaderName};
+use serde::Deserialize;
+
+/// What the registry says that the document's digest is.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// What servers say that know nothing of images.
+const MEANINGLESS: [&str; 4] = ["", "application/json", "application/octet-stream", "text/plain"];
+
+/// Reads the document that a name stands for, and believes nothing that it says of itself.
+pub(super) async fn read(mut answer: Answer, reference: &Reference) -> Result<Document> {
+    let announced = answer.header(&CONTENT_TYPE).unwrap_or_default().to_owned();
+    // A digest of an unknown kind proves nothing and disproves nothing.
+    let claimed = answer.header(&CONTENT_DIGEST).and_then(|digest| digest.parse::<Digest>().ok());
+    let bytes = answer.read(DOCUMENT_LIMIT as usize + 1).await?;
+    check(bytes, &announced, [reference.digest(), claimed.as_ref()], &reference.to_string())
+}
+
+fn check(bytes: Vec<u8>, announced: &str, digests: [Option<&Digest>; 2], name: &str) -> Result<Document> {
+    if bytes.len() as u64 > DOCUMENT_LIMIT {
+        return Err(Error::integrity(format!(
+            "{name} is larger than the {DOCUMENT_LIMIT} bytes of any manifest"
+        )));
+    }
+    for digest in digests.into_iter().flatten() {
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&bytes);
+        let actual = hasher.finish();
+        if actual != *digest {
+            return Err(Error::integrity(format!("{name} should be {digest} and is {actual}"))
+                .hint("it was damaged or replaced in the registry or on its way; nothing of it was used"));
+        }
+    }
+    let media_type = media_type_of(&bytes, announced, name)?;
+    Ok(Document::new(media_type, bytes))
+}
+
+/// What the document is, if everybody agrees: tools that believe the header and tools that believe the document
+/// must see the same image (CVE-2021-41190).
+fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Claim {
+        media_type: Option<String>,
+    }
+    let announced = announced.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let claim: Claim = serde_json::from_slice(bytes).map_err(|error| {
+        Error::integrity(format!("{name} is not a valid manifest: {}", printable(&error.to_string())))
+    })?;
+    let media_type = match claim.media_type {
+        Some(own) if MEANINGLESS.contains(&announced.as_str()) => own,
+        Some(own) if own != announced => {
+            return Err(Error::integrity(format!(
+                "{name} is announced as {} and calls itself {}",
+                printable(&announced),
+                printable(&own)
+            )));
+        }
+        _ => announced,
+    };
+    match media_type::is_document(&media_type) {
+        true => Ok(media_type),
+        false => Err(Error::failed(format!(
+            "{name} is a {}, which is no image that volio knows",
+            printable(&media_type)
+        ))
+        .hint("it was pushed by a very old program, or is no image at all")),
+    }
+}
+
+/// Whether an answer to HEAD can be that for the blob or the document of this descriptor. A registry that has
+/// something of another size under that digest has it damaged, and sending it again is the only remedy.
+pub(super) fn is_likely(content_length: Option<&str>, descriptor: &Descriptor) -> bool {
+    content_length.is_none_or(|length| length.parse() == Ok(descriptor.size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Kind;
+
+    fn checked(json: &str, announced: &str) -> Result<Document> {
+        check(json.as_bytes().to_vec(), announced, [None, None], "r.io/a:1")
+    }
+
+    #[test]
+    fn the_header_and_the_document_must_agree_on_what_it_is() {
+        let own = format!(r#"{{"mediaType":"{}"}}"#, media_type::MANIFEST);
+        for announced in [media_type::MANIFEST, "application/json", "", "text/plain; charset=utf-8"] {
+            assert_eq!(checked(&own, announced).unwrap().descriptor().media_type, media_type::MANIFEST);
+        }
+        assert_eq!(checked(&own, media_type::INDEX).unwrap_err().kind(), Kind::Integrity);
+        assert_eq!(checked("{}", media_type::INDEX).unwrap().descriptor().media_type, media_type::INDEX);
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+        assert_eq!(checked("{}", schema_1).unwrap_err().kind(), Kind::Failed);
+        assert!(checked("{}", "").is_err());
+        assert_eq!(checked("<html>", media_type::INDEX).unwrap_err().kind(), Kind::Integrity);
+    }
+
+    #[test]
+    fn every_digest_that_is_known_must_be_right() {
+        let (right, wrong) = (Digest::of(b"{}"), Digest::of(b"[]"));
+        let check = |digests| check(b"{}".to_vec(), media_type::INDEX, digests, "r.io/a:1");
+        assert!(check([Some(&right), Some(&right)]).is_ok());
+        for digests in [[Some(&wrong), None], [None, Some(&wrong)], [Some(&right), Some(&wrong)]] {
+            assert_eq!(check(digests).unwrap_err().kind(), Kind::Integrity);
+        }
+    }
+}

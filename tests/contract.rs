@@ -1,0 +1,278 @@
+//! What every place does, whatever it is. A transport joins in with a [`Place`] and one line:
+//!
+//! ```ignore
+//! mod keeps_the_contract { crate::contract::suite!(super::Fresh::new()); }
+//! ```
+
+use std::io::{self, Read, Write};
+use std::thread;
+use volio::error::Kind;
+use volio::oci::{Config, Descriptor, Document, Manifest, Platform, RootFs, media_type};
+use volio::stream::{Body, Unverified, Written, pipe};
+use volio::transport::{Destination, Source, fetch};
+use volio::{Error, Result};
+
+/// A place that is empty in the beginning and holds images by tags.
+pub trait Place {
+    /// The place for reading, bound to a tag.
+    fn source(&self, tag: &str) -> Result<Box<dyn Source>>;
+
+    /// The place for writing, bound to a tag. It is made when it is not there.
+    fn destination(&self, tag: &str) -> Result<Box<dyn Destination>>;
+}
+
+/// The tests of all places; the expression makes a new, empty [`Place`] for each of them.
+macro_rules! suite {
+    ($place:expr) => {
+        $crate::contract::suite! { $place =>
+            a_blob_comes_back_as_it_went_in
+            a_blob_of_known_digest_comes_back_as_it_went_in
+            an_empty_blob_is_a_blob
+            a_blob_of_many_blocks_comes_back_as_it_went_in
+            a_blob_is_there_after_its_upload_and_not_before
+            the_same_blob_may_be_uploaded_twice
+            blobs_are_uploaded_side_by_side
+            a_body_that_lies_is_refused_and_leaves_nothing
+            a_body_whose_producer_dies_publishes_nothing
+            an_image_comes_back_byte_for_byte
+            an_image_is_not_seen_before_it_is_committed
+            a_commit_replaces_what_the_name_meant
+            documents_are_there_after_they_were_put
+            what_is_absent_is_not_found
+        }
+    };
+    ($place:expr => $($case:ident)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::contract::$case(&$place);
+            }
+        )*
+    };
+}
+pub(crate) use suite;
+
+const BLOB: &str = "application/octet-stream";
+
+/// Bytes that no compression and no repetition makes simple.
+fn bytes(size: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+/// A body of our own making, whose digest is not known beforehand.
+fn made(bytes: &[u8]) -> Body {
+    Body::new(io::Cursor::new(bytes.to_vec()))
+}
+
+/// A body from elsewhere that should be what the descriptor says.
+fn claimed(bytes: &[u8], descriptor: &Descriptor) -> Body {
+    Unverified::new(io::Cursor::new(bytes.to_vec())).verify(descriptor)
+}
+
+fn read(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let mut body = source.open(descriptor)?.verify(descriptor);
+    let mut bytes = Vec::new();
+    body.read_to_end(&mut bytes).map_err(|error| Error::io("cannot read", error))?;
+    body.finish()?;
+    Ok(bytes)
+}
+
+fn comes_back(place: &dyn Place, bytes: &[u8]) {
+    let descriptor = Descriptor::of(BLOB, bytes);
+    let written = place.destination("t").unwrap().upload(made(bytes)).unwrap();
+    assert_eq!(written, Written { digest: descriptor.digest.clone(), size: descriptor.size });
+    assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
+}
+
+/// Uploads a configuration that says `word`, and makes a manifest of it. The spaces are for the digest to lose
+/// if somebody writes the document anew.
+fn image(destination: &dyn Destination, word: &str) -> Document {
+    let platform = "linux/amd64".parse::<Platform>().unwrap();
+    let rootfs = RootFs::new(Vec::new());
+    let config =
+        Config { created: Some(word.to_owned()), platform, config: None, rootfs, history: Vec::new() };
+    let config = Document::write(media_type::CONFIG, &config);
+    destination.upload(made(config.bytes())).unwrap();
+    let manifest = Manifest::new(config.descriptor().clone(), Vec::new(), Default::default());
+    let pretty = serde_json::to_vec_pretty(&manifest).unwrap();
+    Document::new(media_type::MANIFEST, pretty)
+}
+
+fn publish(destination: &dyn Destination, word: &str) -> Document {
+    let document = image(destination, word);
+    destination.put_manifest(&document).unwrap();
+    destination.commit(&document).unwrap();
+    document
+}
+
+pub fn a_blob_comes_back_as_it_went_in(place: &dyn Place) {
+    comes_back(place, b"data");
+}
+
+pub fn a_blob_of_known_digest_comes_back_as_it_went_in(place: &dyn Place) {
+    let descriptor = Descriptor::of(BLOB, b"data");
+    let written = place.destination("t").unwrap().upload(claimed(b"data", &descriptor)).unwrap();
+    assert_eq!(written, Written { digest: descriptor.digest.clone(), size: 4 });
+    assert_eq!(read(&*place.source("t").unwrap(), &descriptor).unwrap(), b"data");
+}
+
+pub fn an_empty_blob_is_a_blob(place: &dyn Place) {
+    comes_back(place, b"");
+    let descriptor = Descriptor::of(BLOB, b"");
+    place.destination("t").unwrap().upload(claimed(b"", &descriptor)).unwrap();
+    assert!(place.destination("t").unwrap().contains(&descriptor).unwrap());
+}
+
+pub fn a_blob_of_many_blocks_comes_back_as_it_went_in(place: &dyn Place) {
+    // One more and one less than any size of a buffer.
+    for size in [(1 << 18) - 1, 1 << 18, (1 << 18) + 1, 5_000_011] {
+        comes_back(place, &bytes(size, 1));
+        let bytes = bytes(size, 2);
+        let descriptor = Descriptor::of(BLOB, &bytes);
+        place.destination("t").unwrap().upload(claimed(&bytes, &descriptor)).unwrap();
+        assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
+    }
+}
+
+pub fn a_blob_is_there_after_its_upload_and_not_before(place: &dyn Place) {
+    let destination = place.destination("t").unwrap();
+    let descriptor = Descriptor::of(BLOB, b"data");
+    assert!(!destination.contains(&descriptor).unwrap());
+    destination.upload(made(b"data")).unwrap();
+    assert!(destination.contains(&descriptor).unwrap());
+    assert!(!destination.contains(&Descriptor::of(BLOB, b"other")).unwrap());
+}
+
+pub fn the_same_blob_may_be_uploaded_twice(place: &dyn Place) {
+    comes_back(place, b"data");
+    comes_back(place, b"data");
+    a_blob_of_known_digest_comes_back_as_it_went_in(place);
+}
+
+pub fn blobs_are_uploaded_side_by_side(place: &dyn Place) {
+    let destination = place.destination("t").unwrap();
+    let blobs: Vec<_> = (0..4).map(|seed| bytes(1_000_000, seed)).collect();
+    thread::scope(|scope| {
+        for blob in &blobs {
+            // The last one of each thread is the same for all of them.
+            scope.spawn(|| {
+                destination.upload(made(blob)).unwrap();
+                destination.upload(claimed(&blobs[0], &Descriptor::of(BLOB, &blobs[0]))).unwrap();
+            });
+        }
+    });
+    let source = place.source("t").unwrap();
+    thread::scope(|scope| {
+        for blob in &blobs {
+            scope.spawn(|| assert!(read(&*source, &Descriptor::of(BLOB, blob)).unwrap() == *blob));
+        }
+    });
+}
+
+pub fn a_body_that_lies_is_refused_and_leaves_nothing(place: &dyn Place) {
+    let destination = place.destination("t").unwrap();
+    for size in [4, 1_000_000] {
+        let promised = bytes(size, 1);
+        let descriptor = Descriptor::of(BLOB, &promised);
+        let mut flipped = promised.clone();
+        flipped[size / 2] ^= 1;
+        let longer = [&promised[..], b"x"].concat();
+        for lie in [&flipped[..], &longer, &promised[1..], b""] {
+            let error = destination.upload(claimed(lie, &descriptor)).unwrap_err();
+            assert_eq!(error.kind(), Kind::Integrity, "{error}");
+            assert!(!destination.contains(&descriptor).unwrap());
+            assert!(!destination.contains(&Descriptor::of(BLOB, lie)).unwrap());
+        }
+    }
+    let empty = Descriptor::of(BLOB, b"");
+    assert_eq!(destination.upload(claimed(b"x", &empty)).unwrap_err().kind(), Kind::Integrity);
+    assert!(!destination.contains(&empty).unwrap());
+}
+
+pub fn a_body_whose_producer_dies_publishes_nothing(place: &dyn Place) {
+    let destination = place.destination("t").unwrap();
+    for size in [0, 1, 1_000_000] {
+        let (partial, promised) = (bytes(size, 1), bytes(size + 1, 1));
+        let dying = || {
+            let (mut writer, reader) = pipe(1 << 16, 1, Ok);
+            let partial = partial.clone();
+            // Dropping the writer without finishing is what a panic or an unreadable file amounts to.
+            thread::spawn(move || writer.write_all(&partial));
+            reader
+        };
+        let descriptor = Descriptor::of(BLOB, &promised);
+        for body in [Body::new(dying()), Unverified::new(dying()).verify(&descriptor)] {
+            let error = destination.upload(body).unwrap_err();
+            assert!(error.is_broken_pipe(), "{error}");
+        }
+        assert!(!destination.contains(&descriptor).unwrap());
+        // Whole blocks have left the pipe before its writer died: not even they may look like a blob.
+        let blocks = &partial[..size - size % (1 << 16)];
+        for part in [&partial, blocks] {
+            assert!(!destination.contains(&Descriptor::of(BLOB, part)).unwrap());
+        }
+    }
+}
+
+pub fn an_image_comes_back_byte_for_byte(place: &dyn Place) {
+    let document = publish(&*place.destination("t").unwrap(), "first");
+    let source = place.source("t").unwrap();
+    assert_eq!(source.resolve().unwrap(), document);
+    let config = Manifest::parse(&document).unwrap().config;
+    assert_eq!(
+        fetch(&*source, &config).unwrap().parse::<Config>().unwrap().created.as_deref(),
+        Some("first")
+    );
+}
+
+pub fn an_image_is_not_seen_before_it_is_committed(place: &dyn Place) {
+    let destination = place.destination("t").unwrap();
+    let document = image(&*destination, "first");
+    destination.put_manifest(&document).unwrap();
+    let error = place.source("t").and_then(|source| source.resolve()).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+}
+
+pub fn a_commit_replaces_what_the_name_meant(place: &dyn Place) {
+    let resolve = |tag| place.source(tag).unwrap().resolve().unwrap();
+    let first = publish(&*place.destination("t").unwrap(), "first");
+    let other = publish(&*place.destination("other").unwrap(), "other");
+    assert_eq!(resolve("t"), first);
+    let second = publish(&*place.destination("t").unwrap(), "second");
+    assert_ne!(first, second);
+    assert_eq!(resolve("t"), second);
+    assert_eq!(resolve("other"), other);
+}
+
+pub fn documents_are_there_after_they_were_put(place: &dyn Place) {
+    let destination = place.destination("t").unwrap();
+    let document = image(&*destination, "first");
+    assert!(!destination.contains(document.descriptor()).unwrap());
+    destination.put_manifest(&document).unwrap();
+    assert!(destination.contains(document.descriptor()).unwrap());
+    // Once more is fine, as with blobs.
+    destination.put_manifest(&document).unwrap();
+    let source = place.source("t").unwrap();
+    assert_eq!(fetch(&*source, document.descriptor()).unwrap(), document);
+}
+
+pub fn what_is_absent_is_not_found(place: &dyn Place) {
+    // The place is there, and somebody else's image is in it.
+    publish(&*place.destination("t").unwrap(), "first");
+    let error = place.source("absent").and_then(|source| source.resolve()).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    let source = place.source("t").unwrap();
+    for media_type in [BLOB, media_type::MANIFEST] {
+        let error = source.open(&Descriptor::of(media_type, b"absent")).err().unwrap();
+        assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    }
+}

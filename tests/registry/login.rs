@@ -1,0 +1,228 @@
+//! Being let in, and what nobody else may see.
+
+use super::{Locations, Login, Registry, access};
+use axum::http::Method;
+use std::io::{self, Read};
+use std::sync::Arc;
+use volio::error::Kind;
+use volio::oci::{Descriptor, Document, media_type};
+use volio::stream::{Body, Unverified};
+use volio::transport::{Access, Destination, Source, fetch, registry};
+
+const BLOB: &str = "application/octet-stream";
+const USER: &str = "me:hunter2";
+const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
+
+const BASIC: Login = Login::Basic { user: USER };
+const TOKEN: Login = Login::Token { user: USER, anonymous_pull: true, expires_in: 300 };
+
+/// A registry with this login that holds an image `a:t` and a blob `data`.
+fn guarded(login: Login) -> Registry {
+    let registry = Registry::start();
+    registry.client("a", "t").upload(Body::new(&b"data"[..])).unwrap();
+    registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
+    registry.behave(|behaviour| behaviour.login = login);
+    registry
+}
+
+fn data() -> Descriptor {
+    Descriptor::of(BLOB, b"data")
+}
+
+/// Whoever has these credentials.
+fn client(registry: &Registry, user: &str) -> registry::Registry {
+    let (_directory, access) = access(registry.host(), user);
+    registry.client_with("a", "t", &access)
+}
+
+fn tokens_asked(registry: &Registry) -> usize {
+    registry.paths(Method::GET).iter().filter(|path| *path == "/token").count()
+}
+
+/// Everything that a client does with a registry.
+fn exercise(client: &registry::Registry) {
+    client.upload(Body::new(&b"more"[..])).unwrap();
+    client.upload(Unverified::new(&b"data"[..]).verify(&data())).unwrap();
+    assert!(client.contains(&data()).unwrap());
+    assert_eq!(fetch(client, &data()).unwrap().bytes(), b"data");
+    let document = Document::new(media_type::MANIFEST, MANIFEST.to_vec());
+    client.put_manifest(&document).unwrap();
+    client.commit(&document).unwrap();
+    assert_eq!(client.resolve().unwrap(), document);
+}
+
+#[test]
+fn a_password_lets_in() {
+    exercise(&client(&guarded(BASIC), USER));
+}
+
+#[test]
+fn a_token_lets_in() {
+    let registry = guarded(TOKEN);
+    exercise(&client(&registry, USER));
+    assert_eq!(tokens_asked(&registry), 2, "one for reading and one for writing");
+}
+
+#[test]
+fn whoever_has_no_password_is_told_how_to_log_in() {
+    for login in [BASIC, Login::Token { user: USER, anonymous_pull: false, expires_in: 300 }] {
+        let registry = guarded(login);
+        let client = registry.client("a", "t");
+        for error in [client.resolve().unwrap_err(), client.upload(Body::new(&b"x"[..])).unwrap_err()] {
+            assert_eq!(error.kind(), Kind::Denied, "{error}");
+            assert!(error.to_string().contains(registry.host()), "{error}");
+            assert!(error.advice().unwrap().contains("config.json"), "{error}");
+        }
+        assert_eq!(registry.open_uploads(), 0);
+    }
+}
+
+#[test]
+fn a_wrong_password_is_denied_and_not_told() {
+    for login in [BASIC, TOKEN] {
+        let error = client(&guarded(login), "me:wrong-secret").resolve().unwrap_err();
+        assert_eq!(error.kind(), Kind::Denied);
+        let told = format!("{error} {error:?} {:?}", error.advice());
+        assert!(!told.contains("secret") && !told.contains("bWU6"), "{told}");
+    }
+}
+
+#[test]
+fn whoever_has_no_password_may_still_pull_where_that_is_allowed() {
+    let registry = guarded(TOKEN);
+    let client = registry.client("a", "t");
+    assert_eq!(client.resolve().unwrap().bytes(), MANIFEST);
+    assert_eq!(fetch(&client, &data()).unwrap().bytes(), b"data");
+    assert_eq!(client.upload(Body::new(&b"x"[..])).unwrap_err().kind(), Kind::Denied);
+    assert_eq!(client.commit(&client.resolve().unwrap()).unwrap_err().kind(), Kind::Denied);
+}
+
+#[test]
+fn a_token_that_is_no_longer_taken_is_renewed_once() {
+    let registry = guarded(TOKEN);
+    let client = client(&registry, USER);
+    exercise(&client);
+    for step in [0, 1] {
+        registry.revoke_tokens();
+        match step {
+            0 => assert_eq!(client.resolve().unwrap().bytes(), MANIFEST),
+            _ => drop(client.upload(Body::new(&b"later"[..])).unwrap()),
+        }
+    }
+    assert_eq!(tokens_asked(&registry), 4);
+}
+
+#[test]
+fn a_token_that_is_over_is_not_even_shown() {
+    let registry = guarded(Login::Token { user: USER, anonymous_pull: false, expires_in: 1 });
+    exercise(&client(&registry, USER));
+    let shown: Vec<_> = registry
+        .requests()
+        .iter()
+        .filter_map(|request| request.header("authorization").map(str::to_owned))
+        .filter(|value| value.starts_with("Bearer"))
+        .collect();
+    let mut distinct = shown.clone();
+    distinct.dedup();
+    assert_eq!(shown, distinct);
+}
+
+#[test]
+fn a_token_may_end_while_a_blob_is_sent() {
+    struct Slow(Arc<Registry>, usize);
+    impl Read for Slow {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 += 1;
+            match self.1 {
+                1..=100 => {
+                    buffer.fill(7);
+                    Ok(buffer.len())
+                }
+                101 => {
+                    // By now the request with the blob has long begun.
+                    while !self.0.paths(Method::PATCH).iter().any(|path| path.contains("/a/blobs/uploads/")) {
+                        std::thread::yield_now();
+                    }
+                    self.0.revoke_tokens();
+                    Ok(0)
+                }
+                _ => Ok(0),
+            }
+        }
+    }
+    let registry = Arc::new(Registry::start());
+    registry.behave(|behaviour| behaviour.login = TOKEN);
+    client(&registry, USER).upload(Body::new(Slow(Arc::clone(&registry), 0))).unwrap();
+    assert_eq!(tokens_asked(&registry), 2);
+}
+
+#[test]
+fn threads_share_a_token() {
+    let registry = guarded(TOKEN);
+    let client = client(&registry, USER);
+    let pings = || registry.paths(Method::GET).iter().filter(|path| *path == "/v2/").count();
+    let before = pings();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert!(client.contains(&data()).unwrap()));
+        }
+    });
+    assert_eq!(tokens_asked(&registry), 1);
+    assert_eq!(pings() - before, 1);
+}
+
+#[test]
+fn taking_over_a_blob_needs_rights_on_both_sides() {
+    let registry = guarded(TOKEN);
+    let (_directory, access) = access(registry.host(), USER);
+    let to = registry.client_with("to", "t", &access);
+    assert!(to.mount(&data(), &registry.client("a", "t").origin().unwrap()).unwrap());
+    let asked = registry.requests().into_iter().find(|request| request.path.starts_with("/token")).unwrap();
+    let scopes = asked.path.replace("%3A", ":").replace("%2C", ",");
+    assert!(scopes.ends_with("&scope=repository:to:pull,push&scope=repository:a:pull"), "{scopes}");
+}
+
+#[test]
+fn a_token_server_that_gives_none_for_the_neighbour_is_a_refused_mount() {
+    let registry = guarded(Login::Token { user: "somebody:else", anonymous_pull: false, expires_in: 300 });
+    let origin = registry.client("a", "t").origin().unwrap();
+    assert!(!client(&registry, USER).mount(&data(), &origin).unwrap());
+}
+
+#[test]
+fn no_other_host_sees_the_password_or_the_token() {
+    for login in [BASIC, TOKEN] {
+        let registry = guarded(login);
+        registry.behave(|behaviour| {
+            behaviour.blobs_elsewhere = true;
+            behaviour.locations = Locations::Elsewhere;
+        });
+        exercise(&client(&registry, USER));
+        let elsewhere: Vec<_> = registry.requests().into_iter().filter(|request| request.elsewhere).collect();
+        assert!(elsewhere.len() >= 4, "blobs, an upload, and its end");
+        for request in elsewhere {
+            assert_eq!(request.header("authorization"), None, "{request:?}");
+            assert_eq!(request.header("referer"), None, "{request:?}");
+        }
+        for request in registry.requests() {
+            assert!(!request.path.contains("hunter2"), "{request:?}");
+        }
+    }
+}
+
+#[test]
+fn credentials_are_for_the_registry_that_they_are_for() {
+    let registry = guarded(BASIC);
+    let (_directory, access) = access(registry.elsewhere(), USER);
+    let error = registry.client_with("a", "t", &access).resolve().unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied);
+    assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
+}
+
+#[test]
+fn a_broken_file_with_credentials_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let access = Access { credential_files: vec![directory.path().to_owned()], ..Access::default() };
+    let error = registry::Registry::new("localhost/a".parse().unwrap(), &access).err().unwrap();
+    assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
+}

@@ -1,0 +1,56 @@
+//! The registry client, against a registry in this process.
+
+mod faults;
+mod login;
+mod server;
+mod transfer;
+
+pub use server::{Damage, Locations, Login, Refusal, Registry};
+
+use crate::contract::Place;
+use std::fs;
+use std::path::PathBuf;
+use tempfile::TempDir;
+use volio::Result;
+use volio::transport::{Access, Destination, Location, Source, registry};
+
+mod keeps_the_contract {
+    crate::contract::suite!(crate::registry::Registry::start());
+}
+
+impl Place for Registry {
+    fn source(&self, tag: &str) -> Result<Box<dyn Source>> {
+        self.location("team/data", tag).source(&Access::default())
+    }
+
+    fn destination(&self, tag: &str) -> Result<Box<dyn Destination>> {
+        self.location("team/data", tag).destination(&Access::default())
+    }
+}
+
+impl Registry {
+    /// The name of an image in this registry, as a user writes it.
+    pub fn location(&self, repository: &str, tag: &str) -> Location {
+        format!("{}/{repository}:{tag}", self.host()).parse().unwrap()
+    }
+
+    /// The client, bound to a tag, without credentials.
+    fn client(&self, repository: &str, tag: &str) -> registry::Registry {
+        self.client_with(repository, tag, &Access::default())
+    }
+
+    fn client_with(&self, repository: &str, tag: &str, access: &Access) -> registry::Registry {
+        let name = format!("{}/{repository}:{tag}", self.host());
+        registry::Registry::new(name.parse().unwrap(), access).unwrap()
+    }
+}
+
+/// Access with a docker `config.json` that knows one user, `name:password`, for a registry.
+fn access(host: &str, user: &str) -> (TempDir, Access) {
+    let directory = tempfile::tempdir().unwrap();
+    let path: PathBuf = directory.path().join("config.json");
+    let (name, password) = user.split_once(':').unwrap();
+    let entry = format!(r#"{{"auths":{{"{host}":{{"username":"{name}","password":"{password}"}}}}}}"#);
+    fs::write(&path, entry).unwrap();
+    (directory, Access { credential_files: vec![path], ..Access::default() })
+}

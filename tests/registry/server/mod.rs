@@ -1,0 +1,225 @@
+//! A registry in the test's own process: the real protocol, stored in memory, and misbehaving on request.
+//!
+//! It is written from the specification and not from the client, and shares no code with it but digests.
+
+mod guard;
+mod protocol;
+mod store;
+
+pub use guard::Login;
+pub use store::Damage;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::response::Response;
+use bytes::Bytes;
+use guard::Guard;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use store::Store;
+use tokio::sync::oneshot;
+use volio::oci::Digest;
+
+/// A running registry; it stops when it is dropped.
+pub struct Registry {
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What both servers know: the registry, and the second host that it sends some requests to.
+struct Shared {
+    /// `127.0.0.1:port` of the registry.
+    host: String,
+    /// `127.0.0.1:port` of the second host: a CDN, or a store that takes uploads. It wants no credentials, and
+    /// refuses who shows any, as S3 does.
+    elsewhere: String,
+    state: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    behaviour: Behaviour,
+    store: Store,
+    guard: Guard,
+    requests: Vec<Recorded>,
+}
+
+/// How the registry behaves. The default is an open one without faults.
+#[derive(Clone, Default)]
+pub struct Behaviour {
+    /// Who is let in.
+    pub login: Login,
+    /// How addresses are written in `Location`.
+    pub locations: Locations,
+    /// Sends those who fetch blobs to the second host.
+    pub blobs_elsewhere: bool,
+    /// Opens an upload instead of taking a blob over from another repository.
+    pub refuses_mounts: bool,
+    /// Cuts the connection after so many bytes of a blob.
+    pub cuts_blobs_after: Option<usize>,
+    /// Says the digest of something else about manifests.
+    pub lies_about_digests: bool,
+    /// Says nothing of where a stored manifest is, as ECR does.
+    pub hides_manifests: bool,
+    /// Takes every blob for what it is said to be.
+    pub believes_digests: bool,
+    /// Answers that come instead of the right ones; each is used up when it was given.
+    pub refusals: Vec<Refusal>,
+}
+
+/// How addresses are written in `Location`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Locations {
+    /// `/v2/…`
+    #[default]
+    Relative,
+    /// `http://registry/v2/…`
+    Absolute,
+    /// `http://second-host/…`
+    Elsewhere,
+    /// Nothing at all.
+    Missing,
+}
+
+/// An answer that comes instead of the right one.
+#[derive(Clone)]
+pub struct Refusal {
+    /// The method it is for.
+    pub method: Method,
+    /// A part of the path it is for.
+    pub path: &'static str,
+    /// The status.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// Whether it came to the second host.
+    pub elsewhere: bool,
+    pub method: Method,
+    /// With its query.
+    pub path: String,
+    pub headers: HeaderMap,
+}
+
+impl Recorded {
+    /// The text of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+impl Registry {
+    /// A new, empty registry on a free port of the loopback interface.
+    pub fn start() -> Self {
+        let [main, second] = [(); 2].map(|()| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        });
+        let [host, elsewhere] = [&main, &second].map(|listener| listener.local_addr().unwrap().to_string());
+        let shared = Arc::new(Shared { host, elsewhere, state: Mutex::default() });
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || serve([main, second], &shared, stopped)
+        });
+        Self { shared, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// `127.0.0.1:port`
+    pub fn host(&self) -> &str {
+        &self.shared.host
+    }
+
+    /// `127.0.0.1:port` of the second host.
+    pub fn elsewhere(&self) -> &str {
+        &self.shared.elsewhere
+    }
+
+    /// Changes how the registry behaves from now on.
+    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+        change(&mut self.shared.inside().behaviour);
+    }
+
+    /// The requests so far, in the order in which they came.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.inside().requests.clone()
+    }
+
+    /// The requests to the protocol's own paths with this method, without their queries.
+    pub fn paths(&self, method: Method) -> Vec<String> {
+        let requests = self.requests().into_iter().filter(|request| request.method == method);
+        requests.map(|request| request.path.split('?').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Spoils a blob or a manifest where it is stored.
+    pub fn damage(&self, digest: &Digest, damage: Damage) {
+        self.shared.inside().store.damage(&digest.to_string(), damage);
+    }
+
+    /// Stores a manifest under a tag without looking at it.
+    pub fn plant(&self, repository: &str, tag: &str, media_type: &str, bytes: impl Into<Bytes>) {
+        self.shared.inside().store.plant(repository, tag, media_type, bytes.into());
+    }
+
+    /// The bytes of a blob in a repository.
+    pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
+        self.shared.inside().store.blob(repository, &digest.to_string())
+    }
+
+    /// The number of uploads that have begun and not ended.
+    pub fn open_uploads(&self) -> usize {
+        self.shared.inside().store.open_uploads()
+    }
+
+    /// Takes no token any more that was given out so far.
+    pub fn revoke_tokens(&self) {
+        self.shared.inside().guard.revoke();
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.stop.take().map(|stop| stop.send(()));
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Shared {
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        // A test that failed while it changed the behaviour has said so already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn serve(listeners: [TcpListener; 2], shared: &Arc<Shared>, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let shared = Arc::clone(shared);
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let router = Router::new().fallback(answer).with_state((shared, number == 1));
+            axum::serve(listener, router).await
+        });
+    }
+    let _ = runtime.block_on(stopped);
+    runtime.shutdown_background();
+}
+
+async fn answer(State((shared, elsewhere)): State<(Arc<Shared>, bool)>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    shared.inside().requests.push(Recorded {
+        elsewhere,
+        method: head.method.clone(),
+        path: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
+        headers: head.headers.clone(),
+    });
+    protocol::answer(&shared, elsewhere, head, body).await
+}

@@ -1,0 +1,306 @@
+//! The distribution protocol: what each request does.
+
+use super::guard::{self, Wish};
+use super::store::digest_of;
+use super::{Locations, Shared};
+use axum::body::{Body, to_bytes};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_core::Stream;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// The largest manifest that is taken, as with distribution.
+const MANIFEST_LIMIT: usize = 4 << 20;
+
+/// A query, decoded.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(name, value)| (decode(name), decode(value)))
+                .collect(),
+        )
+    }
+
+    pub fn first(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::new();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits: String = bytes.by_ref().take(2).map(char::from).collect();
+                u8::from_str_radix(&digits, 16).unwrap()
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(decoded).unwrap()
+}
+
+/// What a path is about.
+enum Target<'a> {
+    Root,
+    Blob(&'a str, &'a str),
+    Manifest(&'a str, &'a str),
+    Uploads(&'a str),
+    Upload(&'a str, &'a str),
+}
+
+impl<'a> Target<'a> {
+    fn parse(path: &'a str) -> Option<Self> {
+        let path = path.strip_prefix("/v2/")?;
+        if path.is_empty() {
+            return Some(Self::Root);
+        }
+        // Repositories have slashes in their names, so the path is read from its end.
+        if let Some((repository, upload)) = path.rsplit_once("/blobs/uploads/") {
+            return Some(match upload {
+                "" => Self::Uploads(repository),
+                upload => Self::Upload(repository, upload),
+            });
+        }
+        if let Some((repository, digest)) = path.rsplit_once("/blobs/") {
+            return Some(Self::Blob(repository, digest));
+        }
+        let (repository, name) = path.rsplit_once("/manifests/")?;
+        Some(Self::Manifest(repository, name))
+    }
+
+    fn repository(&self) -> Option<&'a str> {
+        match self {
+            Self::Root => None,
+            Self::Blob(repository, _)
+            | Self::Manifest(repository, _)
+            | Self::Uploads(repository)
+            | Self::Upload(repository, _) => Some(repository),
+        }
+    }
+}
+
+pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Response {
+    let path = head.uri.path().to_owned();
+    let query = Query::parse(head.uri.query().unwrap_or_default());
+    if let Some(refusal) = scripted(shared, &head.method, &path) {
+        // As real servers do it: the answer does not wait for the body, and the connection not for the answer.
+        tokio::spawn(to_bytes(body, usize::MAX));
+        return refusal;
+    }
+    if path == "/token" && !elsewhere {
+        return guard::token(shared, &head, &query);
+    }
+    let Some(target) = Target::parse(&path) else { return error(StatusCode::NOT_FOUND, "UNSUPPORTED") };
+    if elsewhere {
+        if head.headers.contains_key("authorization") {
+            return error(StatusCode::BAD_REQUEST, "only one auth mechanism allowed");
+        }
+        if query.first("signature") != Some("s/ecret") {
+            return error(StatusCode::FORBIDDEN, "signature is missing");
+        }
+    } else {
+        let push = !matches!(head.method, Method::GET | Method::HEAD);
+        let wish = target.repository().map(|repository| Wish { repository, push });
+        let allowed = {
+            let inside = shared.inside();
+            inside.guard.allows(&inside.behaviour, &head.headers, wish.as_ref())
+        };
+        if !allowed {
+            return guard::refuse(shared, wish.as_ref());
+        }
+    }
+    // A body that breaks off is as if it had never come.
+    let Ok(body) = to_bytes(body, usize::MAX).await else {
+        return error(StatusCode::BAD_REQUEST, "broken off");
+    };
+    match (head.method.as_str(), target) {
+        ("GET", Target::Root) => reply_json(StatusCode::OK, "{}"),
+        ("GET" | "HEAD", Target::Blob(repository, digest)) => {
+            blob(shared, &head, elsewhere, repository, digest)
+        }
+        ("GET" | "HEAD", Target::Manifest(repository, name)) => manifest(shared, &head, repository, name),
+        ("PUT", Target::Manifest(repository, name)) => put_manifest(shared, &head, repository, name, body),
+        ("POST", Target::Uploads(repository)) => begin(shared, &head, repository, &query),
+        ("PATCH", Target::Upload(repository, upload)) => {
+            let step = shared.inside().store.append(upload, step(&query), &body);
+            match step {
+                Some(step) => accepted(shared, repository, upload, step),
+                None => error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+            }
+        }
+        ("PUT", Target::Upload(_, upload)) => seal(shared, upload, &query, &body),
+        ("DELETE", Target::Upload(_, upload)) => match shared.inside().store.forget(upload) {
+            true => reply(StatusCode::NO_CONTENT),
+            false => error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+        },
+        _ => error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+    }
+}
+
+fn scripted(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
+    let refusals = &mut shared.inside().behaviour.refusals;
+    let found =
+        refusals.iter().position(|refusal| refusal.method == method && path.contains(refusal.path))?;
+    let refusal = refusals.remove(found);
+    Some(reply_json(StatusCode::from_u16(refusal.status).unwrap(), refusal.body))
+}
+
+fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, digest: &str) -> Response {
+    let inside = shared.inside();
+    let found = match elsewhere {
+        true => inside.store.any_blob(digest),
+        false => inside.store.blob(repository, digest),
+    };
+    let Some(bytes) = found else { return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN") };
+    if inside.behaviour.blobs_elsewhere && !elsewhere {
+        let location =
+            format!("http://{}/v2/{repository}/blobs/{digest}?signature=s%2Fecret", shared.elsewhere);
+        return with(reply(StatusCode::TEMPORARY_REDIRECT), "location", &location);
+    }
+    let length = bytes.len().to_string();
+    let body = match inside.behaviour.cuts_blobs_after {
+        _ if head.method == Method::HEAD => Body::empty(),
+        None => Body::from(bytes),
+        Some(count) => Body::from_stream(Cut(Some(bytes.slice(..count.min(bytes.len()))))),
+    };
+    let response = Response::builder()
+        .header("content-type", "application/octet-stream")
+        .header("content-length", length)
+        .header("docker-content-digest", digest);
+    response.body(body).unwrap()
+}
+
+/// Some bytes, and then the end of the connection instead of the end of the body.
+struct Cut(Option<Bytes>);
+
+impl Stream for Cut {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(Some(self.0.take().ok_or_else(|| io::Error::other("cut"))))
+    }
+}
+
+fn manifest(shared: &Shared, head: &Parts, repository: &str, name: &str) -> Response {
+    let inside = shared.inside();
+    let Some(stored) = inside.store.manifest(repository, name) else {
+        return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
+    };
+    // Registries that know two formats choose by this header; one that is missing means the oldest format.
+    let mut accepted = head.headers.get_all("accept").iter().filter_map(|line| line.to_str().ok());
+    if !accepted.any(|line| line.contains(&stored.media_type)) {
+        return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
+    }
+    let digest = match inside.behaviour.lies_about_digests {
+        true => digest_of(b"something else"),
+        false => stored.digest,
+    };
+    let response = Response::builder()
+        .header("content-type", stored.media_type)
+        .header("content-length", stored.bytes.len())
+        .header("docker-content-digest", digest);
+    let is_head = head.method == Method::HEAD;
+    response.body(if is_head { Body::empty() } else { Body::from(stored.bytes) }).unwrap()
+}
+
+fn put_manifest(shared: &Shared, head: &Parts, repository: &str, name: &str, body: Bytes) -> Response {
+    let media_type =
+        head.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if body.len() > MANIFEST_LIMIT {
+        return error(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID");
+    }
+    let mut inside = shared.inside();
+    match inside.store.put_manifest(repository, name, media_type, body) {
+        Err(code) => error(StatusCode::BAD_REQUEST, code),
+        Ok(_) if inside.behaviour.hides_manifests => reply(StatusCode::CREATED),
+        Ok(digest) => {
+            let location = format!("/v2/{repository}/manifests/{digest}");
+            let response = with(reply(StatusCode::CREATED), "location", &location);
+            with(response, "docker-content-digest", &digest)
+        }
+    }
+}
+
+fn begin(shared: &Shared, head: &Parts, repository: &str, query: &Query) -> Response {
+    if let (Some(digest), Some(from)) = (query.first("mount"), query.first("from")) {
+        let mut inside = shared.inside();
+        let wish = Wish { repository: from, push: false };
+        let allowed = inside.guard.allows(&inside.behaviour, &head.headers, Some(&wish));
+        if allowed && !inside.behaviour.refuses_mounts && inside.store.mount(repository, digest, from) {
+            let location = format!("/v2/{repository}/blobs/{digest}");
+            return with(reply(StatusCode::CREATED), "location", &location);
+        }
+    }
+    let (upload, step) = shared.inside().store.begin(repository);
+    accepted(shared, repository, &upload, step)
+}
+
+fn seal(shared: &Shared, upload: &str, query: &Query, body: &[u8]) -> Response {
+    let mut inside = shared.inside();
+    let (step, digest) = (step(query), query.first("digest").unwrap_or_default());
+    // The last request may bring bytes, or all of them.
+    let step = if body.is_empty() { Some(step) } else { inside.store.append(upload, step, body) };
+    let believe = inside.behaviour.believes_digests;
+    let sealed =
+        step.ok_or("BLOB_UPLOAD_UNKNOWN").and_then(|step| inside.store.seal(upload, step, digest, believe));
+    match sealed {
+        Ok(repository) => {
+            with(reply(StatusCode::CREATED), "location", &format!("/v2/{repository}/blobs/{digest}"))
+        }
+        Err(code @ "BLOB_UPLOAD_UNKNOWN") => error(StatusCode::NOT_FOUND, code),
+        Err(code) => error(StatusCode::BAD_REQUEST, code),
+    }
+}
+
+/// The state that the address of an upload holds.
+fn step(query: &Query) -> usize {
+    let state = query.first("_state").and_then(|state| state.strip_prefix("a/b+"));
+    state.and_then(|state| state.parse().ok()).unwrap_or_default()
+}
+
+/// The answer to a request that an upload goes on after.
+fn accepted(shared: &Shared, repository: &str, upload: &str, step: usize) -> Response {
+    // A state that is another one if it is encoded once too often or once too seldom.
+    let path = format!("/v2/{repository}/blobs/uploads/{upload}?_state=a%2Fb%2B{step}");
+    let location = match shared.inside().behaviour.locations {
+        Locations::Relative => path,
+        Locations::Absolute => format!("http://{}{path}", shared.host),
+        Locations::Elsewhere => format!("http://{}{path}&signature=s%2Fecret", shared.elsewhere),
+        Locations::Missing => return reply(StatusCode::ACCEPTED),
+    };
+    with(reply(StatusCode::ACCEPTED), "location", &location)
+}
+
+pub fn reply(status: StatusCode) -> Response {
+    Response::builder().status(status).body(Body::empty()).unwrap()
+}
+
+pub fn reply_json(status: StatusCode, json: impl Into<String>) -> Response {
+    let response = Response::builder().status(status).header("content-type", "application/json");
+    response.body(Body::from(json.into())).unwrap()
+}
+
+fn error(status: StatusCode, code: &str) -> Response {
+    reply_json(status, format!(r#"{{"errors":[{{"code":"{code}","message":"so says the test"}}]}}"#))
+}
+
+fn with(mut response: Response, name: &'static str, value: &str) -> Response {
+    response.headers_mut().insert(name, value.parse().unwrap());
+    response
+}

@@ -1,0 +1,177 @@
+//! What the registry holds: blobs, manifests, tags, and uploads that have not ended.
+
+use bytes::Bytes;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use volio::oci::Digest;
+
+/// How something that is stored is spoiled.
+#[derive(Clone, Copy, Debug)]
+pub enum Damage {
+    /// One bit in the middle is another.
+    Flip,
+    /// The last byte is missing.
+    Truncate,
+    /// A byte more stands at the end.
+    Extend,
+}
+
+/// By repository and digest.
+type Key = (String, String);
+
+#[derive(Default)]
+pub struct Store {
+    blobs: HashMap<Key, Bytes>,
+    manifests: HashMap<Key, Stored>,
+    /// The digest by repository and tag.
+    tags: BTreeMap<Key, String>,
+    uploads: HashMap<String, Upload>,
+    begun: usize,
+}
+
+#[derive(Clone)]
+pub struct Stored {
+    pub media_type: String,
+    pub bytes: Bytes,
+    pub digest: String,
+}
+
+struct Upload {
+    repository: String,
+    bytes: Vec<u8>,
+    /// Counts the requests: only the newest address is good, as with distribution's `_state`.
+    step: usize,
+}
+
+pub fn digest_of(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()
+}
+
+impl Store {
+    pub fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
+        self.blobs.get(&(repository.to_owned(), digest.to_owned())).cloned()
+    }
+
+    /// A blob wherever it is: the second host knows no repositories.
+    pub fn any_blob(&self, digest: &str) -> Option<Bytes> {
+        self.blobs.iter().find(|((_, name), _)| name == digest).map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Takes a blob over from another repository, if it is there.
+    pub fn mount(&mut self, repository: &str, digest: &str, from: &str) -> bool {
+        let found = self.blob(from, digest);
+        let key = (repository.to_owned(), digest.to_owned());
+        found.map(|bytes| self.blobs.insert(key, bytes)).is_some()
+    }
+
+    /// A manifest by its tag or its digest.
+    pub fn manifest(&self, repository: &str, name: &str) -> Option<Stored> {
+        let digest = self.tags.get(&(repository.to_owned(), name.to_owned()));
+        let digest = digest.cloned().unwrap_or_else(|| name.to_owned());
+        self.manifests.get(&(repository.to_owned(), digest)).cloned()
+    }
+
+    /// Stores a manifest; says the code of the error when it must not be stored.
+    pub fn put_manifest(
+        &mut self,
+        repository: &str,
+        name: &str,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<String, &'static str> {
+        let json: Value = serde_json::from_slice(&bytes).map_err(|_| "MANIFEST_INVALID")?;
+        if json.get("mediaType").is_some_and(|own| own != media_type) {
+            return Err("MANIFEST_INVALID");
+        }
+        let digest = digest_of(&bytes);
+        if name.contains(':') && name != digest {
+            return Err("DIGEST_INVALID");
+        }
+        let list = |key: &str| json.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let digest_in =
+            |value: &Value| value.get("digest").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let blobs = json.get("config").into_iter().cloned().chain(list("layers"));
+        if blobs.map(|blob| digest_in(&blob)).any(|blob| self.blob(repository, &blob).is_none()) {
+            return Err("MANIFEST_BLOB_UNKNOWN");
+        }
+        if list("manifests").iter().any(|one| self.manifest(repository, &digest_in(one)).is_none()) {
+            return Err("MANIFEST_UNKNOWN");
+        }
+        self.store(repository, name, media_type, bytes, digest.clone());
+        Ok(digest)
+    }
+
+    pub fn plant(&mut self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) {
+        let digest = digest_of(&bytes);
+        self.store(repository, tag, media_type, bytes, digest);
+    }
+
+    fn store(&mut self, repository: &str, name: &str, media_type: &str, bytes: Bytes, digest: String) {
+        if !name.contains(':') {
+            self.tags.insert((repository.to_owned(), name.to_owned()), digest.clone());
+        }
+        let stored = Stored { media_type: media_type.to_owned(), bytes, digest: digest.clone() };
+        self.manifests.insert((repository.to_owned(), digest), stored);
+    }
+
+    /// Spoils the bytes, and keeps the name.
+    pub fn damage(&mut self, digest: &str, damage: Damage) {
+        let blobs = self.blobs.iter_mut().map(|((_, name), bytes)| (name, bytes));
+        let manifests = self.manifests.iter_mut().map(|((_, name), stored)| (name, &mut stored.bytes));
+        for (_, bytes) in blobs.chain(manifests).filter(|(name, _)| *name == digest) {
+            let mut spoiled = bytes.to_vec();
+            match damage {
+                Damage::Flip => {
+                    let middle = spoiled.len() / 2;
+                    spoiled[middle] ^= 1;
+                }
+                Damage::Truncate => drop(spoiled.pop()),
+                Damage::Extend => spoiled.push(b'\n'),
+            }
+            *bytes = spoiled.into();
+        }
+    }
+
+    /// Begins an upload; its name and its state.
+    pub fn begin(&mut self, repository: &str) -> (String, usize) {
+        self.begun += 1;
+        let name = format!("upload-{}", self.begun);
+        self.uploads
+            .insert(name.clone(), Upload { repository: repository.to_owned(), bytes: Vec::new(), step: 1 });
+        (name, 1)
+    }
+
+    /// Adds to an upload; its new state. `None` when there is no such upload in this state.
+    pub fn append(&mut self, name: &str, step: usize, bytes: &[u8]) -> Option<usize> {
+        let upload = self.uploads.get_mut(name).filter(|upload| upload.step == step)?;
+        upload.bytes.extend_from_slice(bytes);
+        upload.step += 1;
+        Some(upload.step)
+    }
+
+    /// Ends an upload: it becomes a blob if it is what it should be, and is gone either way. The repository, or
+    /// the code of the error.
+    pub fn seal(
+        &mut self,
+        name: &str,
+        step: usize,
+        digest: &str,
+        believe: bool,
+    ) -> Result<String, &'static str> {
+        let known = self.uploads.get(name).is_some_and(|upload| upload.step == step);
+        let upload = self.uploads.remove(name).filter(|_| known).ok_or("BLOB_UPLOAD_UNKNOWN")?;
+        if !believe && digest_of(&upload.bytes) != digest {
+            return Err("DIGEST_INVALID");
+        }
+        self.blobs.insert((upload.repository.clone(), digest.to_owned()), upload.bytes.into());
+        Ok(upload.repository)
+    }
+
+    pub fn forget(&mut self, name: &str) -> bool {
+        self.uploads.remove(name).is_some()
+    }
+
+    pub fn open_uploads(&self) -> usize {
+        self.uploads.len()
+    }
+}
