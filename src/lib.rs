@@ -1,12 +1,23 @@
 //! Data moves in and out of OCI registries without Docker.
 //!
 //! A **tree** is packed into a **layer**; layers make an **image**; images travel between **transports**.
+//!
+//! The nouns are modules: [`tree`], [`layer`], [`image`], [`transport`], with the specification's words in [`oci`]
+//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`] and [`inspect`]. Content
+//! (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs only.
 
+pub mod copy;
 pub mod error;
+pub mod image;
+pub mod inspect;
+pub mod layer;
+pub mod list;
 pub mod oci;
+pub mod pack;
 pub mod progress;
 pub mod stream;
 pub mod transport;
 pub mod tree;
+pub mod unpack;
 
 pub use error::{Error, Result};

@@ -67,6 +67,14 @@ pub struct Metadata {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+impl Metadata {
+    /// What a directory gets that is only there to lead somewhere. It is a statement about nothing: extracted over a
+    /// directory that was in the target, it changes nothing.
+    pub fn plain_directory() -> Self {
+        Self { mode: 0o755, ..Self::default() }
+    }
+}
+
 /// A point in time, before or after 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time {

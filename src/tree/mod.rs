@@ -1,7 +1,21 @@
 //! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
 
+mod descent;
 mod entry;
+mod extract;
+mod filter;
+mod merge;
+mod observe;
 mod path;
+mod source;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod xattr;
 
 pub use entry::{Entry, Kind, Metadata, Time};
+pub use extract::{ExtractOptions, Extracted, Extractor};
+pub use merge::Walk;
+pub use observe::{Found, Summary, WalkOptions};
 pub use path::TreePath;
+pub use source::SourceSpec;

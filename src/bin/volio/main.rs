@@ -1,2 +1,31 @@
-//! stub
-fn main() {}
+//! volio, the program. It reads what was typed, calls the library, shows what came of it, and says in its exit
+//! code what a script can do next.
+//!
+//! Arguments take two steps. [`args`] is what was typed, checked word by word, so that a mistake ends with a
+//! message and exit code 2 before anything has happened. Each file in [`commands`] turns its part into what it
+//! means and calls one verb of the library. The library never prints and never reads the environment; both
+//! happen here, in [`output`], [`progress`] and [`environment`], and nowhere else.
+
+mod args;
+mod commands;
+mod environment;
+mod exit;
+mod output;
+mod progress;
+mod quantity;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::Args::try_parse() {
+        Ok(args) => match commands::run(args.command) {
+            Ok(()) => exit::Exit::Done.into(),
+            Err(error) => {
+                output::error(&error);
+                exit::Exit::from(error.kind()).into()
+            }
+        },
+        Err(error) => output::not_understood(&error),
+    }
+}

@@ -1,0 +1,204 @@
+//! What was typed: the commands, and the arguments that several of them share.
+//!
+//! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
+//! work. The arguments of one command stand in its own file.
+
+use crate::commands::{completions, copy, inspect, ls, man, pack, unpack};
+use crate::{environment, exit};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+use std::str::FromStr;
+use volio::transport::Access;
+use volio::{Error, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  volio pack oci:backup:monday /srv/data       a directory into an image layout
+  volio pack registry.example/data:v1 .        a directory into a registry, without a copy on disk
+  volio unpack registry.example/data:v1 /data  and back into a directory
+  volio copy oci:backup:monday registry.example/backup:monday
+
+Places:
+  HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// may stand before it
+  oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory
+
+Environment:
+  REGISTRY_AUTH_FILE  a file with credentials, as --authfile
+  DOCKER_CONFIG       a directory with Docker's config.json
+  SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
+  NO_COLOR            when set, no colour
+";
+
+/// Move data in and out of OCI registries without Docker
+///
+/// A directory becomes an image whose layers hold its files, and comes back as it was. The image is an ordinary
+/// one: Kubernetes mounts it as an image volume; docker, podman and containerd pull it. No daemon, no socket, no
+/// root.
+#[derive(Debug, Parser)]
+#[command(
+    name = "volio",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    after_long_help = format!("{EXAMPLES}\n{}", exit::TABLE)
+)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Pack(pack::Pack),
+    Unpack(unpack::Unpack),
+    Copy(copy::Copy),
+    Push(copy::Push),
+    Pull(copy::Pull),
+    Ls(ls::Ls),
+    Inspect(inspect::Inspect),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// How registries are reached.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Registry options")]
+pub struct Registries {
+    /// Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    authfile: Option<PathBuf>,
+
+    /// Talk plain HTTP to every registry, not only to those on this machine
+    #[arg(long)]
+    plain_http: bool,
+}
+
+impl Registries {
+    /// What is needed to get at a place.
+    ///
+    /// # Errors
+    /// When a file with credentials was named and is not there.
+    pub fn access(&self) -> Result<Access> {
+        let credential_files =
+            environment::credential_files(self.authfile.as_deref(), environment::variable)?;
+        Ok(Access { credential_files, plain_http: self.plain_http })
+    }
+}
+
+/// How much is said, and in what form.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output options")]
+pub struct Report {
+    /// Print the result for people, or as one JSON document
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Print nothing on stderr but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// The form of a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people; the last line is REPOSITORY@DIGEST
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// `KEY=VALUE`; the value may be empty and may hold more equals signs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    pub key: String,
+    pub value: String,
+}
+
+impl FromStr for Pair {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => {
+                Ok(Self { key: key.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(Error::usage(format!("{text:?} is not KEY=VALUE"))
+                .hint("write a name, an equals sign and a value, for example stage=test")),
+        }
+    }
+}
+
+/// A command in Dockerfile's two forms: a JSON array of words, or one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words(pub Vec<String>);
+
+impl FromStr for Words {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        // "[" is a program too, and the only one that begins like an array.
+        if !text.starts_with('[') || text == "[" {
+            return Ok(Self(vec![text.to_owned()]));
+        }
+        serde_json::from_str(text).map(Self).map_err(|error| {
+            Error::usage(format!("{text:?} is not a JSON array of words: {error}"))
+                .hint(r#"write one word, or an array such as '["/bin/app", "--serve"]'"#)
+        })
+    }
+}
+
+/// A directory inside the image, from its root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AbsolutePath(pub String);
+
+impl FromStr for AbsolutePath {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.starts_with('/') {
+            true => Ok(Self(text.to_owned())),
+            false => Err(Error::usage(format!("{text:?} does not begin with /"))
+                .hint("a container starts in a directory named from the root, for example /data")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_contradict_nowhere() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        let mut program = Args::command();
+        program.build();
+        for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  volio "), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn a_value_may_hold_equals_signs() {
+        let pair = "a=b=c".parse::<Pair>().unwrap();
+        assert_eq!((pair.key.as_str(), pair.value.as_str()), ("a", "b=c"));
+        assert_eq!("a=".parse::<Pair>().unwrap().value, "");
+        assert!("=b".parse::<Pair>().is_err() && "a".parse::<Pair>().is_err());
+    }
+
+    #[test]
+    fn a_command_is_an_array_or_one_word() {
+        let words = |text: &str| text.parse::<Words>().unwrap().0;
+        assert_eq!(words("/bin/a b"), ["/bin/a b"]);
+        assert_eq!(words(r#"["/bin/a", "b"]"#), ["/bin/a", "b"]);
+        assert_eq!(words("["), ["["]);
+        assert!("[1]".parse::<Words>().is_err() && "[\"a\"".parse::<Words>().is_err());
+    }
+}

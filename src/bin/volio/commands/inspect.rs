@@ -1,0 +1,113 @@
+//! `volio inspect`: what an image says about itself.
+
+use crate::args::{Format, Registries, Report};
+use crate::output::{self, printable};
+use crate::quantity::bytes;
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use volio::Result;
+use volio::inspect::{ImageSummary, Inspected, inspect};
+use volio::oci::Execution;
+use volio::transport::Location;
+
+const EXAMPLES: &str = "\
+Examples:
+  volio inspect registry.example/data:v1
+  volio inspect --format json oci:backup:monday | jq -r .digest
+
+Only the manifests and the configuration are read, no layer.";
+
+/// Show what an image says about itself
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Inspect {
+    /// Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    image: Location,
+
+    #[command(flatten)]
+    registries: Registries,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// What was found, as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Found<'a> {
+    address: &'a str,
+    #[serde(flatten)]
+    inspected: &'a Inspected,
+}
+
+impl Inspect {
+    /// Shows it.
+    pub fn run(self) -> Result<()> {
+        let source = self.image.source(&self.registries.access()?)?;
+        let inspected = inspect(source.as_ref())?;
+        let address = super::address(&self.image, &inspected.digest);
+        match self.report.format {
+            Format::Text => output::results(|out| {
+                text(out, &inspected)?;
+                writeln!(out, "\n{}", printable(&address))
+            }),
+            Format::Json => output::json(&Found { address: &address, inspected: &inspected }),
+        }
+    }
+}
+
+/// Writes what was found for people: the whole first, then each image in it.
+fn text(out: &mut dyn Write, inspected: &Inspected) -> io::Result<()> {
+    writeln!(out, "digest      {}", inspected.digest)?;
+    writeln!(out, "media type  {}", printable(&inspected.media_type))?;
+    map(out, "annotation  ", &inspected.annotations)?;
+    inspected.images.iter().try_for_each(|image| one_image(out, image))
+}
+
+fn one_image(out: &mut dyn Write, image: &ImageSummary) -> io::Result<()> {
+    writeln!(out, "\n{}", printable(&image.platform.to_string()))?;
+    writeln!(out, "  digest      {}", image.digest)?;
+    if let Some(created) = &image.created {
+        writeln!(out, "  created     {}", printable(created))?;
+    }
+    map(out, "  annotation  ", &image.annotations)?;
+    map(out, "  label       ", &image.labels)?;
+    if let Some(execution) = &image.execution {
+        run(out, execution)?;
+    }
+    writeln!(out, "  size        {}", bytes(image.size))?;
+    for layer in &image.layers {
+        writeln!(
+            out,
+            "  layer       {}  {:>10}  {}",
+            layer.digest,
+            bytes(layer.size),
+            printable(&layer.media_type)
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes how a container is started, as far as the image says it.
+fn run(out: &mut dyn Write, execution: &Execution) -> io::Result<()> {
+    for (name, words) in [("entrypoint", &execution.entrypoint), ("cmd", &execution.cmd)] {
+        if !words.is_empty() {
+            // As JSON: the only spelling that shows where a word ends.
+            writeln!(out, "  {name:10}  {}", printable(&serde_json::to_string(words)?))?;
+        }
+    }
+    for variable in &execution.env {
+        writeln!(out, "  env         {}", printable(variable))?;
+    }
+    for (name, value) in [("user", &execution.user), ("workdir", &execution.working_dir)] {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            writeln!(out, "  {name:10}  {}", printable(value))?;
+        }
+    }
+    Ok(())
+}
+
+fn map(out: &mut dyn Write, name: &str, map: &BTreeMap<String, String>) -> io::Result<()> {
+    map.iter().try_for_each(|(key, value)| writeln!(out, "{name}{}={}", printable(key), printable(value)))
+}

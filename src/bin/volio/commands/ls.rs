@@ -1,0 +1,276 @@
+//! `volio ls`: what is in an image.
+
+use crate::args::{Format, Registries, Report};
+use crate::{output, progress};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use volio::list::list;
+use volio::oci::Platform;
+use volio::transport::Location;
+use volio::tree::{Entry, Kind, Metadata, Time, TreePath};
+use volio::{Error, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  volio ls registry.example/data:v1
+  volio ls -l oci:backup:monday /etc
+  volio ls --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
+
+What is listed is PATH, which is / unless given, and all that is below it, over all layers of the image.";
+
+/// List what is in an image
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Ls {
+    /// Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    image: Location,
+
+    /// List this and what is below it [default: /]
+    path: Option<String>,
+
+    /// Show modes, owners, sizes, times and where links lead
+    #[arg(short, long)]
+    long: bool,
+
+    /// Take the image for this platform [default: the host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+
+    #[command(flatten)]
+    registries: Registries,
+    #[command(flatten)]
+    report: Report,
+}
+
+impl Ls {
+    /// Lists.
+    pub fn run(self) -> Result<()> {
+        let path = match &self.path {
+            Some(text) => TreePath::parse(text).ok_or_else(|| {
+                Error::usage(format!("{text:?} leads out of the image")).hint("write a path without ..")
+            })?,
+            None => TreePath::root(),
+        };
+        let source = self.image.source(&self.registries.access()?)?;
+        let progress = progress::start("ls", self.report.quiet);
+        let tree = list(source.as_ref(), self.platform.as_ref(), progress.as_ref())?;
+        drop(progress);
+
+        let entries: Vec<&Entry> = tree.values().filter(|entry| entry.path.is_in(&path)).collect();
+        if entries.is_empty() && !path.is_root() {
+            return Err(Error::not_found(format!("{path} is not in {}", self.image))
+                .hint("volio ls without a path lists all that is there"));
+        }
+        match self.report.format {
+            Format::Json => output::json(&Listing { entries: entries.into_iter().map(Row::new).collect() }),
+            Format::Text if self.long => output::results(|out| long(out, &entries)),
+            Format::Text => {
+                output::results(|out| entries.iter().try_for_each(|entry| writeln!(out, "{}", entry.path)))
+            }
+        }
+    }
+}
+
+/// Writes entries as `ls -l` does: mode, owner and group by number, size, time in UTC, path.
+fn long(out: &mut dyn Write, entries: &[&Entry]) -> io::Result<()> {
+    let owner = |entry: &Entry| format!("{}:{}", entry.metadata.uid, entry.metadata.gid);
+    let owners = entries.iter().map(|entry| owner(entry).len()).max().unwrap_or_default();
+    let sizes = entries.iter().map(|entry| size(entry).len()).max().unwrap_or_default();
+    for entry in entries {
+        write!(
+            out,
+            "{} {:owners$} {:>sizes$} {} {}",
+            mode(entry),
+            owner(entry),
+            size(entry),
+            time(entry.metadata.mtime, 0),
+            entry.path
+        )?;
+        match &entry.kind {
+            Kind::Symlink { target } => writeln!(out, " -> {}", output::printable_bytes(target))?,
+            Kind::Hardlink { target } => writeln!(out, " link to {target}")?,
+            _ => writeln!(out)?,
+        }
+    }
+    Ok(())
+}
+
+/// What stands in the column for sizes: bytes, or the numbers of a device.
+fn size(entry: &Entry) -> String {
+    match entry.kind {
+        Kind::File { size } => size.to_string(),
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => format!("{major},{minor}"),
+        _ => "-".to_owned(),
+    }
+}
+
+/// `drwxr-xr-x`, with setuid, setgid and sticky in the places where `ls` shows them.
+fn mode(entry: &Entry) -> String {
+    let Metadata { mode, .. } = entry.metadata;
+    let kind = match entry.kind {
+        Kind::File { .. } => '-',
+        Kind::Directory => 'd',
+        Kind::Symlink { .. } => 'l',
+        Kind::Hardlink { .. } => 'h',
+        Kind::Fifo => 'p',
+        Kind::CharDevice { .. } => 'c',
+        Kind::BlockDevice { .. } => 'b',
+    };
+    let mut text = String::from(kind);
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (mode & special != 0, bits & 1 != 0) {
+            (false, false) => '-',
+            (false, true) => 'x',
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+        });
+    }
+    text
+}
+
+/// A time in UTC with that many decimals; seconds since 1970 for one that no calendar has.
+fn time(time: Time, decimals: usize) -> String {
+    match jiff::Timestamp::new(time.seconds, time.nanoseconds as i32) {
+        Ok(moment) => format!("{moment:.decimals$}"),
+        Err(_) => format!("@{}", time.seconds),
+    }
+}
+
+/// The whole listing as JSON.
+#[derive(Serialize)]
+struct Listing {
+    entries: Vec<Row>,
+}
+
+/// One entry as JSON. What need not be text has a second field in base64 where it is none.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_raw: Option<String>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    mode: String,
+    uid: u32,
+    gid: u32,
+    mtime: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_raw: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<[u32; 2]>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    xattrs: BTreeMap<String, String>,
+}
+
+impl Row {
+    fn new(entry: &Entry) -> Self {
+        let Metadata { mode, uid, gid, mtime, xattrs } = &entry.metadata;
+        let (path, path_raw) = text(&absolute(&entry.path));
+        let (target, target_raw) = match &entry.kind {
+            Kind::Symlink { target } => Some(text(target)).unzip(),
+            Kind::Hardlink { target } => Some(text(&absolute(target))).unzip(),
+            _ => (None, None),
+        };
+        Self {
+            path,
+            path_raw,
+            kind: kind(&entry.kind),
+            mode: format!("{mode:04o}"),
+            uid: *uid,
+            gid: *gid,
+            mtime: time(*mtime, 9),
+            size: match entry.kind {
+                Kind::File { size } => Some(size),
+                _ => None,
+            },
+            target,
+            target_raw: target_raw.flatten(),
+            device: match entry.kind {
+                Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                    Some([major, minor])
+                }
+                _ => None,
+            },
+            xattrs: xattrs
+                .iter()
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), BASE64.encode(value)))
+                .collect(),
+        }
+    }
+}
+
+/// The word for what an entry is.
+fn kind(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::File { .. } => "file",
+        Kind::Directory => "directory",
+        Kind::Symlink { .. } => "symlink",
+        Kind::Hardlink { .. } => "hardlink",
+        Kind::Fifo => "fifo",
+        Kind::CharDevice { .. } => "charDevice",
+        Kind::BlockDevice { .. } => "blockDevice",
+    }
+}
+
+fn absolute(path: &TreePath) -> Vec<u8> {
+    [b"/", path.as_bytes()].concat()
+}
+
+/// Bytes as text, and as base64 where the text does not say all.
+fn text(bytes: &[u8]) -> (String, Option<String>) {
+    match str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(BASE64.encode(bytes))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: Kind, mode: u32) -> Entry {
+        Entry { path: TreePath::root(), kind, metadata: Metadata { mode, ..Metadata::default() } }
+    }
+
+    #[test]
+    fn modes_look_as_ls_shows_them() {
+        for (bits, text) in [
+            (0o755, "-rwxr-xr-x"),
+            (0o4755, "-rwsr-xr-x"),
+            (0o4644, "-rwSr--r--"),
+            (0o2070, "----rws---"),
+            (0o1777, "-rwxrwxrwt"),
+            (0o1000, "---------T"),
+        ] {
+            assert_eq!(mode(&entry(Kind::File { size: 0 }, bits)), text);
+        }
+    }
+
+    #[test]
+    fn times_are_utc_and_never_fail() {
+        let at = |seconds, nanoseconds| Time { seconds, nanoseconds };
+        assert_eq!(time(at(0, 5), 0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(at(-1, 500_000_000), 9), "1969-12-31T23:59:59.500000000Z");
+        assert_eq!(time(at(i64::MAX, 0), 0), format!("@{}", i64::MAX));
+    }
+
+    #[test]
+    fn names_that_are_not_text_keep_their_bytes_in_json() {
+        let entry = Entry { path: TreePath::parse(b"a\xff").unwrap(), ..entry(Kind::Directory, 0o755) };
+        let row = serde_json::to_value(Row::new(&entry)).unwrap();
+        assert_eq!(row["path"], "/a\u{fffd}");
+        assert_eq!(row["pathRaw"], BASE64.encode(b"/a\xff"));
+    }
+}

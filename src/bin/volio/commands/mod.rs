@@ -1,0 +1,48 @@
+//! The commands, one file each: what was typed becomes what it means, and one verb of the library does it.
+
+pub mod completions;
+pub mod copy;
+pub mod inspect;
+pub mod ls;
+pub mod man;
+pub mod pack;
+pub mod unpack;
+
+use crate::args::Command;
+use std::fs;
+use std::path::Path;
+use volio::oci::Digest;
+use volio::transport::Location;
+use volio::{Error, Result};
+
+/// Does what was asked.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Pack(args) => args.run(),
+        Command::Unpack(args) => args.run(),
+        Command::Copy(args) => args.run(),
+        Command::Push(args) => args.run(),
+        Command::Pull(args) => args.run(),
+        Command::Ls(args) => args.run(),
+        Command::Inspect(args) => args.run(),
+        Command::Completions(args) => args.run(),
+        Command::Man(args) => args.run(),
+    }
+}
+
+/// Writes the digest into the file that `--digestfile` names: nothing but the digest, as skopeo and podman do it.
+fn write_digest(file: Option<&Path>, digest: &Digest) -> Result<()> {
+    match file {
+        Some(file) => fs::write(file, digest.to_string())
+            .map_err(|error| Error::io(format!("cannot write the digest to {}", file.display()), error)),
+        None => Ok(()),
+    }
+}
+
+/// What to call an image that was read: the place without its tag, and the digest.
+fn address(location: &Location, digest: &Digest) -> String {
+    match location {
+        Location::Layout { directory, .. } => format!("oci:{}@{digest}", directory.display()),
+        Location::Registry(reference) => format!("{}@{digest}", reference.name()),
+    }
+}

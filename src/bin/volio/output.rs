@@ -1,0 +1,136 @@
+//! What the user sees: results on stdout, everything else on stderr.
+
+use crate::exit::Exit;
+use clap::builder::styling::{AnsiColor, Style};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use serde::Serialize;
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::process::ExitCode;
+use volio::{Error, Result};
+
+/// Writes results to stdout.
+///
+/// A reader that has seen enough (`volio ls … | head`) is no failure: the rest is dropped without a word.
+pub fn results(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // The buffer would try once more when it is dropped, which is harmless.
+            Ok(())
+        }
+        result => result.map_err(|error| Error::io("cannot write to standard output", error)),
+    }
+}
+
+/// Writes one JSON document to stdout, and nothing else.
+pub fn json(document: &impl Serialize) -> Result<()> {
+    results(|out| {
+        serde_json::to_writer_pretty(&mut *out, document)?;
+        writeln!(out)
+    })
+}
+
+/// Says on stderr what went wrong, and what the user can do about it.
+pub fn error(error: &Error) {
+    report(&error.to_string(), error.advice());
+}
+
+/// Says on stderr what the user should know although the work goes on.
+pub fn warning(message: &str) {
+    line(&format!("{} {}", paint("warning:", AnsiColor::Yellow), printable(message)));
+}
+
+/// One more line on stderr. That nobody reads it is no reason to fail.
+pub fn line(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Answers a command line that clap did not take: help goes to stdout, a mistake to stderr.
+pub fn not_understood(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Help for a reader that has gone away is help that nobody wants.
+            let _ = error.print();
+            Exit::Done.into()
+        }
+        _ => {
+            match error.source().and_then(|source| source.downcast_ref::<Error>()) {
+                // Our own types say better than clap what is wrong with a value, and what to write instead.
+                Some(ours) => report(&format!("{}: {ours}", argument(error)), ours.advice()),
+                None => drop(error.print()),
+            }
+            Exit::Usage.into()
+        }
+    }
+}
+
+/// The argument that a mistake is about, as help shows it.
+fn argument(error: &clap::Error) -> String {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.clone(),
+        _ => "arguments".to_owned(),
+    }
+}
+
+fn report(what: &str, hint: Option<&str>) {
+    line(&format!("{} {}", paint("error:", AnsiColor::Red), printable(what)));
+    if let Some(hint) = hint {
+        line(&format!("{} {}", paint("hint:", AnsiColor::Cyan), printable(hint)));
+    }
+}
+
+/// A word in colour where colour is wanted: on a terminal that has not said otherwise (<https://no-color.org>).
+fn paint(word: &str, color: AnsiColor) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
+    if plain || !io::stderr().is_terminal() {
+        return word.to_owned();
+    }
+    let style = Style::new().bold().fg_color(Some(color.into()));
+    format!("{style}{word}{style:#}")
+}
+
+/// Text that came from an image or a server, made harmless: a terminal could obey control characters, and marks
+/// that turn the direction of writing could make a name look like another.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(harmful) {
+        return text.into();
+    }
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut clean, c| {
+            match harmful(c) {
+                true => clean.extend(c.escape_default()),
+                false => clean.push(c),
+            }
+            clean
+        })
+        .into()
+}
+
+/// The same for bytes that need not be text.
+pub fn printable_bytes(bytes: &[u8]) -> String {
+    bytes.utf8_chunks().fold(String::with_capacity(bytes.len()), |mut clean, chunk| {
+        clean.push_str(&printable(chunk.valid()));
+        clean.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+        clean
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_printed_can_move_the_cursor_or_turn_the_text() {
+        assert_eq!(printable("plain, äöü"), "plain, äöü");
+        assert_eq!(printable("a\x1b[2J\r\n\u{9b}b"), "a\\u{1b}[2J\\r\\n\\u{9b}b");
+        assert_eq!(printable("exe\u{202e}gpj"), "exe\\u{202e}gpj");
+        assert_eq!(printable_bytes(b"a\x1b\xff"), "a\\u{1b}\\xff");
+    }
+}

@@ -1,0 +1,155 @@
+//! Builds the documents of an image around its layers: configurations, manifests, and an index over them.
+
+use crate::error::{Error, Result};
+use crate::layer::Layer;
+use crate::oci::{
+    Config, Descriptor, Document, Execution, History, Index, Manifest, Platform, RootFs, media_type,
+};
+use std::collections::BTreeMap;
+
+/// What `docker create` is told to start where nothing can be started: it refuses an image without a command.
+const NO_COMMAND: &str = "/volio-data";
+/// What a data image is for unless it is said otherwise: data has no architecture, but nodes look for their own.
+const DEFAULT_PLATFORMS: [&str; 2] = ["amd64", "arm64"];
+
+/// What an image is, apart from its layers.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// The platforms that it is for; none means the default.
+    pub platforms: Vec<Platform>,
+    /// Labels, kept in the configuration.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, kept in the manifests and the index.
+    pub annotations: BTreeMap<String, String>,
+    /// How a container is started from it.
+    pub execution: Execution,
+    /// When it was made, RFC 3339.
+    pub created: Option<String>,
+}
+
+/// The documents of an image. The root refers to the manifests, they to the configurations and the layers.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// One configuration for each platform.
+    pub configs: Vec<Document>,
+    /// One manifest for each platform.
+    pub manifests: Vec<Document>,
+    /// What gets the name: an index, or the manifest itself where there is only one platform.
+    pub root: Document,
+    /// The platforms.
+    pub platforms: Vec<Platform>,
+}
+
+impl Description {
+    /// The platforms that the image is for.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::error::Kind::Usage) when a program shall run on more than one.
+    pub fn platforms(&self) -> Result<Vec<Platform>> {
+        let runs = !self.execution.entrypoint.is_empty() || !self.execution.cmd.is_empty();
+        match self.platforms.as_slice() {
+            [] if runs => Ok(vec![Platform::host()]),
+            [] => Ok(DEFAULT_PLATFORMS.map(|architecture| Platform::new("linux", architecture)).to_vec()),
+            [_, _, ..] if runs => {
+                Err(Error::usage("an image with an entrypoint or a command has one platform")
+                    .hint("a program runs on one architecture only: pack an image for each"))
+            }
+            platforms => Ok(platforms.to_vec()),
+        }
+    }
+
+    /// Builds the image of these layers, lowest first.
+    ///
+    /// # Errors
+    /// Those of [`platforms`](Self::platforms).
+    pub fn build(&self, layers: &[Layer]) -> Result<Built> {
+        let platforms = self.platforms()?;
+        let configs: Vec<Document> = platforms
+            .iter()
+            .map(|platform| Document::write(media_type::CONFIG, &self.config(platform, layers)))
+            .collect();
+        let manifests: Vec<Document> = configs
+            .iter()
+            .map(|config| {
+                let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
+                let manifest = Manifest::new(config.descriptor().clone(), layers, self.annotations.clone());
+                Document::write(media_type::MANIFEST, &manifest)
+            })
+            .collect();
+        let root = match manifests.as_slice() {
+            [manifest] => manifest.clone(),
+            manifests => {
+                let entries = manifests.iter().zip(&platforms).map(|(manifest, platform)| Descriptor {
+                    platform: Some(platform.clone()),
+                    ..manifest.descriptor().clone()
+                });
+                Document::write(media_type::INDEX, &Index::new(entries.collect(), self.annotations.clone()))
+            }
+        };
+        Ok(Built { configs, manifests, root, platforms })
+    }
+
+    fn config(&self, platform: &Platform, layers: &[Layer]) -> Config {
+        let mut execution = Execution { labels: self.labels.clone(), ..self.execution.clone() };
+        if execution.entrypoint.is_empty() && execution.cmd.is_empty() {
+            execution.cmd.push(NO_COMMAND.to_owned());
+        }
+        let history = History {
+            created: self.created.clone(),
+            // No version: another volio makes the same image of the same tree.
+            created_by: Some("volio pack".to_owned()),
+            ..History::default()
+        };
+        Config {
+            created: self.created.clone(),
+            platform: platform.clone(),
+            config: Some(execution),
+            rootfs: RootFs::new(layers.iter().map(|layer| layer.diff_id.clone()).collect()),
+            history: vec![history; layers.len()],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Digest;
+
+    fn layer() -> Layer {
+        let descriptor = Descriptor::of(media_type::LAYER_ZSTD, b"compressed");
+        Layer { descriptor, diff_id: Digest::of(b"plain") }
+    }
+
+    #[test]
+    fn data_is_for_every_platform_and_a_program_for_one() {
+        let data = Description::default().build(&[layer()]).unwrap();
+        assert_eq!(data.root.descriptor().media_type, media_type::INDEX);
+        assert_eq!(data.manifests.len(), 2);
+
+        let execution = Execution { entrypoint: vec!["/volio".to_owned()], ..Execution::default() };
+        let program = Description { execution, ..Description::default() };
+        let built = program.build(&[layer()]).unwrap();
+        assert_eq!(built.root, built.manifests[0]);
+        assert_eq!(built.platforms, [Platform::host()]);
+
+        let both = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap()).to_vec();
+        assert!(Description { platforms: both, ..program }.build(&[layer()]).is_err());
+    }
+
+    #[test]
+    fn an_independent_reader_understands_every_document() {
+        let annotations =
+            BTreeMap::from([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "1".to_owned())]);
+        let created = Some("2026-01-02T03:04:05Z".to_owned());
+        let description = Description { annotations, created, ..Description::default() };
+        let built = description.build(&[layer(), layer()]).unwrap();
+        let index = oci_spec::image::ImageIndex::from_reader(built.root.bytes()).unwrap();
+        let manifest = oci_spec::image::ImageManifest::from_reader(built.manifests[0].bytes()).unwrap();
+        let config = oci_spec::image::ImageConfiguration::from_reader(built.configs[0].bytes()).unwrap();
+        assert_eq!(index.manifests().len(), 2);
+        assert_eq!(manifest.layers().len(), 2);
+        assert_eq!(config.rootfs().diff_ids().len(), 2);
+        assert_eq!(config.history().as_ref().unwrap().len(), 2);
+        assert_eq!(config.architecture().to_string(), "amd64");
+    }
+}

@@ -1,0 +1,7 @@
+//! Layers under one name: what makes a set of layers an image.
+
+mod builder;
+mod platform;
+
+pub use builder::{Built, Description};
+pub use platform::{Selected, images, select};

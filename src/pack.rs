@@ -1,0 +1,167 @@
+//! A tree into an image, wherever the image is.
+
+use crate::error::{Error, Result};
+use crate::image::{Built, Description};
+use crate::layer::{Compression, Contents, Layer, LayerWriter};
+use crate::oci::{Digest, Document, Platform};
+use crate::progress::Progress;
+use crate::stream::{Body, PipeWriter, Written};
+use crate::transport::Destination;
+use crate::tree::{SourceSpec, Summary, Walk, WalkOptions};
+use serde::Serialize;
+use std::{io, thread};
+
+/// What may be chosen when an image is packed.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How the layers are compressed.
+    pub compression: Compression,
+    /// What of the tree is packed, and how.
+    pub tree: WalkOptions,
+    /// What the image is, apart from its layers.
+    pub image: Description,
+}
+
+/// What was packed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Packed {
+    /// Where the image is, by its digest: `repo@sha256:…`.
+    pub address: String,
+    /// The digest of the index, or of the manifest where there is only one.
+    pub digest: Digest,
+    /// The platforms that the image is for.
+    pub platforms: Vec<Platform>,
+    /// The layers, lowest first.
+    pub layers: Vec<PackedLayer>,
+    /// How many entries the tree has.
+    pub entries: u64,
+    /// How many bytes its files have.
+    pub bytes: u64,
+    /// How many sockets were left out: no archive can hold them.
+    pub sockets_skipped: u64,
+    /// How many entries the ignore rules left out; what is below a directory among them is not counted.
+    pub excluded: u64,
+}
+
+/// One layer of what was packed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PackedLayer {
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The digest of the plain tar archive.
+    pub diff_id: Digest,
+    /// The size of the blob in bytes.
+    pub size: u64,
+    /// The size of the plain tar archive in bytes.
+    pub uncompressed_size: u64,
+    /// The media type of the blob.
+    pub media_type: String,
+}
+
+/// Packs the sources into an image at the destination, and gives it its name.
+///
+/// The tree is walked once; its bytes are archived, compressed, hashed and sent as they are read.
+///
+/// # Errors
+/// Those of reading the tree and of writing to the destination; the name then means what it meant before.
+pub fn pack(
+    destination: &dyn Destination,
+    sources: &[SourceSpec],
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Packed> {
+    options.image.platforms()?;
+    let tree = Walk::new(sources, &options.tree)?;
+    let (contents, summary, written) = send_layer(destination, tree, options.compression, progress)?;
+    let layer = Layer::new(options.compression, &contents, written);
+    // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
+    let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
+    let image = Description { created, ..options.image.clone() }.build(std::slice::from_ref(&layer))?;
+    publish(destination, &image)?;
+    let digest = image.root.descriptor().digest.clone();
+    Ok(Packed {
+        address: destination.address(&digest),
+        digest,
+        platforms: image.platforms,
+        layers: vec![PackedLayer::new(&layer, &contents)],
+        entries: contents.entries,
+        bytes: contents.bytes,
+        sockets_skipped: summary.sockets,
+        excluded: summary.excluded,
+    })
+}
+
+/// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.
+fn send_layer(
+    destination: &dyn Destination,
+    tree: Walk,
+    compression: Compression,
+    progress: &dyn Progress,
+) -> Result<(Contents, Summary, Written)> {
+    let task = progress.begin("packing", None);
+    let (writer, reader) = compression.pipe();
+    thread::scope(|scope| {
+        let archiver = scope.spawn(|| archive(tree, writer, |bytes| task.advance(bytes)));
+        let written = destination.upload(Body::new(reader));
+        let archived = archiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (archived, written) {
+            (Ok((contents, summary)), Ok(written)) => Ok((contents, summary, written)),
+            // Where one half failed, the other one only sees a broken pipe: the cause is what the user must read.
+            (Err(error), _) if !error.is_broken_pipe() => Err(error),
+            (_, Err(error)) => Err(error),
+            (Err(error), Ok(_)) => Err(error),
+        }
+    })
+}
+
+/// Writes the whole tree as one layer.
+fn archive(mut tree: Walk, out: PipeWriter, passed: impl Fn(u64)) -> Result<(Contents, Summary)> {
+    let mut layer = LayerWriter::new(out);
+    for found in tree.by_ref() {
+        let found = found?;
+        match found.file {
+            Some(file) => layer.append(&found.entry, file, &passed)?,
+            None => layer.append(&found.entry, io::empty(), &passed)?,
+        }
+    }
+    let (out, contents) = layer.finish()?;
+    out.finish().map_err(|error| Error::io("cannot write the layer", error))?;
+    Ok((contents, tree.summary()))
+}
+
+/// Sends the documents of an image, leaves first, and gives the root its name.
+fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
+    for config in &image.configs {
+        if !destination.contains(config.descriptor())? {
+            destination.upload(body_of(config))?;
+        }
+    }
+    for manifest in &image.manifests {
+        destination.put_manifest(manifest)?;
+    }
+    destination.put_manifest(&image.root)?;
+    destination.commit(&image.root)
+}
+
+fn body_of(document: &Document) -> Body {
+    crate::stream::Unverified::new(io::Cursor::new(document.bytes().to_vec())).verify(document.descriptor())
+}
+
+/// A time as image configurations have it; times that no calendar has are left out.
+fn rfc3339(time: crate::tree::Time) -> Option<String> {
+    Some(jiff::Timestamp::from_second(time.seconds).ok()?.to_string())
+}
+
+impl PackedLayer {
+    fn new(layer: &Layer, contents: &Contents) -> Self {
+        Self {
+            digest: layer.descriptor.digest.clone(),
+            diff_id: layer.diff_id.clone(),
+            size: layer.descriptor.size,
+            uncompressed_size: contents.size,
+            media_type: layer.descriptor.media_type.clone(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Which layer made what, so that a whiteout removes what the image had and never what was in the target.
+
+use super::Extractor;
+use crate::error::{Error, Result};
+use crate::tree::TreePath;
+use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// What was made, and in which layer it was last mentioned.
+pub(super) struct Layers {
+    current: u32,
+    /// Empty where a single layer comes: nothing will ever ask, and a large tree would cost much memory.
+    made: Option<BTreeMap<TreePath, u32>>,
+}
+
+impl Layers {
+    pub fn new(several: bool) -> Self {
+        Self { current: 0, made: several.then(BTreeMap::new) }
+    }
+
+    pub fn begin(&mut self) {
+        self.current += 1;
+    }
+
+    /// Notes that the current layer made this.
+    pub fn note(&mut self, path: &TreePath) {
+        if let Some(made) = &mut self.made {
+            made.insert(path.clone(), self.current);
+        }
+    }
+
+    /// Notes that the current layer mentions a directory that is there; only if a layer made it.
+    pub fn mention(&mut self, path: &TreePath) {
+        if let Some(layer) = self.made.as_mut().and_then(|made| made.get_mut(path)) {
+            *layer = self.current;
+        }
+    }
+
+    /// Whether a layer made this, as far as that is noted.
+    pub fn has_made(&self, path: &TreePath) -> bool {
+        self.made.as_ref().is_some_and(|made| made.contains_key(path))
+    }
+
+    /// What is in a directory and was made before the given layer, deepest first.
+    fn made_in(&self, directory: &TreePath, before: u32) -> Vec<TreePath> {
+        let below = (Bound::Excluded(directory), Bound::Unbounded);
+        let made = self.made.iter().flat_map(|made| made.range::<TreePath, _>(below));
+        let mut paths: Vec<_> = made
+            .take_while(|(path, _)| path.is_in(directory))
+            .filter(|(_, layer)| **layer < before)
+            .map(|(path, _)| path.clone())
+            .collect();
+        paths.reverse();
+        paths
+    }
+
+    fn forget(&mut self, path: &TreePath) {
+        if let Some(made) = &mut self.made {
+            made.remove(path);
+        }
+    }
+}
+
+impl Extractor {
+    /// Removes what earlier layers made at `path` and below. What this layer made, and what was in the target
+    /// before, stays.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn whiteout(&mut self, path: &TreePath) -> Result<()> {
+        self.opaque(path)?;
+        let is_earlier = self.layers.made.as_ref().and_then(|made| made.get(path));
+        match is_earlier.is_some_and(|layer| *layer < self.layers.current) {
+            true => self.remove_made(path),
+            false => Ok(()),
+        }
+    }
+
+    /// Removes what earlier layers made in the directory `path`, and leaves the directory. What this layer made,
+    /// and what was in the target before, stays.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn opaque(&mut self, path: &TreePath) -> Result<()> {
+        let earlier = self.layers.made_in(path, self.layers.current);
+        earlier.iter().try_for_each(|path| self.remove_made(path))
+    }
+
+    /// Removes a directory that stands in the way of something else, with all that layers made in it.
+    ///
+    /// # Errors
+    /// When it holds something else.
+    pub(super) fn remove_directory(&mut self, path: &TreePath) -> Result<()> {
+        let below = self.layers.made_in(path, u32::MAX);
+        below.iter().try_for_each(|path| self.remove_made(path))?;
+        self.enter_parent(path)?;
+        match self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR)) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.was_made(path) => {
+                return Err(Error::integrity(format!(
+                    "the image has {path} twice: as a directory and as a file"
+                ))
+                .hint("it was made wrongly"));
+            }
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                return Err(Error::refused(format!(
+                    "{}{path} is a directory with something in it",
+                    self.shown
+                ))
+                .hint("the image has something else there; move the directory away"));
+            }
+            Err(errno) => return Err(self.trouble("remove", path, errno)),
+        }
+        self.layers.forget(path);
+        self.directories.remove(path);
+        Ok(())
+    }
+
+    /// Whether this came with the image: it was made here, or nothing was in the target.
+    pub(super) fn was_made(&self, path: &TreePath) -> bool {
+        self.held.is_none()
+            || self.layers.has_made(path)
+            || self.directories.get(path).is_some_and(|directory| directory.made)
+    }
+
+    /// Removes something that a layer made; a directory only when it is empty.
+    fn remove_made(&mut self, path: &TreePath) -> Result<()> {
+        let parent = path.parent().unwrap_or_default();
+        let removed = self.descent.go_to(&parent).and_then(|()| {
+            let here = self.descent.here()?;
+            match unlinkat(here, path.name(), AtFlags::empty()) {
+                Err(Errno::ISDIR) => unlinkat(here, path.name(), AtFlags::REMOVEDIR),
+                result => result,
+            }
+        });
+        match removed {
+            // Something that was there before, or that this layer made, is in it.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(()),
+            // It is gone already, or something else has taken the place of what it was in.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(errno) => return Err(self.trouble("remove", path, errno)),
+        }
+        self.layers.forget(path);
+        self.directories.remove(path);
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! Several sources as one tree.
+
+use super::observe::{Found, Observer, Summary, WalkOptions, kind};
+use super::source::SourceSpec;
+use super::walk::{DirectoryWalk, shown, trouble};
+use super::xattr::Carrier;
+use super::{Entry, Kind, Metadata, TreePath};
+use crate::error::{Error, Result};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
+use rustix::io::Errno;
+use std::collections::{BTreeSet, btree_set};
+use std::iter::{FusedIterator, Peekable};
+use std::path::Path;
+
+/// The entries of one or several sources in the order of [`TreePath`], so that a directory comes before what is in it.
+///
+/// It ends after the first error.
+pub struct Walk {
+    branches: Vec<Branch>,
+    /// The directories that lead to the sources. What no source has is invented.
+    ancestors: Peekable<btree_set::IntoIter<TreePath>>,
+    failed: bool,
+}
+
+/// One source, and the entry of it that comes next.
+struct Branch {
+    shown: String,
+    at: TreePath,
+    walk: SourceWalk,
+    head: Option<Found>,
+}
+
+enum SourceWalk {
+    Directory(Box<DirectoryWalk>),
+    File(Box<Option<Found>>, Summary),
+}
+
+impl Walk {
+    /// Opens all sources.
+    ///
+    /// # Errors
+    /// When a source is missing, cannot be opened, or is neither a directory nor a file; when two of them have the
+    /// same place; when a rule for what is left out makes no sense.
+    pub fn new(sources: &[SourceSpec], options: &WalkOptions) -> Result<Self> {
+        let branches =
+            sources.iter().map(|source| Branch::open(source, options)).collect::<Result<Vec<_>>>()?;
+        for (n, branch) in branches.iter().enumerate() {
+            if let Some(other) = branches[..n].iter().find(|other| other.at == branch.at) {
+                return Err(collision(other, branch, &branch.at));
+            }
+        }
+        let mut ancestors = BTreeSet::new();
+        for branch in &branches {
+            let mut above = branch.at.parent();
+            while let Some(directory) = above {
+                above = directory.parent();
+                ancestors.insert(directory);
+            }
+        }
+        let ancestors = ancestors.into_iter().peekable();
+        Ok(Self { branches, ancestors, failed: false })
+    }
+
+    /// What was passed over so far, and the newest mtime; complete at the end of the walk.
+    pub fn summary(&self) -> Summary {
+        self.branches.iter().map(|branch| branch.walk.summary()).fold(Summary::default(), Summary::and)
+    }
+
+    fn advance(&mut self) -> Result<Option<Found>> {
+        for branch in &mut self.branches {
+            if branch.head.is_none() {
+                branch.head = branch.walk.advance()?;
+            }
+        }
+        // Every source has at least its own root, so no ancestor is left when the sources have ended.
+        let Some(next) = self.first_branch()? else { return Ok(None) };
+        let Some(found) = self.branches[next].head.take() else { return Ok(None) };
+        let path = &found.entry.path;
+        match self.ancestors.next_if(|ancestor| ancestor <= path) {
+            Some(ancestor) if ancestor < *path => {
+                self.branches[next].head = Some(found);
+                Ok(Some(invented(ancestor)))
+            }
+            Some(ancestor) if found.entry.kind != Kind::Directory => {
+                Err(self.blocked(&self.branches[next], &ancestor))
+            }
+            _ => Ok(Some(found)),
+        }
+    }
+
+    /// The branch whose entry comes next, if it is the only one with that path.
+    fn first_branch(&self) -> Result<Option<usize>> {
+        let mut first: Option<(usize, &TreePath)> = None;
+        for (n, branch) in self.branches.iter().enumerate() {
+            let Some(Found { entry, .. }) = &branch.head else { continue };
+            match first {
+                Some((other, path)) if *path == entry.path => {
+                    return Err(collision(&self.branches[other], branch, path));
+                }
+                Some((_, path)) if *path < entry.path => {}
+                _ => first = Some((n, &entry.path)),
+            }
+        }
+        Ok(first.map(|(n, _)| n))
+    }
+
+    /// The error for something that is no directory where another source needs one.
+    fn blocked(&self, branch: &Branch, path: &TreePath) -> Error {
+        let other = self.branches.iter().find(|other| other.at != *path && other.at.is_in(path));
+        match other {
+            Some(other) => collision(branch, other, path),
+            None => Error::usage(format!("{path} of {} is no directory", branch.shown)),
+        }
+    }
+}
+
+impl Iterator for Walk {
+    type Item = Result<Found>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.advance();
+        self.failed = !matches!(next, Ok(Some(_)));
+        next.transpose()
+    }
+}
+
+impl FusedIterator for Walk {}
+
+impl Branch {
+    fn open(source: &SourceSpec, options: &WalkOptions) -> Result<Self> {
+        let shown = shown(&source.path);
+        let root = TreePath::root();
+        let failed = |errno| match errno {
+            Errno::NOENT => Error::not_found(format!("there is no {}", source.path.display()))
+                .hint("SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image"),
+            errno => trouble("open", &shown, &root, errno),
+        };
+        // What the user names is followed where it is a link: `pack IMAGE current` means what `current` points to.
+        let status = stat(&source.path).map_err(failed)?;
+        let (at, walk) = match FileType::from_raw_mode(status.st_mode) {
+            FileType::Directory => {
+                let fd = open(&source.path, OFlags::DIRECTORY).map_err(failed)?;
+                let at = source.place_of_directory();
+                let walk = DirectoryWalk::new(&source.path, fd, at.clone(), options)?;
+                (at, SourceWalk::Directory(Box::new(walk)))
+            }
+            FileType::RegularFile => {
+                let at = source.place_of_file();
+                let (found, summary) = single(&source.path, at.clone(), options).map_err(failed)?;
+                (at, SourceWalk::File(Box::new(Some(found)), summary))
+            }
+            _ => {
+                let what = format!("{} is neither a directory nor a file", source.path.display());
+                return Err(Error::usage(what).hint("pack the directory that it is in"));
+            }
+        };
+        Ok(Self { shown, at, walk, head: None })
+    }
+}
+
+impl SourceWalk {
+    fn advance(&mut self) -> Result<Option<Found>> {
+        match self {
+            Self::Directory(walk) => walk.advance(),
+            Self::File(found, _) => Ok(found.take()),
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        match self {
+            Self::Directory(walk) => walk.summary(),
+            Self::File(_, summary) => *summary,
+        }
+    }
+}
+
+/// A file that is a source by itself. No rule leaves it out: the user named it.
+fn single(path: &Path, at: TreePath, options: &WalkOptions) -> Result<(Found, Summary), Errno> {
+    let fd = open(path, OFlags::NONBLOCK)?;
+    let status = fstat(&fd)?;
+    let Some(kind @ Kind::File { .. }) = kind(&status) else { return Err(Errno::STALE) };
+    let mut observer = Observer::new(options);
+    let entry = observer.entry(at, kind, &status, Carrier::Open(fd.as_fd()))?;
+    Ok((Found { entry, file: Some(fd.into()) }, observer.summary))
+}
+
+fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(CWD, path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn invented(path: TreePath) -> Found {
+    let entry = Entry { path, kind: Kind::Directory, metadata: Metadata::plain_directory() };
+    Found { entry, file: None }
+}
+
+fn collision(one: &Branch, other: &Branch, path: &TreePath) -> Error {
+    Error::usage(format!("both {} and {} have something at {path}", one.shown, other.shown))
+        .hint("give one of them another place with SOURCE:/PATH, or leave it out of one of them")
+}

@@ -1,0 +1,125 @@
+//! What a user wants in a tree, and where: `SOURCE[:PATH]`.
+
+use super::TreePath;
+use crate::error::{Error, Result};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A directory or a file on disk and its place in the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSpec {
+    /// Where it is on disk. It may be a symbolic link: what the user names is followed, what is found is not.
+    pub path: PathBuf,
+    /// Where a directory's contents land, or what a file is called; the root, or the file's own name there, if
+    /// nothing is said.
+    pub at: Option<TreePath>,
+    /// Whether `at` is the directory for a file and not its name, as a trailing slash says.
+    pub inside: bool,
+}
+
+impl SourceSpec {
+    /// A source that lands in the root.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), at: None, inside: false }
+    }
+
+    /// The same source, landing at `at`.
+    #[must_use]
+    pub fn at(self, at: TreePath) -> Self {
+        Self { inside: at.is_root(), at: Some(at), ..self }
+    }
+
+    /// Reads `SOURCE[:PATH]`. The last colon that an absolute path follows divides the two.
+    ///
+    /// # Errors
+    /// When there is no source, or when PATH leads out of the tree.
+    pub fn parse(text: &OsStr) -> Result<Self> {
+        let bytes = text.as_bytes();
+        let Some(colon) = bytes.windows(2).rposition(|pair| pair == b":/") else {
+            return Self::named(text, bytes);
+        };
+        let at = &bytes[colon + 1..];
+        let inside = at.ends_with(b"/");
+        let at = TreePath::parse(at).ok_or_else(|| {
+            Error::usage(format!(
+                "{text:?} puts {:?} outside of the tree",
+                OsStr::from_bytes(&bytes[..colon])
+            ))
+            .hint("the path behind the colon is the one inside the image and has no `..`")
+        })?;
+        Ok(Self { at: Some(at), inside, ..Self::named(text, &bytes[..colon])? })
+    }
+
+    fn named(text: &OsStr, path: &[u8]) -> Result<Self> {
+        match path.is_empty() {
+            true => Err(Error::usage(format!("{text:?} names no source"))
+                .hint("SOURCE or SOURCE:/path/in/the/image; the current directory is `.`")),
+            false => Ok(Self::new(OsStr::from_bytes(path))),
+        }
+    }
+
+    /// Where the source lands when it is a directory.
+    pub(super) fn place_of_directory(&self) -> TreePath {
+        self.at.clone().unwrap_or_default()
+    }
+
+    /// Where the source lands when it is a file.
+    pub(super) fn place_of_file(&self) -> TreePath {
+        let name = Path::file_name(&self.path).unwrap_or_default().as_bytes();
+        match &self.at {
+            Some(at) if !self.inside => at.clone(),
+            Some(at) => at.join(name),
+            None => TreePath::root().join(name),
+        }
+    }
+}
+
+impl FromStr for SourceSpec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(OsStr::new(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> (String, Option<String>) {
+        let source: SourceSpec = text.parse().unwrap();
+        (source.path.display().to_string(), source.at.map(|at| at.to_string()))
+    }
+
+    fn both(path: &str, at: &str) -> (String, Option<String>) {
+        (path.to_owned(), Some(at.to_owned()))
+    }
+
+    #[test]
+    fn the_last_colon_before_an_absolute_path_divides() {
+        assert_eq!(parse("data"), ("data".to_owned(), None));
+        assert_eq!(parse("data:/var/lib/mysql"), both("data", "/var/lib/mysql"));
+        assert_eq!(parse("/data:/"), both("/data", "/"));
+        assert_eq!(parse("12:30/a"), ("12:30/a".to_owned(), None));
+        assert_eq!(parse("12:30:/a:b"), both("12:30", "/a:b"));
+        assert_eq!(parse("a:/b:/c"), both("a:/b", "/c"));
+    }
+
+    #[test]
+    fn a_place_outside_of_the_tree_and_a_source_without_a_name_make_no_sense() {
+        for text in ["a:/..", "a:/b/../../c", ":/b", ""] {
+            assert_eq!(text.parse::<SourceSpec>().unwrap_err().kind(), crate::error::Kind::Usage, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_takes_the_name_it_is_given_or_its_own_in_a_directory() {
+        let place = |text: &str| text.parse::<SourceSpec>().unwrap().place_of_file().to_string();
+        assert_eq!(place("a/b.conf"), "/b.conf");
+        assert_eq!(place("a/b.conf:/etc/app.conf"), "/etc/app.conf");
+        assert_eq!(place("a/b.conf:/etc/"), "/etc/b.conf");
+        assert_eq!(place("a/b.conf:/"), "/b.conf");
+    }
+}

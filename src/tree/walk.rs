@@ -1,0 +1,296 @@
+//! One directory, entry by entry, in the order of [`TreePath`].
+
+use super::descent::{Descent, Identity};
+use super::filter::Filter;
+use super::observe::{Found, Observer, Summary, WalkOptions, kind};
+use super::xattr::Carrier;
+use super::{Kind, TreePath};
+use crate::error::{self, Error, Result};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, Stat, StatxAttributes, StatxFlags, fstat, openat, readlinkat,
+    statat, statx,
+};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::path::Path;
+use std::vec;
+
+/// What volio writes into a target whose file system takes no extended attributes.
+const RECORD: &[u8] = b".volio.json";
+
+/// What `mkfs.ext4` makes in every new file system.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+
+/// The walk over one directory.
+pub(super) struct DirectoryWalk {
+    /// The source as the user knows it, for messages.
+    shown: String,
+    at: TreePath,
+    begun: bool,
+    descent: Descent,
+    /// What is still to be seen in the directories of the descent, the root's first.
+    names: Vec<vec::IntoIter<Name>>,
+    filter: Filter,
+    device: u64,
+    links: HashMap<Identity, FirstName>,
+    observer: Observer,
+}
+
+/// A name as a directory lists it; the kind may be unknown.
+struct Name {
+    name: CString,
+    kind: FileType,
+}
+
+/// The first name of something that has several.
+struct FirstName {
+    path: TreePath,
+    still_to_come: u64,
+}
+
+impl DirectoryWalk {
+    /// The walk over the directory `root`, whose entries are told as being below `at`.
+    pub fn new(source: &Path, root: OwnedFd, at: TreePath, options: &WalkOptions) -> Result<Self> {
+        let shown = shown(source);
+        let filter = Filter::new(root.as_fd(), &shown, &options.exclude)?;
+        let stat = fstat(&root).map_err(|errno| trouble("look at", &shown, &TreePath::root(), errno))?;
+        Ok(Self {
+            shown,
+            at,
+            begun: false,
+            descent: Descent::new(root),
+            names: Vec::new(),
+            filter,
+            device: stat.st_dev,
+            links: HashMap::new(),
+            observer: Observer::new(options),
+        })
+    }
+
+    /// What was passed over so far.
+    pub fn summary(&self) -> Summary {
+        self.observer.summary
+    }
+
+    /// The next entry; `None` at the end.
+    ///
+    /// # Errors
+    /// When something cannot be read; the error names it. The walk is then at its end.
+    pub fn advance(&mut self) -> Result<Option<Found>> {
+        if !self.begun {
+            self.begun = true;
+            return self.root().map(Some);
+        }
+        while let Some(names) = self.names.last_mut() {
+            let Some(name) = names.next() else {
+                self.names.pop();
+                self.descent.leave();
+                continue;
+            };
+            let visited = self.visit(&name);
+            if visited.is_err() {
+                self.names.clear();
+            }
+            if let Some(found) = visited? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn root(&mut self) -> Result<Found> {
+        let here = TreePath::root();
+        let found = (|| {
+            let root = self.descent.root();
+            let stat = fstat(root)?;
+            let entry = self.observer.entry(self.at.clone(), Kind::Directory, &stat, Carrier::Open(root))?;
+            Ok((entry, list(root)?))
+        })();
+        let (entry, names) = found.map_err(|errno| self.trouble("read", &here, errno))?;
+        self.names.push(names);
+        Ok(Found { entry, file: None })
+    }
+
+    /// Looks at one name; `None` when it is passed over.
+    fn visit(&mut self, name: &Name) -> Result<Option<Found>> {
+        let path = self.descent.path().join(name.name.to_bytes());
+        let seen = |this: &Self, errno| this.trouble("look at", &path, errno);
+        let is_ours = self.descent.depth() == 0 && self.is_not_of_the_tree(&name.name);
+        if is_ours {
+            return Ok(None);
+        }
+        let kind = match name.kind {
+            FileType::Unknown => {
+                let stat = self.stat(&name.name).map_err(|errno| seen(self, errno))?;
+                FileType::from_raw_mode(stat.st_mode)
+            }
+            known => known,
+        };
+        if self.filter.excludes(&path, kind == FileType::Directory) {
+            self.observer.summary.excluded += 1;
+            return Ok(None);
+        }
+        let found = match kind {
+            FileType::Socket => {
+                self.observer.summary.sockets += 1;
+                return Ok(None);
+            }
+            FileType::Directory => self.directory(&name.name, &path),
+            FileType::RegularFile => self.file(&name.name, &path),
+            _ => self.special(&name.name, &path),
+        };
+        found.map(Some).map_err(|errno| self.trouble("read", &path, errno))
+    }
+
+    fn directory(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Errno> {
+        let fd = open_quietly(self.descent.here()?, name, OFlags::DIRECTORY)?;
+        let stat = fstat(&fd)?;
+        let entry =
+            self.observer.entry(self.at.append(path), Kind::Directory, &stat, Carrier::Open(fd.as_fd()))?;
+        if !self.observer.options.one_file_system || stat.st_dev == self.device {
+            self.names.push(list(fd.as_fd())?);
+            self.descent.push(name.to_bytes(), fd, Identity::from(&stat));
+        }
+        Ok(Found { entry, file: None })
+    }
+
+    fn file(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Errno> {
+        let fd = open_quietly(self.descent.here()?, name, OFlags::NONBLOCK)?;
+        let stat = fstat(&fd)?;
+        let Some(kind @ Kind::File { .. }) = kind(&stat) else { return Err(Errno::STALE) };
+        let kind = self.earlier_name(&stat, path).unwrap_or(kind);
+        let is_file = matches!(kind, Kind::File { .. });
+        let entry = self.observer.entry(self.at.append(path), kind, &stat, Carrier::Open(fd.as_fd()))?;
+        Ok(Found { entry, file: is_file.then(|| fd.into()) })
+    }
+
+    /// A symbolic link, a fifo or a device: what is looked at and not opened.
+    fn special(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Errno> {
+        let stat = self.stat(name)?;
+        let here = self.descent.here()?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                let target = readlinkat(here, name, Vec::new())?.into_bytes();
+                Kind::Symlink { target }
+            }
+            FileType::RegularFile | FileType::Directory => return Err(Errno::STALE),
+            _ => kind(&stat).ok_or(Errno::STALE)?,
+        };
+        let kind = self.earlier_name(&stat, path).unwrap_or(kind);
+        let carrier = Carrier::Named(self.descent.here()?, name.to_bytes());
+        let entry = self.observer.entry(self.at.append(path), kind, &stat, carrier)?;
+        Ok(Found { entry, file: None })
+    }
+
+    /// The hard link to the name under which this was met before, if it was.
+    fn earlier_name(&mut self, stat: &Stat, path: &TreePath) -> Option<Kind> {
+        if stat.st_nlink < 2 {
+            return None;
+        }
+        let identity = Identity::from(stat);
+        let Some(first) = self.links.get_mut(&identity) else {
+            let first = FirstName { path: self.at.append(path), still_to_come: stat.st_nlink - 1 };
+            self.links.insert(identity, first);
+            return None;
+        };
+        let target = first.path.clone();
+        first.still_to_come -= 1;
+        if first.still_to_come == 0 {
+            // All names were met: a tree with millions of links needs no memory for the ones that are complete.
+            self.links.remove(&identity);
+        }
+        Some(Kind::Hardlink { target })
+    }
+
+    /// Whether something in the root of a source was put there by volio or by `mkfs`.
+    fn is_not_of_the_tree(&mut self, name: &CStr) -> bool {
+        let is_lost_and_found = name.to_bytes() == LOST_AND_FOUND
+            && self.stat(name).is_ok_and(|stat| stat.st_uid == 0)
+            && is_mount_point(self.descent.root());
+        is_lost_and_found || name.to_bytes() == RECORD
+    }
+
+    fn stat(&mut self, name: &CStr) -> Result<Stat, Errno> {
+        statat(self.descent.here()?, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    fn trouble(&self, doing: &str, path: &TreePath, errno: Errno) -> Error {
+        trouble(doing, &self.shown, path, errno)
+    }
+}
+
+/// Opens something for reading, if possible without leaving a trace: a backup that changes every atime makes the
+/// next one see changes.
+fn open_quietly(above: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
+    loop {
+        match openat(above, name, flags, Mode::empty()) {
+            // Only the owner may ask for that.
+            Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => flags.remove(OFlags::NOATIME),
+            // Somebody holds a lease, as Samba does, and gives it back when waited for.
+            Err(Errno::AGAIN) if flags.contains(OFlags::NONBLOCK) => flags.remove(OFlags::NONBLOCK),
+            result => return result,
+        }
+    }
+}
+
+/// What is in a directory, sorted by the bytes of the names.
+fn list(directory: BorrowedFd<'_>) -> Result<vec::IntoIter<Name>, Errno> {
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(Name { name: entry.file_name().to_owned(), kind: entry.file_type() });
+        }
+    }
+    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(names.into_iter())
+}
+
+/// Whether something is mounted here. Kernels before 5.8 do not say; there, another file system above tells.
+fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
+    if let Ok(status) = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+        && status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    }
+    match (fstat(directory), statat(directory, "..", AtFlags::empty())) {
+        (Ok(here), Ok(above)) => here.st_dev != above.st_dev || here.st_ino == above.st_ino,
+        _ => false,
+    }
+}
+
+/// A source as messages show it, so that a path can follow.
+pub(super) fn shown(source: &Path) -> String {
+    let shown = source.display().to_string();
+    shown.trim_end_matches('/').to_owned()
+}
+
+/// The error for something in a source that cannot be read.
+pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, errno: Errno) -> Error {
+    let place = match path.is_root() {
+        true if shown.is_empty() => "/".to_owned(),
+        true => shown.to_owned(),
+        false => format!("{shown}{path}"),
+    };
+    let quiet = "read a tree that nobody changes meanwhile, such as a snapshot";
+    match errno {
+        Errno::NOENT if !path.is_root() => {
+            Error::failed(format!("{place} vanished while the tree was read")).hint(quiet)
+        }
+        Errno::STALE | Errno::LOOP | Errno::NOTDIR => {
+            Error::failed(format!("{place} became something else while the tree was read")).hint(quiet)
+        }
+        errno => {
+            let error = Error::io(format!("cannot {doing} {place}"), errno);
+            match error.kind() {
+                error::Kind::Denied => error.hint("read it as its owner or as root, or leave it out"),
+                _ => error,
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Extended attributes: which of them belong to the tree, and how they are read.
+
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fs::{fgetxattr, flistxattr, lgetxattr, llistxattr};
+use rustix::io::{Errno, Result};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// The most that Linux allows for one value, and for all names of one file together.
+const LARGEST: usize = 64 << 10;
+
+/// Whether an attribute is part of the tree, as opposed to what a machine notes for itself.
+///
+/// Labels of security modules are the policy of a host: elsewhere they are wrong at best. Overlayfs keeps its books
+/// in attributes; copied to where they mean something, they make files vanish. `user.volio.` is what volio notes
+/// about a target, and an image must not be able to forge it.
+pub(super) fn travels(name: &[u8]) -> bool {
+    let prefixes: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"user.volio."];
+    let labels: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.evm"];
+    !prefixes.iter().any(|prefix| name.starts_with(prefix)) && !labels.contains(&name)
+}
+
+/// What carries the attributes that are wanted.
+#[derive(Clone, Copy)]
+pub(super) enum Carrier<'a> {
+    /// Something open.
+    Open(BorrowedFd<'a>),
+    /// What has this name in this directory and cannot be opened, such as a symbolic link. The kernel has no call for
+    /// that before 6.13; the way through `/proc` resolves the directory by its descriptor and follows nothing.
+    Named(BorrowedFd<'a>, &'a [u8]),
+}
+
+/// Reads the attributes that belong to the tree.
+pub(super) struct Reader {
+    list: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl Reader {
+    pub fn new() -> Self {
+        Self { list: vec![0; LARGEST], value: vec![0; LARGEST] }
+    }
+
+    /// All attributes that travel. None where the file system has none, or does not say.
+    pub fn read(&mut self, carrier: Carrier<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let path = match carrier {
+            Carrier::Open(_) => PathBuf::new(),
+            Carrier::Named(directory, name) => named(directory, name),
+        };
+        let listed = match carrier {
+            Carrier::Open(fd) => flistxattr(fd, &mut self.list[..]),
+            Carrier::Named(..) => llistxattr(&path, &mut self.list[..]),
+        };
+        let length = match listed {
+            // NOENT: there is no /proc, so nothing can be known about what cannot be opened.
+            Err(Errno::NOTSUP | Errno::PERM | Errno::NOENT) => 0,
+            length => length?,
+        };
+        let mut xattrs = BTreeMap::new();
+        let names = self.list[..length].split(|byte| *byte == 0);
+        for name in names.filter(|name| !name.is_empty() && travels(name)) {
+            let got = match carrier {
+                Carrier::Open(fd) => fgetxattr(fd, name, &mut self.value[..]),
+                Carrier::Named(..) => lgetxattr(&path, name, &mut self.value[..]),
+            };
+            match got {
+                Ok(length) => drop(xattrs.insert(name.to_vec(), self.value[..length].to_vec())),
+                // It was removed since it was listed, or is listed to everyone and shown to some.
+                Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(xattrs)
+    }
+}
+
+/// A path that means `name` in the directory that is open, for calls that take no descriptor.
+fn named(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(OsStr::from_bytes(name))
+}

@@ -1,0 +1,117 @@
+//! Every blob of an image, damaged in every way: noticed, and nothing of it reaches the target.
+
+use super::{make_tree, pack, unpack};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use volio::error::Kind;
+use volio::progress::Silent;
+use volio::transport::layout::Layout;
+
+/// The blobs of a layout that an image for this machine's platform consists of.
+fn blobs(layout: &Path) -> Vec<PathBuf> {
+    fs::read_dir(layout.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+fn open(layout: &Path) -> Layout {
+    Layout::open(layout, Some("v1"), None).unwrap()
+}
+
+#[test]
+fn a_flipped_a_missing_and_an_additional_byte_are_noticed_in_every_blob() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    pack(&Layout::create(&layout, Some("v1")).unwrap(), &tree);
+    let all = blobs(&layout);
+    assert_eq!(all.len(), 6, "a layer, two configurations, two manifests, an index");
+
+    let mut noticed = 0;
+    for blob in all {
+        let good = fs::read(&blob).unwrap();
+        for position in [0, good.len() / 2, good.len() - 1] {
+            let mut flipped = good.clone();
+            flipped[position] ^= 1;
+            noticed += usize::from(damage(&layout, &blob, &good, &flipped));
+        }
+        noticed += usize::from(damage(&layout, &blob, &good, &good[..good.len() - 1]));
+        noticed += usize::from(damage(&layout, &blob, &good, b""));
+        noticed += usize::from(damage(&layout, &blob, &good, &[good.as_slice(), b"\n"].concat()));
+    }
+    // All but the configuration of the other platform, which nobody reads who unpacks for this one.
+    assert_eq!(noticed, 5 * 6);
+}
+
+/// Whether unpacking notices this damage; if it does, then as an integrity error and with an empty target.
+fn damage(layout: &Path, blob: &Path, good: &[u8], bad: &[u8]) -> bool {
+    let target = tempfile::tempdir().unwrap();
+    fs::write(blob, bad).unwrap();
+    let outcome = unpack(&open(layout), target.path());
+    let copied = volio::copy::copy(&open(layout), &super::memory(), &Silent);
+    fs::write(blob, good).unwrap();
+    assert_eq!(copied.unwrap_err().kind(), Kind::Integrity, "copying reads every blob: {}", blob.display());
+    match outcome {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), Kind::Integrity, "{}: {error}", blob.display());
+            assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "{}: {error}", blob.display());
+            true
+        }
+    }
+}
+
+#[test]
+fn a_missing_blob_is_not_found_and_leaves_no_target_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    let packed = pack(&Layout::create(&layout, Some("v1")).unwrap(), &tree);
+    fs::remove_file(layout.join("blobs/sha256").join(packed.layers[0].digest.hex())).unwrap();
+    let error = unpack(&open(&layout), &directory.path().join("target")).unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    assert!(!directory.path().join("target").exists());
+}
+
+#[test]
+fn a_layer_that_is_not_what_the_configuration_says_is_not_extracted() {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    let image = super::memory();
+    let packed = pack(&image, &tree);
+    // The same layer under a configuration that promises something else.
+    let layer = volio::layer::Layer {
+        descriptor: volio::oci::Descriptor::new(
+            packed.layers[0].media_type.clone(),
+            packed.layers[0].digest.clone(),
+            packed.layers[0].size,
+        ),
+        diff_id: volio::oci::Digest::of(b"something else"),
+    };
+    super::layers::publish(&image, &[layer]);
+    let target = directory.path().join("target");
+    let error = unpack(&image, &target).unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(!target.exists());
+}
+
+#[test]
+fn a_layout_whose_index_is_damaged_says_so_and_is_not_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+    fs::create_dir(&tree).unwrap();
+    pack(&Layout::create(&layout, Some("v1")).unwrap(), &tree);
+    OpenOptions::new().append(true).open(layout.join("index.json")).unwrap().write_all(b"}").unwrap();
+    let damaged = fs::read(layout.join("index.json")).unwrap();
+    assert_eq!(unpack(&open(&layout), &directory.path().join("u")).unwrap_err().kind(), Kind::Integrity);
+    let again = super::pack_with(
+        &Layout::create(&layout, Some("v2")).unwrap(),
+        &tree,
+        &volio::pack::Options::default(),
+    );
+    assert_eq!(again.unwrap_err().kind(), Kind::Integrity);
+    assert_eq!(fs::read(layout.join("index.json")).unwrap(), damaged);
+}

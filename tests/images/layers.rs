@@ -1,0 +1,152 @@
+//! Images of several layers: what upper layers change, and what whiteouts take away.
+
+use super::{memory, unpack};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Cursor;
+use volio::error::Kind as ErrorKind;
+use volio::image::Description;
+use volio::layer::{Compression, Layer, LayerWriter};
+use volio::progress::Silent;
+use volio::stream::Body;
+use volio::transport::Destination;
+use volio::transport::memory::Memory;
+use volio::tree::{Entry, Kind, Metadata, TreePath};
+
+/// A layer from lines: `dir/` is a directory, `name=content` a file, `name->target` a symbolic link, and
+/// `name` alone, as a whiteout has it, an empty file.
+fn layer(image: &Memory, lines: &[&str]) -> Layer {
+    let mut archive = Vec::new();
+    let mut tar = tar::Builder::new(&mut archive);
+    for line in lines {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        let (name, content) = line.split_once('=').unwrap_or((line, ""));
+        header.set_size(content.len() as u64);
+        header.set_uid(rustix::process::getuid().as_raw().into());
+        header.set_gid(rustix::process::getgid().as_raw().into());
+        match (line.split_once("->"), name.ends_with('/')) {
+            (Some((name, target)), _) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                tar.append_link(&mut header, name, target).unwrap();
+            }
+            (None, true) => {
+                header.set_entry_type(tar::EntryType::Directory);
+                tar.append_data(&mut header, name, &b""[..]).unwrap();
+            }
+            (None, false) => tar.append_data(&mut header, name, content.as_bytes()).unwrap(),
+        }
+    }
+    tar.finish().unwrap();
+    drop(tar);
+    let diff_id = volio::oci::Digest::of(&archive);
+    let written = image.upload(Body::new(Cursor::new(archive))).unwrap();
+    let contents = volio::layer::Contents { diff_id, size: written.size, entries: 0, bytes: 0 };
+    Layer::new(Compression::None, &contents, written)
+}
+
+/// Gives an image of these layers its name.
+pub fn publish(image: &Memory, layers: &[Layer]) {
+    let built = Description::default().build(layers).unwrap();
+    for document in built.configs.iter().chain(&built.manifests).chain([&built.root]) {
+        image.put_manifest(document).unwrap();
+    }
+    image.commit(&built.root).unwrap();
+}
+
+/// What is there after all layers were applied, by unpacking and by listing: both must agree.
+fn applied(layers: &[&[&str]]) -> Vec<String> {
+    let image = memory();
+    let layers: Vec<Layer> = layers.iter().map(|lines| layer(&image, lines)).collect();
+    publish(&image, &layers);
+    let target = tempfile::tempdir().unwrap();
+    unpack(&image, target.path()).unwrap();
+    let seen: Vec<_> = crate::snapshot::snapshot(target.path()).into_iter().skip(1).collect();
+    let listed = volio::list::list(&image, None, &Silent).unwrap();
+    let listed: Vec<_> =
+        listed.keys().filter(|path| !path.is_root()).map(|path| path.as_path().to_owned()).collect();
+    assert_eq!(
+        listed,
+        seen.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>(),
+        "a listing and the target differ"
+    );
+    let line = |(path, seen): &(std::path::PathBuf, crate::snapshot::Seen)| {
+        format!("{}={}", path.display(), String::from_utf8_lossy(&seen.content))
+    };
+    seen.iter().filter(|(_, seen)| seen.kind != "directory").map(line).collect()
+}
+
+#[test]
+fn an_upper_layer_replaces_adds_and_takes_away() {
+    let lower: &[&str] = &["a/", "a/keep=1", "a/change=1", "a/gone=1", "b/", "b/x=1"];
+    let upper: &[&str] = &["a/", "a/.wh.gone", "a/change=2", "a/new=2", ".wh.b"];
+    assert_eq!(applied(&[lower, upper]), ["a/change=2", "a/keep=1", "a/new=2"]);
+}
+
+#[test]
+fn a_whiteout_spares_what_its_own_layer_brings_wherever_it_stands() {
+    let lower: &[&str] = &["a/", "a/old=1", "b=1"];
+    assert_eq!(applied(&[lower, &["a/", "a/new=2", "a/.wh..wh..opq", "b=2", ".wh.b"]]), ["a/new=2", "b=2"]);
+    assert_eq!(applied(&[lower, &["a/", "a/.wh..wh..opq", "a/new=2", ".wh.b", "b=2"]]), ["a/new=2", "b=2"]);
+}
+
+#[test]
+fn a_whiteout_of_nothing_is_no_error() {
+    assert_eq!(applied(&[&["a=1"], &[".wh.b", "c/", "c/.wh.d", "c/.wh..wh..opq"]]), ["a=1"]);
+}
+
+#[test]
+fn a_directory_gives_way_to_a_file_and_a_file_to_a_directory() {
+    assert_eq!(applied(&[&["a/", "a/x=1", "b=1"], &["a=2", "b/", "b/y=2"]]), ["a=2", "b/y=2"]);
+}
+
+#[test]
+fn a_link_to_a_directory_gives_way_to_a_directory() {
+    assert_eq!(applied(&[&["real/", "real/x=1", "a->real"], &["a/", "a/y=2"]]), ["a/y=2", "real/x=1"]);
+}
+
+#[test]
+fn a_file_below_a_link_never_lands_where_the_link_leads() {
+    let outside = tempfile::tempdir().unwrap();
+    let link = format!("a->{}", outside.path().display());
+    for layers in [vec![vec![link.as_str(), "a/evil=1"]], vec![vec![link.as_str()], vec!["a/evil=1"]]] {
+        let image = memory();
+        let layers: Vec<Layer> = layers.iter().map(|lines| layer(&image, lines)).collect();
+        publish(&image, &layers);
+        let target = tempfile::tempdir().unwrap();
+        let error = unpack(&image, target.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_hard_link_never_reaches_outside() {
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let image = memory();
+    let mut archive = LayerWriter::new(Vec::new());
+    let target = TreePath::parse(outside.path().as_os_str().as_encoded_bytes()).unwrap();
+    let metadata = Metadata { mode: 0o777, xattrs: BTreeMap::new(), ..Metadata::default() };
+    let path = TreePath::parse("link").unwrap();
+    archive.append(&Entry { path, kind: Kind::Hardlink { target }, metadata }, &b""[..], |_| {}).unwrap();
+    let (archive, contents) = archive.finish().unwrap();
+    let written = image.upload(Body::new(Cursor::new(archive))).unwrap();
+    publish(&image, &[Layer::new(Compression::None, &contents, written)]);
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(unpack(&image, directory.path()).unwrap_err().kind(), ErrorKind::Integrity);
+}
+
+#[test]
+fn what_the_target_held_is_never_taken_away() {
+    let (image, target) = (memory(), tempfile::tempdir().unwrap());
+    let layers = [layer(&image, &["a=1"]), layer(&image, &[".wh.lost+found", ".wh..wh..opq"])];
+    publish(&image, &layers);
+    fs::create_dir(target.path().join("lost+found")).unwrap();
+    if rustix::process::getuid().is_root() {
+        unpack(&image, target.path()).unwrap();
+        assert!(target.path().join("lost+found").exists());
+    }
+    fs::write(target.path().join("precious"), "1").unwrap();
+    assert_eq!(unpack(&image, target.path()).unwrap_err().kind(), ErrorKind::Refused);
+    assert!(target.path().join("precious").exists());
+}
