@@ -282,7 +282,7 @@ pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, errno: Errno) -
         Errno::NOENT if !path.is_root() => {
             Error::failed(format!("{place} vanished while the tree was read")).hint(quiet)
         }
-        Errno::STALE | Errno::LOOP | Errno::NOTDIR => {
+        Errno::STALE | Errno::LOOP | Errno::NOTDIR if !path.is_root() => {
             Error::failed(format!("{place} became something else while the tree was read")).hint(quiet)
         }
         errno => {
