@@ -126,3 +126,28 @@ fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<
     assert!(output.status.success() && told.contains("1 passed"), "{told}");
     None
 }
+
+/// Runs the test `name` again where it can mount things that nobody else sees; `None` also where nobody can.
+fn again_with_mounts(name: &str) -> Option<PathBuf> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private"]);
+        unshare
+    };
+    let is_possible = || unshare().arg("true").output().is_ok_and(|output| output.status.success());
+    if std::env::var_os(AGAIN).is_none() && !(is_root() && is_possible()) {
+        skipped(&format!("{name}, because nothing can be mounted here"));
+        return None;
+    }
+    again(name, |_, test| {
+        let mut unshare = unshare();
+        unshare.arg(test.get_program());
+        unshare
+    })
+}
+
+/// Mounts a file system of 1 MiB and 1000 files.
+fn mount_small(directory: &Path) {
+    let options = ["-t", "tmpfs", "-o", "size=1m,nr_inodes=1000", "none"];
+    assert!(Command::new("mount").args(options).arg(directory).status().unwrap().success());
+}
