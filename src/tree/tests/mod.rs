@@ -13,6 +13,7 @@ use crate::error::Kind as ErrorKind;
 use rustix::process::{getegid, geteuid};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -116,7 +117,11 @@ fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<
         return Some(directory.into());
     }
     let directory = tempfile::tempdir().unwrap();
-    let mut command = prepare(directory.path(), Command::new(std::env::current_exe().unwrap()));
+    // An ordinary user may not be allowed to enter the directory that the tests were built in.
+    let beside = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let (built, program) = (std::env::current_exe().unwrap(), beside.path().join("test"));
+    fs::hard_link(&built, &program).or_else(|_| fs::copy(&built, &program).map(drop)).unwrap();
+    let mut command = prepare(directory.path(), Command::new(program));
     let module = module_path!().split_once("::").unwrap().1;
     command.args(["--exact", &format!("{module}::{name}"), "--nocapture"]).env(AGAIN, directory.path());
     let output = command.output().unwrap();
