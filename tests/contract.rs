@@ -19,6 +19,10 @@ pub trait Place {
 
     /// The place for writing, bound to a tag. It is made when it is not there.
     fn destination(&self, tag: &str) -> Result<Box<dyn Destination>>;
+
+    /// Lets others read what was uploaded. An archive takes its place only when an image in it gets a name; all
+    /// other places need nothing done, and must not need it: a push that was interrupted goes on where it was.
+    fn settle(&self, _destination: &dyn Destination) {}
 }
 
 /// The tests of all places; the expression makes a new, empty [`Place`] for each of them.
@@ -88,8 +92,10 @@ fn read(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
 
 fn comes_back(place: &dyn Place, bytes: &[u8]) {
     let descriptor = Descriptor::of(BLOB, bytes);
-    let written = place.destination("t").unwrap().upload(made(bytes)).unwrap();
+    let destination = place.destination("t").unwrap();
+    let written = destination.upload(made(bytes)).unwrap();
     assert_eq!(written, Written { digest: descriptor.digest.clone(), size: descriptor.size });
+    place.settle(&*destination);
     assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
 }
 
@@ -107,7 +113,7 @@ fn image(destination: &dyn Destination, word: &str) -> Document {
     Document::new(media_type::MANIFEST, pretty)
 }
 
-fn publish(destination: &dyn Destination, word: &str) -> Document {
+pub fn publish(destination: &dyn Destination, word: &str) -> Document {
     let document = image(destination, word);
     destination.put_manifest(&document).unwrap();
     destination.commit(&document).unwrap();
@@ -120,8 +126,10 @@ pub fn a_blob_comes_back_as_it_went_in(place: &dyn Place) {
 
 pub fn a_blob_of_known_digest_comes_back_as_it_went_in(place: &dyn Place) {
     let descriptor = Descriptor::of(BLOB, b"data");
-    let written = place.destination("t").unwrap().upload(claimed(b"data", &descriptor)).unwrap();
+    let destination = place.destination("t").unwrap();
+    let written = destination.upload(claimed(b"data", &descriptor)).unwrap();
     assert_eq!(written, Written { digest: descriptor.digest.clone(), size: 4 });
+    place.settle(&*destination);
     assert_eq!(read(&*place.source("t").unwrap(), &descriptor).unwrap(), b"data");
 }
 
@@ -138,7 +146,9 @@ pub fn a_blob_of_many_blocks_comes_back_as_it_went_in(place: &dyn Place) {
         comes_back(place, &bytes(size, 1));
         let bytes = bytes(size, 2);
         let descriptor = Descriptor::of(BLOB, &bytes);
-        place.destination("t").unwrap().upload(claimed(&bytes, &descriptor)).unwrap();
+        let destination = place.destination("t").unwrap();
+        destination.upload(claimed(&bytes, &descriptor)).unwrap();
+        place.settle(&*destination);
         assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
     }
 }
@@ -170,6 +180,7 @@ pub fn blobs_are_uploaded_side_by_side(place: &dyn Place) {
             });
         }
     });
+    place.settle(&*destination);
     let source = place.source("t").unwrap();
     thread::scope(|scope| {
         for blob in &blobs {
@@ -261,6 +272,7 @@ pub fn documents_are_there_after_they_were_put(place: &dyn Place) {
     assert!(destination.contains(document.descriptor()).unwrap());
     // Once more is fine, as with blobs.
     destination.put_manifest(&document).unwrap();
+    place.settle(&*destination);
     let source = place.source("t").unwrap();
     assert_eq!(fetch(&*source, document.descriptor()).unwrap(), document);
 }

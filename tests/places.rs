@@ -1,10 +1,12 @@
 //! The contracts of places, kept by the ones that need no server.
 
-use crate::contract::Place;
+use crate::contract::{Place, publish};
+use std::path::PathBuf;
 use tempfile::TempDir;
 use volio::Result;
 use volio::transport::layout::Layout;
 use volio::transport::memory::Memory;
+use volio::transport::oci_archive::{OciArchive, OciArchiveWriter};
 use volio::transport::{Destination, Source};
 
 mod memory_keeps_the_contract {
@@ -13,6 +15,10 @@ mod memory_keeps_the_contract {
 
 mod a_layout_keeps_the_contract {
     crate::contract::suite!(tempfile::tempdir().unwrap());
+}
+
+mod an_oci_archive_keeps_the_contract {
+    crate::contract::suite!(super::ArchivePlace(tempfile::tempdir().unwrap()));
 }
 
 impl Place for Memory {
@@ -33,5 +39,28 @@ impl Place for TempDir {
 
     fn destination(&self, tag: &str) -> Result<Box<dyn Destination>> {
         Ok(Box::new(Layout::create(self.path(), Some(tag))?))
+    }
+}
+
+/// A directory in which an archive will be.
+struct ArchivePlace(TempDir);
+
+impl ArchivePlace {
+    fn file(&self) -> PathBuf {
+        self.0.path().join("images.tar")
+    }
+}
+
+impl Place for ArchivePlace {
+    fn source(&self, tag: &str) -> Result<Box<dyn Source>> {
+        Ok(Box::new(OciArchive::open(&self.file(), Some(tag), None)?))
+    }
+
+    fn destination(&self, tag: &str) -> Result<Box<dyn Destination>> {
+        Ok(Box::new(OciArchiveWriter::create(&self.file(), Some(tag))?))
+    }
+
+    fn settle(&self, destination: &dyn Destination) {
+        publish(destination, "settled");
     }
 }

@@ -3,31 +3,25 @@
 //! Blobs come by a temporary file, `fsync` and `rename`, so that a blob that has its name is whole. `index.json` is
 //! replaced in the same way, under a lock, so that two writers lose nothing of each other.
 
+use super::draft::{Drafts, open_without_waiting};
+use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
 use super::{Destination, Source};
 use crate::error::{Error, Result};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, media_type};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
-use rustix::fs::{FlockOperation, OFlags, flock};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
-/// The tag of an image that is written without one, as in a registry.
-const DEFAULT_TAG: &str = "latest";
-/// The file that makes a directory a layout, and all that stands in it.
-const MARKER: (&str, &str) = ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
-const INDEX_FILE: &str = "index.json";
 /// What the names of unfinished files begin with.
 const TEMPORARY: &str = ".volio-";
-/// The largest `index.json` that is read, in bytes: some 100 000 images.
-const INDEX_LIMIT: u64 = 32 << 20;
+/// 0600 would keep others from reading a layout that they are meant to carry on.
+const MODE: u32 = 0o644;
 
 /// One image in a layout.
 pub struct Layout {
     directory: PathBuf,
-    tag: Option<String>,
-    digest: Option<Digest>,
+    name: Name,
 }
 
 impl Layout {
@@ -42,7 +36,7 @@ impl Layout {
             return Err(Error::not_found(format!("{} is not an image layout: {why}", directory.display()))
                 .hint("write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote"));
         }
-        Ok(Self { directory: directory.to_owned(), tag: tag.map(str::to_owned), digest })
+        Ok(Self { directory: directory.to_owned(), name: Name::new(tag, digest) })
     }
 
     /// A layout that exists or will: it is made when the first blob arrives.
@@ -50,10 +44,10 @@ impl Layout {
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when the directory holds something else.
     pub fn create(directory: &Path, tag: Option<&str>) -> Result<Self> {
-        let layout = Self { directory: directory.to_owned(), tag: tag.map(str::to_owned), digest: None };
+        let layout = Self { directory: directory.to_owned(), name: Name::new(tag, None) };
         let free = match fs::read_dir(directory) {
             Ok(entries) => {
-                directory.join(MARKER.0).is_file() || entries.flatten().all(|entry| is_ours(&entry))
+                directory.join(MARKER.0).is_file() || entries.flatten().all(|entry| layout.is_ours(&entry))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(layout.cannot("read", directory, error)),
@@ -72,66 +66,28 @@ impl Layout {
     fn prepare(&self) -> Result<()> {
         let blobs = self.directory.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|error| self.cannot("create", &blobs, error))?;
-        let _lock = self.lock()?;
-        self.sweep();
+        let _lock = self.drafts().lock()?;
+        self.drafts().sweep();
         match self.directory.join(MARKER.0).exists() {
             true => Ok(()),
             false => self.replace(MARKER.0, MARKER.1.as_bytes()),
         }
     }
 
-    /// Keeps others from changing the layout's directory until it is dropped. The directory itself is locked: a lock
-    /// file would be one more thing in a format that has none.
-    fn lock(&self) -> Result<File> {
-        let directory =
-            File::open(&self.directory).map_err(|error| self.cannot("open", &self.directory, error))?;
-        flock(&directory, FlockOperation::LockExclusive)
-            .map_err(|error| self.cannot("lock", &self.directory, error.into()))?;
-        Ok(directory)
+    fn drafts(&self) -> Drafts<'_> {
+        Drafts::new(&self.directory, TEMPORARY)
     }
 
-    /// Removes temporary files that nobody holds any more. Needs the lock: under it they are made and locked.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.directory) else { return };
-        for entry in entries.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
-                && let Ok(file) = File::open(entry.path())
-                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            {
-                // A file that cannot be removed is waste and no harm.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// An unfinished file, locked for as long as it is open so that nobody sweeps it away.
-    fn temporary(&self) -> Result<NamedTempFile> {
-        let file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
-            .tempfile_in(&self.directory)
-            .map_err(|error| self.cannot("create a file in", &self.directory, error))?;
-        flock(&file, FlockOperation::NonBlockingLockShared)
-            .map_err(|error| self.cannot("lock a file in", &self.directory, error.into()))?;
-        Ok(file)
-    }
-
-    /// Gives an unfinished file its name, for good: it survives a power cut from here on.
-    fn publish(&self, file: NamedTempFile, name: &Path) -> Result<()> {
-        let publish = || {
-            // 0600 would keep others from reading a layout that they are meant to carry on.
-            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist(name).map_err(|error| error.error)?;
-            File::open(name.parent().unwrap_or(&self.directory))?.sync_all()
-        };
-        publish().map_err(|error| self.cannot("write", name, error))
+    /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.
+    fn is_ours(&self, entry: &fs::DirEntry) -> bool {
+        entry.file_name() == "blobs" || self.drafts().is_draft(entry)
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
-        let mut file = self.temporary()?;
+        let mut file = self.drafts().begin()?;
         file.write_all(content).map_err(|error| self.cannot("write", &path, error))?;
-        self.publish(file, &path)
+        self.drafts().publish(file, &path, MODE)
     }
 
     /// The index, or an empty one where there is none yet.
@@ -143,12 +99,7 @@ impl Layout {
                 file.take(INDEX_LIMIT + 1)
                     .read_to_end(&mut bytes)
                     .map_err(|error| self.cannot("read", &path, error))?;
-                if bytes.len() as u64 > INDEX_LIMIT {
-                    return Err(Error::integrity(format!("{} is larger than any index", path.display())));
-                }
-                Index::parse(&Document::new(media_type::INDEX, bytes)).map_err(|error| {
-                    Error::integrity(format!("{} is damaged", path.display())).because(error)
-                })
+                names::parse_index(bytes, &path.display().to_string())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(Index::new(Vec::new(), Default::default()))
@@ -160,31 +111,8 @@ impl Layout {
     /// What this image is called in the index, or the only image that there is.
     fn descriptor(&self) -> Result<Descriptor> {
         let index = self.index()?;
-        let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned();
-        let found = match (&self.digest, &self.tag, index.manifests.as_slice()) {
-            (Some(digest), ..) => match index.manifests.iter().find(|entry| entry.digest == *digest) {
-                Some(entry) => Some(entry.clone()),
-                None => self.unlisted(digest)?,
-            },
-            (None, None, [only]) => Some(only.clone()),
-            (None, tag, entries) => {
-                let wanted = tag.as_deref().unwrap_or(DEFAULT_TAG);
-                entries.iter().find(|entry| name(entry).as_deref() == Some(wanted)).cloned()
-            }
-        };
-        found.ok_or_else(|| {
-            let wanted = match (&self.digest, &self.tag) {
-                (Some(digest), _) => format!("no image {digest}"),
-                (None, tag) => format!("no image with the tag {:?}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
-            };
-            let tags: Vec<String> = index.manifests.iter().filter_map(name).collect();
-            Error::not_found(format!("there is {wanted} in the layout {}", self.directory.display())).hint(
-                match tags.is_empty() {
-                    true => "it holds no tagged image".to_owned(),
-                    false => format!("its tags are {}", tags.join(", ")),
-                },
-            )
-        })
+        let place = format!("layout {}", self.directory.display());
+        self.name.find(&index, &place, |digest| self.unlisted(digest))
     }
 
     /// A document that an index of an index names: there, but not in `index.json`.
@@ -195,12 +123,7 @@ impl Layout {
             return Ok(None);
         }
         let bytes = fs::read(&path).map_err(|error| self.cannot("read", &path, error))?;
-        let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let kind = document
-            .get("mediaType")
-            .and_then(|kind| kind.as_str())
-            .filter(|kind| media_type::is_document(kind));
-        Ok(kind.map(|kind| Descriptor::new(kind, digest.clone(), found.len())))
+        Ok(names::describe(digest, &bytes))
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -219,11 +142,7 @@ impl Source for Layout {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let path = self.blob(&descriptor.digest);
-        // Whoever made the layout may have put a named pipe there: opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())
-            .map_err(|error| self.cannot("open the blob", &path, error.into()))?;
-        let file = File::from(file);
+        let file = open_without_waiting(&path).map_err(|error| self.cannot("open the blob", &path, error))?;
         match file.metadata() {
             Ok(metadata) if metadata.is_file() => Ok(Unverified::new(file)),
             Ok(_) => Err(Error::integrity(format!("the blob {} is no regular file", path.display()))),
@@ -245,14 +164,14 @@ impl Destination for Layout {
     fn upload(&self, mut body: Body) -> Result<Written> {
         self.prepare()?;
         let mut file = {
-            let _lock = self.lock()?;
-            self.temporary()?
+            let _lock = self.drafts().lock()?;
+            self.drafts().begin()?
         };
         io::copy(&mut body, &mut file)
             .map_err(|error| self.cannot("write a blob to", &self.directory, error))?;
         let written = body.finish()?;
         let path = self.blob(&written.digest);
-        self.publish(file, &path)?;
+        self.drafts().publish(file, &path, MODE)?;
         Ok(written)
     }
 
@@ -261,25 +180,15 @@ impl Destination for Layout {
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
-        let tag = self.tag.as_deref().unwrap_or(DEFAULT_TAG);
-        let _lock = self.lock()?;
+        let _lock = self.drafts().lock()?;
         let mut index = self.index()?;
-        index.manifests.retain(|entry| entry.annotations.get(REF_NAME).is_none_or(|name| name != tag));
-        let mut entry = root.descriptor().clone();
-        entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
-        index.manifests.push(entry);
+        self.name.enter(&mut index, root);
         self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes())
     }
 
     fn address(&self, digest: &Digest) -> String {
         format!("oci:{}@{digest}", self.directory.display())
     }
-}
-
-/// Whether this is what a writer leaves that has not written the marker yet, or was killed before.
-fn is_ours(entry: &fs::DirEntry) -> bool {
-    let name = entry.file_name();
-    name == "blobs" || name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
 #[cfg(test)]
@@ -310,7 +219,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(".volio-dead"), "x").unwrap();
         let layout = Layout::create(directory.path(), None).unwrap();
-        let alive = layout.temporary().unwrap();
+        let alive = layout.drafts().begin().unwrap();
         put(&layout, b"{}");
         assert!(alive.path().exists());
         assert!(!directory.path().join(".volio-dead").exists());

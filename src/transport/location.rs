@@ -1,10 +1,12 @@
 //! Names of images, wherever they are, in skopeo's spelling.
 
+use super::docker_archive::{DockerArchive, DockerArchiveWriter};
+use super::oci_archive::{OciArchive, OciArchiveWriter};
 use super::{Destination, Source, layout::Layout, registry::Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where an image is or shall be.
@@ -18,6 +20,24 @@ pub enum Location {
         directory: PathBuf,
         /// The tag, where one is given.
         tag: Option<String>,
+        /// The digest, where one is given.
+        digest: Option<Digest>,
+    },
+    /// `oci-archive:FILE[:TAG]` or `oci-archive:FILE@DIGEST`.
+    OciArchive {
+        /// The archive.
+        file: PathBuf,
+        /// The tag, where one is given.
+        tag: Option<String>,
+        /// The digest, where one is given.
+        digest: Option<Digest>,
+    },
+    /// `docker-archive:FILE[:REFERENCE]` or `docker-archive:FILE@DIGEST`.
+    DockerArchive {
+        /// The archive.
+        file: PathBuf,
+        /// What the image is called when it is loaded, where that is given.
+        reference: Option<Reference>,
         /// The digest, where one is given.
         digest: Option<Digest>,
     },
@@ -43,10 +63,16 @@ impl Location {
             Self::Layout { directory, tag, digest } => {
                 Box::new(Layout::open(directory, tag.as_deref(), digest.clone())?)
             }
+            Self::OciArchive { file, tag, digest } => {
+                Box::new(OciArchive::open(file, tag.as_deref(), digest.clone())?)
+            }
+            Self::DockerArchive { file, reference, digest } => {
+                Box::new(DockerArchive::open(file, reference.as_ref(), digest.as_ref())?)
+            }
         })
     }
 
-    /// Opens the place for writing; a layout is created where there is none.
+    /// Opens the place for writing; a layout or an archive is created where there is none.
     ///
     /// # Errors
     /// When the place cannot be written, or its name is a digest: an image gets its digest by what it is.
@@ -58,13 +84,19 @@ impl Location {
         Ok(match self {
             Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
             Self::Layout { directory, tag, .. } => Box::new(Layout::create(directory, tag.as_deref())?),
+            Self::OciArchive { file, tag, .. } => Box::new(OciArchiveWriter::create(file, tag.as_deref())?),
+            Self::DockerArchive { file, reference, .. } => {
+                Box::new(DockerArchiveWriter::create(file, reference.as_ref())?)
+            }
         })
     }
 
     fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Registry(reference) => reference.digest(),
-            Self::Layout { digest, .. } => digest.as_ref(),
+            Self::Layout { digest, .. }
+            | Self::OciArchive { digest, .. }
+            | Self::DockerArchive { digest, .. } => digest.as_ref(),
         }
     }
 }
@@ -74,14 +106,31 @@ impl fmt::Display for Location {
         match self {
             Self::Registry(reference) => reference.fmt(f),
             Self::Layout { directory, tag, digest } => {
-                write!(f, "oci:{}", directory.display())?;
-                match (tag, digest) {
-                    (_, Some(digest)) => write!(f, "@{digest}"),
-                    (Some(tag), None) => write!(f, ":{tag}"),
-                    (None, None) => Ok(()),
-                }
+                show(f, "oci", directory, tag.as_ref(), digest.as_ref())
+            }
+            Self::OciArchive { file, tag, digest } => {
+                show(f, "oci-archive", file, tag.as_ref(), digest.as_ref())
+            }
+            Self::DockerArchive { file, reference, digest } => {
+                show(f, "docker-archive", file, reference.as_ref(), digest.as_ref())
             }
         }
+    }
+}
+
+/// Writes a name as it is read.
+fn show(
+    f: &mut fmt::Formatter<'_>,
+    scheme: &str,
+    path: &Path,
+    name: Option<&impl fmt::Display>,
+    digest: Option<&Digest>,
+) -> fmt::Result {
+    write!(f, "{scheme}:{}", path.display())?;
+    match (name, digest) {
+        (_, Some(digest)) => write!(f, "@{digest}"),
+        (Some(name), None) => write!(f, ":{name}"),
+        (None, None) => Ok(()),
     }
 }
 
@@ -91,42 +140,86 @@ impl FromStr for Location {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once(':') {
             Some(("docker", rest)) if rest.starts_with("//") => Ok(Self::Registry(rest[2..].parse()?)),
-            Some(("oci", rest)) => layout(text, rest),
-            Some((
-                scheme @ ("oci-archive" | "docker-archive" | "docker-daemon" | "containers-storage" | "dir"),
-                _,
-            )) => Err(Error::usage(format!("{text:?}: volio does not read or write {scheme}: yet"))
-                .hint("use a registry (HOST/REPOSITORY:TAG) or an image layout (oci:DIRECTORY:TAG)")),
+            Some(("oci", rest)) => {
+                let parts = Parts::of(text, rest, "oci:DIRECTORY[:TAG]")?;
+                let tag = parts.tag()?;
+                Ok(Self::Layout { directory: parts.path, tag, digest: parts.digest })
+            }
+            Some(("oci-archive", rest)) => {
+                let parts = Parts::of(text, rest, "oci-archive:FILE[:TAG]")?;
+                let tag = parts.tag()?;
+                Ok(Self::OciArchive { file: parts.path, tag, digest: parts.digest })
+            }
+            Some(("docker-archive", rest)) => {
+                let parts = Parts::of(text, rest, "docker-archive:FILE[:HOST/REPOSITORY:TAG]")?;
+                let reference = parts.reference()?;
+                Ok(Self::DockerArchive { file: parts.path, reference, digest: parts.digest })
+            }
+            Some((scheme @ ("docker-daemon" | "containers-storage" | "dir"), _)) => {
+                Err(Error::usage(format!("{text:?}: volio does not read or write {scheme}:")).hint(
+                    "use a registry (HOST/REPOSITORY:TAG), a layout (oci:DIRECTORY:TAG) or an archive \
+                     (oci-archive:FILE:TAG)",
+                ))
+            }
             _ => Ok(Self::Registry(text.parse()?)),
         }
     }
 }
 
-/// `DIRECTORY[:TAG]` or `DIRECTORY@DIGEST`. As with skopeo, the first colon ends the directory.
-fn layout(text: &str, rest: &str) -> Result<Location> {
-    let invalid = |why: &str| {
-        Error::usage(format!("{text:?} is not the name of an image layout: {why}"))
-            .hint("write oci:DIRECTORY[:TAG]")
-    };
-    let (directory, tag, digest) = match rest.split_once('@').filter(|(_, digest)| digest.starts_with("sha"))
-    {
-        Some((directory, digest)) => {
-            (directory, None, Some(digest.parse().map_err(|error| invalid(&format!("{error}")))?))
+/// What follows the name of a transport: `PATH[:NAME]` or `PATH@DIGEST`.
+struct Parts<'a> {
+    text: &'a str,
+    /// How it is written.
+    form: &'static str,
+    path: PathBuf,
+    name: Option<&'a str>,
+    digest: Option<Digest>,
+}
+
+impl<'a> Parts<'a> {
+    /// Takes a location apart. As with skopeo, the first colon ends the path, and names may have more of them.
+    fn of(text: &'a str, rest: &'a str, form: &'static str) -> Result<Self> {
+        let parts = Self { text, form, path: PathBuf::new(), name: None, digest: None };
+        let (path, name, digest) = match rest
+            .split_once('@')
+            .filter(|(path, digest)| !path.contains(':') && digest.starts_with("sha"))
+        {
+            Some((path, digest)) => {
+                (path, None, Some(digest.parse().map_err(|error: Error| parts.invalid(&error.to_string()))?))
+            }
+            None => match rest.split_once(':') {
+                Some((path, name)) => (path, Some(name), None),
+                None => (rest, None, None),
+            },
+        };
+        match path.is_empty() {
+            true => Err(parts.invalid("it has no path")),
+            false => Ok(Self { path: path.into(), name, digest, ..parts }),
         }
-        None => match rest.split_once(':') {
-            Some((directory, tag)) => (directory, Some(tag), None),
-            None => (rest, None, None),
-        },
-    };
-    if directory.is_empty() {
-        return Err(invalid("it names no directory"));
     }
-    if let Some(tag) = tag
-        && !is_ref_name(tag)
-    {
-        return Err(invalid(&format!("{tag:?} is not a tag")));
+
+    /// The name as a tag in a layout.
+    fn tag(&self) -> Result<Option<String>> {
+        match self.name {
+            Some(tag) if !is_ref_name(tag) => Err(self.invalid(&format!("{tag:?} is not a tag"))),
+            tag => Ok(tag.map(str::to_owned)),
+        }
     }
-    Ok(Location::Layout { directory: directory.into(), tag: tag.map(str::to_owned), digest })
+
+    /// The name as one that images have in an engine.
+    fn reference(&self) -> Result<Option<Reference>> {
+        let Some(name) = self.name else { return Ok(None) };
+        match name.parse::<Reference>() {
+            Ok(reference) if reference.digest().is_none() => Ok(Some(reference)),
+            Ok(_) => Err(self.invalid("an image in it is called by a tag")),
+            Err(error) => Err(self.invalid(&error.to_string())),
+        }
+    }
+
+    fn invalid(&self, why: &str) -> Error {
+        Error::usage(format!("{:?} is not the name of an image: {why}", self.text))
+            .hint(format!("write {}", self.form))
+    }
 }
 
 /// image-spec, "Annotations", `org.opencontainers.image.ref.name`: words joined by one of `-._:@/+` or by `--`.

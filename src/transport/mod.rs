@@ -3,15 +3,22 @@
 //! | place | source | destination |
 //! |---|---|---|
 //! | [`layout`] `oci:DIR[:TAG]` | yes | yes |
+//! | [`oci_archive`] `oci-archive:FILE[:TAG]` | yes | yes |
+//! | [`docker_archive`] `docker-archive:FILE[:REF]` | yes | one platform, plain layers |
 //! | [`registry`] `host/repository:tag` | yes | yes |
 //! | [`memory`] | yes | yes |
 //!
 //! An image is written from its leaves to its root: blobs, manifests, index, and last of all the name. Until
 //! then nothing of it can be seen.
 
+mod archive;
+pub mod docker_archive;
+mod draft;
 pub mod layout;
 mod location;
 pub mod memory;
+mod names;
+pub mod oci_archive;
 pub mod registry;
 
 pub use location::{Access, Location};
@@ -76,8 +83,23 @@ pub trait Destination: Send + Sync {
     /// When the place does not take it; then the name means what it meant before.
     fn commit(&self, root: &Document) -> Result<()>;
 
+    /// What images the place can hold; who writes another kind changes it before.
+    fn holds(&self) -> Holds {
+        Holds::AnyImage
+    }
+
     /// What to call an image with this digest at this place: `repo@sha256:…`.
     fn address(&self, digest: &Digest) -> String;
+}
+
+/// What images a place can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Every index, manifest and blob, byte for byte.
+    AnyImage,
+    /// Images for one platform with plain layers, whose manifest is an OCI manifest without annotations: what an
+    /// archive for `docker load` can say.
+    PlainImage,
 }
 
 /// A repository in a registry.

@@ -43,6 +43,8 @@ fn write_digest(file: Option<&Path>, digest: &Digest) -> Result<()> {
 fn address(location: &Location, digest: &Digest) -> String {
     match location {
         Location::Layout { directory, .. } => format!("oci:{}@{digest}", directory.display()),
+        Location::OciArchive { file, .. } => format!("oci-archive:{}@{digest}", file.display()),
+        Location::DockerArchive { file, .. } => format!("docker-archive:{}@{digest}", file.display()),
         Location::Registry(reference) => format!("{}@{digest}", reference.name()),
     }
 }

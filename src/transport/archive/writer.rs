@@ -1,0 +1,315 @@
+//! An archive that grows blob by blob beside the file that it becomes, and takes that file's place when it is whole.
+
+use super::Archive;
+use super::header::{self, BLOCK};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Algorithm, Digest, Hasher};
+use crate::stream::{Body, Written};
+use crate::transport::draft::Drafts;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use tempfile::NamedTempFile;
+
+/// What the names of unfinished archives begin with.
+const TEMPORARY: &str = ".volio-archive-";
+/// 0600 would keep others from reading an archive that they are meant to carry on.
+const MODE: u32 = 0o644;
+/// How much of a blob is read and written at once.
+const AT_ONCE: usize = 256 << 10;
+
+/// Writes one archive; what stands in it already stays.
+pub struct ArchiveWriter {
+    /// As it was named.
+    path: PathBuf,
+    /// What is replaced: where the path is a link, the file that it leads to.
+    target: PathBuf,
+    directory: PathBuf,
+    /// The archive as it was when this began, for as long as nothing was published.
+    existing: Mutex<Option<Archive>>,
+    /// The members that are to be found in `existing` when this is published: somebody was told that they are there.
+    relied_on: Mutex<HashSet<String>>,
+    /// The archive that comes to be, once something was written.
+    draft: Mutex<Option<Draft>>,
+    /// What is in the draft, with sizes. Not in it, because one blob may be on its way while others are asked for.
+    members: Mutex<HashMap<String, u64>>,
+}
+
+/// An archive without its end.
+struct Draft {
+    file: NamedTempFile,
+    /// Where the next header goes.
+    end: u64,
+}
+
+impl ArchiveWriter {
+    /// A writer for this file, which may exist; `fits` fails when what it holds is another kind of archive.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) when there is no such directory,
+    /// [`Refused`](crate::error::Kind::Refused) when the file is no archive.
+    pub fn create(path: &Path, fits: impl FnOnce(&Archive) -> Result<()>) -> Result<Self> {
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let directory = match target.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        if !directory.is_dir() {
+            return Err(Error::not_found(format!("there is no directory {}", directory.display()))
+                .hint("make it first"));
+        }
+        let existing = open_if_there(&target).map_err(|error| match error.kind() {
+            Kind::Integrity => {
+                Error::refused(format!("{} is no archive that can be added to", path.display()))
+                    .because(error)
+                    .hint("name another file, or remove this one")
+            }
+            _ => error,
+        })?;
+        existing.as_ref().map_or(Ok(()), fits)?;
+        Ok(Self {
+            path: path.to_owned(),
+            target,
+            directory,
+            existing: Mutex::new(existing),
+            relied_on: Mutex::default(),
+            draft: Mutex::default(),
+            members: Mutex::default(),
+        })
+    }
+
+    /// Whether there is such a member; without a size, of any size.
+    pub fn contains(&self, name: &str, size: Option<u64>) -> Result<bool> {
+        let fits = |found: u64| size.is_none_or(|size| size == found);
+        if lock(&self.members).get(name).copied().is_some_and(fits) {
+            return Ok(true);
+        }
+        let found = match lock(&self.existing).as_ref() {
+            Some(existing) => existing.find(name)?.is_some_and(|found| fits(found.len())),
+            None => false,
+        };
+        if found {
+            lock(&self.relied_on).insert(name.to_owned());
+        }
+        Ok(found)
+    }
+
+    /// Takes in a blob under the name that its digest gives it.
+    ///
+    /// One blob at a time goes straight into the archive; one that comes meanwhile waits in a nameless file, so that
+    /// nobody who sends it is kept waiting.
+    pub fn add(&self, mut body: Body, name: impl Fn(&Digest) -> String) -> Result<Written> {
+        let algorithm = body.expected().map_or(Algorithm::Sha256, |expected| expected.digest.algorithm());
+        let room = header::encode(&name(&example(algorithm)), 0)?.len() as u64;
+        match self.draft.try_lock() {
+            Ok(draft) => self.append(draft, body, room, name),
+            Err(TryLockError::Poisoned(draft)) => self.append(draft.into_inner(), body, room, name),
+            Err(TryLockError::WouldBlock) => {
+                let cannot = |error| self.cannot("spool a blob beside", error);
+                let mut spool = tempfile::tempfile_in(&self.directory).map_err(cannot)?;
+                copy(&mut body, &spool).map_err(cannot)?;
+                let written = body.finish()?;
+                spool.rewind().map_err(cannot)?;
+                self.append(lock(&self.draft), Spooled { file: spool, written }, room, name)
+            }
+        }
+    }
+
+    /// Writes a blob behind what is there, and its header, which says how long it is, before it.
+    fn append(
+        &self,
+        mut draft: MutexGuard<'_, Option<Draft>>,
+        content: impl Content,
+        room: u64,
+        name: impl Fn(&Digest) -> String,
+    ) -> Result<Written> {
+        let draft = self.begun(&mut draft)?;
+        let entered = draft.write(content, room).and_then(|written| {
+            let name = name(&written.digest);
+            match lock(&self.members).insert(name.clone(), written.size) {
+                Some(_) => draft.forget()?,
+                None => draft.seal(&name, written.size)?,
+            }
+            Ok(written)
+        });
+        entered.map_err(|error| {
+            // The next blob is written over it; until then it is behind the end and does no harm.
+            let _ = draft.forget();
+            self.cannot("write a blob to", error)
+        })
+    }
+
+    /// The draft, begun when it was not.
+    fn begun<'a>(&self, draft: &'a mut Option<Draft>) -> Result<&'a mut Draft> {
+        let drafts = Drafts::new(&self.directory, TEMPORARY);
+        match draft {
+            Some(draft) => Ok(draft),
+            none => {
+                let _lock = drafts.lock()?;
+                drafts.sweep();
+                Ok(none.insert(Draft { file: drafts.begin()?, end: 0 }))
+            }
+        }
+    }
+
+    /// Puts the archive in its place, with all that the old one has and this one has not; `compose` makes the last
+    /// members out of the old one. Members called as in `dropped` are left behind.
+    ///
+    /// # Errors
+    /// Then the old archive stays as it was, and what was added since is gone.
+    pub fn publish(
+        &self,
+        compose: impl FnOnce(Option<&Archive>) -> Result<Vec<(String, Vec<u8>)>>,
+        dropped: &[&str],
+    ) -> Result<()> {
+        let mut slot = lock(&self.draft);
+        self.begun(&mut slot)?;
+        let Some(mut draft) = slot.take() else { return Ok(()) };
+        let mut present: HashSet<String> = lock(&self.members).drain().map(|(name, _)| name).collect();
+        let relied_on = std::mem::take(&mut *lock(&self.relied_on));
+
+        let drafts = Drafts::new(&self.directory, TEMPORARY);
+        let _lock = drafts.lock()?;
+        // Another writer may have been here since.
+        let current = open_if_there(&self.target)?;
+        let last = compose(current.as_ref())?;
+        let cannot = |error: io::Error| self.cannot("write", error);
+        let goes = |name: &str| dropped.contains(&name) || last.iter().any(|(other, _)| other == name);
+        if let Some(current) = &current {
+            draft.carry_over(current, |name| !present.contains(name) && !goes(name)).map_err(cannot)?;
+            present.extend(relied_on.iter().filter(|name| current.has(name)).cloned());
+        }
+        if let Some(existing) = lock(&self.existing).as_ref() {
+            let lost = |name: &str| relied_on.contains(name) && !present.contains(name);
+            draft.carry_over(existing, lost).map_err(cannot)?;
+        }
+        for (name, bytes) in &last {
+            draft.put(name, bytes).map_err(cannot)?;
+        }
+        draft.close().map_err(cannot)?;
+        let mode = fs::metadata(&self.target).map_or(MODE, |found| found.permissions().mode() & 0o777);
+        drafts.publish(draft.file, &self.target, mode)?;
+        *lock(&self.existing) = open_if_there(&self.target)?;
+        Ok(())
+    }
+
+    /// The file that this becomes, as it was named.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn cannot(&self, what: &str, error: io::Error) -> Error {
+        Error::io(format!("cannot {what} {}", self.path.display()), error)
+    }
+}
+
+impl Draft {
+    /// Writes content behind the room for its header, and says what it was.
+    fn write(&mut self, mut content: impl Content, room: u64) -> io::Result<Written> {
+        let file = self.file.as_file_mut();
+        file.seek(SeekFrom::Start(self.end + room))?;
+        copy(&mut content, file)?;
+        Ok(content.finish()?)
+    }
+
+    /// Gives what was written last its header.
+    fn seal(&mut self, name: &str, size: u64) -> io::Result<()> {
+        let header = header::encode(name, size)?;
+        let file = self.file.as_file();
+        file.write_all_at(&header, self.end)?;
+        self.end = (self.end + header.len() as u64 + size).next_multiple_of(BLOCK as u64);
+        file.set_len(self.end)
+    }
+
+    /// Takes back what was written last.
+    fn forget(&mut self) -> io::Result<()> {
+        self.file.as_file().set_len(self.end)
+    }
+
+    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let size = bytes.len() as u64;
+        let room = header::encode(name, size)?.len() as u64;
+        self.file.as_file().write_all_at(bytes, self.end + room)?;
+        self.seal(name, size)
+    }
+
+    /// Copies the members that are wanted as they stand in the other archive, headers and all. The kernel does it, and
+    /// where the file system can share blocks, nothing is copied.
+    fn carry_over(&mut self, from: &Archive, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+        let mut source: &File = &from.file;
+        let mut target: &File = self.file.as_file();
+        for member in from.members.iter().filter(|member| wanted(&member.name)) {
+            let end = (member.offset + member.size).next_multiple_of(BLOCK as u64);
+            source.seek(SeekFrom::Start(member.start))?;
+            target.seek(SeekFrom::Start(self.end))?;
+            io::copy(&mut source.take(end - member.start), &mut target)?;
+            self.end += end - member.start;
+            // The last block of an archive without its closing ones may be short.
+            target.set_len(self.end)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the archive with two blocks of zeros.
+    fn close(&mut self) -> io::Result<()> {
+        self.file.as_file().set_len(self.end + 2 * BLOCK as u64)
+    }
+}
+
+/// Bytes that know at their end what they were.
+trait Content: Read {
+    fn finish(self) -> Result<Written>;
+}
+
+impl Content for Body {
+    fn finish(self) -> Result<Written> {
+        self.finish()
+    }
+}
+
+/// A blob that waited in a file.
+struct Spooled {
+    file: File,
+    written: Written,
+}
+
+impl Content for Spooled {
+    fn finish(self) -> Result<Written> {
+        Ok(self.written)
+    }
+}
+
+impl Read for Spooled {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+/// Copies in large pieces: `io::copy` alone takes 8 KiB at a time.
+fn copy(from: &mut impl Read, to: &File) -> io::Result<()> {
+    let mut to = BufWriter::with_capacity(AT_ONCE, to);
+    io::copy(from, &mut to)?;
+    to.flush()
+}
+
+/// The archive at this path; none where there is no file or an empty one, as `mktemp` makes it.
+fn open_if_there(path: &Path) -> Result<Option<Archive>> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() && found.len() == 0 => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => Archive::open(path).map(Some),
+    }
+}
+
+/// Some digest of this algorithm: all of them are equally long.
+fn example(algorithm: Algorithm) -> Digest {
+    Hasher::new(algorithm).finish()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panic can leave behind is checked again by those who read it: digests and sizes.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

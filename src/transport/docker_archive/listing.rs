@@ -1,0 +1,75 @@
+//! `manifest.json`: the images in an archive of `docker save` (moby, image/spec/v1.2.md, "Combined Image JSON").
+
+use crate::error::{Error, Kind, Result};
+use crate::oci::Reference;
+use crate::transport::archive::Archive;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The file that lists the images.
+pub const LIST_FILE: &str = "manifest.json";
+/// The largest list that is read, in bytes: some 10 000 images.
+const LIST_LIMIT: u64 = 32 << 20;
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Entry {
+    /// The member that holds the configuration.
+    pub config: String,
+    /// The names that the image gets when it is loaded.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub repo_tags: Vec<String>,
+    /// The members that hold the layers, lowest first.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub layers: Vec<String>,
+    /// Whatever else stood there.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+impl Entry {
+    /// Whether this is one of the image's names, however it is spelled: `data:1` is `docker.io/library/data:1`.
+    pub fn is_called(&self, reference: &Reference) -> bool {
+        self.repo_tags.iter().any(|tag| is_same(tag, reference))
+    }
+
+    /// Takes a name away from the image.
+    pub fn forget(&mut self, reference: &Reference) {
+        self.repo_tags.retain(|tag| !is_same(tag, reference));
+    }
+}
+
+fn is_same(tag: &str, reference: &Reference) -> bool {
+    tag.parse::<Reference>().is_ok_and(|tag| tag == *reference || tag.to_string() == reference.to_string())
+}
+
+/// The images in an archive.
+///
+/// # Errors
+/// One of the kind `otherwise` when the archive is of another sort.
+pub fn read(archive: &Archive, otherwise: Kind) -> Result<Vec<Entry>> {
+    let path = archive.path().display();
+    let Some(bytes) = archive.read(LIST_FILE, LIST_LIMIT)? else {
+        let what = format!("{path} is no archive of docker save: it has no file {LIST_FILE}");
+        return Err(Error::new(otherwise, what).hint(match archive.has("oci-layout") {
+            true => format!("it holds an image layout: name it oci-archive:{path}"),
+            false => "name an archive that docker, podman, skopeo or volio wrote".to_owned(),
+        }));
+    };
+    serde_json::from_slice(&bytes).map_err(|error| archive.damaged(&format!("{LIST_FILE}: {error}")))
+}
+
+/// The names that there are, as a hint.
+pub fn tags(entries: &[Entry]) -> String {
+    let tags: Vec<&str> = entries.iter().flat_map(|entry| &entry.repo_tags).map(String::as_str).collect();
+    match tags.is_empty() {
+        true => "none of its images has a name".to_owned(),
+        false => format!("its images are {}", tags.join(", ")),
+    }
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -1,0 +1,142 @@
+//! The archives of `docker save` and `docker load`: configurations and layers in a tar file, and a list of them.
+//!
+//! The format has neither indexes nor manifests, and its layers are plain. So an image in it has one platform, and its
+//! manifest is the one that [`manifest`] makes of what is there: always the same one for the same configuration, so
+//! that an image has a digest here too. It is the only manifest that can be written, and writing and reading agree.
+
+mod listing;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use writer::DockerArchiveWriter;
+
+use super::Source;
+use super::archive::{Archive, Section};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Config, DOCUMENT_LIMIT, Descriptor, Digest, Document, Manifest, Reference, media_type};
+use crate::stream::{Body, Unverified};
+use listing::{Entry, LIST_FILE};
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::path::Path;
+
+/// How compressed layers begin; other tools than docker put them into such archives, and docker loads them.
+const COMPRESSIONS: [(&[u8], &str); 2] =
+    [(&[0x1f, 0x8b], media_type::LAYER_GZIP), (&[0x28, 0xb5, 0x2f, 0xfd], media_type::LAYER_ZSTD)];
+
+/// The manifest of the image in such an archive with this configuration and these layers.
+fn manifest(config: Descriptor, layers: Vec<Descriptor>) -> Document {
+    Document::write(media_type::MANIFEST, &Manifest::new(config, layers, Default::default()))
+}
+
+/// One image in an archive, to be read.
+pub struct DockerArchive {
+    archive: Archive,
+    root: Document,
+    /// The members of the image by their digests.
+    members: HashMap<Digest, String>,
+}
+
+impl DockerArchive {
+    /// The image of this name; without one, the only image that there is.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) when it is not there.
+    pub fn open(path: &Path, reference: Option<&Reference>, digest: Option<&Digest>) -> Result<Self> {
+        let archive = Archive::open(path)?;
+        let entries = listing::read(&archive, Kind::NotFound)?;
+        let absent = |what: &str| {
+            let found = format!("there is no image {what} in the archive {}", path.display());
+            Error::not_found(found).hint(listing::tags(&entries))
+        };
+        if let Some(digest) = digest {
+            for entry in &entries {
+                let (root, members) = describe(&archive, entry)?;
+                if root.descriptor().digest == *digest {
+                    return Ok(Self { archive, root, members });
+                }
+            }
+            return Err(absent(&digest.to_string()));
+        }
+        let entry = match (reference, entries.as_slice()) {
+            (Some(reference), entries) => entries
+                .iter()
+                .find(|entry| entry.is_called(reference))
+                .ok_or_else(|| absent(&reference.to_string()))?,
+            (None, [only]) => only,
+            (None, []) => return Err(absent("at all")),
+            (None, several) => {
+                let what = format!("there are {} images in the archive {}", several.len(), path.display());
+                return Err(Error::usage(what).hint(listing::tags(several)));
+            }
+        };
+        let (root, members) = describe(&archive, entry)?;
+        Ok(Self { archive, root, members })
+    }
+}
+
+impl Source for DockerArchive {
+    fn resolve(&self) -> Result<Document> {
+        Ok(self.root.clone())
+    }
+
+    fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
+        if descriptor.digest == self.root.descriptor().digest {
+            return Ok(Unverified::new(Cursor::new(self.root.bytes().to_vec())));
+        }
+        let found = match self.members.get(&descriptor.digest) {
+            Some(name) => self.archive.find(name)?,
+            None => None,
+        };
+        found.map(Unverified::new).ok_or_else(|| {
+            Error::not_found(format!(
+                "there is no blob {} in the image in {}",
+                descriptor.digest,
+                self.archive.path().display()
+            ))
+        })
+    }
+}
+
+/// Makes the manifest of an image, and says where in the archive its blobs are.
+fn describe(archive: &Archive, entry: &Entry) -> Result<(Document, HashMap<Digest, String>)> {
+    let absent = |name: &str| archive.damaged(&format!("{LIST_FILE} names {name:?}, which is not in it"));
+    let bytes = archive.read(&entry.config, DOCUMENT_LIMIT)?.ok_or_else(|| absent(&entry.config))?;
+    let document = Document::new(media_type::CONFIG, bytes);
+    let config: Config = document.parse()?;
+    if config.rootfs.diff_ids.len() != entry.layers.len() {
+        return Err(archive.damaged(&format!(
+            "{LIST_FILE} names {} layers of {}, which has {}",
+            entry.layers.len(),
+            entry.config,
+            config.rootfs.diff_ids.len()
+        )));
+    }
+    let mut members = HashMap::from([(document.descriptor().digest.clone(), entry.config.clone())]);
+    let mut layers: Vec<Descriptor> = Vec::with_capacity(entry.layers.len());
+    // Images list the same empty layer many times over; a compressed one must be read to be known.
+    let mut known: HashMap<&str, Descriptor> = HashMap::new();
+    for (name, diff_id) in entry.layers.iter().zip(config.rootfs.diff_ids) {
+        let layer = match known.get(name.as_str()) {
+            Some(layer) => layer.clone(),
+            None => describe_layer(archive.find(name)?.ok_or_else(|| absent(name))?, diff_id)?,
+        };
+        known.insert(name, layer.clone());
+        members.insert(layer.digest.clone(), name.clone());
+        layers.push(layer);
+    }
+    Ok((manifest(document.descriptor().clone(), layers), members))
+}
+
+/// What a layer is. The digest of a plain one is its diff_id: it need not be read to be known, and if it is another,
+/// whoever reads it will notice.
+fn describe_layer(layer: Section, diff_id: Digest) -> Result<Descriptor> {
+    for (magic, media_type) in COMPRESSIONS {
+        if layer.begins_with(magic).map_err(|error| Error::io("cannot read a layer", error))? {
+            let written = Body::new(layer).drain()?;
+            return Ok(Descriptor::new(media_type, written.digest, written.size));
+        }
+    }
+    Ok(Descriptor::new(media_type::LAYER, diff_id, layer.len()))
+}

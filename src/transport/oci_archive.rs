@@ -1,0 +1,140 @@
+//! An OCI image layout in one tar file, as `skopeo`, `podman save --format oci-archive` and buildkit write it.
+//!
+//! It is read where it stands, without unpacking it. It is written beside its place, and takes it when an image gets
+//! its name: until then, and when a writer is killed, the file is what it was.
+
+use super::archive::{Archive, ArchiveWriter};
+use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
+use super::{Destination, Source};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
+use crate::stream::{Body, Unverified, Written};
+use std::io::Cursor;
+use std::path::Path;
+
+/// One image in an archive, to be read.
+pub struct OciArchive {
+    archive: Archive,
+    name: Name,
+}
+
+impl OciArchive {
+    /// An archive that exists.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) when the file is not there or holds no layout.
+    pub fn open(path: &Path, tag: Option<&str>, digest: Option<Digest>) -> Result<Self> {
+        let archive = Archive::open(path)?;
+        holds_layout(&archive, Kind::NotFound)?;
+        Ok(Self { archive, name: Name::new(tag, digest) })
+    }
+
+    /// A document that an index of an index names: there, but not in `index.json`.
+    fn unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        match self.archive.find(&member(digest))? {
+            Some(found) if found.len() <= DOCUMENT_LIMIT => {
+                let bytes = self.archive.read(&member(digest), DOCUMENT_LIMIT)?;
+                Ok(bytes.and_then(|bytes| names::describe(digest, &bytes)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Source for OciArchive {
+    fn resolve(&self) -> Result<Document> {
+        let index = read_index(&self.archive)?;
+        let place = format!("archive {}", self.archive.path().display());
+        let found = self.name.find(&index, &place, |digest| self.unlisted(digest))?;
+        super::fetch(self, &found)
+    }
+
+    fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
+        match self.archive.find(&member(&descriptor.digest))? {
+            Some(found) => Ok(Unverified::new(found)),
+            None => Err(Error::not_found(format!(
+                "there is no blob {} in the archive {}",
+                descriptor.digest,
+                self.archive.path().display()
+            ))),
+        }
+    }
+}
+
+/// One image in an archive, to be written.
+pub struct OciArchiveWriter {
+    writer: ArchiveWriter,
+    name: Name,
+}
+
+impl OciArchiveWriter {
+    /// An archive that exists, or will when an image is in it.
+    ///
+    /// # Errors
+    /// [`Refused`](crate::error::Kind::Refused) when the file is something else.
+    pub fn create(path: &Path, tag: Option<&str>) -> Result<Self> {
+        Ok(Self {
+            writer: ArchiveWriter::create(path, |archive| holds_layout(archive, Kind::Refused))?,
+            name: Name::new(tag, None),
+        })
+    }
+}
+
+impl Destination for OciArchiveWriter {
+    fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.writer.contains(&member(&descriptor.digest), Some(descriptor.size))
+    }
+
+    fn upload(&self, body: Body) -> Result<Written> {
+        self.writer.add(body, member)
+    }
+
+    fn put_manifest(&self, document: &Document) -> Result<()> {
+        self.upload(Body::new(Cursor::new(document.bytes().to_vec()))).map(drop)
+    }
+
+    fn commit(&self, root: &Document) -> Result<()> {
+        let compose = |old: Option<&Archive>| {
+            let mut index = match old {
+                Some(old) => read_index(old)?,
+                None => Index::new(Vec::new(), Default::default()),
+            };
+            self.name.enter(&mut index, root);
+            let index = Document::write(media_type::INDEX, &index).bytes().to_vec();
+            Ok(vec![(MARKER.0.to_owned(), MARKER.1.as_bytes().to_vec()), (INDEX_FILE.to_owned(), index)])
+        };
+        self.writer.publish(compose, &[])
+    }
+
+    fn address(&self, digest: &Digest) -> String {
+        format!("oci-archive:{}@{digest}", self.writer.path().display())
+    }
+}
+
+/// What a blob is called in a layout.
+fn member(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+fn read_index(archive: &Archive) -> Result<Index> {
+    let what = format!("{INDEX_FILE} in {}", archive.path().display());
+    match archive.read(INDEX_FILE, INDEX_LIMIT)? {
+        Some(bytes) => names::parse_index(bytes, &what),
+        None => Err(archive.damaged(&format!("it has no file {INDEX_FILE}"))),
+    }
+}
+
+/// Fails with an error of this kind when the archive is of another sort.
+fn holds_layout(archive: &Archive, otherwise: Kind) -> Result<()> {
+    match (archive.has(MARKER.0), archive.has("manifest.json")) {
+        (true, _) => Ok(()),
+        (false, is_docker) => {
+            let path = archive.path().display();
+            let what = format!("{path} is no archive of an image layout: it has no file {}", MARKER.0);
+            Err(Error::new(otherwise, what).hint(match is_docker {
+                true => format!("it is what docker save wrote: name it docker-archive:{path}"),
+                false => "name an archive that volio, skopeo, podman or buildkit wrote".to_owned(),
+            }))
+        }
+    }
+}
