@@ -1,9 +1,13 @@
 //! An image from one place to another: no byte is changed, and what is there already is not sent again.
+//!
+//! Where the destination cannot hold the image as it is, the narrowest image that it can hold is made of it, aloud.
+
+mod plain;
 
 use crate::error::{Result, Side};
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
 use crate::progress::Progress;
-use crate::transport::{self, Destination, Source};
+use crate::transport::{self, Destination, Holds, Source};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -25,12 +29,16 @@ pub struct Copied {
     pub bytes_copied: u64,
 }
 
-/// Copies the image with all its platforms, and gives it its name at the destination.
+/// Copies the image with all its platforms, and gives it its name at the destination; of a destination that holds one
+/// platform only, the host's.
 ///
 /// # Errors
 /// Those of both places, with the side that failed; the name then means what it meant before.
 pub fn copy(from: &dyn Source, to: &dyn Destination, progress: &dyn Progress) -> Result<Copied> {
     let root = from.resolve().map_err(|error| error.on(Side::Source))?;
+    if to.holds() == Holds::PlainImage {
+        return plain::copy(&root, from, to, progress);
+    }
     let digest = root.descriptor().digest.clone();
     let mut copy =
         Copy { from, to, progress, seen: HashSet::new(), done: Copied::new(to.address(&digest), digest) };

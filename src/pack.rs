@@ -6,7 +6,7 @@ use crate::layer::{Compression, Contents, Layer, LayerWriter};
 use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::{Body, PipeWriter, Written};
-use crate::transport::Destination;
+use crate::transport::{Destination, Holds};
 use crate::tree::{SourceSpec, Summary, Walk, WalkOptions};
 use serde::Serialize;
 use std::{io, thread};
@@ -72,6 +72,7 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
+    let options = &options.fitting(destination.holds())?;
     options.image.platforms()?;
     let tree = Walk::new(sources, &options.tree)?;
     let (contents, summary, written) = send_layer(destination, tree, options.compression, progress)?;
@@ -91,6 +92,32 @@ pub fn pack(
         sockets_skipped: summary.sockets,
         excluded: summary.excluded,
     })
+}
+
+impl Options {
+    /// The same for a place that holds nothing else: where images are plain, the layers are not compressed, and data is
+    /// packed for the host's platform only.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::error::Kind::Usage) when something was asked for that is lost there.
+    fn fitting(&self, holds: Holds) -> Result<Self> {
+        let mut options = self.clone();
+        if holds == Holds::PlainImage {
+            if !options.image.annotations.is_empty() {
+                return Err(Error::usage("this place holds no annotations").hint("use labels"));
+            }
+            match options.image.platforms.as_slice() {
+                [] => options.image.platforms.push(Platform::host()),
+                [_] => {}
+                _ => {
+                    return Err(Error::usage("this place holds images for one platform")
+                        .hint("choose one with --platform, or pack into a registry or a layout"));
+                }
+            }
+            options.compression = Compression::None;
+        }
+        Ok(options)
+    }
 }
 
 /// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.

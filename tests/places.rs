@@ -18,7 +18,7 @@ mod a_layout_keeps_the_contract {
 }
 
 mod an_oci_archive_keeps_the_contract {
-    crate::contract::suite!(super::ArchivePlace(tempfile::tempdir().unwrap()));
+    crate::contract::suite!(super::ArchivePlace::new());
 }
 
 impl Place for Memory {
@@ -43,10 +43,16 @@ impl Place for TempDir {
 }
 
 /// A directory in which an archive will be.
-struct ArchivePlace(TempDir);
+pub struct ArchivePlace(TempDir);
 
 impl ArchivePlace {
-    fn file(&self) -> PathBuf {
+    /// In a directory of its own.
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// The archive.
+    pub fn file(&self) -> PathBuf {
         self.0.path().join("images.tar")
     }
 }

@@ -239,15 +239,36 @@ mod tests {
         for text in ["oci:dir", "oci:/a/b:v1", "oci:dir:host.io/repo:tag", "localhost:5000/x:1"] {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }
-        let text = format!("oci:dir@{digest}");
-        assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        for text in
+            ["oci-archive:a.tar", "oci-archive:/a/b.tar:v1", "docker-archive:a.tar:host:5000/repo:tag"]
+        {
+            assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        }
+        for scheme in ["oci", "oci-archive", "docker-archive"] {
+            let text = format!("{scheme}:dir@{digest}");
+            assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        }
+        let short: Location = "docker-archive:a.tar:repo".parse().unwrap();
+        assert_eq!(short.to_string(), "docker-archive:a.tar:docker.io/library/repo:latest");
         assert_eq!("docker://h.io/a".parse::<Location>().unwrap().to_string(), "h.io/a:latest");
     }
 
     #[test]
     fn what_is_no_location_is_a_usage_error() {
-        for text in ["oci:", "oci::tag", "oci:dir:", "oci:dir:a b", "oci:dir@sha256:1", "dir:/x", "docker://"]
-        {
+        for text in [
+            "oci:",
+            "oci::tag",
+            "oci:dir:",
+            "oci:dir:a b",
+            "oci:dir@sha256:1",
+            "dir:/x",
+            "docker://",
+            "oci-archive:",
+            "oci-archive:a.tar:",
+            "docker-archive::a",
+            "docker-archive:a.tar:A B",
+            &format!("docker-archive:a.tar:repo@sha256:{}", "b".repeat(64)),
+        ] {
             assert!(text.parse::<Location>().is_err(), "{text:?}");
         }
     }

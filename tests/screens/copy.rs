@@ -29,6 +29,19 @@ copied 0 blobs, 0 B in [TIME]; 3 there already
 }
 
 #[test]
+fn an_archive_for_docker_load_gets_what_it_can_hold() {
+    let place = Place::with_image();
+    assert_screen(place.screen("copy oci:layout:v1 docker-archive:image.tar:data:v1"), str![[r#""#]]);
+    assert_screen(
+        place.screen("copy docker-archive:image.tar docker-archive:again.tar:data:v1"),
+        str![[r#""#]],
+    );
+    assert_screen(place.screen("copy docker-archive:image.tar:data:v2 oci:copy:v2"), str![[r#""#]]);
+    assert_screen(place.screen("copy oci-archive:image.tar oci:copy:v2"), str![[r#""#]]);
+    assert_screen(place.screen("copy oci:layout:v1 oci-archive:image.tar"), str![[r#""#]]);
+}
+
+#[test]
 fn the_result_as_json_is_one_document() {
     assert_screen(
         Place::with_image().screen("copy --quiet --format json oci:layout:v1 oci:copy:v1"),

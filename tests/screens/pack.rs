@@ -149,11 +149,11 @@ hint: name a tag; the digest is printed when the image is there
 #[test]
 fn a_transport_that_is_not_built() {
     assert_screen(
-        Place::with_tree().screen("pack docker-archive:image.tar tree"),
+        Place::with_tree().screen("pack docker-daemon:image:v1 tree"),
         str![[r#"
 -- stderr
-error: <IMAGE>: "docker-archive:image.tar": volio does not read or write docker-archive: yet
-hint: use a registry (HOST/REPOSITORY:TAG) or an image layout (oci:DIRECTORY:TAG)
+error: <IMAGE>: "docker-daemon:image:v1": volio does not read or write docker-daemon:
+hint: use a registry (HOST/REPOSITORY:TAG), a layout (oci:DIRECTORY:TAG) or an archive (oci-archive:FILE:TAG)
 -- exit 2
 
 "#]],

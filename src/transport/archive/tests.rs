@@ -1,1 +1,270 @@
+//! Archives that somebody else wrote, to do harm or by mistake.
 
+use super::header::{self, BLOCK};
+use super::{Archive, ArchiveWriter};
+use crate::error::Kind;
+use crate::oci::{Digest, Hasher};
+use crate::stream::{Body, Unverified};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use tar::{EntryType, Header};
+
+/// Files with what is in them, and links with where they lead.
+fn write(path: &Path, members: &[(&str, EntryType, &str)]) {
+    let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
+    for (name, kind, content) in members {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_mode(0o644);
+        // The name as it is: the crate's own setter refuses what is hostile.
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+        let is_file = *kind == EntryType::Regular;
+        if !is_file {
+            header.as_gnu_mut().unwrap().linkname[..content.len()].copy_from_slice(content.as_bytes());
+        }
+        let content = if is_file { content.as_bytes() } else { b"" };
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        tar.append(&header, content).unwrap();
+    }
+    tar.finish().unwrap();
+}
+
+fn archive(members: &[(&str, EntryType, &str)]) -> Archive {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(&path, members);
+    Archive::open(&path).unwrap()
+}
+
+fn text(archive: &Archive, name: &str) -> crate::Result<Option<String>> {
+    Ok(archive.read(name, 100)?.map(|bytes| String::from_utf8(bytes).unwrap()))
+}
+
+const FILE: EntryType = EntryType::Regular;
+
+#[test]
+fn members_are_found_by_their_one_name() {
+    let archive = archive(&[("./a//b", FILE, "1"), ("c", FILE, ""), ("d/../e", FILE, "2")]);
+    assert_eq!(text(&archive, "a/b").unwrap().as_deref(), Some("1"));
+    assert_eq!(text(&archive, "c").unwrap().as_deref(), Some(""));
+    assert_eq!(text(&archive, "e").unwrap().as_deref(), Some("2"));
+    assert_eq!(text(&archive, "b").unwrap(), None);
+}
+
+#[test]
+fn of_members_with_the_same_name_the_last_counts_as_after_unpacking() {
+    let archive = archive(&[("a", FILE, "1"), ("./a", FILE, "2")]);
+    assert_eq!(text(&archive, "a").unwrap().as_deref(), Some("2"));
+}
+
+#[test]
+fn names_that_leave_the_archive_are_never_looked_at() {
+    let archive = archive(&[("../a", FILE, "1"), ("x/../../b", FILE, "2"), ("/c", FILE, "3")]);
+    for name in ["../a", "a", "b", "/c"] {
+        assert_eq!(text(&archive, name).unwrap(), None, "{name}");
+    }
+    assert_eq!(text(&archive, "c").unwrap().as_deref(), Some("3"));
+}
+
+#[test]
+fn links_lead_to_members_or_nowhere() {
+    let (soft, hard) = (EntryType::Symlink, EntryType::Link);
+    let archive = archive(&[
+        ("a/layer.tar", FILE, "1"),
+        ("b/layer.tar", soft, "../a/layer.tar"),
+        ("c", hard, "a/layer.tar"),
+        ("d", soft, "/etc/passwd"),
+        ("e", soft, "../../etc/passwd"),
+        ("f", hard, "../a"),
+        ("g", soft, "h"),
+        ("h", soft, "g"),
+        ("i", soft, "absent"),
+        ("j", EntryType::Fifo, ""),
+        ("k/", EntryType::Directory, ""),
+        ("l", EntryType::GNUSparse, ""),
+    ]);
+    for name in ["b/layer.tar", "c"] {
+        assert_eq!(text(&archive, name).unwrap().as_deref(), Some("1"), "{name}");
+    }
+    for name in ["d", "e", "f", "g", "h", "i", "j", "k", "l"] {
+        assert_eq!(text(&archive, name).unwrap_err().kind(), Kind::Integrity, "{name}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_cut_anywhere_is_an_error_or_lacks_members() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(&path, &[("a", FILE, &"1".repeat(90)), ("b", FILE, &"2".repeat(90))]);
+    let whole = fs::read(&path).unwrap();
+    for length in 1..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        match Archive::open(&path) {
+            Ok(archive) => {
+                assert!(length >= BLOCK + 90, "{length}");
+                assert_eq!(text(&archive, "a").unwrap(), Some("1".repeat(90)));
+                assert_eq!(archive.has("b"), length >= 3 * BLOCK + 90);
+            }
+            Err(error) => assert_eq!(error.kind(), Kind::Integrity, "{length}"),
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_is_cut_while_it_is_open_is_an_error_and_no_short_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(&path, &[("a", FILE, "1234")]);
+    let archive = Archive::open(&path).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(BLOCK as u64 + 2).unwrap();
+    assert_eq!(text(&archive, "a").unwrap_err().kind(), Kind::Integrity);
+}
+
+#[test]
+fn what_is_no_archive_says_what_it_is_instead() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    for (content, hint) in [
+        (&b"\x1f\x8b\x08"[..], "gunzip"),
+        (b"\x28\xb5\x2f\xfd", "unzstd"),
+        (b"BZh9", "bunzip2"),
+        (b"text", "docker save"),
+    ] {
+        fs::write(&path, [content, &[7; 600]].concat()).unwrap();
+        let error = Archive::open(&path).err().unwrap();
+        assert_eq!(error.kind(), Kind::Integrity);
+        assert!(error.advice().unwrap().contains(hint), "{error:?}");
+    }
+    let error = Archive::open(directory.path()).err().unwrap();
+    assert!(error.advice().unwrap().contains("oci:DIR"), "{error:?}");
+    assert_eq!(Archive::open(&directory.path().join("absent")).err().unwrap().kind(), Kind::NotFound);
+}
+
+#[test]
+fn a_pipe_is_an_error_and_no_hang() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert_eq!(Archive::open(&path).err().unwrap().kind(), Kind::Usage);
+    assert_eq!(ArchiveWriter::create(&path, |_| Ok(())).err().unwrap().kind(), Kind::Usage);
+}
+
+#[test]
+fn members_take_no_more_memory_than_is_allowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
+    for n in 0..40 {
+        let name = format!("{n}{}", "/n".repeat(450_000));
+        tar.append_pax_extensions([("path", name.as_bytes())]).unwrap();
+        let mut header = Header::new_ustar();
+        header.set_path("short").unwrap();
+        header.set_cksum();
+        tar.append(&header, &b""[..]).unwrap();
+    }
+    tar.finish().unwrap();
+    let error = Archive::open(&path).err().unwrap();
+    assert!(error.to_string().contains("more members"), "{error}");
+}
+
+#[test]
+fn a_header_says_every_name_and_size_and_is_read_by_others() {
+    for algorithm in [crate::oci::Algorithm::Sha256, crate::oci::Algorithm::Sha512] {
+        let name = format!("blobs/{}/{}", algorithm.name(), Hasher::new(algorithm).finish().hex());
+        let room = header::encode(&name, 0).unwrap().len();
+        for size in [0, 1, (8 << 30) - 1, 8 << 30, 1 << 42] {
+            let header = header::encode(&name, size).unwrap();
+            assert_eq!(header.len(), room, "the room is known before the size is");
+            let mut independent = tar::Archive::new(header.as_slice());
+            let entry = independent.entries().unwrap().next().unwrap().unwrap();
+            assert_eq!(entry.path().unwrap(), Path::new(&name));
+            assert_eq!((entry.size(), entry.header().mtime().unwrap()), (size, 0));
+        }
+    }
+}
+
+fn add(writer: &ArchiveWriter, content: &'static [u8]) {
+    writer.add(Body::new(content), |digest| digest.hex().to_owned()).unwrap();
+}
+
+fn publish(writer: &ArchiveWriter) {
+    writer.publish(|_| Ok(vec![("list".to_owned(), b"list".to_vec())]), &[]).unwrap();
+}
+
+#[test]
+fn what_is_in_an_archive_stays_as_it_stands_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(
+        &path,
+        &[("../odd", FILE, "1"), ("link", EntryType::Symlink, "b"), ("list", FILE, "old"), ("b", FILE, "2")],
+    );
+    let writer = ArchiveWriter::create(&path, |_| Ok(())).unwrap();
+    add(&writer, b"new");
+    publish(&writer);
+    let mut independent = tar::Archive::new(fs::File::open(&path).unwrap());
+    let names: Vec<String> = independent
+        .entries()
+        .unwrap()
+        .map(|entry| String::from_utf8(entry.unwrap().path_bytes().into_owned()).unwrap())
+        .collect();
+    assert_eq!(names, [Digest::of(b"new").hex(), "../odd", "link", "b", "list"]);
+    let archive = Archive::open(&path).unwrap();
+    assert_eq!(text(&archive, "link").unwrap().as_deref(), Some("2"));
+    assert_eq!(text(&archive, "list").unwrap().as_deref(), Some("list"));
+}
+
+#[test]
+fn what_was_said_to_be_there_is_there_although_the_file_was_removed_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(&path, &[("a", FILE, "1"), ("b", FILE, "2")]);
+    let writer = ArchiveWriter::create(&path, |_| Ok(())).unwrap();
+    assert!(writer.contains("a", Some(1)).unwrap() && !writer.contains("b", Some(2)).unwrap());
+    fs::remove_file(&path).unwrap();
+    publish(&writer);
+    let archive = Archive::open(&path).unwrap();
+    assert!(archive.has("a") && !archive.has("b"));
+}
+
+#[test]
+fn a_body_that_fails_leaves_room_for_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    let writer = ArchiveWriter::create(&path, |_| Ok(())).unwrap();
+    add(&writer, b"first");
+    let lie = Unverified::new(&[7u8; 5000][..]).verify(&crate::oci::Descriptor::of("x", &[8; 5000]));
+    assert_eq!(writer.add(lie, |digest| digest.hex().to_owned()).unwrap_err().kind(), Kind::Integrity);
+    add(&writer, b"second");
+    add(&writer, b"first");
+    publish(&writer);
+    let other = directory.path().join("b.tar");
+    let writer = ArchiveWriter::create(&other, |_| Ok(())).unwrap();
+    add(&writer, b"first");
+    add(&writer, b"second");
+    publish(&writer);
+    assert!(fs::read(&path).unwrap() == fs::read(&other).unwrap(), "failures leave no trace in the bytes");
+}
+
+#[test]
+fn leftovers_of_a_killed_writer_are_swept_and_a_link_stays_a_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, link) = (directory.path().join("a.tar"), directory.path().join("link.tar"));
+    fs::write(directory.path().join(".volio-archive-dead"), "x").unwrap();
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("a.tar", &link).unwrap();
+    let writer = ArchiveWriter::create(&link, |_| Ok(())).unwrap();
+    add(&writer, b"1");
+    publish(&writer);
+    assert!(!directory.path().join(".volio-archive-dead").exists());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o640, "a file that is replaced keeps its mode");
+    let mut content = String::new();
+    Archive::open(&path).unwrap().find("list").unwrap().unwrap().read_to_string(&mut content).unwrap();
+    assert_eq!(content, "list");
+}

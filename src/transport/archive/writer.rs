@@ -53,10 +53,14 @@ impl ArchiveWriter {
     /// [`Refused`](crate::error::Kind::Refused) when the file is no archive.
     pub fn create(path: &Path, fits: impl FnOnce(&Archive) -> Result<()>) -> Result<Self> {
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let Some(name) = target.file_name() else {
+            return Err(Error::usage(format!("{} is not the name of a file", path.display())));
+        };
         let directory = match target.parent() {
             Some(parent) if parent != Path::new("") => parent.to_owned(),
             _ => PathBuf::from("."),
         };
+        let target = directory.join(name);
         if !directory.is_dir() {
             return Err(Error::not_found(format!("there is no directory {}", directory.display()))
                 .hint("make it first"));

@@ -5,8 +5,6 @@
 //! that an image has a digest here too. It is the only manifest that can be written, and writing and reading agree.
 
 mod listing;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 pub use writer::DockerArchiveWriter;

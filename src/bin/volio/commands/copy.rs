@@ -15,8 +15,11 @@ Examples:
   volio copy registry.example/data:v1 mirror.example/data:v1
   volio copy registry.example/data:v1 oci:/media/stick:v1    for a place without a network
   volio copy oci:/media/stick:v1 inside.example/data:v1      and in that place
+  volio copy registry.example/data:v1 docker-archive:data.tar:data:v1
 
-No byte changes, so the digest stays. What is there already is not sent again.
+No byte changes, so the digest stays. What is there already is not sent again. Only a docker-archive holds \
+neither several platforms nor compressed layers: the host's image is copied, its layers are decompressed, and it gets \
+another digest.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -59,7 +62,8 @@ pub struct Pull {
 /// What the three have in common.
 #[derive(Debug, Args)]
 struct Journey {
-    /// Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]
     from: Location,
 
     /// Where it shall be too

@@ -23,7 +23,8 @@ Only the manifests and the configuration are read, no layer.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Inspect {
-    /// Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]
     image: Location,
 
     #[command(flatten)]

@@ -26,7 +26,8 @@ What is listed is PATH, which is / unless given, and all that is below it, over 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Ls {
-    /// Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]
     image: Location,
 
     /// List this and what is below it [default: /]

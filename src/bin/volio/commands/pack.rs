@@ -19,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   volio pack registry.example/data:v1 /srv/data
   volio pack oci:backup:monday /srv/data              into a directory here, made when missing
+  volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
   volio pack --platform linux/arm64 --entrypoint '[\"/volio\"]' registry.example/volio:v1 volio
@@ -38,7 +39,8 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Pack {
-    /// Where the image shall be: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    /// Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]
     image: Location,
 
     /// What to pack, and where it lands in the image

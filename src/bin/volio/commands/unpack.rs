@@ -27,7 +27,8 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Unpack {
-    /// Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]
     image: Location,
 
     /// The directory that the files shall be in

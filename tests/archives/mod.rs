@@ -1,0 +1,139 @@
+//! Images in archives: packed, copied, unpacked, and by several writers at once.
+
+mod docker;
+
+use crate::contract::{Place, publish};
+use crate::snapshot::assert_same;
+use std::fs;
+use std::path::Path;
+use volio::copy::copy;
+use volio::error::Kind;
+use volio::oci::{Descriptor, media_type};
+use volio::progress::Silent;
+use volio::transport::oci_archive::{OciArchive, OciArchiveWriter};
+use volio::transport::{Access, Destination, Location, Source};
+use volio::tree::SourceSpec;
+use volio::{pack, unpack};
+
+fn location(text: &str) -> Location {
+    text.parse().unwrap()
+}
+
+fn source(text: &str) -> Box<dyn Source> {
+    location(text).source(&Access::default()).unwrap()
+}
+
+fn destination(text: &str) -> Box<dyn Destination> {
+    location(text).destination(&Access::default()).unwrap()
+}
+
+fn pack(to: &str, tree: &Path) -> volio::Result<pack::Packed> {
+    pack::pack(&*destination(to), &[SourceSpec::new(tree)], &pack::Options::default(), &Silent)
+}
+
+fn assert_unpacks(from: &str, tree: &Path) {
+    let target = tempfile::tempdir().unwrap();
+    unpack::unpack(&*source(from), target.path(), &unpack::Options::default(), &Silent).unwrap();
+    assert_same(tree, target.path());
+}
+
+/// A tree whose one file says this.
+fn tree(text: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("file"), text).unwrap();
+    directory
+}
+
+#[test]
+fn several_images_in_an_archive_are_packed_copied_and_unpacked() {
+    let place = tempfile::tempdir().unwrap();
+    let (one, two) = (tree("one"), tree("two"));
+    let name = |rest: &str| format!("oci-archive:{}/{rest}", place.path().display());
+    let first = pack(&name("a.tar:one"), one.path()).unwrap();
+    let second = pack(&name("a.tar:two"), two.path()).unwrap();
+    assert_unpacks(&name("a.tar:one"), one.path());
+    assert_unpacks(&name("a.tar:two"), two.path());
+    assert_unpacks(&name(&format!("a.tar@{}", first.digest)), one.path());
+
+    let copied = copy(&*source(&name("a.tar:two")), &*destination(&name("b.tar:x")), &Silent).unwrap();
+    assert_eq!((copied.digest, copied.blobs_copied), (second.digest, 3));
+    assert_unpacks(&name("b.tar"), two.path());
+    let again = copy(&*source(&name("a.tar:two")), &*destination(&name("b.tar:y")), &Silent).unwrap();
+    assert_eq!((again.blobs_copied, again.blobs_present), (0, 3), "what is there is not written again");
+    let tags = source_error(&name("b.tar:z"));
+    assert_eq!((tags.kind(), tags.advice()), (Kind::NotFound, Some("its tags are x, y")));
+}
+
+fn source_error(name: &str) -> volio::Error {
+    location(name).source(&Access::default()).and_then(|source| source.resolve()).unwrap_err()
+}
+
+#[test]
+fn the_same_tree_makes_the_same_archive() {
+    let place = tempfile::tempdir().unwrap();
+    let tree = tree("same");
+    for scheme in ["oci-archive", "docker-archive"] {
+        let files = ["a", "b"].map(|name| place.path().join(format!("{scheme}-{name}")));
+        for file in &files {
+            pack(&format!("{scheme}:{}:v1", file.display()), tree.path()).unwrap();
+        }
+        assert!(fs::read(&files[0]).unwrap() == fs::read(&files[1]).unwrap());
+    }
+}
+
+#[test]
+fn many_writers_at_once_lose_nothing_of_each_other() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.tar");
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let file = &file;
+            scope.spawn(move || {
+                let writer = OciArchiveWriter::create(file, Some(&format!("t{n}"))).unwrap();
+                publish(&writer, &format!("image {n}"));
+            });
+        }
+    });
+    for n in 0..8 {
+        let image = OciArchive::open(&file, Some(&format!("t{n}")), None).unwrap();
+        volio::inspect::inspect(&image).unwrap();
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left over");
+}
+
+#[test]
+fn what_is_no_layout_is_neither_read_nor_written_over() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("precious");
+    let name = format!("oci-archive:{}:v1", file.display());
+    fs::write(&file, "precious".repeat(200)).unwrap();
+    let tree = tree("x");
+    assert_eq!(source_error(&name).kind(), Kind::Integrity);
+    let refused = location(&name).destination(&Access::default()).err().unwrap();
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert_eq!(fs::read(&file).unwrap(), "precious".repeat(200).as_bytes());
+
+    fs::remove_file(&file).unwrap();
+    pack(&format!("docker-archive:{}:v1", file.display()), tree.path()).unwrap();
+    let error = source_error(&name);
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.advice().unwrap().contains("docker-archive:"), "{error:?}");
+    assert_eq!(location(&name).destination(&Access::default()).err().unwrap().kind(), Kind::Refused);
+    let error = location("oci-archive:/nowhere/at/all.tar").destination(&Access::default()).err().unwrap();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+#[test]
+fn a_blob_that_was_changed_in_an_archive_is_noticed() {
+    let place = crate::places::ArchivePlace::new();
+    let document = publish(&*place.destination("t").unwrap(), "first");
+    let mut bytes = fs::read(place.file()).unwrap();
+    let at = bytes.windows(5).position(|window| window == b"first").unwrap();
+    bytes[at] ^= 1;
+    fs::write(place.file(), bytes).unwrap();
+    let source = place.source("t").unwrap();
+    assert_eq!(source.resolve().unwrap(), document);
+    assert_eq!(volio::inspect::inspect(&*source).unwrap_err().kind(), Kind::Integrity);
+    let absent = Descriptor::of(media_type::LAYER, b"absent");
+    assert_eq!(source.open(&absent).err().unwrap().kind(), Kind::NotFound);
+}
