@@ -106,3 +106,37 @@ fn a_pack_into_a_registry_that_is_killed_can_be_run_again() {
     assert!(volio(&["unpack", &image, target.to_str().unwrap()]).status().unwrap().success());
     assert_same(&tree, &target);
 }
+
+#[test]
+fn a_pack_into_an_archive_that_is_killed_leaves_the_archive_as_it_was_and_can_be_run_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, place) = (directory.path().join("tree"), directory.path().join("place"));
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(&place).unwrap();
+    fs::write(tree.join("first"), "first").unwrap();
+    let (archive, tree_argument) = (place.join("a.tar"), tree.to_str().unwrap());
+    let first = format!("oci-archive:{}:first", archive.display());
+    assert!(volio(&["pack", &first, tree_argument]).status().unwrap().success());
+    let before = fs::read(&archive).unwrap();
+
+    make_tree(&tree);
+    for scheme in ["oci-archive", "docker-archive"] {
+        let file = if scheme == "oci-archive" { archive.clone() } else { place.join("d.tar") };
+        let image = format!("{scheme}:{}:second", file.display());
+        let pack = || volio(&["pack", &image, tree_argument]);
+        kill_when(pack().spawn().unwrap(), || !unfinished(&place).is_empty());
+        kill_when(pack().spawn().unwrap(), || unfinished(&place).iter().any(|size| *size > 8 << 20));
+        assert!(!unfinished(&place).is_empty(), "it was killed in the middle");
+        assert!(fs::read(&archive).unwrap() == before || scheme == "docker-archive");
+        assert!(!place.join("d.tar").exists());
+
+        assert!(pack().status().unwrap().success());
+        assert_eq!(unfinished(&place), Vec::<u64>::new(), "leftovers are swept");
+        let target = directory.path().join(scheme);
+        assert!(volio(&["unpack", &image, target.to_str().unwrap()]).status().unwrap().success());
+        assert_same(&tree, &target);
+    }
+    let target = directory.path().join("target");
+    assert!(volio(&["unpack", &first, target.to_str().unwrap()]).status().unwrap().success());
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 1, "the first image is still there");
+}

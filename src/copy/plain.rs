@@ -47,8 +47,7 @@ pub fn copy(
     if manifest != *root {
         let platform = &image.config.platform;
         progress.warn(&format!(
-            "this place holds images for one platform with plain layers: the one for {platform} was copied, and its \
-             digest is another one there"
+            "only the image for {platform} was copied, with plain layers and a new digest: this place holds no other"
         ));
     }
     Ok(done)

@@ -16,7 +16,7 @@ use volio::oci::{Digest, Document, Manifest, media_type};
 use volio::progress::{Progress, Silent, Task};
 use volio::stream::Body;
 use volio::transport::{Access, fetch};
-use volio::{pack, unpack};
+use volio::unpack;
 
 /// Remembers what it was warned of.
 #[derive(Default)]
@@ -104,9 +104,9 @@ fn what_an_archive_cannot_hold_is_refused_before_anything_is_written() {
     let name = format!("docker-archive:{}/a.tar", place.path().display());
     let tree = tree("x");
     let packed = |image: volio::image::Description| {
-        let options = pack::Options { image, ..pack::Options::default() };
+        let options = volio::pack::Options { image, ..volio::pack::Options::default() };
         let sources = [volio::tree::SourceSpec::new(tree.path())];
-        pack::pack(&*destination(&name), &sources, &options, &Silent).unwrap_err().kind()
+        volio::pack::pack(&*destination(&name), &sources, &options, &Silent).unwrap_err().kind()
     };
     let platforms = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap()).to_vec();
     assert_eq!(packed(volio::image::Description { platforms, ..Default::default() }), Kind::Usage);

@@ -78,3 +78,45 @@ fn a_container_reads_the_files_of_an_image_mounted_as_a_volume() {
         "a volume from an image is read-only"
     );
 }
+
+/// Where podman says that it has the image, after it loaded an archive.
+fn podman_load(archive: &str) -> String {
+    let said = tool("podman", &["load", "--input", archive]);
+    let name = said.lines().filter_map(|line| line.split_once(": ")).next_back();
+    name.unwrap_or_else(|| panic!("podman load: {said}")).1.to_owned()
+}
+
+fn assert_podman_has(image: &str, source: &Directory) {
+    let mounted = tool("podman", &["image", "mount", image]);
+    let stored = Survey::of(&Path::new(&mounted).join("srv/data"));
+    tool("podman", &["image", "unmount", image]);
+    Survey::of(source.path()).assert_same(&stored);
+}
+
+#[test]
+#[ignore = "needs podman and root: run tests/run"]
+fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
+    let (source, place) = (Directory::filled(), Directory::empty());
+    // Not at `/`: what podman shows as the root directory is its own, whatever the layer says.
+    let at = format!("{}:/srv/data", source.text());
+    for (scheme, name) in
+        [("oci-archive", "host.example/podman-oci:v1"), ("docker-archive", "host.example/podman:v1")]
+    {
+        let archive = place.join(&format!("{scheme}.tar"));
+        volio(&["pack", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
+        let image = podman_load(&archive);
+        assert_eq!(image, name, "{scheme}");
+        assert_podman_has(&image, &source);
+        tool("podman", &["rmi", "--force", &image]);
+
+        tool("podman", &["pull", "--quiet", &format!("{scheme}:{archive}")]);
+        for format in ["oci-archive", "docker-archive"] {
+            let saved = place.join(&format!("{scheme}-{format}.tar"));
+            tool("podman", &["save", "--quiet", "--format", format, "--output", &saved, name]);
+            let target = Directory::empty();
+            volio(&["unpack", &format!("{format}:{saved}"), target.text()]).succeeded();
+            Survey::of(source.path()).assert_same(&Survey::of(&target.path().join("srv/data")));
+        }
+        tool("podman", &["rmi", "--force", name]);
+    }
+}

@@ -100,3 +100,48 @@ fn volio_unpacks_the_docker_manifest_that_skopeo_converted_an_image_to() {
     volio(&["unpack", &to, target.text()]).succeeded();
     Survey::of(source.path()).assert_same(&Survey::of(target.path()));
 }
+
+fn assert_unpacks(from: &str, source: &Directory) {
+    let target = Directory::empty();
+    volio(&["unpack", from, target.text()]).succeeded();
+    Survey::of(source.path()).assert_same(&Survey::of(target.path()));
+}
+
+#[test]
+#[ignore = "needs skopeo: run tests/run"]
+fn skopeo_reads_and_writes_archives_of_layouts() {
+    let (source, place) = (Directory::filled(), Directory::empty());
+    let ours = format!("oci-archive:{}:tag", place.join("ours.tar"));
+    let theirs = format!("oci-archive:{}:other", place.join("theirs.tar"));
+    let other = format!("oci-archive:{}:gzip", place.join("ours.tar"));
+    let digest = volio(&["pack", &ours, source.text()]).digest();
+    volio(&["pack", &other, source.text(), "--compression", "gzip"]).succeeded();
+
+    skopeo_copy(&["--all", "--preserve-digests", &ours, &theirs]);
+    assert_unpacks(&theirs, &source);
+    let out = format!("oci:{}:tag", place.join("layout"));
+    assert_eq!(volio(&["copy", &theirs, &out]).digest(), digest, "no byte has changed on the way");
+    // The second image in the same archive.
+    skopeo_copy(&[&other, &format!("oci:{}:gzip", place.join("layout"))]);
+    assert_unpacks(&format!("oci:{}:gzip", place.join("layout")), &source);
+}
+
+#[test]
+#[ignore = "needs skopeo: run tests/run"]
+fn skopeo_reads_and_writes_archives_for_docker() {
+    let (source, place) = (Directory::filled(), Directory::empty());
+    let ours = format!("docker-archive:{}:host.example/data:v1", place.join("ours.tar"));
+    let theirs = format!("docker-archive:{}:host.example/data:v2", place.join("theirs.tar"));
+    let digest = volio(&["pack", &ours, source.text()]).digest();
+    let beside = format!("docker-archive:{}:host.example/data:v3", place.join("ours.tar"));
+    volio(&["pack", &beside, Directory::filled_portable().text()]).succeeded();
+
+    skopeo_copy(&[&ours, &theirs]);
+    assert_unpacks(&theirs, &source);
+    // The configuration and the layers are the same, and so the manifest that volio sees in it.
+    let again = format!("docker-archive:{}:x:1", place.join("again.tar"));
+    assert_eq!(volio(&["copy", &theirs, &again]).digest(), digest);
+    let layout = format!("oci:{}:tag", place.join("layout"));
+    skopeo_copy(&[&again, &layout]);
+    assert_unpacks(&layout, &source);
+}

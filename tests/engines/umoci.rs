@@ -74,3 +74,22 @@ fn make_two_layers(rootfs: &Path, repack: impl Fn()) {
     fs::write(rootfs.join("file"), "changed\n").expect("write");
     repack();
 }
+
+#[test]
+#[ignore = "needs umoci and root: run tests/run"]
+fn umoci_unpacks_an_archive_that_was_untarred() {
+    let (source, place) = (Directory::filled(), Directory::empty());
+    let archive = place.join("a.tar");
+    let to = format!("oci-archive:{archive}:tag");
+    volio(&["pack", &to, source.text(), "--compression", "gzip", "--platform", "linux/amd64"]).succeeded();
+    let layout = Directory::empty();
+    tool("tar", &["--extract", "--file", &archive, "--directory", layout.text()]);
+    tool("umoci", &["unpack", "--image", &format!("{}:tag", layout.text()), &place.join("bundle")]);
+    Survey::of(source.path()).assert_same(&Survey::of(&place.path().join("bundle/rootfs")));
+    // And back: tar writes `./` before each name and directories between them.
+    let again = place.join("again.tar");
+    tool("tar", &["--create", "--file", &again, "--directory", layout.text(), "."]);
+    let target = Directory::empty();
+    volio(&["unpack", &format!("oci-archive:{again}:tag"), target.text()]).succeeded();
+    Survey::of(source.path()).assert_same(&Survey::of(target.path()));
+}

@@ -31,14 +31,57 @@ copied 0 blobs, 0 B in [TIME]; 3 there already
 #[test]
 fn an_archive_for_docker_load_gets_what_it_can_hold() {
     let place = Place::with_image();
-    assert_screen(place.screen("copy oci:layout:v1 docker-archive:image.tar:data:v1"), str![[r#""#]]);
+    assert_screen(
+        place.screen("copy oci:layout:v1 docker-archive:image.tar:data:v1"),
+        str![[r#"
+docker-archive:image.tar@sha256:[DIGEST]
+-- stderr
+warning: only the image for linux/amd64 was copied, with plain layers and a new digest: this place holds no other
+copied 2 blobs, 445 B in [TIME]
+-- exit 0
+
+"#]],
+    );
     assert_screen(
         place.screen("copy docker-archive:image.tar docker-archive:again.tar:data:v1"),
-        str![[r#""#]],
+        str![[r#"
+docker-archive:again.tar@sha256:[DIGEST]
+-- stderr
+copied 2 blobs, 4.3 KiB in [TIME]
+-- exit 0
+
+"#]],
     );
-    assert_screen(place.screen("copy docker-archive:image.tar:data:v2 oci:copy:v2"), str![[r#""#]]);
-    assert_screen(place.screen("copy oci-archive:image.tar oci:copy:v2"), str![[r#""#]]);
-    assert_screen(place.screen("copy oci:layout:v1 oci-archive:image.tar"), str![[r#""#]]);
+    assert_screen(
+        place.screen("copy docker-archive:image.tar:data:v2 oci:copy:v2"),
+        str![[r#"
+-- stderr
+error: there is no image docker.io/library/data:v2 in the archive image.tar
+hint: its images are docker.io/library/data:v1
+-- exit 4
+
+"#]],
+    );
+    assert_screen(
+        place.screen("copy oci-archive:image.tar oci:copy:v2"),
+        str![[r#"
+-- stderr
+error: image.tar is no archive of an image layout: it has no file oci-layout
+hint: it is what docker save wrote: name it docker-archive:image.tar
+-- exit 4
+
+"#]],
+    );
+    assert_screen(
+        place.screen("copy oci:layout:v1 oci-archive:image.tar"),
+        str![[r#"
+-- stderr
+error: image.tar is no archive of an image layout: it has no file oci-layout
+hint: it is what docker save wrote: name it docker-archive:image.tar
+-- exit 6
+
+"#]],
+    );
 }
 
 #[test]

@@ -78,6 +78,8 @@ Examples:
 Places:
   HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// may stand before it
   oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory
+  oci-archive:FILE[:TAG]                 an image in such a layout in a tar file
+  docker-archive:FILE[:REF]              an image in a tar file for docker load, called REF there
 
 Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
@@ -111,7 +113,8 @@ Usage: volio pack [OPTIONS] <IMAGE> <SOURCE[:PATH]>...
 
 Arguments:
   <IMAGE>
-          Where the image shall be: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+          Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
 
   <SOURCE[:PATH]>...
           What to pack, and where it lands in the image
@@ -183,6 +186,7 @@ Output options:
 Examples:
   volio pack registry.example/data:v1 /srv/data
   volio pack oci:backup:monday /srv/data              into a directory here, made when missing
+  volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
   volio pack --platform linux/arm64 --entrypoint '["/volio"]' registry.example/volio:v1 volio
@@ -213,7 +217,8 @@ Usage: volio unpack [OPTIONS] <IMAGE> <DIR>
 
 Arguments:
   <IMAGE>
-          Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
 
   <DIR>
           The directory that the files shall be in
@@ -267,7 +272,8 @@ Usage: volio copy [OPTIONS] <FROM> <TO>
 
 Arguments:
   <FROM>
-          Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
 
   <TO>
           Where it shall be too
@@ -300,8 +306,11 @@ Examples:
   volio copy registry.example/data:v1 mirror.example/data:v1
   volio copy registry.example/data:v1 oci:/media/stick:v1    for a place without a network
   volio copy oci:/media/stick:v1 inside.example/data:v1      and in that place
+  volio copy registry.example/data:v1 docker-archive:data.tar:data:v1
 
-No byte changes, so the digest stays. What is there already is not sent again.
+No byte changes, so the digest stays. What is there already is not sent again. Only a docker-archive
+holds neither several platforms nor compressed layers: the host's image is copied, its layers are
+decompressed, and it gets another digest.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0
@@ -321,7 +330,8 @@ Usage: volio ls [OPTIONS] <IMAGE> [PATH]
 
 Arguments:
   <IMAGE>
-          Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
 
   [PATH]
           List this and what is below it [default: /]

@@ -130,7 +130,7 @@ fn a_reference_that_does_not_parse() {
         Place::new().screen("inspect oci:"),
         str![[r#"
 -- stderr
-error: <IMAGE>: "oci:" is not the name of an image layout: it names no directory
+error: <IMAGE>: "oci:" is not the name of an image: it has no path
 hint: write oci:DIRECTORY[:TAG]
 -- exit 2
 

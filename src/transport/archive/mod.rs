@@ -95,7 +95,9 @@ impl Archive {
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when the member is no plain file, or leads nowhere.
     pub fn find(&self, name: &str) -> Result<Option<Section>> {
-        let mut name = name;
+        // Lists may spell a name like this, too: `./a`. What leaves the archive is not in it.
+        let Some(name) = normal(name.as_bytes()) else { return Ok(None) };
+        let mut name = name.as_str();
         for followed in 0..=LINKS_LIMIT {
             let Some(member) = self.by_name.get(name).and_then(|at| self.members.get(*at)) else {
                 return match followed {

@@ -65,7 +65,7 @@ impl ArchiveWriter {
             return Err(Error::not_found(format!("there is no directory {}", directory.display()))
                 .hint("make it first"));
         }
-        let existing = open_if_there(&target).map_err(|error| match error.kind() {
+        let existing = open_if_there(path).map_err(|error| match error.kind() {
             Kind::Integrity => {
                 Error::refused(format!("{} is no archive that can be added to", path.display()))
                     .because(error)
