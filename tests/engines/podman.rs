@@ -99,9 +99,11 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
     let (source, place) = (Directory::filled(), Directory::empty());
     // Not at `/`: what podman shows as the root directory is its own, whatever the layer says.
     let at = format!("{}:/srv/data", source.text());
-    for (scheme, name) in
-        [("oci-archive", "host.example/podman-oci:v1"), ("docker-archive", "host.example/podman:v1")]
-    {
+    for (scheme, name, formats) in [
+        // podman cannot save layers compressed with zstd for docker.
+        ("oci-archive", "host.example/podman-oci:v1", &["oci-archive"][..]),
+        ("docker-archive", "host.example/podman:v1", &["oci-archive", "docker-archive"]),
+    ] {
         let archive = place.join(&format!("{scheme}.tar"));
         volio(&["pack", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
         let image = podman_load(&archive);
@@ -110,7 +112,7 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
         tool("podman", &["rmi", "--force", &image]);
 
         tool("podman", &["pull", "--quiet", &format!("{scheme}:{archive}")]);
-        for format in ["oci-archive", "docker-archive"] {
+        for format in formats {
             let saved = place.join(&format!("{scheme}-{format}.tar"));
             tool("podman", &["save", "--quiet", "--format", format, "--output", &saved, name]);
             let target = Directory::empty();

@@ -62,10 +62,12 @@ fn of_members_with_the_same_name_the_last_counts_as_after_unpacking() {
 #[test]
 fn names_that_leave_the_archive_are_never_looked_at() {
     let archive = archive(&[("../a", FILE, "1"), ("x/../../b", FILE, "2"), ("/c", FILE, "3")]);
-    for name in ["../a", "a", "b", "/c"] {
+    for name in ["../a", "a", "b", "x/../../b"] {
         assert_eq!(text(&archive, name).unwrap(), None, "{name}");
     }
-    assert_eq!(text(&archive, "c").unwrap().as_deref(), Some("3"));
+    for name in ["c", "/c", "./c", "x/../c"] {
+        assert_eq!(text(&archive, name).unwrap().as_deref(), Some("3"), "{name}");
+    }
 }
 
 #[test]
