@@ -15,7 +15,7 @@ use volio::layer::LayerWriter;
 use volio::oci::{Digest, Document, Manifest, media_type};
 use volio::progress::{Progress, Silent, Task};
 use volio::stream::Body;
-use volio::transport::{Access, fetch};
+use volio::transport::{Access, Destination, fetch};
 use volio::unpack;
 
 /// Remembers what it was warned of.
@@ -116,7 +116,12 @@ fn what_an_archive_cannot_hold_is_refused_before_anything_is_written() {
     let layout = format!("oci:{}/layout", place.path().display());
     pack(&layout, tree.path()).unwrap();
     let index = source(&layout).resolve().unwrap();
-    for document in [&index, &fetch(&*source(&layout), &first_manifest(&index)).unwrap()] {
+    let compressed = fetch(&*source(&layout), &first_manifest(&index)).unwrap();
+    // Plain, but with an annotation that would not come out again.
+    let mut manifest = Manifest::parse(&compressed).unwrap();
+    manifest.layers.clear();
+    manifest.annotations.insert("a".to_owned(), "b".to_owned());
+    for document in [&index, &compressed, &Document::write(media_type::MANIFEST, &manifest)] {
         assert_eq!(destination(&name).put_manifest(document).unwrap_err().kind(), Kind::Usage);
         assert_eq!(destination(&name).commit(document).unwrap_err().kind(), Kind::Usage);
     }
@@ -269,6 +274,25 @@ fn a_layer_that_is_damaged_does_not_get_into_an_archive() {
         assert_eq!(error.side(), Some(volio::error::Side::Source));
         assert!(!place.path().join("a.tar").exists());
     }
+}
+
+#[test]
+fn an_image_that_lies_about_its_content_does_not_get_into_an_archive() {
+    let place = tempfile::tempdir().unwrap();
+    let from = volio::transport::memory::Memory::default().named("lies");
+    let upload = |bytes: Vec<u8>| from.upload(Body::new(Cursor::new(bytes))).unwrap();
+    let compressed = zstd::bulk::compress(&layer(tree("content").path()), 3).unwrap();
+    let (config, layer) = (config(&[Digest::of(b"other content")]), compressed);
+    upload(config.clone());
+    upload(layer.clone());
+    let of = volio::oci::Descriptor::of;
+    let layers = vec![of(media_type::LAYER_ZSTD, &layer)];
+    let manifest = Manifest::new(of(media_type::CONFIG, &config), layers, Default::default());
+    from.commit(&Document::write(media_type::MANIFEST, &manifest)).unwrap();
+    let to = format!("docker-archive:{}/a.tar:v1", place.path().display());
+    let error = copy(&from, &*destination(&to), &Silent).unwrap_err();
+    assert_eq!((error.kind(), error.side()), (Kind::Integrity, Some(volio::error::Side::Source)));
+    assert!(!place.path().join("a.tar").exists());
 }
 
 #[test]
