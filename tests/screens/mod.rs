@@ -36,12 +36,21 @@ impl Place {
         place
     }
 
-    /// The same with that tree in the image `oci:layout:v1`.
+    /// The same with that tree in the image `oci:layout:v1`, the same image whoever runs the test.
     fn with_image() -> Self {
-        let place = Self::with_tree();
-        let packed = place.run(place.volio("pack --normalize oci:layout:v1 tree"));
-        assert!(packed.status.success(), "{packed:?}");
-        place
+        Self::with_tree().and("pack --normalize oci:layout:v1 tree")
+    }
+
+    /// The same with that tree in the image `oci:layout:v1` as it is, so that whoever runs the test can restore it.
+    fn with_own_image() -> Self {
+        Self::with_tree().and("pack oci:layout:v1 tree")
+    }
+
+    /// The same after a command that went well.
+    fn and(self, arguments: &str) -> Self {
+        let output = self.run(self.volio(arguments));
+        assert!(output.status.success(), "{output:?}");
+        self
     }
 
     fn path(&self) -> &Path {

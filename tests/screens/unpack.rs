@@ -6,7 +6,7 @@ use std::fs;
 
 #[test]
 fn an_image_becomes_a_directory() {
-    let place = Place::with_image();
+    let place = Place::with_own_image();
     assert_screen(
         place.screen("unpack oci:layout:v1 restored"),
         str![[r#"
@@ -22,7 +22,7 @@ unpacked 4 entries, 26 B from 1 layer in [TIME]
 
 #[test]
 fn the_result_as_json_is_one_document() {
-    let place = Place::with_image();
+    let place = Place::with_own_image();
     assert_screen(
         place.screen("unpack --platform linux/amd64 --format json --quiet oci:layout:v1 restored"),
         str![[r#"
@@ -49,7 +49,7 @@ fn the_result_as_json_is_one_document() {
 
 #[test]
 fn a_target_that_holds_something() {
-    let place = Place::with_image();
+    let place = Place::with_own_image();
     assert_screen(
         place.screen("unpack oci:layout:v1 tree"),
         str![[r#"
@@ -79,7 +79,7 @@ hint: write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah w
 #[test]
 fn a_tag_that_is_not_there() {
     assert_screen(
-        Place::with_image().screen("unpack oci:layout:v2 restored"),
+        Place::with_own_image().screen("unpack oci:layout:v2 restored"),
         str![[r#"
 -- stderr
 error: there is no image with the tag "v2" in the layout layout
@@ -92,7 +92,7 @@ hint: its tags are v1
 
 #[test]
 fn a_platform_that_the_image_is_not_for() {
-    let place = Place::with_image();
+    let place = Place::with_own_image();
     assert_screen(
         place.screen("unpack --platform linux/s390x oci:layout:v1 restored"),
         str![[r#"
@@ -107,7 +107,7 @@ hint: choose one with --platform: linux/amd64, linux/arm64
 
 #[test]
 fn a_layer_that_is_not_what_its_digest_says() {
-    let place = Place::with_image();
+    let place = Place::with_own_image();
     let largest = place.blobs().into_iter().max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
     let mut bytes = fs::read(&largest).unwrap();
     let middle = bytes.len() / 2;

@@ -75,9 +75,14 @@ fn a_link_is_replaced_itself_and_not_what_it_leads_to() {
 fn a_hard_link_to_a_link_is_the_link_and_writing_there_replaces_it() {
     let place = Place::new();
     let precious = place.outside() + "/precious";
+    let links = [symlink("link", precious), hardlink("hard", "link")];
+    place.extract(&links).unwrap();
+    let linked = fs::symlink_metadata(place.target.join("hard")).unwrap();
+    assert!(linked.is_symlink() && linked.nlink() == 2);
     let (mut evil, content) = file("hard", "evil");
     evil.metadata.mode = 0o4777;
-    place.extract(&[symlink("link", precious), hardlink("hard", "link"), (evil, content)]).unwrap();
+    let [link, hard] = links;
+    place.extract(&[link, hard, (evil, content)]).unwrap();
     assert_eq!(fs::read_to_string(place.target.join("hard")).unwrap(), "evil");
 }
 

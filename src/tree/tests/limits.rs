@@ -51,3 +51,16 @@ fn a_name_that_is_too_long_is_an_error_with_the_name() {
     let error = extract(&[file(&long, "")], target.path()).unwrap_err();
     assert!(error.to_string().contains(&long), "{error}");
 }
+
+#[test]
+fn a_full_disk_is_an_error_with_the_name_and_a_hint() {
+    let Some(dir) = again_with_mounts("limits::a_full_disk_is_an_error_with_the_name_and_a_hint") else {
+        return;
+    };
+    mount_small(&dir);
+    let error = extract(&[file("large", &"data".repeat(1 << 19))], &dir).unwrap_err();
+    assert!(error.to_string().contains("/large") && error.advice().is_some(), "{error}");
+    let many: Vec<_> = (0..1001).map(|n| directory(n.to_string())).collect();
+    let error = extract(&many, &dir).unwrap_err();
+    assert!(error.to_string().contains("cannot make") && error.advice().is_some(), "{error}");
+}

@@ -13,6 +13,7 @@ use crate::error::Kind as ErrorKind;
 use rustix::process::{getegid, geteuid};
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,6 +65,12 @@ fn hardlink(name: impl AsRef<[u8]>, target: &str) -> Seen {
     entry(name, Kind::Hardlink { target: path(target) })
 }
 
+/// Says that something was not tested. Not by `eprintln!`, which the test harness keeps to itself.
+fn skipped(what: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
+}
+
 /// All that a walk over one directory finds.
 fn walk(directory: &Path) -> Vec<Seen> {
     walk_with(&[SourceSpec::new(directory)], &WalkOptions::default()).unwrap().0
@@ -110,7 +117,11 @@ fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<
         return Some(directory.into());
     }
     let directory = tempfile::tempdir().unwrap();
-    let mut command = prepare(directory.path(), Command::new(std::env::current_exe().unwrap()));
+    // An ordinary user may not be allowed to enter the directory that the tests were built in.
+    let beside = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let (built, program) = (std::env::current_exe().unwrap(), beside.path().join("test"));
+    fs::hard_link(&built, &program).or_else(|_| fs::copy(&built, &program).map(drop)).unwrap();
+    let mut command = prepare(directory.path(), Command::new(program));
     let module = module_path!().split_once("::").unwrap().1;
     command.args(["--exact", &format!("{module}::{name}"), "--nocapture"]).env(AGAIN, directory.path());
     let output = command.output().unwrap();
@@ -119,4 +130,29 @@ fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<
     let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && told.contains("1 passed"), "{told}");
     None
+}
+
+/// Runs the test `name` again where it can mount things that nobody else sees; `None` also where nobody can.
+fn again_with_mounts(name: &str) -> Option<PathBuf> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private"]);
+        unshare
+    };
+    let is_possible = || unshare().arg("true").output().is_ok_and(|output| output.status.success());
+    if std::env::var_os(AGAIN).is_none() && !(is_root() && is_possible()) {
+        skipped(&format!("{name}, because nothing can be mounted here"));
+        return None;
+    }
+    again(name, |_, test| {
+        let mut unshare = unshare();
+        unshare.arg(test.get_program());
+        unshare
+    })
+}
+
+/// Mounts a file system of 1 MiB and 1000 files.
+fn mount_small(directory: &Path) {
+    let options = ["-t", "tmpfs", "-o", "size=1m,nr_inodes=1000", "none"];
+    assert!(Command::new("mount").args(options).arg(directory).status().unwrap().success());
 }

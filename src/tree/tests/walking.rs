@@ -175,26 +175,11 @@ fn what_vanishes_or_changes_under_the_walk_is_an_error_with_its_name() {
 #[test]
 fn a_mount_is_crossed_unless_that_is_not_wanted_and_its_lost_and_found_is_passed_over() {
     let name = "walking::a_mount_is_crossed_unless_that_is_not_wanted_and_its_lost_and_found_is_passed_over";
-    let mounts = || {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private"]);
-        unshare
-    };
-    if !is_root() || !mounts().arg("true").status().is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED, because only root can mount, and not everywhere: mounts are crossed");
-        return;
-    }
-    let in_a_namespace = |_: &Path, test: Command| {
-        let mut unshare = mounts();
-        unshare.arg(test.get_program());
-        unshare
-    };
-    let Some(dir) = again(name, in_a_namespace) else { return };
+    let Some(dir) = again_with_mounts(name) else { return };
     let mounted = dir.join("mounted");
     fs::create_dir_all(dir.join("lost+found")).unwrap();
     fs::create_dir_all(&mounted).unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&mounted).status();
-    assert!(mount.unwrap().success());
+    mount_small(&mounted);
     fs::create_dir_all(mounted.join("lost+found")).unwrap();
     fs::write(mounted.join("file"), "").unwrap();
 

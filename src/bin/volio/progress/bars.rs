@@ -11,7 +11,7 @@ use volio::progress::{Progress, Task};
 /// How often a bar moves that has nothing to tell: a program that waits for a server must not look dead.
 const TICK: Duration = Duration::from_millis(200);
 /// The most of a name that is shown; with the figures, a line of 80 columns is full.
-const NAME: &str = "{msg:20!}";
+const NAME: &str = "{msg:22!}";
 
 /// The bars. What they leave on the terminal when they are dropped is nothing but warnings.
 pub struct Bars {
@@ -118,8 +118,8 @@ fn hidden(total: Option<u64>) -> ProgressBar {
 /// Gives a bar the length and the looks that fit what is known.
 fn fit(bar: &ProgressBar, total: Option<u64>) {
     let template = match total {
-        Some(_) => format!("{NAME} [{{bar:16}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>12}}"),
-        None => format!("{NAME} {{spinner}}{:23} {{done:>10}} {{rate:>12}} {{time:>12}}", ""),
+        Some(_) => format!("{NAME} [{{bar:12}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>10}}"),
+        None => format!("{NAME} {{spinner}}{:19} {{done:>10}} {{rate:>12}} {{time:>10}}", ""),
     };
     match total {
         Some(total) => bar.set_length(total),
