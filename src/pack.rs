@@ -138,10 +138,10 @@ fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
             destination.upload(body_of(config))?;
         }
     }
-    for manifest in &image.manifests {
-        destination.put_manifest(manifest)?;
+    // The root of an image for one platform is its only manifest.
+    for document in image.manifests.iter().filter(|manifest| **manifest != image.root).chain([&image.root]) {
+        destination.put_manifest(document)?;
     }
-    destination.put_manifest(&image.root)?;
     destination.commit(&image.root)
 }
 

@@ -276,38 +276,3 @@ pub fn what_is_absent_is_not_found(place: &dyn Place) {
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
     }
 }
-
-mod memory {
-    use super::{Destination, Place, Result, Source};
-    use volio::transport::memory::Memory;
-
-    crate::contract::suite!(Memory::default());
-
-    impl Place for Memory {
-        fn source(&self, tag: &str) -> Result<Box<dyn Source>> {
-            Ok(Box::new(self.named(tag)))
-        }
-
-        fn destination(&self, tag: &str) -> Result<Box<dyn Destination>> {
-            Ok(Box::new(self.named(tag)))
-        }
-    }
-}
-
-mod layout {
-    use super::{Destination, Place, Result, Source};
-    use tempfile::{TempDir, tempdir};
-    use volio::transport::layout::Layout;
-
-    crate::contract::suite!(tempdir().unwrap());
-
-    impl Place for TempDir {
-        fn source(&self, tag: &str) -> Result<Box<dyn Source>> {
-            Ok(Box::new(Layout::open(self.path(), Some(tag), None)?))
-        }
-
-        fn destination(&self, tag: &str) -> Result<Box<dyn Destination>> {
-            Ok(Box::new(Layout::create(self.path(), Some(tag))?))
-        }
-    }
-}

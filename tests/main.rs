@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod architecture; // the import rule and the invariants, read from the sources
-mod contract; // what every place does, whatever it is
+mod contract; // what every place promises, asked of each of them
+mod engines; // the programs people already use, as judges; `tests/run` brings them
+mod full_disk; // no space left, in every phase
 mod images; // trees into images and back, in memory and in layouts
-mod registry; // a registry in this process, and the client against it
+mod interrupted; // packs that are killed while they publish
+mod places; // the contracts kept by layouts and by memory
+mod registry; // the registry client, against a registry in this process
+mod screens; // the program as its users see it
 mod snapshot; // a tree as an independent witness sees it

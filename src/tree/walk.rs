@@ -47,7 +47,7 @@ struct Name {
 /// The first name of something that has several.
 struct FirstName {
     path: TreePath,
-    still_to_come: u64,
+    still_to_come: usize,
 }
 
 impl DirectoryWalk {
@@ -191,7 +191,9 @@ impl DirectoryWalk {
         }
         let identity = Identity::from(stat);
         let Some(first) = self.links.get_mut(&identity) else {
-            let first = FirstName { path: self.at.append(path), still_to_come: stat.st_nlink - 1 };
+            // Its type is not the same on all processors.
+            let names = usize::try_from(stat.st_nlink).unwrap_or(usize::MAX);
+            let first = FirstName { path: self.at.append(path), still_to_come: names - 1 };
             self.links.insert(identity, first);
             return None;
         };
@@ -282,7 +284,7 @@ pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, errno: Errno) -
         Errno::NOENT if !path.is_root() => {
             Error::failed(format!("{place} vanished while the tree was read")).hint(quiet)
         }
-        Errno::STALE | Errno::LOOP | Errno::NOTDIR => {
+        Errno::STALE | Errno::LOOP | Errno::NOTDIR if !path.is_root() => {
             Error::failed(format!("{place} became something else while the tree was read")).hint(quiet)
         }
         errno => {

@@ -99,13 +99,11 @@ pub struct Report {
     pub quiet: bool,
 }
 
-/// The form of a result.
+/// The form of a result. The variants have no words of their own: they would double the length of every help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people; the last line is REPOSITORY@DIGEST
     #[default]
     Text,
-    /// One JSON document
     Json,
 }
 

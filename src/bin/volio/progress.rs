@@ -25,58 +25,110 @@ pub fn start(verb: &'static str, quiet: bool) -> Box<dyn Progress> {
     }
 }
 
-/// All tasks together.
+/// Tasks together, those that know how much they have to do apart from those that do not: adding them up would make
+/// a sum of which nobody could say how much is left.
 #[derive(Debug, Default)]
 struct Sum {
+    known: Group,
+    unknown: Group,
+}
+
+/// Tasks of one kind.
+#[derive(Debug, Default)]
+struct Group {
     /// Bytes done.
     done: AtomicU64,
-    /// Bytes to do, of the tasks that know.
+    /// Bytes to do.
     total: AtomicU64,
     /// Tasks that have begun.
     begun: AtomicU64,
     /// Tasks that have ended.
     ended: AtomicU64,
-    /// Tasks that do not know how many bytes they have to do.
-    unknown: AtomicU64,
+}
+
+/// How far a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    done: u64,
+    total: Option<u64>,
+    begun: u64,
 }
 
 impl Sum {
-    /// A task begins; returns how many have begun.
-    fn begin(&self, total: Option<u64>) -> u64 {
-        match total {
-            Some(total) => self.total.fetch_add(total, Ordering::Relaxed),
-            None => self.unknown.fetch_add(1, Ordering::Relaxed),
-        };
-        self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    fn group(&self, total: Option<u64>) -> &Group {
+        if total.is_some() { &self.known } else { &self.unknown }
+    }
+
+    fn begin(&self, total: Option<u64>) {
+        let group = self.group(total);
+        group.total.fetch_add(total.unwrap_or_default(), Ordering::Relaxed);
+        group.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What a task had to do need not be done.
     fn skip(&self, total: Option<u64>) {
-        match total {
-            Some(total) => self.total.fetch_sub(total, Ordering::Relaxed),
-            None => self.unknown.fetch_sub(1, Ordering::Relaxed),
-        };
+        self.group(total).total.fetch_sub(total.unwrap_or_default(), Ordering::Relaxed);
     }
 
-    fn advance(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
+    fn advance(&self, total: Option<u64>, bytes: u64) {
+        self.group(total).done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn end(&self) {
-        self.ended.fetch_add(1, Ordering::Relaxed);
+    fn end(&self, total: Option<u64>) {
+        self.group(total).ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
+    /// How far all tasks are: those that know how much they have to do, or the others where none knows.
+    fn whole(&self) -> State {
+        let known = self.known.state(true);
+        if known.begun > 0 { known } else { self.unknown.state(false) }
     }
 
-    /// Bytes to do, where all tasks that have begun know it.
-    fn total(&self) -> Option<u64> {
-        (self.unknown.load(Ordering::Relaxed) == 0).then(|| self.total.load(Ordering::Relaxed))
+    /// The same of tasks that are going on now; `None` when nothing is.
+    fn now(&self) -> Option<State> {
+        match () {
+            () if self.known.is_busy() => Some(self.known.state(true)),
+            () if self.unknown.is_busy() => Some(self.unknown.state(false)),
+            () => None,
+        }
     }
+}
 
-    /// Whether something is going on.
+impl Group {
     fn is_busy(&self) -> bool {
         self.ended.load(Ordering::Relaxed) < self.begun.load(Ordering::Relaxed)
+    }
+
+    fn state(&self, is_known: bool) -> State {
+        State {
+            done: self.done.load(Ordering::Relaxed),
+            total: is_known.then(|| self.total.load(Ordering::Relaxed)),
+            begun: self.begun.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_with_and_without_a_size_are_not_added_up() {
+        let sum = Sum::default();
+        assert_eq!(sum.now(), None);
+        sum.begin(None);
+        sum.advance(None, 7);
+        assert_eq!(sum.now(), Some(State { done: 7, total: None, begun: 1 }));
+        sum.begin(Some(10));
+        sum.begin(Some(20));
+        sum.advance(Some(10), 5);
+        sum.skip(Some(20));
+        sum.end(Some(20));
+        assert_eq!(sum.now(), Some(State { done: 5, total: Some(10), begun: 2 }));
+        sum.end(Some(10));
+        assert_eq!(sum.now(), Some(State { done: 7, total: None, begun: 1 }));
+        sum.end(None);
+        assert_eq!(sum.now(), None);
+        assert_eq!(sum.whole(), State { done: 5, total: Some(10), begun: 2 });
     }
 }

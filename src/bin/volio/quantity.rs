@@ -18,10 +18,10 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Bytes per second; `None` when the time is too short to say.
+/// Bytes per second; `None` when the time is too short for that to mean anything.
 pub fn rate(count: u64, time: Duration) -> Option<String> {
     let seconds = time.as_secs_f64();
-    (seconds >= 0.001).then(|| format!("{}/s", bytes((count as f64 / seconds) as u64)))
+    (seconds >= 0.5).then(|| format!("{}/s", bytes((count as f64 / seconds) as u64)))
 }
 
 /// A time: `0.4 s`, `2 min 5 s`, `3 h 0 min`.

@@ -87,19 +87,21 @@ impl Extractor {
     pub(super) fn put_directory(&mut self, entry: &Entry) -> Result<()> {
         let path = &entry.path;
         let here = self.descent.here().map_err(|errno| trouble(&self.shown, "enter", path, errno))?;
-        // Asked in this order because most directories are new.
-        let exists = mkdirat(here, path.name(), Mode::RWXU) == Err(Errno::EXIST);
-        match exists.then(|| open_directory(here, path.name())) {
-            Some(Ok(fd)) => self.keep_directory(entry, fd.as_fd()),
-            Some(Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
-                self.make(path, |here, name| mkdirat(here, name, Mode::RWXU))?;
-                self.describe(entry, true);
-            }
-            Some(Err(errno)) => return Err(self.trouble("enter", path, errno)),
-            None => {
+        // In this order because most directories are new.
+        match mkdirat(here, path.name(), Mode::RWXU) {
+            Ok(()) => {
                 self.layers.note(path);
                 self.describe(entry, true);
             }
+            Err(Errno::EXIST) => match open_directory(here, path.name()) {
+                Ok(fd) => self.keep_directory(entry, fd.as_fd()),
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    self.make(path, |here, name| mkdirat(here, name, Mode::RWXU))?;
+                    self.describe(entry, true);
+                }
+                Err(errno) => return Err(self.trouble("enter", path, errno)),
+            },
+            Err(errno) => return Err(self.trouble("make", path, errno)),
         }
         Ok(())
     }
@@ -207,7 +209,7 @@ impl Extractor {
             .and_then(|pin| fstat(&pin).map(|stat| (pin, stat)))
             .map_err(|errno| trouble(&self.shown, "look at", path, errno))?;
         let (pin, stat) = pinned;
-        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink != 1 {
+        if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink > 1 {
             return Err(Error::failed(format!("{}{path} was replaced while it was extracted", self.shown)));
         }
         let is_link = kind == FileType::Symlink;

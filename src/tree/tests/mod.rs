@@ -1,16 +1,74 @@
 //! What walking and extracting promise, on real directories.
 
+mod hostile;
+mod layers;
+mod limits;
+mod merging;
 mod roundtrip;
+mod users;
+mod walking;
 
 use super::*;
+use crate::error::Kind as ErrorKind;
+use rustix::process::{getegid, geteuid};
+use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What is known about an entry, and its content if it is a file.
 type Seen = (Entry, Vec<u8>);
 
+/// Names the directory in which a test that was started again works.
+const AGAIN: &str = "VOLIO_TEST_AGAIN";
+
 fn path(text: impl AsRef<[u8]>) -> TreePath {
     TreePath::parse(text).unwrap()
+}
+
+fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// An entry of whoever runs the test.
+fn entry(name: impl AsRef<[u8]>, kind: Kind) -> Seen {
+    let mode = match kind {
+        Kind::Directory => 0o755,
+        Kind::Symlink { .. } => 0o777,
+        _ => 0o644,
+    };
+    let metadata = Metadata {
+        mode,
+        uid: geteuid().as_raw(),
+        gid: getegid().as_raw(),
+        mtime: Time { seconds: 1_000_000_000, nanoseconds: 987_654_321 },
+        ..Metadata::default()
+    };
+    (Entry { path: path(name), kind, metadata }, Vec::new())
+}
+
+fn file(name: impl AsRef<[u8]>, content: &str) -> Seen {
+    let (entry, _) = entry(name, Kind::File { size: content.len() as u64 });
+    (entry, content.into())
+}
+
+fn directory(name: impl AsRef<[u8]>) -> Seen {
+    entry(name, Kind::Directory)
+}
+
+fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Seen {
+    entry(name, Kind::Symlink { target: target.as_ref().to_vec() })
+}
+
+fn hardlink(name: impl AsRef<[u8]>, target: &str) -> Seen {
+    entry(name, Kind::Hardlink { target: path(target) })
+}
+
+/// Says that something was not tested. Not by `eprintln!`, which the test harness keeps to itself.
+fn skipped(what: &str) {
+    use std::io::Write;
+    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
 }
 
 /// All that a walk over one directory finds.
@@ -31,15 +89,70 @@ fn walk_with(sources: &[SourceSpec], options: &WalkOptions) -> crate::Result<(Ve
     Ok((seen, walk.summary()))
 }
 
+/// The paths of what a walk found, the root's left out.
+fn names(seen: &[Seen]) -> Vec<String> {
+    seen.iter().map(|(entry, _)| entry.path.to_string()).filter(|path| path != "/").collect()
+}
+
 /// Options for tests: nobody waits for the disk.
 fn quick() -> ExtractOptions {
     ExtractOptions { sync: false, ..ExtractOptions::default() }
 }
 
+fn put(extractor: &mut Extractor, (entry, content): &Seen) -> crate::Result<()> {
+    extractor.put(entry, &mut &content[..])
+}
+
 fn extract(seen: &[Seen], target: &Path) -> crate::Result<Extracted> {
     let mut extractor = Extractor::new(target, quick())?;
-    for (entry, content) in seen {
-        extractor.put(entry, &mut &content[..])?;
-    }
+    seen.iter().try_for_each(|seen| put(&mut extractor, seen))?;
     extractor.finish()
+}
+
+/// Runs the test `name` again in a process of its own, prepared by `prepare`, with a directory for it to work in.
+///
+/// In that process, it returns the directory; in the first one, `None` after the other has succeeded.
+fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<PathBuf> {
+    if let Some(directory) = std::env::var_os(AGAIN) {
+        return Some(directory.into());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    // An ordinary user may not be allowed to enter the directory that the tests were built in.
+    let beside = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let (built, program) = (std::env::current_exe().unwrap(), beside.path().join("test"));
+    fs::hard_link(&built, &program).or_else(|_| fs::copy(&built, &program).map(drop)).unwrap();
+    let mut command = prepare(directory.path(), Command::new(program));
+    let module = module_path!().split_once("::").unwrap().1;
+    command.args(["--exact", &format!("{module}::{name}"), "--nocapture"]).env(AGAIN, directory.path());
+    let output = command.output().unwrap();
+    // The standard library needs a descriptor for each level to remove it, and the test may have made many.
+    Command::new("rm").arg("-rf").arg(directory.path()).status().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    None
+}
+
+/// Runs the test `name` again where it can mount things that nobody else sees; `None` also where nobody can.
+fn again_with_mounts(name: &str) -> Option<PathBuf> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private"]);
+        unshare
+    };
+    let is_possible = || unshare().arg("true").output().is_ok_and(|output| output.status.success());
+    if std::env::var_os(AGAIN).is_none() && !(is_root() && is_possible()) {
+        skipped(&format!("{name}, because nothing can be mounted here"));
+        return None;
+    }
+    again(name, |_, test| {
+        let mut unshare = unshare();
+        unshare.arg(test.get_program());
+        unshare
+    })
+}
+
+/// Mounts a file system of 1 MiB and 1000 files.
+fn mount_small(directory: &Path) {
+    let options = ["-t", "tmpfs", "-o", "size=1m,nr_inodes=1000", "none"];
+    assert!(Command::new("mount").args(options).arg(directory).status().unwrap().success());
 }

@@ -1,29 +1,192 @@
 //! What is extracted and walked is what it was.
 
 use super::*;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// What a random entry is; a link takes its target from what comes before it.
+#[derive(Clone, Debug)]
+enum Random {
+    File(Vec<u8>),
+    Directory,
+    Symlink(Vec<u8>),
+    Hardlink(usize),
+    Fifo,
+}
+
+/// Names that sort surprisingly, are no text, or are as long as they can be.
+fn name() -> impl Strategy<Value = Vec<u8>> {
+    let long = vec![b'x'; 255];
+    let names: [&[u8]; 9] = [b"a", b"b", b"a.b", b"a-", b"-", b" \n", b"\xff\x80", b"...", &long];
+    prop::sample::select(names.map(<[u8]>::to_vec).to_vec())
+}
+
+fn kind() -> impl Strategy<Value = Random> {
+    prop_oneof![
+        3 => vec(any::<u8>(), 0..40).prop_map(Random::File),
+        2 => Just(Random::Directory),
+        1 => vec(1..=255u8, 1..60).prop_map(Random::Symlink),
+        2 => any::<usize>().prop_map(Random::Hardlink),
+        1 => Just(Random::Fifo),
+    ]
+}
+
+fn metadata() -> impl Strategy<Value = Metadata> {
+    let ids = if is_root() { vec![0, 1000, u32::MAX - 1] } else { vec![] };
+    let uid = prop::sample::select([ids.clone(), vec![geteuid().as_raw()]].concat());
+    let gid = prop::sample::select([ids, vec![getegid().as_raw()]].concat());
+    // What ext4 can hold.
+    let time = (-(1i64 << 31)..1 << 33, 0..1_000_000_000u32);
+    let xattrs = prop::collection::btree_map("user\\.[a-c]", vec(any::<u8>(), 0..20), 0..2);
+    (0..0o10000u32, uid, gid, time, xattrs).prop_map(|(mode, uid, gid, (seconds, nanoseconds), xattrs)| {
+        let xattrs = xattrs.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect();
+        Metadata { mode, uid, gid, mtime: Time { seconds, nanoseconds }, xattrs }
+    })
+}
+
+/// A tree as a walk tells it.
+fn tree() -> impl Strategy<Value = Vec<Seen>> {
+    vec((vec(name(), 0..5), kind(), metadata()), 1..40).prop_map(|random| {
+        let mut tree = BTreeMap::new();
+        for (names, kind, metadata) in random {
+            plant(&mut tree, path(names.join(&b'/')), kind, metadata);
+        }
+        let mut seen: Vec<Seen> = Vec::new();
+        for (path, (kind, metadata)) in tree {
+            let found = grown(&seen, path, kind, metadata);
+            seen.push(found);
+        }
+        seen
+    })
+}
+
+/// Adds an entry and the directories that it needs, unless something else is in the way.
+fn plant(
+    tree: &mut BTreeMap<TreePath, (Random, Metadata)>,
+    path: TreePath,
+    kind: Random,
+    metadata: Metadata,
+) {
+    let ancestors: Vec<_> = std::iter::successors(path.parent(), TreePath::parent).collect();
+    let blocks = |path| tree.get(path).is_some_and(|(kind, _)| !matches!(kind, Random::Directory));
+    if tree.contains_key(&path) || ancestors.iter().any(blocks) {
+        return;
+    }
+    for ancestor in ancestors {
+        tree.entry(ancestor).or_insert_with(|| (Random::Directory, metadata.clone()));
+    }
+    let kind = if path.is_root() { Random::Directory } else { kind };
+    tree.insert(path, (kind, metadata));
+}
+
+/// The entry that a walk tells, with what its kind allows of the metadata.
+fn grown(earlier: &[Seen], path: TreePath, kind: Random, mut metadata: Metadata) -> Seen {
+    let first_names: Vec<_> = earlier
+        .iter()
+        .filter(|(entry, _)| !matches!(entry.kind, Kind::Directory | Kind::Hardlink { .. }))
+        .collect();
+    let (kind, content) = match kind {
+        Random::Hardlink(n) if !first_names.is_empty() => {
+            let target = &first_names[n % first_names.len()].0;
+            metadata = target.metadata.clone();
+            (Kind::Hardlink { target: target.path.clone() }, vec![])
+        }
+        Random::File(content) => (Kind::File { size: content.len() as u64 }, content),
+        Random::Symlink(target) => (Kind::Symlink { target }, vec![]),
+        Random::Fifo => (Kind::Fifo, vec![]),
+        Random::Directory => (Kind::Directory, vec![]),
+        Random::Hardlink(_) => (Kind::File { size: 0 }, vec![]),
+    };
+    match kind {
+        Kind::Symlink { .. } => (metadata.mode, metadata.xattrs) = (0o777, BTreeMap::new()),
+        Kind::Fifo => metadata.xattrs.clear(),
+        // Everybody but root must be able to read what they made.
+        Kind::Directory if !is_root() => metadata.mode |= 0o700,
+        Kind::File { .. } if !is_root() => metadata.mode |= 0o400,
+        _ => {}
+    }
+    (Entry { path, kind, metadata }, content)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_extracted_and_walked_is_what_it_was(seen in tree()) {
+        let target = tempfile::tempdir().unwrap();
+        extract(&seen, target.path()).unwrap();
+        prop_assert_eq!(walk(target.path()), seen);
+    }
+
+    #[test]
+    fn the_order_of_entries_matters_only_to_hard_links(seen in tree(), seed in any::<u64>()) {
+        let mut shuffled = seen.clone();
+        let noise = |path: &TreePath| path.as_bytes().iter().fold(seed | 1, |n, byte| {
+            n.rotate_left(9).wrapping_mul(seed | 1).wrapping_add(u64::from(*byte))
+        });
+        shuffled.sort_by_key(|(entry, _)| (matches!(entry.kind, Kind::Hardlink { .. }), noise(&entry.path)));
+        let target = tempfile::tempdir().unwrap();
+        extract(&shuffled, target.path()).unwrap();
+        prop_assert_eq!(walk(target.path()), seen);
+    }
+
+    #[test]
+    fn extracting_once_more_over_it_changes_nothing(seen in tree()) {
+        let target = tempfile::tempdir().unwrap();
+        extract(&seen, target.path()).unwrap();
+        extract(&seen, target.path()).unwrap();
+        prop_assert_eq!(walk(target.path()), seen);
+    }
+}
 
 #[test]
-fn a_tree_of_every_kind_comes_back_as_it_was() {
+fn a_missing_target_is_made_and_a_missing_parent_is_a_plain_directory() {
     let dir = tempfile::tempdir().unwrap();
-    let entry = |name: &str, kind, mode| Entry {
-        path: path(name),
-        kind,
-        metadata: Metadata {
-            mode,
-            mtime: Time { seconds: -7, nanoseconds: 123_456_789 },
-            ..Metadata::default()
-        },
-    };
-    let seen = vec![
-        (entry("", Kind::Directory, 0o750), vec![]),
-        (entry("a", Kind::Directory, 0o1555), vec![]),
-        (entry("a/fifo", Kind::Fifo, 0o640), vec![]),
-        (entry("a/file", Kind::File { size: 4 }, 0o4755), b"data".to_vec()),
-        (entry("a/link", Kind::Symlink { target: b"/nowhere".to_vec() }, 0o777), vec![]),
-        (entry("b", Kind::Hardlink { target: path("a/file") }, 0o4755), vec![]),
-        (entry("c", Kind::Hardlink { target: path("a/link") }, 0o777), vec![]),
-    ];
-    let extracted = extract(&seen, &dir.path().join("new/target")).unwrap();
-    assert_eq!((extracted.entries, extracted.bytes), (7, 4));
-    assert_eq!(walk(&dir.path().join("new/target")), seen);
+    let target = dir.path().join("new/target");
+    let done = extract(&[file("a/b/c", "data")], &target).unwrap();
+    assert_eq!((done.entries, done.bytes, done.ownership_not_restored), (1, 4, 0));
+    let seen = walk(&target);
+    assert_eq!(names(&seen), ["/a", "/a/b", "/a/b/c"]);
+    assert_eq!((seen[1].0.metadata.mode, seen[1].0.metadata.mtime), (0o755, Time::default()));
+}
+
+#[test]
+fn a_plain_directory_changes_nothing_about_one_that_was_there() {
+    let target = tempfile::tempdir().unwrap();
+    let (mut there, _) = directory("there");
+    there.metadata.mode = 0o700;
+    let (mut plain, _) = directory("there");
+    plain.metadata = Metadata::plain_directory();
+    extract(&[(there.clone(), vec![])], target.path()).unwrap();
+    extract(&[(plain.clone(), vec![])], target.path()).unwrap();
+    assert_eq!(walk(target.path())[1].0, there);
+    plain.path = path("new");
+    extract(&[(plain, vec![])], target.path()).unwrap();
+    assert_eq!(walk(target.path())[1].0.metadata.mtime, Time::default());
+}
+
+#[test]
+fn zeros_become_holes_only_where_that_is_wanted() {
+    use std::os::unix::fs::MetadataExt;
+    let zeros = 1 << 20;
+    let content = [vec![0; zeros], b"data".to_vec(), vec![0; zeros]].concat();
+    let (sparse, _) = entry("sparse", Kind::File { size: content.len() as u64 });
+    for (holes, most) in [(true, 1024), (false, u64::MAX)] {
+        let target = tempfile::tempdir().unwrap();
+        let mut extractor = Extractor::new(target.path(), ExtractOptions { holes, ..quick() }).unwrap();
+        put(&mut extractor, &(sparse.clone(), content.clone())).unwrap();
+        extractor.finish().unwrap();
+        assert!(fs::read(target.path().join("sparse")).unwrap() == content);
+        let blocks = fs::metadata(target.path().join("sparse")).unwrap().blocks();
+        assert!(blocks <= most && (holes || blocks >= 2 * zeros as u64 / 512), "{blocks} blocks");
+    }
+}
+
+#[test]
+fn content_that_is_too_short_is_an_integrity_error() {
+    let target = tempfile::tempdir().unwrap();
+    let (entry, _) = entry("a\nb", Kind::File { size: 5 });
+    let error = extract(&[(entry, b"four".to_vec())], target.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity);
 }

@@ -119,7 +119,7 @@ impl Journey {
             output::line(&summary(&copied, begun.elapsed()));
         }
         match self.report.format {
-            Format::Text => output::results(|out| writeln!(out, "{}", output::printable(&copied.address))),
+            Format::Text => output::results(|out| writeln!(out, "{}", copied.address)),
             Format::Json => output::json(&copied),
         }
     }

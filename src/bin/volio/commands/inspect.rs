@@ -50,7 +50,7 @@ impl Inspect {
         match self.report.format {
             Format::Text => output::results(|out| {
                 text(out, &inspected)?;
-                writeln!(out, "\n{}", printable(&address))
+                writeln!(out, "\n{address}")
             }),
             Format::Json => output::json(&Found { address: &address, inspected: &inspected }),
         }

@@ -3,6 +3,7 @@
 use crate::args::{AbsolutePath, Format, Pair, Registries, Report, Words};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,15 +19,18 @@ const EXAMPLES: &str = "\
 Examples:
   volio pack registry.example/data:v1 /srv/data
   volio pack oci:backup:monday /srv/data              into a directory here, made when missing
-  volio pack oci:site:v1 public:/usr/share/site app.conf:/etc
+  volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
   volio pack --platform linux/arm64 --entrypoint '[\"/volio\"]' registry.example/volio:v1 volio
 
-SOURCE is a directory or a file. A directory's contents land at PATH, which is / unless given; a file lands in \
-PATH under its name.
+SOURCE is a directory or a file; PATH is absolute, and / unless given. A directory's contents land at PATH. A file \
+lands at PATH, or in it under its own name where PATH ends with a slash.
 
 A file .volioignore at the root of a SOURCE names what to leave out, in the words of \
 .gitignore.
+
+An image with an entrypoint or a command is for one platform: the host's unless given. Other images are data and \
+the same for all platforms.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -38,7 +42,7 @@ pub struct Pack {
     image: Location,
 
     /// What to pack, and where it lands in the image
-    #[arg(value_name = "SOURCE[:PATH]", required = true, value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "SOURCE[:PATH]", required = true, value_hint = ValueHint::AnyPath, value_parser = source())]
     sources: Vec<SourceSpec>,
 
     #[command(flatten)]
@@ -93,11 +97,11 @@ struct ImageArgs {
     annotations: Vec<Pair>,
 
     /// The program that a container runs: one word, or a JSON array of words
-    #[arg(long, value_name = "WORDS")]
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     entrypoint: Option<Words>,
 
     /// The program's arguments, written as --entrypoint
-    #[arg(long, value_name = "WORDS")]
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmd: Option<Words>,
 
     /// Set an environment variable for containers
@@ -139,10 +143,15 @@ impl Pack {
             output::line(&summary(&packed, begun.elapsed()));
         }
         match self.report.format {
-            Format::Text => output::results(|out| writeln!(out, "{}", output::printable(&packed.address))),
+            Format::Text => output::results(|out| writeln!(out, "{}", packed.address)),
             Format::Json => output::json(&packed),
         }
     }
+}
+
+/// Reads sources as they are typed: file names are bytes and need not be text.
+fn source() -> impl TypedValueParser<Value = SourceSpec> {
+    OsStringValueParser::new().try_map(|text| SourceSpec::parse(&text))
 }
 
 impl ImageArgs {

@@ -69,7 +69,7 @@ impl Unpack {
         }
         let address = super::address(&self.image, &unpacked.digest);
         match self.report.format {
-            Format::Text => output::results(|out| writeln!(out, "{}", output::printable(&address))),
+            Format::Text => output::results(|out| writeln!(out, "{address}")),
             Format::Json => output::json(&Done { address: &address, unpacked: &unpacked }),
         }
     }
@@ -93,15 +93,19 @@ fn summary(unpacked: &Unpacked, time: Duration) -> String {
         duration(time),
     );
     line.extend(rate(size, time).map(|rate| format!(", {rate}")));
-    for (number, what) in [
-        (ownership_not_restored, "without their owners"),
-        (attributes_not_restored, "directories of others as they were"),
-        (xattrs_not_restored, "extended attributes not restored"),
-        (devices_skipped, "devices skipped"),
-    ] {
-        if number > 0 {
-            line += &format!("; {number} {what}");
-        }
+    let lost = [
+        (ownership_not_restored, "owner", "owners"),
+        (attributes_not_restored, "directory's attributes", "directories' attributes"),
+        (xattrs_not_restored, "extended attribute", "extended attributes"),
+        (devices_skipped, "device", "devices"),
+    ];
+    let lost: Vec<String> = lost
+        .into_iter()
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, one, many)| count(number, one, many))
+        .collect();
+    if !lost.is_empty() {
+        line += &format!("; not restored: {}", lost.join(", "));
     }
     line
 }

@@ -4,49 +4,68 @@ use super::Sum;
 use crate::{output, quantity};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use volio::progress::{Progress, Task};
 
 /// How often a bar moves that has nothing to tell: a program that waits for a server must not look dead.
 const TICK: Duration = Duration::from_millis(200);
 /// The most of a name that is shown; with the figures, a line of 80 columns is full.
-const NAME: &str = "{msg:20!}";
+const NAME: &str = "{msg:22!}";
 
 /// The bars. What they leave on the terminal when they are dropped is nothing but warnings.
 pub struct Bars {
     multi: MultiProgress,
-    whole: ProgressBar,
-    sum: Arc<Sum>,
+    all: Arc<All>,
+}
+
+/// All tasks together, and their bar.
+struct All {
+    sum: Sum,
+    bar: ProgressBar,
+    /// Whether the bar is on the screen: a single task is its own total.
+    is_shown: Mutex<bool>,
+}
+
+/// The bar of one task.
+struct Bar {
+    bar: ProgressBar,
+    all: Arc<All>,
+    total: Option<u64>,
 }
 
 impl Bars {
     pub fn new() -> Self {
-        let whole = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        whole.set_message("total");
+        let bar = hidden(None);
+        bar.set_message("total");
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        Self { multi, whole, sum: Arc::default() }
+        Self { multi, all: Arc::new(All { sum: Sum::default(), bar, is_shown: Mutex::new(false) }) }
+    }
+
+    /// Puts the bar of one more task above the one of all.
+    fn add(&self, bar: ProgressBar) -> ProgressBar {
+        let mut is_shown = self.all.is_shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_shown && self.all.sum.whole().begun > 1 {
+            *is_shown = true;
+            self.multi.add(self.all.bar.clone());
+            self.all.bar.enable_steady_tick(TICK);
+        }
+        let bar = match *is_shown {
+            true => self.multi.insert_before(&self.all.bar, bar),
+            false => self.multi.add(bar),
+        };
+        bar.enable_steady_tick(TICK);
+        bar
     }
 }
 
 impl Progress for Bars {
     fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        let begun = self.sum.begin(total);
-        // A single task is its own total.
-        if begun == 2 {
-            self.multi.add(self.whole.clone());
-            self.whole.enable_steady_tick(TICK);
-        }
-        fit(&self.whole, self.sum.total());
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+        self.all.sum.begin(total);
+        self.all.fit();
+        let bar = hidden(total);
         bar.set_message(output::printable(what).into_owned());
-        fit(&bar, total);
-        let bar = match begun {
-            1 => self.multi.add(bar),
-            _ => self.multi.insert_before(&self.whole, bar),
-        };
-        bar.enable_steady_tick(TICK);
-        Box::new(Bar { bar, whole: self.whole.clone(), sum: Arc::clone(&self.sum), total })
+        Box::new(Bar { bar: self.add(bar), all: Arc::clone(&self.all), total })
     }
 
     fn warn(&self, message: &str) {
@@ -56,46 +75,51 @@ impl Progress for Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        self.whole.finish_and_clear();
+        self.all.bar.finish_and_clear();
         // What cannot be cleared stays; there is nobody to tell.
         let _ = self.multi.clear();
     }
 }
 
-/// The bar of one task.
-struct Bar {
-    bar: ProgressBar,
-    whole: ProgressBar,
-    sum: Arc<Sum>,
-    total: Option<u64>,
+impl All {
+    fn fit(&self) {
+        fit(&self.bar, self.sum.whole().total);
+    }
 }
 
 impl Task for Bar {
     fn advance(&self, bytes: u64) {
-        self.sum.advance(bytes);
         self.bar.inc(bytes);
-        self.whole.inc(bytes);
+        self.all.sum.advance(self.total, bytes);
+        self.all.bar.set_position(self.all.sum.whole().done);
     }
 
     fn skip(&self) {
-        self.sum.skip(self.total);
-        fit(&self.whole, self.sum.total());
+        self.all.sum.skip(self.total);
+        self.all.fit();
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.sum.end();
+        self.all.sum.end(self.total);
         // Done with, and of no more interest: dozens of full bars would push the ones that move off the screen.
         self.bar.finish_and_clear();
     }
 }
 
+/// A bar that is not on the screen yet.
+fn hidden(total: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+    fit(&bar, total);
+    bar
+}
+
 /// Gives a bar the length and the looks that fit what is known.
 fn fit(bar: &ProgressBar, total: Option<u64>) {
     let template = match total {
-        Some(_) => format!("{NAME} [{{bar:16}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>12}}"),
-        None => format!("{NAME} {{spinner}} {{done:>10}} {{rate:>12}} {{elapsed:>8}}"),
+        Some(_) => format!("{NAME} [{{bar:12}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>10}}"),
+        None => format!("{NAME} {{spinner}}{:19} {{done:>10}} {{rate:>12}} {{time:>10}}", ""),
     };
     match total {
         Some(total) => bar.set_length(total),
@@ -111,6 +135,9 @@ fn fit(bar: &ProgressBar, total: Option<u64>) {
             })
             .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
                 let _ = write!(out, "{}/s", quantity::bytes(state.per_sec() as u64));
+            })
+            .with_key("time", |state: &ProgressState, out: &mut dyn Write| {
+                let _ = out.write_str(&quantity::clock(state.elapsed()));
             })
             .with_key("left", |state: &ProgressState, out: &mut dyn Write| {
                 let _ = write!(out, "{} left", quantity::clock(state.eta()));

@@ -1,6 +1,6 @@
 //! Plain lines for logs: how much is done, how fast, how long it will take.
 
-use super::Sum;
+use super::{State, Sum};
 use crate::{output, quantity};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -22,13 +22,13 @@ impl Lines {
         let (alive, ended) = channel();
         let watched = Arc::clone(&sum);
         let thread = thread::spawn(move || {
-            let (mut before, mut since) = (0, Instant::now());
+            let (mut before, mut since) = (None, Instant::now());
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                let done = watched.done();
-                if watched.is_busy() {
-                    output::line(&line(verb, done, done - before, since.elapsed(), watched.total()));
+                let now = watched.now();
+                if let Some(now) = now {
+                    output::line(&line(verb, now, news(before, now), since.elapsed()));
                 }
-                (before, since) = (done, Instant::now());
+                (before, since) = (now, Instant::now());
             }
         });
         Self { sum, alive: Some(alive), thread: Some(thread) }
@@ -64,7 +64,7 @@ struct Part {
 
 impl Task for Part {
     fn advance(&self, bytes: u64) {
-        self.sum.advance(bytes);
+        self.sum.advance(self.total, bytes);
     }
 
     fn skip(&self) {
@@ -74,12 +74,20 @@ impl Task for Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        self.sum.end();
+        self.sum.end(self.total);
+    }
+}
+
+/// The bytes that were done since the line before, if that was about the same tasks.
+fn news(before: Option<State>, now: State) -> u64 {
+    match before {
+        Some(before) if before.total.is_some() == now.total.is_some() => now.done.saturating_sub(before.done),
+        _ => now.done,
     }
 }
 
 /// `pack: 1.2 GiB, 210.0 MiB/s`; with a total also how much of it, and the time left at the pace of now.
-fn line(verb: &str, done: u64, news: u64, time: Duration, total: Option<u64>) -> String {
+fn line(verb: &str, State { done, total, .. }: State, news: u64, time: Duration) -> String {
     let mut line = format!("{verb}: {}", quantity::bytes(done));
     let total = total.filter(|total| *total >= done && *total > 0);
     if let Some(total) = total {
@@ -102,11 +110,12 @@ mod tests {
     #[test]
     fn a_line_says_what_is_known() {
         let second = Duration::from_secs(1);
+        let line = |verb, done, news, time, total| line(verb, State { done, total, begun: 1 }, news, time);
         let mib = 1 << 20;
         assert_eq!(line("pack", 3 * mib, 2 * mib, second, None), "pack: 3.0 MiB, 2.0 MiB/s");
         assert_eq!(
-            line("copy", 3 * mib, 2 * mib, second, Some(12 * mib)),
-            "copy: 3.0 MiB of 12.0 MiB (25 %), 2.0 MiB/s, 0:05 left"
+            line("copy", 3 * mib, 2 * mib, second, Some(11 * mib)),
+            "copy: 3.0 MiB of 11.0 MiB (27 %), 2.0 MiB/s, 0:04 left"
         );
         assert_eq!(line("copy", mib, 0, second, Some(2 * mib)), "copy: 1.0 MiB of 2.0 MiB (50 %), 0 B/s");
         // More than announced: a total that was wrong is not repeated.

@@ -1,0 +1,137 @@
+//! Layers over layers, and whiteouts between them.
+
+use super::*;
+
+enum Change {
+    Put(Seen),
+    Whiteout(&'static str),
+    Opaque(&'static str),
+}
+use Change::{Opaque, Put, Whiteout};
+
+/// Extracts layers over a target that may hold something.
+fn layered(target: &Path, layers: &[&[Change]]) -> crate::Result<Vec<String>> {
+    let options = ExtractOptions { several_layers: true, ..quick() };
+    let mut extractor = Extractor::new(target, options)?;
+    for layer in layers {
+        extractor.begin_layer();
+        for change in *layer {
+            match change {
+                Put(seen) => put(&mut extractor, seen)?,
+                Whiteout(name) => extractor.whiteout(&path(name))?,
+                Opaque(name) => extractor.opaque(&path(name))?,
+            }
+        }
+    }
+    extractor.finish()?;
+    Ok(names(&walk(target)))
+}
+
+fn fresh(layers: &[&[Change]]) -> Vec<String> {
+    layered(tempfile::tempdir().unwrap().path(), layers).unwrap()
+}
+
+#[test]
+fn a_whiteout_removes_what_earlier_layers_made() {
+    let below: &[Change] = &[Put(file("a/b/c", "")), Put(file("a/b/d", "")), Put(file("ab", ""))];
+    assert_eq!(fresh(&[below, &[Whiteout("a/b/c")]]), ["/a", "/a/b", "/a/b/d", "/ab"]);
+    assert_eq!(fresh(&[below, &[Whiteout("a")]]), ["/ab"]);
+    assert_eq!(fresh(&[below, &[Whiteout("nothing/here")]]), ["/a", "/a/b", "/a/b/c", "/a/b/d", "/ab"]);
+    assert_eq!(fresh(&[below, &[Opaque("a")]]), ["/a", "/ab"]);
+    assert_eq!(fresh(&[below, &[Opaque("")]]), Vec::<String>::new());
+}
+
+#[test]
+fn a_whiteout_leaves_what_its_own_layer_made_whichever_comes_first() {
+    let below: &[Change] = &[Put(file("a/old", "")), Put(file("a/both", "1"))];
+    for layer in [
+        &[Put(directory("a")), Put(file("a/both", "2")), Put(file("a/new", "")), Whiteout("a")],
+        &[Whiteout("a"), Put(directory("a")), Put(file("a/both", "2")), Put(file("a/new", ""))],
+        &[Put(directory("a")), Opaque("a"), Put(file("a/both", "2")), Put(file("a/new", ""))],
+    ] {
+        assert_eq!(fresh(&[below, layer]), ["/a", "/a/both", "/a/new"]);
+    }
+}
+
+#[test]
+fn whiteouts_never_touch_what_was_in_the_target() {
+    let target = tempfile::tempdir().unwrap();
+    extract(&[file("a/mine", "data"), file("mine", "data")], target.path()).unwrap();
+    let layers: [&[Change]; 2] = [
+        &[Put(file("a/theirs", "")), Put(file("b", ""))],
+        &[Whiteout("a"), Whiteout("mine"), Whiteout("b"), Opaque(""), Opaque("a")],
+    ];
+    assert_eq!(layered(target.path(), &layers).unwrap(), ["/a", "/a/mine", "/mine"]);
+}
+
+#[test]
+fn the_kind_of_something_can_change_between_layers() {
+    let below: &[Change] = &[Put(file("a/b/c", "")), Put(file("f", "")), Put(symlink("l", "a"))];
+    let above: &[Change] =
+        &[Put(file("a", "")), Put(directory("f")), Put(directory("l")), Put(file("l/x", ""))];
+    assert_eq!(fresh(&[below, above]), ["/a", "/f", "/l", "/l/x"]);
+    let again: &[Change] =
+        &[Put(directory("a")), Put(file("a/x", "")), Put(file("f", "")), Put(file("l", ""))];
+    assert_eq!(fresh(&[below, above, again]), ["/a", "/a/x", "/f", "/l"]);
+    assert_eq!(fresh(&[below, &[Put(hardlink("a", "f"))]]), ["/a", "/f", "/l"]);
+}
+
+#[test]
+fn the_last_layer_decides_about_the_attributes_of_a_directory() {
+    let target = tempfile::tempdir().unwrap();
+    let (mut last, _) = directory("a");
+    last.metadata.mode = 0o700;
+    let layers: [&[Change]; 3] = [
+        &[Put(file("a/b", ""))],
+        &[Put(directory("a"))],
+        &[Put((last.clone(), vec![])), Put(file("a/c", ""))],
+    ];
+    layered(target.path(), &layers).unwrap();
+    assert_eq!(walk(target.path())[1].0, last);
+}
+
+#[test]
+fn a_file_that_a_later_layer_replaces_keeps_its_other_names() {
+    let target = tempfile::tempdir().unwrap();
+    let layers: [&[Change]; 2] =
+        [&[Put(file("a", "old")), Put(hardlink("b", "a"))], &[Put(file("a", "new"))]];
+    layered(target.path(), &layers).unwrap();
+    assert_eq!(fs::read_to_string(target.path().join("a")).unwrap(), "new");
+    assert_eq!(fs::read_to_string(target.path().join("b")).unwrap(), "old");
+}
+
+#[test]
+fn a_directory_with_something_in_it_that_was_in_the_target_gives_way_to_no_file() {
+    let target = tempfile::tempdir().unwrap();
+    extract(&[file("a/mine", "data")], target.path()).unwrap();
+    for several_layers in [false, true] {
+        let mut extractor =
+            Extractor::new(target.path(), ExtractOptions { several_layers, ..quick() }).unwrap();
+        let error = put(&mut extractor, &file("a", "")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(target.path().join("a/mine").exists());
+    }
+}
+
+#[test]
+fn within_a_layer_the_later_of_two_entries_wins() {
+    let target = tempfile::tempdir().unwrap();
+    extract(&[file("a", "1"), file("a", "2"), directory("b"), file("b", ""), directory("b")], target.path())
+        .unwrap();
+    assert_eq!(fs::read_to_string(target.path().join("a")).unwrap(), "2");
+    assert!(target.path().join("b").is_dir());
+}
+
+#[test]
+fn only_an_empty_target_is_empty() {
+    let target = tempfile::tempdir().unwrap();
+    let refused = || Extractor::new(target.path(), quick()).unwrap().refuse_unless_empty();
+    assert!(refused().is_ok());
+    fs::create_dir(target.path().join("lost+found")).unwrap();
+    assert_eq!(refused().is_ok(), is_root(), "a lost+found counts as nothing when it is root's");
+    fs::write(target.path().join("mine"), "").unwrap();
+    let error = refused().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let not_a_directory = Extractor::new(&target.path().join("mine"), quick()).err().unwrap();
+    assert_eq!(not_a_directory.kind(), ErrorKind::Refused);
+}

@@ -1,0 +1,66 @@
+//! Depths and sizes that a naive implementation does not survive.
+
+use super::*;
+use crate::tree::descent::Descent;
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+use rustix::io::Errno;
+
+/// Deeper than the usual limit of 1024 descriptors; with these names also far longer than a path may be.
+const DEPTH: usize = 1500;
+
+#[test]
+fn a_tree_deeper_than_path_and_descriptor_limits_comes_back() {
+    let with_few_descriptors = |_: &Path, test: Command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 100 && exec \"$@\"", "sh"]).arg(test.get_program());
+        shell
+    };
+    let name = "limits::a_tree_deeper_than_path_and_descriptor_limits_comes_back";
+    let Some(dir) = again(name, with_few_descriptors) else { return };
+    // On the way back up, every directory has something more to be found in it.
+    let mut seen = vec![directory("")];
+    let deepest = "directory".to_owned() + &"/directory".repeat(DEPTH);
+    let ends: Vec<_> = deepest.match_indices('/').map(|(end, _)| end).collect();
+    seen.extend(ends.iter().map(|end| directory(&deepest[..*end])));
+    seen.extend(ends.iter().rev().map(|end| file(deepest[..*end].to_owned() + "/file", "data")));
+    extract(&seen, &dir).unwrap();
+    assert!(walk(&dir) == seen);
+}
+
+#[test]
+fn a_directory_that_was_exchanged_while_it_was_closed_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = openat(CWD, dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mut descent = Descent::new(root);
+    for _ in 0..200 {
+        mkdirat(descent.here().unwrap(), "d", Mode::RWXU).unwrap();
+        descent.enter(b"d").unwrap();
+    }
+    fs::rename(dir.path().join("d/d/d"), dir.path().join("moved")).unwrap();
+    fs::create_dir_all(dir.path().join("d/d/d/d")).unwrap();
+    descent.rise_towards(&path("d/d/d/d"));
+    assert_eq!(descent.here().unwrap_err(), Errno::STALE);
+    descent.rise_towards(&path("d/d"));
+    assert!(descent.here().is_ok());
+}
+
+#[test]
+fn a_name_that_is_too_long_is_an_error_with_the_name() {
+    let target = tempfile::tempdir().unwrap();
+    let long = "n".repeat(256);
+    let error = extract(&[file(&long, "")], target.path()).unwrap_err();
+    assert!(error.to_string().contains(&long), "{error}");
+}
+
+#[test]
+fn a_full_disk_is_an_error_with_the_name_and_a_hint() {
+    let Some(dir) = again_with_mounts("limits::a_full_disk_is_an_error_with_the_name_and_a_hint") else {
+        return;
+    };
+    mount_small(&dir);
+    let error = extract(&[file("large", &"data".repeat(1 << 19))], &dir).unwrap_err();
+    assert!(error.to_string().contains("/large") && error.advice().is_some(), "{error}");
+    let many: Vec<_> = (0..1001).map(|n| directory(n.to_string())).collect();
+    let error = extract(&many, &dir).unwrap_err();
+    assert!(error.to_string().contains("cannot make") && error.advice().is_some(), "{error}");
+}

@@ -1,0 +1,80 @@
+//! podman: pulls into its own storage, mounts images as volumes, and runs what volio packed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::fixture::Directory;
+use super::program::{tool, volio};
+use super::services::repository;
+use super::survey::Survey;
+
+/// Has volio itself make the image that containers run: one static program, and it is the entrypoint.
+fn push_busybox(name: &str, extra: &[&str]) -> String {
+    let source = Directory::empty();
+    let path: PathBuf = std::env::split_paths(&std::env::var_os("PATH").expect("PATH"))
+        .map(|directory| directory.join("busybox"))
+        .find(|program| program.exists())
+        .expect("busybox");
+    fs::create_dir(source.path().join("bin")).expect("mkdir");
+    fs::copy(path, source.path().join("bin/busybox")).expect("cp");
+    fs::set_permissions(source.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    let image = repository(name);
+    let pack = ["pack", &image, source.text(), "--entrypoint", "/bin/busybox"];
+    volio(&[&pack, extra].concat()).succeeded();
+    image
+}
+
+#[test]
+#[ignore = "needs docker-registry, podman and root: run tests/run"]
+fn podman_stores_the_identical_tree() {
+    for compression in ["zstd", "gzip", "none"] {
+        let source = Directory::filled();
+        let image = repository(&format!("podman-pull:{compression}"));
+        // Not at `/`: what podman shows as the root directory is its own, whatever the layer says.
+        let at = format!("{}:/srv/data", source.text());
+        volio(&["pack", &image, &at, "--compression", compression]).succeeded();
+
+        tool("podman", &["pull", "--quiet", &image]);
+        let mounted = tool("podman", &["image", "mount", &image]);
+        let stored = Survey::of(&Path::new(&mounted).join("srv/data"));
+        tool("podman", &["image", "unmount", &image]);
+        Survey::of(source.path()).assert_same(&stored);
+    }
+}
+
+#[test]
+#[ignore = "needs docker-registry, podman and root: run tests/run"]
+fn podman_runs_a_program_that_volio_packed() {
+    let image = push_busybox(
+        "podman-run:1",
+        &["--env", "WORD=from the image", "--workdir", "/bin", "--user", "12:34"],
+    );
+    let script = "echo \"$WORD\"; pwd; id -u; id -g";
+    let said = tool("podman", &["run", "--rm", "--network=none", &image, "sh", "-c", script]);
+    assert_eq!(said, "from the image\n/bin\n12\n34");
+}
+
+#[test]
+#[ignore = "needs docker-registry, podman and root: run tests/run"]
+fn a_container_reads_the_files_of_an_image_mounted_as_a_volume() {
+    let source = Directory::filled();
+    let data = repository("podman-volume:1");
+    volio(&["pack", &data, source.text()]).succeeded();
+    let program = push_busybox("podman-volume-reader:1", &[]);
+
+    tool("podman", &["pull", "--quiet", &data]);
+    let mount = format!("type=image,source={data},destination=/data");
+    let run = |script: &str| {
+        tool("podman", &["run", "--rm", "--network=none", "--mount", &mount, &program, "sh", "-c", script])
+    };
+    let sums = "busybox find . -type f -print0 | busybox sort -z | busybox xargs -0 busybox sha256sum";
+    let outside = tool("sh", &["-c", &format!("cd '{}' && {sums}", source.text())]);
+    assert!(outside.lines().count() > 10, "{outside}");
+    assert_eq!(run(&format!("cd /data && {sums}")), outside);
+    assert_eq!(
+        run("busybox touch /data/new 2>/dev/null || echo refused"),
+        "refused",
+        "a volume from an image is read-only"
+    );
+}

@@ -1,0 +1,102 @@
+//! skopeo, which is also how podman, buildah and CRI-O read and write images (containers/image).
+
+use std::fs;
+
+use super::fixture::Directory;
+use super::program::{tool, volio};
+use super::services::repository;
+use super::survey::Survey;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+fn skopeo_copy(arguments: &[&str]) {
+    tool("skopeo", &[&["copy", "--src-tls-verify=false", "--dest-tls-verify=false"], arguments].concat());
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: run tests/run"]
+fn skopeo_copies_every_platform_of_a_pushed_image_and_volio_unpacks_the_layout_it_wrote() {
+    let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
+    let image = repository("skopeo-copy:1");
+    let digest = volio(&["pack", &image, source.text()]).digest();
+
+    let layout = place.path().join("layout");
+    let (from, to) = (format!("docker://{image}"), format!("oci:{}", place.join("layout:copied")));
+    skopeo_copy(&["--all", "--preserve-digests", &from, &to]);
+
+    // skopeo puts the very index into the layout that volio pushed, so nothing of it was in need of repair.
+    let index = json(&fs::read_to_string(layout.join("index.json")).expect("index.json"));
+    assert_eq!(index["manifests"][0]["digest"], digest.as_str());
+    let image_index =
+        json(&fs::read_to_string(layout.join("blobs").join(digest.replace(':', "/"))).expect("blob"));
+    assert_eq!(
+        image_index["manifests"].as_array().map(Vec::len),
+        Some(2),
+        "two platforms by default: {image_index}"
+    );
+    for blob in fs::read_dir(layout.join("blobs/sha256")).expect("readdir") {
+        let blob = blob.expect("an entry");
+        let content = fs::read(blob.path()).expect("read");
+        let sha256: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(blob.file_name().to_string_lossy(), sha256);
+    }
+
+    volio(&["unpack", &to, target.text()]).succeeded();
+    Survey::of(source.path()).assert_same(&Survey::of(target.path()));
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: run tests/run"]
+fn skopeo_inspects_both_platforms_with_their_labels() {
+    let source = Directory::filled();
+    let image = repository("skopeo-inspect:1");
+    let digest = volio(&["pack", &image, source.text(), "--label", "made.by=a test"]).digest();
+
+    let from = format!("docker://{image}");
+    let mut layers = Vec::new();
+    for architecture in ["amd64", "arm64"] {
+        let choice = format!("--override-arch={architecture}");
+        let seen = json(&tool("skopeo", &[choice.as_str(), "inspect", "--tls-verify=false", &from]));
+        assert_eq!(seen["Digest"], digest.as_str());
+        assert_eq!(seen["Architecture"], architecture);
+        assert_eq!(seen["Os"], "linux");
+        assert_eq!(seen["Labels"]["made.by"], "a test");
+        layers.push(seen["Layers"].clone());
+    }
+    assert!(layers[0].as_array().is_some_and(|layers| !layers.is_empty()), "no layers: {layers:?}");
+    assert_eq!(layers[0], layers[1], "the platforms share their layers");
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: run tests/run"]
+fn a_layout_that_volio_packed_goes_through_skopeo_into_a_registry_and_comes_back() {
+    let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
+    let layout = format!("oci:{}", place.join("layout:packed"));
+    let digest = volio(&["pack", &layout, source.text()]).digest();
+
+    let image = repository("skopeo-push:1");
+    let to = format!("docker://{image}");
+    skopeo_copy(&["--all", &layout, &to]);
+    assert_eq!(json(&tool("skopeo", &["inspect", "--tls-verify=false", &to]))["Digest"], digest.as_str());
+    volio(&["unpack", &image, target.text()]).succeeded();
+    Survey::of(source.path()).assert_same(&Survey::of(target.path()));
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: run tests/run"]
+fn volio_unpacks_the_docker_manifest_that_skopeo_converted_an_image_to() {
+    let (source, target) = (Directory::filled(), Directory::empty());
+    let (from, to) = (repository("skopeo-oci:1"), repository("skopeo-v2s2:1"));
+    volio(&["pack", &from, source.text(), "--compression", "gzip", "--platform", "linux/amd64"]).succeeded();
+
+    let (from, into) = (format!("docker://{from}"), format!("docker://{to}"));
+    skopeo_copy(&["--format=v2s2", &from, &into]);
+    let raw = json(&tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &into]));
+    assert_eq!(raw["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    volio(&["unpack", &to, target.text()]).succeeded();
+    Survey::of(source.path()).assert_same(&Survey::of(target.path()));
+}

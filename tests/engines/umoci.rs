@@ -1,0 +1,76 @@
+//! umoci, the reference for OCI layouts on disk: no registry, no daemon, so a disagreement is about the format alone.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::fixture::{self, Directory};
+use super::program::{tool, volio};
+use super::survey::Survey;
+
+/// Packs the directory into a layout that umoci 0.4 can read: it knows no zstd, and one tag must be one manifest.
+fn pack_for_umoci(source: &Directory, place: &Directory) -> String {
+    let image = place.join("layout:tag");
+    let to = format!("oci:{image}");
+    volio(&["pack", &to, source.text(), "--compression", "gzip", "--platform", "linux/amd64"]).succeeded();
+    image
+}
+
+#[test]
+#[ignore = "needs umoci and root: run tests/run"]
+fn umoci_unpacks_as_root_the_identical_tree() {
+    let (source, place) = (Directory::filled(), Directory::empty());
+    let image = pack_for_umoci(&source, &place);
+    tool("umoci", &["unpack", "--image", &image, &place.join("bundle")]);
+    Survey::of(source.path()).assert_same(&Survey::of(&place.path().join("bundle/rootfs")));
+}
+
+#[test]
+#[ignore = "needs umoci: run tests/run"]
+fn umoci_unpacks_without_root_the_same_contents_and_modes() {
+    let (source, place) = (Directory::filled_portable(), Directory::empty());
+    let image = pack_for_umoci(&source, &place);
+    tool("umoci", &["unpack", "--rootless", "--image", &image, &place.join("bundle")]);
+    let unpacked = Survey::of(&place.path().join("bundle/rootfs")).without_owners_and_xattrs();
+    Survey::of(source.path()).without_owners_and_xattrs().assert_same(&unpacked);
+}
+
+#[test]
+#[ignore = "needs umoci: run tests/run"]
+fn volio_unpacks_the_layers_and_whiteouts_that_umoci_repacked() {
+    let (place, target) = (Directory::empty(), Directory::empty());
+    let image = place.join("layout:tag");
+    tool("umoci", &["init", "--layout", &place.join("layout")]);
+    tool("umoci", &["new", "--image", &image]);
+    tool("umoci", &["unpack", "--rootless", "--image", &image, &place.join("bundle")]);
+    make_two_layers(&place.path().join("bundle/rootfs"), || {
+        tool("umoci", &["repack", "--refresh-bundle", "--image", &image, &place.join("bundle")]);
+    });
+    let stat = tool("umoci", &["stat", "--json", "--image", &image]);
+    let stat: serde_json::Value = serde_json::from_str(&stat).expect("JSON");
+    let layers =
+        stat["history"].as_array().expect("a history").iter().filter(|entry| entry["layer"].is_object());
+    assert_eq!(layers.count(), 2, "{stat}");
+
+    volio(&["unpack", &format!("oci:{image}"), target.text()]).succeeded();
+    let unpacked = Survey::of(target.path());
+    assert!(!unpacked.has("setuid") && !unpacked.has("directory") && unpacked.has("replaced"));
+
+    // umoci writes whole seconds, and how it unpacks its own image is the measure.
+    tool("umoci", &["unpack", "--rootless", "--image", &image, &place.join("again")]);
+    let expected = Survey::of(&place.path().join("again/rootfs")).without_xattrs("user.rootlesscontainers");
+    expected.assert_same(&unpacked.without_xattrs("user.rootlesscontainers"));
+}
+
+fn make_two_layers(rootfs: &Path, repack: impl Fn()) {
+    fixture::fill_portable(rootfs);
+    fs::create_dir(rootfs.join("replaced")).expect("mkdir");
+    fs::write(rootfs.join("replaced/old"), "old\n").expect("write");
+    repack();
+    fs::remove_file(rootfs.join("setuid")).expect("rm");
+    fs::remove_dir_all(rootfs.join("directory")).expect("rm -r");
+    fs::remove_dir_all(rootfs.join("replaced")).expect("rm -r");
+    symlink("file", rootfs.join("replaced")).expect("ln -s");
+    fs::write(rootfs.join("file"), "changed\n").expect("write");
+    repack();
+}

@@ -1,0 +1,179 @@
+//! No space left, in every phase: a clear error, nothing half-published, and nothing that was there is lost.
+
+mod as_root {
+    //! Small file systems are mounted, which only root may do.
+
+    use std::fs;
+    use std::net::{TcpListener, TcpStream};
+    use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, Output, Stdio};
+    use tempfile::TempDir;
+
+    /// A file system in memory that holds no more than it is told.
+    struct Small(TempDir);
+
+    impl Small {
+        fn mount(size: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let options = format!("size={size}");
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+                .arg(directory.path())
+                .status()
+                .unwrap();
+            assert!(mounted.success());
+            Self(directory)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn used(&self) -> u64 {
+            let status = rustix::fs::statvfs(self.0.path()).unwrap();
+            (status.f_blocks - status.f_bfree) * status.f_frsize
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            // Lazily: a failed test may have left something open in it.
+            let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+        }
+    }
+
+    fn volio(arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_volio")).args(arguments).output().unwrap()
+    }
+
+    /// Runs volio, which must fail for want of space, and say so.
+    #[track_caller]
+    fn runs_out_of_space(arguments: &[&str]) {
+        let output = volio(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("No space left on device"), "{stderr}");
+        assert!(stderr.contains("hint: free some space there"), "{stderr}");
+        assert!(output.stdout.is_empty());
+    }
+
+    #[track_caller]
+    fn succeeds(arguments: &[&str]) {
+        let output = volio(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// 4 MiB that compress to next to nothing, or to nothing less.
+    fn make_tree(root: &Path, compressible: bool) {
+        let mut state = 7u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if compressible { b'x' } else { (state >> 24) as u8 }
+        };
+        fs::create_dir(root).unwrap();
+        for n in 0..4 {
+            fs::write(root.join(format!("{n}")), (0..1 << 20).map(|_| next()).collect::<Vec<u8>>()).unwrap();
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn while_a_layout_is_written_the_image_in_it_stays_as_it_was() {
+        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let (tree, layout) = (directory.path().join("tree"), small.path("layout"));
+        make_tree(&tree, false);
+        let (image, tree) = (format!("oci:{}:v1", layout.display()), tree.to_str().unwrap());
+        runs_out_of_space(&["pack", &image, tree]);
+        assert!(!layout.join("index.json").exists());
+        assert!(small.used() < 1 << 20, "the unfinished blob must not stay: {} bytes", small.used());
+
+        succeeds(&["pack", &image, &format!("{tree}/0")]);
+        let index = fs::read(layout.join("index.json")).unwrap();
+        runs_out_of_space(&["pack", &image, tree]);
+        assert_eq!(fs::read(layout.join("index.json")).unwrap(), index);
+        succeeds(&["unpack", &image, directory.path().join("target").to_str().unwrap()]);
+    }
+
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn while_a_layer_is_spooled_the_target_stays_empty() {
+        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+        make_tree(&tree, false);
+        let image = format!("oci:{}:v1", layout.display());
+        succeeds(&["pack", &image, tree.to_str().unwrap()]);
+        runs_out_of_space(&["unpack", &image, small.path("target").to_str().unwrap()]);
+        assert!(!small.path("target").exists());
+        assert!(small.used() < 1 << 20, "the spool must not stay: {} bytes", small.used());
+    }
+
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn while_files_are_extracted_the_error_names_the_file() {
+        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+        make_tree(&tree, true);
+        let image = format!("oci:{}:v1", layout.display());
+        succeeds(&["pack", &image, tree.to_str().unwrap()]);
+        let target = small.path("target");
+        runs_out_of_space(&["unpack", &image, target.to_str().unwrap()]);
+        let stderr = volio(&["unpack", &image, small.path("other").to_str().unwrap()]).stderr;
+        assert!(String::from_utf8_lossy(&stderr).contains("/other"), "{}", String::from_utf8_lossy(&stderr));
+    }
+
+    /// Debian's registry, with its storage where a test wants it.
+    struct Registry {
+        process: Child,
+        host: String,
+    }
+
+    impl Registry {
+        fn start(storage: &Path, directory: &Path) -> Self {
+            // The port is free again when the listener is gone, and hardly anybody else asks for this one meanwhile.
+            let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+            let config = directory.join("registry.yml");
+            let storage = storage.display();
+            let text = format!(
+                "version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{host}'}}\n\
+                 storage: {{filesystem: {{rootdirectory: '{storage}'}}}}\n"
+            );
+            fs::write(&config, text).unwrap();
+            let mut process = Command::new("docker-registry")
+                .arg("serve")
+                .arg(&config)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            while TcpStream::connect(&host).is_err() {
+                assert!(process.try_wait().unwrap().is_none(), "the registry has ended");
+                std::thread::yield_now();
+            }
+            Self { process, host }
+        }
+    }
+
+    impl Drop for Registry {
+        fn drop(&mut self) {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root and docker-registry: run tests/run"]
+    fn in_a_registry_the_tag_does_not_appear() {
+        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let tree = directory.path().join("tree");
+        make_tree(&tree, false);
+        let registry = Registry::start(&small.path("registry"), directory.path());
+        let image = format!("{}/team/data:v1", registry.host);
+        let output = volio(&["pack", &image, tree.to_str().unwrap()]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&registry.host), "{stderr}");
+        assert_eq!(volio(&["inspect", &image]).status.code(), Some(4), "the tag must not be there");
+    }
+}

@@ -1,0 +1,108 @@
+//! Packs that are killed while they publish: what they leave is valid, and packing again ends well.
+
+use crate::registry::Registry;
+use crate::snapshot::assert_same;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use volio::transport::layout::Layout;
+use volio::transport::{Access, Source};
+
+fn volio(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_volio"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// A tree that does not compress, large enough that it is not packed in one breath.
+fn make_tree(root: &Path) {
+    let mut state = 1u64;
+    let mut bytes = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    for n in 0..24 {
+        fs::write(root.join(format!("file-{n}")), (0..1 << 20).map(|_| bytes()).collect::<Vec<u8>>())
+            .unwrap();
+    }
+}
+
+/// Kills the process as soon as that can be seen, unless it has ended before.
+fn kill_when(mut child: Child, seen: impl Fn() -> bool) {
+    while !seen() && child.try_wait().unwrap().is_none() {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn unfinished(layout: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(layout) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().unwrap().starts_with(".volio-"))
+        .filter_map(|entry| Some(entry.metadata().ok()?.len()))
+        .collect()
+}
+
+#[test]
+fn a_pack_into_a_layout_that_is_killed_at_any_moment_can_be_run_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    let image = format!("oci:{}:v1", layout.display());
+    let tree_argument = tree.to_str().unwrap();
+    let pack = || volio(&["pack", &image, tree_argument]);
+
+    // At the start, at the beginning of the blob, in its middle, and when the blob has its name but the image has not.
+    kill_when(pack().spawn().unwrap(), || layout.exists());
+    kill_when(pack().spawn().unwrap(), || !unfinished(&layout).is_empty());
+    kill_when(pack().spawn().unwrap(), || unfinished(&layout).iter().any(|size| *size > 8 << 20));
+    assert!(!layout.join("index.json").exists(), "nothing may be named before all of it is there");
+    let blobs = layout.join("blobs/sha256");
+    kill_when(pack().spawn().unwrap(), || fs::read_dir(&blobs).is_ok_and(|mut blobs| blobs.next().is_some()));
+
+    assert!(pack().status().unwrap().success());
+    assert_eq!(unfinished(&layout), Vec::<u64>::new(), "leftovers are swept");
+    let target = directory.path().join("target");
+    assert!(volio(&["unpack", &image, target.to_str().unwrap()]).status().unwrap().success());
+    assert_same(&tree, &target);
+}
+
+#[test]
+fn a_pack_over_an_image_that_is_killed_leaves_the_image_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("first"), "first").unwrap();
+    let image = format!("oci:{}:v1", layout.display());
+    let pack = || volio(&["pack", &image, tree.to_str().unwrap()]);
+    assert!(pack().status().unwrap().success());
+    let resolve = || Layout::open(&layout, Some("v1"), None).unwrap().resolve().unwrap();
+    let before = resolve();
+    make_tree(&tree);
+    kill_when(pack().spawn().unwrap(), || unfinished(&layout).iter().any(|size| *size > 8 << 20));
+    assert_eq!(resolve(), before);
+}
+
+#[test]
+fn a_pack_into_a_registry_that_is_killed_can_be_run_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, target) = (directory.path().join("tree"), directory.path().join("target"));
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    let registry = Registry::start();
+    let image = registry.location("team/data", "v1").to_string();
+    let pack = || volio(&["pack", &image, tree.to_str().unwrap()]);
+    let asked = |method: &str| registry.requests().iter().any(|request| request.method.as_str() == method);
+
+    kill_when(pack().spawn().unwrap(), || asked("POST"));
+    kill_when(pack().spawn().unwrap(), || asked("PATCH"));
+    let resolved = registry.location("team/data", "v1").source(&Access::default()).unwrap().resolve();
+    assert_eq!(resolved.unwrap_err().kind(), volio::error::Kind::NotFound);
+
+    assert!(pack().status().unwrap().success());
+    assert!(volio(&["unpack", &image, target.to_str().unwrap()]).status().unwrap().success());
+    assert_same(&tree, &target);
+}

@@ -1,0 +1,107 @@
+//! `volio ls`.
+
+use super::{Place, assert_screen};
+use snapbox::str;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+#[test]
+fn everything_in_an_image() {
+    assert_screen(
+        Place::with_image().screen("ls oci:layout:v1"),
+        str![[r#"
+/
+/etc
+/etc/hosts
+/hello
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn everything_below_a_path_with_its_metadata() {
+    assert_screen(
+        Place::with_image().screen("ls -l oci:layout:v1 etc"),
+        str![[r#"
+drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /etc
+-rw-r--r-- 0:0 20 1970-01-01T00:00:00Z /etc/hosts
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn the_listing_as_json_is_one_document() {
+    assert_screen(
+        Place::with_image().screen("ls --format json oci:layout:v1 /etc/hosts"),
+        str![[r#"
+{
+  "entries": [
+    {
+      "path": "/etc/hosts",
+      "type": "file",
+      "mode": "0644",
+      "uid": 0,
+      "gid": 0,
+      "mtime": "1970-01-01T00:00:00.000000000Z",
+      "size": 20
+    }
+  ]
+}
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn names_that_a_terminal_would_obey() {
+    let place = Place::with_tree();
+    fs::write(place.path().join("tree/etc/\x1b[31mred\n"), "").unwrap();
+    symlink("\x1b[2J", place.path().join("tree/link")).unwrap();
+    place.screen("pack --normalize oci:layout:v1 tree");
+    assert_screen(
+        place.screen("ls -l oci:layout:v1"),
+        str![[r#"
+drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /
+drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /etc
+-rw-r--r-- 0:0  0 1970-01-01T00:00:00Z /etc/\u{1b}[31mred\n
+-rw-r--r-- 0:0 20 1970-01-01T00:00:00Z /etc/hosts
+-rw-r--r-- 0:0  6 1970-01-01T00:00:00Z /hello
+lrwxrwxrwx 0:0  - 1970-01-01T00:00:00Z /link -> \u{1b}[2J
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_path_that_is_not_in_the_image() {
+    assert_screen(
+        Place::with_image().screen("ls oci:layout:v1 /var"),
+        str![[r#"
+-- stderr
+error: /var is not in oci:layout:v1
+hint: volio ls without a path lists all that is there
+-- exit 4
+
+"#]],
+    );
+}
+
+#[test]
+fn a_path_that_leads_out() {
+    assert_screen(
+        Place::with_image().screen("ls oci:layout:v1 /../etc"),
+        str![[r#"
+-- stderr
+error: "/../etc" leads out of the image
+hint: write a path without ..
+-- exit 2
+
+"#]],
+    );
+}

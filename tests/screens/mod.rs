@@ -1,0 +1,135 @@
+//! The program as its users see it: what is typed, and the whole screen that follows, in one literal.
+//!
+//! These tests prove the wiring: that a mistake has its message, its hint and its exit code, and that results and
+//! remarks go where they belong. What the verbs do is proved closer to them. `SNAPSHOTS=overwrite cargo test screens`
+//! writes the literals anew.
+
+mod copy;
+mod help;
+mod inspect;
+mod ls;
+mod pack;
+mod streams;
+mod unpack;
+
+use snapbox::assert::DEFAULT_ACTION_ENV;
+use snapbox::{Assert, IntoData};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// A directory to work in, and an environment in which nothing is set that the program reads.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// The same with a small tree in `tree`.
+    fn with_tree() -> Self {
+        let place = Self::new();
+        fs::create_dir_all(place.path().join("tree/etc")).unwrap();
+        fs::write(place.path().join("tree/etc/hosts"), "127.0.0.1 localhost\n").unwrap();
+        fs::write(place.path().join("tree/hello"), "hello\n").unwrap();
+        place
+    }
+
+    /// The same with that tree in the image `oci:layout:v1`, the same image whoever runs the test.
+    fn with_image() -> Self {
+        Self::with_tree().and("pack --normalize oci:layout:v1 tree")
+    }
+
+    /// The same with that tree in the image `oci:layout:v1` as it is, so that whoever runs the test can restore it.
+    fn with_own_image() -> Self {
+        Self::with_tree().and("pack oci:layout:v1 tree")
+    }
+
+    /// The same after a command that went well.
+    fn and(self, arguments: &str) -> Self {
+        let output = self.run(self.volio(arguments));
+        assert!(output.status.success(), "{output:?}");
+        self
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The files that hold the blobs of that layout.
+    fn blobs(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.path().join("layout/blobs/sha256"))
+            .unwrap()
+            .map(|blob| blob.unwrap().path())
+            .collect()
+    }
+
+    /// A command line that is about to run here; arguments are separated by spaces.
+    fn volio(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volio"));
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(self.path())
+            .env_clear()
+            .env("HOME", self.path())
+            .env("COLUMNS", "100")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, mut command: Command) -> Output {
+        command.output().unwrap()
+    }
+
+    /// The screen after a command line.
+    fn screen(&self, arguments: &str) -> String {
+        self.screen_of(self.volio(arguments))
+    }
+
+    /// The screen after a command: stdout, stderr and the exit code, with all names of this place all digests and
+    /// all times replaced.
+    fn screen_of(&self, command: Command) -> String {
+        let output = self.run(command);
+        let mut screen = String::from_utf8(output.stdout).unwrap();
+        if !output.stderr.is_empty() {
+            screen.push_str("-- stderr\n");
+            screen.push_str(&String::from_utf8(output.stderr).unwrap());
+        }
+        screen.push_str(&format!("-- exit {}\n", output.status.code().unwrap()));
+        without_times(&without_digests(&screen.replace(self.path().to_str().unwrap(), "/place")))
+    }
+}
+
+/// Fails unless the screen is the expected one. Unlike snapbox's own macro, it takes no backslash for a slash.
+#[track_caller]
+fn assert_screen(screen: String, expected: impl IntoData) {
+    Assert::new().action_env(DEFAULT_ACTION_ENV).normalize_paths(false).eq(screen, expected);
+}
+
+/// Replaces the time and the rate in the line that sums a job up.
+fn without_times(text: &str) -> String {
+    let sums_up = |line: &str| ["packed ", "unpacked ", "copied "].iter().any(|verb| line.starts_with(verb));
+    text.split_inclusive('\n')
+        .map(|line| match line.split_once(" in ").filter(|_| sums_up(line)) {
+            Some((what, rest)) => {
+                let rest = rest.find([';', '\n']).map_or("", |end| &rest[end..]);
+                format!("{what} in [TIME]{rest}")
+            }
+            None => line.to_owned(),
+        })
+        .collect()
+}
+
+/// Replaces each digest: it changes with the format, and what it is worth is proved elsewhere.
+fn without_digests(text: &str) -> String {
+    let mut parts = text.split("sha256:");
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+        clean.push_str("sha256:");
+        clean.push_str(if digits == 64 { "[DIGEST]" } else { &part[..digits] });
+        clean.push_str(&part[digits..]);
+    }
+    clean
+}

@@ -1,0 +1,301 @@
+//! `volio pack`.
+
+use super::{Place, assert_screen};
+use snapbox::str;
+use std::fs;
+
+#[test]
+fn a_directory_becomes_an_image() {
+    assert_screen(
+        Place::with_tree().screen("pack --normalize oci:layout:v1 tree"),
+        str![[r#"
+oci:layout@sha256:[DIGEST]
+-- stderr
+packed 4 entries, 26 B into 1 layer of 155 B in [TIME]
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn the_result_as_json_is_one_document() {
+    let place = Place::with_tree();
+    assert_screen(
+        place.screen("pack --quiet --format json --normalize oci:layout:v1 tree"),
+        str![[r#"
+{
+  "address": "oci:layout@sha256:[DIGEST]",
+  "digest": "sha256:[DIGEST]",
+  "platforms": [
+    {
+      "architecture": "amd64",
+      "os": "linux"
+    },
+    {
+      "architecture": "arm64",
+      "os": "linux"
+    }
+  ],
+  "layers": [
+    {
+      "digest": "sha256:[DIGEST]",
+      "diffId": "sha256:[DIGEST]",
+      "size": 155,
+      "uncompressedSize": 4096,
+      "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd"
+    }
+  ],
+  "entries": 4,
+  "bytes": 26,
+  "socketsSkipped": 0,
+  "excluded": 0
+}
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn the_same_tree_has_the_same_digest() {
+    let place = Place::with_tree();
+    let digest = |file: &str| fs::read_to_string(place.path().join(file)).unwrap();
+    place.screen("pack --digestfile first oci:a tree");
+    place.screen("pack --digestfile second oci:b tree");
+    assert!(digest("first").starts_with("sha256:") && digest("first").len() == 71, "{}", digest("first"));
+    assert_eq!(digest("first"), digest("second"));
+}
+
+#[test]
+fn a_source_that_is_not_there() {
+    assert_screen(
+        Place::new().screen("pack oci:layout:v1 nowhere"),
+        str![[r#"
+-- stderr
+error: there is no nowhere
+hint: SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image
+-- exit 4
+
+"#]],
+    );
+}
+
+#[test]
+fn sources_that_collide() {
+    let place = Place::with_tree();
+    fs::write(place.path().join("hello"), "another").unwrap();
+    assert_screen(
+        place.screen("pack oci:layout:v1 tree hello"),
+        str![[r#"
+-- stderr
+error: both tree and hello have something at /hello
+hint: give one of them another place with SOURCE:/PATH, or leave it out of one of them
+-- exit 2
+
+"#]],
+    );
+    assert!(!place.path().join("layout/index.json").exists(), "nothing is published");
+}
+
+#[test]
+fn no_source() {
+    assert_screen(
+        Place::new().screen("pack oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: the following required arguments were not provided:
+  <SOURCE[:PATH]>...
+
+Usage: volio pack <IMAGE> <SOURCE[:PATH]>...
+
+For more information, try '--help'.
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_reference_that_does_not_parse() {
+    assert_screen(
+        Place::with_tree().screen("pack localhost:5000/UPPER tree"),
+        str![[r#"
+-- stderr
+error: <IMAGE>: "localhost:5000/UPPER" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
+hint: write HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:TAG]
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_digest_is_no_name_to_write_to() {
+    let digest = "a".repeat(64);
+    let place = Place::with_tree();
+    assert_screen(
+        place.screen(&format!("pack localhost:5000/data@sha256:{digest} tree")),
+        str![[r#"
+-- stderr
+error: cannot write to localhost:5000/data@sha256:[DIGEST]: a digest is no name to write to
+hint: name a tag; the digest is printed when the image is there
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_transport_that_is_not_built() {
+    assert_screen(
+        Place::with_tree().screen("pack docker-archive:image.tar tree"),
+        str![[r#"
+-- stderr
+error: <IMAGE>: "docker-archive:image.tar": volio does not read or write docker-archive: yet
+hint: use a registry (HOST/REPOSITORY:TAG) or an image layout (oci:DIRECTORY:TAG)
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_path_that_leads_out_of_the_image() {
+    assert_screen(
+        Place::with_tree().screen("pack oci:layout:v1 tree:/../etc"),
+        str![[r#"
+-- stderr
+error: <SOURCE[:PATH]>...: "tree:/../etc" puts "tree" outside of the tree
+hint: the path behind the colon is the one inside the image and has no `..`
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_platform_that_is_none() {
+    assert_screen(
+        Place::with_tree().screen("pack --platform amd64 oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --platform <OS/ARCH>: "amd64" is not a platform
+hint: write OS/ARCHITECTURE[/VARIANT], for example linux/amd64 or linux/arm/v7
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_compression_that_is_none() {
+    assert_screen(
+        Place::with_tree().screen("pack --compression lz4 oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --compression <METHOD>: "lz4" is not a compression
+hint: write zstd[:1-19], gzip[:1-9] or none; zstd:3 is the default
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        Place::with_tree().screen("pack --compression gzip:99 oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --compression <METHOD>: "gzip:99" is not a compression
+hint: write zstd[:1-19], gzip[:1-9] or none; zstd:3 is the default
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_label_without_a_value() {
+    assert_screen(
+        Place::with_tree().screen("pack --label stage oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --label <KEY=VALUE>: "stage" is not KEY=VALUE
+hint: write a name, an equals sign and a value, for example stage=test
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn an_entrypoint_that_is_half_an_array() {
+    assert_screen(
+        Place::with_tree().screen("pack --entrypoint [\"/bin/sh\" oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --entrypoint <WORDS>: "[\"/bin/sh\"" is not a JSON array of words: EOF while parsing a list at line 1 column 10
+hint: write one word, or an array such as '["/bin/app", "--serve"]'
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_directory_to_start_in_that_is_relative() {
+    assert_screen(
+        Place::with_tree().screen("pack --workdir data oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --workdir <DIR>: "data" does not begin with /
+hint: a container starts in a directory named from the root, for example /data
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_source_date_epoch_that_is_no_number() {
+    let place = Place::with_tree();
+    let mut volio = place.volio("pack oci:layout:v1 tree");
+    volio.env("SOURCE_DATE_EPOCH", "yesterday");
+    assert_screen(
+        place.screen_of(volio),
+        str![[r#"
+-- stderr
+error: SOURCE_DATE_EPOCH is "yesterday", which is not a time
+hint: set it to seconds since 1970, for example $(git log -1 --format=%ct)
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn an_authfile_that_is_not_there() {
+    let place = Place::with_tree();
+    assert_screen(
+        place.screen("pack --authfile nowhere.json localhost:1/data:v1 tree"),
+        str![[r#"
+-- stderr
+error: nowhere.json is not there
+hint: --authfile and REGISTRY_AUTH_FILE name a file like docker's config.json
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_registry_that_is_not_there() {
+    assert_screen(
+        Place::with_tree().screen("pack localhost:1/data:v1 tree"),
+        str![[r#"
+-- stderr
+error: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
+hint: is the registry running at localhost:1?
+-- exit 1
+
+"#]],
+    );
+}
