@@ -138,9 +138,8 @@ impl Extractor {
     pub fn refuse_unless_empty(&self) -> Result<()> {
         match &self.held {
             None => Ok(()),
-            Some(held) => Err(Error::refused(format!("{} is not empty: it holds {held}", self.shown)).hint(
-                "choose another directory, empty this one, or say that what it holds may be merged with",
-            )),
+            Some(held) => Err(Error::refused(format!("{} is not empty: it holds {held}", self.shown))
+                .hint("choose another directory, or empty this one")),
         }
     }
 
