@@ -206,7 +206,7 @@ impl Extractor {
         self.descent.go_to(path).map_err(|errno| self.trouble("enter", path, errno))?;
         let here = self.descent.here().map_err(|errno| trouble(&self.shown, "enter", path, errno))?;
         let result = match &directory.metadata {
-            Some(metadata) => attributes::apply(here, metadata),
+            Some(metadata) => attributes::apply_to_directory(here, metadata),
             None => attributes::apply_plain(here),
         };
         match result {
