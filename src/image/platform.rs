@@ -45,6 +45,10 @@ pub fn select(
     let document = document(root, descriptor, &fetch)?;
     let manifest = Manifest::parse(&document)?;
     let config: Config = fetch(&manifest.config)?.parse()?;
+    // What no index says about a platform, the configuration does.
+    if let Some(wanted) = wanted.filter(|wanted| !wanted.accepts(&config.platform)) {
+        return Err(no_match(Some(wanted), &[(Some(config.platform), descriptor.clone())]));
+    }
     if config.rootfs.diff_ids.len() != manifest.layers.len() {
         return Err(document.malformed(&format!(
             "it has {} layers and its configuration {} diff_ids",
@@ -170,6 +174,19 @@ mod tests {
         let selected = place.select("linux/arm64").unwrap();
         assert_eq!(selected.config.platform.architecture, "arm64");
         assert_eq!(place.fetched.borrow().len(), 2, "the manifest and its configuration");
+    }
+
+    #[test]
+    fn a_platform_that_was_asked_for_is_not_replaced_by_the_only_one() {
+        let description =
+            Description { platforms: vec![Platform::new("linux", "s390x")], ..Description::default() };
+        let built = description.build(&[]).unwrap();
+        let mut place = Place::with(built.root);
+        built.configs.into_iter().for_each(|document| place.add(document));
+        assert!(place.select("linux/s390x").is_ok());
+        let error = place.select("linux/amd64").unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::NotFound);
+        assert!(error.advice().unwrap().contains("linux/s390x"));
     }
 
     #[test]
