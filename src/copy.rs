@@ -1,6 +1,7 @@
 //! An image from one place to another: no byte is changed, and what is there already is not sent again.
 
 use crate::error::{Result, Side};
+use crate::image;
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
 use crate::progress::Progress;
 use crate::transport::{self, Destination, Source};
@@ -34,7 +35,7 @@ pub fn copy(from: &dyn Source, to: &dyn Destination, progress: &dyn Progress) ->
     let digest = root.descriptor().digest.clone();
     let mut copy =
         Copy { from, to, progress, seen: HashSet::new(), done: Copied::new(to.address(&digest), digest) };
-    copy.document(&root)?;
+    copy.document(&root, 0)?;
     to.commit(&root).map_err(|error| error.on(Side::Destination))?;
     Ok(copy.done)
 }
@@ -50,11 +51,14 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// Copies a manifest or an index, with all that it refers to before itself.
-    fn document(&mut self, document: &Document) -> Result<()> {
+    fn document(&mut self, document: &Document, depth: usize) -> Result<()> {
         let kind = document.descriptor().media_type.as_str();
         if media_type::is_index(kind) {
+            if depth == image::DEPTH_LIMIT {
+                return Err(document.malformed("indexes are nested too deep").on(Side::Source));
+            }
             for entry in Index::parse(document).map_err(|error| error.on(Side::Source))?.manifests {
-                self.child(&entry)?;
+                self.child(&entry, depth + 1)?;
             }
         } else if media_type::is_manifest(kind) {
             let manifest = Manifest::parse(document).map_err(|error| error.on(Side::Source))?;
@@ -65,11 +69,11 @@ impl Copy<'_> {
         self.to.put_manifest(document).map_err(|error| error.on(Side::Destination))
     }
 
-    fn child(&mut self, entry: &Descriptor) -> Result<()> {
+    fn child(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
         match self.seen.insert(entry.digest.clone()) {
             true if media_type::is_document(&entry.media_type) => {
                 let document = transport::fetch(self.from, entry).map_err(|error| error.on(Side::Source))?;
-                self.document(&document)
+                self.document(&document, depth)
             }
             true => self.blob(entry),
             false => Ok(()),
