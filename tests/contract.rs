@@ -276,3 +276,11 @@ pub fn what_is_absent_is_not_found(place: &dyn Place) {
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
     }
 }
+
+/// For places that have tags.
+pub fn tags_are_listed_in_the_order_of_their_bytes(place: &dyn Place) {
+    for tag in ["b", "a", "Z", "a.1", "a"] {
+        publish(&*place.destination(tag).unwrap(), tag);
+    }
+    assert_eq!(place.source("whatever").unwrap().tags().unwrap(), ["Z", "a", "a.1", "b"]);
+}

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Config, Descriptor, Document, Index, Manifest, Platform, media_type};
 
 /// How deep indexes may be nested: one in another occurs, more than a few is an attack.
-const DEPTH_LIMIT: usize = 4;
+pub const DEPTH_LIMIT: usize = 4;
 
 /// The image that was chosen.
 #[derive(Clone, Debug)]

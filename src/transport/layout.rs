@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, media_type};
 use crate::stream::{Body, Unverified, Written};
 use rustix::fs::{FlockOperation, OFlags, flock};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -160,7 +161,6 @@ impl Layout {
     /// What this image is called in the index, or the only image that there is.
     fn descriptor(&self) -> Result<Descriptor> {
         let index = self.index()?;
-        let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned();
         let found = match (&self.digest, &self.tag, index.manifests.as_slice()) {
             (Some(digest), ..) => match index.manifests.iter().find(|entry| entry.digest == *digest) {
                 Some(entry) => Some(entry.clone()),
@@ -169,7 +169,7 @@ impl Layout {
             (None, None, [only]) => Some(only.clone()),
             (None, tag, entries) => {
                 let wanted = tag.as_deref().unwrap_or(DEFAULT_TAG);
-                entries.iter().find(|entry| name(entry).as_deref() == Some(wanted)).cloned()
+                entries.iter().find(|entry| ref_name(entry).is_some_and(|name| name == wanted)).cloned()
             }
         };
         found.ok_or_else(|| {
@@ -177,7 +177,8 @@ impl Layout {
                 (Some(digest), _) => format!("no image {digest}"),
                 (None, tag) => format!("no image with the tag {:?}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
             };
-            let tags: Vec<String> = index.manifests.iter().filter_map(name).collect();
+            let tags: Vec<&str> =
+                index.manifests.iter().filter_map(|entry| Some(ref_name(entry)?.as_str())).collect();
             Error::not_found(format!("there is {wanted} in the layout {}", self.directory.display())).hint(
                 match tags.is_empty() {
                     true => "it holds no tagged image".to_owned(),
@@ -230,6 +231,12 @@ impl Source for Layout {
             Err(error) => Err(self.cannot("open the blob", &path, error)),
         }
     }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        let entries = self.index()?.manifests;
+        let tags: BTreeSet<String> = entries.iter().filter_map(|entry| ref_name(entry).cloned()).collect();
+        Ok(tags.into_iter().collect())
+    }
 }
 
 impl Destination for Layout {
@@ -264,7 +271,7 @@ impl Destination for Layout {
         let tag = self.tag.as_deref().unwrap_or(DEFAULT_TAG);
         let _lock = self.lock()?;
         let mut index = self.index()?;
-        index.manifests.retain(|entry| entry.annotations.get(REF_NAME).is_none_or(|name| name != tag));
+        index.manifests.retain(|entry| ref_name(entry).is_none_or(|name| name != tag));
         let mut entry = root.descriptor().clone();
         entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
         index.manifests.push(entry);
@@ -274,6 +281,11 @@ impl Destination for Layout {
     fn address(&self, digest: &Digest) -> String {
         format!("oci:{}@{digest}", self.directory.display())
     }
+}
+
+/// What an entry of the index is called.
+fn ref_name(entry: &Descriptor) -> Option<&String> {
+    entry.annotations.get(REF_NAME)
 }
 
 /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.

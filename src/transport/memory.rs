@@ -48,6 +48,12 @@ impl Source for Memory {
         blob.map(|blob| Unverified::new(Cursor::new(blob)))
             .ok_or_else(|| Error::not_found(format!("there is no blob {}", descriptor.digest)))
     }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        let mut tags: Vec<_> = self.store().names.keys().cloned().collect();
+        tags.sort_unstable();
+        Ok(tags)
+    }
 }
 
 impl Destination for Memory {

@@ -36,6 +36,14 @@ pub trait Source: Send + Sync {
     /// [`NotFound`](crate::error::Kind::NotFound) when it is not there.
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified>;
 
+    /// The tags of all images here, in the order of their bytes, whatever the name that this is bound to.
+    ///
+    /// # Errors
+    /// When the place has no tags, or does not tell them.
+    fn tags(&self) -> Result<Vec<String>> {
+        Err(Error::usage("this place has no tags to list"))
+    }
+
     /// The repository of a registry that this is, for a destination that can take blobs over from it.
     fn origin(&self) -> Option<Origin> {
         None

@@ -4,6 +4,7 @@ mod damage;
 mod digests;
 mod layers;
 mod round_trip;
+mod verify;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -4,7 +4,8 @@ use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 9] = ["pack", "unpack", "copy", "push", "pull", "ls", "inspect", "completions", "man"];
+const COMMANDS: [&str; 11] =
+    ["pack", "unpack", "copy", "push", "pull", "ls", "inspect", "verify", "tags", "completions", "man"];
 
 #[test]
 fn nothing_typed() {
@@ -24,6 +25,8 @@ Commands:
   pull         Copy an image out of a registry
   ls           List what is in an image
   inspect      Show what an image says about itself
+  verify       Verify every blob of an image
+  tags         List the tags of a repository or a layout
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)
@@ -58,6 +61,8 @@ Commands:
   pull         Copy an image out of a registry
   ls           List what is in an image
   inspect      Show what an image says about itself
+  verify       Verify every blob of an image
+  tags         List the tags of a repository or a layout
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)

@@ -14,6 +14,7 @@ mod challenge;
 mod credentials;
 mod download;
 mod http;
+mod listing;
 mod manifest;
 mod outgoing;
 mod server;
@@ -108,6 +109,10 @@ impl Source for Registry {
         let request = self.ask(Method::GET, descriptor, "fetch");
         let answer = wait(async { self.server.send(request, &self.pull()).await?.success().await })?;
         download::download(answer)
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        listing::tags(&self.server, self.reference.repository(), &self.reference.name())
     }
 
     fn origin(&self) -> Option<Origin> {

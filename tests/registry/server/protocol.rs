@@ -2,7 +2,7 @@
 
 use super::guard::{self, Wish};
 use super::store::digest_of;
-use super::{Locations, Shared};
+use super::{Locations, Shared, listing};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
@@ -62,6 +62,7 @@ enum Target<'a> {
     Manifest(&'a str, &'a str),
     Uploads(&'a str),
     Upload(&'a str, &'a str),
+    Tags(&'a str),
 }
 
 impl<'a> Target<'a> {
@@ -80,6 +81,9 @@ impl<'a> Target<'a> {
         if let Some((repository, digest)) = path.rsplit_once("/blobs/") {
             return Some(Self::Blob(repository, digest));
         }
+        if let Some(repository) = path.strip_suffix("/tags/list") {
+            return Some(Self::Tags(repository));
+        }
         let (repository, name) = path.rsplit_once("/manifests/")?;
         Some(Self::Manifest(repository, name))
     }
@@ -90,6 +94,7 @@ impl<'a> Target<'a> {
             Self::Blob(repository, _)
             | Self::Manifest(repository, _)
             | Self::Uploads(repository)
+            | Self::Tags(repository)
             | Self::Upload(repository, _) => Some(repository),
         }
     }
@@ -136,6 +141,7 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
         }
         ("GET" | "HEAD", Target::Manifest(repository, name)) => manifest(shared, &head, repository, name),
         ("PUT", Target::Manifest(repository, name)) => put_manifest(shared, &head, repository, name, body),
+        ("GET", Target::Tags(repository)) => listing::tags(shared, repository, &query),
         ("POST", Target::Uploads(repository)) => begin(shared, &head, repository, &query),
         ("PATCH", Target::Upload(repository, upload)) => {
             let step = shared.inside().store.append(upload, step(&query), &body);
@@ -296,11 +302,11 @@ pub fn reply_json(status: StatusCode, json: impl Into<String>) -> Response {
     response.body(Body::from(json.into())).unwrap()
 }
 
-fn error(status: StatusCode, code: &str) -> Response {
+pub fn error(status: StatusCode, code: &str) -> Response {
     reply_json(status, format!(r#"{{"errors":[{{"code":"{code}","message":"so says the test"}}]}}"#))
 }
 
-fn with(mut response: Response, name: &'static str, value: &str) -> Response {
+pub fn with(mut response: Response, name: &'static str, value: &str) -> Response {
     response.headers_mut().insert(name, value.parse().unwrap());
     response
 }

@@ -101,6 +101,13 @@ impl Store {
         Ok(digest)
     }
 
+    /// The tags of a repository, if there is one.
+    pub fn tags(&self, repository: &str) -> Option<Vec<String>> {
+        let known = self.manifests.keys().any(|(name, _)| name == repository);
+        let tags = self.tags.keys().filter(|(name, _)| name == repository).map(|(_, tag)| tag.clone());
+        known.then(|| tags.collect())
+    }
+
     pub fn plant(&mut self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) {
         let digest = digest_of(&bytes);
         self.store(repository, tag, media_type, bytes, digest);
