@@ -216,7 +216,8 @@ impl<'a> Plan<'a> {
     /// Notes a blob, once for all platforms that claim the same of it.
     fn check(&mut self, blob: &Descriptor, diff_id: Option<Digest>, role: String) {
         let known = self.known.entry((blob.digest.clone(), blob.size)).or_default();
-        for check in known.iter().filter_map(|at| self.checks.get_mut(*at)) {
+        for at in known.iter() {
+            let check = &mut self.checks[*at];
             // A platform whose configuration is broken claims nothing.
             if check.diff_id == diff_id || check.diff_id.is_none() || diff_id.is_none() {
                 check.diff_id = check.diff_id.take().or(diff_id);

@@ -61,6 +61,19 @@ impl Location {
         })
     }
 
+    /// Opens the place for taking an image away: it must be there, and a digest is as good a name as a tag.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub fn removal(&self, access: &Access) -> Result<Box<dyn Destination>> {
+        Ok(match self {
+            Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
+            Self::Layout { directory, tag, digest } => {
+                Box::new(Layout::open(directory, tag.as_deref(), digest.clone())?)
+            }
+        })
+    }
+
     /// Whether this names a place with all its images, and not one of them by its tag or its digest.
     pub fn is_repository(&self) -> bool {
         match self {

@@ -3,6 +3,7 @@
 mod damage;
 mod digests;
 mod layers;
+mod part;
 mod round_trip;
 mod verify;
 

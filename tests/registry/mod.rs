@@ -3,10 +3,12 @@
 mod faults;
 mod listing;
 mod login;
+mod referrers;
+mod removal;
 mod server;
 mod transfer;
 
-pub use server::{Damage, Locations, Login, Pages, Refusal, Registry};
+pub use server::{Damage, Deletes, Locations, Login, Pages, Refusal, Registry};
 
 use crate::contract::Place;
 use std::fs;
@@ -20,7 +22,7 @@ mod keeps_the_contract {
 }
 
 mod keeps_the_contract_of_tags {
-    crate::contract::suite!(crate::registry::Registry::start() => tags_are_listed_in_the_order_of_their_bytes);
+    crate::contract::suite!(crate::registry::Registry::start() => tags_are_listed_in_the_order_of_their_bytes a_tag_that_was_removed_means_nothing);
 }
 
 impl Place for Registry {

@@ -6,9 +6,11 @@
 
 mod copy;
 mod help;
+mod help_of_commands;
 mod inspect;
 mod ls;
 mod pack;
+mod rm;
 mod streams;
 mod tags;
 mod unpack;

@@ -4,7 +4,8 @@ use super::Shared;
 use super::protocol::{Query, error, reply_json, with};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
+use volio::oci::media_type;
 
 /// How lists come.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -53,4 +54,41 @@ pub fn tags(shared: &Shared, repository: &str, query: &Query) -> Response {
         Some(next) => with(response, "link", &next),
         None => response,
     }
+}
+
+/// The subject that a manifest names.
+pub fn subject_of(manifest: &[u8]) -> Option<String> {
+    let json: Value = serde_json::from_slice(manifest).ok()?;
+    json["subject"]["digest"].as_str().map(str::to_owned)
+}
+
+/// What refers to a manifest, one by one: the hardest pages.
+pub fn referrers(shared: &Shared, repository: &str, digest: &str, query: &Query) -> Response {
+    let inside = shared.inside();
+    if !inside.behaviour.lists_referrers {
+        return error(StatusCode::NOT_FOUND, "NOT_FOUND");
+    }
+    let mut found = inside.store.manifests(repository);
+    found.retain(|stored| subject_of(&stored.bytes).as_deref() == Some(digest));
+    found.sort_by(|a, b| a.digest.cmp(&b.digest));
+    let last = query.first("last").unwrap_or_default();
+    let mut rest = found.iter().filter(|stored| stored.digest.as_str() > last);
+    let page = rest.next().map(|stored| {
+        let json: Value = serde_json::from_slice(&stored.bytes).unwrap();
+        json!({"mediaType": stored.media_type, "digest": stored.digest, "size": stored.bytes.len(),
+               "artifactType": json["artifactType"]})
+    });
+    let index =
+        json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": Vec::from_iter(&page)});
+    let response = reply_json(StatusCode::OK, index.to_string());
+    let mut response = with(response, "content-type", media_type::INDEX);
+    if let (Some(page), true) = (&page, rest.next().is_some()) {
+        let last = page["digest"].as_str().unwrap();
+        response = with(
+            response,
+            "link",
+            &format!(r#"</v2/{repository}/referrers/{digest}?last={last}>; rel="next""#),
+        );
+    }
+    response
 }

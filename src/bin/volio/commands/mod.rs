@@ -6,6 +6,7 @@ pub mod inspect;
 pub mod ls;
 pub mod man;
 pub mod pack;
+pub mod rm;
 pub mod tags;
 pub mod unpack;
 pub mod verify;
@@ -29,6 +30,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Inspect(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Tags(args) => args.run(),
+        Command::Rm(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }
