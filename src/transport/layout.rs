@@ -3,15 +3,20 @@
 //! Blobs come by a temporary file, `fsync` and `rename`, so that a blob that has its name is whole. `index.json` is
 //! replaced in the same way, under a lock, so that two writers lose nothing of each other.
 
-use super::{Destination, Source};
+mod referrers;
+mod removal;
+
+use super::{Destination, Removed, Source};
 use crate::error::{Error, Result};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, media_type};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, SINCE, media_type};
 use crate::stream::{Body, Unverified, Written};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tempfile::NamedTempFile;
 
 /// The tag of an image that is written without one, as in a registry.
@@ -29,6 +34,8 @@ pub struct Layout {
     directory: PathBuf,
     tag: Option<String>,
     digest: Option<Digest>,
+    /// `blobs`, locked against removals.
+    held: OnceLock<File>,
 }
 
 impl Layout {
@@ -43,7 +50,12 @@ impl Layout {
             return Err(Error::not_found(format!("{} is not an image layout: {why}", directory.display()))
                 .hint("write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote"));
         }
-        Ok(Self { directory: directory.to_owned(), tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            directory: directory.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+            held: OnceLock::new(),
+        })
     }
 
     /// A layout that exists or will: it is made when the first blob arrives.
@@ -51,7 +63,12 @@ impl Layout {
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when the directory holds something else.
     pub fn create(directory: &Path, tag: Option<&str>) -> Result<Self> {
-        let layout = Self { directory: directory.to_owned(), tag: tag.map(str::to_owned), digest: None };
+        let layout = Self {
+            directory: directory.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest: None,
+            held: OnceLock::new(),
+        };
         let free = match fs::read_dir(directory) {
             Ok(entries) => {
                 directory.join(MARKER.0).is_file() || entries.flatten().all(|entry| is_ours(&entry))
@@ -73,6 +90,7 @@ impl Layout {
     fn prepare(&self) -> Result<()> {
         let blobs = self.directory.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|error| self.cannot("create", &blobs, error))?;
+        self.hold_blobs()?;
         let _lock = self.lock()?;
         self.sweep();
         match self.directory.join(MARKER.0).exists() {
@@ -162,16 +180,20 @@ impl Layout {
     /// What this image is called in the index, or the only image that there is.
     fn descriptor(&self) -> Result<Descriptor> {
         let index = self.index()?;
-        let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned();
-        let found = match (&self.digest, &self.tag, index.manifests.as_slice()) {
+        let images: Vec<_> = index.manifests.iter().filter(|entry| !referrers::is_referrer(entry)).collect();
+        let found = match (&self.digest, &self.tag, images.as_slice()) {
             (Some(digest), ..) => match index.manifests.iter().find(|entry| entry.digest == *digest) {
                 Some(entry) => Some(entry.clone()),
                 None => self.unlisted(digest)?,
             },
-            (None, None, [only]) => Some(only.clone()),
+            (None, None, [only]) => Some((*only).clone()),
             (None, tag, entries) => {
                 let wanted = tag.as_deref().unwrap_or(DEFAULT_TAG);
-                entries.iter().find(|entry| name(entry).as_deref() == Some(wanted)).cloned()
+                entries
+                    .iter()
+                    .find(|entry| ref_name(entry).is_some_and(|name| name == wanted))
+                    .copied()
+                    .cloned()
             }
         };
         found.ok_or_else(|| {
@@ -179,7 +201,8 @@ impl Layout {
                 (Some(digest), _) => format!("no image {digest}"),
                 (None, tag) => format!("no image with the tag {:?}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
             };
-            let tags: Vec<String> = index.manifests.iter().filter_map(name).collect();
+            let tags: Vec<&str> =
+                index.manifests.iter().filter_map(|entry| Some(ref_name(entry)?.as_str())).collect();
             Error::not_found(format!("there is {wanted} in the layout {}", self.directory.display())).hint(
                 match tags.is_empty() {
                     true => "it holds no tagged image".to_owned(),
@@ -208,6 +231,17 @@ impl Layout {
         Ok(kind.map(|kind| Descriptor::new(kind, digest.clone(), bytes.len() as u64)))
     }
 
+    /// The error for a blob that is not here, which may be meant so.
+    fn missing(&self, digest: &Digest) -> Error {
+        let error = Error::not_found(format!("the layout {} has no blob {digest}", self.directory.display()));
+        match self.descriptor().ok().and_then(|entry| entry.annotations.get(SINCE).cloned()) {
+            Some(bases) => error.hint(format!(
+                "it holds only what {bases} lacks: copy that image first to where this one shall be"
+            )),
+            None => error,
+        }
+    }
+
     fn blob(&self, digest: &Digest) -> PathBuf {
         self.directory.join("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
@@ -224,12 +258,26 @@ impl Source for Layout {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let path = self.blob(&descriptor.digest);
-        open_file(&path).map(Unverified::new).map_err(|error| self.cannot("open the blob", &path, error))
+        open_file(&path).map(Unverified::new).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.missing(&descriptor.digest),
+            _ => self.cannot("open the blob", &path, error),
+        })
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        let entries = self.index()?.manifests;
+        let tags: BTreeSet<String> = entries.iter().filter_map(|entry| ref_name(entry).cloned()).collect();
+        Ok(tags.into_iter().collect())
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.list_referrers(subject)
     }
 }
 
 impl Destination for Layout {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.hold_blobs()?;
         match fs::metadata(self.blob(&descriptor.digest)) {
             // Another size: a file system lost the end of it. The right bytes will replace it.
             Ok(found) => Ok(found.is_file() && found.len() == descriptor.size),
@@ -253,18 +301,28 @@ impl Destination for Layout {
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
-        self.upload(Body::new(io::Cursor::new(document.bytes().to_vec()))).map(drop)
+        self.upload(Body::new(io::Cursor::new(document.bytes().to_vec())))?;
+        self.add_referrer(document)
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
         let tag = self.tag.as_deref().unwrap_or(DEFAULT_TAG);
         let _lock = self.lock()?;
         let mut index = self.index()?;
-        index.manifests.retain(|entry| entry.annotations.get(REF_NAME).is_none_or(|name| name != tag));
+        let digest = &root.descriptor().digest;
+        index.manifests.retain(|entry| match ref_name(entry) {
+            Some(name) => name != tag,
+            // One that is listed by its tag need not be listed as a referrer too.
+            None => entry.digest != *digest,
+        });
         let mut entry = root.descriptor().clone();
         entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
         index.manifests.push(entry);
         self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes())
+    }
+
+    fn remove(&self, force: bool) -> Result<Removed> {
+        self.take_away(force)
     }
 
     fn address(&self, digest: &Digest) -> String {
@@ -281,6 +339,11 @@ fn open_file(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(Error::integrity(format!("{} is no regular file", path.display())).into()),
     }
+}
+
+/// What an entry of the index is called.
+fn ref_name(entry: &Descriptor) -> Option<&String> {
+    entry.annotations.get(REF_NAME)
 }
 
 /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.

@@ -48,7 +48,8 @@ fn damage(layout: &Path, blob: &Path, good: &[u8], bad: &[u8]) -> bool {
     let target = tempfile::tempdir().unwrap();
     fs::write(blob, bad).unwrap();
     let outcome = unpack(&open(layout), target.path());
-    let copied = volio::copy::copy(&open(layout), &super::memory(), &Silent);
+    let copied =
+        volio::copy::copy(&open(layout), &super::memory(), &volio::copy::Options::default(), &Silent);
     fs::write(blob, good).unwrap();
     assert_eq!(copied.unwrap_err().kind(), Kind::Integrity, "copying reads every blob: {}", blob.display());
     match outcome {
