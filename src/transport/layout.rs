@@ -325,6 +325,10 @@ impl Destination for Layout {
         self.take_away(force)
     }
 
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.directory.clone())
+    }
+
     fn address(&self, digest: &Digest) -> String {
         format!("oci:{}@{digest}", self.directory.display())
     }

@@ -21,6 +21,7 @@ use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
 use crate::stream::{Body, Unverified, Written};
 use serde::Serialize;
 use std::io::Read;
+use std::path::PathBuf;
 
 /// A place that images are read from; bound to one name in it.
 pub trait Source: Send + Sync {
@@ -101,6 +102,11 @@ pub trait Destination: Send + Sync {
     /// when other tags would vanish.
     fn remove(&self, _force: bool) -> Result<Removed> {
         Err(Error::usage("nothing can be removed from this place"))
+    }
+
+    /// The directory on this machine that is written to, where there is one.
+    fn directory(&self) -> Option<PathBuf> {
+        None
     }
 
     /// What to call an image with this digest at this place: `repo@sha256:…`.
