@@ -135,7 +135,8 @@ impl<R: Read> LayerReader<R> {
 
     fn skip_content(&mut self) -> Result<()> {
         let rest = std::mem::take(&mut self.content);
-        let left = rest.stored + rest.padding;
+        // A size that no archive can have: the sum would begin at zero again.
+        let left = rest.stored.checked_add(rest.padding).ok_or_else(truncated)?;
         let pending = usize::try_from(left).map_or(self.pending.len(), |left| left.min(self.pending.len()));
         self.pending.drain(..pending);
         let left = left - pending as u64;

@@ -10,10 +10,11 @@ use super::{Destination, Removed, Source};
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, SINCE, media_type};
 use crate::stream::{Body, Unverified, Written};
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tempfile::NamedTempFile;
@@ -126,6 +127,9 @@ impl Layout {
     fn temporary(&self) -> Result<NamedTempFile> {
         let file = tempfile::Builder::new()
             .prefix(TEMPORARY)
+            // As other files are made, with the umask: the default 0600 would keep others from reading a layout that
+            // they are meant to carry on.
+            .permissions(Permissions::from_mode(0o666))
             .tempfile_in(&self.directory)
             .map_err(|error| self.cannot("create a file in", &self.directory, error))?;
         flock(&file, FlockOperation::NonBlockingLockShared)
@@ -136,8 +140,6 @@ impl Layout {
     /// Gives an unfinished file its name, for good: it survives a power cut from here on.
     fn publish(&self, file: NamedTempFile, name: &Path) -> Result<()> {
         let publish = || {
-            // 0600 would keep others from reading a layout that they are meant to carry on.
-            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
             file.as_file().sync_all()?;
             file.persist(name).map_err(|error| error.error)?;
             File::open(name.parent().unwrap_or(&self.directory))?.sync_all()
@@ -155,7 +157,7 @@ impl Layout {
     /// The index, or an empty one where there is none yet.
     fn index(&self) -> Result<Index> {
         let path = self.directory.join(INDEX_FILE);
-        match File::open(&path) {
+        match open_file(&path) {
             Ok(file) => {
                 let mut bytes = Vec::new();
                 file.take(INDEX_LIMIT + 1)
@@ -213,17 +215,20 @@ impl Layout {
     /// A document that an index of an index names: there, but not in `index.json`.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let path = self.blob(digest);
-        let Ok(found) = fs::metadata(&path) else { return Ok(None) };
-        if found.len() > DOCUMENT_LIMIT {
+        let Ok(file) = open_file(&path) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(DOCUMENT_LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.cannot("read", &path, error))?;
+        if bytes.len() as u64 > DOCUMENT_LIMIT {
             return Ok(None);
         }
-        let bytes = fs::read(&path).map_err(|error| self.cannot("read", &path, error))?;
         let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let kind = document
             .get("mediaType")
             .and_then(|kind| kind.as_str())
             .filter(|kind| media_type::is_document(kind));
-        Ok(kind.map(|kind| Descriptor::new(kind, digest.clone(), found.len())))
+        Ok(kind.map(|kind| Descriptor::new(kind, digest.clone(), bytes.len() as u64)))
     }
 
     /// The error for a blob that is not here, which may be meant so.
@@ -253,19 +258,10 @@ impl Source for Layout {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let path = self.blob(&descriptor.digest);
-        // Whoever made the layout may have put a named pipe there: opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file =
-            rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map_err(|error| match error {
-                rustix::io::Errno::NOENT => self.missing(&descriptor.digest),
-                error => self.cannot("open the blob", &path, error.into()),
-            })?;
-        let file = File::from(file);
-        match file.metadata() {
-            Ok(metadata) if metadata.is_file() => Ok(Unverified::new(file)),
-            Ok(_) => Err(Error::integrity(format!("the blob {} is no regular file", path.display()))),
-            Err(error) => Err(self.cannot("open the blob", &path, error)),
-        }
+        open_file(&path).map(Unverified::new).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.missing(&descriptor.digest),
+            _ => self.cannot("open the blob", &path, error),
+        })
     }
 
     fn tags(&self) -> Result<Vec<String>> {
@@ -339,6 +335,17 @@ fn ref_name(entry: &Descriptor) -> Option<&String> {
     entry.annotations.get(REF_NAME)
 }
 
+/// Opens a file of a layout for reading. Whoever made the layout may have put a named pipe there: opening it must
+/// not wait for a writer.
+fn open_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::integrity(format!("{} is no regular file", path.display())).into()),
+    }
+}
+
 /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.
 fn is_ours(entry: &fs::DirEntry) -> bool {
     let name = entry.file_name();
@@ -377,6 +384,23 @@ mod tests {
         put(&layout, b"{}");
         assert!(alive.path().exists());
         assert!(!directory.path().join(".volio-dead").exists());
+    }
+
+    #[test]
+    fn an_index_or_a_document_that_is_a_pipe_is_no_hang_either() {
+        let directory = tempfile::tempdir().unwrap();
+        put(&Layout::create(directory.path(), None).unwrap(), b"{}");
+        let pipe = |path: &Path| {
+            let _ = fs::remove_file(path);
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        };
+        let digest = Digest::of(b"not listed");
+        let layout = Layout::open(directory.path(), None, Some(digest.clone())).unwrap();
+        pipe(&layout.blob(&digest));
+        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::NotFound);
+        let layout = Layout::open(directory.path(), None, None).unwrap();
+        pipe(&directory.path().join(INDEX_FILE));
+        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::Integrity);
     }
 
     #[test]

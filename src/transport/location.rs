@@ -137,21 +137,21 @@ impl FromStr for Location {
     }
 }
 
-/// `DIRECTORY[:TAG]` or `DIRECTORY@DIGEST`. As with skopeo, the first colon ends the directory.
+/// `DIRECTORY[:TAG][@DIGEST]`; a digest says more than a tag. As with skopeo, the first colon ends the directory.
 fn layout(text: &str, rest: &str) -> Result<Location> {
     let invalid = |why: &str| {
         Error::usage(format!("{text:?} is not the name of an image layout: {why}"))
             .hint("write oci:DIRECTORY[:TAG]")
     };
-    let (directory, tag, digest) = match rest.split_once('@').filter(|(_, digest)| digest.starts_with("sha"))
-    {
-        Some((directory, digest)) => {
-            (directory, None, Some(digest.parse().map_err(|error| invalid(&format!("{error}")))?))
-        }
-        None => match rest.split_once(':') {
-            Some((directory, tag)) => (directory, Some(tag), None),
-            None => (rest, None, None),
-        },
+    // Directories may have an `@` in their names too: only what begins like a digest is one.
+    let is_digest = |text: &str| text.starts_with("sha256:") || text.starts_with("sha512:");
+    let (place, digest) = match rest.rsplit_once('@').filter(|(_, digest)| is_digest(digest)) {
+        Some((place, digest)) => (place, Some(digest.parse().map_err(|error| invalid(&format!("{error}")))?)),
+        None => (rest, None),
+    };
+    let (directory, tag) = match place.split_once(':') {
+        Some((directory, tag)) => (directory, Some(tag)),
+        None => (place, None),
     };
     if directory.is_empty() {
         return Err(invalid("it names no directory"));
@@ -183,6 +183,9 @@ mod tests {
         }
         let text = format!("oci:dir@{digest}");
         assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        for text in ["oci:me@share:v1", &format!("oci:a@b@{digest}"), "oci:a@b"] {
+            assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        }
         assert_eq!("docker://h.io/a".parse::<Location>().unwrap().to_string(), "h.io/a:latest");
     }
 

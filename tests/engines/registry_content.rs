@@ -126,6 +126,9 @@ fn what_refers_to_an_image_is_copied_and_listed_under_the_tag_that_the_specifica
     let back = format!("oci:{}:1", place.join("back"));
     let shown = json(&volio(&["pull", "--referrers", "--format", "json", &to, &back]).succeeded());
     assert_eq!(shown["referrers"], 1);
+    // What refers to it stands beside it in the layout, and skopeo still finds the image.
+    let index = tool("skopeo", &["inspect", "--raw", &back]);
+    assert_eq!(volio::oci::Digest::of(index.as_bytes()).to_string(), digest);
     assert!(fs::exists(place.join("back/blobs") + "/" + &artifact.replace(':', "/")).expect("exists"));
 }
 
