@@ -47,7 +47,10 @@ fn a_thousand_tags_are_copied_and_listed() {
     let listed = tags(&image);
     assert_eq!(listed.len(), 1003);
     let seen = json(&tool("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{image}")]));
-    assert_eq!(seen["Tags"], Value::from(listed));
+    // This registry has them in no order, and skopeo leaves them so.
+    let mut seen: Vec<_> = seen["Tags"].as_array().expect("tags").iter().filter_map(Value::as_str).collect();
+    seen.sort_unstable();
+    assert!(seen == listed, "the same tags, in the order of their bytes");
 }
 
 #[test]
