@@ -330,11 +330,6 @@ impl Destination for Layout {
     }
 }
 
-/// What an entry of the index is called.
-fn ref_name(entry: &Descriptor) -> Option<&String> {
-    entry.annotations.get(REF_NAME)
-}
-
 /// Opens a file of a layout for reading. Whoever made the layout may have put a named pipe there: opening it must
 /// not wait for a writer.
 fn open_file(path: &Path) -> io::Result<File> {
@@ -344,6 +339,11 @@ fn open_file(path: &Path) -> io::Result<File> {
         true => Ok(file),
         false => Err(Error::integrity(format!("{} is no regular file", path.display())).into()),
     }
+}
+
+/// What an entry of the index is called.
+fn ref_name(entry: &Descriptor) -> Option<&String> {
+    entry.annotations.get(REF_NAME)
 }
 
 /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.

@@ -162,7 +162,7 @@ fn what_the_target_held_is_never_taken_away() {
 fn indexes_that_are_nested_too_deep_are_not_copied() {
     let image = memory();
     publish(&image, &[layer(&image, &["a=1"])]);
-    let copy = || copy(&image, &Memory::default().named("copy"), &Default::default(), &Silent);
+    let copy = || copy(&image, &Memory::default().named("copy"), &volio::copy::Options::default(), &Silent);
     assert!(copy().is_ok());
     // Deep enough for a stack to overflow, if each of them were a call.
     for _ in 0..20_000 {
