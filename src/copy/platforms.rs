@@ -1,7 +1,7 @@
 //! Some of the platforms of an image. What is copied is then another document, with another digest.
 
 use crate::error::{Error, Result};
-use crate::image::DEPTH_LIMIT;
+use crate::image;
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use std::collections::HashSet;
 
@@ -26,8 +26,12 @@ pub(super) fn choose(
         };
     }
     let index = Index::parse(root)?;
-    let mut offers = Vec::new();
-    collect(&index, &fetch, 0, &mut offers)?;
+    // What no index says about a platform, the configuration does.
+    let named = |(platform, entry): (Option<Platform>, Descriptor)| match platform {
+        Some(platform) => Ok((platform, entry)),
+        None => Ok((platform_of(&fetch(&entry)?, &fetch)?, entry)),
+    };
+    let offers = image::offers(root, &fetch)?.into_iter().map(named).collect::<Result<Vec<_>>>()?;
     let mut chosen: Vec<&Descriptor> = Vec::new();
     for wanted in wanted {
         // The first that fits, as everywhere where one is chosen.
@@ -62,30 +66,6 @@ fn narrowed<'a>(entries: impl Iterator<Item = &'a Descriptor>, chosen: &HashSet<
         .filter(|entry| seen.insert(&entry.digest))
         .cloned()
         .collect()
-}
-
-/// All images that an index offers, in indexes below it too.
-fn collect(
-    index: &Index,
-    fetch: &impl Fn(&Descriptor) -> Result<Document>,
-    depth: usize,
-    offers: &mut Vec<(Platform, Descriptor)>,
-) -> Result<()> {
-    for entry in &index.manifests {
-        let kind = entry.media_type.as_str();
-        match &entry.platform {
-            Some(platform) if platform.os == "unknown" => {}
-            Some(platform) if media_type::is_manifest(kind) => offers.push((platform.clone(), entry.clone())),
-            None if media_type::is_manifest(kind) => {
-                offers.push((platform_of(&fetch(entry)?, fetch)?, entry.clone()));
-            }
-            _ if media_type::is_index(kind) && depth + 1 < DEPTH_LIMIT => {
-                collect(&Index::parse(&fetch(entry)?)?, fetch, depth + 1, offers)?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// The platform that the configuration of an image names.

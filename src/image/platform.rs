@@ -73,7 +73,10 @@ pub fn images(
 
 /// The descriptors of all images under a root; only indexes are fetched. Attestations, which buildkit lists as images
 /// for the platform `unknown/unknown`, are none.
-fn offers(
+///
+/// # Errors
+/// [`Integrity`](crate::error::Kind::Integrity) when an index is not what it says, or there is no end to it.
+pub fn offers(
     root: &Document,
     fetch: impl Fn(&Descriptor) -> Result<Document>,
 ) -> Result<Vec<(Option<Platform>, Descriptor)>> {

@@ -25,16 +25,16 @@ fn tags(repository: &str) -> Vec<String> {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn a_thousand_tags_are_copied_and_listed() {
+fn a_hundred_tags_are_copied_and_listed() {
     let image = repository("many-tags");
     let place = directory("tags");
     volio(&["pack", &format!("{image}:t0"), place.text()]).succeeded();
     let (layout, first) = (place.join("layout"), format!("{image}:t0"));
     volio(&["pull", &first, &format!("oci:{layout}:t0")]).succeeded();
-    // More than volio asks for at once; this registry gives them at once all the same.
+    // In one page, whatever is asked for: pages have their tests with a registry that is told to make some.
     let index = fs::read_to_string(format!("{layout}/index.json")).expect("index.json");
     let entry = json(&index)["manifests"][0].clone();
-    let entries: Vec<Value> = (0..1003)
+    let entries: Vec<Value> = (0..100)
         .map(|number| {
             let mut entry = entry.clone();
             entry["annotations"]["org.opencontainers.image.ref.name"] = format!("t{number}").into();
@@ -45,9 +45,12 @@ fn a_thousand_tags_are_copied_and_listed() {
     fs::write(format!("{layout}/index.json"), index.to_string()).expect("index.json");
     volio(&["copy", "--all-tags", "-q", &format!("oci:{layout}"), &image]).succeeded();
     let listed = tags(&image);
-    assert_eq!(listed.len(), 1003);
+    assert_eq!(listed.len(), 100);
     let seen = json(&tool("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{image}")]));
-    assert_eq!(seen["Tags"], Value::from(listed));
+    // This registry has them in no order, and skopeo leaves them so.
+    let mut seen: Vec<_> = seen["Tags"].as_array().expect("tags").iter().filter_map(Value::as_str).collect();
+    seen.sort_unstable();
+    assert!(seen == listed, "the same tags, in the order of their bytes");
 }
 
 #[test]
@@ -126,6 +129,9 @@ fn what_refers_to_an_image_is_copied_and_listed_under_the_tag_that_the_specifica
     let back = format!("oci:{}:1", place.join("back"));
     let shown = json(&volio(&["pull", "--referrers", "--format", "json", &to, &back]).succeeded());
     assert_eq!(shown["referrers"], 1);
+    // What refers to it stands beside it in the layout, and skopeo still finds the image.
+    let index = tool("skopeo", &["inspect", "--raw", &back]);
+    assert_eq!(volio::oci::Digest::of(index.as_bytes()).to_string(), digest);
     assert!(fs::exists(place.join("back/blobs") + "/" + &artifact.replace(':', "/")).expect("exists"));
 }
 

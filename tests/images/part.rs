@@ -253,7 +253,34 @@ fn a_layout_removes_by_digest_what_has_one_tag_or_is_forced() {
         ["a", "b"].map(|tag| pack(&Layout::create(&layout, Some(tag)).unwrap(), &tree).digest)[0].clone();
     let remove = |force| Layout::open(&layout, None, Some(digest.clone())).unwrap().remove(force);
     assert_eq!(remove(false).unwrap_err().kind(), Kind::Refused);
+    Layout::create(&layout, Some("c"))
+        .unwrap()
+        .commit(&volio::oci::Document::new(media_type::INDEX, b"{}".to_vec()))
+        .unwrap();
+    let both = |tag| Layout::open(&layout, Some(tag), Some(digest.clone())).unwrap().remove(true);
+    assert_eq!(both("c").unwrap_err().kind(), Kind::Refused, "c means something else");
+    Layout::open(&layout, Some("c"), None).unwrap().remove(false).unwrap();
     assert_eq!(remove(true).unwrap().tags, ["a", "b"]);
     assert!(blobs(&layout).is_empty());
     assert_eq!(remove(true).unwrap_err().kind(), Kind::NotFound);
+}
+
+#[test]
+fn indexes_in_indexes_without_an_end_are_refused() {
+    let image = image();
+    let mut root = image.resolve().unwrap();
+    for _ in 0..4 {
+        let index = Index::new(vec![root.descriptor().clone()], Default::default());
+        root = volio::oci::Document::write(media_type::INDEX, &index);
+        image.put_manifest(&root).unwrap();
+    }
+    image.commit(&root).unwrap();
+    let copied = copy(&image, &Memory::default(), &copy::Options::default(), &Silent);
+    assert_eq!(copied.unwrap_err().kind(), Kind::Integrity);
+    assert_eq!(
+        copy(&image, &Memory::default(), &only(&["linux/amd64"]), &Silent).unwrap_err().kind(),
+        Kind::Integrity
+    );
+    let verified = verify(&image, &verify::Options::default(), &Silent);
+    assert_eq!(verified.unwrap_err().kind(), Kind::Integrity);
 }

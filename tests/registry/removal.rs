@@ -65,6 +65,8 @@ fn a_tag_that_has_moved_on_is_not_removed() {
     let error = remove(&registry, &format!(":a@{}", Digest::of(OTHER)), true).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert_eq!(tags(&registry), ["a", "b", "c"]);
+    remove(&registry, &format!(":a@{}", Digest::of(MANIFEST)), false).unwrap();
+    assert_eq!(tags(&registry), ["b", "c"]);
 }
 
 #[test]

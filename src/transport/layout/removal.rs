@@ -40,15 +40,21 @@ impl Layout {
         let named = self.descriptor()?;
         let mut index = self.index()?;
         let is_named = |entry: &Descriptor| match (&self.digest, &self.tag) {
-            (Some(digest), _) => entry.digest == *digest,
-            (None, Some(tag)) => ref_name(entry) == Some(tag),
+            (Some(digest), None) => entry.digest == *digest,
+            (digest, Some(tag)) => {
+                ref_name(entry) == Some(tag) && digest.as_ref().is_none_or(|digest| entry.digest == *digest)
+            }
             (None, None) => *entry == named,
         };
         let (gone, kept): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_named);
         let tags: Vec<String> = gone.iter().filter_map(|entry| ref_name(entry).cloned()).collect();
         if gone.is_empty() {
-            return Err(Error::not_found(format!("{} is part of another image in the layout", named.digest))
-                .hint("remove the image that it is part of"));
+            return Err(match &self.tag {
+                Some(tag) => Error::refused(format!("the tag {tag} does not mean {} any more", named.digest))
+                    .hint("name the tag or the digest alone"),
+                None => Error::not_found(format!("{} is part of another image in the layout", named.digest))
+                    .hint("remove the image that it is part of"),
+            });
         }
         if tags.len() > 1 && !force {
             return Err(Error::refused(format!("{} has several tags: {}", named.digest, tags.join(", ")))

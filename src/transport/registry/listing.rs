@@ -20,7 +20,8 @@ const LIST_LIMIT: usize = 64 << 20;
 /// How many pages in a row may bring nothing new: filters leave some empty.
 const BARREN_LIMIT: usize = 8;
 
-/// All tags of a repository. The order of the bytes is that of the specification, which not every registry keeps.
+/// All tags of a repository. The order of the bytes is that of the specification, which not every registry keeps (distribution
+/// 2.8 has none).
 pub(super) fn tags(server: &Server, repository: &str, name: &str) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Page {

@@ -28,8 +28,7 @@ impl Registry {
             return Err(Error::refused(format!("the tag {tag} does not mean {digest} any more"))
                 .hint("name the tag or the digest alone"));
         }
-        // Named by the digest too, it is the image that shall go.
-        if let (Some(tag), None) = (tag, self.reference.digest())
+        if let Some(tag) = tag
             && self.delete(tag)?
         {
             return Ok(Removed { tags: vec![tag.to_owned()], ..Removed::nothing(digest) });
