@@ -27,7 +27,7 @@ use self::auth::Scopes;
 use self::http::{Request, wait};
 use self::server::Server;
 use super::{Access, Destination, Origin, Removed, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
 use crate::stream::{Body, Unverified, Written};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
@@ -118,6 +118,10 @@ impl Source for Registry {
         wait(async {
             let answer = self.server.send(request, &self.pull()).await?.success().await?;
             manifest::read(answer, &self.reference).await
+        })
+        .map_err(|error| match error.kind() {
+            Kind::NotFound => error.hint(format!("volio tags {} lists what is there", self.reference.name())),
+            _ => error,
         })
     }
 
