@@ -75,6 +75,9 @@ pub fn pack(
     let options = &options.fitting(destination.holds())?;
     options.image.platforms()?;
     let tree = Walk::new(sources, &options.tree)?;
+    if let Some(directory) = destination.directory() {
+        tree.insist_without(&directory)?;
+    }
     let (contents, summary, written) = send_layer(destination, tree, options.compression, progress)?;
     let layer = Layer::new(options.compression, &contents, written);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
@@ -165,10 +168,10 @@ fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
             destination.upload(body_of(config))?;
         }
     }
-    for manifest in &image.manifests {
-        destination.put_manifest(manifest)?;
+    // The root of an image for one platform is its only manifest.
+    for document in image.manifests.iter().filter(|manifest| **manifest != image.root).chain([&image.root]) {
+        destination.put_manifest(document)?;
     }
-    destination.put_manifest(&image.root)?;
     destination.commit(&image.root)
 }
 

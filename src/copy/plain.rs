@@ -2,55 +2,64 @@
 //!
 //! The configuration keeps its bytes, so that engines call the image by the same ID; the manifest is a new one.
 
-use super::Copied;
+use super::{Copied, Options};
 use crate::error::{Error, Result, Side};
 use crate::image;
 use crate::layer::decompress;
-use crate::oci::{Descriptor, Digest, Document, Manifest, media_type};
+use crate::oci::{Descriptor, Digest, Document, Manifest, Platform, media_type};
 use crate::progress::Progress;
 use crate::stream::{Body, Unverified};
 use crate::transport::{self, Destination, Source};
 use std::io::{self, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Copies the host's image of those under the root, and gives it its name.
+/// Copies one image of those under the root, and gives it its name.
 pub fn copy(
     root: &Document,
     from: &dyn Source,
     to: &dyn Destination,
+    options: &Options,
     progress: &dyn Progress,
 ) -> Result<Copied> {
+    let platform = wanted(options).map_err(|error| error.on(Side::Destination))?;
     let source = |error: Error| error.on(Side::Source);
     let destination = |error: Error| error.on(Side::Destination);
     let fetch = |descriptor: &Descriptor| transport::fetch(from, descriptor);
-    let image = image::select(root, None, fetch).map_err(source)?;
+    let image = image::select(root, platform, fetch).map_err(source)?;
     let config = fetch(&image.manifest.config).map_err(source)?;
     let config = Document::new(media_type::CONFIG, config.bytes().to_vec());
 
-    let mut done = Copied::new(String::new(), root.descriptor().digest.clone());
     let mut layers = Vec::new();
     for (layer, diff_id) in image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
         layers.push(send_plain(layer, diff_id, from, to, progress)?);
-        done.blobs_copied += 1;
-        done.bytes_copied += layer.size;
     }
     to.upload(body_of(&config)).map_err(destination)?;
-    done.blobs_copied += 1;
-    done.bytes_copied += config.descriptor().size;
+    let sent = image.manifest.layers.iter().chain([config.descriptor()]).map(|blob| blob.size);
+    let (blobs_copied, bytes_copied) = (image.manifest.layers.len() as u64 + 1, sent.sum());
 
     let manifest = Manifest::new(config.descriptor().clone(), layers, Default::default());
     let manifest = Document::write(media_type::MANIFEST, &manifest);
     to.put_manifest(&manifest).map_err(destination)?;
     to.commit(&manifest).map_err(destination)?;
-    done.digest = manifest.descriptor().digest.clone();
-    done.address = to.address(&done.digest);
     if manifest != *root {
         let platform = &image.config.platform;
         progress.warn(&format!(
             "only the image for {platform} was copied, with plain layers and a new digest: this place holds no other"
         ));
     }
-    Ok(done)
+    Ok(Copied { blobs_copied, bytes_copied, ..Copied::new(to, &manifest, root) })
+}
+
+/// The platform to copy: the one that was asked for, else the host's.
+fn wanted(options: &Options) -> Result<Option<&Platform>> {
+    if options.referrers || !options.since.is_empty() {
+        return Err(Error::usage("this place holds whole images and nothing that refers to them"));
+    }
+    match options.platforms.as_slice() {
+        [] => Ok(None),
+        [platform] => Ok(Some(platform)),
+        _ => Err(Error::usage("this place holds images for one platform").hint("choose one with --platform")),
+    }
 }
 
 /// Sends a layer without its compression, and proves that it is what the configuration says.

@@ -5,7 +5,7 @@
 
 use crate::error::{Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -57,6 +57,9 @@ impl<'a> Drafts<'a> {
     pub fn begin(self) -> Result<NamedTempFile> {
         let file = tempfile::Builder::new()
             .prefix(self.prefix)
+            // As other files are made, with the umask: the default 0600 would keep others from reading what they are
+            // meant to carry on.
+            .permissions(Permissions::from_mode(0o666))
             .tempfile_in(self.directory)
             .map_err(|error| cannot("create a file in", self.directory, error))?;
         flock(&file, FlockOperation::NonBlockingLockShared)
@@ -65,9 +68,8 @@ impl<'a> Drafts<'a> {
     }
 
     /// Gives a draft its name, for good: it survives a power cut from here on.
-    pub fn publish(self, draft: NamedTempFile, name: &Path, mode: u32) -> Result<()> {
+    pub fn publish(self, draft: NamedTempFile, name: &Path) -> Result<()> {
         let publish = || {
-            draft.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
             draft.as_file().sync_all()?;
             draft.persist(name).map_err(|error| error.error)?;
             File::open(name.parent().unwrap_or(self.directory))?.sync_all()

@@ -3,25 +3,28 @@
 //! Blobs come by a temporary file, `fsync` and `rename`, so that a blob that has its name is whole. `index.json` is
 //! replaced in the same way, under a lock, so that two writers lose nothing of each other.
 
+mod removal;
+
 use super::draft::{Drafts, open_without_waiting};
-use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
-use super::{Destination, Source};
+use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name, ref_name};
+use super::{Destination, Removed, Source, referrers};
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// What the names of unfinished files begin with.
 const TEMPORARY: &str = ".volio-";
-/// 0600 would keep others from reading a layout that they are meant to carry on.
-const MODE: u32 = 0o644;
 
 /// One image in a layout.
 pub struct Layout {
     directory: PathBuf,
     name: Name,
+    /// `blobs`, locked against removals.
+    held: OnceLock<File>,
 }
 
 impl Layout {
@@ -36,7 +39,7 @@ impl Layout {
             return Err(Error::not_found(format!("{} is not an image layout: {why}", directory.display()))
                 .hint("write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote"));
         }
-        Ok(Self { directory: directory.to_owned(), name: Name::new(tag, digest) })
+        Ok(Self { directory: directory.to_owned(), name: Name::new(tag, digest), held: OnceLock::new() })
     }
 
     /// A layout that exists or will: it is made when the first blob arrives.
@@ -44,7 +47,8 @@ impl Layout {
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when the directory holds something else.
     pub fn create(directory: &Path, tag: Option<&str>) -> Result<Self> {
-        let layout = Self { directory: directory.to_owned(), name: Name::new(tag, None) };
+        let layout =
+            Self { directory: directory.to_owned(), name: Name::new(tag, None), held: OnceLock::new() };
         let free = match fs::read_dir(directory) {
             Ok(entries) => {
                 directory.join(MARKER.0).is_file() || entries.flatten().all(|entry| layout.is_ours(&entry))
@@ -66,6 +70,7 @@ impl Layout {
     fn prepare(&self) -> Result<()> {
         let blobs = self.directory.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|error| self.cannot("create", &blobs, error))?;
+        self.hold_blobs()?;
         let _lock = self.drafts().lock()?;
         self.drafts().sweep();
         match self.directory.join(MARKER.0).exists() {
@@ -87,13 +92,13 @@ impl Layout {
         let path = self.directory.join(name);
         let mut file = self.drafts().begin()?;
         file.write_all(content).map_err(|error| self.cannot("write", &path, error))?;
-        self.drafts().publish(file, &path, MODE)
+        self.drafts().publish(file, &path)
     }
 
     /// The index, or an empty one where there is none yet.
     fn index(&self) -> Result<Index> {
         let path = self.directory.join(INDEX_FILE);
-        match File::open(&path) {
+        match open_file(&path) {
             Ok(file) => {
                 let mut bytes = Vec::new();
                 file.take(INDEX_LIMIT + 1)
@@ -111,19 +116,25 @@ impl Layout {
     /// What this image is called in the index, or the only image that there is.
     fn descriptor(&self) -> Result<Descriptor> {
         let index = self.index()?;
-        let place = format!("layout {}", self.directory.display());
-        self.name.find(&index, &place, |digest| self.unlisted(digest))
+        self.name.find(&index, &self.place(), |digest| self.unlisted(digest))
     }
 
     /// A document that an index of an index names: there, but not in `index.json`.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let path = self.blob(digest);
-        let Ok(found) = fs::metadata(&path) else { return Ok(None) };
-        if found.len() > DOCUMENT_LIMIT {
+        let Ok(file) = open_file(&path) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(DOCUMENT_LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.cannot("read", &path, error))?;
+        if bytes.len() as u64 > DOCUMENT_LIMIT {
             return Ok(None);
         }
-        let bytes = fs::read(&path).map_err(|error| self.cannot("read", &path, error))?;
         Ok(names::describe(digest, &bytes))
+    }
+
+    fn place(&self) -> String {
+        format!("layout {}", self.directory.display())
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -142,17 +153,26 @@ impl Source for Layout {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let path = self.blob(&descriptor.digest);
-        let file = open_without_waiting(&path).map_err(|error| self.cannot("open the blob", &path, error))?;
-        match file.metadata() {
-            Ok(metadata) if metadata.is_file() => Ok(Unverified::new(file)),
-            Ok(_) => Err(Error::integrity(format!("the blob {} is no regular file", path.display()))),
-            Err(error) => Err(self.cannot("open the blob", &path, error)),
-        }
+        open_file(&path).map(Unverified::new).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                names::missing(&descriptor.digest, &self.place(), self.descriptor().ok().as_ref())
+            }
+            _ => self.cannot("open the blob", &path, error),
+        })
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        Ok(names::tags(&self.index()?))
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(referrers::list(&self.index()?, self, subject))
     }
 }
 
 impl Destination for Layout {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.hold_blobs()?;
         match fs::metadata(self.blob(&descriptor.digest)) {
             // Another size: a file system lost the end of it. The right bytes will replace it.
             Ok(found) => Ok(found.is_file() && found.len() == descriptor.size),
@@ -171,12 +191,19 @@ impl Destination for Layout {
             .map_err(|error| self.cannot("write a blob to", &self.directory, error))?;
         let written = body.finish()?;
         let path = self.blob(&written.digest);
-        self.drafts().publish(file, &path, MODE)?;
+        self.drafts().publish(file, &path)?;
         Ok(written)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
-        self.upload(Body::new(io::Cursor::new(document.bytes().to_vec()))).map(drop)
+        self.upload(Body::new(io::Cursor::new(document.bytes().to_vec())))?;
+        let Some(entry) = referrers::entry(document) else { return Ok(()) };
+        let _lock = self.drafts().lock()?;
+        let mut index = self.index()?;
+        match referrers::enter(&mut index, entry) {
+            true => self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes()),
+            false => Ok(()),
+        }
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
@@ -186,8 +213,25 @@ impl Destination for Layout {
         self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes())
     }
 
+    fn remove(&self, force: bool) -> Result<Removed> {
+        self.take_away(force)
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.directory.clone())
+    }
+
     fn address(&self, digest: &Digest) -> String {
         format!("oci:{}@{digest}", self.directory.display())
+    }
+}
+
+/// Opens a file of a layout for reading; whoever made the layout may have put anything there.
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = open_without_waiting(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::integrity(format!("{} is no regular file", path.display())).into()),
     }
 }
 
@@ -223,6 +267,24 @@ mod tests {
         put(&layout, b"{}");
         assert!(alive.path().exists());
         assert!(!directory.path().join(".volio-dead").exists());
+    }
+
+    #[test]
+    fn an_index_or_a_document_that_is_a_pipe_is_no_hang_either() {
+        let directory = tempfile::tempdir().unwrap();
+        put(&Layout::create(directory.path(), None).unwrap(), b"{}");
+        let pipe = |path: &Path| {
+            let _ = fs::remove_file(path);
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+                .unwrap();
+        };
+        let digest = Digest::of(b"not listed");
+        let layout = Layout::open(directory.path(), None, Some(digest.clone())).unwrap();
+        pipe(&layout.blob(&digest));
+        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::NotFound);
+        let layout = Layout::open(directory.path(), None, None).unwrap();
+        pipe(&directory.path().join(INDEX_FILE));
+        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::Integrity);
     }
 
     #[test]

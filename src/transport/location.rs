@@ -91,6 +91,56 @@ impl Location {
         })
     }
 
+    /// Opens the place for taking an image away: it must be there, and a digest is as good a name as a tag.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub fn removal(&self, access: &Access) -> Result<Box<dyn Destination>> {
+        Ok(match self {
+            Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
+            Self::Layout { directory, tag, digest } => {
+                Box::new(Layout::open(directory, tag.as_deref(), digest.clone())?)
+            }
+            Self::OciArchive { .. } | Self::DockerArchive { .. } => {
+                return Err(Error::usage(format!("cannot remove {self}: archives are only added to"))
+                    .hint("copy the images that shall stay into another archive"));
+            }
+        })
+    }
+
+    /// Whether this names a place with all its images, and not one of them by its tag or its digest.
+    pub fn is_repository(&self) -> bool {
+        match self {
+            Self::Registry(reference) => reference.is_repository(),
+            Self::Layout { tag, digest, .. } | Self::OciArchive { tag, digest, .. } => {
+                tag.is_none() && digest.is_none()
+            }
+            Self::DockerArchive { reference, digest, .. } => reference.is_none() && digest.is_none(),
+        }
+    }
+
+    /// The image with this tag in the same place.
+    ///
+    /// # Errors
+    /// When the place cannot have such a tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self> {
+        match self {
+            Self::Registry(reference) => reference.with_tag(tag).map(Self::Registry),
+            Self::Layout { directory, .. } if is_ref_name(tag) => {
+                Ok(Self::Layout { directory: directory.clone(), tag: Some(tag.to_owned()), digest: None })
+            }
+            Self::OciArchive { file, .. } if is_ref_name(tag) => {
+                Ok(Self::OciArchive { file: file.clone(), tag: Some(tag.to_owned()), digest: None })
+            }
+            Self::Layout { .. } | Self::OciArchive { .. } => {
+                Err(Error::usage(format!("{tag:?} cannot be a tag in a layout")))
+            }
+            Self::DockerArchive { file, .. } => {
+                Ok(Self::DockerArchive { file: file.clone(), reference: Some(tag.parse()?), digest: None })
+            }
+        }
+    }
+
     fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Registry(reference) => reference.digest(),
@@ -166,7 +216,7 @@ impl FromStr for Location {
     }
 }
 
-/// What follows the name of a transport: `PATH[:NAME]` or `PATH@DIGEST`.
+/// What follows the name of a transport: `PATH[:NAME][@DIGEST]`.
 struct Parts<'a> {
     text: &'a str,
     /// How it is written.
@@ -177,20 +227,20 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a location apart. As with skopeo, the first colon ends the path, and names may have more of them.
+    /// Takes a location apart; a digest says more than a name. As with skopeo, the first colon ends the path.
     fn of(text: &'a str, rest: &'a str, form: &'static str) -> Result<Self> {
         let parts = Self { text, form, path: PathBuf::new(), name: None, digest: None };
-        let (path, name, digest) = match rest
-            .split_once('@')
-            .filter(|(path, digest)| !path.contains(':') && digest.starts_with("sha"))
-        {
-            Some((path, digest)) => {
-                (path, None, Some(digest.parse().map_err(|error: Error| parts.invalid(&error.to_string()))?))
+        // Paths may have an `@` in their names too: only what begins like a digest is one.
+        let is_digest = |text: &str| text.starts_with("sha256:") || text.starts_with("sha512:");
+        let (place, digest) = match rest.rsplit_once('@').filter(|(_, digest)| is_digest(digest)) {
+            Some((place, digest)) => {
+                (place, Some(digest.parse().map_err(|error: Error| parts.invalid(&error.to_string()))?))
             }
-            None => match rest.split_once(':') {
-                Some((path, name)) => (path, Some(name), None),
-                None => (rest, None, None),
-            },
+            None => (rest, None),
+        };
+        let (path, name) = match place.split_once(':') {
+            Some((path, name)) => (path, Some(name)),
+            None => (place, None),
         };
         match path.is_empty() {
             true => Err(parts.invalid("it has no path")),
@@ -208,12 +258,8 @@ impl<'a> Parts<'a> {
 
     /// The name as one that images have in an engine.
     fn reference(&self) -> Result<Option<Reference>> {
-        let Some(name) = self.name else { return Ok(None) };
-        match name.parse::<Reference>() {
-            Ok(reference) if reference.digest().is_none() => Ok(Some(reference)),
-            Ok(_) => Err(self.invalid("an image in it is called by a tag")),
-            Err(error) => Err(self.invalid(&error.to_string())),
-        }
+        let reference = self.name.map(str::parse).transpose();
+        reference.map_err(|error: Error| self.invalid(&error.to_string()))
     }
 
     fn invalid(&self, why: &str) -> Error {
@@ -250,6 +296,9 @@ mod tests {
         }
         let short: Location = "docker-archive:a.tar:repo".parse().unwrap();
         assert_eq!(short.to_string(), "docker-archive:a.tar:docker.io/library/repo:latest");
+        for text in ["oci:me@share:v1", &format!("oci:a@b@{digest}"), "oci:a@b"] {
+            assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        }
         assert_eq!("docker://h.io/a".parse::<Location>().unwrap().to_string(), "h.io/a:latest");
     }
 
@@ -267,10 +316,22 @@ mod tests {
             "oci-archive:a.tar:",
             "docker-archive::a",
             "docker-archive:a.tar:A B",
-            &format!("docker-archive:a.tar:repo@sha256:{}", "b".repeat(64)),
         ] {
             assert!(text.parse::<Location>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_place_is_told_from_an_image_in_it() {
+        let location = |text: &str| text.parse::<Location>().unwrap();
+        for text in ["oci:dir", "h.io/a"] {
+            assert!(location(text).is_repository(), "{text}");
+            let tagged = location(text).with_tag("v1").unwrap();
+            assert_eq!(tagged, location(&format!("{text}:v1")));
+            assert!(!tagged.is_repository());
+            assert!(location(text).with_tag("a b").is_err());
+        }
+        assert!(location("h.io/a").with_tag("a/b").is_err(), "a layout's tag that no registry takes");
     }
 
     #[test]

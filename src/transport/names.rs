@@ -1,7 +1,9 @@
 //! The images of a layout by their names: what `index.json` lists, be the layout a directory or an archive.
 
+use super::referrers::is_referrer;
 use crate::error::{Error, Result};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, media_type};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, SINCE, media_type};
+use std::collections::BTreeSet;
 
 /// The file that makes a layout, and all that stands in it.
 pub const MARKER: (&str, &str) = ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
@@ -35,18 +37,29 @@ impl Name {
         place: &str,
         unlisted: impl FnOnce(&Digest) -> Result<Option<Descriptor>>,
     ) -> Result<Descriptor> {
-        let found = match (&self.digest, &self.tag, index.manifests.as_slice()) {
+        let images: Vec<_> = index.manifests.iter().filter(|entry| !is_referrer(entry)).collect();
+        let found = match (&self.digest, &self.tag, images.as_slice()) {
             (Some(digest), ..) => match index.manifests.iter().find(|entry| entry.digest == *digest) {
                 Some(entry) => Some(entry.clone()),
                 None => unlisted(digest)?,
             },
-            (None, None, [only]) => Some(only.clone()),
+            (None, None, [only]) => Some((*only).clone()),
             (None, tag, entries) => {
                 let wanted = tag.as_deref().unwrap_or(DEFAULT_TAG);
-                entries.iter().find(|entry| name_of(entry).is_some_and(|name| name == wanted)).cloned()
+                entries.iter().find(|entry| ref_name(entry) == Some(wanted)).copied().cloned()
             }
         };
         found.ok_or_else(|| self.absent(index, place))
+    }
+
+    /// The tag, where one is given.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest, where one is given.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
     }
 
     fn absent(&self, index: &Index, place: &str) -> Error {
@@ -54,7 +67,7 @@ impl Name {
             (Some(digest), _) => format!("no image {digest}"),
             (None, tag) => format!("no image with the tag {:?}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
         };
-        let tags: Vec<&str> = index.manifests.iter().filter_map(name_of).collect();
+        let tags: Vec<&str> = index.manifests.iter().filter_map(ref_name).collect();
         Error::not_found(format!("there is {wanted} in the {place}")).hint(match tags.is_empty() {
             true => "it holds no tagged image".to_owned(),
             false => format!("its tags are {}", tags.join(", ")),
@@ -64,14 +77,37 @@ impl Name {
     /// Lets the name mean this image from now on.
     pub fn enter(&self, index: &mut Index, root: &Document) {
         let tag = self.tag.as_deref().unwrap_or(DEFAULT_TAG);
-        index.manifests.retain(|entry| name_of(entry).is_none_or(|name| name != tag));
+        let digest = &root.descriptor().digest;
+        index.manifests.retain(|entry| match ref_name(entry) {
+            Some(name) => name != tag,
+            // One that is listed by its tag need not be listed as a referrer too.
+            None => entry.digest != *digest,
+        });
         let mut entry = root.descriptor().clone();
         entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
         index.manifests.push(entry);
     }
 }
 
-fn name_of(entry: &Descriptor) -> Option<&str> {
+/// The tags of all images, in the order of their bytes.
+pub fn tags(index: &Index) -> Vec<String> {
+    let tags: BTreeSet<&str> = index.manifests.iter().filter_map(ref_name).collect();
+    tags.into_iter().map(str::to_owned).collect()
+}
+
+/// The error for a blob that is not where it should be, which may be meant so: `entry` lists the image.
+pub fn missing(digest: &Digest, place: &str, entry: Option<&Descriptor>) -> Error {
+    let error = Error::not_found(format!("the {place} has no blob {digest}"));
+    match entry.and_then(|entry| entry.annotations.get(SINCE)) {
+        Some(bases) => error.hint(format!(
+            "it holds only what {bases} lacks: copy that image first to where this one shall be"
+        )),
+        None => error,
+    }
+}
+
+/// What an entry of the index is called.
+pub fn ref_name(entry: &Descriptor) -> Option<&str> {
     entry.annotations.get(REF_NAME).map(String::as_str)
 }
 

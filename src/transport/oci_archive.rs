@@ -5,12 +5,13 @@
 
 use super::archive::{Archive, ArchiveWriter};
 use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
-use super::{Destination, Source};
+use super::{Destination, Source, referrers};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One image in an archive, to be read.
 pub struct OciArchive {
@@ -29,6 +30,16 @@ impl OciArchive {
         Ok(Self { archive, name: Name::new(tag, digest) })
     }
 
+    /// What this image is called in the index, or the only image that there is.
+    fn descriptor(&self) -> Result<Descriptor> {
+        let index = read_index(&self.archive)?;
+        self.name.find(&index, &self.place(), |digest| self.unlisted(digest))
+    }
+
+    fn place(&self) -> String {
+        format!("archive {}", self.archive.path().display())
+    }
+
     /// A document that an index of an index names: there, but not in `index.json`.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         match self.archive.find(&member(digest))? {
@@ -43,21 +54,22 @@ impl OciArchive {
 
 impl Source for OciArchive {
     fn resolve(&self) -> Result<Document> {
-        let index = read_index(&self.archive)?;
-        let place = format!("archive {}", self.archive.path().display());
-        let found = self.name.find(&index, &place, |digest| self.unlisted(digest))?;
-        super::fetch(self, &found)
+        super::fetch(self, &self.descriptor()?)
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         match self.archive.find(&member(&descriptor.digest))? {
             Some(found) => Ok(Unverified::new(found)),
-            None => Err(Error::not_found(format!(
-                "there is no blob {} in the archive {}",
-                descriptor.digest,
-                self.archive.path().display()
-            ))),
+            None => Err(names::missing(&descriptor.digest, &self.place(), self.descriptor().ok().as_ref())),
         }
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        Ok(names::tags(&read_index(&self.archive)?))
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(referrers::list(&read_index(&self.archive)?, self, subject))
     }
 }
 
@@ -65,6 +77,8 @@ impl Source for OciArchive {
 pub struct OciArchiveWriter {
     writer: ArchiveWriter,
     name: Name,
+    /// What is to be listed beside the image, because it refers to it or to others.
+    referrers: Mutex<Vec<Descriptor>>,
 }
 
 impl OciArchiveWriter {
@@ -73,10 +87,13 @@ impl OciArchiveWriter {
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when the file is something else.
     pub fn create(path: &Path, tag: Option<&str>) -> Result<Self> {
-        Ok(Self {
-            writer: ArchiveWriter::create(path, |archive| holds_layout(archive, Kind::Refused))?,
-            name: Name::new(tag, None),
-        })
+        let writer = ArchiveWriter::create(path, |archive| holds_layout(archive, Kind::Refused))?;
+        Ok(Self { writer, name: Name::new(tag, None), referrers: Mutex::default() })
+    }
+
+    fn referrers(&self) -> MutexGuard<'_, Vec<Descriptor>> {
+        // Nothing here panics while it holds the lock.
+        self.referrers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +107,9 @@ impl Destination for OciArchiveWriter {
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
-        self.upload(Body::new(Cursor::new(document.bytes().to_vec()))).map(drop)
+        self.upload(Body::new(Cursor::new(document.bytes().to_vec())))?;
+        self.referrers().extend(referrers::entry(document));
+        Ok(())
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
@@ -99,11 +118,18 @@ impl Destination for OciArchiveWriter {
                 Some(old) => read_index(old)?,
                 None => Index::new(Vec::new(), Default::default()),
             };
+            for entry in self.referrers().drain(..) {
+                referrers::enter(&mut index, entry);
+            }
             self.name.enter(&mut index, root);
             let index = Document::write(media_type::INDEX, &index).bytes().to_vec();
             Ok(vec![(MARKER.0.to_owned(), MARKER.1.as_bytes().to_vec()), (INDEX_FILE.to_owned(), index)])
         };
         self.writer.publish(compose, &[])
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.writer.directory().to_owned())
     }
 
     fn address(&self, digest: &Digest) -> String {

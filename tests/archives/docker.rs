@@ -3,13 +3,12 @@
 //! They keep a contract of their own: what they cannot hold they refuse, and what they hold has the same digest on the
 //! way in and on the way out.
 
-use super::{assert_unpacks, destination, location, pack, source, tree};
+use super::{assert_unpacks, copied, destination, location, pack, source, tree};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Mutex;
-use volio::copy::copy;
 use volio::error::Kind;
 use volio::layer::LayerWriter;
 use volio::oci::{Digest, Document, Manifest, media_type};
@@ -56,17 +55,18 @@ fn packing_copying_and_reading_agree_on_the_digest() {
     let whole = pack(&layout, tree.path()).unwrap();
     let warned = Warned::default();
     let to = format!("docker-archive:{}:data:v1", at("copied.tar"));
-    let copied = copy(&*source(&layout), &*destination(&to), &warned).unwrap();
-    assert_eq!(copied.digest, packed.digest);
-    assert_ne!(copied.digest, whole.digest);
+    let converted = copied(&*source(&layout), &*destination(&to), &warned).unwrap();
+    assert_eq!(converted.digest, packed.digest);
+    assert_ne!(converted.digest, whole.digest);
     assert_eq!(warned.0.lock().unwrap().len(), 1, "it is said aloud that the image changes");
     assert!(fs::read(at("packed.tar")).unwrap() == fs::read(at("copied.tar")).unwrap());
 
     // And out again into anything: from here on no byte changes.
     let again = format!("oci-archive:{}:v1", at("again.tar"));
     let warned = Warned::default();
-    let out = copy(&*source(&to), &*destination(&again), &warned).unwrap();
-    let back = copy(&*source(&again), &*destination(&format!("docker-archive:{}", at("back.tar"))), &warned);
+    let out = copied(&*source(&to), &*destination(&again), &warned).unwrap();
+    let back =
+        copied(&*source(&again), &*destination(&format!("docker-archive:{}", at("back.tar"))), &warned);
     assert_eq!((out.digest, back.unwrap().digest), (packed.digest.clone(), packed.digest));
     assert!(warned.0.lock().unwrap().is_empty());
     assert_eq!(list(Path::new(&at("back.tar")))[0]["RepoTags"], json!([]));
@@ -268,7 +268,7 @@ fn a_layer_that_is_damaged_does_not_get_into_an_archive() {
         damaged[at] ^= 1;
         fs::write(&blob, damaged).unwrap();
         let to = format!("docker-archive:{}/a.tar:v1", place.path().display());
-        let error = copy(&*source(&from), &*destination(&to), &Silent).unwrap_err();
+        let error = copied(&*source(&from), &*destination(&to), &Silent).unwrap_err();
         assert_eq!(error.kind(), Kind::Integrity, "{error}");
         assert!(error.to_string().contains("has the digest"), "the blob's own verdict comes first: {error}");
         assert_eq!(error.side(), Some(volio::error::Side::Source));
@@ -290,7 +290,7 @@ fn an_image_that_lies_about_its_content_does_not_get_into_an_archive() {
     let manifest = Manifest::new(of(media_type::CONFIG, &config), layers, Default::default());
     from.commit(&Document::write(media_type::MANIFEST, &manifest)).unwrap();
     let to = format!("docker-archive:{}/a.tar:v1", place.path().display());
-    let error = copy(&from, &*destination(&to), &Silent).unwrap_err();
+    let error = copied(&from, &*destination(&to), &Silent).unwrap_err();
     assert_eq!((error.kind(), error.side()), (Kind::Integrity, Some(volio::error::Side::Source)));
     assert!(!place.path().join("a.tar").exists());
 }

@@ -6,9 +6,10 @@ use crate::contract::{Place, publish};
 use crate::snapshot::assert_same;
 use std::fs;
 use std::path::Path;
-use volio::copy::copy;
+use volio::copy::{self, Copied, copy};
 use volio::error::Kind;
 use volio::oci::{Descriptor, media_type};
+use volio::progress::Progress;
 use volio::progress::Silent;
 use volio::transport::oci_archive::{OciArchive, OciArchiveWriter};
 use volio::transport::{Access, Destination, Location, Source};
@@ -25,6 +26,10 @@ fn source(text: &str) -> Box<dyn Source> {
 
 fn destination(text: &str) -> Box<dyn Destination> {
     location(text).destination(&Access::default()).unwrap()
+}
+
+fn copied(from: &dyn Source, to: &dyn Destination, progress: &dyn Progress) -> volio::Result<Copied> {
+    copy(from, to, &copy::Options::default(), progress)
 }
 
 fn pack(to: &str, tree: &Path) -> volio::Result<pack::Packed> {
@@ -55,10 +60,10 @@ fn several_images_in_an_archive_are_packed_copied_and_unpacked() {
     assert_unpacks(&name("a.tar:two"), two.path());
     assert_unpacks(&name(&format!("a.tar@{}", first.digest)), one.path());
 
-    let copied = copy(&*source(&name("a.tar:two")), &*destination(&name("b.tar:x")), &Silent).unwrap();
-    assert_eq!((copied.digest, copied.blobs_copied), (second.digest, 3));
+    let moved = copied(&*source(&name("a.tar:two")), &*destination(&name("b.tar:x")), &Silent).unwrap();
+    assert_eq!((moved.digest, moved.blobs_copied), (second.digest, 3));
     assert_unpacks(&name("b.tar"), two.path());
-    let again = copy(&*source(&name("a.tar:two")), &*destination(&name("b.tar:y")), &Silent).unwrap();
+    let again = copied(&*source(&name("a.tar:two")), &*destination(&name("b.tar:y")), &Silent).unwrap();
     assert_eq!((again.blobs_copied, again.blobs_present), (0, 3), "what is there is not written again");
     let tags = source_error(&name("b.tar:z"));
     assert_eq!((tags.kind(), tags.advice()), (Kind::NotFound, Some("its tags are x, y")));

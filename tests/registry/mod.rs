@@ -1,11 +1,14 @@
 //! The registry client, against a registry in this process.
 
 mod faults;
+mod listing;
 mod login;
+mod referrers;
+mod removal;
 mod server;
 mod transfer;
 
-pub use server::{Damage, Locations, Login, Refusal, Registry};
+pub use server::{Damage, Deletes, Locations, Login, Pages, Refusal, Registry};
 
 use crate::contract::Place;
 use std::fs;
@@ -16,6 +19,10 @@ use volio::transport::{Access, Destination, Location, Source, registry};
 
 mod keeps_the_contract {
     crate::contract::suite!(crate::registry::Registry::start());
+}
+
+mod keeps_the_contract_of_tags {
+    crate::contract::suite!(crate::registry::Registry::start() => tags_are_listed_in_the_order_of_their_bytes a_tag_that_was_removed_means_nothing);
 }
 
 impl Place for Registry {

@@ -3,7 +3,7 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, inspect, ls, man, pack, unpack};
+use crate::commands::{completions, copy, inspect, ls, man, pack, rm, tags, unpack, verify};
 use crate::{environment, exit};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -59,6 +59,9 @@ pub enum Command {
     Pull(copy::Pull),
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Tags(tags::Tags),
+    Rm(rm::Rm),
     Completions(completions::Completions),
     Man(man::Man),
 }

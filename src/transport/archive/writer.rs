@@ -9,15 +9,13 @@ use crate::transport::draft::Drafts;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use tempfile::NamedTempFile;
 
 /// What the names of unfinished archives begin with.
 const TEMPORARY: &str = ".volio-archive-";
-/// 0600 would keep others from reading an archive that they are meant to carry on.
-const MODE: u32 = 0o644;
 /// How much of a blob is read and written at once.
 const AT_ONCE: usize = 256 << 10;
 
@@ -194,8 +192,10 @@ impl ArchiveWriter {
             draft.put(name, bytes).map_err(cannot)?;
         }
         draft.close().map_err(cannot)?;
-        let mode = fs::metadata(&self.target).map_or(MODE, |found| found.permissions().mode() & 0o777);
-        drafts.publish(draft.file, &self.target, mode)?;
+        if let Ok(found) = fs::metadata(&self.target) {
+            draft.file.as_file().set_permissions(found.permissions()).map_err(cannot)?;
+        }
+        drafts.publish(draft.file, &self.target)?;
         *lock(&self.existing) = open_if_there(&self.target)?;
         Ok(())
     }
@@ -203,6 +203,11 @@ impl ArchiveWriter {
     /// The file that this becomes, as it was named.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory in which it grows.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn cannot(&self, what: &str, error: io::Error) -> Error {

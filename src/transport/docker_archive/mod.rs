@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Config, DOCUMENT_LIMIT, Descriptor, Digest, Document, Manifest, Reference, media_type};
 use crate::stream::{Body, Unverified};
 use listing::{Entry, LIST_FILE};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Cursor;
 use std::path::Path;
 
@@ -94,6 +94,12 @@ impl Source for DockerArchive {
                 self.archive.path().display()
             ))
         })
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        let entries = listing::read(&self.archive, Kind::NotFound)?;
+        let tags: BTreeSet<String> = entries.into_iter().flat_map(|entry| entry.repo_tags).collect();
+        Ok(tags.into_iter().collect())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::oci::{Descriptor, Digest, Document, Manifest, Reference, media_type};
 use crate::stream::{Body, Written};
 use crate::transport::archive::{Archive, ArchiveWriter};
 use crate::transport::{Destination, Holds};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What else an archive may say about its images. It would say too little when there is one more, and loaders that
 /// read it instead of [`LIST_FILE`] would not see the new one.
@@ -72,6 +72,10 @@ impl Destination for DockerArchiveWriter {
             Ok(vec![(LIST_FILE.to_owned(), list)])
         };
         self.writer.publish(compose, &OTHER_LISTS)
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.writer.directory().to_owned())
     }
 
     fn holds(&self) -> Holds {
