@@ -21,6 +21,10 @@ mod a_layout_keeps_the_contract_of_tags {
     crate::contract::suite!(tempfile::tempdir().unwrap() => tags_are_listed_in_the_order_of_their_bytes a_tag_that_was_removed_means_nothing);
 }
 
+mod an_oci_archive_keeps_the_contract_of_tags {
+    crate::contract::suite!(super::ArchivePlace::new() => tags_are_listed_in_the_order_of_their_bytes);
+}
+
 mod a_layout_keeps_the_contract {
     crate::contract::suite!(tempfile::tempdir().unwrap());
 }

@@ -87,8 +87,8 @@ fn a_name_moves_from_image_to_image() {
     let error = location(&name("data:3")).source(&Access::default()).err().unwrap();
     assert_eq!(error.kind(), Kind::NotFound);
     assert_eq!(error.advice(), Some("its images are host.io/data:2, docker.io/library/data:1"));
-    let several = location(&format!("docker-archive:{}", file.display())).source(&Access::default());
-    assert_eq!(several.err().unwrap().kind(), Kind::Usage);
+    let several = source(&format!("docker-archive:{}", file.display()));
+    assert_eq!(several.resolve().unwrap_err().kind(), Kind::Usage);
     pack(&name("host.io/data:2"), two.path()).unwrap();
     assert_eq!(
         list(&file).as_array().unwrap().len(),

@@ -1,6 +1,7 @@
 //! Images in archives: packed, copied, unpacked, and by several writers at once.
 
 mod docker;
+mod part;
 
 use crate::contract::{Place, publish};
 use crate::snapshot::assert_same;

@@ -31,6 +31,13 @@ fn manifest(config: Descriptor, layers: Vec<Descriptor>) -> Document {
 /// One image in an archive, to be read.
 pub struct DockerArchive {
     archive: Archive,
+    entries: Vec<Entry>,
+    /// The image; without a name there may be several, which can be listed only.
+    image: Option<Image>,
+}
+
+/// An image as it looks to those who know manifests.
+struct Image {
     root: Document,
     /// The members of the image by their digests.
     members: HashMap<Digest, String>,
@@ -48,42 +55,41 @@ impl DockerArchive {
             let found = format!("there is no image {what} in the archive {}", path.display());
             Error::not_found(found).hint(listing::tags(&entries))
         };
-        if let Some(digest) = digest {
-            for entry in &entries {
-                let (root, members) = describe(&archive, entry)?;
-                if root.descriptor().digest == *digest {
-                    return Ok(Self { archive, root, members });
-                }
+        let image = match (digest, reference, entries.as_slice()) {
+            (Some(digest), ..) => {
+                Some(find_by_digest(&archive, &entries, digest)?.ok_or_else(|| absent(&digest.to_string()))?)
             }
-            return Err(absent(&digest.to_string()));
-        }
-        let entry = match (reference, entries.as_slice()) {
-            (Some(reference), entries) => entries
-                .iter()
-                .find(|entry| entry.is_called(reference))
-                .ok_or_else(|| absent(&reference.to_string()))?,
-            (None, [only]) => only,
-            (None, []) => return Err(absent("at all")),
-            (None, several) => {
-                let what = format!("there are {} images in the archive {}", several.len(), path.display());
-                return Err(Error::usage(what).hint(listing::tags(several)));
+            (None, Some(reference), entries) => {
+                let entry = entries.iter().find(|entry| entry.is_called(reference));
+                Some(describe(&archive, entry.ok_or_else(|| absent(&reference.to_string()))?)?)
             }
+            (None, None, [only]) => Some(describe(&archive, only)?),
+            (None, None, []) => return Err(absent("at all")),
+            (None, None, _) => None,
         };
-        let (root, members) = describe(&archive, entry)?;
-        Ok(Self { archive, root, members })
+        Ok(Self { archive, entries, image })
+    }
+
+    fn image(&self) -> Result<&Image> {
+        self.image.as_ref().ok_or_else(|| {
+            let path = self.archive.path().display();
+            Error::usage(format!("there are {} images in the archive {path}", self.entries.len()))
+                .hint(listing::tags(&self.entries))
+        })
     }
 }
 
 impl Source for DockerArchive {
     fn resolve(&self) -> Result<Document> {
-        Ok(self.root.clone())
+        Ok(self.image()?.root.clone())
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        if descriptor.digest == self.root.descriptor().digest {
-            return Ok(Unverified::new(Cursor::new(self.root.bytes().to_vec())));
+        let Image { root, members } = self.image()?;
+        if descriptor.digest == root.descriptor().digest {
+            return Ok(Unverified::new(Cursor::new(root.bytes().to_vec())));
         }
-        let found = match self.members.get(&descriptor.digest) {
+        let found = match members.get(&descriptor.digest) {
             Some(name) => self.archive.find(name)?,
             None => None,
         };
@@ -97,14 +103,23 @@ impl Source for DockerArchive {
     }
 
     fn tags(&self) -> Result<Vec<String>> {
-        let entries = listing::read(&self.archive, Kind::NotFound)?;
-        let tags: BTreeSet<String> = entries.into_iter().flat_map(|entry| entry.repo_tags).collect();
-        Ok(tags.into_iter().collect())
+        let tags: BTreeSet<&String> = self.entries.iter().flat_map(|entry| &entry.repo_tags).collect();
+        Ok(tags.into_iter().cloned().collect())
     }
 }
 
+fn find_by_digest(archive: &Archive, entries: &[Entry], digest: &Digest) -> Result<Option<Image>> {
+    for entry in entries {
+        let image = describe(archive, entry)?;
+        if image.root.descriptor().digest == *digest {
+            return Ok(Some(image));
+        }
+    }
+    Ok(None)
+}
+
 /// Makes the manifest of an image, and says where in the archive its blobs are.
-fn describe(archive: &Archive, entry: &Entry) -> Result<(Document, HashMap<Digest, String>)> {
+fn describe(archive: &Archive, entry: &Entry) -> Result<Image> {
     let absent = |name: &str| archive.damaged(&format!("{LIST_FILE} names {name:?}, which is not in it"));
     let bytes = archive.read(&entry.config, DOCUMENT_LIMIT)?.ok_or_else(|| absent(&entry.config))?;
     let document = Document::new(media_type::CONFIG, bytes);
@@ -130,7 +145,7 @@ fn describe(archive: &Archive, entry: &Entry) -> Result<(Document, HashMap<Diges
         members.insert(layer.digest.clone(), name.clone());
         layers.push(layer);
     }
-    Ok((manifest(document.descriptor().clone(), layers), members))
+    Ok(Image { root: manifest(document.descriptor().clone(), layers), members })
 }
 
 /// What a layer is. The digest of a plain one is its diff_id: it need not be read to be known, and if it is another,
