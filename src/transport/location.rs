@@ -1,6 +1,6 @@
 //! Names of images, wherever they are, in skopeo's spelling.
 
-use super::{Destination, Source, layout::Layout, registry::Registry};
+use super::{Access, Destination, Source, layout::Layout, registry::Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 use std::fmt;
@@ -21,15 +21,6 @@ pub enum Location {
         /// The digest, where one is given.
         digest: Option<Digest>,
     },
-}
-
-/// What is needed to get at a place.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Files with credentials, the first one that knows the registry wins: docker's `config.json`.
-    pub credential_files: Vec<PathBuf>,
-    /// Talk plain HTTP to every registry, and not only to those on this machine's loopback.
-    pub plain_http: bool,
 }
 
 impl Location {

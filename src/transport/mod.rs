@@ -9,12 +9,14 @@
 //! An image is written from its leaves to its root: blobs, manifests, index, and last of all the name. Until
 //! then nothing of it can be seen.
 
+mod access;
 pub mod layout;
 mod location;
 pub mod memory;
 pub mod registry;
 
-pub use location::{Access, Location};
+pub use access::{Access, CredentialSource, Secret};
+pub use location::Location;
 
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};

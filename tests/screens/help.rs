@@ -24,6 +24,8 @@ Commands:
   pull         Copy an image out of a registry
   ls           List what is in an image
   inspect      Show what an image says about itself
+  login        Keep a name and a password for a registry, after trying them
+  logout       Forget the name and the password for a registry
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)
@@ -58,6 +60,8 @@ Commands:
   pull         Copy an image out of a registry
   ls           List what is in an image
   inspect      Show what an image says about itself
+  login        Keep a name and a password for a registry, after trying them
+  logout       Forget the name and the password for a registry
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)
@@ -81,6 +85,7 @@ Places:
 
 Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
+  DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
@@ -162,7 +167,7 @@ Image options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
@@ -227,7 +232,7 @@ Options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
@@ -278,7 +283,7 @@ Options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
@@ -338,7 +343,7 @@ Options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine

@@ -7,6 +7,7 @@
 mod copy;
 mod help;
 mod inspect;
+mod login;
 mod ls;
 mod pack;
 mod streams;

@@ -3,7 +3,7 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, inspect, ls, man, pack, unpack};
+use crate::commands::{completions, copy, inspect, login, ls, man, pack, unpack};
 use crate::{environment, exit};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ Places:
 
 Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
+  DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
@@ -57,6 +58,8 @@ pub enum Command {
     Pull(copy::Pull),
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
+    Login(login::Login),
+    Logout(login::Logout),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -65,7 +68,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Registry options")]
 pub struct Registries {
-    /// Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+    /// Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     authfile: Option<PathBuf>,
 
@@ -80,9 +83,27 @@ impl Registries {
     /// # Errors
     /// When a file with credentials was named and is not there.
     pub fn access(&self) -> Result<Access> {
-        let credential_files =
-            environment::credential_files(self.authfile.as_deref(), environment::variable)?;
-        Ok(Access { credential_files, plain_http: self.plain_http })
+        let credentials = environment::credentials(self.authfile.as_deref(), environment::variable)?;
+        Ok(Access { credentials, plain_http: self.plain_http })
+    }
+
+    /// The same for a login: the file that was named may be yet to be written.
+    ///
+    /// # Errors
+    /// As [`access`](Self::access).
+    pub fn access_for_login(&self) -> Result<Access> {
+        match environment::named_file(self.authfile.as_deref(), environment::variable) {
+            Some(file) if !file.exists() => Ok(Access { plain_http: self.plain_http, ..Access::default() }),
+            _ => self.access(),
+        }
+    }
+
+    /// The file that credentials are kept in.
+    ///
+    /// # Errors
+    /// When there is no home directory to keep it in.
+    pub fn login_file(&self) -> Result<PathBuf> {
+        environment::login_file(self.authfile.as_deref(), environment::variable)
     }
 }
 

@@ -101,7 +101,7 @@ impl Answer {
 fn hint(status: StatusCode, host: &str) -> Option<String> {
     match status {
         StatusCode::UNAUTHORIZED => Some(format!(
-            "log in: credentials for {host} that allow this must stand in docker's config.json (docker login {host})"
+            "log in with volio login {host}, or put credentials that allow this into docker's config.json"
         )),
         StatusCode::FORBIDDEN => {
             Some(format!("the credentials for {host} in docker's config.json must allow this"))

@@ -10,18 +10,26 @@
 mod address;
 mod answer;
 mod auth;
+mod auth_file;
 mod challenge;
 mod credentials;
 mod download;
+mod helper;
 mod http;
+mod ledger;
+mod login;
 mod manifest;
 mod outgoing;
 mod server;
+mod token;
 mod upload;
 
-use self::auth::Scopes;
+pub use self::login::{Kept, LoggedIn, host, login, logout};
+
+use self::credentials::Keychain;
 use self::http::{Request, wait};
 use self::server::Server;
+use self::token::Scopes;
 use super::{Access, Destination, Origin, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
@@ -42,10 +50,9 @@ impl Registry {
     /// # Errors
     /// When a file with credentials cannot be read.
     pub fn new(reference: Reference, access: &Access) -> Result<Self> {
-        let credentials =
-            credentials::find(&access.credential_files, reference.registry(), reference.repository())?;
+        let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
         let base = address::base(reference.registry(), access.plain_http)?;
-        Ok(Self { reference, server: Arc::new(Server::new(base, credentials)) })
+        Ok(Self { reference, server: Arc::new(Server::new(base, keychain)) })
     }
 
     /// The address of a manifest by its tag or its digest.

@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod copy;
 pub mod inspect;
+pub mod login;
 pub mod ls;
 pub mod man;
 pub mod pack;
@@ -25,6 +26,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Pull(args) => args.run(),
         Command::Ls(args) => args.run(),
         Command::Inspect(args) => args.run(),
+        Command::Login(args) => args.run(),
+        Command::Logout(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }

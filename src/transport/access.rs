@@ -1,0 +1,69 @@
+//! What is needed to get at a place: where credentials are looked for, and whom to trust.
+//!
+//! The library looks at no environment and knows no home directory: whoever calls it says where to look, and in
+//! which order.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// What is needed to get at a place.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Where credentials are looked for: the first that knows the registry wins.
+    pub credentials: Vec<CredentialSource>,
+    /// Talk plain HTTP to every registry, and not only to those on this machine's loopback.
+    pub plain_http: bool,
+}
+
+/// A place where credentials may be. The words are those of docker's `config.json`, which podman's `auth.json` and a
+/// Kubernetes `.dockerconfigjson` share, or those of its ancestor, `.dockercfg`.
+#[derive(Clone, Debug)]
+pub enum CredentialSource {
+    /// A file, or a directory that holds one under a usual name, as a mounted Kubernetes secret does. One that is
+    /// not there is passed over.
+    File(PathBuf),
+    /// The text itself.
+    Text {
+        /// What to call it in an error, such as the name of an environment variable.
+        name: String,
+        /// The JSON.
+        text: Secret,
+    },
+}
+
+/// A text that nobody shall see: it cannot be printed, and so does not end up in a log.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for whom it is meant.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let text = Secret::new("hunter2");
+        let access = Access {
+            credentials: vec![CredentialSource::Text { name: "X".to_owned(), text }],
+            ..Access::default()
+        };
+        assert!(!format!("{access:?} {access:#?}").contains("hunter2"));
+    }
+}
