@@ -13,6 +13,24 @@ pub struct Access {
     pub credentials: Vec<CredentialSource>,
     /// Talk plain HTTP to every registry, and not only to those on this machine's loopback.
     pub plain_http: bool,
+    /// Whom to trust where connections are encrypted.
+    pub tls: Tls,
+}
+
+/// Whom to trust, besides the authorities that this machine knows.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Encrypt also on this machine's loopback. So does everything below.
+    pub wanted: bool,
+    /// Trust anybody who answers. Whoever sits on the way can then read and change everything.
+    pub anybody: bool,
+    /// Files with certificates of authorities, in PEM.
+    pub authorities: Vec<PathBuf>,
+    /// A directory with authorities, `*.crt`, and a certificate of ours, `*.cert` with `*.key`.
+    pub directory: Option<PathBuf>,
+    /// Directories that hold such a directory for each registry, under its host and port: the first one that has it
+    /// counts, unless one was named.
+    pub directories: Vec<PathBuf>,
 }
 
 /// A place where credentials may be. The words are those of docker's `config.json`, which podman's `auth.json` and a

@@ -6,6 +6,7 @@
 
 mod buildah;
 mod docker;
+mod encrypted;
 mod fixture;
 mod login;
 mod oci_client;

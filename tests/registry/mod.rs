@@ -1,11 +1,14 @@
 //! The registry client, against a registry in this process.
 
 mod faults;
+mod front;
 mod login;
 mod server;
 mod tokens;
 mod transfer;
+mod trust;
 
+pub use front::{Authority, Proxy};
 pub use server::{Damage, Locations, Login, Refusal, Registry};
 
 use crate::contract::Place;

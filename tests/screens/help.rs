@@ -4,7 +4,8 @@ use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 9] = ["pack", "unpack", "copy", "push", "pull", "ls", "inspect", "completions", "man"];
+const COMMANDS: [&str; 11] =
+    ["pack", "unpack", "copy", "push", "pull", "ls", "inspect", "login", "logout", "completions", "man"];
 
 #[test]
 fn nothing_typed() {
@@ -87,6 +88,8 @@ Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
   DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
+  SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
+  HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
 
@@ -172,6 +175,18 @@ Registry options:
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
 
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
+
 Output options:
       --format <FORMAT>
           Print the result for people, or as one JSON document
@@ -237,6 +252,18 @@ Registry options:
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
 
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
+
 Output options:
       --format <FORMAT>
           Print the result for people, or as one JSON document
@@ -287,6 +314,18 @@ Registry options:
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
 
 Output options:
       --format <FORMAT>
@@ -347,6 +386,18 @@ Registry options:
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
 
 Output options:
       --format <FORMAT>

@@ -6,6 +6,7 @@
 
 mod copy;
 mod help;
+mod hosts;
 mod inspect;
 mod login;
 mod ls;

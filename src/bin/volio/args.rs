@@ -4,11 +4,11 @@
 //! work. The arguments of one command stand in its own file.
 
 use crate::commands::{completions, copy, inspect, login, ls, man, pack, unpack};
-use crate::{environment, exit};
+use crate::{environment, exit, output};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
-use volio::transport::Access;
+use volio::transport::{Access, Tls};
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -26,6 +26,8 @@ Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
   DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
+  SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
+  HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
 ";
@@ -73,8 +75,20 @@ pub struct Registries {
     authfile: Option<PathBuf>,
 
     /// Talk plain HTTP to every registry, not only to those on this machine
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["tls_verify", "ca_file", "cert_dir"])]
     plain_http: bool,
+
+    /// Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+
+    /// Trust also the authorities whose certificates are in this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    ca_file: Vec<PathBuf>,
+
+    /// Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from certs.d
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    cert_dir: Option<PathBuf>,
 }
 
 impl Registries {
@@ -84,7 +98,7 @@ impl Registries {
     /// When a file with credentials was named and is not there.
     pub fn access(&self) -> Result<Access> {
         let credentials = environment::credentials(self.authfile.as_deref(), environment::variable)?;
-        Ok(Access { credentials, plain_http: self.plain_http })
+        Ok(Access { credentials, ..self.access_without_credentials() })
     }
 
     /// The same for a login: the file that was named may be yet to be written.
@@ -93,9 +107,25 @@ impl Registries {
     /// As [`access`](Self::access).
     pub fn access_for_login(&self) -> Result<Access> {
         match environment::named_file(self.authfile.as_deref(), environment::variable) {
-            Some(file) if !file.exists() => Ok(Access { plain_http: self.plain_http, ..Access::default() }),
+            Some(file) if !file.exists() => Ok(self.access_without_credentials()),
             _ => self.access(),
         }
+    }
+
+    fn access_without_credentials(&self) -> Access {
+        if self.tls_verify == Some(false) {
+            output::warning(
+                "whoever answers is trusted: passwords and data can be read and changed on the way",
+            );
+        }
+        let tls = Tls {
+            wanted: self.tls_verify == Some(true),
+            anybody: self.tls_verify == Some(false),
+            authorities: self.ca_file.clone(),
+            directory: self.cert_dir.clone(),
+            directories: environment::certificates(environment::variable),
+        };
+        Access { plain_http: self.plain_http, tls, ..Access::default() }
     }
 
     /// The file that credentials are kept in.

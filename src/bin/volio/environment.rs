@@ -90,6 +90,12 @@ pub fn login_file(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<OsS
     })
 }
 
+/// Where certificates for each registry are, in the order of containers/image.
+pub fn certificates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let own = configuration(&variable).map(|directory| directory.join("containers/certs.d"));
+    own.into_iter().chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from)).collect()
+}
+
 /// Where a user's programs keep their settings.
 fn configuration(variable: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let path = |name: &str| variable(name).map(PathBuf::from);

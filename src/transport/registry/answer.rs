@@ -91,7 +91,12 @@ impl Answer {
             why = format!("{why}: {words}");
         }
         let error = Error::new(kind, format!("cannot {}", self.what)).because(why);
-        match hint(status, &host) {
+        let hint = match words.contains("HTTP request to an HTTPS server") {
+            // Registries in Go say so when plain HTTP was tried because they are on this machine.
+            true => Some(format!("use --tls-verify: {host} wants encryption")),
+            false => hint(status, &host),
+        };
+        match hint {
             Some(hint) => error.hint(hint),
             None => error,
         }

@@ -7,6 +7,7 @@ use super::credentials::{Credentials, Keychain};
 use super::helper;
 use super::http::{Http, Request, wait};
 use super::ledger::Ledger;
+use super::tls::Tls;
 use super::token::Scopes;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
@@ -137,9 +138,10 @@ fn is_same(a: &Path, b: &Path) -> bool {
 
 /// Whether the registry looks at credentials, and takes these.
 fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<bool> {
-    let base = address::base(registry, access.plain_http)?;
+    let tls = Tls::read(access, registry)?;
+    let base = address::base(registry, access.plain_http, tls.wanted)?;
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
-    let http = Http::default();
+    let http = Http::new(tls, base.clone());
     wait(async {
         let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else { return Ok(false) };
         let mut request = Request::new(Method::GET, base, format!("log in to {registry}"));

@@ -21,6 +21,7 @@ mod login;
 mod manifest;
 mod outgoing;
 mod server;
+mod tls;
 mod token;
 mod upload;
 
@@ -29,6 +30,7 @@ pub use self::login::{Kept, LoggedIn, host, login, logout};
 use self::credentials::Keychain;
 use self::http::{Request, wait};
 use self::server::Server;
+use self::tls::Tls;
 use self::token::Scopes;
 use super::{Access, Destination, Origin, Source};
 use crate::error::{Error, Result};
@@ -48,11 +50,12 @@ impl Registry {
     /// Connects to nothing yet.
     ///
     /// # Errors
-    /// When a file with credentials cannot be read.
+    /// When a file with credentials or certificates cannot be read.
     pub fn new(reference: Reference, access: &Access) -> Result<Self> {
         let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
-        let base = address::base(reference.registry(), access.plain_http)?;
-        Ok(Self { reference, server: Arc::new(Server::new(base, keychain)) })
+        let tls = Tls::read(access, reference.registry())?;
+        let base = address::base(reference.registry(), access.plain_http, tls.wanted)?;
+        Ok(Self { reference, server: Arc::new(Server::new(base, tls, keychain)) })
     }
 
     /// The address of a manifest by its tag or its digest.

@@ -7,6 +7,7 @@ use super::challenge::Challenge;
 use super::credentials::Keychain;
 use super::http::{Http, Request};
 use super::outgoing::Outgoing;
+use super::tls::Tls;
 use super::token::Scopes;
 use crate::error::Result;
 use reqwest::{StatusCode, Url};
@@ -20,8 +21,8 @@ pub(super) struct Server {
 
 impl Server {
     /// Connects to nothing yet.
-    pub(super) fn new(base: Url, keychain: Keychain) -> Self {
-        Self { auth: Auth::new(base.clone(), keychain), http: Http::default(), base }
+    pub(super) fn new(base: Url, tls: Tls, keychain: Keychain) -> Self {
+        Self { auth: Auth::new(base.clone(), keychain), http: Http::new(tls, base.clone()), base }
     }
 
     /// An address under the root of the protocol. Its words are those of references and digests, which need no
