@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What is needed to get at a place.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +16,36 @@ pub struct Access {
     pub plain_http: bool,
     /// Whom to trust where connections are encrypted.
     pub tls: Tls,
+    /// Files like `registries.conf` of podman and skopeo, which say where images are really read; of two entries for
+    /// one prefix, that of the later file counts.
+    pub registries_conf: Vec<PathBuf>,
+    /// Told what its user should know although the work goes on.
+    pub notices: Notices,
+}
+
+/// Where remarks go that are no errors; nowhere unless somebody listens.
+#[derive(Clone, Default)]
+pub struct Notices(Option<Arc<Listener>>);
+
+type Listener = dyn Fn(&str) + Send + Sync;
+
+impl Notices {
+    /// Has each remark told to a function.
+    pub fn to(listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listener)))
+    }
+
+    pub(crate) fn tell(&self, remark: &str) {
+        if let Some(listener) = &self.0 {
+            listener(remark);
+        }
+    }
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "heard" } else { "unheard" })
+    }
 }
 
 /// Whom to trust, besides the authorities that this machine knows.

@@ -30,7 +30,7 @@ impl Location {
     /// When there is no such place.
     pub fn source(&self, access: &Access) -> Result<Box<dyn Source>> {
         Ok(match self {
-            Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
+            Self::Registry(reference) => Registry::source(reference, access)?,
             Self::Layout { directory, tag, digest } => {
                 Box::new(Layout::open(directory, tag.as_deref(), digest.clone())?)
             }

@@ -15,7 +15,7 @@ mod location;
 pub mod memory;
 pub mod registry;
 
-pub use access::{Access, CredentialSource, Secret, Tls};
+pub use access::{Access, CredentialSource, Notices, Secret, Tls};
 pub use location::Location;
 
 use crate::error::{Error, Result};

@@ -3,6 +3,7 @@
 mod faults;
 mod front;
 mod login;
+mod mirrors;
 mod server;
 mod tokens;
 mod transfer;

@@ -88,6 +88,7 @@ Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
   DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
+  CONTAINERS_REGISTRIES_CONF  a file with mirrors, in place of registries.conf
   SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
   HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later

@@ -8,7 +8,7 @@ use crate::{environment, exit, output};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
-use volio::transport::{Access, Tls};
+use volio::transport::{Access, Notices, Tls};
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -26,6 +26,7 @@ Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
   DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
+  CONTAINERS_REGISTRIES_CONF  a file with mirrors, in place of registries.conf
   SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
   HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
@@ -125,7 +126,13 @@ impl Registries {
             directory: self.cert_dir.clone(),
             directories: environment::certificates(environment::variable),
         };
-        Access { plain_http: self.plain_http, tls, ..Access::default() }
+        Access {
+            credentials: Vec::new(),
+            plain_http: self.plain_http,
+            tls,
+            registries_conf: environment::registries_conf(environment::variable),
+            notices: Notices::to(output::warning),
+        }
     }
 
     /// The file that credentials are kept in.

@@ -2,6 +2,7 @@
 //! pass variables on without knowing whether they are.
 
 use rustix::process::getuid;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use volio::transport::{CredentialSource, Secret};
@@ -96,6 +97,25 @@ pub fn certificates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf>
     own.into_iter().chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from)).collect()
 }
 
+/// The files that say where images are really read, in the order of containers/image: the user's or the machine's, and
+/// the parts in the directories beside both, by name, where a user's part replaces the machine's.
+pub fn registries_conf(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    if let Some(named) = variable("CONTAINERS_REGISTRIES_CONF") {
+        return vec![named.into()];
+    }
+    let own = configuration(&variable).map(|directory| directory.join("containers"));
+    let places: Vec<_> = own.into_iter().chain([PathBuf::from("/etc/containers")]).collect();
+    let whole = places.iter().map(|place| place.join("registries.conf")).find(|file| is_there(file));
+    let mut parts = BTreeMap::new();
+    for place in places.iter().rev() {
+        let Ok(entries) = std::fs::read_dir(place.join("registries.conf.d")) else { continue };
+        let files =
+            entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "conf"));
+        parts.extend(files.map(|entry| (entry.file_name(), entry.path())));
+    }
+    whole.into_iter().chain(parts.into_values()).collect()
+}
+
 /// Where a user's programs keep their settings.
 fn configuration(variable: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let path = |name: &str| variable(name).map(PathBuf::from);
@@ -114,6 +134,26 @@ mod tests {
 
     fn only<'a>(variables: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
         |name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+    }
+
+    #[test]
+    fn mirrors_stand_in_one_file_and_its_parts() {
+        let home = tempfile::tempdir().unwrap();
+        let own = home.path().join("containers");
+        fs::create_dir_all(own.join("registries.conf.d")).unwrap();
+        for name in
+            ["registries.conf", "registries.conf.d/b.conf", "registries.conf.d/a.conf", "registries.conf.d/c"]
+        {
+            fs::write(own.join(name), "").unwrap();
+        }
+        let home = home.path().to_str().unwrap();
+        let mut files = registries_conf(only(&[("XDG_CONFIG_HOME", home)]));
+        // The machine that runs this may have parts of its own.
+        files.retain(|file| !file.starts_with("/etc"));
+        let names = ["registries.conf", "registries.conf.d/a.conf", "registries.conf.d/b.conf"];
+        assert_eq!(files, names.map(|name| own.join(name)));
+        let named = [("XDG_CONFIG_HOME", home), ("CONTAINERS_REGISTRIES_CONF", "x")];
+        assert_eq!(registries_conf(only(&named)), [PathBuf::from("x")]);
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
 
 /// Whether the registry looks at credentials, and takes these.
 fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<bool> {
-    let tls = Tls::read(access, registry)?;
+    let tls = Tls::read(access, registry, false)?;
     let base = address::base(registry, access.plain_http, tls.wanted)?;
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
     let http = Http::new(tls, base.clone());

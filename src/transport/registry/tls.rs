@@ -21,12 +21,12 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Reads what there is for a registry.
+    /// Reads what there is for a registry; `anybody` when it is known as one that proves nothing.
     ///
     /// # Errors
     /// When a file cannot be read or understood: going on without it would end in a distrust that nobody could
     /// explain.
-    pub(super) fn read(access: &Access, registry: &str) -> Result<Self> {
+    pub(super) fn read(access: &Access, registry: &str, anybody: bool) -> Result<Self> {
         let asked = &access.tls;
         if access.plain_http {
             return Ok(Self::default());
@@ -34,7 +34,7 @@ impl Tls {
         let usual = || asked.directories.iter().map(|all| all.join(registry)).find(|own| own.is_dir());
         let directory = asked.directory.clone().or_else(usual);
         let wanted = asked.wanted || asked.anybody || !asked.authorities.is_empty() || directory.is_some();
-        let mut tls = Self { anybody: asked.anybody, wanted, ..Self::default() };
+        let mut tls = Self { anybody: asked.anybody || anybody, wanted, ..Self::default() };
         for file in &asked.authorities {
             tls.authorities.extend(authorities(file)?);
         }
@@ -121,11 +121,11 @@ mod tests {
         let own = all.path().join("r.io:5000");
         fs::create_dir(&own).unwrap();
         let access = access(Asked { directories: vec![all.path().to_owned()], ..Asked::default() });
-        assert!(Tls::read(&access, "r.io:5000").unwrap().wanted);
-        assert!(!Tls::read(&access, "r.io").unwrap().wanted);
+        assert!(Tls::read(&access, "r.io:5000", false).unwrap().wanted);
+        assert!(!Tls::read(&access, "r.io", false).unwrap().wanted);
         fs::write(own.join("ca.crt"), "hunter2").unwrap();
-        assert!(Tls::read(&access, "r.io").is_ok());
-        let error = Tls::read(&access, "r.io:5000").err().unwrap();
+        assert!(Tls::read(&access, "r.io", false).is_ok());
+        let error = Tls::read(&access, "r.io:5000", false).err().unwrap();
         assert!(error.to_string().contains("ca.crt"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
@@ -134,18 +134,18 @@ mod tests {
     fn a_certificate_without_its_key_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let access = access(Asked { directory: Some(directory.path().to_owned()), ..Asked::default() });
-        assert!(Tls::read(&access, "r.io").is_ok());
+        assert!(Tls::read(&access, "r.io", false).is_ok());
         fs::write(directory.path().join("client.cert"), "x").unwrap();
-        let error = Tls::read(&access, "r.io").err().unwrap();
+        let error = Tls::read(&access, "r.io", false).err().unwrap();
         assert!(error.to_string().contains("client.key"), "{error}");
         fs::write(directory.path().join("client.key"), "hunter2").unwrap();
-        let error = Tls::read(&access, "r.io").err().unwrap();
+        let error = Tls::read(&access, "r.io", false).err().unwrap();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
 
     #[test]
     fn a_file_that_was_named_must_be_there() {
         let access = access(Asked { authorities: vec!["/does/not/exist".into()], ..Asked::default() });
-        assert!(Tls::read(&access, "r.io").is_err());
+        assert!(Tls::read(&access, "r.io", false).is_err());
     }
 }
