@@ -178,6 +178,12 @@ impl From<Error> for io::Error {
     }
 }
 
+/// Whether a terminal could obey this character, or a reader be misled by it because it turns the direction of
+/// writing: names and words that come from an image or a server are shown with it escaped.
+pub fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

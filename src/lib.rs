@@ -3,8 +3,9 @@
 //! A **tree** is packed into a **layer**; layers make an **image**; images travel between **transports**.
 //!
 //! The nouns are modules: [`tree`], [`layer`], [`image`], [`transport`], with the specification's words in [`oci`]
-//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`] and [`inspect`]. Content
-//! (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs only.
+//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`], [`inspect`] and
+//! [`verify`]. Content (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs
+//! only.
 
 pub mod copy;
 pub mod error;
@@ -19,5 +20,6 @@ pub mod stream;
 pub mod transport;
 pub mod tree;
 pub mod unpack;
+pub mod verify;
 
 pub use error::{Error, Result};

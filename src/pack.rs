@@ -74,6 +74,9 @@ pub fn pack(
 ) -> Result<Packed> {
     options.image.platforms()?;
     let tree = Walk::new(sources, &options.tree)?;
+    if let Some(directory) = destination.directory() {
+        tree.insist_without(&directory)?;
+    }
     let (contents, summary, written) = send_layer(destination, tree, options.compression, progress)?;
     let layer = Layer::new(options.compression, &contents, written);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.

@@ -10,7 +10,7 @@ use crate::transport::{self, Source};
 use crate::tree::{ExtractOptions, Extracted, Extractor};
 use serde::Serialize;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
@@ -95,11 +95,19 @@ fn extract_layers(
             }
         });
         for (number, layer) in next.iter().enumerate() {
-            let task = progress.begin(&format!("extracting layer {}", number + 1), None);
-            extract(layer?, extractor, |bytes| task.advance(bytes))?;
+            let layer = layer?;
+            let task = progress.begin(&format!("extracting layer {}", number + 1), Some(layer.plain_size));
+            extract(layer, extractor, move |bytes| task.advance(bytes))?;
         }
         Ok(())
     })
+}
+
+/// A layer that was proved, in a file without a name.
+struct Spool {
+    file: File,
+    /// The size of the plain archive in bytes.
+    plain_size: u64,
 }
 
 /// Fetches a layer into a nameless file beside its target, and proves both its digests.
@@ -110,22 +118,25 @@ fn spool(
     target: &Path,
     wanted: &Weak<()>,
     progress: &dyn Progress,
-) -> Result<File> {
+) -> Result<Spool> {
     let task = progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
     let body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
     let no_spool =
         |error: io::Error| Error::io(format!("cannot spool a layer in {}", target.display()), error);
-    let mut spool = tempfile::tempfile_in(target).map_err(no_spool)?;
-    let mut tee = Tee { body, copy: &mut spool, wanted };
-    prove(&mut tee, diff_id)?;
+    let mut file = tempfile::tempfile_in(target).map_err(|error| {
+        no_spool(error).hint("layers are proved in the target before they are extracted there")
+    })?;
+    let mut tee = Tee { body, copy: &mut file, wanted };
+    let plain_size = prove(&mut tee, diff_id)?;
     let Tee { body, .. } = tee;
     body.finish()?;
-    spool.rewind().map_err(no_spool)?;
-    Ok(spool)
+    file.rewind().map_err(no_spool)?;
+    Ok(Spool { file, plain_size })
 }
 
-/// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says.
-fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<()> {
+/// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns
+/// the size of that archive.
+fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
     let mut hasher = HashingWriter::new(io::sink());
     let plain = decompress(&mut layer).and_then(|mut plain| io::copy(&mut plain, &mut hasher));
     // The body's own verdict comes first: a damaged blob may be anything to the decompressor.
@@ -137,7 +148,7 @@ fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<()> {
     })?;
     let (_, plain) = hasher.finish();
     match plain.digest == *diff_id {
-        true => Ok(()),
+        true => Ok(plain.size),
         false => Err(Error::integrity(format!(
             "the content of a layer has the digest {}, and the image says {diff_id}",
             plain.digest
@@ -146,16 +157,13 @@ fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<()> {
 }
 
 /// Extracts a layer that was proved.
-fn extract(layer: File, extractor: &mut Extractor, passed: impl Fn(u64)) -> Result<()> {
-    let plain =
-        decompress(BufReader::new(layer)).map_err(|error| Error::io("cannot read the spool", error))?;
-    let mut layer = LayerReader::new(plain);
+fn extract(layer: Spool, extractor: &mut Extractor, passed: impl Fn(u64)) -> Result<()> {
+    let plain = decompress(layer.file).map_err(|error| Error::io("cannot read the spool", error))?;
+    let mut layer = LayerReader::new(Observed { bytes: plain, passed });
     extractor.begin_layer();
     while let Some(item) = layer.next_item()? {
         match item {
-            Item::Entry(entry) => {
-                extractor.put(&entry, &mut Observed { content: layer.content(), passed: &passed })?
-            }
+            Item::Entry(entry) => extractor.put(&entry, &mut layer.content())?,
             Item::Whiteout(Whiteout::Entry(path)) => extractor.whiteout(&path)?,
             Item::Whiteout(Whiteout::Opaque(path)) => extractor.opaque(&path)?,
         }
@@ -182,14 +190,15 @@ impl Read for Tee<'_> {
     }
 }
 
+/// Bytes whose passing is told.
 struct Observed<R, F> {
-    content: R,
+    bytes: R,
     passed: F,
 }
 
 impl<R: Read, F: Fn(u64)> Read for Observed<R, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.content.read(buffer)?;
+        let read = self.bytes.read(buffer)?;
         (self.passed)(read as u64);
         Ok(read)
     }

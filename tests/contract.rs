@@ -276,3 +276,24 @@ pub fn what_is_absent_is_not_found(place: &dyn Place) {
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
     }
 }
+
+/// For places that have tags.
+pub fn tags_are_listed_in_the_order_of_their_bytes(place: &dyn Place) {
+    for tag in ["b", "a", "Z", "a.1", "a"] {
+        publish(&*place.destination(tag).unwrap(), tag);
+    }
+    assert_eq!(place.source("whatever").unwrap().tags().unwrap(), ["Z", "a", "a.1", "b"]);
+}
+
+/// For places that have tags: only the tag goes, whatever else means the same image.
+pub fn a_tag_that_was_removed_means_nothing(place: &dyn Place) {
+    let document = publish(&*place.destination("a").unwrap(), "same");
+    publish(&*place.destination("b").unwrap(), "same");
+    let removed = place.destination("a").unwrap().remove(false).unwrap();
+    assert_eq!((removed.digest, removed.tags), (document.descriptor().digest.clone(), vec!["a".to_owned()]));
+    assert_eq!(place.source("a").unwrap().resolve().unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(place.destination("a").unwrap().remove(false).unwrap_err().kind(), Kind::NotFound);
+    let source = place.source("b").unwrap();
+    assert_eq!(source.resolve().unwrap(), document);
+    fetch(&*source, &Manifest::parse(&document).unwrap().config).unwrap();
+}

@@ -11,6 +11,14 @@ mod memory_keeps_the_contract {
     crate::contract::suite!(volio::transport::memory::Memory::default());
 }
 
+mod memory_keeps_the_contract_of_tags {
+    crate::contract::suite!(volio::transport::memory::Memory::default() => tags_are_listed_in_the_order_of_their_bytes a_tag_that_was_removed_means_nothing);
+}
+
+mod a_layout_keeps_the_contract_of_tags {
+    crate::contract::suite!(tempfile::tempdir().unwrap() => tags_are_listed_in_the_order_of_their_bytes a_tag_that_was_removed_means_nothing);
+}
+
 mod a_layout_keeps_the_contract {
     crate::contract::suite!(tempfile::tempdir().unwrap());
 }

@@ -41,20 +41,26 @@ pub struct Built {
 }
 
 impl Description {
-    /// The platforms that the image is for.
+    /// The platforms that the image is for, each once.
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) when a program shall run on more than one.
     pub fn platforms(&self) -> Result<Vec<Platform>> {
         let runs = !self.execution.entrypoint.is_empty() || !self.execution.cmd.is_empty();
-        match self.platforms.as_slice() {
+        let mut platforms: Vec<&Platform> = Vec::with_capacity(self.platforms.len());
+        for platform in &self.platforms {
+            if !platforms.contains(&platform) {
+                platforms.push(platform);
+            }
+        }
+        match platforms.as_slice() {
             [] if runs => Ok(vec![Platform::host()]),
             [] => Ok(DEFAULT_PLATFORMS.map(|architecture| Platform::new("linux", architecture)).to_vec()),
             [_, _, ..] if runs => {
                 Err(Error::usage("an image with an entrypoint or a command has one platform")
                     .hint("a program runs on one architecture only: pack an image for each"))
             }
-            platforms => Ok(platforms.to_vec()),
+            platforms => Ok(platforms.iter().map(|platform| (*platform).clone()).collect()),
         }
     }
 
@@ -134,6 +140,14 @@ mod tests {
 
         let both = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap()).to_vec();
         assert!(Description { platforms: both, ..program }.build(&[layer()]).is_err());
+    }
+
+    #[test]
+    fn a_platform_that_is_named_twice_has_one_manifest() {
+        let platforms = ["linux/arm64", "linux/arm64"].map(|text| text.parse().unwrap()).to_vec();
+        let built = Description { platforms, ..Description::default() }.build(&[layer()]).unwrap();
+        assert_eq!(built.manifests.len(), 1);
+        assert_eq!(built.root, built.manifests[0]);
     }
 
     #[test]

@@ -4,4 +4,4 @@ mod builder;
 mod platform;
 
 pub use builder::{Built, Description};
-pub use platform::{Selected, images, select};
+pub use platform::{DEPTH_LIMIT, Selected, images, offers, select};

@@ -20,13 +20,17 @@ const OCTAL_7: u32 = 0o7_777_777;
 const OCTAL_11: u64 = 0o77_777_777_777;
 /// The name of the entry that holds PAX records; constant, for it means nothing.
 const PAX_NAME: &str = "././@PaxHeader";
+/// The most that the PAX records of one entry may take, in bytes: Go's reader, and with it docker and containerd,
+/// refuses more, and so does ours.
+const PAX_LIMIT: usize = 1 << 20;
 /// What extended attributes are called in PAX records, by GNU tar, Go, libarchive and Docker alike.
 const XATTR: &str = "SCHILY.xattr.";
 
 /// The header blocks of an entry; its content, padded to whole blocks, follows them.
 ///
 /// # Errors
-/// When the format cannot hold the entry: an extended attribute whose name has a `=` or is not UTF-8.
+/// When the format cannot hold the entry: an extended attribute whose name has a `=` or is not UTF-8, or more of
+/// them than anybody reads.
 pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
     let records = records(entry)?;
     let mut blocks = Vec::with_capacity(3 * BLOCK);
@@ -39,6 +43,13 @@ pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
             pax.add(key, value);
         }
         let pax = pax.finish();
+        if pax.len() > PAX_LIMIT {
+            return Err(Error::failed(format!(
+                "{} has more than 1 MiB of extended attributes, which nobody could unpack",
+                entry.path
+            ))
+            .hint("remove some of them, or leave the file out with --exclude"));
+        }
         let mut header = HeaderBuilder::new_ustar();
         header.entry_type(EntryType::XHeader).path(PAX_NAME).map_err(unfit)?;
         header.mode(0o644).and_then(|header| header.size(pax.len() as u64)).map_err(unfit)?;

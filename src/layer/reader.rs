@@ -1,7 +1,7 @@
 //! Reads the entries of a layer from its plain tar archive, however hostile that is.
 
 use super::header::{self, BLOCK};
-use super::whiteout::{self, Whiteout};
+use super::whiteout::{self, Meaning, Whiteout};
 use crate::error::{Error, Result};
 use crate::tree::{Entry, Kind};
 use std::io::{self, Read};
@@ -55,12 +55,13 @@ impl<R: Read> LayerReader<R> {
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when the archive is malformed, truncated, or would leave the tree.
     pub fn next_item(&mut self) -> Result<Option<Item>> {
-        self.skip_content()?;
         while !self.ended {
+            self.skip_content()?;
             if let Some(entry) = self.next_entry()? {
                 return match whiteout::parse(&entry.path) {
-                    Ok(Some(whiteout)) => Ok(Some(Item::Whiteout(whiteout))),
-                    Ok(None) => Ok(Some(Item::Entry(entry))),
+                    Ok(Meaning::Entry) => Ok(Some(Item::Entry(entry))),
+                    Ok(Meaning::Whiteout(whiteout)) => Ok(Some(Item::Whiteout(whiteout))),
+                    Ok(Meaning::Nothing) => continue,
                     Err(why) => {
                         Err(Error::integrity(format!("the layer's entry {} is invalid: {why}", entry.path)))
                     }
@@ -135,7 +136,8 @@ impl<R: Read> LayerReader<R> {
 
     fn skip_content(&mut self) -> Result<()> {
         let rest = std::mem::take(&mut self.content);
-        let left = rest.stored + rest.padding;
+        // A size that no archive can have: the sum would begin at zero again.
+        let left = rest.stored.checked_add(rest.padding).ok_or_else(truncated)?;
         let pending = usize::try_from(left).map_or(self.pending.len(), |left| left.min(self.pending.len()));
         self.pending.drain(..pending);
         let left = left - pending as u64;

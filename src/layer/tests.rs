@@ -47,6 +47,35 @@ fn read(archive: &[u8]) -> crate::Result<Vec<(Item, Vec<u8>)>> {
     Ok(items)
 }
 
+#[test]
+fn more_attributes_than_anybody_reads_are_refused_when_they_are_written() {
+    let mut found = entry("file", Kind::File { size: 0 });
+    let mut append = |number: usize| {
+        found.metadata.xattrs.insert(format!("user.{number}").into_bytes(), vec![b'x'; 60_000]);
+        LayerWriter::new(Vec::new()).append(&found, std::io::empty(), |_| {}).map(|()| {
+            assert!(read(&write(&[(found.clone(), Vec::new())])).is_ok(), "{number}");
+        })
+    };
+    let first_refused = (0..30).position(|number| append(number).is_err());
+    assert_eq!(first_refused, Some(17), "1 MiB");
+}
+
+#[test]
+fn a_size_beyond_all_archives_is_an_error_and_not_a_panic() {
+    let pax = format!("29 size={}\n", u64::MAX);
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XHeader);
+    header.set_size(pax.len() as u64);
+    header.set_cksum();
+    let mut archive = header.as_bytes().to_vec();
+    archive.extend_from_slice(pax.as_bytes());
+    archive.resize(2 * 512, 0);
+    archive.extend(hostile("file", tar::EntryType::Regular, "", 0));
+    let mut layer = LayerReader::new(archive.as_slice());
+    assert!(layer.next_item().unwrap().is_some());
+    assert_eq!(layer.next_item().unwrap_err().kind(), ErrorKind::Integrity);
+}
+
 fn any_time() -> impl Strategy<Value = Time> {
     (prop_oneof![Just(0i64), -9_999_999_999i64..99_999_999_999], 0..1_000_000_000u32)
         .prop_map(|(seconds, nanoseconds)| Time { seconds, nanoseconds })

@@ -6,30 +6,47 @@ use crate::tree::TreePath;
 const PREFIX: &[u8] = b".wh.";
 /// The marker that hides all that lower layers have in its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What the names begin with under which aufs kept its own files: `.wh..wh.plnk`, `.wh..wh.orph`.
+const AUFS: &[u8] = b".wh..wh.";
 
-/// What a path in a layer says about the layers below.
+/// What is gone from the layers below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whiteout {
-    /// This entry is gone, with all below it.
+    /// This entry, with all below it.
     Entry(TreePath),
-    /// All that was in this directory is gone.
+    /// All that was in this directory.
     Opaque(TreePath),
 }
 
-/// Reads a path of a layer as a whiteout. `None`: it is an ordinary entry; an error: it is neither.
-pub fn parse(path: &TreePath) -> Result<Option<Whiteout>, &'static str> {
-    let Some(parent) = path.parent() else { return Ok(None) };
+/// What a path in a layer means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// What it says: an ordinary entry.
+    Entry,
+    /// Something below is gone.
+    Whiteout(Whiteout),
+    /// Nothing: aufs kept its own files under such names, and every engine passes over them.
+    Nothing,
+}
+
+/// Reads a path of a layer.
+///
+/// # Errors
+/// Why it can mean neither an entry nor a whiteout.
+pub fn parse(path: &TreePath) -> Result<Meaning, &'static str> {
+    let Some(parent) = path.parent() else { return Ok(Meaning::Entry) };
+    if path.names().any(|name| name.starts_with(AUFS) && name != OPAQUE) {
+        return Ok(Meaning::Nothing);
+    }
     if parent.names().any(is_reserved) {
         return Err("it is below a whiteout");
     }
-    let Some(name) = path.name().strip_prefix(PREFIX) else { return Ok(None) };
+    let Some(name) = path.name().strip_prefix(PREFIX) else { return Ok(Meaning::Entry) };
     match name {
-        _ if path.name() == OPAQUE => Ok(Some(Whiteout::Opaque(parent))),
+        _ if path.name() == OPAQUE => Ok(Meaning::Whiteout(Whiteout::Opaque(parent))),
         // The name behind the marker must stay one: `.wh...` would be the parent directory.
         b"" | b"." | b".." => Err("the name behind .wh. is no name of a file"),
-        // aufs kept its own files under such names; engines skip or refuse them.
-        name if name.starts_with(PREFIX) => Err("it is a whiteout of a whiteout"),
-        name => Ok(Some(Whiteout::Entry(parent.join(name)))),
+        name => Ok(Meaning::Whiteout(Whiteout::Entry(parent.join(name)))),
     }
 }
 
@@ -45,12 +62,13 @@ mod tests {
     #[test]
     fn markers_are_told_from_files() {
         let path = |text: &str| TreePath::parse(text).unwrap();
-        assert_eq!(parse(&path("a/.wh.b")), Ok(Some(Whiteout::Entry(path("a/b")))));
-        assert_eq!(parse(&path("a/.wh..wh..opq")), Ok(Some(Whiteout::Opaque(path("a")))));
-        assert_eq!(parse(&path(".wh..wh..opq")), Ok(Some(Whiteout::Opaque(TreePath::root()))));
-        assert_eq!(parse(&path("a/b.wh.")), Ok(None));
-        assert_eq!(parse(&path("")), Ok(None));
-        for bad in [".wh.", "a/.wh..", "a/.wh...", ".wh.a/b", ".wh..wh.aufs", ".wh..wh..opq/x"] {
+        assert_eq!(parse(&path("a/.wh.b")), Ok(Meaning::Whiteout(Whiteout::Entry(path("a/b")))));
+        assert_eq!(parse(&path("a/.wh..wh..opq")), Ok(Meaning::Whiteout(Whiteout::Opaque(path("a")))));
+        assert_eq!(parse(&path(".wh..wh..opq")), Ok(Meaning::Whiteout(Whiteout::Opaque(TreePath::root()))));
+        assert_eq!(parse(&path("a/b.wh.")), Ok(Meaning::Entry));
+        assert_eq!(parse(&path("")), Ok(Meaning::Entry));
+        assert_eq!(parse(&path(".wh..wh.plnk/1.2")), Ok(Meaning::Nothing));
+        for bad in [".wh.", "a/.wh..", "a/.wh...", ".wh.a/b", ".wh..wh..opq/x"] {
             assert!(parse(&path(bad)).is_err(), "{bad}");
         }
     }

@@ -33,6 +33,13 @@ impl Document {
         Self::new(media_type, bytes.expect("our documents have string keys only, so they can be written"))
     }
 
+    /// The same document with an annotation on its descriptor, for the place that lists it. No byte of it changes.
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.descriptor.annotations.insert(key.to_owned(), value.into());
+        self
+    }
+
     /// The media type, the digest and the size.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor

@@ -32,7 +32,41 @@ pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, MANIFEST | DOCKER_MANIFEST)
 }
 
+/// Whether this is the configuration of an image: artifacts have one too, of a type of their own.
+pub fn is_config(media_type: &str) -> bool {
+    matches!(media_type, CONFIG | DOCKER_CONFIG)
+}
+
+/// Whether this is a layer of an image, a tar archive however it is compressed, and not the payload of an artifact.
+pub fn is_layer(media_type: &str) -> bool {
+    let families = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
+    families.iter().any(|family| media_type.starts_with(family)) && media_type.contains(".tar")
+}
+
 /// Whether registries keep this among their manifests and not among their blobs.
 pub fn is_document(media_type: &str) -> bool {
     is_index(media_type) || is_manifest(media_type)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_told_from_the_payload_of_artifacts() {
+        for layer in [
+            LAYER,
+            LAYER_GZIP,
+            LAYER_ZSTD,
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        ] {
+            assert!(is_layer(layer), "{layer}");
+        }
+        for other in
+            [CONFIG, "application/vnd.in-toto+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"]
+        {
+            assert!(!is_layer(other), "{other}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
+mod referrer;
 
 pub use config::{Config, Execution, History, RootFs};
 pub use descriptor::Descriptor;
@@ -20,6 +21,9 @@ pub use document::{DOCUMENT_LIMIT, Document};
 pub use manifest::{Index, Manifest};
 pub use platform::Platform;
 pub use reference::Reference;
+pub use referrer::{ARTIFACT_TYPE, referrers_tag};
 
 /// The annotation under which an image layout names an image (image-spec, "Image Layout", `index.json`).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation by which the index of a layout says that it lacks blobs of an image, and which images have them.
+pub const SINCE: &str = "io.volio.since";

@@ -46,6 +46,22 @@ impl Reference {
         self.digest.as_ref()
     }
 
+    /// Whether neither a tag nor a digest was given: the name of a repository and not of one image in it.
+    pub fn is_repository(&self) -> bool {
+        self.tag.is_none() && self.digest.is_none()
+    }
+
+    /// The same repository with another tag and no digest.
+    ///
+    /// # Errors
+    /// When that is no tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self> {
+        match is_tag(tag) {
+            true => Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }),
+            false => Err(Error::usage(format!("{tag:?} cannot be a tag in {}", self.name()))),
+        }
+    }
+
     /// The registry and the repository, without tag and digest.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)

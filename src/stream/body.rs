@@ -89,8 +89,8 @@ impl Body {
 
     /// Called at the end of the bytes: the moment of truth.
     fn seal(&mut self) -> io::Result<()> {
-        let hasher = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256));
-        let written = Written { digest: hasher.finish(), size: self.size };
+        // A copy: whoever reads on after a failure must get the same failure, and not a verdict about nothing.
+        let written = Written { digest: self.hasher.clone().finish(), size: self.size };
         if let Some(expected) = &self.expected
             && *expected != written
         {
@@ -178,6 +178,16 @@ mod tests {
     fn an_endless_body_is_not_read_to_its_end() {
         let endless = Unverified::new(io::repeat(0)).verify(&Descriptor::of("x", b"data"));
         assert_eq!(endless.drain().unwrap_err().kind(), Kind::Integrity);
+    }
+
+    #[test]
+    fn a_failure_stays_one_however_often_it_is_asked() {
+        let claim = Descriptor { size: 4, ..Descriptor::of("x", b"") };
+        let mut body = Unverified::new(&b"data"[..]).verify(&claim);
+        for _ in 0..3 {
+            assert!(body.read_to_end(&mut Vec::new()).is_err());
+        }
+        assert!(body.finish().is_err());
     }
 
     #[test]

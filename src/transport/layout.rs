@@ -3,14 +3,20 @@
 //! Blobs come by a temporary file, `fsync` and `rename`, so that a blob that has its name is whole. `index.json` is
 //! replaced in the same way, under a lock, so that two writers lose nothing of each other.
 
-use super::{Destination, Source};
+mod referrers;
+mod removal;
+
+use super::{Destination, Removed, Source};
 use crate::error::{Error, Result};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, media_type};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, SINCE, media_type};
 use crate::stream::{Body, Unverified, Written};
-use rustix::fs::{FlockOperation, OFlags, flock};
-use std::fs::{self, File};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tempfile::NamedTempFile;
 
 /// The tag of an image that is written without one, as in a registry.
@@ -28,6 +34,8 @@ pub struct Layout {
     directory: PathBuf,
     tag: Option<String>,
     digest: Option<Digest>,
+    /// `blobs`, locked against removals.
+    held: OnceLock<File>,
 }
 
 impl Layout {
@@ -42,7 +50,12 @@ impl Layout {
             return Err(Error::not_found(format!("{} is not an image layout: {why}", directory.display()))
                 .hint("write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote"));
         }
-        Ok(Self { directory: directory.to_owned(), tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            directory: directory.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+            held: OnceLock::new(),
+        })
     }
 
     /// A layout that exists or will: it is made when the first blob arrives.
@@ -50,7 +63,12 @@ impl Layout {
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when the directory holds something else.
     pub fn create(directory: &Path, tag: Option<&str>) -> Result<Self> {
-        let layout = Self { directory: directory.to_owned(), tag: tag.map(str::to_owned), digest: None };
+        let layout = Self {
+            directory: directory.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest: None,
+            held: OnceLock::new(),
+        };
         let free = match fs::read_dir(directory) {
             Ok(entries) => {
                 directory.join(MARKER.0).is_file() || entries.flatten().all(|entry| is_ours(&entry))
@@ -72,6 +90,7 @@ impl Layout {
     fn prepare(&self) -> Result<()> {
         let blobs = self.directory.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|error| self.cannot("create", &blobs, error))?;
+        self.hold_blobs()?;
         let _lock = self.lock()?;
         self.sweep();
         match self.directory.join(MARKER.0).exists() {
@@ -108,6 +127,9 @@ impl Layout {
     fn temporary(&self) -> Result<NamedTempFile> {
         let file = tempfile::Builder::new()
             .prefix(TEMPORARY)
+            // As other files are made, with the umask: the default 0600 would keep others from reading a layout that
+            // they are meant to carry on.
+            .permissions(Permissions::from_mode(0o666))
             .tempfile_in(&self.directory)
             .map_err(|error| self.cannot("create a file in", &self.directory, error))?;
         flock(&file, FlockOperation::NonBlockingLockShared)
@@ -118,8 +140,6 @@ impl Layout {
     /// Gives an unfinished file its name, for good: it survives a power cut from here on.
     fn publish(&self, file: NamedTempFile, name: &Path) -> Result<()> {
         let publish = || {
-            // 0600 would keep others from reading a layout that they are meant to carry on.
-            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
             file.as_file().sync_all()?;
             file.persist(name).map_err(|error| error.error)?;
             File::open(name.parent().unwrap_or(&self.directory))?.sync_all()
@@ -137,7 +157,7 @@ impl Layout {
     /// The index, or an empty one where there is none yet.
     fn index(&self) -> Result<Index> {
         let path = self.directory.join(INDEX_FILE);
-        match File::open(&path) {
+        match open_file(&path) {
             Ok(file) => {
                 let mut bytes = Vec::new();
                 file.take(INDEX_LIMIT + 1)
@@ -160,16 +180,20 @@ impl Layout {
     /// What this image is called in the index, or the only image that there is.
     fn descriptor(&self) -> Result<Descriptor> {
         let index = self.index()?;
-        let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned();
-        let found = match (&self.digest, &self.tag, index.manifests.as_slice()) {
+        let images: Vec<_> = index.manifests.iter().filter(|entry| !referrers::is_referrer(entry)).collect();
+        let found = match (&self.digest, &self.tag, images.as_slice()) {
             (Some(digest), ..) => match index.manifests.iter().find(|entry| entry.digest == *digest) {
                 Some(entry) => Some(entry.clone()),
                 None => self.unlisted(digest)?,
             },
-            (None, None, [only]) => Some(only.clone()),
+            (None, None, [only]) => Some((*only).clone()),
             (None, tag, entries) => {
                 let wanted = tag.as_deref().unwrap_or(DEFAULT_TAG);
-                entries.iter().find(|entry| name(entry).as_deref() == Some(wanted)).cloned()
+                entries
+                    .iter()
+                    .find(|entry| ref_name(entry).is_some_and(|name| name == wanted))
+                    .copied()
+                    .cloned()
             }
         };
         found.ok_or_else(|| {
@@ -177,7 +201,8 @@ impl Layout {
                 (Some(digest), _) => format!("no image {digest}"),
                 (None, tag) => format!("no image with the tag {:?}", tag.as_deref().unwrap_or(DEFAULT_TAG)),
             };
-            let tags: Vec<String> = index.manifests.iter().filter_map(name).collect();
+            let tags: Vec<&str> =
+                index.manifests.iter().filter_map(|entry| Some(ref_name(entry)?.as_str())).collect();
             Error::not_found(format!("there is {wanted} in the layout {}", self.directory.display())).hint(
                 match tags.is_empty() {
                     true => "it holds no tagged image".to_owned(),
@@ -190,17 +215,31 @@ impl Layout {
     /// A document that an index of an index names: there, but not in `index.json`.
     fn unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let path = self.blob(digest);
-        let Ok(found) = fs::metadata(&path) else { return Ok(None) };
-        if found.len() > DOCUMENT_LIMIT {
+        let Ok(file) = open_file(&path) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(DOCUMENT_LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.cannot("read", &path, error))?;
+        if bytes.len() as u64 > DOCUMENT_LIMIT {
             return Ok(None);
         }
-        let bytes = fs::read(&path).map_err(|error| self.cannot("read", &path, error))?;
         let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let kind = document
             .get("mediaType")
             .and_then(|kind| kind.as_str())
             .filter(|kind| media_type::is_document(kind));
-        Ok(kind.map(|kind| Descriptor::new(kind, digest.clone(), found.len())))
+        Ok(kind.map(|kind| Descriptor::new(kind, digest.clone(), bytes.len() as u64)))
+    }
+
+    /// The error for a blob that is not here, which may be meant so.
+    fn missing(&self, digest: &Digest) -> Error {
+        let error = Error::not_found(format!("the layout {} has no blob {digest}", self.directory.display()));
+        match self.descriptor().ok().and_then(|entry| entry.annotations.get(SINCE).cloned()) {
+            Some(bases) => error.hint(format!(
+                "it holds only what {bases} lacks: copy that image first to where this one shall be"
+            )),
+            None => error,
+        }
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
@@ -219,21 +258,26 @@ impl Source for Layout {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let path = self.blob(&descriptor.digest);
-        // Whoever made the layout may have put a named pipe there: opening it must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())
-            .map_err(|error| self.cannot("open the blob", &path, error.into()))?;
-        let file = File::from(file);
-        match file.metadata() {
-            Ok(metadata) if metadata.is_file() => Ok(Unverified::new(file)),
-            Ok(_) => Err(Error::integrity(format!("the blob {} is no regular file", path.display()))),
-            Err(error) => Err(self.cannot("open the blob", &path, error)),
-        }
+        open_file(&path).map(Unverified::new).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => self.missing(&descriptor.digest),
+            _ => self.cannot("open the blob", &path, error),
+        })
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        let entries = self.index()?.manifests;
+        let tags: BTreeSet<String> = entries.iter().filter_map(|entry| ref_name(entry).cloned()).collect();
+        Ok(tags.into_iter().collect())
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.list_referrers(subject)
     }
 }
 
 impl Destination for Layout {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.hold_blobs()?;
         match fs::metadata(self.blob(&descriptor.digest)) {
             // Another size: a file system lost the end of it. The right bytes will replace it.
             Ok(found) => Ok(found.is_file() && found.len() == descriptor.size),
@@ -257,23 +301,53 @@ impl Destination for Layout {
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
-        self.upload(Body::new(io::Cursor::new(document.bytes().to_vec()))).map(drop)
+        self.upload(Body::new(io::Cursor::new(document.bytes().to_vec())))?;
+        self.add_referrer(document)
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
         let tag = self.tag.as_deref().unwrap_or(DEFAULT_TAG);
         let _lock = self.lock()?;
         let mut index = self.index()?;
-        index.manifests.retain(|entry| entry.annotations.get(REF_NAME).is_none_or(|name| name != tag));
+        let digest = &root.descriptor().digest;
+        index.manifests.retain(|entry| match ref_name(entry) {
+            Some(name) => name != tag,
+            // One that is listed by its tag need not be listed as a referrer too.
+            None => entry.digest != *digest,
+        });
         let mut entry = root.descriptor().clone();
         entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
         index.manifests.push(entry);
         self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes())
     }
 
+    fn remove(&self, force: bool) -> Result<Removed> {
+        self.take_away(force)
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        Some(self.directory.clone())
+    }
+
     fn address(&self, digest: &Digest) -> String {
         format!("oci:{}@{digest}", self.directory.display())
     }
+}
+
+/// Opens a file of a layout for reading. Whoever made the layout may have put a named pipe there: opening it must
+/// not wait for a writer.
+fn open_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::integrity(format!("{} is no regular file", path.display())).into()),
+    }
+}
+
+/// What an entry of the index is called.
+fn ref_name(entry: &Descriptor) -> Option<&String> {
+    entry.annotations.get(REF_NAME)
 }
 
 /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.
@@ -314,6 +388,23 @@ mod tests {
         put(&layout, b"{}");
         assert!(alive.path().exists());
         assert!(!directory.path().join(".volio-dead").exists());
+    }
+
+    #[test]
+    fn an_index_or_a_document_that_is_a_pipe_is_no_hang_either() {
+        let directory = tempfile::tempdir().unwrap();
+        put(&Layout::create(directory.path(), None).unwrap(), b"{}");
+        let pipe = |path: &Path| {
+            let _ = fs::remove_file(path);
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        };
+        let digest = Digest::of(b"not listed");
+        let layout = Layout::open(directory.path(), None, Some(digest.clone())).unwrap();
+        pipe(&layout.blob(&digest));
+        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::NotFound);
+        let layout = Layout::open(directory.path(), None, None).unwrap();
+        pipe(&directory.path().join(INDEX_FILE));
+        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::Integrity);
     }
 
     #[test]

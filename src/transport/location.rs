@@ -52,6 +52,41 @@ impl Location {
         })
     }
 
+    /// Opens the place for taking an image away: it must be there, and a digest is as good a name as a tag.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub fn removal(&self, access: &Access) -> Result<Box<dyn Destination>> {
+        Ok(match self {
+            Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
+            Self::Layout { directory, tag, digest } => {
+                Box::new(Layout::open(directory, tag.as_deref(), digest.clone())?)
+            }
+        })
+    }
+
+    /// Whether this names a place with all its images, and not one of them by its tag or its digest.
+    pub fn is_repository(&self) -> bool {
+        match self {
+            Self::Registry(reference) => reference.is_repository(),
+            Self::Layout { tag, digest, .. } => tag.is_none() && digest.is_none(),
+        }
+    }
+
+    /// The image with this tag in the same place.
+    ///
+    /// # Errors
+    /// When the place cannot have such a tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self> {
+        match self {
+            Self::Registry(reference) => reference.with_tag(tag).map(Self::Registry),
+            Self::Layout { directory, .. } if is_ref_name(tag) => {
+                Ok(Self::Layout { directory: directory.clone(), tag: Some(tag.to_owned()), digest: None })
+            }
+            Self::Layout { .. } => Err(Error::usage(format!("{tag:?} cannot be a tag in a layout"))),
+        }
+    }
+
     fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Registry(reference) => reference.digest(),
@@ -93,21 +128,21 @@ impl FromStr for Location {
     }
 }
 
-/// `DIRECTORY[:TAG]` or `DIRECTORY@DIGEST`. As with skopeo, the first colon ends the directory.
+/// `DIRECTORY[:TAG][@DIGEST]`; a digest says more than a tag. As with skopeo, the first colon ends the directory.
 fn layout(text: &str, rest: &str) -> Result<Location> {
     let invalid = |why: &str| {
         Error::usage(format!("{text:?} is not the name of an image layout: {why}"))
             .hint("write oci:DIRECTORY[:TAG]")
     };
-    let (directory, tag, digest) = match rest.split_once('@').filter(|(_, digest)| digest.starts_with("sha"))
-    {
-        Some((directory, digest)) => {
-            (directory, None, Some(digest.parse().map_err(|error| invalid(&format!("{error}")))?))
-        }
-        None => match rest.split_once(':') {
-            Some((directory, tag)) => (directory, Some(tag), None),
-            None => (rest, None, None),
-        },
+    // Directories may have an `@` in their names too: only what begins like a digest is one.
+    let is_digest = |text: &str| text.starts_with("sha256:") || text.starts_with("sha512:");
+    let (place, digest) = match rest.rsplit_once('@').filter(|(_, digest)| is_digest(digest)) {
+        Some((place, digest)) => (place, Some(digest.parse().map_err(|error| invalid(&format!("{error}")))?)),
+        None => (rest, None),
+    };
+    let (directory, tag) = match place.split_once(':') {
+        Some((directory, tag)) => (directory, Some(tag)),
+        None => (place, None),
     };
     if directory.is_empty() {
         return Err(invalid("it names no directory"));
@@ -139,6 +174,9 @@ mod tests {
         }
         let text = format!("oci:dir@{digest}");
         assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        for text in ["oci:me@share:v1", &format!("oci:a@b@{digest}"), "oci:a@b"] {
+            assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
+        }
         assert_eq!("docker://h.io/a".parse::<Location>().unwrap().to_string(), "h.io/a:latest");
     }
 
@@ -148,6 +186,19 @@ mod tests {
         {
             assert!(text.parse::<Location>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_place_is_told_from_an_image_in_it() {
+        let location = |text: &str| text.parse::<Location>().unwrap();
+        for text in ["oci:dir", "h.io/a"] {
+            assert!(location(text).is_repository(), "{text}");
+            let tagged = location(text).with_tag("v1").unwrap();
+            assert_eq!(tagged, location(&format!("{text}:v1")));
+            assert!(!tagged.is_repository());
+            assert!(location(text).with_tag("a b").is_err());
+        }
+        assert!(location("h.io/a").with_tag("a/b").is_err(), "a layout's tag that no registry takes");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Images in memory: the smallest place that keeps both contracts.
 
-use super::{Destination, Source};
+use super::{Destination, Removed, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::stream::{Body, Unverified, Written};
@@ -48,6 +48,12 @@ impl Source for Memory {
         blob.map(|blob| Unverified::new(Cursor::new(blob)))
             .ok_or_else(|| Error::not_found(format!("there is no blob {}", descriptor.digest)))
     }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        let mut tags: Vec<_> = self.store().names.keys().cloned().collect();
+        tags.sort_unstable();
+        Ok(tags)
+    }
 }
 
 impl Destination for Memory {
@@ -71,6 +77,12 @@ impl Destination for Memory {
     fn commit(&self, root: &Document) -> Result<()> {
         self.store().names.insert(self.name.clone(), root.clone());
         Ok(())
+    }
+
+    fn remove(&self, _force: bool) -> Result<Removed> {
+        let digest = self.resolve()?.descriptor().digest.clone();
+        self.store().names.remove(&self.name);
+        Ok(Removed { tags: vec![self.name.clone()], ..Removed::nothing(digest) })
     }
 
     fn address(&self, digest: &Digest) -> String {

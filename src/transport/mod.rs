@@ -21,7 +21,9 @@ pub use location::Location;
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
 use crate::stream::{Body, Unverified, Written};
+use serde::Serialize;
 use std::io::Read;
+use std::path::PathBuf;
 
 /// A place that images are read from; bound to one name in it.
 pub trait Source: Send + Sync {
@@ -37,6 +39,22 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`NotFound`](crate::error::Kind::NotFound) when it is not there.
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified>;
+
+    /// The tags of all images here, in the order of their bytes, whatever the name that this is bound to.
+    ///
+    /// # Errors
+    /// When the place has no tags, or does not tell them.
+    fn tags(&self) -> Result<Vec<String>> {
+        Err(Error::usage("this place has no tags to list"))
+    }
+
+    /// What refers to the manifest or the index with this digest, such as signatures.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
 
     /// The repository of a registry that this is, for a destination that can take blobs over from it.
     fn origin(&self) -> Option<Origin> {
@@ -78,8 +96,47 @@ pub trait Destination: Send + Sync {
     /// When the place does not take it; then the name means what it meant before.
     fn commit(&self, root: &Document) -> Result<()>;
 
+    /// Takes away what the name stands for: a tag, and the image behind it where nothing else needs it; named by a
+    /// digest, the image. `force` also takes away tags that were not named, where the place cannot do otherwise.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) when there is no such image, [`Refused`](crate::error::Kind::Refused)
+    /// when other tags would vanish.
+    fn remove(&self, _force: bool) -> Result<Removed> {
+        Err(Error::usage("nothing can be removed from this place"))
+    }
+
+    /// The directory on this machine that is written to, where there is one.
+    fn directory(&self) -> Option<PathBuf> {
+        None
+    }
+
     /// What to call an image with this digest at this place: `repo@sha256:…`.
     fn address(&self, digest: &Digest) -> String;
+}
+
+/// What a removal took away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Removed {
+    /// The digest of the index or the manifest that the name stood for.
+    pub digest: Digest,
+    /// The tags that are gone.
+    pub tags: Vec<String>,
+    /// How many blobs were deleted; a registry deletes them later.
+    pub blobs: u64,
+    /// How many bytes they had.
+    pub bytes: u64,
+    /// Why blobs that nothing needs are still there, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blobs_left: Option<String>,
+}
+
+impl Removed {
+    /// No tag and no blob of this image.
+    fn nothing(digest: Digest) -> Self {
+        Self { digest, tags: Vec::new(), blobs: 0, bytes: 0, blobs_left: None }
+    }
 }
 
 /// A repository in a registry.

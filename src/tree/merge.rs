@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, btree_set};
 use std::iter::{FusedIterator, Peekable};
-use std::path::Path;
+use std::path::{self, Path, PathBuf};
 
 /// The entries of one or several sources in the order of [`TreePath`], so that a directory comes before what is in it.
 ///
@@ -25,6 +25,7 @@ pub struct Walk {
 
 /// One source, and the entry of it that comes next.
 struct Branch {
+    source: PathBuf,
     shown: String,
     at: TreePath,
     walk: SourceWalk,
@@ -60,6 +61,29 @@ impl Walk {
         }
         let ancestors = ancestors.into_iter().peekable();
         Ok(Self { branches, ancestors, failed: false })
+    }
+
+    /// Insists that none of the sources has this directory, which is written while they are read, unless a rule
+    /// leaves it out: a tree that grows as it is read has no end, and never the same digest twice.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::error::Kind::Usage), naming the source.
+    pub fn insist_without(&self, written: &Path) -> Result<()> {
+        let holds = |branch: &&Branch| match &branch.walk {
+            SourceWalk::Directory(walk) => {
+                below(&branch.source, written).is_some_and(|path| !walk.leaves_out(&path))
+            }
+            SourceWalk::File(..) => false,
+        };
+        match self.branches.iter().find(holds) {
+            None => Ok(()),
+            Some(branch) => Err(Error::usage(format!(
+                "{} is in {} and would be packed into itself",
+                shown(written),
+                branch.shown
+            ))
+            .hint("write the image to another place, or leave that directory out with --exclude")),
+        }
     }
 
     /// What was passed over so far, and the newest mtime; complete at the end of the walk.
@@ -158,7 +182,7 @@ impl Branch {
                 return Err(Error::usage(what).hint("pack the directory that it is in"));
             }
         };
-        Ok(Self { shown, at, walk, head: None })
+        Ok(Self { source: source.path.clone(), shown, at, walk, head: None })
     }
 }
 
@@ -190,6 +214,15 @@ fn single(path: &Path, at: TreePath, options: &WalkOptions) -> Result<(Found, Su
 
 fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     openat(CWD, path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Where `path`, which need not exist yet, is below a directory.
+fn below(directory: &Path, path: &Path) -> Option<TreePath> {
+    let path = path::absolute(path).ok()?;
+    let (above, real) = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)))?;
+    let real = real.join(path.strip_prefix(above).ok()?);
+    let inside = real.strip_prefix(directory.canonicalize().ok()?).ok()?;
+    TreePath::parse(inside.as_os_str().as_encoded_bytes())
 }
 
 fn invented(path: TreePath) -> Found {

@@ -1,5 +1,6 @@
 //! The place of an entry below the root of its tree.
 
+use crate::error::is_harmful;
 use std::borrow::Borrow;
 use std::ffi::OsStr;
 use std::fmt;
@@ -120,13 +121,13 @@ impl PartialOrd for TreePath {
     }
 }
 
-/// For people: with a leading `/`, and everything that a terminal could obey escaped.
+/// For people: with a leading `/`, and everything escaped that a terminal could obey or that could mislead them.
 impl fmt::Display for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "/")?;
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                match c.is_control() {
+                match is_harmful(c) {
                     true => write!(f, "{}", c.escape_default())?,
                     false => write!(f, "{c}")?,
                 }
@@ -176,5 +177,6 @@ mod tests {
     fn a_terminal_obeys_no_name() {
         let escaped = TreePath::parse(b"a\x1b[31m\n\xff").unwrap().to_string();
         assert_eq!(escaped, "/a\\u{1b}[31m\\n\\xff");
+        assert_eq!(path("\u{202e}gpj.exe").to_string(), "/\\u{202e}gpj.exe");
     }
 }

@@ -74,6 +74,15 @@ impl DirectoryWalk {
         self.observer.summary
     }
 
+    /// Whether a directory, by its path below the source, is left out by a rule for it or for one above it.
+    pub fn leaves_out(&self, path: &TreePath) -> bool {
+        let mut above = TreePath::root();
+        path.names().any(|name| {
+            above = above.join(name);
+            self.filter.excludes(&above, true)
+        })
+    }
+
     /// The next entry; `None` at the end.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod oci_client;
 mod podman;
 mod program;
 mod registry;
+mod registry_content;
 mod services;
 mod skopeo;
 mod survey;

@@ -67,6 +67,7 @@ fn make_two_layers(rootfs: &Path, repack: impl Fn()) {
     fs::create_dir(rootfs.join("replaced")).expect("mkdir");
     fs::write(rootfs.join("replaced/old"), "old\n").expect("write");
     repack();
+    // Also because an ordinary user, who cannot restore owners, does not restore this bit.
     fs::remove_file(rootfs.join("setuid")).expect("rm");
     fs::remove_dir_all(rootfs.join("directory")).expect("rm -r");
     fs::remove_dir_all(rootfs.join("replaced")).expect("rm -r");

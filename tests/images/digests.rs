@@ -120,3 +120,19 @@ fn a_name_means_the_new_image_only_when_all_of_it_is_there() {
     let lost = Descriptor::of("x", b"not there");
     assert!(!Destination::contains(&image, &lost).unwrap());
 }
+
+#[test]
+fn an_image_is_not_packed_into_itself_unless_its_place_is_left_out() {
+    let tree = tempfile::tempdir().unwrap();
+    make_tree(tree.path());
+    fs::create_dir(tree.path().join("backups")).unwrap();
+    let destination = Layout::create(&tree.path().join("backups/layout"), None).unwrap();
+    let error = pack_with(&destination, tree.path(), &Options::default()).unwrap_err();
+    assert_eq!(error.kind(), volio::error::Kind::Usage, "{error}");
+    assert!(!tree.path().join("backups/layout").exists());
+
+    let without = WalkOptions { exclude: vec!["backups".to_owned()], ..WalkOptions::default() };
+    let options = Options { tree: without, ..Options::default() };
+    let first = pack_with(&destination, tree.path(), &options).unwrap();
+    assert_eq!(pack_with(&destination, tree.path(), &options).unwrap().digest, first.digest);
+}

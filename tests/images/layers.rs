@@ -4,18 +4,20 @@ use super::{memory, unpack};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
+use volio::copy::copy;
 use volio::error::Kind as ErrorKind;
 use volio::image::Description;
 use volio::layer::{Compression, Layer, LayerWriter};
+use volio::oci::{Document, Index, media_type};
 use volio::progress::Silent;
 use volio::stream::Body;
-use volio::transport::Destination;
 use volio::transport::memory::Memory;
+use volio::transport::{Destination, Source};
 use volio::tree::{Entry, Kind, Metadata, TreePath};
 
 /// A layer from lines: `dir/` is a directory, `name=content` a file, `name->target` a symbolic link, and
 /// `name` alone, as a whiteout has it, an empty file.
-fn layer(image: &Memory, lines: &[&str]) -> Layer {
+pub fn layer(image: &Memory, lines: &[&str]) -> Layer {
     let mut archive = Vec::new();
     let mut tar = tar::Builder::new(&mut archive);
     for line in lines {
@@ -39,8 +41,13 @@ fn layer(image: &Memory, lines: &[&str]) -> Layer {
     }
     tar.finish().unwrap();
     drop(tar);
-    let diff_id = volio::oci::Digest::of(&archive);
-    let written = image.upload(Body::new(Cursor::new(archive))).unwrap();
+    blob(image, &archive)
+}
+
+/// A layer of these very bytes, archive or not.
+pub fn blob(image: &Memory, bytes: &[u8]) -> Layer {
+    let diff_id = volio::oci::Digest::of(bytes);
+    let written = image.upload(Body::new(Cursor::new(bytes.to_vec()))).unwrap();
     let contents = volio::layer::Contents { diff_id, size: written.size, entries: 0, bytes: 0 };
     Layer::new(Compression::None, &contents, written)
 }
@@ -149,4 +156,20 @@ fn what_the_target_held_is_never_taken_away() {
     fs::write(target.path().join("precious"), "1").unwrap();
     assert_eq!(unpack(&image, target.path()).unwrap_err().kind(), ErrorKind::Refused);
     assert!(target.path().join("precious").exists());
+}
+
+#[test]
+fn indexes_that_are_nested_too_deep_are_not_copied() {
+    let image = memory();
+    publish(&image, &[layer(&image, &["a=1"])]);
+    let copy = || copy(&image, &Memory::default().named("copy"), &volio::copy::Options::default(), &Silent);
+    assert!(copy().is_ok());
+    // Deep enough for a stack to overflow, if each of them were a call.
+    for _ in 0..20_000 {
+        let index = Index::new(vec![image.resolve().unwrap().descriptor().clone()], BTreeMap::new());
+        let index = Document::write(media_type::INDEX, &index);
+        image.put_manifest(&index).unwrap();
+        image.commit(&index).unwrap();
+    }
+    assert_eq!(copy().unwrap_err().kind(), ErrorKind::Integrity);
 }

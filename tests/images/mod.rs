@@ -3,7 +3,9 @@
 mod damage;
 mod digests;
 mod layers;
+mod part;
 mod round_trip;
+mod verify;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

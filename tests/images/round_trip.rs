@@ -34,11 +34,18 @@ fn a_tree_comes_back_through_a_layout_and_a_copy() {
     make_tree(&tree);
     let packed = pack(&Layout::create(&layout, Some("v1")).unwrap(), &tree);
     let image = memory();
-    let copied =
-        volio::copy::copy(&Layout::open(&layout, Some("v1"), None).unwrap(), &image, &Silent).unwrap();
+    let copied = volio::copy::copy(
+        &Layout::open(&layout, Some("v1"), None).unwrap(),
+        &image,
+        &Default::default(),
+        &Silent,
+    )
+    .unwrap();
     assert_eq!(copied.digest, packed.digest);
     assert_eq!(copied.blobs_copied, 3, "one layer and a configuration for each of two platforms");
-    let again = volio::copy::copy(&Layout::open(&layout, None, None).unwrap(), &image, &Silent).unwrap();
+    let again =
+        volio::copy::copy(&Layout::open(&layout, None, None).unwrap(), &image, &Default::default(), &Silent)
+            .unwrap();
     assert_eq!((again.blobs_copied, again.blobs_present), (0, 3));
     unpack(&image, &target).unwrap();
     assert_same(&tree, &target);

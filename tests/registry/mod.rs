@@ -2,15 +2,18 @@
 
 mod faults;
 mod front;
+mod listing;
 mod login;
 mod mirrors;
+mod referrers;
+mod removal;
 mod server;
 mod tokens;
 mod transfer;
 mod trust;
 
 pub use front::{Authority, Proxy};
-pub use server::{Damage, Locations, Login, Refusal, Registry};
+pub use server::{Damage, Deletes, Locations, Login, Pages, Refusal, Registry};
 
 use crate::contract::Place;
 use std::fs;
@@ -21,6 +24,10 @@ use volio::transport::{Access, CredentialSource, Destination, Location, Source, 
 
 mod keeps_the_contract {
     crate::contract::suite!(crate::registry::Registry::start());
+}
+
+mod keeps_the_contract_of_tags {
+    crate::contract::suite!(crate::registry::Registry::start() => tags_are_listed_in_the_order_of_their_bytes a_tag_that_was_removed_means_nothing);
 }
 
 impl Place for Registry {

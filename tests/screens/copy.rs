@@ -39,7 +39,9 @@ fn the_result_as_json_is_one_document() {
   "blobsCopied": 3,
   "blobsPresent": 0,
   "blobsMounted": 0,
-  "bytesCopied": 735
+  "blobsOmitted": 0,
+  "bytesCopied": 735,
+  "referrers": 0
 }
 -- exit 0
 
@@ -108,6 +110,144 @@ hint: is the registry running at localhost:1?
 error: source: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
 hint: is the registry running at localhost:1?
 -- exit 1
+
+"#]],
+    );
+}
+
+#[test]
+fn one_platform_of_an_image() {
+    assert_screen(
+        Place::with_image().screen("copy --platform linux/arm64 oci:layout:v1 oci:copy:v1"),
+        str![[r#"
+oci:copy@sha256:[DIGEST]
+-- stderr
+copied 2 blobs, 445 B in [TIME]
+only some platforms: the digest is not that of the source, sha256:[DIGEST]
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn all_tags_of_a_layout() {
+    let place = Place::with_image().and("copy oci:layout:v1 oci:layout:v2");
+    assert_screen(
+        place.screen("copy --all-tags oci:layout oci:copy"),
+        str![[r#"
+oci:copy@sha256:[DIGEST]
+oci:copy@sha256:[DIGEST]
+-- stderr
+copied 3 blobs, 735 B in [TIME]
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("copy --all-tags oci:layout:v1 oci:copy"),
+        str![[r#"
+-- stderr
+error: --all-tags: oci:layout:v1 is one image
+hint: write oci:layout
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_tag_that_cannot_be_copied_does_not_keep_the_others() {
+    let place = Place::with_image().and("pack --normalize --label other=1 oci:layout:v2 tree");
+    let index = std::fs::read_to_string(place.path().join("layout/index.json")).unwrap();
+    let second = index.rsplit("sha256:").next().unwrap();
+    std::fs::remove_file(place.path().join("layout/blobs/sha256").join(&second[..64])).unwrap();
+    assert_screen(
+        place.screen("copy --all-tags oci:layout oci:copy"),
+        str![[r#"
+oci:copy@sha256:[DIGEST]
+-- stderr
+copied 3 blobs, 735 B in [TIME]
+error: the tag v2 was not copied: source: the layout layout has no blob sha256:[DIGEST]
+error: 1 of 2 tags were not copied
+-- exit 4
+
+"#]],
+    );
+    assert_screen(
+        place.screen("copy --all-tags --format json -q oci:layout oci:copy2"),
+        str![[r#"
+[
+  {
+    "tag": "v1",
+    "address": "oci:copy2@sha256:[DIGEST]",
+    "digest": "sha256:[DIGEST]",
+    "blobsCopied": 3,
+    "blobsPresent": 0,
+    "blobsMounted": 0,
+    "blobsOmitted": 0,
+    "bytesCopied": 735,
+    "referrers": 0
+  },
+  {
+    "tag": "v2",
+    "error": "source: the layout layout has no blob sha256:[DIGEST]"
+  }
+]
+-- stderr
+error: the tag v2 was not copied: source: the layout layout has no blob sha256:[DIGEST]
+error: 1 of 2 tags were not copied
+-- exit 4
+
+"#]],
+    );
+}
+
+#[test]
+fn what_another_image_has_is_left_out_and_missed_where_it_is_not() {
+    let place = Place::with_image().and("pack --normalize --label other=1 oci:layout:v2 tree");
+    assert_screen(
+        place.screen("copy --since oci:layout:v1 oci:layout:v2 oci:stick:v2"),
+        str![[r#"
+oci:stick@sha256:[DIGEST]
+-- stderr
+copied 2 blobs, 626 B in [TIME]; 1 left out
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("copy oci:stick:v2 oci:elsewhere:v2"),
+        str![[r#"
+-- stderr
+error: source: the layout stick has no blob sha256:[DIGEST]
+hint: it holds only what oci:layout@sha256:[DIGEST] lacks: copy that image first to where this one shall be
+-- exit 4
+
+"#]],
+    );
+    assert_screen(
+        place.screen("copy oci:stick:v2 oci:layout:v3"),
+        str![[r#"
+oci:layout@sha256:[DIGEST]
+-- stderr
+copied 0 blobs, 0 B in [TIME]; 3 there already
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_registry_takes_whole_images_only() {
+    let place = Place::with_image();
+    assert_screen(
+        place.screen("copy --since oci:layout:v1 oci:layout:v1 localhost:1/data:v1"),
+        str![[r#"
+-- stderr
+error: --since: localhost:1/data:v1 is in a registry, which takes whole images only
+hint: copy without --since: what is there already is not sent again
+-- exit 2
 
 "#]],
     );

@@ -6,13 +6,17 @@
 
 mod copy;
 mod help;
+mod help_of_commands;
 mod hosts;
 mod inspect;
 mod login;
 mod ls;
 mod pack;
+mod rm;
 mod streams;
+mod tags;
 mod unpack;
+mod verify;
 
 use snapbox::assert::DEFAULT_ACTION_ENV;
 use snapbox::{Assert, IntoData};
@@ -111,7 +115,9 @@ fn assert_screen(screen: String, expected: impl IntoData) {
 
 /// Replaces the time and the rate in the line that sums a job up.
 fn without_times(text: &str) -> String {
-    let sums_up = |line: &str| ["packed ", "unpacked ", "copied "].iter().any(|verb| line.starts_with(verb));
+    let sums_up = |line: &str| {
+        ["packed ", "unpacked ", "copied ", "verified "].iter().any(|verb| line.starts_with(verb))
+    };
     text.split_inclusive('\n')
         .map(|line| match line.split_once(" in ").filter(|_| sums_up(line)) {
             Some((what, rest)) => {

@@ -3,6 +3,8 @@
 use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 #[test]
 fn a_directory_becomes_an_image() {
@@ -65,6 +67,19 @@ fn the_same_tree_has_the_same_digest() {
     place.screen("pack --digestfile second oci:b tree");
     assert!(digest("first").starts_with("sha256:") && digest("first").len() == 71, "{}", digest("first"));
     assert_eq!(digest("first"), digest("second"));
+}
+
+#[test]
+fn a_layout_is_as_private_as_the_umask_says() {
+    let place = Place::with_tree();
+    let pack = ["-c", "umask 077; exec \"$0\" pack oci:layout:v1 tree", env!("CARGO_BIN_EXE_volio")];
+    let mut command = Command::new("sh");
+    command.args(pack).current_dir(place.path());
+    assert!(place.run(command).status.success());
+    let files = place.blobs().into_iter().chain([place.path().join("layout/index.json")]);
+    for file in files {
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_target_that_holds_something() {
         str![[r#"
 -- stderr
 error: tree is not empty: it holds /etc
-hint: choose another directory, empty this one, or say that what it holds may be merged with
+hint: choose another directory, or empty this one
 -- exit 6
 
 "#]],

@@ -3,7 +3,7 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, inspect, login, ls, man, pack, unpack};
+use crate::commands::{completions, copy, inspect, login, ls, man, pack, rm, tags, unpack, verify};
 use crate::{environment, exit, output};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -61,6 +61,9 @@ pub enum Command {
     Pull(copy::Pull),
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Tags(tags::Tags),
+    Rm(rm::Rm),
     Login(login::Login),
     Logout(login::Logout),
     Completions(completions::Completions),

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::error::Error as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use volio::error::is_harmful;
 use volio::{Error, Result};
 
 /// Writes results to stdout.
@@ -95,16 +96,12 @@ fn paint(word: &str, color: AnsiColor) -> String {
 /// Text that came from an image or a server, made harmless: a terminal could obey control characters, and marks
 /// that turn the direction of writing could make a name look like another.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(harmful) {
+    if !text.contains(is_harmful) {
         return text.into();
     }
     text.chars()
         .fold(String::with_capacity(text.len()), |mut clean, c| {
-            match harmful(c) {
+            match is_harmful(c) {
                 true => clean.extend(c.escape_default()),
                 false => clean.push(c),
             }

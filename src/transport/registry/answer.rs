@@ -2,7 +2,7 @@
 
 use super::address::host_of;
 use super::http::{Request, STALL, broken};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, is_harmful};
 use bytes::Bytes;
 use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
@@ -157,10 +157,6 @@ fn words(body: &[u8]) -> (Vec<String>, String) {
 /// A server's words as a terminal may show them: nothing that moves the cursor, changes colours or the
 /// direction of writing, and not too many.
 pub(super) fn printable(words: &str) -> String {
-    let invisible = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
     let mut printable = String::new();
     for (number, c) in words.chars().enumerate() {
         match c {
@@ -168,7 +164,7 @@ pub(super) fn printable(words: &str) -> String {
                 printable.push('…');
                 break;
             }
-            c if invisible(c) => printable.extend(c.escape_default()),
+            c if is_harmful(c) => printable.extend(c.escape_default()),
             c => printable.push(c),
         }
     }

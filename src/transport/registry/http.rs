@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn encryption_where_there_is_none_is_explained() {
-        let host = server(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        let host = server(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let error = get(&format!("https://{host}/v2/?signature=hunter2")).err().unwrap();
         assert_eq!(error.kind(), Kind::Failed);
         assert!(error.advice().unwrap().contains("--plain-http"), "{error} {:?}", error.advice());
@@ -327,7 +327,9 @@ mod tests {
 
     #[test]
     fn circles_are_left() {
-        let host = server(b"HTTP/1.1 302 Found\r\nLocation: ?again\r\nContent-Length: 0\r\n\r\n");
+        let host = server(
+            b"HTTP/1.1 302 Found\r\nLocation: ?again\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
         let error = get(&format!("http://{host}/v2/")).err().unwrap();
         assert!(error.to_string().contains("in circles"), "{error}");
     }
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn a_thing_that_would_change_something_is_not_sent_on() {
         let host =
-            server(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n");
+            server(b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /other\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let url = Url::parse(&format!("http://{host}/v2/")).unwrap();
         let request = Request::new(Method::PUT, url, "try it").body("data");
         let answer = wait(async { Http::default().send(&request).await }).unwrap();

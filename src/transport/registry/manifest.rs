@@ -1,13 +1,12 @@
 //! Manifests and indexes: the documents that a registry keeps under names.
 
+use super::CONTENT_DIGEST;
 use super::answer::{Answer, printable};
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher, Reference, media_type};
-use reqwest::header::{CONTENT_TYPE, HeaderName};
+use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
-/// What the registry says that the document's digest is.
-const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// What servers say that know nothing of images.
 const MEANINGLESS: [&str; 4] = ["", "application/json", "application/octet-stream", "text/plain"];
 

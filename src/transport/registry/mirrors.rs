@@ -3,7 +3,7 @@
 
 use super::Registry;
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Document};
+use crate::oci::{Descriptor, Digest, Document};
 use crate::stream::Unverified;
 use crate::transport::{Notices, Origin, Source};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +26,15 @@ impl Mirrored {
         Self { places: places.collect(), notices }
     }
 
+    /// The registry itself, for lists: that of a mirror need not be complete, and nobody would notice.
+    fn itself(&self) -> Result<&Registry> {
+        self.places.last().map(|place| &place.registry).ok_or_else(nowhere)
+    }
+
     /// The first success; a mirror that fails is told and passed over.
     fn first<T>(&self, attempt: impl Fn(&Registry) -> Result<T>) -> Result<T> {
         let Some((itself, mirrors)) = self.places.split_last() else {
-            return Err(Error::failed("there is no place to read the image from"));
+            return Err(nowhere());
         };
         for mirror in mirrors.iter().filter(|mirror| !mirror.gone.load(Ordering::Relaxed)) {
             match attempt(&mirror.registry) {
@@ -48,6 +53,10 @@ impl Mirrored {
     }
 }
 
+fn nowhere() -> Error {
+    Error::failed("there is no place to read the image from")
+}
+
 impl Source for Mirrored {
     fn resolve(&self) -> Result<Document> {
         self.first(Source::resolve)
@@ -55,6 +64,14 @@ impl Source for Mirrored {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         self.first(|place| place.open(descriptor))
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        self.itself()?.tags()
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.itself()?.referrers(subject)
     }
 
     fn origin(&self) -> Option<Origin> {

@@ -17,11 +17,14 @@ mod download;
 mod helper;
 mod http;
 mod ledger;
+mod listing;
 mod login;
 mod manifest;
 mod mirrors;
 mod outgoing;
+mod referrers;
 mod registries_conf;
+mod removal;
 mod server;
 mod tls;
 mod token;
@@ -29,6 +32,7 @@ mod upload;
 
 pub use self::login::{Kept, LoggedIn, host, login, logout};
 
+use self::answer::Answer;
 use self::credentials::Keychain;
 use self::http::{Request, wait};
 use self::mirrors::Mirrored;
@@ -36,13 +40,18 @@ use self::registries_conf::RegistriesConf;
 use self::server::Server;
 use self::tls::Tls;
 use self::token::Scopes;
-use super::{Access, Destination, Origin, Source};
-use crate::error::{Error, Result};
+use super::{Access, Destination, Origin, Removed, Source};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
 use crate::stream::{Body, Unverified, Written};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, StatusCode, Url};
 use std::sync::Arc;
+
+/// What the registry says that the document's digest is.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// Said by a registry that lists referrers itself.
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// One repository of a registry, and a name in it.
 pub struct Registry {
@@ -102,14 +111,22 @@ impl Registry {
         }
     }
 
-    /// Stores a document under its digest or under a tag.
+    /// Stores a document under its digest or under a tag, and lists it with what it refers to where the registry
+    /// does not do that itself.
     fn put(&self, name: &str, document: &Document) -> Result<()> {
+        let answer = self.store(name, document)?;
+        match document.as_referrer() {
+            Some((subject, entry)) if answer.header(&SUBJECT).is_none() => self.add_referrer(&subject, entry),
+            _ => Ok(()),
+        }
+    }
+
+    fn store(&self, name: &str, document: &Document) -> Result<Answer> {
         let what = format!("store the manifest {name} in {}", self.reference.name());
         let request = Request::new(Method::PUT, self.manifest(name), what)
             .header(CONTENT_TYPE, &document.descriptor().media_type)
             .body(document.bytes().to_vec());
-        wait(async { self.server.send(request, &self.push()).await?.success().await })?;
-        Ok(())
+        wait(async { self.server.send(request, &self.push()).await?.success().await })
     }
 
     fn pull(&self) -> Scopes {
@@ -132,12 +149,24 @@ impl Source for Registry {
             let answer = self.server.send(request, &self.pull()).await?.success().await?;
             manifest::read(answer, &self.reference).await
         })
+        .map_err(|error| match error.kind() {
+            Kind::NotFound => error.hint(format!("volio tags {} lists what is there", self.reference.name())),
+            _ => error,
+        })
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let request = self.ask(Method::GET, descriptor, "fetch");
         let answer = wait(async { self.server.send(request, &self.pull()).await?.success().await })?;
         download::download(answer)
+    }
+
+    fn tags(&self) -> Result<Vec<String>> {
+        listing::tags(&self.server, self.reference.repository(), &self.reference.name())
+    }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.list_referrers(subject)
     }
 
     fn origin(&self) -> Option<Origin> {
@@ -183,6 +212,10 @@ impl Destination for Registry {
             Some(tag) => self.put(tag, root),
             None => Err(Error::usage(format!("{} names no tag to write to", self.reference))),
         }
+    }
+
+    fn remove(&self, force: bool) -> Result<Removed> {
+        self.take_away(force)
     }
 
     fn address(&self, digest: &Digest) -> String {

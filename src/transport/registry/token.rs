@@ -36,6 +36,11 @@ impl Scopes {
         Self(vec![format!("repository:{repository}:pull,push")])
     }
 
+    /// Deleting is a right of its own to some registries, and a part of pushing to others.
+    pub(super) fn delete(repository: &str) -> Self {
+        Self(vec![format!("repository:{repository}:pull,push,delete")])
+    }
+
     /// Both, what is there already first.
     #[must_use]
     pub(super) fn and(mut self, other: Self) -> Self {

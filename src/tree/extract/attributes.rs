@@ -34,15 +34,25 @@ impl Failure {
     }
 }
 
-/// Gives an open file or directory its attributes.
+/// Gives an open file its attributes.
 ///
 /// The order matters: a change of the owner takes setuid bits and capabilities away, and extended attributes can be
 /// set only while the file may be written, which its final mode may forbid even to its owner.
 pub(super) fn apply(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<Lost, Failure> {
+    apply_open(fd, metadata, SPECIAL)
+}
+
+/// Gives an open directory its attributes. It keeps its setgid bit whosever it is: on a directory the bit gives no
+/// rights away, and a group that shares a volume relies on it.
+pub(super) fn apply_to_directory(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<Lost, Failure> {
+    apply_open(fd, metadata, 0)
+}
+
+fn apply_open(fd: BorrowedFd<'_>, metadata: &Metadata, special: u32) -> Result<Lost, Failure> {
     let (uid, gid) = owner(metadata);
     let ownership = is_lost(fchown(fd, uid, gid))?;
     let xattrs = set_xattrs(metadata, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()))?;
-    fchmod(fd, mode(metadata, ownership)).map_err(failed("set the mode of"))?;
+    fchmod(fd, mode(metadata, if ownership { special } else { 0 })).map_err(failed("set the mode of"))?;
     futimens(fd, &times(metadata.mtime)).map_err(failed("set the mtime of"))?;
     Ok(Lost { ownership, xattrs })
 }
@@ -50,7 +60,7 @@ pub(super) fn apply(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<Lost, Fai
 /// Gives an open directory that no entry has described the attributes of a plain one, but no other owner than it has.
 pub(super) fn apply_plain(fd: BorrowedFd<'_>) -> Result<Lost, Failure> {
     let plain = Metadata::plain_directory();
-    fchmod(fd, mode(&plain, false)).map_err(failed("set the mode of"))?;
+    fchmod(fd, mode(&plain, 0)).map_err(failed("set the mode of"))?;
     futimens(fd, &times(plain.mtime)).map_err(failed("set the mtime of"))?;
     Ok(Lost::default())
 }
@@ -71,7 +81,7 @@ pub(super) fn apply_pinned(
     // A descriptor of this kind can be used for little; its magic link in /proc leads to the thing itself.
     let itself = format!("/proc/self/fd/{}", pin.as_raw_fd());
     let xattrs = set_xattrs(metadata, |name, value| setxattr(&itself, name, value, XattrFlags::empty()))?;
-    let mode = mode(metadata, ownership);
+    let mode = mode(metadata, if ownership { SPECIAL } else { 0 });
     let has_mode = |pin| fstat(pin).map(|stat| stat.st_mode & 0o7777 == mode.bits());
     if !is_link && !has_mode(pin).map_err(failed("look at"))? {
         chmodat(CWD, &itself, mode, AtFlags::empty()).map_err(failed("set the mode of"))?;
@@ -113,9 +123,8 @@ fn set_xattrs(metadata: &Metadata, set: impl Fn(&[u8], &[u8]) -> Answer<()>) -> 
     Ok(lost)
 }
 
-/// The mode. Without its owner, a setuid file would give somebody else's rights away.
-fn mode(metadata: &Metadata, ownership_lost: bool) -> Mode {
-    let dropped = if ownership_lost { SPECIAL } else { 0 };
+/// The mode without what is dropped: without its owner, a setuid file would give somebody else's rights away.
+fn mode(metadata: &Metadata, dropped: u32) -> Mode {
     Mode::from_raw_mode(metadata.mode & 0o7777 & !dropped)
 }
 

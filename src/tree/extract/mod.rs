@@ -138,9 +138,8 @@ impl Extractor {
     pub fn refuse_unless_empty(&self) -> Result<()> {
         match &self.held {
             None => Ok(()),
-            Some(held) => Err(Error::refused(format!("{} is not empty: it holds {held}", self.shown)).hint(
-                "choose another directory, empty this one, or say that what it holds may be merged with",
-            )),
+            Some(held) => Err(Error::refused(format!("{} is not empty: it holds {held}", self.shown))
+                .hint("choose another directory, or empty this one")),
         }
     }
 
@@ -207,7 +206,7 @@ impl Extractor {
         self.descent.go_to(path).map_err(|errno| self.trouble("enter", path, errno))?;
         let here = self.descent.here().map_err(|errno| trouble(&self.shown, "enter", path, errno))?;
         let result = match &directory.metadata {
-            Some(metadata) => attributes::apply(here, metadata),
+            Some(metadata) => attributes::apply_to_directory(here, metadata),
             None => attributes::apply_plain(here),
         };
         match result {

@@ -84,7 +84,7 @@ fn an_ordinary_user_restores_everything_but_owners_and_devices() {
     };
     assert_eq!(done, expected);
     let mode = |name: &str| fs::symlink_metadata(dir.join(name)).unwrap().mode() & 0o7777;
-    assert_eq!((mode("d"), mode("d/file"), mode("d/fifo")), (0o755, 0o644, 0o644));
+    assert_eq!((mode("d"), mode("d/file"), mode("d/fifo")), (0o6755, 0o644, 0o644));
     assert_eq!(mode("own"), 0o4755, "who owns a file may have it setuid");
 }
 

@@ -3,10 +3,14 @@
 //! It is written from the specification and not from the client, and shares no code with it but digests.
 
 mod guard;
+mod listing;
 mod protocol;
+mod removal;
 mod store;
 
 pub use guard::Login;
+pub use listing::Pages;
+pub use removal::Deletes;
 pub use store::Damage;
 
 use axum::Router;
@@ -70,6 +74,12 @@ pub struct Behaviour {
     pub hides_manifests: bool,
     /// Takes every blob for what it is said to be.
     pub believes_digests: bool,
+    /// Lists what refers to a manifest itself.
+    pub lists_referrers: bool,
+    /// What may be deleted.
+    pub deletes: Deletes,
+    /// How lists come.
+    pub pages: Pages,
     /// Answers that come instead of the right ones; each is used up when it was given.
     pub refusals: Vec<Refusal>,
 }

@@ -2,7 +2,7 @@
 
 use super::guard::{self, Wish};
 use super::store::digest_of;
-use super::{Locations, Shared};
+use super::{Locations, Shared, listing, removal};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
@@ -62,6 +62,8 @@ enum Target<'a> {
     Manifest(&'a str, &'a str),
     Uploads(&'a str),
     Upload(&'a str, &'a str),
+    Tags(&'a str),
+    Referrers(&'a str, &'a str),
 }
 
 impl<'a> Target<'a> {
@@ -80,6 +82,12 @@ impl<'a> Target<'a> {
         if let Some((repository, digest)) = path.rsplit_once("/blobs/") {
             return Some(Self::Blob(repository, digest));
         }
+        if let Some(repository) = path.strip_suffix("/tags/list") {
+            return Some(Self::Tags(repository));
+        }
+        if let Some((repository, digest)) = path.rsplit_once("/referrers/") {
+            return Some(Self::Referrers(repository, digest));
+        }
         let (repository, name) = path.rsplit_once("/manifests/")?;
         Some(Self::Manifest(repository, name))
     }
@@ -90,6 +98,8 @@ impl<'a> Target<'a> {
             Self::Blob(repository, _)
             | Self::Manifest(repository, _)
             | Self::Uploads(repository)
+            | Self::Tags(repository)
+            | Self::Referrers(repository, _)
             | Self::Upload(repository, _) => Some(repository),
         }
     }
@@ -137,6 +147,11 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
         }
         ("GET" | "HEAD", Target::Manifest(repository, name)) => manifest(shared, &head, repository, name),
         ("PUT", Target::Manifest(repository, name)) => put_manifest(shared, &head, repository, name, body),
+        ("GET", Target::Tags(repository)) => listing::tags(shared, repository, &query),
+        ("GET", Target::Referrers(repository, digest)) => {
+            listing::referrers(shared, repository, digest, &query)
+        }
+        ("DELETE", Target::Manifest(repository, name)) => removal::manifest(shared, repository, name),
         ("POST", Target::Uploads(repository)) => begin(shared, &head, repository, &query),
         ("PATCH", Target::Upload(repository, upload)) => {
             let step = shared.inside().store.append(upload, step(&query), &body);
@@ -227,13 +242,18 @@ fn put_manifest(shared: &Shared, head: &Parts, repository: &str, name: &str, bod
         return error(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID");
     }
     let mut inside = shared.inside();
+    let subject = listing::subject_of(&body).filter(|_| inside.behaviour.lists_referrers);
     match inside.store.put_manifest(repository, name, media_type, body) {
         Err(code) => error(StatusCode::BAD_REQUEST, code),
         Ok(_) if inside.behaviour.hides_manifests => reply(StatusCode::CREATED),
         Ok(digest) => {
             let location = format!("/v2/{repository}/manifests/{digest}");
             let response = with(reply(StatusCode::CREATED), "location", &location);
-            with(response, "docker-content-digest", &digest)
+            let response = with(response, "docker-content-digest", &digest);
+            match subject {
+                Some(subject) => with(response, "oci-subject", &subject),
+                None => response,
+            }
         }
     }
 }
@@ -297,11 +317,11 @@ pub fn reply_json(status: StatusCode, json: impl Into<String>) -> Response {
     response.body(Body::from(json.into())).unwrap()
 }
 
-fn error(status: StatusCode, code: &str) -> Response {
+pub fn error(status: StatusCode, code: &str) -> Response {
     reply_json(status, format!(r#"{{"errors":[{{"code":"{code}","message":"so says the test"}}]}}"#))
 }
 
-fn with(mut response: Response, name: &'static str, value: &str) -> Response {
+pub fn with(mut response: Response, name: &'static str, value: &str) -> Response {
     response.headers_mut().insert(name, value.parse().unwrap());
     response
 }

@@ -101,6 +101,30 @@ impl Store {
         Ok(digest)
     }
 
+    /// The tags of a repository, if there is one.
+    pub fn tags(&self, repository: &str) -> Option<Vec<String>> {
+        let known = self.manifests.keys().any(|(name, _)| name == repository);
+        let tags = self.tags.keys().filter(|(name, _)| name == repository).map(|(_, tag)| tag.clone());
+        known.then(|| tags.collect())
+    }
+
+    /// All manifests of a repository.
+    pub fn manifests(&self, repository: &str) -> Vec<Stored> {
+        let all = self.manifests.iter().filter(|((name, _), _)| name == repository);
+        all.map(|(_, stored)| stored.clone()).collect()
+    }
+
+    /// Takes a tag away, and nothing else.
+    pub fn untag(&mut self, repository: &str, tag: &str) -> bool {
+        self.tags.remove(&(repository.to_owned(), tag.to_owned())).is_some()
+    }
+
+    /// Takes a manifest away, with all its tags.
+    pub fn delete(&mut self, repository: &str, digest: &str) -> bool {
+        self.tags.retain(|(name, _), meaning| name != repository || meaning != digest);
+        self.manifests.remove(&(repository.to_owned(), digest.to_owned())).is_some()
+    }
+
     pub fn plant(&mut self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) {
         let digest = digest_of(&bytes);
         self.store(repository, tag, media_type, bytes, digest);

@@ -4,10 +4,13 @@ use crate::args::{Format, Registries, Report};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
 use clap::{Args, ValueHint};
+use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use volio::copy::{Copied, copy};
-use volio::transport::Location;
+use volio::copy::{Base, Copied, Options, TagCopied, copy, copy_tags};
+use volio::oci::Platform;
+use volio::progress::Progress;
+use volio::transport::{Access, Location};
 use volio::{Error, Result};
 
 const COPY_EXAMPLES: &str = "\
@@ -15,8 +18,17 @@ Examples:
   volio copy registry.example/data:v1 mirror.example/data:v1
   volio copy registry.example/data:v1 oci:/media/stick:v1    for a place without a network
   volio copy oci:/media/stick:v1 inside.example/data:v1      and in that place
+  volio copy --since registry.example/data:v1 registry.example/data:v2 oci:/media/stick:v2
+  volio copy --all-tags --referrers registry.example/data mirror.example/data
 
-No byte changes, so the digest stays. What is there already is not sent again.
+No byte changes, so the digest stays. What is there already is not sent again. Only with --platform the digest is \
+another one: that of the platform's manifest, or of a new index of those platforms.
+
+With --since, layers that the named images have are left out. What is then in TO can be inspected and copied on to \
+where those images are, and nothing else.
+
+With --all-tags, FROM and TO are HOST/REPOSITORY or oci:DIR. A tag whose image is damaged does not keep the others; the \
+exit code says that it was there. Without --referrers, signatures and the like are left behind.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -66,6 +78,8 @@ struct Journey {
     to: Location,
 
     #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
     report: Report,
@@ -73,6 +87,27 @@ struct Journey {
     /// Write the digest of the image to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output options")]
     digestfile: Option<PathBuf>,
+}
+
+/// What is copied.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Copy options")]
+struct Choice {
+    /// Copy the images for these platforms only [default: all]
+    #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
+    platforms: Vec<Platform>,
+
+    /// Copy all tags of a repository or a layout
+    #[arg(long, conflicts_with = "digestfile")]
+    all_tags: bool,
+
+    /// Copy what refers to the image too, such as signatures
+    #[arg(long)]
+    referrers: bool,
+
+    /// Leave out layers that this image has; may be given several times
+    #[arg(long, value_name = "IMAGE")]
+    since: Vec<Location>,
 }
 
 impl Copy {
@@ -104,43 +139,149 @@ impl Pull {
     }
 }
 
+impl Choice {
+    /// The choice, with the images read that are named in it.
+    fn options(&self, access: &Access) -> Result<Options> {
+        let read = |image: &Location| Base::read(&super::place(image), image.source(access)?.as_ref());
+        let since = self.since.iter().map(read).collect::<Result<_>>()?;
+        Ok(Options { platforms: self.platforms.clone(), referrers: self.referrers, since })
+    }
+}
+
 impl Journey {
     fn run(self, verb: &'static str) -> Result<()> {
+        if let (Location::Registry(_), false) = (&self.to, self.choice.since.is_empty()) {
+            return Err(Error::usage(format!(
+                "--since: {} is in a registry, which takes whole images only",
+                self.to
+            ))
+            .hint("copy without --since: what is there already is not sent again"));
+        }
         let access = self.registries.access()?;
+        let options = self.choice.options(&access)?;
+        match self.choice.all_tags {
+            true => self.all_tags(verb, &options, &access),
+            false => self.one(verb, &options, &access),
+        }
+    }
+
+    fn one(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
         let begun = Instant::now();
-        let from = self.from.source(&access)?;
-        let to = self.to.destination(&access)?;
+        let from = self.from.source(access)?;
+        let to = self.to.destination(access)?;
         let progress = progress::start(verb, self.report.quiet);
-        let copied = copy(from.as_ref(), to.as_ref(), progress.as_ref())?;
+        let copied = copy(from.as_ref(), to.as_ref(), options, progress.as_ref())?;
         drop(progress);
 
         super::write_digest(self.digestfile.as_deref(), &copied.digest)?;
         if !self.report.quiet {
-            output::line(&summary(&copied, begun.elapsed()));
+            output::line(&summary(&[&copied], begun.elapsed()));
+            if let Some(source) = &copied.source_digest {
+                output::line(&format!("only some platforms: the digest is not that of the source, {source}"));
+            }
         }
         match self.report.format {
             Format::Text => output::results(|out| writeln!(out, "{}", copied.address)),
             Format::Json => output::json(&copied),
         }
     }
+
+    fn all_tags(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
+        for place in [&self.from, &self.to] {
+            if !place.is_repository() {
+                return Err(Error::usage(format!("--all-tags: {place} is one image"))
+                    .hint(format!("write {}", super::place(place))));
+            }
+        }
+        let begun = Instant::now();
+        let tags = self.from.source(access)?.tags()?;
+        let progress = progress::start(verb, self.report.quiet);
+        let done = self.copy_tags(&tags, options, access, progress.as_ref())?;
+        drop(progress);
+
+        let copied: Vec<&Copied> = done.iter().filter_map(|tag| tag.outcome.as_ref().ok()).collect();
+        if !self.report.quiet {
+            output::line(&summary(&copied, begun.elapsed()));
+        }
+        match self.report.format {
+            Format::Text => output::results(|out| {
+                copied.iter().try_for_each(|copied| writeln!(out, "{}", copied.address))
+            })?,
+            Format::Json => output::json(&done.iter().map(Line::new).collect::<Vec<_>>())?,
+        }
+        failures(done)
+    }
+
+    fn copy_tags(
+        &self,
+        tags: &[String],
+        options: &Options,
+        access: &Access,
+        progress: &dyn Progress,
+    ) -> Result<Vec<TagCopied>> {
+        let open = |tag: &str| {
+            let (from, to) = (self.from.with_tag(tag)?, self.to.with_tag(tag)?);
+            Ok((from.source(access)?, to.destination(access)?))
+        };
+        copy_tags(tags, open, options, progress)
+    }
+}
+
+/// What became of one tag, as JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    tag: &'a str,
+    #[serde(flatten)]
+    copied: Option<&'a Copied>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    fn new(TagCopied { tag, outcome }: &'a TagCopied) -> Self {
+        Self { tag, copied: outcome.as_ref().ok(), error: outcome.as_ref().err().map(ToString::to_string) }
+    }
+}
+
+/// Says which tags were not copied, and fails as the first of them did.
+fn failures(done: Vec<TagCopied>) -> Result<()> {
+    let all = done.len();
+    let failed: Vec<(String, Error)> =
+        done.into_iter().filter_map(|tag| Some((tag.tag, tag.outcome.err()?))).collect();
+    for (tag, error) in &failed {
+        let line = Error::new(error.kind(), format!("the tag {tag} was not copied: {error}"));
+        output::error(&match error.advice() {
+            Some(hint) => line.hint(hint),
+            None => line,
+        });
+    }
+    match failed.first() {
+        Some((_, first)) => {
+            Err(Error::new(first.kind(), format!("{} of {all} tags were not copied", failed.len())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// One line: what was copied, how fast, and what was there already.
-fn summary(copied: &Copied, time: Duration) -> String {
-    let mut line = format!(
-        "copied {}, {} in {}",
-        count(copied.blobs_copied, "blob", "blobs"),
-        bytes(copied.bytes_copied),
-        duration(time),
-    );
-    if copied.blobs_copied > 0 {
-        line.extend(rate(copied.bytes_copied, time).map(|rate| format!(", {rate}")));
+fn summary(copied: &[&Copied], time: Duration) -> String {
+    let sum = |part: fn(&Copied) -> u64| copied.iter().map(|copied| part(copied)).sum::<u64>();
+    let (blobs, size) = (sum(|copied| copied.blobs_copied), sum(|copied| copied.bytes_copied));
+    let mut line = format!("copied {}, {} in {}", count(blobs, "blob", "blobs"), bytes(size), duration(time));
+    if blobs > 0 {
+        line.extend(rate(size, time).map(|rate| format!(", {rate}")));
     }
-    if copied.blobs_present > 0 {
-        line += &format!("; {} there already", copied.blobs_present);
+    for (number, what) in [
+        (sum(|copied| copied.blobs_present), "there already"),
+        (sum(|copied| copied.blobs_mounted), "taken over from a neighbour"),
+        (sum(|copied| copied.blobs_omitted), "left out"),
+    ] {
+        if number > 0 {
+            line += &format!("; {number} {what}");
+        }
     }
-    if copied.blobs_mounted > 0 {
-        line += &format!("; {} taken over from a neighbour", copied.blobs_mounted);
+    match sum(|copied| copied.referrers) {
+        0 => line,
+        number => line + &format!("; {}", count(number, "referrer", "referrers")),
     }
-    line
 }

@@ -7,7 +7,10 @@ pub mod login;
 pub mod ls;
 pub mod man;
 pub mod pack;
+pub mod rm;
+pub mod tags;
 pub mod unpack;
+pub mod verify;
 
 use crate::args::Command;
 use std::fs;
@@ -26,6 +29,9 @@ pub fn run(command: Command) -> Result<()> {
         Command::Pull(args) => args.run(),
         Command::Ls(args) => args.run(),
         Command::Inspect(args) => args.run(),
+        Command::Verify(args) => args.run(),
+        Command::Tags(args) => args.run(),
+        Command::Rm(args) => args.run(),
         Command::Login(args) => args.run(),
         Command::Logout(args) => args.run(),
         Command::Completions(args) => args.run(),
@@ -44,8 +50,13 @@ fn write_digest(file: Option<&Path>, digest: &Digest) -> Result<()> {
 
 /// What to call an image that was read: the place without its tag, and the digest.
 fn address(location: &Location, digest: &Digest) -> String {
+    format!("{}@{digest}", place(location))
+}
+
+/// What to call the place of an image, without its tag and its digest.
+fn place(location: &Location) -> String {
     match location {
-        Location::Layout { directory, .. } => format!("oci:{}@{digest}", directory.display()),
-        Location::Registry(reference) => format!("{}@{digest}", reference.name()),
+        Location::Layout { directory, .. } => format!("oci:{}", directory.display()),
+        Location::Registry(reference) => reference.name(),
     }
 }

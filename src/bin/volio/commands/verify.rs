@@ -1,0 +1,98 @@
+//! `volio verify`: whether an image is what it says.
+
+use crate::args::{Format, Registries, Report};
+use crate::quantity::{bytes, count, duration, rate};
+use crate::{output, progress};
+use clap::Args;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+use volio::oci::Platform;
+use volio::transport::Location;
+use volio::verify::{Options, Verified, verify};
+use volio::{Error, Result};
+
+const EXAMPLES: &str = "\
+Examples:
+  volio verify registry.example/data:v1
+  volio verify oci:/media/stick:v1
+  volio verify --platform linux/arm64 --format json registry.example/app:v1
+
+Every blob is read: its size, its digest and, of a layer, the digest of its content are computed anew, and its archive \
+is read entry by entry. Nothing is kept.
+
+All damage is reported, one line for each blob, and the exit code is then 3.
+
+The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
+
+/// Verify every blob of an image
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Verify {
+    /// Where the image is: HOST/REPOSITORY:TAG or oci:DIR[:TAG]
+    image: Location,
+
+    /// Verify the image for this platform only [default: all]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+
+    #[command(flatten)]
+    registries: Registries,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// What came of it, as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Done<'a> {
+    address: &'a str,
+    #[serde(flatten)]
+    verified: &'a Verified,
+}
+
+impl Verify {
+    /// Verifies, and says what came of it.
+    pub fn run(self) -> Result<()> {
+        let begun = Instant::now();
+        let source = self.image.source(&self.registries.access()?)?;
+        let progress = progress::start("verify", self.report.quiet);
+        let verified = verify(source.as_ref(), &Options { platform: self.platform }, progress.as_ref())?;
+        drop(progress);
+
+        let address = super::address(&self.image, &verified.digest);
+        for damage in &verified.damage {
+            output::error(&Error::integrity(format!("{}: {}", damage.role, damage.why)));
+        }
+        if self.report.format == Format::Json {
+            output::json(&Done { address: &address, verified: &verified })?;
+        }
+        if !verified.damage.is_empty() {
+            return Err(Error::integrity(format!(
+                "{} of {} in {address} are not what they should be",
+                verified.damage.len(),
+                count(verified.blobs, "blob", "blobs"),
+            ))
+            .hint("copy the image anew from a place where it is sound"));
+        }
+        if !self.report.quiet {
+            output::line(&summary(&verified, begun.elapsed()));
+        }
+        match self.report.format {
+            Format::Text => output::results(|out| writeln!(out, "{address}")),
+            Format::Json => Ok(()),
+        }
+    }
+}
+
+/// One line: what was verified, and how fast.
+fn summary(verified: &Verified, time: Duration) -> String {
+    let mut line = format!(
+        "verified {}, {} of {} in {}",
+        count(verified.blobs, "blob", "blobs"),
+        bytes(verified.bytes),
+        count(verified.images, "image", "images"),
+        duration(time),
+    );
+    line.extend(rate(verified.bytes, time).map(|rate| format!(", {rate}")));
+    line
+}

@@ -1,0 +1,191 @@
+//! An image from one place to another: no byte is changed, and what is there already is not sent again.
+//!
+//! The whole image goes unless less is asked for ([`Options`]): some of its platforms ([`platforms`]), or only what
+//! another place lacks ([`since`]). More goes on request too: what refers to it ([`referrers`]), and all other tags
+//! ([`copy_tags`]).
+
+mod platforms;
+mod referrers;
+mod since;
+mod tags;
+
+pub use since::Base;
+pub use tags::{TagCopied, copy_tags};
+
+use crate::error::{Result, Side};
+use crate::image::DEPTH_LIMIT;
+use crate::oci::{Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
+use crate::progress::Progress;
+use crate::transport::{self, Destination, Source};
+use serde::Serialize;
+use std::collections::HashSet;
+
+/// What may be chosen when an image is copied.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Copy only the images for these platforms; otherwise all that there are.
+    pub platforms: Vec<Platform>,
+    /// Copy what refers to the image too, and what refers to that.
+    pub referrers: bool,
+    /// Leave out layers that these images have: wherever the copy goes from there, they are there already.
+    pub since: Vec<Base>,
+}
+
+/// What was copied.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// Where the image is now, by its digest: `repo@sha256:…`.
+    pub address: String,
+    /// The digest of the index or the manifest.
+    pub digest: Digest,
+    /// The digest at the source, where only some platforms were copied and it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_digest: Option<Digest>,
+    /// How many blobs were sent.
+    pub blobs_copied: u64,
+    /// How many blobs were there already.
+    pub blobs_present: u64,
+    /// How many blobs the destination took over from a neighbour.
+    pub blobs_mounted: u64,
+    /// How many blobs were left out.
+    pub blobs_omitted: u64,
+    /// How many bytes were sent.
+    pub bytes_copied: u64,
+    /// How many manifests that refer to the image were copied with it.
+    pub referrers: u64,
+}
+
+/// Copies the image, and gives it its name at the destination.
+///
+/// # Errors
+/// Those of both places, with the side that failed; the name then means what it meant before.
+pub fn copy(
+    from: &dyn Source,
+    to: &dyn Destination,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Copied> {
+    copy_one(from, to, options, progress, &mut HashSet::new())
+}
+
+/// The same; `seen` holds what the destination is known to have.
+fn copy_one(
+    from: &dyn Source,
+    to: &dyn Destination,
+    options: &Options,
+    progress: &dyn Progress,
+    seen: &mut HashSet<Digest>,
+) -> Result<Copied> {
+    let whole = from.resolve().map_err(|error| error.on(Side::Source))?;
+    let root = platforms::choose(&whole, &options.platforms, |entry| transport::fetch(from, entry))
+        .map_err(|error| error.on(Side::Source))?;
+    let done = Copied::new(to, &root, &whole);
+    let mut copy = Copy { from, to, options, progress, seen, documents: Vec::new(), done };
+    copy.document(&root, 0)?;
+    if options.referrers {
+        copy.referrers()?;
+    }
+    let done = copy.done;
+    let root = if done.blobs_omitted > 0 { since::mark(root, &options.since) } else { root };
+    to.commit(&root).map_err(|error| error.on(Side::Destination))?;
+    Ok(done)
+}
+
+struct Copy<'a> {
+    from: &'a dyn Source,
+    to: &'a dyn Destination,
+    options: &'a Options,
+    progress: &'a dyn Progress,
+    /// What need not be looked at again: platforms and tags share their layers.
+    seen: &'a mut HashSet<Digest>,
+    /// The manifests and indexes of this image.
+    documents: Vec<Digest>,
+    done: Copied,
+}
+
+impl Copy<'_> {
+    /// Copies a manifest or an index, with all that it refers to before itself.
+    fn document(&mut self, document: &Document, depth: usize) -> Result<()> {
+        let Descriptor { digest, media_type, .. } = document.descriptor();
+        if media_type::is_index(media_type) {
+            if depth == DEPTH_LIMIT {
+                let why = format!("indexes are nested more than {DEPTH_LIMIT} deep");
+                return Err(document.malformed(&why).on(Side::Source));
+            }
+            for entry in Index::parse(document).map_err(|error| error.on(Side::Source))?.manifests {
+                self.child(&entry, depth + 1)?;
+            }
+        } else if media_type::is_manifest(media_type) {
+            let manifest = Manifest::parse(document).map_err(|error| error.on(Side::Source))?;
+            for layer in &manifest.layers {
+                self.blob(layer, self.options.since.iter().any(|base| base.has(&layer.digest)))?;
+            }
+            // Always there, so that a copy without its layers can still be inspected.
+            self.blob(&manifest.config, false)?;
+        }
+        self.to.put_manifest(document).map_err(|error| error.on(Side::Destination))?;
+        self.seen.insert(digest.clone());
+        self.documents.push(digest.clone());
+        Ok(())
+    }
+
+    fn child(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
+        if !media_type::is_document(&entry.media_type) {
+            return self.blob(entry, false);
+        }
+        if self.seen.contains(&entry.digest) {
+            self.documents.push(entry.digest.clone());
+            return Ok(());
+        }
+        let document = transport::fetch(self.from, entry).map_err(|error| error.on(Side::Source))?;
+        self.document(&document, depth)
+    }
+
+    /// Copies a blob, unless it is there or whoever gets the copy has it.
+    fn blob(&mut self, blob: &Descriptor, is_elsewhere: bool) -> Result<()> {
+        if self.seen.contains(&blob.digest) {
+            return Ok(());
+        }
+        let task = self.progress.begin(&format!("copying {}", blob.digest.short()), Some(blob.size));
+        if self.to.contains(blob).map_err(|error| error.on(Side::Destination))? {
+            task.skip();
+            self.done.blobs_present += 1;
+        } else if is_elsewhere {
+            task.skip();
+            self.done.blobs_omitted += 1;
+        } else if let Some(origin) = self.from.origin()
+            && self.to.mount(blob, &origin).map_err(|error| error.on(Side::Destination))?
+        {
+            task.skip();
+            self.done.blobs_mounted += 1;
+        } else {
+            let body = self.from.open(blob).map_err(|error| error.on(Side::Source))?.verify(blob);
+            self.to
+                .upload(body.observed(move |bytes| task.advance(bytes)))
+                .map_err(|error| error.on(Side::Destination))?;
+            self.done.blobs_copied += 1;
+            self.done.bytes_copied += blob.size;
+        }
+        // Only now: another tag may need it, and must not count on what failed.
+        self.seen.insert(blob.digest.clone());
+        Ok(())
+    }
+}
+
+impl Copied {
+    fn new(to: &dyn Destination, root: &Document, whole: &Document) -> Self {
+        let (digest, source) = (root.descriptor().digest.clone(), whole.descriptor().digest.clone());
+        Self {
+            address: to.address(&digest),
+            source_digest: (source != digest).then_some(source),
+            digest,
+            blobs_copied: 0,
+            blobs_present: 0,
+            blobs_mounted: 0,
+            blobs_omitted: 0,
+            bytes_copied: 0,
+            referrers: 0,
+        }
+    }
+}

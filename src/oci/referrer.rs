@@ -1,0 +1,71 @@
+//! Referrers: manifests that say something about another one, their subject, such as signatures (image-spec,
+//! "Image Manifest", `subject`).
+
+use super::descriptor::null_is_default;
+use super::{Descriptor, Digest, Document};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The tag under which registries without a list of referrers have an index of them (distribution-spec, "Referrers
+/// Tag Schema").
+pub fn referrers_tag(subject: &Digest) -> String {
+    // A tag has 128 characters at most, and a longer digest is cut.
+    format!("{}-{:.64}", subject.algorithm().name(), subject.hex())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims {
+    subject: Option<Descriptor>,
+    artifact_type: Option<String>,
+    config: Option<Descriptor>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    annotations: BTreeMap<String, String>,
+}
+
+impl Document {
+    /// The subject of this document, if it is a referrer, and what a list of referrers says about it.
+    pub fn as_referrer(&self) -> Option<(Digest, Descriptor)> {
+        let claims: Claims = self.parse().ok()?;
+        let mut entry = self.descriptor().clone();
+        let kind = claims.artifact_type.or(claims.config.map(|config| config.media_type));
+        entry.extra.extend(kind.map(|kind| (ARTIFACT_TYPE.to_owned(), Value::from(kind))));
+        entry.annotations = claims.annotations;
+        Some((claims.subject?.digest, entry))
+    }
+}
+
+/// The field of a descriptor that says what an artifact is.
+pub const ARTIFACT_TYPE: &str = "artifactType";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::media_type;
+
+    #[test]
+    fn a_referrer_is_listed_with_its_type_and_its_annotations() {
+        let subject = Descriptor::of(media_type::MANIFEST, b"subject");
+        let document = |more: &str| {
+            let subject = serde_json::to_string(&subject).unwrap();
+            let json =
+                format!(r#"{{"schemaVersion":2,"subject":{subject},"annotations":{{"a":"b"}}{more}}}"#);
+            Document::new(media_type::MANIFEST, json.into_bytes())
+        };
+        let config = r#","config":{"mediaType":"c","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
+        for (more, kind) in [(config, "c"), (r#","artifactType":"t""#, "t")] {
+            let (found, entry) = document(more).as_referrer().unwrap();
+            assert_eq!(found, subject.digest);
+            assert_eq!(entry.extra[ARTIFACT_TYPE], kind);
+            assert_eq!(entry.annotations["a"], "b");
+        }
+        assert!(Document::new(media_type::MANIFEST, b"{}".to_vec()).as_referrer().is_none());
+    }
+
+    #[test]
+    fn the_tag_of_a_subject_is_a_tag() {
+        let tag = referrers_tag(&Digest::of(b""));
+        assert!(tag.starts_with("sha256-e3b0") && super::super::reference::is_tag(&tag));
+    }
+}

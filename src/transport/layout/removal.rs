@@ -1,0 +1,122 @@
+//! Taking an image out of a layout, with the blobs that only it needs.
+//!
+//! A writer puts blobs first and the index last, and counts on blobs that it has seen. Writers of ours hold a shared
+//! lock on `blobs` from their first look to their end, so that a removal knows of them and leaves the blobs alone.
+//! Other programs hold no lock: only blobs of the removed image are ever deleted, so that theirs are at risk only where
+//! they count on one of those.
+
+use super::{INDEX_FILE, Layout, ref_name};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
+use crate::transport::{Removed, fetch};
+use rustix::fs::{FlockOperation, flock};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+
+impl Layout {
+    /// Tells removals, for as long as this lives, that somebody counts on the blobs that are here.
+    pub(super) fn hold_blobs(&self) -> Result<()> {
+        if self.held.get().is_some() {
+            return Ok(());
+        }
+        let path = self.directory.join("blobs");
+        match File::open(&path) {
+            Ok(blobs) => {
+                flock(&blobs, FlockOperation::LockShared)
+                    .map_err(|error| self.cannot("lock", &path, error.into()))?;
+                // Another thread may have been faster; its lock does as well.
+                let _ = self.held.set(blobs);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.cannot("open", &path, error)),
+        }
+    }
+
+    /// Takes away what the name stands for.
+    pub(super) fn take_away(&self, force: bool) -> Result<Removed> {
+        let _lock = self.lock()?;
+        let named = self.descriptor()?;
+        let mut index = self.index()?;
+        let is_named = |entry: &Descriptor| match (&self.digest, &self.tag) {
+            (Some(digest), None) => entry.digest == *digest,
+            (digest, Some(tag)) => {
+                ref_name(entry) == Some(tag) && digest.as_ref().is_none_or(|digest| entry.digest == *digest)
+            }
+            (None, None) => *entry == named,
+        };
+        let (gone, kept): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_named);
+        let tags: Vec<String> = gone.iter().filter_map(|entry| ref_name(entry).cloned()).collect();
+        if gone.is_empty() {
+            return Err(match &self.tag {
+                Some(tag) => Error::refused(format!("the tag {tag} does not mean {} any more", named.digest))
+                    .hint("name the tag or the digest alone"),
+                None => Error::not_found(format!("{} is part of another image in the layout", named.digest))
+                    .hint("remove the image that it is part of"),
+            });
+        }
+        if tags.len() > 1 && !force {
+            return Err(Error::refused(format!("{} has several tags: {}", named.digest, tags.join(", ")))
+                .hint("name one of the tags, or use --force if all of them shall go"));
+        }
+        index.manifests = kept;
+        self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes())?;
+        let removed = Removed { tags, ..Removed::nothing(named.digest) };
+        self.free(removed, &gone, &index.manifests)
+    }
+
+    /// Deletes the blobs that only the removed entries need.
+    fn free(&self, mut removed: Removed, gone: &[Descriptor], kept: &[Descriptor]) -> Result<Removed> {
+        let path = self.directory.join("blobs");
+        let blobs = File::open(&path).map_err(|error| self.cannot("open", &path, error))?;
+        if flock(&blobs, FlockOperation::NonBlockingLockExclusive).is_err() {
+            removed.blobs_left = Some("somebody is writing to the layout".to_owned());
+            return Ok(removed);
+        }
+        let mut needed = HashMap::new();
+        if let Err(error) = self.reach(kept, &mut needed) {
+            removed.blobs_left = Some(format!("what the other images need cannot be known: {error}"));
+            return Ok(removed);
+        }
+        let mut unneeded = HashMap::new();
+        // Where it is damaged, what is below the damage stays.
+        let _ = self.reach(gone, &mut unneeded);
+        for (digest, size) in unneeded.into_iter().filter(|(digest, _)| !needed.contains_key(digest)) {
+            let path = self.blob(&digest);
+            match fs::remove_file(&path) {
+                Ok(()) => {
+                    removed.blobs += 1;
+                    removed.bytes = removed.bytes.saturating_add(size);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.cannot("remove", &path, error)),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Collects all blobs and documents below these entries, with their sizes.
+    fn reach(&self, entries: &[Descriptor], reached: &mut HashMap<Digest, u64>) -> Result<()> {
+        let mut open = entries.to_vec();
+        let mut outcome = Ok(());
+        while let Some(entry) = open.pop() {
+            let is_new = reached.insert(entry.digest.clone(), entry.size).is_none();
+            if !is_new || !media_type::is_document(&entry.media_type) {
+                continue;
+            }
+            let below =
+                fetch(self, &entry).and_then(|document| match media_type::is_index(&entry.media_type) {
+                    true => Index::parse(&document).map(|index| index.manifests),
+                    false => Manifest::parse(&document).map(|manifest| {
+                        manifest.layers.into_iter().chain([manifest.config]).collect::<Vec<_>>()
+                    }),
+                });
+            match below {
+                Ok(below) => open.extend(below),
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+}

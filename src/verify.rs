@@ -1,0 +1,318 @@
+//! Whether an image is what it says: every size, digest and diff_id is computed anew, wherever the image is.
+//!
+//! The documents come first, for they say what the blobs should be. Then each blob is streamed once, however many
+//! platforms share it, and nothing of it is kept. Damage is collected and not reported at the first: who has to mend
+//! an image wants to know all that is broken.
+
+use crate::error::{Error, Kind, Result};
+use crate::image::DEPTH_LIMIT;
+use crate::layer::{LayerReader, decompress};
+use crate::oci::{Config, Descriptor, Digest, Document, Hasher, Index, Manifest, Platform, media_type};
+use crate::progress::Progress;
+use crate::stream::Body;
+use crate::transport::{self, Source};
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// Blobs that are read side by side: enough to keep a few cores and one network busy.
+const WORKERS: usize = 4;
+
+/// What may be chosen when an image is verified.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Verify only the image for this platform; otherwise all that there are.
+    pub platform: Option<Platform>,
+}
+
+/// What was verified, and what is wrong with it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// The digest of the index or the manifest that the name stands for.
+    pub digest: Digest,
+    /// How many images were verified, one for each platform.
+    pub images: u64,
+    /// How many blobs and documents were read.
+    pub blobs: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// What is wrong; nothing when the image is sound.
+    pub damage: Vec<Damage>,
+}
+
+/// A blob or a document that is missing or is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Damage {
+    /// What it is in the image, such as `layer 2 of linux/amd64`.
+    pub role: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Verifies an image with all its platforms, or one of them. Damage is part of the answer and no error.
+///
+/// # Errors
+/// When the image cannot be found or read, so that nothing can be said of it.
+pub fn verify(source: &dyn Source, options: &Options, progress: &dyn Progress) -> Result<Verified> {
+    let root = source.resolve()?;
+    let mut plan = Plan::new(source, options, root.descriptor().digest.clone());
+    plan.document(&root, None, 0)?;
+    let Plan { mut verified, checks, .. } = plan;
+    if verified.images == 0
+        && verified.damage.is_empty()
+        && let Some(platform) = &options.platform
+    {
+        return Err(Error::not_found(format!("there is no image for {platform} under this name"))
+            .hint("volio inspect shows which there are"));
+    }
+    for (check, outcome) in checks.iter().zip(examine_all(source, &checks, progress)) {
+        verified.blobs += 1;
+        verified.bytes = verified.bytes.saturating_add(check.blob.size);
+        verified.note(outcome, &check.roles.join(", "), &check.blob.digest)?;
+    }
+    Ok(verified)
+}
+
+impl Verified {
+    /// Files an outcome: what is missing or wrong is damage, and what could not be found out is an error.
+    fn note<T>(&mut self, outcome: Result<T>, role: &str, digest: &Digest) -> Result<Option<T>> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.kind(), Kind::Integrity | Kind::NotFound) => {
+                self.damage.push(Damage {
+                    role: role.to_owned(),
+                    digest: digest.clone(),
+                    why: error.to_string(),
+                });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A blob that is to be read.
+struct Check {
+    blob: Descriptor,
+    /// The digest that its plain archive should have, if it is a layer.
+    diff_id: Option<Digest>,
+    /// What it is in the image; platforms share their layers.
+    roles: Vec<String>,
+}
+
+/// The documents, read one after the other, and the blobs that they name.
+struct Plan<'a> {
+    source: &'a dyn Source,
+    options: &'a Options,
+    verified: Verified,
+    checks: Vec<Check>,
+    /// Where a blob stands in `checks`, by what its descriptors say.
+    known: HashMap<(Digest, u64), Vec<usize>>,
+    documents: HashSet<Digest>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(source: &'a dyn Source, options: &'a Options, digest: Digest) -> Self {
+        let verified = Verified { digest, images: 0, blobs: 0, bytes: 0, damage: Vec::new() };
+        Self {
+            source,
+            options,
+            verified,
+            checks: Vec::new(),
+            known: HashMap::new(),
+            documents: HashSet::new(),
+        }
+    }
+
+    /// Reads an index or a manifest whose own digest was proved when it was fetched.
+    fn document(&mut self, document: &Document, platform: Option<&Platform>, depth: usize) -> Result<()> {
+        let Descriptor { digest, size, media_type, .. } = document.descriptor();
+        if !self.documents.insert(digest.clone()) {
+            return Ok(());
+        }
+        self.verified.blobs += 1;
+        self.verified.bytes += size;
+        match media_type::is_index(media_type) {
+            true if depth == DEPTH_LIMIT => {
+                Err(document.malformed(&format!("indexes are nested more than {DEPTH_LIMIT} deep")))
+            }
+            true => match self.verified.note(Index::parse(document), "index", digest)? {
+                Some(index) => index.manifests.iter().try_for_each(|entry| self.entry(entry, depth + 1)),
+                None => Ok(()),
+            },
+            false => {
+                let role = of("manifest", platform.map(Platform::to_string).as_deref());
+                match self.verified.note(Manifest::parse(document), &role, digest)? {
+                    Some(manifest) => self.manifest(document, &manifest, platform),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Reads what an index names: a manifest, another index, or anything else.
+    fn entry(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
+        if let (Some(wanted), Some(platform)) = (&self.options.platform, &entry.platform)
+            && !wanted.accepts(platform)
+        {
+            return Ok(());
+        }
+        let name = entry.platform.as_ref().map(Platform::to_string);
+        if !media_type::is_document(&entry.media_type) {
+            self.check(entry, None, of("blob in the index", name.as_deref()));
+            return Ok(());
+        }
+        let role =
+            of(if media_type::is_index(&entry.media_type) { "index" } else { "manifest" }, name.as_deref());
+        match self.verified.note(transport::fetch(self.source, entry), &role, &entry.digest)? {
+            Some(document) => self.document(&document, entry.platform.as_ref(), depth),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the configuration of an image, and notes its layers with the diff_ids that it names.
+    fn manifest(
+        &mut self,
+        document: &Document,
+        manifest: &Manifest,
+        platform: Option<&Platform>,
+    ) -> Result<()> {
+        let mut name = platform.map(Platform::to_string);
+        let mut diff_ids = Vec::new();
+        if media_type::is_config(&manifest.config.media_type) {
+            let role = of("configuration", name.as_deref());
+            let config = transport::fetch(self.source, &manifest.config)
+                .and_then(|config| config.parse::<Config>())
+                .and_then(|config| matching(document, manifest, config));
+            self.verified.blobs += 1;
+            self.verified.bytes = self.verified.bytes.saturating_add(manifest.config.size);
+            if let Some(config) = self.verified.note(config, &role, &manifest.config.digest)? {
+                match &self.options.platform {
+                    Some(wanted) if platform.is_none() && !wanted.accepts(&config.platform) => return Ok(()),
+                    _ => name = name.or_else(|| Some(config.platform.to_string())),
+                }
+                diff_ids = config.rootfs.diff_ids;
+            }
+        } else {
+            self.check(&manifest.config, None, of("configuration", name.as_deref()));
+        }
+        self.verified.images += 1;
+        let mut diff_ids = diff_ids.into_iter();
+        for (number, layer) in manifest.layers.iter().enumerate() {
+            // An attestation has diff_ids too, of blobs that are no archives.
+            let diff_id = diff_ids.next().filter(|_| media_type::is_layer(&layer.media_type));
+            self.check(layer, diff_id, of(&format!("layer {}", number + 1), name.as_deref()));
+        }
+        Ok(())
+    }
+
+    /// Notes a blob, once for all platforms that claim the same of it.
+    fn check(&mut self, blob: &Descriptor, diff_id: Option<Digest>, role: String) {
+        let known = self.known.entry((blob.digest.clone(), blob.size)).or_default();
+        for at in known.iter() {
+            let check = &mut self.checks[*at];
+            // A platform whose configuration is broken claims nothing.
+            if check.diff_id == diff_id || check.diff_id.is_none() || diff_id.is_none() {
+                check.diff_id = check.diff_id.take().or(diff_id);
+                return check.roles.push(role);
+            }
+        }
+        known.push(self.checks.len());
+        self.checks.push(Check { blob: blob.clone(), diff_id, roles: vec![role] });
+    }
+}
+
+/// The role of a part, with the platform where it is known.
+fn of(part: &str, platform: Option<&str>) -> String {
+    platform.map_or_else(|| part.to_owned(), |platform| format!("{part} of {platform}"))
+}
+
+/// The configuration, if it has a diff_id for each layer.
+fn matching(document: &Document, manifest: &Manifest, config: Config) -> Result<Config> {
+    let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
+    match layers == diff_ids {
+        true => Ok(config),
+        false => Err(Error::integrity(format!(
+            "it has {diff_ids} diff_ids, and its manifest {} has {layers} layers",
+            document.descriptor().digest
+        ))),
+    }
+}
+
+/// Reads all blobs, several at a time; the outcomes are in their order.
+fn examine_all(source: &dyn Source, checks: &[Check], progress: &dyn Progress) -> Vec<Result<()>> {
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(Vec::with_capacity(checks.len()));
+    thread::scope(|scope| {
+        for _ in 0..WORKERS.min(checks.len()) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(check) = checks.get(number) else { return };
+                    let outcome = examine(source, check, progress);
+                    // A network that is gone is gone for all.
+                    if outcome
+                        .as_ref()
+                        .is_err_and(|error| !matches!(error.kind(), Kind::Integrity | Kind::NotFound))
+                    {
+                        next.fetch_max(checks.len(), Ordering::Relaxed);
+                    }
+                    outcomes.lock().unwrap_or_else(|poison| poison.into_inner()).push((number, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(|poison| poison.into_inner());
+    outcomes.sort_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// Reads one blob to its end.
+fn examine(source: &dyn Source, check: &Check, progress: &dyn Progress) -> Result<()> {
+    let task = progress.begin(&format!("verifying {}", check.blob.digest.short()), Some(check.blob.size));
+    let mut body = source.open(&check.blob)?.verify(&check.blob).observed(move |bytes| task.advance(bytes));
+    let Some(diff_id) = &check.diff_id else { return body.drain().map(drop) };
+    let plain = read_archive(&mut body, diff_id);
+    // A blob with the wrong digest is that before it is a malformed archive; one that stopped coming is neither.
+    match plain {
+        Err(error) if error.kind() != Kind::Integrity => return Err(error),
+        _ => body.drain()?,
+    };
+    match plain? {
+        actual if actual == *diff_id => Ok(()),
+        actual => Err(Error::integrity(format!(
+            "its content has the digest {actual}, and the configuration says {diff_id}"
+        ))),
+    }
+}
+
+/// Reads the archive of a layer entry by entry; the digest of the whole, by the algorithm of its diff_id.
+fn read_archive(layer: &mut Body, diff_id: &Digest) -> Result<Digest> {
+    let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
+    let mut plain = Hashed { plain, hasher: Hasher::new(diff_id.algorithm()) };
+    let mut entries = LayerReader::new(&mut plain);
+    while entries.next_item()?.is_some() {}
+    entries.drain()?;
+    Ok(plain.hasher.finish())
+}
+
+/// A reader that hashes what passes.
+struct Hashed<R> {
+    plain: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.plain.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,73 @@
+//! Tags, page by page.
+
+use super::{Login, Pages, Registry, access};
+use volio::error::Kind;
+use volio::oci::media_type;
+use volio::transport::Source;
+
+const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
+
+/// A registry with five tags.
+fn registry() -> Registry {
+    let registry = Registry::start();
+    for tag in ["c", "a", "e", "b", "d"] {
+        registry.plant("team/data", tag, media_type::MANIFEST, MANIFEST);
+    }
+    registry.plant("team/data/more", "other", media_type::MANIFEST, MANIFEST);
+    registry
+}
+
+fn tags(registry: &Registry, pages: Pages) -> volio::Result<Vec<String>> {
+    registry.behave(|behaviour| behaviour.pages = pages);
+    registry.client("team/data", "t").tags()
+}
+
+#[test]
+fn all_pages_are_read_from_the_registry_itself_whatever_it_calls_itself() {
+    let registry = registry();
+    assert_eq!(tags(&registry, Pages::OfTwo).unwrap(), ["a", "b", "c", "d", "e"]);
+    let asked: Vec<_> = registry.requests().iter().map(|request| request.path.clone()).collect();
+    assert_eq!(asked.len(), 4, "the ping and three pages: {asked:?}");
+    assert_eq!(tags(&registry, Pages::Whole).unwrap().len(), 5);
+}
+
+#[test]
+fn every_page_is_asked_for_with_what_lets_the_client_in() {
+    let registry = registry();
+    let user = "u:p";
+    registry.behave(|behaviour| {
+        behaviour.login = Login::Token { user, anonymous_pull: false, expires_in: 60 };
+        behaviour.pages = Pages::OfTwo;
+    });
+    let (_directory, access) = access(registry.host(), user);
+    assert_eq!(registry.client_with("team/data", "t", &access).tags().unwrap().len(), 5);
+}
+
+#[test]
+fn pages_that_lead_in_circles_are_left() {
+    for pages in [Pages::InCircles, Pages::Barren] {
+        let registry = registry();
+        let error = tags(&registry, pages).unwrap_err();
+        assert_eq!(error.kind(), Kind::Failed);
+        assert!(error.to_string().contains("in circles"), "{error}");
+        assert!(registry.requests().len() < 20);
+    }
+}
+
+#[test]
+fn a_list_without_an_end_is_left() {
+    let error = tags(&registry(), Pages::Endless).unwrap_err();
+    assert!(error.to_string().contains("larger than"), "{error}");
+}
+
+#[test]
+fn a_repository_whose_last_tag_is_gone_has_none() {
+    assert!(tags(&registry(), Pages::Null).unwrap().is_empty());
+}
+
+#[test]
+fn a_repository_that_is_not_there_is_not_found() {
+    let error = Registry::start().client("absent", "t").tags().unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(error.to_string().contains("NAME_UNKNOWN"), "{error}");
+}

@@ -1,0 +1,94 @@
+//! Lists in pages, and what can be wrong with them.
+
+use super::Shared;
+use super::protocol::{Query, error, reply_json, with};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+use volio::oci::media_type;
+
+/// How lists come.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pages {
+    /// All at once, whatever is asked for, as distribution before 2.8.2 does it.
+    #[default]
+    Whole,
+    /// In pages of two, with an address that only the registry's own network knows.
+    OfTwo,
+    /// The second page names the first.
+    InCircles,
+    /// Each page names a new one, and has nothing new in it.
+    Barren,
+    /// Each page has something new in it and names another.
+    Endless,
+    /// `null`, as distribution writes it when the last tag is gone.
+    Null,
+}
+
+/// The tags of a repository.
+pub fn tags(shared: &Shared, repository: &str, query: &Query) -> Response {
+    let inside = shared.inside();
+    let Some(tags) = inside.store.tags(repository) else {
+        return error(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
+    };
+    let last = query.first("last").unwrap_or_default().to_owned();
+    let link =
+        |host: &str, last: &str| format!(r#"<{host}/v2/{repository}/tags/list?last={last}&n=2>; rel="next""#);
+    let (tags, next) = match inside.behaviour.pages {
+        Pages::Whole => (json!(tags), None),
+        Pages::Null => (json!(null), None),
+        Pages::OfTwo => {
+            let page: Vec<_> = tags.iter().filter(|tag| **tag > last).take(2).collect();
+            let next = page.last().filter(|tag| tags.last() != Some(tag));
+            (json!(page), next.map(|tag| link("http://registry.internal", tag)))
+        }
+        Pages::InCircles => (json!([&last]), Some(link("", if last == "a" { "b" } else { "a" }))),
+        Pages::Barren => (json!(["same"]), Some(link("", &format!("{last}x")))),
+        Pages::Endless => {
+            let page: Vec<_> = (0..10_000).map(|number| format!("{number:0>100}-{last}")).collect();
+            (json!(page), Some(link("", &format!("{last}x"))))
+        }
+    };
+    let response = reply_json(StatusCode::OK, json!({"name": repository, "tags": tags}).to_string());
+    match next {
+        Some(next) => with(response, "link", &next),
+        None => response,
+    }
+}
+
+/// The subject that a manifest names.
+pub fn subject_of(manifest: &[u8]) -> Option<String> {
+    let json: Value = serde_json::from_slice(manifest).ok()?;
+    json["subject"]["digest"].as_str().map(str::to_owned)
+}
+
+/// What refers to a manifest, one by one: the hardest pages.
+pub fn referrers(shared: &Shared, repository: &str, digest: &str, query: &Query) -> Response {
+    let inside = shared.inside();
+    if !inside.behaviour.lists_referrers {
+        return error(StatusCode::NOT_FOUND, "NOT_FOUND");
+    }
+    let mut found = inside.store.manifests(repository);
+    found.retain(|stored| subject_of(&stored.bytes).as_deref() == Some(digest));
+    found.sort_by(|a, b| a.digest.cmp(&b.digest));
+    let last = query.first("last").unwrap_or_default();
+    let mut rest = found.iter().filter(|stored| stored.digest.as_str() > last);
+    let page = rest.next().map(|stored| {
+        let json: Value = serde_json::from_slice(&stored.bytes).unwrap();
+        json!({"mediaType": stored.media_type, "digest": stored.digest, "size": stored.bytes.len(),
+               "artifactType": json["artifactType"]})
+    });
+    let index =
+        json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": Vec::from_iter(&page)});
+    let response = reply_json(StatusCode::OK, index.to_string());
+    let mut response = with(response, "content-type", media_type::INDEX);
+    if let (Some(page), true) = (&page, rest.next().is_some()) {
+        let last = page["digest"].as_str().unwrap();
+        response = with(
+            response,
+            "link",
+            &format!(r#"</v2/{repository}/referrers/{digest}?last={last}>; rel="next""#),
+        );
+    }
+    response
+}

@@ -1,0 +1,79 @@
+//! `volio tags`.
+
+use super::{Place, assert_screen};
+use snapbox::str;
+
+fn place() -> Place {
+    Place::with_image().and("copy oci:layout:v1 oci:layout:older").and("copy oci:layout:v1 oci:layout:V2")
+}
+
+#[test]
+fn tags_for_people() {
+    assert_screen(
+        place().screen("tags oci:layout"),
+        str![[r#"
+V2
+older
+v1
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn tags_as_json() {
+    assert_screen(
+        place().screen("tags --format json oci:layout"),
+        str![[r#"
+{
+  "place": "oci:layout",
+  "tags": [
+    "V2",
+    "older",
+    "v1"
+  ]
+}
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn an_image_instead_of_a_place() {
+    assert_screen(
+        Place::new().screen("tags oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: tags: oci:layout:v1 is one image
+hint: write volio tags oci:layout
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        Place::new().screen("tags registry.example/data:v1"),
+        str![[r#"
+-- stderr
+error: tags: registry.example/data:v1 is one image
+hint: write volio tags registry.example/data
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_layout_that_is_not_there() {
+    assert_screen(
+        Place::new().screen("tags oci:layout"),
+        str![[r#"
+-- stderr
+error: layout is not an image layout: there is no such directory
+hint: write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote
+-- exit 4
+
+"#]],
+    );
+}

@@ -1,0 +1,117 @@
+//! `volio verify`.
+
+use super::{Place, assert_screen};
+use snapbox::str;
+use std::fs;
+
+/// An image whose layer and one of whose configurations are damaged.
+fn damaged() -> Place {
+    let place = Place::with_image();
+    for blob in place.blobs() {
+        let content = fs::read(&blob).unwrap();
+        let is_layer = content.starts_with(&[0x28, 0xb5]);
+        let is_config = String::from_utf8_lossy(&content).contains(r#""architecture":"arm64","config""#);
+        if is_layer || is_config {
+            fs::write(&blob, &content[1..]).unwrap();
+        }
+    }
+    place
+}
+
+#[test]
+fn a_sound_image() {
+    assert_screen(
+        Place::with_image().screen("verify oci:layout:v1"),
+        str![[r#"
+oci:layout@sha256:[DIGEST]
+-- stderr
+verified 6 blobs, 2.0 KiB of 2 images in [TIME]
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_sound_image_as_json() {
+    assert_screen(
+        Place::with_image().screen("verify --quiet --format json oci:layout:v1"),
+        str![[r#"
+{
+  "address": "oci:layout@sha256:[DIGEST]",
+  "digest": "sha256:[DIGEST]",
+  "images": 2,
+  "blobs": 6,
+  "bytes": 2028,
+  "damage": []
+}
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn all_damage_is_named_and_the_address_is_not_printed() {
+    assert_screen(
+        damaged().screen("verify oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: configuration of linux/arm64: blob sha256:[DIGEST] should have 290 bytes and has 289
+error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 155 bytes and has 154
+error: 2 of 6 blobs in oci:layout@sha256:[DIGEST] are not what they should be
+hint: copy the image anew from a place where it is sound
+-- exit 3
+
+"#]],
+    );
+}
+
+#[test]
+fn damage_as_json() {
+    assert_screen(
+        damaged().screen("verify --format json oci:layout:v1"),
+        str![[r#"
+{
+  "address": "oci:layout@sha256:[DIGEST]",
+  "digest": "sha256:[DIGEST]",
+  "images": 2,
+  "blobs": 6,
+  "bytes": 2028,
+  "damage": [
+    {
+      "role": "configuration of linux/arm64",
+      "digest": "sha256:[DIGEST]",
+      "why": "blob sha256:[DIGEST] should have 290 bytes and has 289"
+    },
+    {
+      "role": "layer 1 of linux/amd64, layer 1 of linux/arm64",
+      "digest": "sha256:[DIGEST]",
+      "why": "blob sha256:[DIGEST] should have 155 bytes and has 154"
+    }
+  ]
+}
+-- stderr
+error: configuration of linux/arm64: blob sha256:[DIGEST] should have 290 bytes and has 289
+error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 155 bytes and has 154
+error: 2 of 6 blobs in oci:layout@sha256:[DIGEST] are not what they should be
+hint: copy the image anew from a place where it is sound
+-- exit 3
+
+"#]],
+    );
+}
+
+#[test]
+fn a_platform_that_the_image_has_not() {
+    assert_screen(
+        Place::with_image().screen("verify --platform linux/s390x oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: there is no image for linux/s390x under this name
+hint: volio inspect shows which there are
+-- exit 4
+
+"#]],
+    );
+}
