@@ -2,7 +2,7 @@
 
 use super::docker_archive::{DockerArchive, DockerArchiveWriter};
 use super::oci_archive::{OciArchive, OciArchiveWriter};
-use super::{Destination, Source, layout::Layout, registry::Registry};
+use super::{Access, Destination, Source, layout::Layout, registry::Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 use std::fmt;
@@ -43,15 +43,6 @@ pub enum Location {
     },
 }
 
-/// What is needed to get at a place.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// Files with credentials, the first one that knows the registry wins: docker's `config.json`.
-    pub credential_files: Vec<PathBuf>,
-    /// Talk plain HTTP to every registry, and not only to those on this machine's loopback.
-    pub plain_http: bool,
-}
-
 impl Location {
     /// Opens the place for reading.
     ///
@@ -59,7 +50,7 @@ impl Location {
     /// When there is no such place.
     pub fn source(&self, access: &Access) -> Result<Box<dyn Source>> {
         Ok(match self {
-            Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
+            Self::Registry(reference) => Registry::source(reference, access)?,
             Self::Layout { directory, tag, digest } => {
                 Box::new(Layout::open(directory, tag.as_deref(), digest.clone())?)
             }

@@ -11,6 +11,7 @@
 //! An image is written from its leaves to its root: blobs, manifests, index, and last of all the name. Until
 //! then nothing of it can be seen.
 
+mod access;
 mod archive;
 pub mod docker_archive;
 mod draft;
@@ -22,7 +23,8 @@ pub mod oci_archive;
 mod referrers;
 pub mod registry;
 
-pub use location::{Access, Location};
+pub use access::{Access, CredentialSource, Notices, Secret, Tls};
+pub use location::Location;
 
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};

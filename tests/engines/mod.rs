@@ -6,7 +6,9 @@
 
 mod buildah;
 mod docker;
+mod encrypted;
 mod fixture;
+mod login;
 mod oci_client;
 mod podman;
 mod program;

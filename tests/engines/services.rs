@@ -21,6 +21,16 @@ pub fn closed_repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY_AUTH"))
 }
 
+/// The same in the registry that is only to be had encrypted, and wants them too.
+pub fn encrypted_repository(test: &str) -> String {
+    format!("{}/{test}", given("VOLIO_TEST_REGISTRY_TLS"))
+}
+
+/// The certificate of the authority that vouches for it.
+pub fn authority() -> String {
+    given("VOLIO_TEST_REGISTRY_CA")
+}
+
 /// User and password for it.
 pub fn credentials() -> (String, String) {
     (given("VOLIO_TEST_REGISTRY_USER"), given("VOLIO_TEST_REGISTRY_PASSWORD"))

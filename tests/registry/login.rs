@@ -7,7 +7,7 @@ use std::sync::Arc;
 use volio::error::Kind;
 use volio::oci::{Descriptor, Document, media_type};
 use volio::stream::{Body, Unverified};
-use volio::transport::{Access, Destination, Source, fetch, registry};
+use volio::transport::{Access, CredentialSource, Destination, Source, fetch, registry};
 
 const BLOB: &str = "application/octet-stream";
 const USER: &str = "me:hunter2";
@@ -222,7 +222,10 @@ fn credentials_are_for_the_registry_that_they_are_for() {
 #[test]
 fn a_broken_file_with_credentials_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    let access = Access { credential_files: vec![directory.path().to_owned()], ..Access::default() };
+    let access = Access {
+        credentials: vec![CredentialSource::File(directory.path().to_owned())],
+        ..Access::default()
+    };
     let error = registry::Registry::new("localhost/a".parse().unwrap(), &access).err().unwrap();
     assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
 }

@@ -1,13 +1,18 @@
 //! The registry client, against a registry in this process.
 
 mod faults;
+mod front;
 mod listing;
 mod login;
+mod mirrors;
 mod referrers;
 mod removal;
 mod server;
+mod tokens;
 mod transfer;
+mod trust;
 
+pub use front::{Authority, Proxy};
 pub use server::{Damage, Deletes, Locations, Login, Pages, Refusal, Registry};
 
 use crate::contract::Place;
@@ -15,7 +20,7 @@ use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 use volio::Result;
-use volio::transport::{Access, Destination, Location, Source, registry};
+use volio::transport::{Access, CredentialSource, Destination, Location, Source, registry};
 
 mod keeps_the_contract {
     crate::contract::suite!(crate::registry::Registry::start());
@@ -54,10 +59,14 @@ impl Registry {
 
 /// Access with a docker `config.json` that knows one user, `name:password`, for a registry.
 fn access(host: &str, user: &str) -> (TempDir, Access) {
+    let (name, password) = user.split_once(':').unwrap();
+    access_by(host, &format!(r#"{{"username":"{name}","password":"{password}"}}"#))
+}
+
+/// The same with an entry as it is written.
+fn access_by(host: &str, entry: &str) -> (TempDir, Access) {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("config.json");
-    let (name, password) = user.split_once(':').unwrap();
-    let entry = format!(r#"{{"auths":{{"{host}":{{"username":"{name}","password":"{password}"}}}}}}"#);
-    fs::write(&path, entry).unwrap();
-    (directory, Access { credential_files: vec![path], ..Access::default() })
+    fs::write(&path, format!(r#"{{"auths":{{"{host}":{entry}}}}}"#)).unwrap();
+    (directory, Access { credentials: vec![CredentialSource::File(path)], ..Access::default() })
 }

@@ -4,8 +4,22 @@ use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 12] =
-    ["pack", "unpack", "copy", "push", "pull", "ls", "inspect", "verify", "tags", "rm", "completions", "man"];
+const COMMANDS: [&str; 14] = [
+    "pack",
+    "unpack",
+    "copy",
+    "push",
+    "pull",
+    "ls",
+    "inspect",
+    "verify",
+    "tags",
+    "rm",
+    "login",
+    "logout",
+    "completions",
+    "man",
+];
 
 #[test]
 fn nothing_typed() {
@@ -28,6 +42,8 @@ Commands:
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
+  login        Keep a name and a password for a registry, after trying them
+  logout       Forget the name and the password for a registry
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)
@@ -65,6 +81,8 @@ Commands:
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
+  login        Keep a name and a password for a registry, after trying them
+  logout       Forget the name and the password for a registry
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)
@@ -90,7 +108,11 @@ Places:
 
 Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
+  DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
+  CONTAINERS_REGISTRIES_CONF  a file with mirrors, in place of registries.conf
+  SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
+  HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
 

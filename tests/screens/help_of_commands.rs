@@ -66,10 +66,22 @@ Image options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
 
 Output options:
       --format <FORMAT>
@@ -133,10 +145,22 @@ Options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
 
 Output options:
       --format <FORMAT>
@@ -198,10 +222,22 @@ Copy options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
 
 Output options:
       --format <FORMAT>
@@ -272,10 +308,22 @@ Options:
 
 Registry options:
       --authfile <FILE>
-          Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
 
 Output options:
       --format <FORMAT>

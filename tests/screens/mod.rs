@@ -7,7 +7,9 @@
 mod copy;
 mod help;
 mod help_of_commands;
+mod hosts;
 mod inspect;
+mod login;
 mod ls;
 mod pack;
 mod rm;

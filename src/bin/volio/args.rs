@@ -3,12 +3,12 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, inspect, ls, man, pack, rm, tags, unpack, verify};
-use crate::{environment, exit};
+use crate::commands::{completions, copy, inspect, login, ls, man, pack, rm, tags, unpack, verify};
+use crate::{environment, exit, output};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
-use volio::transport::Access;
+use volio::transport::{Access, Notices, Tls};
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,11 @@ Places:
 
 Environment:
   REGISTRY_AUTH_FILE  a file with credentials, as --authfile
+  DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
   DOCKER_CONFIG       a directory with Docker's config.json
+  CONTAINERS_REGISTRIES_CONF  a file with mirrors, in place of registries.conf
+  SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
+  HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
 ";
@@ -62,6 +66,8 @@ pub enum Command {
     Verify(verify::Verify),
     Tags(tags::Tags),
     Rm(rm::Rm),
+    Login(login::Login),
+    Logout(login::Logout),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -70,13 +76,25 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Registry options")]
 pub struct Registries {
-    /// Take credentials from this file, like docker's config.json [env: REGISTRY_AUTH_FILE]
+    /// Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     authfile: Option<PathBuf>,
 
     /// Talk plain HTTP to every registry, not only to those on this machine
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["tls_verify", "ca_file", "cert_dir"])]
     plain_http: bool,
+
+    /// Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+
+    /// Trust also the authorities whose certificates are in this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    ca_file: Vec<PathBuf>,
+
+    /// Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from certs.d
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    cert_dir: Option<PathBuf>,
 }
 
 impl Registries {
@@ -85,9 +103,49 @@ impl Registries {
     /// # Errors
     /// When a file with credentials was named and is not there.
     pub fn access(&self) -> Result<Access> {
-        let credential_files =
-            environment::credential_files(self.authfile.as_deref(), environment::variable)?;
-        Ok(Access { credential_files, plain_http: self.plain_http })
+        let credentials = environment::credentials(self.authfile.as_deref(), environment::variable)?;
+        Ok(Access { credentials, ..self.access_without_credentials() })
+    }
+
+    /// The same for a login: the file that was named may be yet to be written.
+    ///
+    /// # Errors
+    /// As [`access`](Self::access).
+    pub fn access_for_login(&self) -> Result<Access> {
+        match environment::named_file(self.authfile.as_deref(), environment::variable) {
+            Some(file) if !file.exists() => Ok(self.access_without_credentials()),
+            _ => self.access(),
+        }
+    }
+
+    fn access_without_credentials(&self) -> Access {
+        if self.tls_verify == Some(false) {
+            output::warning(
+                "whoever answers is trusted: passwords and data can be read and changed on the way",
+            );
+        }
+        let tls = Tls {
+            wanted: self.tls_verify == Some(true),
+            anybody: self.tls_verify == Some(false),
+            authorities: self.ca_file.clone(),
+            directory: self.cert_dir.clone(),
+            directories: environment::certificates(environment::variable),
+        };
+        Access {
+            credentials: Vec::new(),
+            plain_http: self.plain_http,
+            tls,
+            registries_conf: environment::registries_conf(environment::variable),
+            notices: Notices::to(output::warning),
+        }
+    }
+
+    /// The file that credentials are kept in.
+    ///
+    /// # Errors
+    /// When there is no home directory to keep it in.
+    pub fn login_file(&self) -> Result<PathBuf> {
+        environment::login_file(self.authfile.as_deref(), environment::variable)
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the environment says. An empty variable counts as one that is not set, because Compose files and CI jobs
 //! pass variables on without knowing whether they are.
 
+use rustix::process::getuid;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use volio::transport::{CredentialSource, Secret};
 use volio::tree::Time;
 use volio::{Error, Result};
 
@@ -29,39 +32,94 @@ pub fn source_date_epoch(variable: impl Fn(&str) -> Option<OsString>) -> Result<
     }
 }
 
-/// The files with credentials, in the order in which they are asked.
+/// Where credentials are looked for, in this order.
 ///
-/// A file that was named, by `--authfile` or `REGISTRY_AUTH_FILE`, is the only one. Otherwise these are Docker's
-/// where `DOCKER_CONFIG` moved it, Podman's two, and Docker's in the home directory unless it was moved.
+/// A file that was named, by `--authfile` or `REGISTRY_AUTH_FILE`, is the only place. Otherwise these are the text in
+/// `DOCKER_AUTH_CONFIG`, Docker's file where `DOCKER_CONFIG` moved it, Podman's two, and Docker's two in the home
+/// directory, of which the first counts only where it was not moved.
 ///
 /// # Errors
 /// When a file that was named is not there: going on without credentials would end in a denial far from its cause.
-pub fn credential_files(
+pub fn credentials(
     authfile: Option<&Path>,
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Vec<PathBuf>> {
+) -> Result<Vec<CredentialSource>> {
     let path = |name: &str| variable(name).map(PathBuf::from);
-    if let Some(named) = authfile.map(Path::to_owned).or_else(|| path("REGISTRY_AUTH_FILE")) {
+    if let Some(named) = named_file(authfile, &variable) {
         return match is_there(&named) {
-            true => Ok(vec![named]),
+            true => Ok(vec![CredentialSource::File(named)]),
             false => Err(Error::usage(format!("{} is not there", named.display()))
                 .hint("--authfile and REGISTRY_AUTH_FILE name a file like docker's config.json")),
         };
     }
+    let text = variable("DOCKER_AUTH_CONFIG").map(|text| CredentialSource::Text {
+        name: "DOCKER_AUTH_CONFIG".to_owned(),
+        text: Secret::new(text.to_string_lossy()),
+    });
     let home = path("HOME");
     let moved = path("DOCKER_CONFIG");
-    let configuration = path("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
-    let usual = match moved {
-        Some(_) => None,
-        None => home.map(|home| home.join(".docker/config.json")),
-    };
-    let candidates = [
+    let usual = home.as_ref().filter(|_| moved.is_none()).map(|home| home.join(".docker/config.json"));
+    // Where nobody has made a directory for the session, podman uses the one that it would have.
+    let session = path("XDG_RUNTIME_DIR")
+        .map(|directory| directory.join("containers/auth.json"))
+        .unwrap_or_else(|| format!("/run/containers/{}/auth.json", getuid().as_raw()).into());
+    let files = [
         moved.map(|directory| directory.join("config.json")),
-        path("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json")),
-        configuration.map(|directory| directory.join("containers/auth.json")),
+        Some(session),
+        configuration(&variable).map(|directory| directory.join("containers/auth.json")),
         usual,
+        home.map(|home| home.join(".dockercfg")),
     ];
-    Ok(candidates.into_iter().flatten().filter(|file| is_there(file)).collect())
+    let files = files.into_iter().flatten().filter(|file| is_there(file)).map(CredentialSource::File);
+    Ok(text.into_iter().chain(files).collect())
+}
+
+/// The file with credentials that was named.
+pub fn named_file(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE").map(PathBuf::from))
+}
+
+/// The file that a login writes: the one that was named, else Docker's.
+///
+/// # Errors
+/// When there is no home directory to keep it in.
+pub fn login_file(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
+    let moved = || Some(PathBuf::from(variable("DOCKER_CONFIG")?).join("config.json"));
+    let usual = || Some(PathBuf::from(variable("HOME")?).join(".docker/config.json"));
+    named_file(authfile, &variable).or_else(moved).or_else(usual).ok_or_else(|| {
+        Error::usage("there is no home directory to keep credentials in").hint("name a file with --authfile")
+    })
+}
+
+/// Where certificates for each registry are, in the order of containers/image.
+pub fn certificates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let own = configuration(&variable).map(|directory| directory.join("containers/certs.d"));
+    own.into_iter().chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from)).collect()
+}
+
+/// The files that say where images are really read, in the order of containers/image: the user's or the machine's, and
+/// the parts in the directories beside both, by name, where a user's part replaces the machine's.
+pub fn registries_conf(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    if let Some(named) = variable("CONTAINERS_REGISTRIES_CONF") {
+        return vec![named.into()];
+    }
+    let own = configuration(&variable).map(|directory| directory.join("containers"));
+    let places: Vec<_> = own.into_iter().chain([PathBuf::from("/etc/containers")]).collect();
+    let whole = places.iter().map(|place| place.join("registries.conf")).find(|file| is_there(file));
+    let mut parts = BTreeMap::new();
+    for place in places.iter().rev() {
+        let Ok(entries) = std::fs::read_dir(place.join("registries.conf.d")) else { continue };
+        let files =
+            entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "conf"));
+        parts.extend(files.map(|entry| (entry.file_name(), entry.path())));
+    }
+    whole.into_iter().chain(parts.into_values()).collect()
+}
+
+/// Where a user's programs keep their settings.
+fn configuration(variable: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let path = |name: &str| variable(name).map(PathBuf::from);
+    path("XDG_CONFIG_HOME").or_else(|| Some(path("HOME")?.join(".config")))
 }
 
 /// Whether there is such a file. One that cannot be looked at counts: reading it will say why.
@@ -79,6 +137,26 @@ mod tests {
     }
 
     #[test]
+    fn mirrors_stand_in_one_file_and_its_parts() {
+        let home = tempfile::tempdir().unwrap();
+        let own = home.path().join("containers");
+        fs::create_dir_all(own.join("registries.conf.d")).unwrap();
+        for name in
+            ["registries.conf", "registries.conf.d/b.conf", "registries.conf.d/a.conf", "registries.conf.d/c"]
+        {
+            fs::write(own.join(name), "").unwrap();
+        }
+        let home = home.path().to_str().unwrap();
+        let mut files = registries_conf(only(&[("XDG_CONFIG_HOME", home)]));
+        // The machine that runs this may have parts of its own.
+        files.retain(|file| !file.starts_with("/etc"));
+        let names = ["registries.conf", "registries.conf.d/a.conf", "registries.conf.d/b.conf"];
+        assert_eq!(files, names.map(|name| own.join(name)));
+        let named = [("XDG_CONFIG_HOME", home), ("CONTAINERS_REGISTRIES_CONF", "x")];
+        assert_eq!(registries_conf(only(&named)), [PathBuf::from("x")]);
+    }
+
+    #[test]
     fn a_time_is_digits_and_nothing_else() {
         let read = |text: &str| source_date_epoch(only(&[("SOURCE_DATE_EPOCH", text)]));
         assert_eq!(source_date_epoch(only(&[])).unwrap(), None);
@@ -89,19 +167,28 @@ mod tests {
         }
     }
 
+    /// The files among the places, and the names of the texts.
+    fn places(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Result<Vec<PathBuf>> {
+        let places = credentials(authfile, variable)?.into_iter().map(|source| match source {
+            CredentialSource::File(path) => path,
+            CredentialSource::Text { name, .. } => name.into(),
+        });
+        Ok(places.filter(|path| !path.starts_with("/run")).collect())
+    }
+
     #[test]
     fn a_named_file_is_the_only_one_and_must_be_there() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("auth.json");
         fs::write(&file, "{}").unwrap();
         let missing = home.path().join("missing");
-        let named = [("REGISTRY_AUTH_FILE", missing.to_str().unwrap())];
-        assert_eq!(credential_files(Some(&file), only(&named)).unwrap(), [file]);
-        assert!(credential_files(None, only(&named)).is_err());
+        let named = [("REGISTRY_AUTH_FILE", missing.to_str().unwrap()), ("DOCKER_AUTH_CONFIG", "{}")];
+        assert_eq!(places(Some(&file), only(&named)).unwrap(), [file]);
+        assert!(places(None, only(&named)).is_err());
     }
 
     #[test]
-    fn files_are_looked_for_where_docker_and_podman_write_them() {
+    fn credentials_are_looked_for_where_docker_and_podman_write_them() {
         let home = tempfile::tempdir().unwrap();
         let file = |name: &str| {
             let file = home.path().join(name);
@@ -110,15 +197,27 @@ mod tests {
             file
         };
         let docker = file(".docker/config.json");
+        let old = file(".dockercfg");
         let podman = file(".config/containers/auth.json");
+        let session = file("run/containers/auth.json");
         let moved = file("moved/config.json");
         let home = home.path().to_str().unwrap();
-        let elsewhere = format!("{home}/moved");
-        assert_eq!(credential_files(None, only(&[("HOME", home)])).unwrap(), [podman.clone(), docker]);
-        assert_eq!(
-            credential_files(None, only(&[("HOME", home), ("DOCKER_CONFIG", &elsewhere)])).unwrap(),
-            [moved, podman]
-        );
-        assert!(credential_files(None, only(&[])).unwrap().is_empty());
+        let (elsewhere, run) = (format!("{home}/moved"), format!("{home}/run"));
+        let usual = [podman.clone(), docker, old.clone()];
+        assert_eq!(places(None, only(&[("HOME", home)])).unwrap(), usual);
+        let all = [
+            ("HOME", home),
+            ("DOCKER_CONFIG", &elsewhere),
+            ("DOCKER_AUTH_CONFIG", "{}"),
+            ("XDG_RUNTIME_DIR", &run),
+        ];
+        let text = PathBuf::from("DOCKER_AUTH_CONFIG");
+        assert_eq!(places(None, only(&all)).unwrap(), [text, moved, session, podman, old]);
+        assert!(places(None, only(&[])).unwrap().is_empty());
+        let written = |variables: &[(&str, &str)]| login_file(None, only(variables)).ok();
+        assert_eq!(written(&all), Some(format!("{elsewhere}/config.json").into()));
+        assert_eq!(written(&all[..1]), Some(format!("{home}/.docker/config.json").into()));
+        assert_eq!(written(&[("REGISTRY_AUTH_FILE", "x"), ("HOME", home)]), Some("x".into()));
+        assert_eq!(written(&[]), None);
     }
 }

@@ -13,6 +13,7 @@ mod exit;
 mod output;
 mod progress;
 mod quantity;
+mod terminal;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -10,8 +10,9 @@ const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 /// The root of a registry's protocol, `https://host/v2/`.
 ///
-/// Plain HTTP is for loopback only, unless it is asked for: nobody else can listen there.
-pub(super) fn base(registry: &str, plain_http: bool) -> Result<Url> {
+/// Plain HTTP is for loopback only, unless it is asked for: nobody else can listen there. Whoever cares for
+/// certificates wants encryption there too.
+pub(super) fn base(registry: &str, plain_http: bool, encrypted: bool) -> Result<Url> {
     let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
     let parse = |scheme: &str| {
         Url::parse(&format!("{scheme}://{host}/v2/"))
@@ -19,7 +20,7 @@ pub(super) fn base(registry: &str, plain_http: bool) -> Result<Url> {
     };
     let url = parse("https")?;
     // Asked of the parsed address and not of the text: `127.1` and `0x7f.1` are loopback too.
-    if plain_http || is_loopback(&url) { parse("http") } else { Ok(url) }
+    if plain_http || (is_loopback(&url) && !encrypted) { parse("http") } else { Ok(url) }
 }
 
 /// Whether the host is this machine, whatever the network says.
@@ -105,8 +106,13 @@ mod tests {
             ("10.0.0.1:5000", true, "http://10.0.0.1:5000/v2/"),
             ("docker.io", false, "https://registry-1.docker.io/v2/"),
         ] {
-            assert_eq!(base(registry, plain_http).unwrap().as_str(), base_url);
+            assert_eq!(base(registry, plain_http, false).unwrap().as_str(), base_url);
         }
+    }
+
+    #[test]
+    fn encryption_can_be_asked_for_on_loopback() {
+        assert_eq!(base("localhost:5000", false, true).unwrap().as_str(), "https://localhost:5000/v2/");
     }
 
     #[test]

@@ -91,7 +91,12 @@ impl Answer {
             why = format!("{why}: {words}");
         }
         let error = Error::new(kind, format!("cannot {}", self.what)).because(why);
-        match hint(status, &host) {
+        let hint = match words.contains("HTTP request to an HTTPS server") {
+            // Registries in Go say so when plain HTTP was tried because they are on this machine.
+            true => Some(format!("use --tls-verify: {host} wants encryption")),
+            false => hint(status, &host),
+        };
+        match hint {
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -101,7 +106,7 @@ impl Answer {
 fn hint(status: StatusCode, host: &str) -> Option<String> {
     match status {
         StatusCode::UNAUTHORIZED => Some(format!(
-            "log in: credentials for {host} that allow this must stand in docker's config.json (docker login {host})"
+            "log in with volio login {host}, or put credentials that allow this into docker's config.json"
         )),
         StatusCode::FORBIDDEN => {
             Some(format!("the credentials for {host} in docker's config.json must allow this"))

@@ -3,55 +3,22 @@
 
 use super::address::{host_of, is_loopback};
 use super::answer::Answer;
-use super::challenge::Challenge;
-use super::credentials::Credentials;
+use super::challenge::{Challenge, Realm};
+use super::credentials::{Credentials, Keychain};
 use super::http::{Http, Request};
-use crate::error::{Error, Kind, Result};
+use super::token::{Scopes, Token};
+use crate::error::{Error, Result};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, Url};
-use serde_json::Value;
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 use tokio::sync::Mutex;
-
-/// The largest answer of a token server that is read, in bytes.
-const TOKEN_LIMIT: usize = 64 << 10;
-/// How long a token lasts whose server does not say (distribution's "Token Authentication Specification").
-const TOKEN_LIFE: u64 = 60;
-/// The longest life that is believed: an hour before it, anything may have changed.
-const TOKEN_LIFE_LIMIT: u64 = 24 * 60 * 60;
-
-/// What a request needs to be allowed to do; the first part is the most important one, because a few
-/// registries look at no other.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Scopes(Vec<String>);
-
-impl Scopes {
-    pub(super) fn pull(repository: &str) -> Self {
-        Self(vec![format!("repository:{repository}:pull")])
-    }
-
-    pub(super) fn push(repository: &str) -> Self {
-        Self(vec![format!("repository:{repository}:pull,push")])
-    }
-
-    /// Deleting is a right of its own to some registries, and a part of pushing to others.
-    pub(super) fn delete(repository: &str) -> Self {
-        Self(vec![format!("repository:{repository}:pull,push,delete")])
-    }
-
-    /// Both, what is there already first.
-    #[must_use]
-    pub(super) fn and(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
-        self
-    }
-}
+use tokio::task::spawn_blocking;
 
 /// What one registry wants to see, and what it has been shown.
 pub(super) struct Auth {
     base: Url,
-    credentials: Option<Credentials>,
+    keychain: Arc<Keychain>,
     state: Mutex<State>,
 }
 
@@ -59,19 +26,17 @@ pub(super) struct Auth {
 struct State {
     /// How the registry wants it; the outer `None` until it was asked.
     challenge: Option<Option<Challenge>>,
+    /// Who we are; the outer `None` until that was looked up.
+    credentials: Option<Option<Credentials>>,
     tokens: HashMap<Scopes, Token>,
-}
-
-struct Token {
-    authorization: HeaderValue,
-    /// When it is better to fetch another.
-    renewal: Instant,
+    /// What the registry has asked for beyond what we thought it would.
+    missing: HashMap<Scopes, Vec<String>>,
 }
 
 impl Auth {
     /// Asks nothing yet.
-    pub(super) fn new(base: Url, credentials: Option<Credentials>) -> Self {
-        Self { base, credentials, state: Mutex::default() }
+    pub(super) fn new(base: Url, keychain: Keychain) -> Self {
+        Self { base, keychain: Arc::new(keychain), state: Mutex::default() }
     }
 
     /// What to show for a request that needs these scopes. Whoever comes while another one is asking waits
@@ -83,10 +48,10 @@ impl Auth {
         }
         match state.challenge.clone().flatten() {
             None => Ok(None),
-            Some(Challenge::Basic) => self.basic(),
-            Some(challenge) => match state.tokens.get(scopes) {
-                Some(token) if Instant::now() < token.renewal => Ok(Some(token.authorization.clone())),
-                _ => self.fetch(http, &mut state, scopes, &challenge).await.map(Some),
+            Some(Challenge::Basic) => self.password(&mut state).await,
+            Some(Challenge::Bearer(realm)) => match state.tokens.get(scopes) {
+                Some(token) if token.is_fresh() => Ok(Some(token.authorization.clone())),
+                _ => self.token(http, &mut state, scopes, &realm).await.map(Some),
             },
         }
     }
@@ -107,13 +72,19 @@ impl Auth {
         }
         // A refusal knows better than the ping what it is about, but some come without a word.
         if let Some(challenge) = Challenge::choose(refusal.challenges()) {
+            if let Challenge::Bearer(realm) = &challenge {
+                let missing = state.missing.entry(scopes.clone()).or_default();
+                missing.retain(|scope| !realm.scopes.contains(scope));
+                missing.splice(..0, realm.scopes.iter().cloned());
+            }
             state.challenge = Some(Some(challenge));
         }
-        match state.challenge.clone().flatten() {
-            None => Ok(None),
-            Some(Challenge::Basic) => Ok(self.basic()?.filter(|basic| Some(basic) != shown)),
-            Some(challenge) => self.fetch(http, &mut state, scopes, &challenge).await.map(Some),
-        }
+        let authorization = match state.challenge.clone().flatten() {
+            None => None,
+            Some(Challenge::Basic) => self.password(&mut state).await?,
+            Some(Challenge::Bearer(realm)) => Some(self.token(http, &mut state, scopes, &realm).await?),
+        };
+        Ok(authorization.filter(|new| Some(new) != shown))
     }
 
     /// Asks the registry how it wants it.
@@ -132,40 +103,38 @@ impl Auth {
         }
     }
 
-    fn basic(&self) -> Result<Option<HeaderValue>> {
-        self.credentials.as_ref().map(|credentials| secret(&credentials.basic())).transpose()
+    /// Who we are. Found out when it is asked for, and once.
+    async fn credentials(&self, state: &mut State) -> Result<Option<Credentials>> {
+        if let Some(known) = &state.credentials {
+            return Ok(known.clone());
+        }
+        let keychain = Arc::clone(&self.keychain);
+        let found = spawn_blocking(move || keychain.find()).await;
+        let found = found.map_err(|_| Error::failed("the search for credentials was abandoned"))??;
+        state.credentials = Some(found.clone());
+        Ok(found)
     }
 
-    /// Fetches a token (distribution, "Token Authentication Specification").
-    async fn fetch(
+    async fn password(&self, state: &mut State) -> Result<Option<HeaderValue>> {
+        self.credentials(state).await?.map(|credentials| secret(&credentials.header())).transpose()
+    }
+
+    /// Fetches a token, unless we were given one.
+    async fn token(
         &self,
         http: &Http,
         state: &mut State,
         scopes: &Scopes,
-        challenge: &Challenge,
+        realm: &Realm,
     ) -> Result<HeaderValue> {
-        let Challenge::Bearer { realm, service, scope } = challenge else {
-            return Err(Error::failed("no token is to be had for a password"));
-        };
-        let mut url = self.realm(realm)?;
-        {
-            let mut query = url.query_pairs_mut();
-            query.extend_pairs(service.iter().map(|service| ("service", service)));
-            // What the registry misses goes first.
-            let missing = scope.iter().filter(|scope| !scopes.0.contains(scope));
-            query.extend_pairs(missing.chain(&scopes.0).map(|scope| ("scope", scope)));
+        let credentials = self.credentials(state).await?;
+        if let Some(given @ Credentials::Registry(_)) = &credentials {
+            return secret(&given.header());
         }
-        let mut request = Request::new(
-            Method::GET,
-            url,
-            format!("get a token for {} from {}", host_of(&self.base), realm_host(realm)),
-        );
-        request.authorization = self.basic()?;
-        let mut answer = http.send(&request).await?.success().await?;
-        let body = answer.read(TOKEN_LIMIT + 1).await?;
-        let token = Token::parse(&body).ok_or_else(|| {
-            Error::new(Kind::Failed, format!("cannot {}: what it answers is no token", request.what))
-        })?;
+        let url = self.realm(&realm.address)?;
+        let wanted = scopes.behind(state.missing.get(scopes).map(Vec::as_slice).unwrap_or_default());
+        let registry = host_of(&self.base);
+        let token = Token::fetch(http, url, realm, &wanted, credentials.as_ref(), &registry).await?;
         let authorization = token.authorization.clone();
         state.tokens.insert(scopes.clone(), token);
         Ok(authorization)
@@ -191,33 +160,12 @@ impl Auth {
     }
 }
 
-fn realm_host(realm: &str) -> String {
-    Url::parse(realm).map(|url| host_of(&url)).unwrap_or_default()
-}
-
 /// A header that shows up in no log.
-fn secret(value: &str) -> Result<HeaderValue> {
+pub(super) fn secret(value: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(value)
         .map_err(|_| Error::failed("the credentials hold characters that cannot be sent"))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-impl Token {
-    /// Reads the answer of a token server; `None` when it holds no token that could be shown.
-    fn parse(body: &[u8]) -> Option<Self> {
-        let json: Value = (body.len() <= TOKEN_LIMIT).then(|| serde_json::from_slice(body).ok())??;
-        let token = ["token", "access_token"]
-            .iter()
-            .filter_map(|key| json.get(key)?.as_str())
-            .find(|token| !token.is_empty())?;
-        let life = json.get("expires_in").and_then(Value::as_u64).filter(|life| *life > 0);
-        let life = life.unwrap_or(TOKEN_LIFE).min(TOKEN_LIFE_LIMIT);
-        // Early enough for the request to arrive before the end.
-        let early = (life / 5).clamp(1, 10);
-        let renewal = Instant::now() + Duration::from_secs(life.saturating_sub(early));
-        Some(Self { authorization: secret(&format!("Bearer {token}")).ok()?, renewal })
-    }
 }
 
 #[cfg(test)]
@@ -225,7 +173,7 @@ mod tests {
     use super::*;
 
     fn auth(base: &str) -> Auth {
-        Auth::new(Url::parse(base).unwrap(), None)
+        Auth::new(Url::parse(base).unwrap(), Keychain::default())
     }
 
     #[test]
@@ -242,22 +190,6 @@ mod tests {
             ("http://r.io/v2/", "token", false),
         ] {
             assert_eq!(auth(base).realm(realm).is_ok(), allowed, "{base} {realm}");
-        }
-    }
-
-    #[test]
-    fn a_token_has_one_of_two_names_and_an_end() {
-        let life = |body: &str| {
-            Token::parse(body.as_bytes())
-                .map(|token| token.renewal.saturating_duration_since(Instant::now()).as_secs_f64().ceil())
-        };
-        assert_eq!(life(r#"{"token":"a"}"#), Some(50.0));
-        assert_eq!(life(r#"{"access_token":"a","expires_in":300}"#), Some(290.0));
-        assert_eq!(life(r#"{"token":"","access_token":"a","expires_in":5}"#), Some(4.0));
-        assert_eq!(life(r#"{"token":"a","expires_in":18446744073709551615}"#), Some(86390.0));
-        assert_eq!(life(r#"{"token":"a","expires_in":"soon"}"#), Some(50.0));
-        for none in [r#"{"token":"a\nb"}"#, r#"{"token":1}"#, "{}", "[]", "x", ""] {
-            assert_eq!(life(none), None, "{none}");
         }
     }
 }

@@ -6,14 +6,20 @@ pub(super) enum Challenge {
     /// A name and a password with every request.
     Basic,
     /// A token, which another server gives out.
-    Bearer {
-        /// Where the token is to be had.
-        realm: String,
-        /// The name under which the token server knows the registry.
-        service: Option<String>,
-        /// What the token must be good for, where the registry says it.
-        scope: Option<String>,
-    },
+    Bearer(Realm),
+}
+
+/// Where tokens are to be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Realm {
+    /// The address of the token server.
+    pub(super) address: String,
+    /// The name under which the token server knows the registry.
+    pub(super) service: Option<String>,
+    /// What the token must be good for, where the registry says it.
+    pub(super) scopes: Vec<String>,
+    /// Whether the token that was shown is a good one that does not reach far enough (RFC 6750, section 3.1).
+    pub(super) insufficient: bool,
 }
 
 impl Challenge {
@@ -27,14 +33,23 @@ impl Challenge {
             };
             match scheme.to_ascii_lowercase().as_str() {
                 "basic" => Some(Self::Basic),
-                "bearer" => Some(Self::Bearer {
-                    realm: parameter("realm")?,
+                "bearer" => Some(Self::Bearer(Realm {
+                    address: parameter("realm")?,
                     service: parameter("service"),
-                    scope: parameter("scope"),
-                }),
+                    scopes: parameter("scope")
+                        .iter()
+                        .flat_map(|scope| scope.split_whitespace().map(str::to_owned))
+                        .collect(),
+                    insufficient: parameter("error").as_deref() == Some("insufficient_scope"),
+                })),
                 _ => None,
             }
         })
+    }
+
+    /// Whether more rights are asked for, and not another person.
+    pub(super) fn wants_more(&self) -> bool {
+        matches!(self, Self::Bearer(realm) if realm.insufficient)
     }
 }
 
@@ -101,9 +116,13 @@ fn split_value(text: &str) -> (String, &str) {
 mod tests {
     use super::*;
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
-        let [service, scope] = [service, scope].map(|text| text.map(str::to_owned));
-        Some(Challenge::Bearer { realm: realm.to_owned(), service, scope })
+    fn bearer(realm: &str, service: Option<&str>, scopes: &[&str]) -> Option<Challenge> {
+        Some(Challenge::Bearer(Realm {
+            address: realm.to_owned(),
+            service: service.map(str::to_owned),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            insufficient: false,
+        }))
     }
 
     #[test]
@@ -114,20 +133,20 @@ mod tests {
                 bearer(
                     "https://auth.docker.io/token",
                     Some("registry.docker.io"),
-                    Some("repository:a/b:pull,push"),
+                    &["repository:a/b:pull,push"],
                 ),
             ),
             (r#"BASIC realm="Sonatype Nexus Repository Manager""#, Some(Challenge::Basic)),
             ("Basic", Some(Challenge::Basic)),
             (r#"Basic realm="x", charset="UTF-8""#, Some(Challenge::Basic)),
-            (r#"bearer Realm = "https://a/t" , SERVICE=s"#, bearer("https://a/t", Some("s"), None)),
+            (r#"bearer Realm = "https://a/t" , SERVICE=s"#, bearer("https://a/t", Some("s"), &[])),
             (r#"Negotiate, Basic realm="x""#, Some(Challenge::Basic)),
-            (r#"Negotiate YII/+ab==, Bearer realm="https://a/t""#, bearer("https://a/t", None, None)),
+            (r#"Negotiate YII/+ab==, Bearer realm="https://a/t""#, bearer("https://a/t", None, &[])),
             (
                 r#"Digest realm="a, Basic realm=\"b\"", Bearer realm="https://a/t""#,
-                bearer("https://a/t", None, None),
+                bearer("https://a/t", None, &[]),
             ),
-            (r#"Bearer realm="https://a/\"t\\""#, bearer(r#"https://a/"t\"#, None, None)),
+            (r#"Bearer realm="https://a/\"t\\""#, bearer(r#"https://a/"t\"#, None, &[])),
             (r#"Bearer service="without a realm""#, None),
             (r#"Bearer realm="""#, None),
             ("Negotiate", None),
@@ -140,7 +159,19 @@ mod tests {
     #[test]
     fn the_first_that_can_be_answered_wins_over_several_lines() {
         let lines = ["Negotiate", r#"Bearer realm="https://a/t""#, "Basic"];
-        assert_eq!(Challenge::choose(lines), bearer("https://a/t", None, None));
+        assert_eq!(Challenge::choose(lines), bearer("https://a/t", None, &[]));
+    }
+
+    #[test]
+    fn a_challenge_may_name_several_scopes_and_say_that_they_are_missing() {
+        let line = r#"Bearer realm="https://a/t",error="insufficient_scope",scope="repository:a:pull  repository:b:pull,push""#;
+        let challenge = Challenge::choose([line]).unwrap();
+        assert!(challenge.wants_more());
+        let Challenge::Bearer(realm) = challenge else { unreachable!() };
+        assert_eq!(realm.scopes, ["repository:a:pull", "repository:b:pull,push"]);
+        assert!(
+            !Challenge::choose([r#"Bearer realm="https://a/t",error="invalid_token""#]).unwrap().wants_more()
+        );
     }
 
     #[test]

@@ -1,236 +1,206 @@
-//! Names and passwords from docker's `config.json`, and from podman's `auth.json`, which is written alike.
+//! Who we are to a registry, and where that is found out: in files, and in the programs that files name.
+//!
+//! Files are read at once, so that a broken one is noticed before anything has happened. The programs run when a
+//! registry asks who we are: many images are there for everybody, and a program may take its time, or be missing.
 
-use crate::error::{Error, Result};
+use super::auth_file::{AuthFile, SECRETS};
+use super::helper;
+use crate::error::Result;
+use crate::transport::{CredentialSource, Secret};
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-/// The names under which people and programs have stored credentials for Docker Hub.
-const DOCKER_HUB: [&str; 4] =
-    ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
-
-/// Base64 as programs have written it: with and without padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// A name and a password. There is no `Debug`: what cannot be printed does not end up in a log.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Credentials {
-    username: String,
-    password: String,
+/// What identifies us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Credentials {
+    /// A name and a password.
+    Password {
+        /// The name.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A token for the token server, which gives tokens for the registry in return.
+    Identity {
+        /// The name that stands beside it, for servers that want it as a password.
+        username: String,
+        /// The token.
+        token: Secret,
+    },
+    /// A token for the registry itself.
+    Registry(Secret),
 }
 
+/// The name that says that the password is a token for the token server.
+const TOKEN: &str = "<token>";
+
 impl Credentials {
-    /// The value of an `Authorization` header.
-    pub(super) fn basic(&self) -> String {
-        format!("Basic {}", BASE64.encode(format!("{}:{}", self.username, self.password)))
+    /// A name and its password, which by a convention of docker's may be a token.
+    pub(super) fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        let (username, secret) = (username.into(), Secret::new(password));
+        match username == TOKEN {
+            true => Self::Identity { username, token: secret },
+            false => Self::Password { username, password: secret },
+        }
+    }
+
+    /// The value of an `Authorization` header, for the registry or its token server.
+    pub(super) fn header(&self) -> String {
+        match self {
+            Self::Password { username, password: secret } | Self::Identity { username, token: secret } => {
+                format!("Basic {}", SECRETS.encode(format!("{username}:{}", secret.reveal())))
+            }
+            Self::Registry(token) => format!("Bearer {}", token.reveal()),
+        }
     }
 }
 
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    auths: Option<BTreeMap<String, Option<Entry>>>,
+/// The places where credentials for one repository may be.
+#[derive(Debug, Default)]
+pub(super) struct Keychain {
+    files: Vec<AuthFile>,
+    given: Option<Credentials>,
+    registry: String,
+    repository: String,
 }
 
-#[derive(Default, Deserialize)]
-struct Entry {
-    #[serde(default)]
-    auth: Option<String>,
-    #[serde(default)]
-    username: Option<String>,
-    #[serde(default)]
-    password: Option<String>,
-}
+impl Keychain {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// When one is there and cannot be read or understood: going on without it would end in a refusal that nobody
+    /// could explain.
+    pub(super) fn read(sources: &[CredentialSource], registry: &str, repository: &str) -> Result<Self> {
+        let files = sources.iter().filter_map(|source| AuthFile::read(source).transpose());
+        Ok(Self {
+            files: files.collect::<Result<_>>()?,
+            given: None,
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+        })
+    }
 
-/// The credentials for a repository: from the first file that knows any, there from the most specific entry.
-///
-/// # Errors
-/// When a file is there and cannot be read or understood: going on without it would end in a refusal that
-/// nobody could explain.
-pub(super) fn find(files: &[PathBuf], registry: &str, repository: &str) -> Result<Option<Credentials>> {
-    for path in files {
-        let Some(file) = read(path)? else { continue };
-        let mut entries: Vec<_> = file
-            .auths
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|(key, entry)| Some((specificity(&key, registry, repository)?, key, entry?)))
-            .collect();
-        entries.sort_by_key(|(specificity, ..)| std::cmp::Reverse(*specificity));
-        for (_, key, entry) in entries {
-            if let Some(credentials) = entry.credentials(path, &key)? {
+    /// A keychain that knows these and nothing else.
+    pub(super) fn of(credentials: Credentials) -> Self {
+        Self { given: Some(credentials), ..Self::default() }
+    }
+
+    /// The credentials from the first file that knows any. Blocks while a program looks for them.
+    ///
+    /// # Errors
+    /// When an entry makes no sense, or a program that a file names does not work.
+    pub(super) fn find(&self) -> Result<Option<Credentials>> {
+        if let Some(given) = &self.given {
+            return Ok(Some(given.clone()));
+        }
+        for file in &self.files {
+            // As docker does it: what a program keeps counts more than what the file holds.
+            if let Some(helper) = file.helper(&self.registry)
+                && let Some(credentials) = helper::get(helper, &self.registry)?
+            {
+                return Ok(Some(credentials));
+            }
+            if let Some(credentials) = file.entry(&self.registry, &self.repository)? {
                 return Ok(Some(credentials));
             }
         }
-    }
-    Ok(None)
-}
-
-fn read(path: &Path) -> Result<Option<File>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => {
-            return Err(Error::io(format!("cannot read the credentials in {}", path.display()), error));
-        }
-    };
-    // The parser's own message would quote the content.
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        malformed(path, &format!("line {}, column {} is not what it should be", error.line(), error.column()))
-    })
-}
-
-fn malformed(path: &Path, why: &str) -> Error {
-    Error::failed(format!("cannot understand the credentials in {}: {why}", path.display()))
-        .hint("it must be JSON such as docker login writes: {\"auths\": {\"HOST\": {\"auth\": \"…\"}}}")
-}
-
-/// How closely an entry's key fits, in components of the name; `None` when it is for somebody else.
-///
-/// Docker writes `host`, `https://host` or `https://host/v1/`, podman also `host/repository` and any part of
-/// it: a path counts only where no scheme stands before it, and the protocol's versions never count.
-fn specificity(key: &str, registry: &str, repository: &str) -> Option<usize> {
-    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    let (host, path) = match bare.unwrap_or(key).trim_end_matches('/').split_once('/') {
-        Some((host, path)) => (host, path),
-        None => (bare.unwrap_or(key).trim_end_matches('/'), ""),
-    };
-    let is_hub = |name: &str| DOCKER_HUB.contains(&name);
-    let is_ours = host.eq_ignore_ascii_case(registry) || (is_hub(host) && is_hub(registry));
-    if !is_ours {
-        return None;
-    }
-    if path.is_empty() || bare.is_some() || matches!(path, "v1" | "v2") {
-        return Some(0);
-    }
-    let mut components = repository.split('/');
-    let mut count = 0;
-    for component in path.split('/') {
-        if components.next() != Some(component) {
-            return None;
-        }
-        count += 1;
-    }
-    Some(count)
-}
-
-impl Entry {
-    /// What the entry holds; nothing when the credentials are elsewhere, such as in a credential helper.
-    fn credentials(self, path: &Path, key: &str) -> Result<Option<Credentials>> {
-        if let Some(auth) = self.auth.filter(|auth| !auth.is_empty()) {
-            let decoded = BASE64.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
-            let (username, password) = pair.ok_or_else(|| {
-                malformed(path, &format!("\"auth\" of {key:?} is not NAME:PASSWORD in base64"))
-            })?;
-            // Old versions of docker padded with zeros.
-            let password = password.trim_end_matches('\0').to_owned();
-            return Ok(Some(Credentials { username: username.to_owned(), password }));
-        }
-        Ok(match (self.username, self.password) {
-            (Some(username), Some(password)) if !username.is_empty() => {
-                Some(Credentials { username, password })
-            }
-            _ => None,
-        })
+        Ok(None)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::{Path, PathBuf};
 
-    fn files(contents: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = contents.iter().enumerate().map(|(number, content)| {
-            let path = directory.path().join(number.to_string());
-            fs::write(&path, content).unwrap();
-            path
-        });
-        let paths = paths.collect();
-        (directory, paths)
+    fn text(text: &str) -> CredentialSource {
+        CredentialSource::Text { name: "TEXT".to_owned(), text: Secret::new(text) }
     }
 
-    /// The name that is found for `registry/repository`.
-    fn found(contents: &[&str], registry: &str, repository: &str) -> Option<String> {
-        let (_directory, paths) = files(contents);
-        find(&paths, registry, repository).unwrap().map(|credentials| credentials.username)
-    }
-
-    fn file(entries: &[(&str, &str)]) -> String {
-        let entries = entries.iter().map(|(key, user)| {
-            format!(r#""{key}": {{"auth": "{}"}}"#, BASE64.encode(format!("{user}:secret")))
-        });
-        format!(r#"{{"auths": {{{}}}}}"#, entries.collect::<Vec<_>>().join(","))
+    /// What is found for `registry/a`, as the header that it becomes.
+    fn found(contents: &[&str], registry: &str) -> Option<String> {
+        let sources: Vec<_> = contents.iter().map(|content| text(content)).collect();
+        let credentials = Keychain::read(&sources, registry, "a").unwrap().find().unwrap()?;
+        let header = credentials.header();
+        let Some(encoded) = header.strip_prefix("Basic ") else { return Some(header) };
+        Some(String::from_utf8(SECRETS.decode(encoded).unwrap()).unwrap())
     }
 
     #[test]
-    fn keys_may_have_a_scheme_and_a_path() {
-        for key in
-            ["r.io:5000", "https://r.io:5000", "http://r.io:5000/", "https://r.io:5000/v1/", "r.io:5000/v2/"]
-        {
-            assert_eq!(found(&[&file(&[(key, "me")])], "r.io:5000", "a").as_deref(), Some("me"), "{key}");
+    fn the_first_place_that_knows_the_registry_wins() {
+        let entry = |user: &str| {
+            format!(r#"{{"auths": {{"r.io": {{"auth": "{}"}}}}}}"#, SECRETS.encode(format!("{user}:x")))
+        };
+        let empty = r#"{"auths": {"r.io": {}}}"#;
+        assert_eq!(found(&["{}", empty, &entry("1"), &entry("2")], "r.io").as_deref(), Some("1:x"));
+        assert_eq!(found(&[r#"{"auths": null}"#, r#"{"auths": {"r.io": null}}"#], "r.io"), None);
+    }
+
+    #[test]
+    fn every_kind_of_credentials_is_found() {
+        for (entry, header) in [
+            (r#"{"username": "me", "password": "se:cret"}"#, "me:se:cret"),
+            (r#"{"auth": "bWU6c2VjcmV0AAA="}"#, "me:secret"),
+            (r#"{"auth": "bWU6c2VjcmV0AAA"}"#, "me:secret"),
+            (r#"{"auth": "MDAwMDo=", "identitytoken": "i"}"#, "0000:i"),
+            (r#"{"identitytoken": "i"}"#, "<token>:i"),
+            (r#"{"auth": "bWU6c2VjcmV0", "registrytoken": "r"}"#, "Bearer r"),
+            (r#"{"username": "<token>", "password": "i"}"#, "<token>:i"),
+        ] {
+            let file = format!(r#"{{"auths": {{"r.io": {entry}}}}}"#);
+            assert_eq!(found(&[&file], "r.io").as_deref(), Some(header), "{entry}");
+            let legacy = format!(r#"{{"https://r.io/v1/": {entry}}}"#);
+            assert_eq!(found(&[&legacy], "r.io").as_deref(), Some(header), "{entry} in a .dockercfg");
         }
-        for key in
-            ["r.io", "r.io:5001", "xr.io:5000", "r.io:5000.evil.io", "r.io:5000/b", "r.io:5000/a/b", ""]
-        {
-            assert_eq!(found(&[&file(&[(key, "me")])], "r.io:5000", "a"), None, "{key}");
+    }
+
+    #[test]
+    fn a_file_is_found_in_a_directory_under_its_usual_names() {
+        for name in ["config.json", ".dockerconfigjson", ".dockercfg", "auth.json"] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join(name), r#"{"auths": {"r.io": {"auth": "bWU6eA=="}}}"#).unwrap();
+            let sources = [CredentialSource::File(directory.path().to_owned())];
+            assert!(Keychain::read(&sources, "r.io", "a").unwrap().find().unwrap().is_some(), "{name}");
         }
-    }
-
-    #[test]
-    fn docker_hub_is_found_under_its_old_name() {
-        let file = file(&[("https://index.docker.io/v1/", "me")]);
-        assert_eq!(found(&[&file], "docker.io", "library/alpine").as_deref(), Some("me"));
-    }
-
-    #[test]
-    fn the_most_specific_entry_wins() {
-        let file =
-            file(&[("r.io", "host"), ("r.io/a", "part"), ("r.io/a/b", "whole"), ("r.io/a/bc", "other")]);
-        assert_eq!(found(&[&file], "r.io", "a/b").as_deref(), Some("whole"));
-        assert_eq!(found(&[&file], "r.io", "a/x").as_deref(), Some("part"));
-        assert_eq!(found(&[&file], "r.io", "x").as_deref(), Some("host"));
-    }
-
-    #[test]
-    fn the_first_file_that_knows_the_registry_wins() {
-        let empty_entry = r#"{"auths": {"r.io": {}}, "credsStore": "desktop"}"#;
-        let (first, second) = (file(&[("r.io", "first")]), file(&[("r.io", "second")]));
-        assert_eq!(found(&["{}", empty_entry, &first, &second], "r.io", "a").as_deref(), Some("first"));
-        assert_eq!(found(&[r#"{"auths": null}"#, r#"{"auths": {"r.io": null}}"#], "r.io", "a"), None);
-    }
-
-    #[test]
-    fn a_name_and_a_password_may_stand_in_the_clear() {
-        let content = r#"{"auths": {"r.io": {"username": "me", "password": "se:cret"}}}"#;
-        let (_directory, paths) = files(&[content]);
-        let credentials = find(&paths, "r.io", "a").unwrap().unwrap();
-        assert_eq!(credentials.basic(), "Basic bWU6c2U6Y3JldA==");
     }
 
     #[test]
     fn a_missing_file_is_no_error_and_a_broken_one_is_told_without_its_content() {
-        assert!(find(&["/does/not/exist/config.json".into()], "r.io", "a").unwrap().is_none());
+        let missing = [CredentialSource::File("/does/not/exist/config.json".into())];
+        assert!(Keychain::read(&missing, "r.io", "a").unwrap().find().unwrap().is_none());
+        let directory = tempfile::tempdir().unwrap();
+        let path: PathBuf = directory.path().join("config.json");
         for broken in [
             r#"{"auths": {"r.io": {"auth": {"hunter2": 1}}}}"#,
             r#"{"auths": "hunter2"}"#,
             r#"{"auths": {"r.io": {"auth": "hunter2"}}}"#,
+            r#"{"credHelpers": {"hunter2": 3}}"#,
+            "[\"hunter2\"]",
             "hunter2",
         ] {
-            let (_directory, paths) = files(&[broken]);
-            let error = find(&paths, "r.io", "a").err().unwrap().to_string();
-            assert!(error.contains(paths[0].to_str().unwrap()), "{error}");
-            assert!(!error.contains("hunter2"), "{error}");
+            fs::write(&path, broken).unwrap();
+            for (source, name) in [
+                (CredentialSource::File(path.clone()), path.as_path()),
+                (CredentialSource::File(directory.path().to_owned()), path.as_path()),
+                (text(broken), Path::new("TEXT")),
+            ] {
+                let found = Keychain::read(&[source], "r.io", "a").and_then(|keychain| keychain.find());
+                let error = found.err().unwrap();
+                let told = format!("{error} {error:?} {:?}", error.advice());
+                assert!(told.contains(name.to_str().unwrap()), "{told}");
+                assert!(!told.contains("hunter2"), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_secret_can_be_printed() {
+        let file = r#"{"auths": {"r.io": {"username": "me", "password": "hunter2"},
+            "a.io": {"auth": "aHVudGVyMjpodW50ZXIy", "identitytoken": "hunter2", "registrytoken": "hunter2"}}}"#;
+        let keychain = Keychain::read(&[text(file)], "r.io", "a").unwrap();
+        let found = keychain.find().unwrap();
+        for secret in ["hunter2", "aHVudGVyMj"] {
+            assert!(!format!("{keychain:?} {found:?}").contains(secret), "{keychain:?} {found:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::address::{follow, host_of, is_loopback, same_server};
 use super::answer::{Answer, printable};
 use super::outgoing::Outgoing;
+use super::tls::Tls;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use reqwest::header::{
@@ -96,11 +97,18 @@ impl Request {
 /// Connections to servers. They are opened when they are needed.
 #[derive(Default)]
 pub(super) struct Http {
-    /// For each of plain and encrypted, elsewhere and on this machine.
-    clients: [OnceLock<Client>; 4],
+    /// For each of plain and encrypted, elsewhere and on this machine, to others and to the registry.
+    clients: [OnceLock<Client>; 8],
+    tls: Tls,
+    registry: Option<Url>,
 }
 
 impl Http {
+    /// Connections for the business of one registry.
+    pub(super) fn new(tls: Tls, registry: Url) -> Self {
+        Self { clients: Default::default(), tls, registry: Some(registry) }
+    }
+
     /// Sends a request, and sends it on where the answer says so. Any status is an answer.
     pub(super) async fn send(&self, request: &Request) -> Result<Answer> {
         let mut request = request.clone();
@@ -158,7 +166,8 @@ impl Http {
     /// container may not have; and no proxy stands between this machine and itself.
     fn client(&self, url: &Url) -> Result<&Client> {
         let (encrypted, local) = (url.scheme() == "https", is_loopback(url));
-        let slot = &self.clients[usize::from(encrypted) + 2 * usize::from(local)];
+        let own = self.registry.as_ref().is_some_and(|registry| same_server(registry, url));
+        let slot = &self.clients[usize::from(encrypted) + 2 * usize::from(local) + 4 * usize::from(own)];
         if let Some(client) = slot.get() {
             return Ok(client);
         }
@@ -167,16 +176,22 @@ impl Http {
             .connect_timeout(CONNECT)
             .redirect(redirect::Policy::none())
             .referer(false);
-        if !encrypted {
-            builder = builder.tls_certs_only([]);
-        }
+        builder = match encrypted {
+            true => self.tls.prepare(builder, own),
+            false => builder.tls_certs_only([]),
+        };
         if local {
             builder = builder.no_proxy();
         }
         let client = builder.build().map_err(|error| {
+            let why = match find::<rustls::Error>(&error) {
+                // Its own words, without the remark that they were not expected.
+                Some(rustls::Error::General(why)) => why.clone(),
+                _ => root(&error).to_string(),
+            };
             Error::failed("cannot prepare encrypted connections")
-                .because(root(&error).to_string())
-                .hint("are there certificates of authorities on this machine? (Debian: ca-certificates)")
+                .because(why)
+                .hint("are there certificates of authorities on this machine? (Debian: ca-certificates) --ca-file names others")
         })?;
         Ok(slot.get_or_init(|| client))
     }
@@ -224,7 +239,7 @@ fn hint(error: &reqwest::Error, url: &Url) -> Option<String> {
     if let Some(tls) = find::<rustls::Error>(error) {
         return match tls {
             rustls::Error::InvalidCertificate(_) => Some(format!(
-                "the certificate of {host} is not trusted on this machine; its authority's can be named in SSL_CERT_FILE"
+                "the certificate of {host} is not trusted on this machine; name its authority's with --ca-file, or put it into certs.d/{host}/ca.crt"
             )),
             rustls::Error::InvalidMessage(_) => {
                 Some(format!("use --plain-http if {host} is meant to be reached without encryption"))

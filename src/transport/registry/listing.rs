@@ -4,9 +4,9 @@
 //! says is taken as a path on itself: behind a proxy, registries often do not know their own address.
 
 use super::answer::{Answer, printable};
-use super::auth::Scopes;
 use super::http::{Request, wait};
 use super::server::Server;
+use super::token::Scopes;
 use crate::error::{Error, Result};
 use reqwest::header::LINK;
 use reqwest::{Method, Url};

@@ -10,22 +10,36 @@
 mod address;
 mod answer;
 mod auth;
+mod auth_file;
 mod challenge;
 mod credentials;
 mod download;
+mod helper;
 mod http;
+mod ledger;
 mod listing;
+mod login;
 mod manifest;
+mod mirrors;
 mod outgoing;
 mod referrers;
+mod registries_conf;
 mod removal;
 mod server;
+mod tls;
+mod token;
 mod upload;
 
+pub use self::login::{Kept, LoggedIn, host, login, logout};
+
 use self::answer::Answer;
-use self::auth::Scopes;
+use self::credentials::Keychain;
 use self::http::{Request, wait};
+use self::mirrors::Mirrored;
+use self::registries_conf::RegistriesConf;
 use self::server::Server;
+use self::tls::Tls;
+use self::token::Scopes;
 use super::{Access, Destination, Origin, Removed, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
@@ -49,12 +63,28 @@ impl Registry {
     /// Connects to nothing yet.
     ///
     /// # Errors
-    /// When a file with credentials cannot be read.
+    /// When a file with credentials, certificates or mirrors cannot be read, or `registries.conf` blocks the registry.
     pub fn new(reference: Reference, access: &Access) -> Result<Self> {
-        let credentials =
-            credentials::find(&access.credential_files, reference.registry(), reference.repository())?;
-        let base = address::base(reference.registry(), access.plain_http)?;
-        Ok(Self { reference, server: Arc::new(Server::new(base, credentials)) })
+        let anybody = RegistriesConf::read(&access.registries_conf)?.named(&reference)?;
+        Self::at(reference, access, anybody)
+    }
+
+    /// The same without asking `registries.conf`; `anybody` when whoever answers there is trusted.
+    fn at(reference: Reference, access: &Access, anybody: bool) -> Result<Self> {
+        let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
+        let tls = Tls::read(access, reference.registry(), anybody)?;
+        let base = address::base(reference.registry(), access.plain_http, tls.wanted)?;
+        Ok(Self { reference, server: Arc::new(Server::new(base, tls, keychain)) })
+    }
+
+    /// The same for reading, from a mirror where `registries.conf` names one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn source(reference: &Reference, access: &Access) -> Result<Box<dyn Source>> {
+        let places = RegistriesConf::read(&access.registries_conf)?.places(reference)?;
+        let registries = places.into_iter().map(|place| Self::at(place.reference, access, place.anybody));
+        Ok(Box::new(Mirrored::new(registries.collect::<Result<_>>()?, access.notices.clone())))
     }
 
     /// The address of a manifest by its tag or its digest.

@@ -5,8 +5,8 @@
 //! something refers to the image, or an index lists it, is not looked at; the space is freed by the registry's own
 //! garbage collection.
 
-use super::auth::Scopes;
 use super::http::{Request, wait};
+use super::token::Scopes;
 use super::{CONTENT_DIGEST, Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, media_type};

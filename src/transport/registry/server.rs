@@ -2,10 +2,13 @@
 
 use super::address::same_server;
 use super::answer::Answer;
-use super::auth::{Auth, Scopes};
-use super::credentials::Credentials;
+use super::auth::Auth;
+use super::challenge::Challenge;
+use super::credentials::Keychain;
 use super::http::{Http, Request};
 use super::outgoing::Outgoing;
+use super::tls::Tls;
+use super::token::Scopes;
 use crate::error::Result;
 use reqwest::{StatusCode, Url};
 
@@ -18,8 +21,8 @@ pub(super) struct Server {
 
 impl Server {
     /// Connects to nothing yet.
-    pub(super) fn new(base: Url, credentials: Option<Credentials>) -> Self {
-        Self { auth: Auth::new(base.clone(), credentials), http: Http::default(), base }
+    pub(super) fn new(base: Url, tls: Tls, keychain: Keychain) -> Self {
+        Self { auth: Auth::new(base.clone(), keychain), http: Http::new(tls, base.clone()), base }
     }
 
     /// An address under the root of the protocol. Its words are those of references and digests, which need no
@@ -35,7 +38,7 @@ impl Server {
     pub(super) async fn send(&self, mut request: Request, scopes: &Scopes) -> Result<Answer> {
         let ours = self.authorize(&mut request, scopes).await?;
         let answer = self.http.send(&request).await?;
-        let refused = answer.status() == StatusCode::UNAUTHORIZED && same_server(answer.url(), &self.base);
+        let refused = is_about_us(&answer) && same_server(answer.url(), &self.base);
         if !ours || !refused {
             return Ok(answer);
         }
@@ -67,5 +70,16 @@ impl Server {
             request.authorization = self.auth.authorization(&self.http, scopes).await?;
         }
         Ok(ours)
+    }
+}
+
+/// Whether an answer says that showing something else could help.
+fn is_about_us(answer: &Answer) -> bool {
+    match answer.status() {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::FORBIDDEN => {
+            Challenge::choose(answer.challenges()).is_some_and(|challenge| challenge.wants_more())
+        }
+        _ => false,
     }
 }

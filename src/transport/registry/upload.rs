@@ -6,10 +6,10 @@
 
 use super::address::{follow, with_parameter};
 use super::answer::Answer;
-use super::auth::Scopes;
 use super::http::{Request, cannot, runtime, wait};
 use super::outgoing::{Feed, outgoing};
 use super::server::Server;
+use super::token::Scopes;
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::stream::{Body, Written};

@@ -3,7 +3,7 @@
 use super::protocol::{Query, reply, reply_json};
 use super::{Behaviour, Shared};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -38,6 +38,8 @@ pub enum Login {
 pub struct Guard {
     tokens: HashMap<String, Token>,
     given: usize,
+    /// The bodies of the requests for tokens that had one.
+    pub exchanges: Vec<String>,
 }
 
 struct Token {
@@ -65,10 +67,19 @@ impl Guard {
             Login::Token { .. } => {
                 let token = shown.and_then(|shown| self.tokens.get(shown.strip_prefix("Bearer ")?));
                 token.filter(|token| Instant::now() < token.end).is_some_and(|token| {
-                    wish.is_none_or(|wish| token.scopes.iter().any(|scope| covers(scope, wish)))
+                    wish.is_none_or(|wish| {
+                        token.scopes.iter().any(|scope| covers(scope, wish))
+                            && token.has(behaviour.wants_also)
+                    })
                 })
             }
         }
+    }
+}
+
+impl Token {
+    fn has(&self, also: Option<(&str, u16)>) -> bool {
+        also.is_none_or(|(scope, _)| self.scopes.iter().any(|has| has == scope))
     }
 }
 
@@ -86,6 +97,7 @@ fn basic(user: &str) -> String {
 
 /// The answer to somebody who may not do that.
 pub fn refuse(shared: &Shared, wish: Option<&Wish>) -> Response {
+    let also = shared.inside().behaviour.wants_also.filter(|_| wish.is_some());
     let challenge = match shared.inside().behaviour.login {
         Login::Open => String::new(),
         // In capitals, as Nexus writes it.
@@ -95,39 +107,61 @@ pub fn refuse(shared: &Shared, wish: Option<&Wish>) -> Response {
                 let actions = if wish.push { "pull,push" } else { "pull" };
                 format!(",scope=\"repository:{}:{actions}\"", wish.repository)
             });
-            let scope = scope.unwrap_or_default();
+            let scope = match also {
+                // Two at once, as it is allowed.
+                Some((also, _)) => {
+                    format!(",error=\"insufficient_scope\",scope=\"{also} repository:third:pull\"")
+                }
+                None => scope.unwrap_or_default(),
+            };
             format!(
                 "Negotiate, Bearer realm=\"http://{}/token\",service=\"test registry\"{scope}",
                 shared.host
             )
         }
     };
-    let mut response = reply_json(
-        StatusCode::UNAUTHORIZED,
-        r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}"#,
-    );
+    let status = also.map_or(StatusCode::UNAUTHORIZED, |(_, status)| StatusCode::from_u16(status).unwrap());
+    let mut response = reply_json(status, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}"#);
     response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
     response
 }
 
-/// The token server.
-pub fn token(shared: &Shared, head: &Parts, query: &Query) -> Response {
+/// The token server. A form is the newer way to ask, for those who have a token that stands for a person.
+pub fn token(shared: &Shared, head: &Parts, query: &Query, form: &str) -> Response {
     let mut inside = shared.inside();
     let Login::Token { user, anonymous_pull, expires_in } = inside.behaviour.login else {
         return reply(StatusCode::NOT_FOUND);
     };
+    let denied = || reply_json(StatusCode::UNAUTHORIZED, r#"{"details":"incorrect username or password"}"#);
+    let identity = inside.behaviour.identity;
+    let in_form = Query::parse(form);
+    let query = match head.method == Method::POST {
+        true => &in_form,
+        false => query,
+    };
     let shown = head.headers.get("authorization").map(|value| value.to_str().unwrap_or_default());
     let known = match shown {
+        _ if head.method == Method::POST => {
+            inside.guard.exchanges.push(form.to_owned());
+            let fits = query.first("grant_type") == Some("refresh_token")
+                && query.first("client_id") == Some("volio")
+                && query.first("refresh_token") == identity;
+            if !fits || identity.is_none() {
+                return denied();
+            }
+            true
+        }
         Some(shown) if shown == basic(user) => true,
+        Some(shown) if identity.is_some_and(|token| shown == basic(&format!("<token>:{token}"))) => true,
         None if anonymous_pull => false,
-        _ => return reply_json(StatusCode::UNAUTHORIZED, r#"{"details":"incorrect username or password"}"#),
+        _ => return denied(),
     };
     if query.first("service") != Some("test registry") {
         return reply_json(StatusCode::BAD_REQUEST, r#"{"details":"unknown service"}"#);
     }
     // Fewer rights than were asked for are no error: the registry says so later.
     let narrow = |scope: &str| if known { scope.to_owned() } else { scope.replace(",push", "") };
-    let scopes = query.all("scope").map(narrow).collect();
+    let scopes = query.all("scope").flat_map(|scope| scope.split(' ').map(narrow)).collect();
     inside.guard.given += 1;
     let name = format!("token-{}", inside.guard.given);
     let end = Instant::now() + Duration::from_secs(expires_in);

@@ -56,6 +56,10 @@ struct Inside {
 pub struct Behaviour {
     /// Who is let in.
     pub login: Login,
+    /// The token server takes this token for the user.
+    pub identity: Option<&'static str>,
+    /// A scope that every token must have besides, and the status for those that have it not.
+    pub wants_also: Option<(&'static str, u16)>,
     /// How addresses are written in `Location`.
     pub locations: Locations,
     /// Sends those who fetch blobs to the second host.
@@ -187,6 +191,11 @@ impl Registry {
     /// The number of uploads that have begun and not ended.
     pub fn open_uploads(&self) -> usize {
         self.shared.inside().store.open_uploads()
+    }
+
+    /// The forms in which tokens were asked for.
+    pub fn exchanges(&self) -> Vec<String> {
+        self.shared.inside().guard.exchanges.clone()
     }
 
     /// Takes no token any more that was given out so far.

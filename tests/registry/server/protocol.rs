@@ -20,7 +20,7 @@ const MANIFEST_LIMIT: usize = 4 << 20;
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(query: &str) -> Self {
+    pub fn parse(query: &str) -> Self {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         Self(
             pairs
@@ -114,7 +114,8 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
         return refusal;
     }
     if path == "/token" && !elsewhere {
-        return guard::token(shared, &head, &query);
+        let form = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        return guard::token(shared, &head, &query, &String::from_utf8_lossy(&form));
     }
     let Some(target) = Target::parse(&path) else { return error(StatusCode::NOT_FOUND, "UNSUPPORTED") };
     if elsewhere {

@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod copy;
 pub mod inspect;
+pub mod login;
 pub mod ls;
 pub mod man;
 pub mod pack;
@@ -31,6 +32,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Verify(args) => args.run(),
         Command::Tags(args) => args.run(),
         Command::Rm(args) => args.run(),
+        Command::Login(args) => args.run(),
+        Command::Logout(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }

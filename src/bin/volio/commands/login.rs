@@ -1,0 +1,134 @@
+//! `volio login` and `volio logout`: credentials for a registry, kept where docker keeps them.
+
+use crate::args::Registries;
+use crate::{output, terminal};
+use clap::Args;
+use std::io::{self, IsTerminal, Read};
+use volio::transport::Secret;
+use volio::transport::registry::{self, Kept};
+use volio::{Error, Result};
+
+const LOGIN_EXAMPLES: &str = "\
+Examples:
+  volio login registry.example
+  volio login -u me --password-stdin registry.example < password
+  volio login --authfile ci.json -u ci --password-stdin registry.example
+
+The registry is asked first: what it does not let in is not kept. The file is Docker's config.json, or the one that \
+--authfile names; where it names a credential helper, that keeps the password. No password stands on a command line, \
+where everybody on the machine could read it.";
+
+const LOGOUT_EXAMPLES: &str = "\
+Examples:
+  volio logout registry.example
+
+The file is Docker's config.json, or the one that --authfile names. Exit code 4 means that it knew nothing.";
+
+/// The longest password or token that is read, in bytes.
+const LIMIT: u64 = 64 << 10;
+
+/// Keep a name and a password for a registry, after trying them
+#[derive(Debug, Args)]
+#[command(after_long_help = LOGIN_EXAMPLES)]
+pub struct Login {
+    /// The registry, as it stands in the names of images
+    #[arg(value_name = "HOST[:PORT]", value_parser = registry::host)]
+    registry: String,
+
+    /// The name; asked for when it is not given
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+
+    /// Read the password from standard input
+    #[arg(long)]
+    password_stdin: bool,
+
+    #[command(flatten)]
+    registries: Registries,
+}
+
+/// Forget the name and the password for a registry
+#[derive(Debug, Args)]
+#[command(after_long_help = LOGOUT_EXAMPLES)]
+pub struct Logout {
+    /// The registry, as it stands in the names of images
+    #[arg(value_name = "HOST[:PORT]", value_parser = registry::host)]
+    registry: String,
+
+    #[command(flatten)]
+    registries: Registries,
+}
+
+impl Login {
+    /// Logs in, and says where the password is.
+    pub fn run(self) -> Result<()> {
+        let file = self.registries.login_file()?;
+        let access = self.registries.access_for_login()?;
+        let (username, password) = credentials(self.username, self.password_stdin)?;
+        let done = registry::login(&self.registry, &username, &password, &file, &access)?;
+        if !done.verified {
+            output::warning(&format!("{} lets everybody in, so the password was not checked", self.registry));
+        }
+        if let Some(other) = done.hidden_by {
+            output::warning(&format!("{other} also knows {} and is asked first", self.registry));
+        }
+        let registry = &self.registry;
+        output::line(&match done.kept {
+            Kept::File(path) => format!("logged in to {registry}; the password is in {}", path.display()),
+            Kept::Helper(name) => {
+                format!("logged in to {registry}; docker-credential-{name} keeps the password")
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Logout {
+    /// Logs out, and says what has forgotten the password.
+    pub fn run(self) -> Result<()> {
+        let file = self.registries.login_file()?;
+        let access = self.registries.access_for_login()?;
+        let registry = &self.registry;
+        output::line(&match registry::logout(registry, &file, &access)? {
+            Kept::File(path) => format!("logged out of {registry}; {} has forgotten it", path.display()),
+            Kept::Helper(name) => {
+                format!("logged out of {registry}; docker-credential-{name} has forgotten it")
+            }
+        });
+        Ok(())
+    }
+}
+
+/// A name and a password, as far as they are not given, from whoever sits at the terminal.
+fn credentials(username: Option<String>, from_stdin: bool) -> Result<(String, Secret)> {
+    if !from_stdin && !io::stdin().is_terminal() {
+        return Err(Error::usage("there is no terminal to ask for a password")
+            .hint("give the name with --username, and the password with --password-stdin"));
+    }
+    let username = match username {
+        Some(username) => username,
+        None if from_stdin => {
+            return Err(Error::usage("--password-stdin needs --username")
+                .hint("standard input holds the password and nothing else"));
+        }
+        None => terminal::ask("Username: ")?,
+    };
+    let password = match from_stdin {
+        true => read_password()?,
+        false => terminal::ask_secretly("Password: ")?,
+    };
+    match username.is_empty() || password.reveal().is_empty() || username.contains(':') {
+        true => Err(Error::usage("the name and the password must not be empty, and the name has no colon")),
+        false => Ok((username, password)),
+    }
+}
+
+/// The password on standard input, without the end of its line.
+fn read_password() -> Result<Secret> {
+    let mut text = String::new();
+    io::stdin()
+        .take(LIMIT)
+        .read_to_string(&mut text)
+        .map_err(|error| Error::io("cannot read the password from standard input", error))?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}

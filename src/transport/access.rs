@@ -1,0 +1,118 @@
+//! What is needed to get at a place: where credentials are looked for, and whom to trust.
+//!
+//! The library looks at no environment and knows no home directory: whoever calls it says where to look, and in
+//! which order.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What is needed to get at a place.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Where credentials are looked for: the first that knows the registry wins.
+    pub credentials: Vec<CredentialSource>,
+    /// Talk plain HTTP to every registry, and not only to those on this machine's loopback.
+    pub plain_http: bool,
+    /// Whom to trust where connections are encrypted.
+    pub tls: Tls,
+    /// Files like `registries.conf` of podman and skopeo, which say where images are really read; of two entries for
+    /// one prefix, that of the later file counts.
+    pub registries_conf: Vec<PathBuf>,
+    /// Told what its user should know although the work goes on.
+    pub notices: Notices,
+}
+
+/// Where remarks go that are no errors; nowhere unless somebody listens.
+#[derive(Clone, Default)]
+pub struct Notices(Option<Arc<Listener>>);
+
+type Listener = dyn Fn(&str) + Send + Sync;
+
+impl Notices {
+    /// Has each remark told to a function.
+    pub fn to(listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(listener)))
+    }
+
+    pub(crate) fn tell(&self, remark: &str) {
+        if let Some(listener) = &self.0 {
+            listener(remark);
+        }
+    }
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "heard" } else { "unheard" })
+    }
+}
+
+/// Whom to trust, besides the authorities that this machine knows.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// Encrypt also on this machine's loopback. So does everything below.
+    pub wanted: bool,
+    /// Trust anybody who answers. Whoever sits on the way can then read and change everything.
+    pub anybody: bool,
+    /// Files with certificates of authorities, in PEM.
+    pub authorities: Vec<PathBuf>,
+    /// A directory with authorities, `*.crt`, and a certificate of ours, `*.cert` with `*.key`.
+    pub directory: Option<PathBuf>,
+    /// Directories that hold such a directory for each registry, under its host and port: the first one that has it
+    /// counts, unless one was named.
+    pub directories: Vec<PathBuf>,
+}
+
+/// A place where credentials may be. The words are those of docker's `config.json`, which podman's `auth.json` and a
+/// Kubernetes `.dockerconfigjson` share, or those of its ancestor, `.dockercfg`.
+#[derive(Clone, Debug)]
+pub enum CredentialSource {
+    /// A file, or a directory that holds one under a usual name, as a mounted Kubernetes secret does. One that is
+    /// not there is passed over.
+    File(PathBuf),
+    /// The text itself.
+    Text {
+        /// What to call it in an error, such as the name of an environment variable.
+        name: String,
+        /// The JSON.
+        text: Secret,
+    },
+}
+
+/// A text that nobody shall see: it cannot be printed, and so does not end up in a log.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for whom it is meant.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let text = Secret::new("hunter2");
+        let access = Access {
+            credentials: vec![CredentialSource::Text { name: "X".to_owned(), text }],
+            ..Access::default()
+        };
+        assert!(!format!("{access:?} {access:#?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,249 @@
+//! Changes to a file with credentials. Other programs keep their settings in the same file: what is not about this
+//! registry stays as it is, in its order and in its own spelling.
+
+use super::auth_file::{SECRETS, inside, is_absent, is_key_of, key_of, malformed};
+use crate::error::{Error, Result};
+use crate::transport::Secret;
+use base64::Engine as _;
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// A JSON object whose members keep their order and their bytes.
+type Members = Vec<(String, Box<RawValue>)>;
+
+/// A file with credentials, about to be changed.
+pub(super) struct Ledger {
+    path: PathBuf,
+    members: Members,
+}
+
+impl Ledger {
+    /// Reads the file; one that is not there is empty.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read or understood: writing it anew would lose what others keep in it.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let path = destination(&inside(path))?;
+        let members = match fs::read(&path) {
+            Ok(bytes) if bytes.trim_ascii().is_empty() => Members::new(),
+            Ok(bytes) => parse(&bytes).ok_or_else(|| {
+                malformed(&path.display().to_string(), "it is not a JSON object, and was left as it is")
+            })?,
+            Err(error) if is_absent(&error) => Members::new(),
+            Err(error) => {
+                return Err(Error::io(format!("cannot read the credentials in {}", path.display()), error));
+            }
+        };
+        Ok(Self { path, members })
+    }
+
+    /// The file that is written.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes down a name and a password, or, without them, that a program keeps them, as docker does it.
+    pub(super) fn enter(&mut self, registry: &str, credentials: Option<(&str, &Secret)>) -> Result<()> {
+        let entry = match credentials {
+            Some((username, password)) => {
+                let auth = SECRETS.encode(format!("{username}:{}", password.reveal()));
+                format!("{{\n\t\t\t\"auth\": \"{auth}\"\n\t\t}}")
+            }
+            None => "{}".to_owned(),
+        };
+        let mut entries = self.entries()?;
+        entries.retain(|(key, _)| !is_key_of(key, registry) || key == key_of(registry));
+        set(&mut entries, key_of(registry), raw(entry)?);
+        self.replace(&entries)
+    }
+
+    /// Strikes out what is there about a registry, and says whether there was anything.
+    pub(super) fn strike(&mut self, registry: &str) -> Result<bool> {
+        let mut entries = self.entries()?;
+        let before = entries.len();
+        entries.retain(|(key, _)| !is_key_of(key, registry));
+        let found = entries.len() < before;
+        if found {
+            self.replace(&entries)?;
+        }
+        Ok(found)
+    }
+
+    /// Puts the new file into the place of the old one, at once: who reads it meanwhile reads either.
+    pub(super) fn save(&self) -> Result<()> {
+        let cannot =
+            |error| Error::io(format!("cannot write the credentials to {}", self.path.display()), error);
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(cannot)?;
+        let mut file = NamedTempFile::new_in(directory).map_err(cannot)?;
+        // The file is made for its owner only; this says it whoever makes it.
+        file.as_file().set_permissions(Permissions::from_mode(0o600)).map_err(cannot)?;
+        file.write_all(object(&self.members, "").as_bytes()).map_err(cannot)?;
+        file.as_file().sync_all().map_err(cannot)?;
+        file.persist(&self.path).map_err(|error| cannot(error.error))?;
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Members> {
+        let auths = self.members.iter().find(|(key, _)| key == "auths").map(|(_, auths)| auths.get());
+        match auths {
+            None | Some("null") => Ok(Members::new()),
+            Some(auths) => parse(auths.as_bytes()).ok_or_else(|| {
+                malformed(
+                    &self.path.display().to_string(),
+                    "\"auths\" is not an object; the file was left as it is",
+                )
+            }),
+        }
+    }
+
+    fn replace(&mut self, entries: &Members) -> Result<()> {
+        let auths = raw(object(entries, "\t"))?;
+        set(&mut self.members, "auths", auths);
+        Ok(())
+    }
+}
+
+/// Where a file really is: a link to it stays a link.
+fn destination(path: &Path) -> Result<PathBuf> {
+    let mut path = path.to_owned();
+    for _ in 0..40 {
+        match fs::read_link(&path) {
+            // A target is relative to the link; an absolute one replaces all.
+            Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) if path.parent() == Some(Path::new("")) => return Ok(Path::new(".").join(path)),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(Error::failed(format!("{} is a link to itself", path.display())))
+}
+
+fn set(members: &mut Members, key: &str, value: Box<RawValue>) {
+    match members.iter_mut().find(|(known, _)| known == key) {
+        Some(known) => known.1 = value,
+        None => members.push((key.to_owned(), value)),
+    }
+}
+
+fn raw(text: String) -> Result<Box<RawValue>> {
+    RawValue::from_string(text).map_err(|_| Error::failed("cannot write the credentials as JSON"))
+}
+
+/// Writes an object as docker does: a member per line, by tabs. What stood there keeps its own form.
+fn object(members: &Members, indent: &str) -> String {
+    let lines: Vec<_> = members
+        .iter()
+        .map(|(key, value)| format!("{indent}\t{}: {}", serde_json::Value::from(key.as_str()), value.get()))
+        .collect();
+    match lines.is_empty() {
+        true => "{}".to_owned(),
+        false => format!("{{\n{}\n{indent}}}", lines.join(",\n")),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Members> {
+    struct InOrder;
+    impl<'de> Visitor<'de> for InOrder {
+        type Value = Members;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            let mut members = Members::new();
+            while let Some(member) = map.next_entry()? {
+                members.push(member);
+            }
+            Ok(members)
+        }
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let members = json.deserialize_map(InOrder).ok()?;
+    json.end().ok()?;
+    Some(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        fs::write(&path, content).unwrap();
+        (directory, path)
+    }
+
+    fn enter(path: &Path, registry: &str) {
+        let mut ledger = Ledger::open(path).unwrap();
+        ledger.enter(registry, Some(("me", &Secret::new("hunter2")))).unwrap();
+        ledger.save().unwrap();
+    }
+
+    #[test]
+    fn what_others_keep_in_the_file_stays_as_it_is() {
+        let (_directory, path) = file(
+            "{\n  \"z\": {\"big\": 1e999, \"b\":  [1,2]},\n  \"auths\": {\"b.io\": {\"auth\": \"x\", \"email\": \"e\"}, \
+             \"https://a.io/v1/\": {}},\n  \"A\": \"\\u00e9\"}",
+        );
+        enter(&path, "a.io");
+        let expected = "{\n\t\"z\": {\"big\": 1e999, \"b\":  [1,2]},\n\t\"auths\": {\n\t\t\"b.io\": {\"auth\": \"x\", \
+             \"email\": \"e\"},\n\t\t\"a.io\": {\n\t\t\t\"auth\": \"bWU6aHVudGVyMg==\"\n\t\t}\n\t},\n\t\"A\": \"\\u00e9\"\n}";
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        enter(&path, "a.io");
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_new_file_is_for_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("docker/config.json");
+        enter(&path, "docker.io");
+        assert!(fs::read_to_string(&path).unwrap().contains("\"https://index.docker.io/v1/\""));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_link_to_the_file_stays_a_link() {
+        let (directory, path) = file("{}");
+        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
+        symlink("second", &first).unwrap();
+        symlink(&path, &second).unwrap();
+        enter(&first, "r.io");
+        assert!(fs::symlink_metadata(&first).unwrap().is_symlink());
+        assert!(fs::read_to_string(&path).unwrap().contains("r.io"));
+        symlink("loop", directory.path().join("loop")).unwrap();
+        assert!(Ledger::open(&directory.path().join("loop")).is_err());
+    }
+
+    #[test]
+    fn all_spellings_of_a_registry_are_struck_out_and_no_other() {
+        let (_directory, path) = file(
+            r#"{"auths": {"https://r.io/v1/": {}, "r.io": {}, "r.io/team": {}, "r.io:5000": {}, "x.io": null}}"#,
+        );
+        let mut ledger = Ledger::open(&path).unwrap();
+        assert!(ledger.strike("r.io").unwrap());
+        assert!(!ledger.strike("r.io").unwrap());
+        let keys: Vec<_> = ledger.entries().unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["r.io/team", "r.io:5000", "x.io"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_left_as_it_is() {
+        for content in ["[]", "{\"auths\": 1}", "{} x", "hunter2"] {
+            let (_directory, path) = file(content);
+            let error = Ledger::open(&path).and_then(|mut ledger| ledger.enter("r.io", None)).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+            assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Logging in and out: a password is tried before it is kept, and kept where docker would keep it.
+
+use super::address;
+use super::auth::Auth;
+use super::auth_file::AuthFile;
+use super::credentials::{Credentials, Keychain};
+use super::helper;
+use super::http::{Http, Request, wait};
+use super::ledger::Ledger;
+use super::tls::Tls;
+use super::token::Scopes;
+use crate::error::{Error, Result};
+use crate::oci::Reference;
+use crate::transport::{Access, CredentialSource, Secret};
+use reqwest::Method;
+use std::path::{Path, PathBuf};
+
+/// Where a password is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// In this file.
+    File(PathBuf),
+    /// With this program, which the file names.
+    Helper(String),
+}
+
+/// What came of a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// Where the password is.
+    pub kept: Kept,
+    /// Whether the registry looked at it: one that lets everybody in does not.
+    pub verified: bool,
+    /// A place that is asked earlier and knows the registry too, so that the password will not be used.
+    pub hidden_by: Option<String>,
+}
+
+/// The host of a registry, as it stands in the names of images; `https://` and a slash at the end do no harm.
+///
+/// # Errors
+/// When it is more than a host, or none.
+pub fn host(text: &str) -> Result<String> {
+    let host = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+    // What can stand before a repository is a registry.
+    match format!("{host}/a").parse::<Reference>() {
+        Ok(reference) if reference.registry() == host && !host.contains('/') => Ok(host.to_owned()),
+        _ => Err(Error::usage(format!("{text:?} is not the host of a registry"))
+            .hint("write HOST[:PORT] as in the names of images, without a repository")),
+    }
+}
+
+/// Tries a name and a password, and keeps them in the file or with the program that the file names.
+///
+/// # Errors
+/// When the registry does not let them in; then nothing is kept.
+pub fn login(
+    registry: &str,
+    username: &str,
+    password: &Secret,
+    file: &Path,
+    access: &Access,
+) -> Result<LoggedIn> {
+    let mut ledger = Ledger::open(file)?;
+    let verified = verify(registry, Credentials::new(username, password.reveal()), access)?;
+    let source = CredentialSource::File(ledger.path().to_owned());
+    let known = AuthFile::read(&source)?;
+    let kept = match known.as_ref().and_then(|file| file.helper(registry)) {
+        Some(name) => {
+            helper::store(name, registry, username, password)?;
+            ledger.enter(registry, None)?;
+            Kept::Helper(name.to_owned())
+        }
+        None => {
+            ledger.enter(registry, Some((username, password)))?;
+            Kept::File(ledger.path().to_owned())
+        }
+    };
+    ledger.save()?;
+    Ok(LoggedIn { kept, verified, hidden_by: first(registry, ledger.path(), access)? })
+}
+
+/// Forgets what the file, or the program that it names, knows of a registry.
+///
+/// # Errors
+/// [`NotFound`](crate::error::Kind::NotFound) when that is nothing.
+pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
+    let mut ledger = Ledger::open(file)?;
+    let source = CredentialSource::File(ledger.path().to_owned());
+    let known = AuthFile::read(&source)?;
+    let helper = known.as_ref().and_then(|file| file.helper(registry));
+    let erased = match helper {
+        Some(name) if helper::get(name, registry)?.is_some() => {
+            helper::erase(name, registry)?;
+            true
+        }
+        _ => false,
+    };
+    let struck = ledger.strike(registry)?;
+    if struck {
+        ledger.save()?;
+    }
+    match (erased, helper) {
+        (true, Some(name)) => Ok(Kept::Helper(name.to_owned())),
+        _ if struck => Ok(Kept::File(ledger.path().to_owned())),
+        _ => {
+            let error = Error::not_found(format!("not logged in to {registry}"))
+                .because(format!("{} knows no credentials for it", ledger.path().display()));
+            Err(match first(registry, ledger.path(), access)? {
+                Some(other) => error.hint(format!("{other} does; --authfile names another file")),
+                None => error,
+            })
+        }
+    }
+}
+
+/// The first place that knows the registry, unless that is the file itself.
+fn first(registry: &str, file: &Path, access: &Access) -> Result<Option<String>> {
+    for source in &access.credentials {
+        let same = matches!(source, CredentialSource::File(path) if is_same(path, file));
+        if same {
+            return Ok(None);
+        }
+        if let Some(known) = AuthFile::read(source)?
+            && known.entry(registry, "")?.is_some()
+        {
+            return Ok(Some(known.name().to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    match (super::auth_file::inside(a).canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// Whether the registry looks at credentials, and takes these.
+fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<bool> {
+    let tls = Tls::read(access, registry, false)?;
+    let base = address::base(registry, access.plain_http, tls.wanted)?;
+    let auth = Auth::new(base.clone(), Keychain::of(credentials));
+    let http = Http::new(tls, base.clone());
+    wait(async {
+        let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else { return Ok(false) };
+        let mut request = Request::new(Method::GET, base, format!("log in to {registry}"));
+        request.authorization = Some(shown);
+        http.send(&request).await?.success().await?;
+        Ok(true)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_is_a_host_and_nothing_more() {
+        for (text, expected) in [
+            ("r.io", "r.io"),
+            ("https://r.io/", "r.io"),
+            ("localhost:5000", "localhost:5000"),
+            ("docker.io", "docker.io"),
+        ] {
+            assert_eq!(host(text).unwrap(), expected);
+        }
+        for text in ["", "r.io/team", "http://r.io", "me@r.io", "r.io:x", "library", "https://"] {
+            assert!(host(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! A real registry that is only to be had encrypted, with a certificate that openssl made.
+
+use std::fs;
+use std::process::Command;
+
+use super::fixture::Directory;
+use super::program::{Finished, finish};
+use super::services::{authority, credentials, encrypted_repository};
+use super::survey::Survey;
+
+/// Runs volio with the registry's password, in a home of its own.
+fn volio(home: &Directory, arguments: &[&str]) -> Finished {
+    let host = encrypted_repository("");
+    let (user, password) = credentials();
+    let entry = format!(r#""username": "{user}", "password": "{password}""#);
+    let text = format!(r#"{{"auths": {{"{}": {{{entry}}}}}}}"#, host.trim_end_matches('/'));
+    finish(
+        Command::new(env!("CARGO_BIN_EXE_volio"))
+            .args(arguments)
+            .env("HOME", home.path())
+            .env("DOCKER_AUTH_CONFIG", text),
+    )
+}
+
+#[test]
+#[ignore = "needs docker-registry and openssl: run tests/run"]
+fn a_tree_comes_back_through_an_encrypted_registry_whose_authority_was_named() {
+    let (home, source, target) = (Directory::empty(), Directory::filled(), Directory::empty());
+    let (image, ca) = (encrypted_repository("tree:1"), authority());
+    volio(&home, &["pack", "--ca-file", &ca, &image, source.text()]).succeeded();
+    volio(&home, &["unpack", "--ca-file", &ca, &image, target.text()]).succeeded();
+    Survey::of(source.path()).assert_same(&Survey::of(target.path()));
+}
+
+#[test]
+#[ignore = "needs docker-registry and openssl: run tests/run"]
+fn an_authority_is_found_in_certs_d_and_nobody_is_trusted_without() {
+    let (home, source) = (Directory::empty(), Directory::filled());
+    let image = encrypted_repository("certs-d:1");
+    let told = volio(&home, &["pack", "--tls-verify", &image, source.text()]).failed_with(1);
+    assert!(told.contains("is not trusted"), "{told}");
+    // Without a word about encryption, plain HTTP is tried on loopback, and the registry says what it thinks of it.
+    let told = volio(&home, &["pack", &image, source.text()]).failed_with(1);
+    assert!(told.contains("--tls-verify"), "{told}");
+
+    let own =
+        home.path().join(".config/containers/certs.d").join(encrypted_repository("").trim_end_matches('/'));
+    fs::create_dir_all(&own).expect("mkdir");
+    fs::copy(authority(), own.join("ca.crt")).expect("cp");
+    volio(&home, &["pack", &image, source.text()]).succeeded();
+}

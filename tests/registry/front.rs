@@ -1,0 +1,149 @@
+//! What stands between a client and a registry: a server that speaks TLS for it, and a proxy on the way out.
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+
+/// An authority of this test's own, with its files: `ca.crt`, `client.cert` and `client.key`.
+pub struct Authority {
+    directory: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let own = params.self_signed(&key).unwrap();
+        let authority = Self { directory: tempfile::tempdir().unwrap(), issuer: Issuer::new(params, key) };
+        fs::write(authority.path("ca.crt"), own.pem()).unwrap();
+        let (certificate, key) = authority.vouch_for("volio");
+        fs::write(authority.path("client.cert"), certificate).unwrap();
+        fs::write(authority.path("client.key"), key).unwrap();
+        authority
+    }
+
+    /// The directory with its files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// A certificate for a name, and its key, in PEM.
+    fn vouch_for(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new([name, "127.0.0.1"].map(str::to_owned)).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// Starts a server that decrypts for another one, and returns its address. It has a certificate for
+    /// `registry.test` and `127.0.0.1`, and may want one from its clients.
+    pub fn front_of(&self, behind: &str, wants_certificates: bool) -> String {
+        let (certificate, key) = self.vouch_for("registry.test");
+        let provider = Arc::new(crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = match wants_certificates {
+            false => builder.with_no_client_auth(),
+            true => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let config =
+            builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        listener.set_nonblocking(true).unwrap();
+        let behind = behind.to_owned();
+        thread::spawn(move || decrypt(listener, TlsAcceptor::from(Arc::new(config)), &behind));
+        address
+    }
+}
+
+fn decrypt(listener: TcpListener, acceptor: TlsAcceptor, behind: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, behind) = (acceptor.clone(), behind.to_owned());
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await?;
+                let mut registry = tokio::net::TcpStream::connect(behind).await?;
+                tokio::io::copy_bidirectional(&mut stream, &mut registry).await.map(drop)
+            });
+        }
+    });
+}
+
+/// A proxy that connects everybody to one server, whatever they ask for, and knows what they asked for.
+pub struct Proxy {
+    pub address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    pub fn to(server: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (server, asked) = (server.to_owned(), Arc::<Mutex<Vec<String>>>::default());
+        let log = Arc::clone(&asked);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, server, log) = (stream.unwrap(), server.clone(), Arc::clone(&log));
+                // A client that goes away is the client's affair.
+                thread::spawn(move || drop(pass_on(stream, &server, &log)));
+            }
+        });
+        Self { address, asked }
+    }
+
+    /// The first line of every request so far.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn pass_on(mut client: TcpStream, server: &str, log: &Mutex<Vec<String>>) -> io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 || line == "\r\n" {
+            break;
+        }
+        lines.push(line);
+    }
+    let Some(first) = lines.first() else { return Ok(()) };
+    log.lock().unwrap().push(first.trim().to_owned());
+    if !first.starts_with("CONNECT ") {
+        return client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    }
+    let mut upstream = TcpStream::connect(server)?;
+    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+    let (mut back, mut forth) = (upstream.try_clone()?, client.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut back, &mut forth);
+        let _ = forth.shutdown(Shutdown::Write);
+    });
+    io::copy(&mut reader, &mut upstream)?;
+    upstream.shutdown(Shutdown::Write)
+}

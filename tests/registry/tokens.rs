@@ -1,0 +1,134 @@
+//! Tokens that stand for a person, tokens that do not reach far enough, and programs that keep credentials.
+
+use super::{Login, Refusal, Registry, access_by};
+use axum::http::Method;
+use volio::error::Kind;
+use volio::oci::{Descriptor, media_type};
+use volio::stream::Body;
+use volio::transport::{Access, CredentialSource, Destination, Secret, Source, registry};
+
+const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
+const IDENTITY: &str = "identity-hunter2/+=&";
+const TOKEN: Login = Login::Token { user: "me:hunter2", anonymous_pull: false, expires_in: 300 };
+
+/// A registry that gives tokens and holds an image `a:t`.
+fn guarded() -> Registry {
+    let registry = Registry::start();
+    registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
+    registry.behave(|behaviour| {
+        behaviour.login = TOKEN;
+        behaviour.identity = Some(IDENTITY);
+    });
+    registry
+}
+
+/// Whoever has this entry in a file.
+fn client(registry: &Registry, entry: &str) -> registry::Registry {
+    let (_directory, access) = access_by(registry.host(), entry);
+    registry.client_with("a", "t", &access)
+}
+
+fn token_requests(registry: &Registry) -> Vec<(Method, String)> {
+    let requests = registry.requests().into_iter().filter(|request| request.path.starts_with("/token"));
+    requests.map(|request| (request.method, request.path)).collect()
+}
+
+#[test]
+fn an_identity_token_is_exchanged_and_shown_in_no_address() {
+    let registry = guarded();
+    let client = client(&registry, &format!(r#"{{"identitytoken": "{IDENTITY}"}}"#));
+    assert_eq!(client.resolve().unwrap().bytes(), MANIFEST);
+    client.upload(Body::new(&b"data"[..])).unwrap();
+    assert_eq!(token_requests(&registry), [(); 2].map(|()| (Method::POST, "/token".to_owned())));
+    let form = &registry.exchanges()[0];
+    assert!(
+        form.contains("scope=repository%3Aa%3Apull&refresh_token=identity-hunter2%2F%2B%3D%26"),
+        "{form}"
+    );
+}
+
+#[test]
+fn a_token_server_that_knows_no_exchange_gets_the_identity_token_as_a_password() {
+    for status in [404, 405, 401] {
+        let registry = guarded();
+        registry.behave(|behaviour| {
+            let (path, body) = ("/token", String::new());
+            behaviour.refusals.push(Refusal { method: Method::POST, path, status, body });
+        });
+        let client = client(&registry, &format!(r#"{{"identitytoken": "{IDENTITY}"}}"#));
+        assert_eq!(client.resolve().unwrap().bytes(), MANIFEST, "{status}");
+        let methods: Vec<_> = token_requests(&registry).into_iter().map(|(method, _)| method).collect();
+        assert_eq!(methods, [Method::POST, Method::GET], "{status}");
+    }
+}
+
+#[test]
+fn an_identity_token_that_is_over_is_denied_and_not_told() {
+    let registry = guarded();
+    let error = client(&registry, r#"{"identitytoken": "old-hunter2"}"#).resolve().unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{error}");
+    assert!(!format!("{error} {error:?} {:?}", error.advice()).contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn a_token_for_the_registry_itself_is_shown_as_it_is() {
+    let registry = guarded();
+    registry.behave(|behaviour| behaviour.identity = None);
+    // A token that somebody else was given.
+    client(&registry, r#"{"username": "me", "password": "hunter2"}"#).resolve().unwrap();
+    let asked = token_requests(&registry).len();
+    let client = client(&registry, r#"{"registrytoken": "token-1"}"#);
+    assert_eq!(client.resolve().unwrap().bytes(), MANIFEST);
+    registry.revoke_tokens();
+    assert_eq!(client.resolve().unwrap_err().kind(), Kind::Denied);
+    assert_eq!(token_requests(&registry).len(), asked);
+}
+
+#[test]
+fn a_registry_that_wants_more_rights_than_we_thought_gets_them_once() {
+    for status in [401, 403] {
+        let registry = guarded();
+        registry.behave(|behaviour| behaviour.wants_also = Some(("repository:other:pull", status)));
+        let client = client(&registry, r#"{"username": "me", "password": "hunter2"}"#);
+        assert_eq!(client.resolve().unwrap().bytes(), MANIFEST, "{status}");
+        assert_eq!(client.resolve().unwrap().bytes(), MANIFEST, "{status}");
+        let asked: Vec<_> = token_requests(&registry)
+            .into_iter()
+            .map(|(_, path)| path.replace("%3A", ":").split_once("&scope=").unwrap().1.to_owned())
+            .collect();
+        let all = "repository:other:pull&scope=repository:third:pull&scope=repository:a:pull";
+        assert_eq!(asked, ["repository:a:pull", all], "{status}");
+    }
+}
+
+#[test]
+fn a_registry_that_is_never_content_is_not_asked_for_ever() {
+    let registry = guarded();
+    // No token server gives this: it has a blank, which separates scopes.
+    registry.behave(|behaviour| behaviour.wants_also = Some(("never given", 403)));
+    let client = client(&registry, r#"{"username": "me", "password": "hunter2"}"#);
+    assert_eq!(client.resolve().unwrap_err().kind(), Kind::Denied);
+    assert_eq!(token_requests(&registry).len(), 2);
+}
+
+#[test]
+fn credentials_may_come_as_a_text() {
+    let registry = guarded();
+    let text = format!(r#"{{"auths":{{"{}":{{"auth":"bWU6aHVudGVyMg=="}}}}}}"#, registry.host());
+    let source = CredentialSource::Text { name: "DOCKER_AUTH_CONFIG".to_owned(), text: Secret::new(text) };
+    let access = Access { credentials: vec![source], ..Access::default() };
+    assert_eq!(registry.client_with("a", "t", &access).resolve().unwrap().bytes(), MANIFEST);
+}
+
+#[test]
+fn a_program_that_keeps_credentials_is_asked_only_by_a_registry_that_asks_us() {
+    let registry = guarded();
+    let text = r#"{"credsStore": "volio-test-is-not-there"}"#;
+    let source = CredentialSource::Text { name: "TEXT".to_owned(), text: Secret::new(text) };
+    let access = Access { credentials: vec![source], ..Access::default() };
+    let error = registry.client_with("a", "t", &access).resolve().unwrap_err();
+    assert!(error.to_string().contains("docker-credential-volio-test-is-not-there"), "{error}");
+    registry.behave(|behaviour| behaviour.login = Login::Open);
+    let client = registry.client_with("a", "t", &access);
+    assert!(!client.contains(&Descriptor::of("application/octet-stream", b"x")).unwrap());
+}

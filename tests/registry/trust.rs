@@ -1,0 +1,60 @@
+//! Whom the client trusts, and whom it shows its own certificate.
+
+use super::{Authority, Registry};
+use std::fs;
+use volio::Result;
+use volio::oci::{Document, media_type};
+use volio::transport::{Access, Source, Tls, registry};
+
+const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
+
+fn plain() -> Registry {
+    let registry = Registry::start();
+    registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
+    registry
+}
+
+fn resolve(host: &str, tls: Tls) -> Result<Document> {
+    let access = Access { tls, ..Access::default() };
+    registry::Registry::new(format!("{host}/a:t").parse().unwrap(), &access)?.resolve()
+}
+
+#[test]
+fn an_authority_is_trusted_when_it_was_named() {
+    let (registry, authority, other) = (plain(), Authority::new(), Authority::new());
+    let front = authority.front_of(registry.host(), false);
+    let named = |file| Tls { authorities: vec![file], ..Tls::default() };
+    assert_eq!(resolve(&front, named(authority.path("ca.crt"))).unwrap().bytes(), MANIFEST);
+    for tls in [named(other.path("ca.crt")), Tls { wanted: true, ..Tls::default() }] {
+        let error = resolve(&front, tls).unwrap_err();
+        assert!(error.advice().unwrap_or_default().contains("--ca-file"), "{error} {:?}", error.advice());
+    }
+    let anybody = Tls { anybody: true, ..Tls::default() };
+    assert_eq!(resolve(&front, anybody).unwrap().bytes(), MANIFEST);
+}
+
+#[test]
+fn a_registry_that_wants_a_certificate_gets_it() {
+    let (registry, authority) = (plain(), Authority::new());
+    let front = authority.front_of(registry.host(), true);
+    let named = Tls { authorities: vec![authority.path("ca.crt")], ..Tls::default() };
+    assert!(resolve(&front, named).is_err());
+    let given = Tls { directory: Some(authority.directory().to_owned()), ..Tls::default() };
+    assert_eq!(resolve(&front, given).unwrap().bytes(), MANIFEST);
+
+    let all = tempfile::tempdir().unwrap();
+    fs::create_dir(all.path().join(&front)).unwrap();
+    for name in ["ca.crt", "client.cert", "client.key"] {
+        fs::copy(authority.path(name), all.path().join(&front).join(name)).unwrap();
+    }
+    let looked_for = Tls { directories: vec!["/does/not/exist".into(), all.path().into()], ..Tls::default() };
+    assert_eq!(resolve(&front, looked_for).unwrap().bytes(), MANIFEST);
+}
+
+#[test]
+fn plain_http_on_loopback_is_given_up_for_encryption_only_when_that_is_asked_for() {
+    let registry = plain();
+    assert_eq!(resolve(registry.host(), Tls::default()).unwrap().bytes(), MANIFEST);
+    assert!(resolve(registry.host(), Tls { wanted: true, ..Tls::default() }).is_err());
+    assert_eq!(registry.requests().len(), 2, "the ping and the manifest, and no third request in the clear");
+}
