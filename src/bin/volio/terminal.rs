@@ -2,7 +2,7 @@
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use volio::transport::Secret;
 use volio::{Error, Result};
 
@@ -14,8 +14,15 @@ pub fn ask(question: &str) -> Result<String> {
     let mut stderr = io::stderr().lock();
     // Who does not see the question will not answer it, and that is an error below.
     let _ = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).map_err(|error| Error::io("cannot read from the terminal", error))?;
+    let mut line = Vec::new();
+    for byte in io::stdin().lock().bytes() {
+        let byte = byte.map_err(|error| Error::io("cannot read from the terminal", error))?;
+        line.push(byte);
+        if byte == b'\n' || byte == INTERRUPT {
+            break;
+        }
+    }
+    let line = String::from_utf8(line).map_err(|_| Error::usage("what was typed is not text"))?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
