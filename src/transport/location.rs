@@ -2,7 +2,7 @@
 
 use super::docker_archive::{DockerArchive, DockerArchiveWriter};
 use super::oci_archive::{OciArchive, OciArchiveWriter};
-use super::{Destination, Source, layout::Layout, registry::Registry};
+use super::{Destination, Source, Transfer, layout::Layout, registry::Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 use std::fmt;
@@ -50,6 +50,8 @@ pub struct Access {
     pub credential_files: Vec<PathBuf>,
     /// Talk plain HTTP to every registry, and not only to those on this machine's loopback.
     pub plain_http: bool,
+    /// How bytes travel to and from registries.
+    pub transfer: Transfer,
 }
 
 impl Location {

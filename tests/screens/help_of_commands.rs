@@ -71,6 +71,25 @@ Registry options:
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
 
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
 Output options:
       --format <FORMAT>
           Print the result for people, or as one JSON document
@@ -138,6 +157,25 @@ Registry options:
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
 
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
 Output options:
       --format <FORMAT>
           Print the result for people, or as one JSON document
@@ -202,6 +240,25 @@ Registry options:
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
 
 Output options:
       --format <FORMAT>
@@ -276,6 +333,25 @@ Registry options:
 
       --plain-http
           Talk plain HTTP to every registry, not only to those on this machine
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
 
 Output options:
       --format <FORMAT>

@@ -17,15 +17,22 @@ mod http;
 mod listing;
 mod manifest;
 mod outgoing;
+mod quirks;
 mod referrers;
 mod removal;
+mod retry;
 mod server;
+mod session;
+mod unfinished;
 mod upload;
 
 use self::answer::Answer;
 use self::auth::Scopes;
+use self::download::Download;
 use self::http::{Request, wait};
+use self::retry::Attempts;
 use self::server::Server;
+use self::upload::Upload;
 use super::{Access, Destination, Origin, Removed, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
@@ -54,7 +61,7 @@ impl Registry {
         let credentials =
             credentials::find(&access.credential_files, reference.registry(), reference.repository())?;
         let base = address::base(reference.registry(), access.plain_http)?;
-        Ok(Self { reference, server: Arc::new(Server::new(base, credentials)) })
+        Ok(Self { reference, server: Arc::new(Server::new(base, credentials, access.transfer.clone())) })
     }
 
     /// The address of a manifest by its tag or its digest.
@@ -127,8 +134,7 @@ impl Source for Registry {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let request = self.ask(Method::GET, descriptor, "fetch");
-        let answer = wait(async { self.server.send(request, &self.pull()).await?.success().await })?;
-        download::download(answer)
+        Download::new(&self.server, request, self.pull(), descriptor.size).open()
     }
 
     fn tags(&self) -> Result<Vec<String>> {
@@ -163,14 +169,14 @@ impl Destination for Registry {
     }
 
     fn upload(&self, body: Body) -> Result<Written> {
-        upload::upload(&self.server, self.reference.repository(), body, &self.reference.name())
+        Upload::new(&self.server, &self.reference).run(body)
     }
 
     fn mount(&self, descriptor: &Descriptor, from: &Origin) -> Result<bool> {
         if from.registry != self.reference.registry() {
             return Ok(false);
         }
-        upload::mount(&self.server, self.reference.repository(), &descriptor.digest, &from.repository)
+        session::mount(&self.server, self.reference.repository(), &descriptor.digest, &from.repository)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
@@ -182,6 +188,11 @@ impl Destination for Registry {
             Some(tag) => self.put(tag, root),
             None => Err(Error::usage(format!("{} names no tag to write to", self.reference))),
         }
+    }
+
+    fn again(&self, error: &Error, failures: u32) -> bool {
+        wait(async { Ok(Attempts::after(self.server.transfer(), failures).wait(error).await) })
+            .unwrap_or(false)
     }
 
     fn remove(&self, force: bool) -> Result<Removed> {
