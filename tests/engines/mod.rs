@@ -7,6 +7,7 @@
 mod buildah;
 mod docker;
 mod fixture;
+mod network;
 mod oci_client;
 mod podman;
 mod program;
