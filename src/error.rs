@@ -1,6 +1,7 @@
 //! What can go wrong, told so that a person can act on it: what, where, which side, and a hint.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 use std::{fmt, io};
 
 /// A result whose error is volio's own.
@@ -41,12 +42,14 @@ pub struct Error {
     what: String,
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
+    again: Option<Duration>,
+    status: Option<u16>,
 }
 
 impl Error {
     /// An error of the given kind; `what` says what could not be done, and with what.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, side: None, what: what.into(), hint: None, cause: None }
+        Self { kind, side: None, what: what.into(), hint: None, cause: None, again: None, status: None }
     }
 
     /// A failure with nothing more particular to say.
@@ -124,6 +127,30 @@ impl Error {
     pub fn on(mut self, side: Side) -> Self {
         self.side.get_or_insert(side);
         self
+    }
+
+    /// The same error as one that may be gone when the same is tried again, after this time at the earliest.
+    #[must_use]
+    pub fn again_after(mut self, wait: Duration) -> Self {
+        self.again = Some(wait);
+        self
+    }
+
+    /// How long to wait at least before trying again; `None` when that would not help.
+    pub fn again(&self) -> Option<Duration> {
+        self.again
+    }
+
+    /// The same error with the status by which a server said no.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The status by which a server said no, where one did.
+    pub fn status(&self) -> Option<u16> {
+        self.status
     }
 
     /// What a caller could do about it.

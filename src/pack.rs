@@ -74,11 +74,13 @@ pub fn pack(
 ) -> Result<Packed> {
     let options = &options.fitting(destination.holds())?;
     options.image.platforms()?;
-    let tree = Walk::new(sources, &options.tree)?;
-    if let Some(directory) = destination.directory() {
-        tree.insist_without(&directory)?;
-    }
-    let (contents, summary, written) = send_layer(destination, tree, options.compression, progress)?;
+    let (contents, summary, written) = persist(destination, || {
+        let tree = Walk::new(sources, &options.tree)?;
+        if let Some(directory) = destination.directory() {
+            tree.insist_without(&directory)?;
+        }
+        send_layer(destination, tree, options.compression, progress)
+    })?;
     let layer = Layer::new(options.compression, &contents, written);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
@@ -95,6 +97,17 @@ pub fn pack(
         sockets_skipped: summary.sockets,
         excluded: summary.excluded,
     })
+}
+
+/// Sends a layer, and where it got lost on its way makes it anew: the same tree gives the same layer.
+fn persist<T>(destination: &dyn Destination, mut send: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut failures = 0;
+    loop {
+        match send() {
+            Err(error) if destination.again(&error, failures) => failures += 1,
+            outcome => return outcome,
+        }
+    }
 }
 
 impl Options {

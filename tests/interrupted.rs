@@ -108,6 +108,31 @@ fn a_pack_into_a_registry_that_is_killed_can_be_run_again() {
 }
 
 #[test]
+fn a_signal_ends_the_upload_at_the_registry_and_gives_nothing_a_name() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let registry = Registry::start();
+        let image = registry.location("team/data", "v1").to_string();
+        // So slow a compression that the signal comes in time.
+        let mut child =
+            volio(&["pack", "--compression", "zstd:19", &image, tree.to_str().unwrap()]).spawn().unwrap();
+        while registry.open_uploads() == 0 {
+            assert_eq!(child.try_wait().unwrap(), None, "it has ended before it was interrupted");
+            std::thread::yield_now();
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert_eq!(registry.open_uploads(), 0);
+        let resolved = registry.location("team/data", "v1").source(&Access::default()).unwrap().resolve();
+        assert_eq!(resolved.unwrap_err().kind(), volio::error::Kind::NotFound);
+    }
+}
+
+#[test]
 fn a_pack_into_an_archive_that_is_killed_leaves_the_archive_as_it_was_and_can_be_run_again() {
     let directory = tempfile::tempdir().unwrap();
     let (tree, place) = (directory.path().join("tree"), directory.path().join("place"));

@@ -7,6 +7,7 @@
 //! Where the destination cannot hold the image as it is, the nearest image that it can hold is made of it, aloud
 //! ([`plain`]).
 
+mod blobs;
 mod plain;
 mod platforms;
 mod referrers;
@@ -125,11 +126,12 @@ impl Copy<'_> {
             }
         } else if media_type::is_manifest(media_type) {
             let manifest = Manifest::parse(document).map_err(|error| error.on(Side::Source))?;
-            for layer in &manifest.layers {
-                self.blob(layer, self.options.since.iter().any(|base| base.has(&layer.digest)))?;
-            }
-            // Always there, so that a copy without its layers can still be inspected.
-            self.blob(&manifest.config, false)?;
+            let is_elsewhere =
+                |layer: &Descriptor| self.options.since.iter().any(|base| base.has(&layer.digest));
+            let layers = manifest.layers.iter().map(|layer| (layer, is_elsewhere(layer)));
+            // The configuration always, so that a copy without its layers can still be inspected.
+            let blobs: Vec<_> = layers.chain([(&manifest.config, false)]).collect();
+            self.blobs(blobs)?;
         }
         self.to.put_manifest(document).map_err(|error| error.on(Side::Destination))?;
         self.seen.insert(digest.clone());
@@ -139,7 +141,7 @@ impl Copy<'_> {
 
     fn child(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
         if !media_type::is_document(&entry.media_type) {
-            return self.blob(entry, false);
+            return self.blobs([(entry, false)]);
         }
         if self.seen.contains(&entry.digest) {
             self.documents.push(entry.digest.clone());
@@ -147,36 +149,6 @@ impl Copy<'_> {
         }
         let document = transport::fetch(self.from, entry).map_err(|error| error.on(Side::Source))?;
         self.document(&document, depth)
-    }
-
-    /// Copies a blob, unless it is there or whoever gets the copy has it.
-    fn blob(&mut self, blob: &Descriptor, is_elsewhere: bool) -> Result<()> {
-        if self.seen.contains(&blob.digest) {
-            return Ok(());
-        }
-        let task = self.progress.begin(&format!("copying {}", blob.digest.short()), Some(blob.size));
-        if self.to.contains(blob).map_err(|error| error.on(Side::Destination))? {
-            task.skip();
-            self.done.blobs_present += 1;
-        } else if is_elsewhere {
-            task.skip();
-            self.done.blobs_omitted += 1;
-        } else if let Some(origin) = self.from.origin()
-            && self.to.mount(blob, &origin).map_err(|error| error.on(Side::Destination))?
-        {
-            task.skip();
-            self.done.blobs_mounted += 1;
-        } else {
-            let body = self.from.open(blob).map_err(|error| error.on(Side::Source))?.verify(blob);
-            self.to
-                .upload(body.observed(move |bytes| task.advance(bytes)))
-                .map_err(|error| error.on(Side::Destination))?;
-            self.done.blobs_copied += 1;
-            self.done.bytes_copied += blob.size;
-        }
-        // Only now: another tag may need it, and must not count on what failed.
-        self.seen.insert(blob.digest.clone());
-        Ok(())
     }
 }
 

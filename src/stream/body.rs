@@ -4,23 +4,37 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use std::io::{self, Read};
 
+type Bytes = Box<dyn Read + Send>;
+/// Opens the same bytes once more, from an offset on.
+type Again = Box<dyn Fn(u64) -> Result<Bytes> + Send>;
+
+/// How far apart the places are whose hash is remembered: going back costs reading at most as much again.
+const MARK: u64 = 4 << 20;
+
 /// Bytes that somebody sent: they cannot be read before it is said what they should be.
-pub struct Unverified(Box<dyn Read + Send>);
+pub struct Unverified {
+    bytes: Bytes,
+    again: Option<Again>,
+}
 
 impl Unverified {
     /// What came from outside.
     pub fn new(bytes: impl Read + Send + 'static) -> Self {
-        Self(Box::new(bytes))
+        Self { bytes: Box::new(bytes), again: None }
+    }
+
+    /// The same bytes, which can be opened again, from an offset on: who sends them can go back.
+    #[must_use]
+    pub fn again(self, open: impl Fn(u64) -> Result<Box<dyn Read + Send>> + Send + 'static) -> Self {
+        Self { again: Some(Box::new(open)), ..self }
     }
 
     /// A reader that fails at its end unless these bytes are what the descriptor says.
     pub fn verify(self, descriptor: &Descriptor) -> Body {
         Body {
-            bytes: self.0,
-            hasher: Hasher::new(descriptor.digest.algorithm()),
-            size: 0,
+            again: self.again,
             expected: Some(Written { digest: descriptor.digest.clone(), size: descriptor.size }),
-            result: None,
+            ..Body::over(self.bytes, descriptor.digest.algorithm())
         }
     }
 }
@@ -39,9 +53,16 @@ pub struct Written {
 /// A place reads a body to its end, asks it by [`finish`](Body::finish) what it was, and publishes nothing
 /// before it has the answer. A body that should be a certain blob fails instead of ending when it is another.
 pub struct Body {
-    bytes: Box<dyn Read + Send>,
+    bytes: Bytes,
+    again: Option<Again>,
     hasher: Hasher,
+    /// The hash at every [`MARK`], beginning with that of nothing.
+    marks: Vec<Hasher>,
+    /// How many bytes were read and hashed.
     size: u64,
+    /// The most that were ever read.
+    seen: u64,
+    passed: Vec<Box<dyn Fn(u64) + Send>>,
     expected: Option<Written>,
     /// What the bytes were, once their end was seen.
     result: Option<Written>,
@@ -50,10 +71,18 @@ pub struct Body {
 impl Body {
     /// Bytes of our own making, whose digest is known when they have passed.
     pub fn new(bytes: impl Read + Send + 'static) -> Self {
+        Self::over(Box::new(bytes), Algorithm::Sha256)
+    }
+
+    fn over(bytes: Bytes, algorithm: Algorithm) -> Self {
         Self {
-            bytes: Box::new(bytes),
-            hasher: Hasher::new(Algorithm::Sha256),
+            bytes,
+            again: None,
+            hasher: Hasher::new(algorithm),
+            marks: vec![Hasher::new(algorithm)],
             size: 0,
+            seen: 0,
+            passed: Vec::new(),
             expected: None,
             result: None,
         }
@@ -64,10 +93,86 @@ impl Body {
         self.expected.as_ref()
     }
 
-    /// The same body, with `passed` called for the number of bytes of each read.
+    /// The same body, with `passed` called for the number of bytes of each read; those that are read again do not
+    /// count.
     #[must_use]
-    pub fn observed(self, passed: impl Fn(u64) + Send + 'static) -> Self {
-        Self { bytes: Box::new(Observed { bytes: self.bytes, passed }), ..self }
+    pub fn observed(mut self, passed: impl Fn(u64) + Send + 'static) -> Self {
+        self.passed.push(Box::new(passed));
+        self
+    }
+
+    /// Whether it can go back, or begin in the middle.
+    pub fn comes_again(&self) -> bool {
+        self.again.is_some()
+    }
+
+    /// How many bytes were read.
+    pub fn position(&self) -> u64 {
+        self.size
+    }
+
+    /// Goes back to a place that was read already, so that it is read again from there; `false` where the bytes
+    /// come only once. What was read is not believed to be the same again: it is hashed as it comes.
+    ///
+    /// # Errors
+    /// When the bytes cannot be opened or read any more.
+    pub fn rewind(&mut self, offset: u64) -> Result<bool> {
+        let Some(again) = &self.again else { return Ok(false) };
+        let mark = usize::try_from(offset / MARK).unwrap_or(usize::MAX).min(self.marks.len() - 1);
+        let start = mark as u64 * MARK;
+        self.bytes = again(start)?;
+        self.hasher = self.marks[mark].clone();
+        self.marks.truncate(mark + 1);
+        (self.size, self.result) = (start, None);
+        self.skip_to(offset)?;
+        Ok(true)
+    }
+
+    /// Reads on to a place and only hashes what comes before it: somebody has it already.
+    ///
+    /// # Errors
+    /// Those of reading; also when the bytes end before.
+    pub fn skip_to(&mut self, offset: u64) -> Result<()> {
+        let left = offset - self.size;
+        let skipped = io::copy(&mut self.by_ref().take(left), &mut io::sink())
+            .map_err(|error| Error::io("cannot read the data again", error))?;
+        match skipped == left {
+            true => Ok(()),
+            false => Err(Error::failed("the data is shorter than it was")),
+        }
+    }
+
+    /// Takes the first bytes from where they are already, a part of the same blob that came before, and only the
+    /// others from where they come from. Says how many were taken: none where these cannot be opened in the middle.
+    ///
+    /// # Errors
+    /// When either cannot be read.
+    pub fn begin_with(&mut self, mut part: impl Read) -> Result<u64> {
+        let (Some(again), 0) = (&self.again, self.size) else { return Ok(0) };
+        let limit = self.expected.as_ref().map_or(0, |expected| expected.size);
+        let mut buffer = vec![0; 128 << 10];
+        let (mut hasher, mut size, mut marks) = (self.hasher.clone(), 0, self.marks.clone());
+        while size < limit {
+            let read =
+                part.read(&mut buffer).map_err(|error| Error::io("cannot read what came before", error))?;
+            if read == 0 {
+                break;
+            }
+            let read = read.min(usize::try_from(limit - size).unwrap_or(usize::MAX));
+            hash(&mut hasher, &mut size, &mut marks, &buffer[..read]);
+        }
+        self.bytes = again(size)?;
+        (self.hasher, self.size, self.marks, self.seen) = (hasher, size, marks, size);
+        self.passed.iter().for_each(|passed| passed(size));
+        Ok(size)
+    }
+
+    /// What the bytes were, for somebody who still needs the body.
+    ///
+    /// # Errors
+    /// When they were not read to their end.
+    pub fn written(&self) -> Result<Written> {
+        self.result.clone().ok_or_else(|| Error::failed("the data was not read to its end"))
     }
 
     /// What the bytes were.
@@ -107,8 +212,11 @@ impl Read for Body {
             return Ok(0);
         }
         let read = self.bytes.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        self.size += read as u64;
+        hash(&mut self.hasher, &mut self.size, &mut self.marks, &buffer[..read]);
+        if let Some(new) = self.size.checked_sub(self.seen).filter(|new| *new > 0) {
+            self.seen = self.size;
+            self.passed.iter().for_each(|passed| passed(new));
+        }
         match &self.expected {
             // More than was promised is wrong already; an endless body must not be read to its end.
             Some(expected) if self.size > expected.size => {
@@ -139,16 +247,17 @@ fn mismatch(expected: &Written, written: &Written) -> Error {
     .hint(HINT)
 }
 
-struct Observed<F> {
-    bytes: Box<dyn Read + Send>,
-    passed: F,
-}
-
-impl<F: Fn(u64) + Send> Read for Observed<F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.bytes.read(buffer)?;
-        (self.passed)(read as u64);
-        Ok(read)
+/// Hashes bytes, and remembers the hash wherever a mark is passed.
+fn hash(hasher: &mut Hasher, size: &mut u64, marks: &mut Vec<Hasher>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let room = usize::try_from(MARK - *size % MARK).unwrap_or(usize::MAX);
+        let (now, later) = bytes.split_at(room.min(bytes.len()));
+        hasher.update(now);
+        *size += now.len() as u64;
+        if size.is_multiple_of(MARK) {
+            marks.push(hasher.clone());
+        }
+        bytes = later;
     }
 }
 
@@ -195,5 +304,63 @@ mod tests {
         let mut body = Body::new(&b"data"[..]);
         body.read_exact(&mut [0; 4]).unwrap();
         assert!(body.finish().is_err());
+    }
+
+    /// Bytes of a few marks, and a body of them that can go back.
+    fn long() -> (Vec<u8>, Body) {
+        let bytes: Vec<u8> = (0..3 * MARK + 7).map(|n| (n % 251) as u8).collect();
+        let descriptor = Descriptor::of("x", &bytes);
+        let open = {
+            let bytes = bytes.clone();
+            move |offset: u64| -> Result<Box<dyn Read + Send>> {
+                Ok(Box::new(io::Cursor::new(bytes[offset as usize..].to_vec())))
+            }
+        };
+        let body = Unverified::new(io::Cursor::new(bytes.clone())).again(open).verify(&descriptor);
+        (bytes, body)
+    }
+
+    #[test]
+    fn a_body_goes_back_and_still_knows_what_it_was() {
+        for (read, back) in
+            [(10, 3), (MARK, MARK), (MARK + 1, MARK - 1), (3 * MARK + 7, 0), (3 * MARK, 2 * MARK + 5)]
+        {
+            let (bytes, mut body) = long();
+            body.skip_to(read).unwrap();
+            assert!(body.rewind(back).unwrap());
+            assert_eq!(body.position(), back);
+            let mut rest = Vec::new();
+            body.read_to_end(&mut rest).unwrap();
+            assert!(rest == bytes[back as usize..], "{read} {back}");
+            assert_eq!(body.finish().unwrap().digest, Digest::of(&bytes));
+        }
+    }
+
+    #[test]
+    fn what_is_read_again_is_not_counted_again() {
+        let (bytes, body) = long();
+        let counted = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counter = std::sync::Arc::clone(&counted);
+        let mut body = body.observed(move |n| _ = counter.fetch_add(n, std::sync::atomic::Ordering::Relaxed));
+        body.skip_to(MARK * 2).unwrap();
+        body.rewind(5).unwrap();
+        body.drain().unwrap();
+        assert_eq!(counted.load(std::sync::atomic::Ordering::Relaxed), bytes.len() as u64);
+    }
+
+    #[test]
+    fn a_part_that_came_before_counts_only_if_it_is_right() {
+        let (bytes, mut body) = long();
+        assert_eq!(body.begin_with(&bytes[..MARK as usize + 1]).unwrap(), MARK + 1);
+        assert!(body.drain().is_ok());
+        let (bytes, mut body) = long();
+        let mut wrong = bytes[..100].to_vec();
+        wrong[50] ^= 1;
+        assert_eq!(body.begin_with(&wrong[..]).unwrap(), 100);
+        assert_eq!(body.drain().unwrap_err().kind(), Kind::Integrity);
+        let mut once = Unverified::new(&b"data"[..]).verify(&Descriptor::of("x", b"data"));
+        assert_eq!(once.begin_with(&b"da"[..]).unwrap(), 0);
+        assert!(!once.rewind(0).unwrap());
+        assert!(once.drain().is_ok());
     }
 }

@@ -3,6 +3,7 @@
 //! The library looks at no environment and knows no home directory: whoever calls it says where to look, and in
 //! which order.
 
+use super::Transfer;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct Access {
     pub registries_conf: Vec<PathBuf>,
     /// Told what its user should know although the work goes on.
     pub notices: Notices,
+    /// How bytes travel to and from registries.
+    pub transfer: Transfer,
 }
 
 /// Where remarks go that are no errors; nowhere unless somebody listens.

@@ -3,6 +3,7 @@
 //! Blobs come by a temporary file, `fsync` and `rename`, so that a blob that has its name is whole. `index.json` is
 //! replaced in the same way, under a lock, so that two writers lose nothing of each other.
 
+mod partial;
 mod removal;
 
 use super::draft::{Drafts, open_without_waiting};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -73,6 +74,7 @@ impl Layout {
         self.hold_blobs()?;
         let _lock = self.drafts().lock()?;
         self.drafts().sweep();
+        self.sweep_partials();
         match self.directory.join(MARKER.0).exists() {
             true => Ok(()),
             false => self.replace(MARKER.0, MARKER.1.as_bytes()),
@@ -153,12 +155,19 @@ impl Source for Layout {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let path = self.blob(&descriptor.digest);
-        open_file(&path).map(Unverified::new).map_err(|error| match error.kind() {
+        let again = path.clone();
+        let file = open_file(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 names::missing(&descriptor.digest, &self.place(), self.descriptor().ok().as_ref())
             }
             _ => self.cannot("open the blob", &path, error),
-        })
+        })?;
+        Ok(Unverified::new(file).again(move |offset| {
+            let file = open_file(&again)
+                .and_then(|mut file| file.seek(SeekFrom::Start(offset)).map(|_| file))
+                .map_err(|error| Error::io(format!("cannot read {}", again.display()), error))?;
+            Ok(Box::new(file))
+        }))
     }
 
     fn tags(&self) -> Result<Vec<String>> {
@@ -183,6 +192,9 @@ impl Destination for Layout {
 
     fn upload(&self, mut body: Body) -> Result<Written> {
         self.prepare()?;
+        if let Some(partial) = self.partial(&body)? {
+            return self.complete(partial, body);
+        }
         let mut file = {
             let _lock = self.drafts().lock()?;
             self.drafts().begin()?

@@ -45,7 +45,7 @@ impl Source for Memory {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let blob = self.store().blobs.get(&descriptor.digest).cloned();
-        blob.map(|blob| Unverified::new(Cursor::new(blob)))
+        blob.map(unverified)
             .ok_or_else(|| Error::not_found(format!("there is no blob {}", descriptor.digest)))
     }
 
@@ -88,4 +88,13 @@ impl Destination for Memory {
     fn address(&self, digest: &Digest) -> String {
         format!("{}@{digest}", self.name)
     }
+}
+
+fn unverified(blob: Vec<u8>) -> Unverified {
+    let again = blob.clone();
+    Unverified::new(Cursor::new(blob)).again(move |offset| {
+        let mut bytes = Cursor::new(again.clone());
+        bytes.set_position(offset);
+        Ok(Box::new(bytes))
+    })
 }

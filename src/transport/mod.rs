@@ -22,9 +22,15 @@ mod names;
 pub mod oci_archive;
 mod referrers;
 pub mod registry;
+mod retry;
+mod stop;
+mod transfer;
 
 pub use access::{Access, CredentialSource, Notices, Secret, Tls};
 pub use location::Location;
+pub use retry::Retry;
+pub use stop::Stop;
+pub use transfer::{Told, Transfer};
 
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
@@ -103,6 +109,12 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// When the place does not take it; then the name means what it meant before.
     fn commit(&self, root: &Document) -> Result<()>;
+
+    /// Whether what failed shall be done once more, with a body that is made anew; waits for the right moment.
+    /// `failures` is how often that was said already.
+    fn again(&self, _error: &Error, _failures: u32) -> bool {
+        false
+    }
 
     /// Takes away what the name stands for: a tag, and the image behind it where nothing else needs it; named by a
     /// digest, the image. `force` also takes away tags that were not named, where the place cannot do otherwise.

@@ -59,7 +59,7 @@ impl Source for OciArchive {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         match self.archive.find(&member(&descriptor.digest))? {
-            Some(found) => Ok(Unverified::new(found)),
+            Some(found) => Ok(found.unverified()),
             None => Err(names::missing(&descriptor.digest, &self.place(), self.descriptor().ok().as_ref())),
         }
     }

@@ -9,6 +9,7 @@ mod docker;
 mod encrypted;
 mod fixture;
 mod login;
+mod network;
 mod oci_client;
 mod podman;
 mod program;

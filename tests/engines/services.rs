@@ -31,6 +31,11 @@ pub fn authority() -> String {
     given("VOLIO_TEST_REGISTRY_CA")
 }
 
+/// The same in the open registry behind an nginx that takes bodies of 1 MiB only.
+pub fn small_body_repository(test: &str) -> String {
+    format!("{}/{test}", given("VOLIO_TEST_REGISTRY_SMALL_BODY"))
+}
+
 /// User and password for it.
 pub fn credentials() -> (String, String) {
     (given("VOLIO_TEST_REGISTRY_USER"), given("VOLIO_TEST_REGISTRY_PASSWORD"))

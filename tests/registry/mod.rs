@@ -1,26 +1,33 @@
 //! The registry client, against a registry in this process.
 
+mod downloads;
 mod faults;
 mod front;
 mod listing;
 mod login;
 mod mirrors;
+mod proxy;
 mod referrers;
 mod removal;
+mod retries;
 mod server;
 mod tokens;
 mod transfer;
 mod trust;
 
 pub use front::{Authority, Proxy};
+mod uploads;
+
+pub use proxy::CuttingProxy;
 pub use server::{Damage, Deletes, Locations, Login, Pages, Refusal, Registry};
 
 use crate::contract::Place;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 use tempfile::TempDir;
 use volio::Result;
-use volio::transport::{Access, CredentialSource, Destination, Location, Source, registry};
+use volio::transport::{Access, CredentialSource, Destination, Location, Retry, Source, Transfer, registry};
 
 mod keeps_the_contract {
     crate::contract::suite!(crate::registry::Registry::start());
@@ -48,13 +55,39 @@ impl Registry {
 
     /// The client, bound to a tag, without credentials.
     fn client(&self, repository: &str, tag: &str) -> registry::Registry {
-        self.client_with(repository, tag, &Access::default())
+        self.client_with(repository, tag, &Access { transfer: patient(), ..Access::default() })
+    }
+
+    /// The same with other ways to send and to fetch.
+    fn client_by(&self, repository: &str, change: impl FnOnce(&mut Transfer)) -> registry::Registry {
+        let mut transfer = patient();
+        change(&mut transfer);
+        self.client_with(repository, "t", &Access { transfer, ..Access::default() })
     }
 
     fn client_with(&self, repository: &str, tag: &str, access: &Access) -> registry::Registry {
         let name = format!("{}/{repository}:{tag}", self.host());
         registry::Registry::new(name.parse().unwrap(), access).unwrap()
     }
+}
+
+/// Tries again at once: a test has no time to lose.
+fn patient() -> Transfer {
+    Transfer { retry: Retry { retries: 5, delay: Duration::ZERO }, ..Transfer::default() }
+}
+
+/// Bytes of which no two stretches are the same.
+pub fn noise(size: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes
 }
 
 /// Access with a docker `config.json` that knows one user, `name:password`, for a registry.

@@ -144,6 +144,7 @@ fn referrers_that_cannot_be_listed_fail_the_copy() {
             path: "/referrers/",
             status: 403,
             body: String::new(),
+            ..super::Refusal::default()
         });
     });
     let options = copy::Options { referrers: true, ..copy::Options::default() };

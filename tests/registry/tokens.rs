@@ -53,7 +53,7 @@ fn a_token_server_that_knows_no_exchange_gets_the_identity_token_as_a_password()
         let registry = guarded();
         registry.behave(|behaviour| {
             let (path, body) = ("/token", String::new());
-            behaviour.refusals.push(Refusal { method: Method::POST, path, status, body });
+            behaviour.refusals.push(Refusal { method: Method::POST, path, status, body, retry_after: None });
         });
         let client = client(&registry, &format!(r#"{{"identitytoken": "{IDENTITY}"}}"#));
         assert_eq!(client.resolve().unwrap().bytes(), MANIFEST, "{status}");

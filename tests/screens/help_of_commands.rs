@@ -83,6 +83,25 @@ Registry options:
           Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
           certs.d
 
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
 Output options:
       --format <FORMAT>
           Print the result for people, or as one JSON document
@@ -162,6 +181,25 @@ Registry options:
           Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
           certs.d
 
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
 Output options:
       --format <FORMAT>
           Print the result for people, or as one JSON document
@@ -238,6 +276,25 @@ Registry options:
       --cert-dir <DIR>
           Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
           certs.d
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
 
 Output options:
       --format <FORMAT>
@@ -324,6 +381,25 @@ Registry options:
       --cert-dir <DIR>
           Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
           certs.d
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --concurrency <N>
+          Fetch a large blob over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
 
 Output options:
       --format <FORMAT>

@@ -4,11 +4,12 @@
 //! work. The arguments of one command stand in its own file.
 
 use crate::commands::{completions, copy, inspect, login, ls, man, pack, rm, tags, unpack, verify};
-use crate::{environment, exit, output};
+use crate::{environment, exit, interrupt, output, progress};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
-use volio::transport::{Access, Notices, Tls};
+use std::time::Duration;
+use volio::transport::{Access, Notices, Retry, Tls, Told, Transfer};
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -95,9 +96,37 @@ pub struct Registries {
     /// Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from certs.d
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     cert_dir: Option<PathBuf>,
+
+    /// Try again this many times when the network or a registry fails
+    #[arg(long, value_name = "N", default_value_t = Retry::default().retries)]
+    retry: u32,
+
+    /// Wait this long before the first retry, and twice as long before each further one
+    #[arg(long, value_name = "SECONDS", default_value_t = Retry::default().delay.as_secs_f64(), value_parser = seconds)]
+    retry_delay: f64,
+
+    /// Fetch a large blob over this many connections
+    #[arg(long, value_name = "N", default_value_t = Transfer::default().concurrency, value_parser = connections)]
+    concurrency: usize,
+
+    /// Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants chunks
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    chunk_size: Option<u64>,
 }
 
 impl Registries {
+    fn transfer(&self) -> Transfer {
+        Transfer {
+            retry: Retry { retries: self.retry, delay: Duration::from_secs_f64(self.retry_delay) },
+            concurrency: self.concurrency,
+            chunk_size: self.chunk_size,
+            state: environment::state(environment::variable),
+            stop: interrupt::stop(),
+            told: Told::new(progress::tell),
+            ..Transfer::default()
+        }
+    }
+
     /// What is needed to get at a place.
     ///
     /// # Errors
@@ -137,6 +166,7 @@ impl Registries {
             tls,
             registries_conf: environment::registries_conf(environment::variable),
             notices: Notices::to(output::warning),
+            transfer: self.transfer(),
         }
     }
 
@@ -147,6 +177,42 @@ impl Registries {
     pub fn login_file(&self) -> Result<PathBuf> {
         environment::login_file(self.authfile.as_deref(), environment::variable)
     }
+}
+
+/// A number of connections; none would bring nothing.
+fn connections(text: &str) -> Result<usize> {
+    match text.parse() {
+        Ok(number @ 1..=64) => Ok(number),
+        _ => Err(Error::usage(format!("{text:?} is not a number of connections")).hint("write 1 to 64")),
+    }
+}
+
+/// A time in seconds.
+fn seconds(text: &str) -> Result<f64> {
+    match text.parse() {
+        Ok(seconds @ 0.0..=3600.0) => Ok(seconds),
+        _ => Err(Error::usage(format!("{text:?} is not a time")).hint("write seconds, for example 0.5")),
+    }
+}
+
+/// A number of bytes, with the suffixes that dd has.
+fn size(text: &str) -> Result<u64> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(end) => text.split_at(end),
+        None => (text, ""),
+    };
+    let shift = match unit {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        _ => None,
+    };
+    let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
+    number
+        .zip(shift)
+        .and_then(|(number, shift)| number.checked_mul(1 << shift))
+        .ok_or_else(|| Error::usage(format!("{text:?} is not a size")).hint("write bytes, or 64K, 16M, 1G"))
 }
 
 /// How much is said, and in what form.
@@ -252,6 +318,24 @@ mod tests {
         assert_eq!((pair.key.as_str(), pair.value.as_str()), ("a", "b=c"));
         assert_eq!("a=".parse::<Pair>().unwrap().value, "");
         assert!("=b".parse::<Pair>().is_err() && "a".parse::<Pair>().is_err());
+    }
+
+    #[test]
+    fn a_size_has_a_unit_or_none() {
+        for (text, bytes) in [("1", 1), ("64K", 64 << 10), ("16M", 16 << 20), ("2G", 2 << 30)] {
+            assert_eq!(size(text).unwrap(), bytes);
+        }
+        for bad in ["0", "", "M", "1T", "-1", "1 M", "1MM", "99999999999999999999", "18446744073709551615K"] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn times_and_numbers_of_connections_have_limits() {
+        assert_eq!((seconds("0").unwrap(), seconds("0.5").unwrap()), (0.0, 0.5));
+        assert!(["-1", "NaN", "inf", "1s", "3601", ""].iter().all(|bad| seconds(bad).is_err()));
+        assert_eq!(connections("1").unwrap(), 1);
+        assert!(["0", "65", "-1", "x"].iter().all(|bad| connections(bad).is_err()));
     }
 
     #[test]

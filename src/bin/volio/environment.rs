@@ -122,6 +122,14 @@ fn configuration(variable: &impl Fn(&str) -> Option<OsString>) -> Option<PathBuf
     path("XDG_CONFIG_HOME").or_else(|| Some(path("HOME")?.join(".config")))
 }
 
+/// The directory that remembers what has not ended, as the XDG specification places it; `None` without a home.
+pub fn state(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let home = || Some(PathBuf::from(variable("HOME")?).join(".local/state"));
+    // Relative paths are to be ignored, says the specification.
+    let named = variable("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    Some(named.or_else(home)?.join("volio"))
+}
+
 /// Whether there is such a file. One that cannot be looked at counts: reading it will say why.
 fn is_there(file: &Path) -> bool {
     file.try_exists().unwrap_or(true)
@@ -174,6 +182,15 @@ mod tests {
             CredentialSource::Text { name, .. } => name.into(),
         });
         Ok(places.filter(|path| !path.starts_with("/run")).collect())
+    }
+
+    #[test]
+    fn what_has_not_ended_is_remembered_where_xdg_says() {
+        let find = |variables: &[(&str, &str)]| state(only(variables));
+        assert_eq!(find(&[]), None);
+        assert_eq!(find(&[("HOME", "/h")]), Some("/h/.local/state/volio".into()));
+        assert_eq!(find(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")]), Some("/s/volio".into()));
+        assert_eq!(find(&[("HOME", "/h"), ("XDG_STATE_HOME", "s")]), Some("/h/.local/state/volio".into()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ Exit codes:
     4  not found
     5  denied: credentials or permissions do not suffice
     6  refused: the target holds something that would be lost
-  130  interrupted";
+  130  interrupted; 143 by SIGTERM";
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod args;
 mod commands;
 mod environment;
 mod exit;
+mod interrupt;
 mod output;
 mod progress;
 mod quantity;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match args::Args::try_parse() {
-        Ok(args) => match commands::run(args.command) {
+        Ok(args) => match interrupt::watched(|| commands::run(args.command)) {
             Ok(()) => exit::Exit::Done.into(),
             Err(error) => {
                 output::error(&error);

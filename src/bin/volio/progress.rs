@@ -6,8 +6,10 @@
 mod bars;
 mod lines;
 
+use crate::output;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use volio::progress::{Progress, Silent};
 
@@ -15,14 +17,30 @@ use volio::progress::{Progress, Silent};
 /// log of its own.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Begins to show what happens, in the way that fits stderr.
-pub fn start(verb: &'static str, quiet: bool) -> Box<dyn Progress> {
-    let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-    match () {
-        () if quiet => Box::new(Silent),
-        () if std::io::stderr().is_terminal() && !dumb => Box::new(bars::Bars::new()),
-        () => Box::new(lines::Lines::new(verb, INTERVAL)),
+/// The way in which things are shown now; `None` while nothing is going on that shows.
+static SHOWN: Mutex<Option<Weak<dyn Progress>>> = Mutex::new(None);
+
+/// Says something that is worth knowing although the work goes on, without tearing up what is shown.
+pub fn tell(message: &str) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Weak::upgrade);
+    match shown {
+        Some(Some(progress)) => progress.warn(message),
+        // The work is over: what still fails behind it does not matter.
+        Some(None) => {}
+        None => output::warning(message),
     }
+}
+
+/// Begins to show what happens, in the way that fits stderr.
+pub fn start(verb: &'static str, quiet: bool) -> Arc<dyn Progress> {
+    let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    let progress: Arc<dyn Progress> = match () {
+        () if quiet => Arc::new(Silent),
+        () if std::io::stderr().is_terminal() && !dumb => Arc::new(bars::Bars::new()),
+        () => Arc::new(lines::Lines::new(verb, INTERVAL)),
+    };
+    *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::downgrade(&progress));
+    progress
 }
 
 /// Tasks together, those that know how much they have to do apart from those that do not: adding them up would make

@@ -13,6 +13,7 @@ pub use writer::ArchiveWriter;
 
 use super::draft::open_without_waiting;
 use crate::error::{Error, Result};
+use crate::stream::Unverified;
 use header::BLOCK;
 use std::collections::HashMap;
 use std::fs::File;
@@ -301,6 +302,7 @@ impl Headers {
 }
 
 /// A stretch of the file; several can be read at once, for none of them moves the file's own position.
+#[derive(Clone)]
 pub struct Section {
     file: Arc<File>,
     position: u64,
@@ -309,6 +311,16 @@ pub struct Section {
 }
 
 impl Section {
+    /// The same for somebody who has to prove it, and may want to go back.
+    pub fn unverified(self) -> Unverified {
+        let again = self.clone();
+        Unverified::new(self).again(move |offset| {
+            let mut rest = again.clone();
+            rest.position = rest.position.saturating_add(offset).min(rest.end);
+            Ok(Box::new(rest))
+        })
+    }
+
     /// The size of the whole.
     pub fn len(&self) -> u64 {
         self.size

@@ -93,7 +93,7 @@ impl Source for DockerArchive {
             Some(name) => self.archive.find(name)?,
             None => None,
         };
-        found.map(Unverified::new).ok_or_else(|| {
+        found.map(Section::unverified).ok_or_else(|| {
             Error::not_found(format!(
                 "there is no blob {} in the image in {}",
                 descriptor.digest,

@@ -1,7 +1,8 @@
 //! What a server says, and what its refusals mean to the user.
 
 use super::address::host_of;
-use super::http::{Request, STALL, broken};
+use super::http::{Request, broken};
+use super::retry::{is_passing, retry_after};
 use crate::error::{Error, Kind, Result, is_harmful};
 use bytes::Bytes;
 use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
@@ -20,11 +21,13 @@ pub(super) struct Answer {
     response: Response,
     what: String,
     url: Url,
+    /// How long the next bytes may take.
+    patience: Duration,
 }
 
 impl Answer {
-    pub(super) fn new(response: Response, request: &Request) -> Self {
-        Self { response, what: request.what.clone(), url: request.url.clone() }
+    pub(super) fn new(response: Response, request: &Request, patience: Duration) -> Self {
+        Self { response, what: request.what.clone(), url: request.url.clone(), patience }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -48,11 +51,18 @@ impl Answer {
 
     /// The next bytes; `None` only at the true end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        match timeout(STALL, self.response.chunk()).await {
+        match timeout(self.patience, self.response.chunk()).await {
             Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(broken(&self.what, &host_of(&self.url), Some(&error))),
-            Err(_) => Err(broken(&self.what, &host_of(&self.url), None)),
+            Ok(Err(error)) => Err(broken(&self.what, &host_of(&self.url), Ok(&error))),
+            Err(_) => Err(broken(&self.what, &host_of(&self.url), Err(self.patience))),
         }
+    }
+
+    /// The error for a body that ends before it should.
+    pub(super) fn broken_off(&self) -> Error {
+        let host = host_of(&self.url);
+        Error::failed(format!("cannot {}: {host} stopped in the middle", self.what))
+            .again_after(Duration::ZERO)
     }
 
     /// The body, or its first `limit` bytes when it is longer.
@@ -76,6 +86,7 @@ impl Answer {
     /// The error that the answer is.
     pub(super) async fn refusal(mut self) -> Error {
         let (status, host) = (self.status(), host_of(&self.url));
+        let wait = is_passing(status).then(|| retry_after(self.response.headers()));
         // The status is what counts; whether its explanation arrives does not.
         let body = timeout(Duration::from_secs(10), self.read(REFUSAL_LIMIT)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
@@ -90,7 +101,11 @@ impl Answer {
         if !words.is_empty() {
             why = format!("{why}: {words}");
         }
-        let error = Error::new(kind, format!("cannot {}", self.what)).because(why);
+        let mut error =
+            Error::new(kind, format!("cannot {}", self.what)).because(why).with_status(status.as_u16());
+        if let Some(wait) = wait {
+            error = error.again_after(wait);
+        }
         let hint = match words.contains("HTTP request to an HTTPS server") {
             // Registries in Go say so when plain HTTP was tried because they are on this machine.
             true => Some(format!("use --tls-verify: {host} wants encryption")),

@@ -1,52 +1,250 @@
 //! Blobs coming out (distribution-spec, "Pulling blobs").
+//!
+//! A connection that breaks is followed by another one that asks for the rest (`Range`). A large blob comes over
+//! several connections, a part on each, and is put together in order. Neither needs the registry's word: the digest
+//! proves what came. One that does not know ranges sends the whole blob again, and what is here is passed over.
 
 use super::answer::Answer;
-use super::http::runtime;
+use super::http::{Request, runtime, wait};
+use super::retry::Attempts;
+use super::server::Server;
+use super::token::Scopes;
 use crate::error::{Error, Result};
 use crate::stream::Unverified;
 use bytes::{Buf, Bytes};
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE, TRANSFER_ENCODING};
+use std::collections::VecDeque;
 use std::io::{self, Read};
-use tokio::sync::mpsc::{Receiver, channel};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
 
 /// Chunks that wait for the reader; a chunk is what the network gave at once, at most half a mebibyte.
 const AHEAD: usize = 4;
+/// The size of the parts of a large blob, in bytes. As many as there are connections wait in memory at most.
+const PART: u64 = 4 << 20;
+/// Chunks of a part that wait: all of them, unless they are crumbs.
+const AHEAD_IN_PART: usize = 4096;
 
-/// The body of an answer for a thread that may block.
-pub(super) fn download(mut answer: Answer) -> Result<Unverified> {
-    let (chunks, received) = channel(AHEAD);
-    let task = runtime()?.spawn(async move {
+type Chunk = Result<Option<Bytes>>;
+
+/// A blob in a registry, which can be fetched from any offset on.
+#[derive(Clone)]
+pub(super) struct Download {
+    server: Arc<Server>,
+    request: Request,
+    scopes: Scopes,
+    size: u64,
+}
+
+/// An answer, and how many of its bytes are here already.
+type Begun = (Answer, u64);
+
+impl Download {
+    /// Asks nothing yet.
+    pub(super) fn new(server: &Arc<Server>, request: Request, scopes: Scopes, size: u64) -> Self {
+        Self { server: Arc::clone(server), request, scopes, size }
+    }
+
+    /// Begins to fetch the blob, for a thread that may block.
+    pub(super) fn open(self) -> Result<Unverified> {
+        let first = self.begin(0)?;
+        Ok(Unverified::new(first).again(move |offset| Ok(Box::new(self.begin(offset)?))))
+    }
+
+    /// Begins in parts where there are many; if the registry does not know ranges, the first part is all.
+    fn begin(&self, offset: u64) -> Result<Incoming> {
+        let is_large = self.size.saturating_sub(offset) > 2 * PART;
+        let connections = self.server.transfer().concurrency.max(1);
+        let end = if is_large && connections > 1 { offset + PART } else { self.size };
+        let begun = wait(self.ask(&(offset..end), self.request.clone()))?;
+        let partial = begun.0.status() == StatusCode::PARTIAL_CONTENT;
+        let mut incoming = Incoming {
+            download: self.clone(),
+            parts: VecDeque::new(),
+            next: if partial { end } else { self.size },
+            connections,
+            current: Bytes::new(),
+            failed: false,
+        };
+        incoming.spawn(offset..incoming.next, Some(begun))?;
+        Ok(incoming)
+    }
+
+    /// Asks for a range, and for nothing less when that is all there is.
+    async fn ask(&self, range: &Range<u64>, mut request: Request) -> Result<Begun> {
+        let is_all = *range == (0..self.size);
+        if !is_all {
+            request =
+                request.header(RANGE, &format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        }
+        let what = request.what.clone();
+        let answer = self.server.fetch(request, &self.scopes).await?;
+        if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Err(self.lie(&what, "it has fewer bytes there"));
+        }
+        let answer = answer.success().await?;
+        let begun = match answer.status() {
+            StatusCode::PARTIAL_CONTENT if !is_all => {
+                let content = answer.header(&CONTENT_RANGE).and_then(parse_range);
+                match content {
+                    Some((start, size)) if start == range.start => match size {
+                        Some(size) if size != self.size => {
+                            return Err(self.lie(&what, &format!("it has {size} bytes there")));
+                        }
+                        _ => 0,
+                    },
+                    _ => {
+                        let why =
+                            format!("cannot {what}: the registry sends another range than it was asked for");
+                        return Err(Error::failed(why).again_after(Duration::ZERO));
+                    }
+                }
+            }
+            _ => range.start,
+        };
+        Ok((answer, begun))
+    }
+
+    fn lie(&self, what: &str, why: &str) -> Error {
+        Error::integrity(format!("cannot {what}: it should have {} bytes, and {why}", self.size))
+            .hint("it was damaged or replaced where it is stored; nothing of it was used")
+    }
+
+    /// Fetches a range, over as many connections one after the other as it takes.
+    async fn fetch(self, mut range: Range<u64>, mut begun: Option<Begun>, chunks: Sender<Chunk>) {
+        let mut attempts = Attempts::new(self.server.transfer());
         loop {
-            let chunk = answer.chunk().await;
-            let last = !matches!(chunk, Ok(Some(_)));
-            // The reader may be gone; the task then ends with the connection.
-            if chunks.send(chunk).await.is_err() || last {
+            let before = range.start;
+            let next = match begun.take() {
+                Some(begun) => Ok(begun),
+                None => self.ask(&range, self.request.clone().once()).await,
+            };
+            let outcome = match next {
+                Ok(begun) => pass_on(begun, &mut range, self.size, &chunks).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = outcome else {
+                // Nobody wants to know: the reader is gone.
+                let _ = chunks.send(Ok(None)).await;
+                return;
+            };
+            if range.start > before {
+                attempts.restart();
+            }
+            if !attempts.wait(&error).await {
+                let _ = chunks.send(Err(error)).await;
                 return;
             }
         }
-    });
-    let reader =
-        Incoming { chunks: received, current: Bytes::new(), ended: false, task: task.abort_handle() };
-    Ok(Unverified::new(reader))
+    }
+}
+
+/// Passes the bytes of an answer on to the reader, without the first `had`, until the range is over. What lies behind
+/// the end of the whole blob is passed on too: whoever verifies it must see that it is there.
+async fn pass_on(
+    (mut answer, mut had): Begun,
+    range: &mut Range<u64>,
+    size: u64,
+    chunks: &Sender<Chunk>,
+) -> Result<()> {
+    let is_last = range.end == size;
+    let is_part = answer.status() == StatusCode::PARTIAL_CONTENT;
+    let is_framed =
+        [&CONTENT_LENGTH, &TRANSFER_ENCODING].into_iter().any(|name| answer.header(name).is_some());
+    while is_last || range.start < range.end {
+        let mut chunk = match answer.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Err(error) if range.start < size => return Err(error),
+            // A blob that is whole where it comes from, and short, is damaged; its reader finds that out. Anything
+            // else that ends early only broke off.
+            Ok(None) if range.start < size && (is_part || !is_framed) => return Err(answer.broken_off()),
+            _ => return Ok(()),
+        };
+        let here = had.min(chunk.len() as u64);
+        chunk.advance(here as usize);
+        had -= here;
+        if !is_last {
+            chunk.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+        }
+        range.start += chunk.len() as u64;
+        if !chunk.is_empty() && chunks.send(Ok(Some(chunk))).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The first byte and the size of the whole, of a `Content-Range` (RFC 9110, section 14.4).
+fn parse_range(header: &str) -> Option<(u64, Option<u64>)> {
+    let (range, size) = header.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    let size = if size == "*" { None } else { Some(size.parse().ok()?) };
+    Some((start.trim().parse().ok()?, size))
+}
+
+/// A part that is on its way.
+struct Part {
+    chunks: Receiver<Chunk>,
+    task: AbortHandle,
 }
 
 /// Bytes from the network. Only the word of the connection that this was all is an end of file.
 struct Incoming {
-    chunks: Receiver<Result<Option<Bytes>>>,
+    download: Download,
+    parts: VecDeque<Part>,
+    /// Where the next part begins.
+    next: u64,
+    connections: usize,
     current: Bytes,
-    ended: bool,
-    task: AbortHandle,
+    failed: bool,
+}
+
+impl Incoming {
+    fn spawn(&mut self, range: Range<u64>, begun: Option<Begun>) -> Result<()> {
+        let is_all = range.end - range.start > PART;
+        let (sender, chunks) = channel(if is_all { AHEAD } else { AHEAD_IN_PART });
+        let task = runtime()?.spawn(self.download.clone().fetch(range, begun, sender));
+        self.parts.push_back(Part { chunks, task: task.abort_handle() });
+        Ok(())
+    }
+
+    /// Keeps as many parts under way as there may be.
+    fn fill(&mut self) -> Result<()> {
+        while self.parts.len() < self.connections && self.next < self.download.size {
+            let end = (self.next + PART).min(self.download.size);
+            self.spawn(self.next..end, None)?;
+            self.next = end;
+        }
+        Ok(())
+    }
+
+    /// The next bytes; none at the end.
+    fn receive(&mut self) -> Result<Bytes> {
+        loop {
+            self.fill()?;
+            let Some(part) = self.parts.front_mut() else { return Ok(Bytes::new()) };
+            match part.chunks.blocking_recv() {
+                Some(Ok(Some(chunk))) if !chunk.is_empty() => return Ok(chunk),
+                Some(Ok(Some(_))) => {}
+                Some(Ok(None)) => drop(self.parts.pop_front()),
+                Some(Err(error)) => return Err(error),
+                None => return Err(Error::failed("the download has ended before it was complete")),
+            }
+        }
+    }
 }
 
 impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.ended {
-            match self.chunks.blocking_recv() {
-                Some(Ok(Some(chunk))) => self.current = chunk,
-                Some(Ok(None)) => self.ended = true,
-                Some(Err(error)) => return Err(error.into()),
-                None => return Err(Error::failed("the download has failed already").into()),
-            }
+        if self.failed {
+            return Err(Error::failed("the download has failed already").into());
+        }
+        if self.current.is_empty() {
+            self.current = self.receive().inspect_err(|_| self.failed = true)?;
         }
         let taken = buffer.len().min(self.current.len());
         self.current.copy_to_slice(&mut buffer[..taken]);
@@ -55,8 +253,8 @@ impl Read for Incoming {
 }
 
 impl Drop for Incoming {
-    /// Ends the download where it is: a server that sends slowly would hold the connection for long.
+    /// Ends the download where it is: a server that sends slowly would hold the connections for long.
     fn drop(&mut self) {
-        self.task.abort();
+        self.parts.iter().for_each(|part| part.task.abort());
     }
 }

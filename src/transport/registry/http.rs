@@ -1,26 +1,25 @@
 //! Requests and how they get there: connections, patience, redirects, and what went wrong on the way.
 
+use super::super::Transfer;
 use super::address::{follow, host_of, is_loopback, same_server};
 use super::answer::{Answer, printable};
 use super::outgoing::Outgoing;
+use super::retry::{Attempts, is_passing};
 use super::tls::Tls;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION,
 };
-use reqwest::{Body, Client, Method, StatusCode, Url, redirect};
+use reqwest::{Body, Client, Method, Response, StatusCode, Url, redirect};
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 use std::{error, io};
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
-/// How long a server may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(30);
-/// How long nothing at all may happen on a connection.
-pub(super) const STALL: Duration = Duration::from_secs(60);
 /// How many times a request is sent on to another address.
 const REDIRECTS: usize = 5;
 /// Threads that wait for the network: decryption is the only work they have, one per direction does it.
@@ -60,6 +59,8 @@ pub(super) struct Request {
     body: Bytes,
     /// Shown to this address only, and to no other that the request is sent on to.
     pub(super) authorization: Option<HeaderValue>,
+    /// Whoever sends it tries again himself, or not at all.
+    once: bool,
 }
 
 impl Request {
@@ -68,7 +69,7 @@ impl Request {
         let mut headers = HeaderMap::new();
         // Compressed on the way, a blob would not have its digest.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        Self { what: what.into(), method, url, headers, body: Bytes::new(), authorization: None }
+        Self { what: what.into(), method, url, headers, body: Bytes::new(), authorization: None, once: false }
     }
 
     /// The same request with one more header.
@@ -88,6 +89,19 @@ impl Request {
         self
     }
 
+    /// The same request, sent only once.
+    #[must_use]
+    pub(super) fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+
+    /// The same request to another address, which sees no credentials.
+    pub(super) fn to(mut self, url: Url) -> Self {
+        (self.url, self.authorization) = (url, None);
+        self
+    }
+
     /// Whether it may be sent on to another address: only what changes nothing.
     fn is_safe(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
@@ -97,6 +111,9 @@ impl Request {
 /// Connections to servers. They are opened when they are needed.
 #[derive(Default)]
 pub(super) struct Http {
+    transfer: Transfer,
+    /// A server that was there once may come back; one that never was has perhaps another name.
+    was_there: AtomicBool,
     /// For each of plain and encrypted, elsewhere and on this machine, to others and to the registry.
     clients: [OnceLock<Client>; 8],
     tls: Tls,
@@ -105,12 +122,36 @@ pub(super) struct Http {
 
 impl Http {
     /// Connections for the business of one registry.
-    pub(super) fn new(tls: Tls, registry: Url) -> Self {
-        Self { clients: Default::default(), tls, registry: Some(registry) }
+    pub(super) fn new(tls: Tls, registry: Url, transfer: Transfer) -> Self {
+        Self { transfer, tls, registry: Some(registry), ..Self::default() }
     }
 
-    /// Sends a request, and sends it on where the answer says so. Any status is an answer.
+    /// How bytes travel.
+    pub(super) fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    /// Sends a request until it arrives, and says the last answer. Any status is an answer.
     pub(super) async fn send(&self, request: &Request) -> Result<Answer> {
+        if request.once {
+            return self.attempt(request).await;
+        }
+        let mut attempts = Attempts::new(&self.transfer);
+        loop {
+            self.transfer.stop.check()?;
+            let error = match self.attempt(request).await {
+                Ok(answer) if is_passing(answer.status()) && attempts.are_left() => answer.refusal().await,
+                Err(error) => error,
+                answer => return answer,
+            };
+            if !attempts.wait(&error).await {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Sends a request, and sends it on where the answer says so.
+    async fn attempt(&self, request: &Request) -> Result<Answer> {
         let mut request = request.clone();
         for _ in 0..=REDIRECTS {
             let mut builder = self.builder(&request)?.body(request.body.clone());
@@ -118,11 +159,11 @@ impl Http {
             if !request.is_safe() && request.body.is_empty() {
                 builder = builder.header(CONTENT_LENGTH, 0);
             }
-            let answer = timeout(STALL, builder.send())
+            let answer = timeout(self.transfer.stall_timeout, builder.send())
                 .await
-                .map_err(|_| silence(&request))?
-                .map_err(|error| explain(&request, &error))?;
-            let answer = Answer::new(answer, &request);
+                .map_err(|_| self.silence(&request))?
+                .map_err(|error| self.explain(&request, &error))?;
+            let answer = self.arrived(answer, &request);
             match redirection(&request, &answer)? {
                 None => return Ok(answer),
                 Some(url) => {
@@ -145,11 +186,16 @@ impl Http {
         let flow = outgoing.flow();
         let answer = builder.body(Body::wrap_stream(outgoing)).send();
         let answer = flow
-            .watch(STALL, answer)
+            .watch(self.transfer.stall_timeout, answer)
             .await
-            .ok_or_else(|| silence(request))?
-            .map_err(|error| explain(request, &error))?;
-        Ok(Answer::new(answer, request))
+            .ok_or_else(|| self.silence(request))?
+            .map_err(|error| self.explain(request, &error))?;
+        Ok(self.arrived(answer, request))
+    }
+
+    fn arrived(&self, answer: Response, request: &Request) -> Answer {
+        self.was_there.store(true, Ordering::Relaxed);
+        Answer::new(answer, request, self.transfer.stall_timeout)
     }
 
     fn builder(&self, request: &Request) -> Result<reqwest::RequestBuilder> {
@@ -173,7 +219,7 @@ impl Http {
         }
         let mut builder = Client::builder()
             .user_agent(concat!("volio/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
+            .connect_timeout(self.transfer.connect_timeout)
             .redirect(redirect::Policy::none())
             .referer(false);
         builder = match encrypted {
@@ -195,6 +241,50 @@ impl Http {
         })?;
         Ok(slot.get_or_init(|| client))
     }
+
+    fn silence(&self, request: &Request) -> Error {
+        let host = host_of(&request.url);
+        cannot(
+            request,
+            format!("{host} has been silent for {} seconds", self.transfer.stall_timeout.as_secs()),
+        )
+        .hint("the registry or the network is overloaded or gone; try again later")
+        .again_after(Duration::ZERO)
+    }
+
+    /// What went wrong on the way, said by its innermost cause: the layers above it only say that something did,
+    /// and the address that they name may hold a signature.
+    fn explain(&self, request: &Request, error: &reqwest::Error) -> Error {
+        let host = host_of(&request.url);
+        let mut report = cannot(request, format!("{host}: {}", printable(&root(error).to_string())));
+        if let Some(hint) = hint(error, &request.url) {
+            report = report.hint(hint);
+        }
+        match self.may_pass(error) {
+            true => report.again_after(Duration::ZERO),
+            false => report,
+        }
+    }
+
+    /// Whether another attempt may go well.
+    fn may_pass(&self, error: &reqwest::Error) -> bool {
+        use io::ErrorKind as K;
+        if find::<rustls::Error>(error).is_some() {
+            return false;
+        }
+        if error.is_connect() {
+            return self.was_there.load(Ordering::Relaxed);
+        }
+        let broke = find::<io::Error>(error).is_some_and(|error| {
+            matches!(
+                error.kind(),
+                K::ConnectionReset | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof | K::TimedOut
+            )
+        });
+        let ended = find::<hyper::Error>(error)
+            .is_some_and(|error| error.is_incomplete_message() || error.is_closed() || error.is_canceled());
+        broke || ended
+    }
 }
 
 /// Where the answer sends the request, if it does.
@@ -214,23 +304,6 @@ fn redirection(request: &Request, answer: &Answer) -> Result<Option<Url>> {
 /// The error for a request that did not work.
 pub(super) fn cannot(request: &Request, why: impl Into<String>) -> Error {
     Error::failed(format!("cannot {}", request.what)).because(why.into())
-}
-
-fn silence(request: &Request) -> Error {
-    let host = host_of(&request.url);
-    cannot(request, format!("{host} has been silent for {} seconds", STALL.as_secs()))
-        .hint("the registry or the network is overloaded or gone; try again later")
-}
-
-/// What went wrong on the way, said by its innermost cause: the layers above it only say that something did,
-/// and the address that they name may hold a signature.
-fn explain(request: &Request, error: &reqwest::Error) -> Error {
-    let host = host_of(&request.url);
-    let report = cannot(request, format!("{host}: {}", printable(&root(error).to_string())));
-    match hint(error, &request.url) {
-        Some(hint) => report.hint(hint),
-        None => report,
-    }
 }
 
 fn hint(error: &reqwest::Error, url: &Url) -> Option<String> {
@@ -281,12 +354,14 @@ fn find<'a, T: error::Error + 'static>(error: &'a (dyn error::Error + 'static)) 
 }
 
 /// The error for an answer whose bytes stopped coming.
-pub(super) fn broken(what: &str, host: &str, error: Option<&reqwest::Error>) -> Error {
+pub(super) fn broken(what: &str, host: &str, error: Result<&reqwest::Error, Duration>) -> Error {
     let why = match error {
-        Some(error) => printable(&root(error).to_string()),
-        None => format!("it has been silent for {} seconds", STALL.as_secs()),
+        Ok(error) => printable(&root(error).to_string()),
+        Err(silent) => format!("it has been silent for {} seconds", silent.as_secs()),
     };
-    Error::failed(format!("cannot {what}: {host} stopped in the middle")).because(why)
+    Error::failed(format!("cannot {what}: {host} stopped in the middle"))
+        .because(why)
+        .again_after(Duration::ZERO)
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<b
     let tls = Tls::read(access, registry, false)?;
     let base = address::base(registry, access.plain_http, tls.wanted)?;
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
-    let http = Http::new(tls, base.clone());
+    let http = Http::new(tls, base.clone(), access.transfer.clone());
     wait(async {
         let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else { return Ok(false) };
         let mut request = Request::new(Method::GET, base, format!("log in to {registry}"));

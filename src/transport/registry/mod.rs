@@ -22,24 +22,31 @@ mod login;
 mod manifest;
 mod mirrors;
 mod outgoing;
+mod quirks;
 mod referrers;
 mod registries_conf;
 mod removal;
+mod retry;
 mod server;
+mod session;
 mod tls;
 mod token;
+mod unfinished;
 mod upload;
 
 pub use self::login::{Kept, LoggedIn, host, login, logout};
 
 use self::answer::Answer;
 use self::credentials::Keychain;
+use self::download::Download;
 use self::http::{Request, wait};
 use self::mirrors::Mirrored;
 use self::registries_conf::RegistriesConf;
+use self::retry::Attempts;
 use self::server::Server;
 use self::tls::Tls;
 use self::token::Scopes;
+use self::upload::Upload;
 use super::{Access, Destination, Origin, Removed, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
@@ -74,7 +81,7 @@ impl Registry {
         let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
         let tls = Tls::read(access, reference.registry(), anybody)?;
         let base = address::base(reference.registry(), access.plain_http, tls.wanted)?;
-        Ok(Self { reference, server: Arc::new(Server::new(base, tls, keychain)) })
+        Ok(Self { reference, server: Arc::new(Server::new(base, tls, keychain, access.transfer.clone())) })
     }
 
     /// The same for reading, from a mirror where `registries.conf` names one.
@@ -157,8 +164,7 @@ impl Source for Registry {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let request = self.ask(Method::GET, descriptor, "fetch");
-        let answer = wait(async { self.server.send(request, &self.pull()).await?.success().await })?;
-        download::download(answer)
+        Download::new(&self.server, request, self.pull(), descriptor.size).open()
     }
 
     fn tags(&self) -> Result<Vec<String>> {
@@ -193,14 +199,14 @@ impl Destination for Registry {
     }
 
     fn upload(&self, body: Body) -> Result<Written> {
-        upload::upload(&self.server, self.reference.repository(), body, &self.reference.name())
+        Upload::new(&self.server, &self.reference).run(body)
     }
 
     fn mount(&self, descriptor: &Descriptor, from: &Origin) -> Result<bool> {
         if from.registry != self.reference.registry() {
             return Ok(false);
         }
-        upload::mount(&self.server, self.reference.repository(), &descriptor.digest, &from.repository)
+        session::mount(&self.server, self.reference.repository(), &descriptor.digest, &from.repository)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
@@ -212,6 +218,11 @@ impl Destination for Registry {
             Some(tag) => self.put(tag, root),
             None => Err(Error::usage(format!("{} names no tag to write to", self.reference))),
         }
+    }
+
+    fn again(&self, error: &Error, failures: u32) -> bool {
+        wait(async { Ok(Attempts::after(self.server.transfer(), failures).wait(error).await) })
+            .unwrap_or(false)
     }
 
     fn remove(&self, force: bool) -> Result<Removed> {

@@ -1,5 +1,6 @@
 //! One registry as somebody to talk to: every request goes out with what lets it in.
 
+use super::super::Transfer;
 use super::address::same_server;
 use super::answer::Answer;
 use super::auth::Auth;
@@ -7,22 +8,36 @@ use super::challenge::Challenge;
 use super::credentials::Keychain;
 use super::http::{Http, Request};
 use super::outgoing::Outgoing;
+use super::quirks::Manners;
 use super::tls::Tls;
 use super::token::Scopes;
 use crate::error::Result;
 use reqwest::{StatusCode, Url};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The connections to one registry and what it has let us in for.
 pub(super) struct Server {
     base: Url,
     http: Http,
     auth: Auth,
+    /// Where the registry has sent us for what.
+    redirects: Mutex<HashMap<Url, Url>>,
+    /// How it wants to be sent blobs.
+    pub(super) manners: Manners,
 }
 
 impl Server {
     /// Connects to nothing yet.
-    pub(super) fn new(base: Url, tls: Tls, keychain: Keychain) -> Self {
-        Self { auth: Auth::new(base.clone(), keychain), http: Http::new(tls, base.clone()), base }
+    pub(super) fn new(base: Url, tls: Tls, keychain: Keychain, transfer: Transfer) -> Self {
+        Self {
+            auth: Auth::new(base.clone(), keychain),
+            redirects: Mutex::default(),
+            manners: Manners::new(base.host_str().unwrap_or_default(), transfer.chunk_size),
+            http: Http::new(tls, base.clone(), transfer),
+            base,
+        }
     }
 
     /// An address under the root of the protocol. Its words are those of references and digests, which need no
@@ -52,15 +67,56 @@ impl Server {
         }
     }
 
-    /// Sends a request with a body that cannot be sent twice.
+    /// Whether an address is the registry's own.
+    pub(super) fn is_ours(&self, url: &Url) -> bool {
+        same_server(url, &self.base)
+    }
+
+    /// How bytes travel.
+    pub(super) fn transfer(&self) -> &Transfer {
+        self.http.transfer()
+    }
+
+    /// Fetches something from where the registry sent us the last time; when that no longer works, because the
+    /// signature in such an address is over or the host is gone, from where it sends us now.
+    pub(super) async fn fetch(&self, request: Request, scopes: &Scopes) -> Result<Answer> {
+        let asked = request.url.clone();
+        let known = self.redirects().get(&asked).cloned();
+        if let Some(url) = known {
+            let shortcut = request.clone().to(url).once();
+            match self.http.send(&shortcut).await {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                _ => _ = self.redirects().remove(&asked),
+            }
+        }
+        let answer = self.send(request, scopes).await?;
+        if answer.status().is_success() && !same_server(answer.url(), &asked) {
+            self.redirects().insert(asked, answer.url().clone());
+        }
+        Ok(answer)
+    }
+
+    fn redirects(&self) -> MutexGuard<'_, HashMap<Url, Url>> {
+        self.redirects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request with a body that is gone afterwards. When it came too late for its token, the error says that
+    /// it may be sent again, and there is a new one by then.
     pub(super) async fn send_stream(
         &self,
         mut request: Request,
         scopes: &Scopes,
         outgoing: Outgoing,
     ) -> Result<Answer> {
-        self.authorize(&mut request, scopes).await?;
-        self.http.send_stream(&request, outgoing).await
+        let ours = self.authorize(&mut request, scopes).await?;
+        let answer = self.http.send_stream(&request, outgoing).await?;
+        if ours && answer.status() == StatusCode::UNAUTHORIZED {
+            let renewed =
+                self.auth.renew(&self.http, scopes, &answer, request.authorization.as_ref()).await?;
+            let error = answer.refusal().await;
+            return Err(if renewed.is_some() { error.again_after(Duration::ZERO) } else { error });
+        }
+        Ok(answer)
     }
 
     /// Adds what lets the request in, and says whether it goes to the registry itself: nobody else sees it.

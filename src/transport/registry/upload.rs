@@ -1,191 +1,303 @@
 //! Blobs going in (distribution-spec, "Pushing blobs").
 //!
 //! A blob whose digest is known goes in one PUT. One that is still being made goes in one PATCH without
-//! `Content-Range`, as docker and podman do it, and a PUT says afterwards what it was. Either way its last bytes
-//! are held back until the body has said that they are right: a registry never holds the whole of a lie.
+//! `Content-Range`, as docker and podman do it, and a PUT says afterwards what it was. In chunks it goes when the user
+//! wants that, when a request was too large, or when connections do not last ([`quirks`](super::quirks)). Either way
+//! its last bytes are held back until the body has said that they are right: a registry never holds the whole of a lie.
+//!
+//! What broke goes on where the registry says that it stopped, or from the beginning where it has forgotten
+//! everything. A body that comes only once goes back no further than its last chunk; beyond that, whoever makes it
+//! makes it anew.
 
-use super::address::{follow, with_parameter};
-use super::answer::Answer;
-use super::http::{Request, cannot, runtime, wait};
-use super::outgoing::{Feed, outgoing};
+use super::http::wait;
+use super::retry::Attempts;
 use super::server::Server;
-use super::token::Scopes;
-use crate::error::{Error, Kind, Result};
-use crate::oci::Digest;
+use super::session::{Piece, Session};
+use super::unfinished::Unfinished;
+use crate::error::{Error, Result};
+use crate::oci::Reference;
 use crate::stream::{Body, Written};
-use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, LOCATION};
-use reqwest::{Method, StatusCode, Url};
-use std::io::Read;
+use std::io::{self, Cursor, Read};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::timeout;
 
-/// The size of the chunks that a body is read in, in bytes.
-const CHUNK: usize = 256 << 10;
-/// How long the registry may take to forget an upload that failed; it would do so by itself after a week.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// Blobs below this size are sent again rather than continued by another process, in bytes.
+const WORTH_REMEMBERING: u64 = 1 << 20;
 
-/// Sends a blob into a repository.
-pub(super) fn upload(server: &Arc<Server>, repository: &str, body: Body, name: &str) -> Result<Written> {
-    let what = match body.expected() {
-        Some(expected) => format!("upload {} to {name}", expected.digest),
-        None => format!("upload a blob to {name}"),
-    };
-    let mut session = wait(Session::begin(server, repository, what))?;
-    session.fill(body).inspect_err(|_| session.cancel())
-}
+/// Statuses that say that a request was too large: a proxy's, that of ghcr.io, and those of servers that want to know
+/// the length beforehand.
+const TOO_LARGE: [u16; 3] = [413, 416, 411];
 
-/// Asks the registry to take a blob over from another of its repositories.
-pub(super) fn mount(server: &Server, repository: &str, digest: &Digest, from: &str) -> Result<bool> {
-    wait(async {
-        let url = with_parameter(start(server, repository), "mount", &digest.to_string());
-        let request = Request::new(
-            Method::POST,
-            with_parameter(url, "from", from),
-            format!("take {digest} over from {from}"),
-        );
-        let scopes = Scopes::push(repository).and(Scopes::pull(from));
-        let answer = match server.send(request, &scopes).await {
-            // No token is given for the other repository: the blob is sent then.
-            Err(error) if error.kind() == Kind::Denied => return Ok(false),
-            answer => answer?,
-        };
-        // Many registries open an upload instead of saying no. It is not continued: who sends the blob then
-        // has yet to find out where it is.
-        if answer.status() == StatusCode::ACCEPTED
-            && let Ok(url) = next(&answer, answer.url())
-        {
-            forget(server, &scopes, url).await;
-        }
-        Ok(answer.status() == StatusCode::CREATED)
-    })
-}
-
-/// An upload in progress.
-struct Session<'a> {
+/// The way of one blob into a repository.
+pub(super) struct Upload<'a> {
     server: &'a Arc<Server>,
-    scopes: Scopes,
+    reference: &'a Reference,
     what: String,
-    /// Where the registry wants the next request; it holds the state of the upload.
-    url: Url,
+    /// How many bytes the registry has said that it took.
+    accepted: u64,
+    /// The size of the last request, in bytes.
+    request: u64,
+    /// The upload goes on from before a failure: what it has may be something else than we think.
+    continued: bool,
+    /// How often that was thought.
+    doubts: u32,
 }
 
-impl<'a> Session<'a> {
-    async fn begin(server: &'a Arc<Server>, repository: &str, what: String) -> Result<Self> {
-        let scopes = Scopes::push(repository);
-        let request = Request::new(Method::POST, start(server, repository), &what);
-        let answer = server.send(request.clone(), &scopes).await?.success().await?;
-        let url = next(&answer, answer.url())
-            .map_err(|error| cannot(&request, error.to_string()).hint(error.advice().unwrap_or_default()))?;
-        Ok(Self { server, scopes, what, url })
+impl<'a> Upload<'a> {
+    /// Sends nothing yet.
+    pub(super) fn new(server: &'a Arc<Server>, reference: &'a Reference) -> Self {
+        Self { server, reference, what: String::new(), accepted: 0, request: 0, continued: false, doubts: 0 }
     }
 
-    fn fill(&mut self, mut body: Body) -> Result<Written> {
-        match body.expected().cloned() {
-            Some(expected) => {
-                let url = with_parameter(self.url.clone(), "digest", &expected.digest.to_string());
-                self.stream(Method::PUT, url, Some(expected.size), &mut body)?;
-                body.finish()
-            }
-            None => {
-                let url = self.url.clone();
-                self.stream(Method::PATCH, url, None, &mut body)?;
-                let written = body.finish()?;
-                self.close(&written)?;
-                Ok(written)
-            }
-        }
-    }
-
-    /// Sends the body, while this thread reads it.
-    fn stream(&mut self, method: Method, url: Url, size: Option<u64>, body: &mut Body) -> Result<()> {
-        // Before the request begins: an empty body that should be something else must not be sent.
-        let first = read(body)?;
-        let (feed, outgoing) = outgoing(size);
-        let request = Request::new(method, url, &self.what).header(CONTENT_TYPE, "application/octet-stream");
-        let (server, scopes) = (Arc::clone(self.server), self.scopes.clone());
-        let answer = runtime()?
-            .spawn(async move { server.send_stream(request, &scopes, outgoing).await?.success().await });
-        let pumped = pump(first, body, &feed);
-        match (&pumped, size) {
-            // The connection is cut: the registry knows how much it was promised.
-            (Err(_), Some(_)) => drop(feed),
-            // What has no size may end anywhere, because it is a blob only when somebody says its digest; and
-            // distribution forgets an upload only if its last request ended well.
-            (Ok(()), _) | (Err(_), None) => feed.finish(),
-        }
-        let patience = if pumped.is_ok() { Duration::MAX } else { FAREWELL };
-        let answer = runtime()?.block_on(async { timeout(patience, answer).await });
-        let answer = match answer {
-            Ok(Ok(answer)) => answer,
-            _ => Err(Error::failed(format!("cannot {}: the upload was abandoned", self.what))),
+    /// Sends a blob, whatever it takes.
+    pub(super) fn run(mut self, body: Body) -> Result<Written> {
+        let _busy = self.server.transfer().stop.busy()?;
+        let expected = body.expected().cloned();
+        self.what = match &expected {
+            Some(expected) => format!("upload {} to {}", expected.digest, self.reference.name()),
+            None => format!("upload a blob to {}", self.reference.name()),
         };
-        // Most registries put state into the address, and want to see the newest.
-        let followed = answer.and_then(|answer| match answer.header(&LOCATION) {
-            Some(_) if size.is_none() => next(&answer, answer.url()).map(|url| self.url = url),
-            _ => Ok(()),
-        });
-        // Whatever the registry says about a body that failed, the failure of the body came first.
-        pumped.and(followed)
+        let worth = expected.filter(|expected| expected.size >= WORTH_REMEMBERING);
+        let mut memory = worth
+            .and_then(|expected| Unfinished::of(self.server.transfer(), self.reference, &expected.digest));
+        let mut supply = Supply { body, again: Cursor::default() };
+        let mut session = self.resume(memory.as_mut(), &mut supply)?;
+        let outcome = self.persist(&mut session, &mut supply, memory.as_mut());
+        let is_over = outcome.as_ref().err().is_none_or(|error| error.again().is_none());
+        // What may still be continued is left where it is.
+        if outcome.is_err() && (memory.is_none() || is_over) {
+            session.cancel();
+        }
+        if let Some(memory) = memory.filter(|_| is_over) {
+            memory.forget();
+        }
+        outcome?;
+        supply.body.finish()
     }
 
-    /// Says what was sent.
-    fn close(&self, written: &Written) -> Result<()> {
-        let url = with_parameter(self.url.clone(), "digest", &written.digest.to_string());
-        let request = Request::new(Method::PUT, url, &self.what);
-        wait(async { self.server.send(request, &self.scopes).await?.success().await })?;
-        Ok(())
+    /// The upload that another process has begun, or a new one.
+    fn resume(&mut self, memory: Option<&mut Unfinished>, supply: &mut Supply) -> Result<Session<'a>> {
+        let known = memory.and_then(Unfinished::address).filter(|url| self.server.is_ours(url));
+        if let Some(url) = known {
+            let mut session = Session::at(self.server, self.reference.repository(), &self.what, url);
+            let size = supply.body.expected().map_or(0, |expected| expected.size);
+            if let Some(received) = session.received().filter(|received| *received <= size) {
+                supply.body.skip_to(received)?;
+                (self.accepted, self.continued) = (received, true);
+                return Ok(session);
+            }
+        }
+        self.begin()
     }
 
-    /// Lets the registry throw away what it has.
-    fn cancel(&self) {
-        let forget = async {
-            forget(self.server, &self.scopes, self.url.clone()).await;
-            Ok(())
-        };
-        // The error that led here is the one to report.
-        let _ = wait(forget);
+    fn begin(&mut self) -> Result<Session<'a>> {
+        (self.accepted, self.continued) = (0, false);
+        Session::begin(self.server, self.reference.repository(), &self.what)
     }
-}
 
-/// Where uploads begin.
-fn start(server: &Server, repository: &str) -> Url {
-    server.url(&format!("{repository}/blobs/uploads/"))
-}
-
-/// Where the registry wants the next request of an upload.
-fn next(answer: &Answer, asked: &Url) -> Result<Url> {
-    let location = answer
-        .header(&LOCATION)
-        .ok_or_else(|| Error::failed("the registry does not say where the upload goes on"))?;
-    follow(asked, location)
-}
-
-/// Ends an upload, as far as the registry lets us: not every one does.
-async fn forget(server: &Server, scopes: &Scopes, url: Url) {
-    let request = Request::new(Method::DELETE, url, "end an upload");
-    let _ = timeout(FAREWELL, server.send(request, scopes)).await;
-}
-
-/// Feeds a request from a body until the body ends or nobody wants more of it. A chunk leaves when the one behind
-/// it is here: the last one not before the body has proved itself.
-fn pump(mut ahead: Option<Bytes>, body: &mut Body, feed: &Feed) -> Result<()> {
-    while let Some(chunk) = ahead {
-        ahead = read(body)?;
-        if !feed.send(chunk) {
-            break;
+    /// Sends until all is there, or nothing helps any more.
+    fn persist(
+        &mut self,
+        session: &mut Session<'a>,
+        supply: &mut Supply,
+        mut memory: Option<&mut Unfinished>,
+    ) -> Result<()> {
+        let transfer = self.server.transfer().clone();
+        let mut attempts = Attempts::new(&transfer);
+        let mut furthest = 0;
+        loop {
+            let Err(error) = self.send(session, supply, memory.as_deref_mut()) else { return Ok(()) };
+            transfer.stop.check()?;
+            if let Ok(written) = supply.body.written()
+                && session.has(self.reference.repository(), &written)
+            {
+                // Only the answer was lost.
+                return Ok(());
+            }
+            if self.accepted > furthest {
+                furthest = self.accepted;
+                attempts.restart();
+            }
+            let learned = self.learn(&error);
+            let doubtful = !learned && self.is_doubtful(&error);
+            if !learned && !doubtful && !wait(async { Ok(attempts.wait(&error).await) })? {
+                return Err(error);
+            }
+            if !self.go_back(session, supply, &error, doubtful)? {
+                return Err(if learned { error.again_after(Default::default()) } else { error });
+            }
         }
     }
-    Ok(())
+
+    /// Learns from a failure how large requests may be, and says whether that helps.
+    fn learn(&self, error: &Error) -> bool {
+        match error.status() {
+            // A chunk of that size was taken before: this is not about the size.
+            Some(416) if self.accepted > 0 => false,
+            Some(status) if TOO_LARGE.contains(&status) => self.server.manners.learn(self.request, false),
+            _ => false,
+        }
+    }
+
+    /// Whether a refusal may only mean that the upload holds something else than we think.
+    fn is_doubtful(&mut self, error: &Error) -> bool {
+        let goes_on = self.continued || self.accepted > 0;
+        let doubtful = goes_on && self.doubts < 2 && error.again().is_none() && error.status().is_some();
+        self.doubts += u32::from(doubtful);
+        doubtful
+    }
+
+    /// Goes back to where the registry stopped, or to the beginning. `false` when the body cannot go back so far.
+    fn go_back(
+        &mut self,
+        session: &mut Session<'a>,
+        supply: &mut Supply,
+        error: &Error,
+        doubtful: bool,
+    ) -> Result<bool> {
+        let manners = &self.server.manners;
+        let sent = supply.position();
+        let received = if doubtful || !manners.takes_parts() { None } else { session.received() };
+        // What it has accepted it has, though some registries say less afterwards; and more than we sent it cannot
+        // have from us.
+        let offset =
+            received.filter(|received| *received <= sent).map(|received| received.max(self.accepted));
+        // Of a request whose connection broke it has kept nothing: such a request must not happen to it again.
+        if error.status().is_none() && offset.is_none_or(|offset| offset == self.accepted) {
+            manners.learn(sent - self.accepted, true);
+        }
+        if let Some(offset) = offset.filter(|offset| *offset > 0)
+            && supply.rewind(offset)?
+        {
+            (self.accepted, self.continued) = (offset, true);
+            return Ok(true);
+        }
+        if !supply.rewind(0)? {
+            return Ok(false);
+        }
+        session.cancel();
+        *session = self.begin()?;
+        Ok(true)
+    }
+
+    /// Sends what is left, in the way that the registry wants it.
+    fn send(
+        &mut self,
+        session: &mut Session<'a>,
+        supply: &mut Supply,
+        mut memory: Option<&mut Unfinished>,
+    ) -> Result<()> {
+        if let Some(memory) = memory.as_deref_mut() {
+            memory.remember(session.address());
+        }
+        let expected = supply.body.expected().cloned();
+        let chunk = self.server.manners.chunk();
+        match (expected, chunk) {
+            (Some(expected), None) if self.accepted == 0 && !self.continued => {
+                self.request = expected.size;
+                return session.send(&Piece::Whole(expected), supply);
+            }
+            (None, None) if supply.is_fresh() && self.accepted == 0 => {
+                self.request = u64::MAX;
+                session.send(&Piece::Endless, supply)?;
+            }
+            (expected, chunk) => {
+                let chunk = chunk.unwrap_or(u64::MAX);
+                while self.chunk(session, supply, chunk, expected.as_ref())? {
+                    if let Some(memory) = memory.as_deref_mut() {
+                        memory.remember(session.address());
+                    }
+                }
+            }
+        }
+        session.close(&supply.written()?)
+    }
+
+    /// Sends one chunk; `false` when it was the last.
+    fn chunk(
+        &mut self,
+        session: &mut Session<'a>,
+        supply: &mut Supply,
+        chunk: u64,
+        expected: Option<&Written>,
+    ) -> Result<bool> {
+        let offset = supply.position();
+        let size = match expected {
+            Some(expected) => chunk.min(expected.size - offset),
+            None => supply.load(chunk)?,
+        };
+        let is_last = expected.is_some_and(|expected| offset + size == expected.size) || size == 0;
+        self.request = size;
+        let piece = Piece::Chunk(offset, size);
+        match () {
+            () if size == 0 => drain(supply)?,
+            () if is_last => session.send(&piece, supply)?,
+            () => session.send(&piece, &mut supply.take(size))?,
+        }
+        self.accepted = offset + size;
+        Ok(!is_last)
+    }
 }
 
-/// The next chunk of a body, as full as can be; `None` at its end.
-fn read(body: &mut Body) -> Result<Option<Bytes>> {
-    let mut chunk = Vec::with_capacity(CHUNK);
-    body.by_ref()
-        .take(CHUNK as u64)
-        .read_to_end(&mut chunk)
-        .map_err(|error| Error::io("cannot read the data to upload", error))?;
-    Ok((!chunk.is_empty()).then(|| chunk.into()))
+/// Reads to the end, so that the body says what it was.
+fn drain(supply: &mut Supply) -> Result<()> {
+    io::copy(supply, &mut io::sink())
+        .map(drop)
+        .map_err(|error| Error::io("cannot read the data to upload", error))
+}
+
+/// A body, and the last chunk of one that comes only once.
+struct Supply {
+    body: Body,
+    again: Cursor<Vec<u8>>,
+}
+
+impl Supply {
+    /// Where the next byte stands in the blob.
+    fn position(&self) -> u64 {
+        self.body.position() - (self.again.get_ref().len() as u64 - self.again.position())
+    }
+
+    /// Whether nothing was read yet.
+    fn is_fresh(&self) -> bool {
+        self.body.position() == 0
+    }
+
+    /// Keeps the next chunk, so that it can be sent more than once; says how large it is.
+    fn load(&mut self, size: u64) -> Result<u64> {
+        let mut chunk = Vec::new();
+        self.take(size)
+            .read_to_end(&mut chunk)
+            .map_err(|error| Error::io("cannot read the data to upload", error))?;
+        // What was kept before and does not fit into a smaller chunk comes next.
+        let rest = self.again.get_ref()[self.again.position() as usize..].to_vec();
+        let loaded = chunk.len() as u64;
+        chunk.extend(rest);
+        self.again = Cursor::new(chunk);
+        Ok(loaded)
+    }
+
+    /// Goes back, and says whether that is possible.
+    fn rewind(&mut self, offset: u64) -> Result<bool> {
+        let kept = self.body.position() - self.again.get_ref().len() as u64;
+        if (kept..=self.body.position()).contains(&offset) {
+            self.again.set_position(offset - kept);
+            return Ok(true);
+        }
+        self.again = Cursor::default();
+        self.body.rewind(offset)
+    }
+
+    /// What the body was.
+    fn written(&self) -> Result<Written> {
+        self.body.written()
+    }
+}
+
+impl Read for Supply {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.again.read(buffer)? {
+            0 => self.body.read(buffer),
+            read => Ok(read),
+        }
+    }
 }

@@ -2,11 +2,13 @@
 //!
 //! It is written from the specification and not from the client, and shares no code with it but digests.
 
+mod blobs;
 mod guard;
 mod listing;
 mod protocol;
 mod removal;
 mod store;
+mod uploads;
 
 pub use guard::Login;
 pub use listing::Pages;
@@ -49,6 +51,10 @@ struct Inside {
     store: Store,
     guard: Guard,
     requests: Vec<Recorded>,
+    /// How many addresses at the second host were given out.
+    links: usize,
+    /// How many bytes of bodies have come.
+    uploaded: u64,
 }
 
 /// How the registry behaves. The default is an open one without faults.
@@ -68,6 +74,28 @@ pub struct Behaviour {
     pub refuses_mounts: bool,
     /// Cuts the connection after so many bytes of a blob.
     pub cuts_blobs_after: Option<usize>,
+    /// What it does with `Range`.
+    pub ranges: Ranges,
+    /// The addresses at the second host up to this one are over.
+    pub expired_links: usize,
+    /// What becomes of an upload when the connection of one of its requests breaks.
+    pub broken_uploads: Broken,
+    /// How it says how far an upload is.
+    pub status_ranges: StatusRanges,
+    /// Takes no larger body of an upload, in bytes,
+    pub limits_bodies: Option<usize>,
+    /// and says so with this status.
+    pub limit_status: Option<u16>,
+    /// Answers so many requests, and 503 to all that follow.
+    pub limits_requests: Option<usize>,
+    /// Takes no PATCH that does not say its length, as ACR does.
+    pub wants_lengths: bool,
+    /// Takes no chunks, as Google does.
+    pub whole_only: bool,
+    /// What it says to a PATCH instead of 202: ECR says 201.
+    pub patch_status: Option<u16>,
+    /// Says of the next chunk that it is there, and loses it.
+    pub loses_a_chunk: bool,
     /// Says the digest of something else about manifests.
     pub lies_about_digests: bool,
     /// Says nothing of where a stored manifest is, as ECR does.
@@ -98,8 +126,48 @@ pub enum Locations {
     Missing,
 }
 
+/// What a registry does with `Range`.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ranges {
+    /// What was asked.
+    #[default]
+    Sent,
+    /// Sends everything.
+    Ignored,
+    /// Sends half of it.
+    Short,
+    /// Says that it sends another one.
+    Wrong,
+}
+
+/// What becomes of an upload when the connection of one of its requests breaks.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Broken {
+    /// The request is as if it had never come.
+    #[default]
+    Dropped,
+    /// What came is there.
+    Kept,
+    /// The upload has ended, as with distribution 2.8.
+    Fatal,
+}
+
+/// How a registry says how far an upload is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum StatusRanges {
+    /// `0-LAST`
+    #[default]
+    Inclusive,
+    /// `bytes=0-LAST`
+    Prefixed,
+    /// `bytes=0-COUNT`, as Quay
+    Counted,
+    /// Never more than the first chunk, as ECR
+    Stale,
+}
+
 /// An answer that comes instead of the right one.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Refusal {
     /// The method it is for.
     pub method: Method,
@@ -109,6 +177,8 @@ pub struct Refusal {
     pub status: u16,
     /// The body.
     pub body: String,
+    /// What `Retry-After` says.
+    pub retry_after: Option<String>,
 }
 
 /// A request as it arrived.
@@ -196,6 +266,16 @@ impl Registry {
     /// The forms in which tokens were asked for.
     pub fn exchanges(&self) -> Vec<String> {
         self.shared.inside().guard.exchanges.clone()
+    }
+
+    /// Forgets all uploads that have not ended.
+    pub fn forget_uploads(&self) {
+        self.shared.inside().store.forget_uploads();
+    }
+
+    /// The number of bytes that have come in bodies.
+    pub fn uploaded(&self) -> u64 {
+        self.shared.inside().uploaded
     }
 
     /// Takes no token any more that was given out so far.

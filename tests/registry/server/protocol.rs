@@ -2,16 +2,12 @@
 
 use super::guard::{self, Wish};
 use super::store::digest_of;
-use super::{Locations, Shared, listing, removal};
+use super::{Shared, blobs, listing, removal, uploads};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_core::Stream;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 /// The largest manifest that is taken, as with distribution.
 const MANIFEST_LIMIT: usize = 4 << 20;
@@ -56,7 +52,7 @@ fn decode(text: &str) -> String {
 }
 
 /// What a path is about.
-enum Target<'a> {
+pub enum Target<'a> {
     Root,
     Blob(&'a str, &'a str),
     Manifest(&'a str, &'a str),
@@ -125,6 +121,10 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
         if query.first("signature") != Some("s/ecret") {
             return error(StatusCode::FORBIDDEN, "signature is missing");
         }
+        let link: usize = query.first("link").map_or(usize::MAX, |link| link.parse().unwrap());
+        if link <= shared.inside().behaviour.expired_links {
+            return error(StatusCode::FORBIDDEN, "signature is over");
+        }
     } else {
         let push = !matches!(head.method, Method::GET | Method::HEAD);
         let wish = target.repository().map(|repository| Wish { repository, push });
@@ -136,14 +136,14 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
             return guard::refuse(shared, wish.as_ref());
         }
     }
-    // A body that breaks off is as if it had never come.
-    let Ok(body) = to_bytes(body, usize::MAX).await else {
-        return error(StatusCode::BAD_REQUEST, "broken off");
+    let body = match uploads::receive(shared, &head, &target, &query, body).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
     };
     match (head.method.as_str(), target) {
         ("GET", Target::Root) => reply_json(StatusCode::OK, "{}"),
         ("GET" | "HEAD", Target::Blob(repository, digest)) => {
-            blob(shared, &head, elsewhere, repository, digest)
+            blobs::blob(shared, &head, elsewhere, repository, digest)
         }
         ("GET" | "HEAD", Target::Manifest(repository, name)) => manifest(shared, &head, repository, name),
         ("PUT", Target::Manifest(repository, name)) => put_manifest(shared, &head, repository, name, body),
@@ -152,15 +152,12 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
             listing::referrers(shared, repository, digest, &query)
         }
         ("DELETE", Target::Manifest(repository, name)) => removal::manifest(shared, repository, name),
-        ("POST", Target::Uploads(repository)) => begin(shared, &head, repository, &query),
+        ("POST", Target::Uploads(repository)) => uploads::begin(shared, &head, repository, &query),
+        ("GET", Target::Upload(repository, upload)) => uploads::status(shared, repository, upload, &query),
         ("PATCH", Target::Upload(repository, upload)) => {
-            let step = shared.inside().store.append(upload, step(&query), &body);
-            match step {
-                Some(step) => accepted(shared, repository, upload, step),
-                None => error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
-            }
+            uploads::append(shared, &head, repository, upload, &query, &body)
         }
-        ("PUT", Target::Upload(_, upload)) => seal(shared, upload, &query, &body),
+        ("PUT", Target::Upload(_, upload)) => uploads::seal(shared, upload, &query, &body),
         ("DELETE", Target::Upload(_, upload)) => match shared.inside().store.forget(upload) {
             true => reply(StatusCode::NO_CONTENT),
             false => error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
@@ -170,47 +167,21 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
 }
 
 fn scripted(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
-    let refusals = &mut shared.inside().behaviour.refusals;
+    let behaviour = &mut shared.inside().behaviour;
+    match &mut behaviour.limits_requests {
+        Some(0) => return Some(error(StatusCode::SERVICE_UNAVAILABLE, "DOWN")),
+        Some(left) => *left -= 1,
+        None => {}
+    }
+    let refusals = &mut behaviour.refusals;
     let found =
         refusals.iter().position(|refusal| refusal.method == method && path.contains(refusal.path))?;
     let refusal = refusals.remove(found);
-    Some(reply_json(StatusCode::from_u16(refusal.status).unwrap(), refusal.body))
-}
-
-fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, digest: &str) -> Response {
-    let inside = shared.inside();
-    let found = match elsewhere {
-        true => inside.store.any_blob(digest),
-        false => inside.store.blob(repository, digest),
-    };
-    let Some(bytes) = found else { return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN") };
-    if inside.behaviour.blobs_elsewhere && !elsewhere {
-        let location =
-            format!("http://{}/v2/{repository}/blobs/{digest}?signature=s%2Fecret", shared.elsewhere);
-        return with(reply(StatusCode::TEMPORARY_REDIRECT), "location", &location);
+    let mut response = reply_json(StatusCode::from_u16(refusal.status).unwrap(), refusal.body);
+    if let Some(wait) = refusal.retry_after {
+        response.headers_mut().insert("retry-after", wait.parse().unwrap());
     }
-    let length = bytes.len().to_string();
-    let body = match inside.behaviour.cuts_blobs_after {
-        _ if head.method == Method::HEAD => Body::empty(),
-        None => Body::from(bytes),
-        Some(count) => Body::from_stream(Cut(Some(bytes.slice(..count.min(bytes.len()))))),
-    };
-    let response = Response::builder()
-        .header("content-type", "application/octet-stream")
-        .header("content-length", length)
-        .header("docker-content-digest", digest);
-    response.body(body).unwrap()
-}
-
-/// Some bytes, and then the end of the connection instead of the end of the body.
-struct Cut(Option<Bytes>);
-
-impl Stream for Cut {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(Some(self.0.take().ok_or_else(|| io::Error::other("cut"))))
-    }
+    Some(response)
 }
 
 fn manifest(shared: &Shared, head: &Parts, repository: &str, name: &str) -> Response {
@@ -256,56 +227,6 @@ fn put_manifest(shared: &Shared, head: &Parts, repository: &str, name: &str, bod
             }
         }
     }
-}
-
-fn begin(shared: &Shared, head: &Parts, repository: &str, query: &Query) -> Response {
-    if let (Some(digest), Some(from)) = (query.first("mount"), query.first("from")) {
-        let mut inside = shared.inside();
-        let wish = Wish { repository: from, push: false };
-        let allowed = inside.guard.allows(&inside.behaviour, &head.headers, Some(&wish));
-        if allowed && !inside.behaviour.refuses_mounts && inside.store.mount(repository, digest, from) {
-            let location = format!("/v2/{repository}/blobs/{digest}");
-            return with(reply(StatusCode::CREATED), "location", &location);
-        }
-    }
-    let (upload, step) = shared.inside().store.begin(repository);
-    accepted(shared, repository, &upload, step)
-}
-
-fn seal(shared: &Shared, upload: &str, query: &Query, body: &[u8]) -> Response {
-    let mut inside = shared.inside();
-    let (step, digest) = (step(query), query.first("digest").unwrap_or_default());
-    // The last request may bring bytes, or all of them.
-    let step = if body.is_empty() { Some(step) } else { inside.store.append(upload, step, body) };
-    let believe = inside.behaviour.believes_digests;
-    let sealed =
-        step.ok_or("BLOB_UPLOAD_UNKNOWN").and_then(|step| inside.store.seal(upload, step, digest, believe));
-    match sealed {
-        Ok(repository) => {
-            with(reply(StatusCode::CREATED), "location", &format!("/v2/{repository}/blobs/{digest}"))
-        }
-        Err(code @ "BLOB_UPLOAD_UNKNOWN") => error(StatusCode::NOT_FOUND, code),
-        Err(code) => error(StatusCode::BAD_REQUEST, code),
-    }
-}
-
-/// The state that the address of an upload holds.
-fn step(query: &Query) -> usize {
-    let state = query.first("_state").and_then(|state| state.strip_prefix("a/b+"));
-    state.and_then(|state| state.parse().ok()).unwrap_or_default()
-}
-
-/// The answer to a request that an upload goes on after.
-fn accepted(shared: &Shared, repository: &str, upload: &str, step: usize) -> Response {
-    // A state that is another one if it is encoded once too often or once too seldom.
-    let path = format!("/v2/{repository}/blobs/uploads/{upload}?_state=a%2Fb%2B{step}");
-    let location = match shared.inside().behaviour.locations {
-        Locations::Relative => path,
-        Locations::Absolute => format!("http://{}{path}", shared.host),
-        Locations::Elsewhere => format!("http://{}{path}&signature=s%2Fecret", shared.elsewhere),
-        Locations::Missing => return reply(StatusCode::ACCEPTED),
-    };
-    with(reply(StatusCode::ACCEPTED), "location", &location)
 }
 
 pub fn reply(status: StatusCode) -> Response {

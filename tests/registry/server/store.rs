@@ -173,6 +173,16 @@ impl Store {
         Some(upload.step)
     }
 
+    /// How long an upload is that is in this state.
+    pub fn length(&self, name: &str, step: usize) -> Option<usize> {
+        self.uploads.get(name).filter(|upload| upload.step == step).map(|upload| upload.bytes.len())
+    }
+
+    /// Takes the last state for good once more: its client has not heard of the new one.
+    pub fn step_back(&mut self, name: &str) {
+        self.uploads.entry(name.to_owned()).and_modify(|upload| upload.step -= 1);
+    }
+
     /// Ends an upload: it becomes a blob if it is what it should be, and is gone either way. The repository, or
     /// the code of the error.
     pub fn seal(
@@ -193,6 +203,10 @@ impl Store {
 
     pub fn forget(&mut self, name: &str) -> bool {
         self.uploads.remove(name).is_some()
+    }
+
+    pub fn forget_uploads(&mut self) {
+        self.uploads.clear();
     }
 
     pub fn open_uploads(&self) -> usize {

@@ -1,0 +1,55 @@
+//! Ctrl-C and SIGTERM: registries are told that their uploads have ended, and then the program ends.
+//!
+//! Everything else that volio does survives being killed at any moment, so a signal needs no more than this: what has
+//! no name yet is swept up by whoever comes next, or continued by him.
+
+use crate::output;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{process, thread};
+use volio::transport::Stop;
+
+/// How long registries may take to hear of it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+static STOP: LazyLock<Stop> = LazyLock::new(Stop::default);
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// The word that ends all transfers of this program.
+pub fn stop() -> Stop {
+    STOP.clone()
+}
+
+/// Does the work, and ends the program in the middle of it when a signal comes. A second signal ends it at once.
+pub fn watched<T>(work: impl FnOnce() -> T) -> T {
+    // Without handlers a signal just kills, which is safe too.
+    if let Ok(signals) = Signals::new([SIGINT, SIGTERM]) {
+        thread::spawn(move || watch(signals));
+    }
+    let outcome = work();
+    if ENDING.load(Ordering::SeqCst) {
+        // What the work says now is only that it was interrupted; the other thread ends the program.
+        loop {
+            thread::park();
+        }
+    }
+    outcome
+}
+
+fn watch(mut signals: Signals) {
+    for signal in signals.forever() {
+        // 128 and the number of the signal, as shells have it: 130 and 143.
+        let code = 128 + signal;
+        if ENDING.swap(true, Ordering::SeqCst) {
+            process::exit(code);
+        }
+        thread::spawn(move || {
+            STOP.now(PATIENCE);
+            output::line("interrupted");
+            process::exit(code);
+        });
+    }
+}

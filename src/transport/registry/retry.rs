@@ -1,0 +1,137 @@
+//! What may be tried again, and when: a server that is busy, a connection that broke; never a refusal that was meant,
+//! and never data that is wrong.
+
+use super::super::Transfer;
+use crate::error::Error;
+use jiff::fmt::rfc2822::DateTimeParser;
+use reqwest::StatusCode;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// A client that went away, as nginx says it, and a connection that timed out behind Cloudflare: both are the
+/// network's fault on the other side of the proxy.
+const OF_PROXIES: [u16; 2] = [499, 522];
+
+/// Whether an answer with this status may be another one when it is asked for again.
+pub(super) fn is_passing(status: StatusCode) -> bool {
+    use StatusCode as S;
+    matches!(
+        status,
+        S::REQUEST_TIMEOUT
+            | S::TOO_MANY_REQUESTS
+            | S::INTERNAL_SERVER_ERROR
+            | S::BAD_GATEWAY
+            | S::SERVICE_UNAVAILABLE
+            | S::GATEWAY_TIMEOUT
+    ) || OF_PROXIES.contains(&status.as_u16())
+}
+
+/// How long the server wants to be left alone: seconds, or a date, which is measured by the server's own clock,
+/// because ours may be another.
+pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let Some(asked) = text(RETRY_AFTER) else { return Duration::ZERO };
+    if let Ok(seconds) = asked.parse() {
+        return Duration::from_secs(seconds);
+    }
+    let date = |text: &str| DateTimeParser::new().parse_timestamp(text).ok();
+    let span = |then, now: &str| u64::try_from(date(then)?.as_second() - date(now)?.as_second()).ok();
+    text(DATE).and_then(|now| span(asked, now)).map_or(Duration::ZERO, Duration::from_secs)
+}
+
+/// Attempts at one thing.
+pub(super) struct Attempts<'a> {
+    transfer: &'a Transfer,
+    failures: u32,
+}
+
+impl<'a> Attempts<'a> {
+    pub(super) fn new(transfer: &'a Transfer) -> Self {
+        Self { transfer, failures: 0 }
+    }
+
+    /// So many of them have failed already.
+    pub(super) fn after(transfer: &'a Transfer, failures: u32) -> Self {
+        Self { transfer, failures }
+    }
+
+    /// Whether there will be one more if this one fails.
+    pub(super) fn are_left(&self) -> bool {
+        self.failures < self.transfer.retry.retries
+    }
+
+    /// Something was achieved: the count begins anew.
+    pub(super) fn restart(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits until the next attempt; `false` when there is none, or none would help.
+    pub(super) async fn wait(&mut self, error: &Error) -> bool {
+        let Some(asked) = error.again() else { return false };
+        let Some(pause) = self.transfer.retry.pause(self.failures, asked) else { return false };
+        self.failures += 1;
+        if self.transfer.stop.is_said() {
+            return false;
+        }
+        let number = format!("{} of {}", self.failures, self.transfer.retry.retries);
+        self.transfer.told.tell(&format!("{error}; trying again in {:.1} s ({number})", pause.as_secs_f64()));
+        sleep(pause).await;
+        !self.transfer.stop.is_said()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(retry_after: &'static str, date: Option<&'static str>) -> u64 {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, retry_after.parse().unwrap());
+        date.map(|date| headers.insert(DATE, date.parse().unwrap()));
+        super::retry_after(&headers).as_secs()
+    }
+
+    #[test]
+    fn a_pause_is_seconds_or_a_date() {
+        let now = Some("Sun, 06 Nov 1994 08:49:00 GMT");
+        assert_eq!(asked("120", None), 120);
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", now), 37);
+        for (text, date) in [
+            ("Sun, 06 Nov 1994 08:48:37 GMT", now), // over already
+            ("Sun, 06 Nov 1994 08:49:37 GMT", None),
+            ("-1", now),
+            ("soon", now),
+            ("", now),
+        ] {
+            assert_eq!(asked(text, date), 0, "{text}");
+        }
+        assert_eq!(super::retry_after(&HeaderMap::new()), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_was_meant_is_not_tried_again() {
+        for (status, passes) in [
+            (408, true),
+            (429, true),
+            (499, true),
+            (500, true),
+            (502, true),
+            (503, true),
+            (504, true),
+            (522, true),
+            (200, false),
+            (301, false),
+            (400, false),
+            (401, false),
+            (403, false),
+            (404, false),
+            (413, false),
+            (416, false),
+            (501, false),
+            (505, false),
+        ] {
+            assert_eq!(is_passing(StatusCode::from_u16(status).unwrap()), passes, "{status}");
+        }
+    }
+}

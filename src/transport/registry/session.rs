@@ -1,0 +1,224 @@
+//! One upload at a registry: the requests that it is made of, and where the next one goes.
+
+use super::address::{follow, with_parameter};
+use super::answer::Answer;
+use super::http::{Request, cannot, runtime, wait};
+use super::outgoing::{Feed, outgoing};
+use super::server::Server;
+use super::token::Scopes;
+use crate::error::{Error, Kind, Result};
+use crate::oci::Digest;
+use crate::stream::Written;
+use bytes::Bytes;
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::{Method, StatusCode, Url};
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The size of the chunks that a body is read in, in bytes.
+const CHUNK: usize = 256 << 10;
+/// How long the registry may take to forget an upload that failed; it would do so by itself after a week.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Asks the registry to take a blob over from another of its repositories.
+pub(super) fn mount(server: &Server, repository: &str, digest: &Digest, from: &str) -> Result<bool> {
+    wait(async {
+        let url = with_parameter(start(server, repository), "mount", &digest.to_string());
+        let request = Request::new(
+            Method::POST,
+            with_parameter(url, "from", from),
+            format!("take {digest} over from {from}"),
+        );
+        let scopes = Scopes::push(repository).and(Scopes::pull(from));
+        let answer = match server.send(request, &scopes).await {
+            // No token is given for the other repository: the blob is sent then.
+            Err(error) if error.kind() == Kind::Denied => return Ok(false),
+            answer => answer?,
+        };
+        // Many registries open an upload instead of saying no. It is not continued: who sends the blob then
+        // has yet to find out where it is.
+        if answer.status() == StatusCode::ACCEPTED
+            && let Ok(url) = next(&answer, answer.url())
+        {
+            forget(server, &scopes, url).await;
+        }
+        Ok(answer.status() == StatusCode::CREATED)
+    })
+}
+
+/// An upload in progress.
+pub(super) struct Session<'a> {
+    server: &'a Arc<Server>,
+    scopes: Scopes,
+    what: String,
+    /// Where the registry wants the next request; it holds the state of the upload.
+    url: Url,
+}
+
+/// A piece of a body on its way.
+pub(super) enum Piece {
+    /// All of it, by a PUT that says its digest.
+    Whole(Written),
+    /// As much as there will be.
+    Endless,
+    /// So many bytes from an offset on.
+    Chunk(u64, u64),
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn begin(server: &'a Arc<Server>, repository: &str, what: &str) -> Result<Self> {
+        let scopes = Scopes::push(repository);
+        let request = Request::new(Method::POST, start(server, repository), what);
+        let answer = wait(async { server.send(request.clone(), &scopes).await?.success().await })?;
+        let url = next(&answer, answer.url())
+            .map_err(|error| cannot(&request, error.to_string()).hint(error.advice().unwrap_or_default()))?;
+        Ok(Self { server, scopes, what: what.to_owned(), url })
+    }
+
+    /// An upload that began before, perhaps in another process.
+    pub(super) fn at(server: &'a Arc<Server>, repository: &str, what: &str, url: Url) -> Self {
+        Self { server, scopes: Scopes::push(repository), what: what.to_owned(), url }
+    }
+
+    /// Where the next request goes, if that is at the registry itself.
+    pub(super) fn address(&self) -> Option<&Url> {
+        self.server.is_ours(&self.url).then_some(&self.url)
+    }
+
+    /// How many bytes the registry says that it has; `None` when it knows nothing of the upload any more.
+    pub(super) fn received(&mut self) -> Option<u64> {
+        let request = Request::new(Method::GET, self.url.clone(), &self.what);
+        let answer = wait(async { self.server.send(request, &self.scopes).await?.success().await }).ok()?;
+        let received = self.server.manners.received(answer.header(&RANGE)?)?;
+        if let Ok(url) = next(&answer, answer.url()) {
+            self.url = url;
+        }
+        Some(received)
+    }
+
+    /// Sends a piece of a body, while this thread reads it. Its last bytes leave when the body has said that it is
+    /// right, if they are its last.
+    pub(super) fn send(&mut self, piece: &Piece, body: &mut dyn Read) -> Result<()> {
+        // Before the request begins: an empty body that should be something else must not be sent.
+        let first = read(body)?;
+        let (request, size) = self.request(piece);
+        let (feed, outgoing) = outgoing(size);
+        let (server, scopes) = (Arc::clone(self.server), self.scopes.clone());
+        let answer = runtime()?
+            .spawn(async move { server.send_stream(request, &scopes, outgoing).await?.success().await });
+        let pumped = self.pump(first, body, &feed);
+        match (&pumped, size) {
+            // The connection is cut: the registry knows how much it was promised.
+            (Err(_), Some(_)) => drop(feed),
+            // What has no size may end anywhere, because it is a blob only when somebody says its digest; and
+            // distribution forgets an upload only if its last request ended well.
+            (Ok(()), _) | (Err(_), None) => feed.finish(),
+        }
+        let patience = if pumped.is_ok() { Duration::MAX } else { FAREWELL };
+        let answer = runtime()?.block_on(async { timeout(patience, answer).await });
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            _ => Err(Error::failed(format!("cannot {}: the upload was abandoned", self.what))),
+        };
+        // Most registries put state into the address, and want to see the newest.
+        let followed = answer.and_then(|answer| match (piece, answer.header(&LOCATION)) {
+            (Piece::Whole(_), _) | (_, None) => Ok(()),
+            _ => next(&answer, answer.url()).map(|url| self.url = url),
+        });
+        // Whatever the registry says about a body that failed, the failure of the body came first.
+        pumped.and(followed)
+    }
+
+    fn request(&self, piece: &Piece) -> (Request, Option<u64>) {
+        let new = |method, url| {
+            Request::new(method, url, &self.what).header(CONTENT_TYPE, "application/octet-stream")
+        };
+        match piece {
+            Piece::Whole(written) => {
+                let url = with_parameter(self.url.clone(), "digest", &written.digest.to_string());
+                (new(Method::PUT, url), Some(written.size))
+            }
+            Piece::Endless => (new(Method::PATCH, self.url.clone()), None),
+            // Each chunk on a connection of its own: where connections last for so many bytes only, those of the
+            // chunks before would count.
+            Piece::Chunk(offset, size) => {
+                let range = format!("{offset}-{}", (offset + size).saturating_sub(1));
+                let request = new(Method::PATCH, self.url.clone()).header(CONTENT_RANGE, &range);
+                (request.header(CONNECTION, "close"), Some(*size))
+            }
+        }
+    }
+
+    /// Whether the registry has the blob.
+    pub(super) fn has(&self, repository: &str, blob: &Written) -> bool {
+        let url = self.server.url(&format!("{repository}/blobs/{}", blob.digest));
+        let request = Request::new(Method::HEAD, url, &self.what);
+        let answer = wait(self.server.send(request, &self.scopes));
+        answer.is_ok_and(|answer| {
+            answer.status().is_success()
+                && answer.header(&CONTENT_LENGTH).is_none_or(|size| size.parse() == Ok(blob.size))
+        })
+    }
+
+    /// Says what was sent.
+    pub(super) fn close(&self, written: &Written) -> Result<()> {
+        let url = with_parameter(self.url.clone(), "digest", &written.digest.to_string());
+        let request = Request::new(Method::PUT, url, &self.what);
+        // Once: should only the answer be lost, a second request would find no upload.
+        wait(async { self.server.send(request.once(), &self.scopes).await?.success().await })?;
+        Ok(())
+    }
+
+    /// Lets the registry throw away what it has.
+    pub(super) fn cancel(&self) {
+        let forget = async {
+            forget(self.server, &self.scopes, self.url.clone()).await;
+            Ok(())
+        };
+        // The error that led here is the one to report.
+        let _ = wait(forget);
+    }
+
+    /// Feeds a request from a body until the body ends or nobody wants more of it. A chunk leaves when the one
+    /// behind it is here: the last one not before the body has proved itself.
+    fn pump(&self, mut ahead: Option<Bytes>, body: &mut dyn Read, feed: &Feed) -> Result<()> {
+        while let Some(chunk) = ahead {
+            self.server.transfer().stop.check()?;
+            ahead = read(body)?;
+            if !feed.send(chunk) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where uploads begin.
+fn start(server: &Server, repository: &str) -> Url {
+    server.url(&format!("{repository}/blobs/uploads/"))
+}
+
+/// Where the registry wants the next request of an upload.
+fn next(answer: &Answer, asked: &Url) -> Result<Url> {
+    let location = answer
+        .header(&LOCATION)
+        .ok_or_else(|| Error::failed("the registry does not say where the upload goes on"))?;
+    follow(asked, location)
+}
+
+/// Ends an upload, as far as the registry lets us: not every one does.
+async fn forget(server: &Server, scopes: &Scopes, url: Url) {
+    let request = Request::new(Method::DELETE, url, "end an upload").once();
+    let _ = timeout(FAREWELL, server.send(request, scopes)).await;
+}
+
+/// The next chunk of a body, as full as can be; `None` at its end.
+fn read(body: &mut dyn Read) -> Result<Option<Bytes>> {
+    let mut chunk = Vec::with_capacity(CHUNK);
+    body.take(CHUNK as u64)
+        .read_to_end(&mut chunk)
+        .map_err(|error| Error::io("cannot read the data to upload", error))?;
+    Ok((!chunk.is_empty()).then(|| chunk.into()))
+}

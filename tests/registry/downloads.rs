@@ -1,0 +1,172 @@
+//! Blobs that come in pieces: broken off, in ranges, from addresses that are over.
+
+use super::proxy::CuttingProxy;
+use super::server::Ranges;
+use super::{Damage, Registry, noise, patient};
+use std::io::Read;
+use volio::error::Kind;
+use volio::oci::Descriptor;
+use volio::stream::Unverified;
+use volio::transport::{Access, Destination, Source, registry};
+use volio::{Error, Result};
+
+const BLOB: &str = "application/octet-stream";
+
+fn filled(bytes: &[u8]) -> (Registry, Descriptor) {
+    let registry = Registry::start();
+    let descriptor = Descriptor::of(BLOB, bytes);
+    let body = Unverified::new(std::io::Cursor::new(bytes.to_vec())).verify(&descriptor);
+    registry.client("a", "t").upload(body).unwrap();
+    (registry, descriptor)
+}
+
+fn read(client: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut body = client.open(descriptor)?.verify(descriptor);
+    body.read_to_end(&mut bytes).map_err(|error| Error::io("cannot read", error))?;
+    body.finish()?;
+    Ok(bytes)
+}
+
+/// The ranges that were asked for, of the requests for blobs.
+fn ranges(registry: &Registry) -> Vec<Option<String>> {
+    let requests = registry.requests().into_iter();
+    let blobs = requests.filter(|request| request.method == "GET" && request.path.contains("/blobs/sha256"));
+    blobs.map(|request| request.header("range").map(str::to_owned)).collect()
+}
+
+#[test]
+fn a_connection_that_breaks_is_followed_by_one_that_asks_for_the_rest() {
+    let bytes = noise(1_000_000);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(400_000));
+    assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
+    // What had arrived when the connection broke is not asked for again.
+    let asked = ranges(&registry);
+    assert_eq!(asked[0], None);
+    for range in &asked[1..] {
+        assert!(range.as_deref().is_some_and(|range| range.ends_with("-999999")), "{asked:?}");
+    }
+    assert!((3..=20).contains(&asked.len()), "{asked:?}");
+}
+
+#[test]
+fn a_registry_that_knows_no_ranges_sends_what_is_here_again_and_there_is_an_end_to_it() {
+    let bytes = noise(1_000_000);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| {
+        behaviour.ranges = Ranges::Ignored;
+        behaviour.cuts_blobs_after = Some(400_000);
+    });
+    let error = read(&registry.client("a", "t"), &descriptor).unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed, "{error}");
+    assert!(ranges(&registry).len() < 20, "{:?}", ranges(&registry));
+    registry.behave(|behaviour| behaviour.cuts_blobs_after = None);
+    assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
+}
+
+#[test]
+fn a_range_that_was_not_asked_for_is_not_used() {
+    let bytes = noise(1_000_000);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| {
+        behaviour.ranges = Ranges::Wrong;
+        behaviour.cuts_blobs_after = Some(400_000);
+    });
+    let error = read(&registry.client("a", "t"), &descriptor).unwrap_err();
+    assert!(error.to_string().contains("another range"), "{error}");
+}
+
+#[test]
+fn half_a_range_is_followed_by_the_other_half() {
+    let bytes = noise(13 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| behaviour.ranges = Ranges::Short);
+    assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
+}
+
+#[test]
+fn a_large_blob_comes_in_parts_and_in_order() {
+    let bytes = noise((13 << 20) + 5);
+    let (registry, descriptor) = filled(&bytes);
+    assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
+    assert_eq!(ranges(&registry).iter().flatten().count(), 4);
+    let one = registry.client_by("a", |transfer| transfer.concurrency = 1);
+    assert!(read(&one, &descriptor).unwrap() == bytes);
+    assert_eq!(ranges(&registry).iter().flatten().count(), 4, "one connection needs no ranges");
+}
+
+#[test]
+fn parts_break_off_and_go_on_too() {
+    let bytes = noise(13 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(1_500_000));
+    assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
+}
+
+#[test]
+fn a_large_blob_from_a_registry_that_knows_no_ranges_comes_whole() {
+    let bytes = noise(13 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| behaviour.ranges = Ranges::Ignored);
+    assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
+    assert_eq!(ranges(&registry).len(), 1);
+}
+
+#[test]
+fn a_large_blob_that_is_spoiled_never_passes() {
+    for damage in [Damage::Flip, Damage::Truncate, Damage::Extend] {
+        let (registry, descriptor) = filled(&noise(13 << 20));
+        registry.damage(&descriptor.digest, damage);
+        let error = read(&registry.client("a", "t"), &descriptor).unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity, "{damage:?} {error}");
+    }
+}
+
+#[test]
+fn an_address_elsewhere_serves_until_it_is_over_and_then_the_registry_is_asked_again() {
+    let bytes = noise(13 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| behaviour.blobs_elsewhere = true);
+    let client = registry.client("a", "t");
+    let to_registry = || {
+        let requests = registry.requests().into_iter();
+        requests
+            .filter(|request| {
+                !request.elsewhere && request.method == "GET" && request.path.contains("/blobs/")
+            })
+            .count()
+    };
+    assert!(read(&client, &descriptor).unwrap() == bytes);
+    assert_eq!(to_registry(), 1, "four parts, and one question where they are");
+    registry.behave(|behaviour| behaviour.expired_links = 1);
+    assert!(read(&client, &descriptor).unwrap() == bytes);
+    assert!((2..=4).contains(&to_registry()), "parts may find out side by side that the address is over");
+}
+
+#[test]
+fn a_body_begins_in_the_middle_where_the_beginning_is_here() {
+    let bytes = noise(13 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    let client = registry.client("a", "t");
+    let mut body = client.open(&descriptor).unwrap().verify(&descriptor);
+    assert_eq!(body.begin_with(&bytes[..10_000_000]).unwrap(), 10_000_000);
+    assert_eq!(body.drain().unwrap().digest, descriptor.digest);
+    assert!(
+        ranges(&registry).contains(&Some("bytes=10000000-13631487".to_owned())),
+        "{:?}",
+        ranges(&registry)
+    );
+}
+
+#[test]
+fn a_network_that_cuts_every_connection_costs_almost_nothing() {
+    let bytes = noise(24 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    let proxy = CuttingProxy::cutting(registry.host(), 3 << 20);
+    let name = format!("{}/a:t", proxy.host()).parse().unwrap();
+    let client = registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap();
+    assert!(read(&client, &descriptor).unwrap() == bytes);
+    assert!(proxy.connections() > 8);
+    assert!(proxy.down() < (bytes.len() as u64) * 11 / 10, "{} bytes", proxy.down());
+}

@@ -1,0 +1,124 @@
+//! What is tried again, how often, and what is not.
+
+use super::{Refusal, Registry, patient};
+use axum::http::Method;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use volio::error::Kind;
+use volio::oci::{Descriptor, media_type};
+use volio::transport::{Access, Retry, Source, Stop, Told, registry};
+
+const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
+
+fn refuse(registry: &Registry, status: u16, times: usize) {
+    let refusal = Refusal { method: Method::GET, path: "/manifests/", status, ..Refusal::default() };
+    registry.behave(|behaviour| behaviour.refusals = vec![refusal; times]);
+}
+
+fn asked(registry: &Registry) -> usize {
+    registry.paths(Method::GET).iter().filter(|path| path.contains("/manifests/")).count()
+}
+
+fn with_manifest() -> Registry {
+    let registry = Registry::start();
+    registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
+    registry
+}
+
+#[test]
+fn a_server_in_trouble_is_asked_again() {
+    for status in [408, 429, 499, 500, 502, 503, 504, 522] {
+        let registry = with_manifest();
+        refuse(&registry, status, 3);
+        assert_eq!(registry.client("a", "t").resolve().unwrap().bytes(), MANIFEST, "{status}");
+        assert_eq!(asked(&registry), 4, "{status}");
+    }
+}
+
+#[test]
+fn a_refusal_that_was_meant_is_not_questioned() {
+    for status in [400, 403, 404, 405, 410, 413, 501] {
+        let registry = with_manifest();
+        refuse(&registry, status, 1);
+        assert!(registry.client("a", "t").resolve().is_err(), "{status}");
+        assert_eq!(asked(&registry), 1, "{status}");
+    }
+}
+
+#[test]
+fn there_is_an_end_to_it() {
+    let registry = with_manifest();
+    refuse(&registry, 503, 100);
+    let client = registry.client_by("a", |transfer| transfer.retry.retries = 2);
+    let error = client.resolve().unwrap_err();
+    assert!(error.to_string().contains("503"), "{error}");
+    assert_eq!(asked(&registry), 3);
+    let client = registry.client_by("a", |transfer| transfer.retry.retries = 0);
+    assert!(client.resolve().is_err());
+    assert_eq!(asked(&registry), 4);
+}
+
+#[test]
+fn wrong_data_is_not_fetched_again() {
+    let registry = with_manifest();
+    registry.behave(|behaviour| behaviour.lies_about_digests = true);
+    assert_eq!(registry.client("a", "t").resolve().unwrap_err().kind(), Kind::Integrity);
+    assert_eq!(asked(&registry), 1);
+}
+
+#[test]
+fn a_retry_is_told_with_its_reason_and_waits_as_long_as_the_server_wants() {
+    let registry = with_manifest();
+    refuse(&registry, 429, 1);
+    registry.behave(|behaviour| behaviour.refusals[0].retry_after = Some("1".to_owned()));
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&lines);
+    let client = registry.client_by("a", |transfer| {
+        transfer.told = Told::new(move |line| listener.lock().unwrap().push(line.to_owned()));
+    });
+    client.resolve().unwrap();
+    let lines = lines.lock().unwrap();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains("429") && lines[0].ends_with("trying again in 1.0 s (1 of 5)"), "{lines:?}");
+}
+
+#[test]
+fn a_host_that_never_was_there_is_not_waited_for() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let told = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&told);
+    let mut transfer = patient();
+    transfer.retry = Retry { retries: 3, delay: Duration::ZERO };
+    transfer.told = Told::new(move |_| *count.lock().unwrap() += 1);
+    let name = format!("127.0.0.1:{port}/a:t").parse().unwrap();
+    let client = registry::Registry::new(name, &Access { transfer, ..Access::default() }).unwrap();
+    assert!(client.resolve().is_err());
+    assert_eq!(*told.lock().unwrap(), 0);
+}
+
+#[test]
+fn a_host_that_was_there_is() {
+    let registry = with_manifest();
+    let told = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&told);
+    let client = registry.client_by("a", |transfer| {
+        transfer.told = Told::new(move |_| *count.lock().unwrap() += 1);
+    });
+    client.resolve().unwrap();
+    drop(registry);
+    assert!(client.resolve().is_err());
+    assert_eq!(*told.lock().unwrap(), 5);
+}
+
+#[test]
+fn nothing_begins_after_a_stop() {
+    let registry = with_manifest();
+    let stop = Stop::default();
+    let client = registry.client_by("a", |transfer| transfer.stop = stop.clone());
+    client.resolve().unwrap();
+    let before = registry.requests().len();
+    stop.now(Duration::ZERO);
+    assert!(client.resolve().unwrap_err().to_string().contains("interrupted"));
+    assert!(client.open(&Descriptor::of("x", b"x")).is_err());
+    assert_eq!(registry.requests().len(), before);
+}

@@ -1,0 +1,97 @@
+//! Blobs on their way out: whole, in ranges, and not quite.
+
+use super::protocol::{error, reply, with};
+use super::{Ranges, Shared};
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_core::Stream;
+use std::future::Future as _;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{Sleep, sleep};
+
+pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, digest: &str) -> Response {
+    let mut inside = shared.inside();
+    let found = match elsewhere {
+        true => inside.store.any_blob(digest),
+        false => inside.store.blob(repository, digest),
+    };
+    let Some(bytes) = found else { return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN") };
+    if inside.behaviour.blobs_elsewhere && !elsewhere {
+        inside.links += 1;
+        let location = format!(
+            "http://{}/v2/{repository}/blobs/{digest}?signature=s%2Fecret&link={}",
+            shared.elsewhere, inside.links
+        );
+        return with(reply(StatusCode::TEMPORARY_REDIRECT), "location", &location);
+    }
+    let whole = bytes.len();
+    let range = inside.behaviour.ranges.choose(head, whole);
+    let (status, bytes) = match &range {
+        Some(range) if range.start >= whole => return error(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE"),
+        Some(range) => (StatusCode::PARTIAL_CONTENT, bytes.slice(range.clone())),
+        None => (StatusCode::OK, bytes),
+    };
+    let length = bytes.len().to_string();
+    let body = match inside.behaviour.cuts_blobs_after {
+        _ if head.method == Method::HEAD => Body::empty(),
+        None => Body::from(bytes),
+        Some(count) => Body::from_stream(Cut::after(bytes.slice(..count.min(bytes.len())))),
+    };
+    let mut response = Response::builder()
+        .status(status)
+        .header("content-type", "application/octet-stream")
+        .header("content-length", length)
+        .header("docker-content-digest", digest);
+    if let Some(range) = range {
+        let start = range.start + usize::from(inside.behaviour.ranges == Ranges::Wrong);
+        response = response.header("content-range", format!("bytes {start}-{}/{whole}", range.end - 1));
+    }
+    response.body(body).unwrap()
+}
+
+impl Ranges {
+    /// The range that is answered; none when all of it is.
+    fn choose(self, head: &Parts, whole: usize) -> Option<Range<usize>> {
+        let asked = head.headers.get("range")?.to_str().unwrap().strip_prefix("bytes=")?;
+        // Several ranges at once are something that real servers answer with 501.
+        let (start, end) = asked.split_once('-').unwrap();
+        let start = start.parse().unwrap();
+        let end = end.parse::<usize>().map_or(whole, |end| (end + 1).min(whole));
+        match self {
+            Self::Ignored => None,
+            Self::Short if end > start + 1 => Some(start..start + (end - start) / 2),
+            _ => Some(start..end),
+        }
+    }
+}
+
+/// Some bytes, and then the end of the connection instead of the end of the body. In between there is time for the
+/// bytes to leave: whoever cuts at once cuts off what has not left yet.
+struct Cut {
+    bytes: Option<Bytes>,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Cut {
+    fn after(bytes: Bytes) -> Self {
+        Self { bytes: Some(bytes), pause: Box::pin(sleep(Duration::from_millis(50))) }
+    }
+}
+
+impl Stream for Cut {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.bytes.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+            None => self.pause.as_mut().poll(context).map(|()| Some(Err(io::Error::other("cut")))),
+        }
+    }
+}

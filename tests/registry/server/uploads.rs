@@ -1,0 +1,189 @@
+//! Blobs on their way in: whole, in a stream, in chunks, and broken off.
+
+use super::guard::Wish;
+use super::protocol::{Query, Target, error, reply, with};
+use super::{Broken, Locations, Shared, StatusRanges};
+use axum::body::{Body, to_bytes};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use futures_core::Stream;
+use std::future::poll_fn;
+use std::pin::Pin;
+
+pub fn begin(shared: &Shared, head: &Parts, repository: &str, query: &Query) -> Response {
+    if let (Some(digest), Some(from)) = (query.first("mount"), query.first("from")) {
+        let mut inside = shared.inside();
+        let wish = Wish { repository: from, push: false };
+        let allowed = inside.guard.allows(&inside.behaviour, &head.headers, Some(&wish));
+        if allowed && !inside.behaviour.refuses_mounts && inside.store.mount(repository, digest, from) {
+            let location = format!("/v2/{repository}/blobs/{digest}");
+            return with(reply(StatusCode::CREATED), "location", &location);
+        }
+    }
+    let (upload, step) = shared.inside().store.begin(repository);
+    accepted(shared, repository, &upload, step)
+}
+
+pub fn seal(shared: &Shared, upload: &str, query: &Query, body: &[u8]) -> Response {
+    let mut inside = shared.inside();
+    let (step, digest) = (step(query), query.first("digest").unwrap_or_default());
+    // The last request may bring bytes, or all of them.
+    let step = if body.is_empty() { Some(step) } else { inside.store.append(upload, step, body) };
+    let believe = inside.behaviour.believes_digests;
+    let sealed =
+        step.ok_or("BLOB_UPLOAD_UNKNOWN").and_then(|step| inside.store.seal(upload, step, digest, believe));
+    match sealed {
+        Ok(repository) => {
+            with(reply(StatusCode::CREATED), "location", &format!("/v2/{repository}/blobs/{digest}"))
+        }
+        Err(code @ "BLOB_UPLOAD_UNKNOWN") => error(StatusCode::NOT_FOUND, code),
+        Err(code) => error(StatusCode::BAD_REQUEST, code),
+    }
+}
+
+/// The body of a request, as far as this registry takes it; otherwise the answer.
+pub async fn receive(
+    shared: &Shared,
+    head: &Parts,
+    target: &Target<'_>,
+    query: &Query,
+    body: Body,
+) -> Result<Bytes, Response> {
+    let length = head.headers.get("content-length").and_then(|length| length.to_str().unwrap().parse().ok());
+    let behaviour = shared.inside().behaviour.clone();
+    let is_upload = matches!(target, Target::Upload(..));
+    if is_upload && head.method == Method::PATCH && length.is_none() && behaviour.wants_lengths {
+        tokio::spawn(to_bytes(body, usize::MAX));
+        return Err(error(StatusCode::LENGTH_REQUIRED, "CONTENT_LENGTH_INVALID"));
+    }
+    if let Some(limit) = behaviour.limits_bodies.filter(|_| is_upload)
+        && length.is_some_and(|length: usize| length > limit)
+    {
+        tokio::spawn(to_bytes(body, usize::MAX));
+        return Err(error(
+            StatusCode::from_u16(behaviour.limit_status.unwrap_or(413)).unwrap(),
+            "SIZE_INVALID",
+        ));
+    }
+    let (bytes, is_whole) = read(body).await;
+    shared.inside().uploaded += bytes.len() as u64;
+    let too_long = behaviour.limits_bodies.is_some_and(|limit| is_upload && bytes.len() > limit);
+    if too_long {
+        return Err(error(
+            StatusCode::from_u16(behaviour.limit_status.unwrap_or(413)).unwrap(),
+            "SIZE_INVALID",
+        ));
+    }
+    if is_whole {
+        return Ok(bytes);
+    }
+    if let Target::Upload(_, upload) = target {
+        let mut inside = shared.inside();
+        match behaviour.broken_uploads {
+            Broken::Dropped => {}
+            Broken::Kept => {
+                if inside.store.append(upload, step(query), &bytes).is_some() {
+                    inside.store.step_back(upload)
+                }
+            }
+            Broken::Fatal => _ = inside.store.forget(upload),
+        }
+    }
+    Err(error(StatusCode::BAD_REQUEST, "broken off"))
+}
+
+/// What came of a body, and whether that was all.
+async fn read(body: Body) -> (Bytes, bool) {
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::new();
+    loop {
+        match poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
+            Some(Ok(chunk)) => bytes.extend_from_slice(&chunk),
+            Some(Err(_)) => return (bytes.into(), false),
+            None => return (bytes.into(), true),
+        }
+    }
+}
+
+/// How far an upload is.
+pub fn status(shared: &Shared, repository: &str, upload: &str, query: &Query) -> Response {
+    let Some(length) = shared.inside().store.length(upload, step(query)) else {
+        return error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN");
+    };
+    let style = shared.inside().behaviour.status_ranges;
+    let range = style.write(length);
+    let mut response = accepted(shared, repository, upload, step(query));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    if style == StatusRanges::Counted {
+        response.headers_mut().remove("location"); // as Quay does it
+    }
+    with(response, "range", &range)
+}
+
+impl StatusRanges {
+    fn write(self, length: usize) -> String {
+        match self {
+            Self::Inclusive => format!("0-{}", length.saturating_sub(1)),
+            Self::Prefixed => format!("bytes=0-{}", length.saturating_sub(1)),
+            Self::Counted => format!("bytes=0-{length}"),
+            Self::Stale => "0-0".to_owned(),
+        }
+    }
+}
+
+/// A chunk, or all of it in a stream.
+pub fn append(
+    shared: &Shared,
+    head: &Parts,
+    repository: &str,
+    upload: &str,
+    query: &Query,
+    body: &Bytes,
+) -> Response {
+    let mut inside = shared.inside();
+    if inside.behaviour.whole_only && head.headers.contains_key("content-range") {
+        return error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
+    }
+    let range = head.headers.get("content-range").map(|range| range.to_str().unwrap().to_owned());
+    let length = inside.store.length(upload, step(query)).unwrap_or_default();
+    if let Some(range) = range
+        && range != format!("{length}-{}", (length + body.len()).saturating_sub(1))
+    {
+        return error(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID");
+    }
+    // A chunk that is lost behind the back of the registry's own answer.
+    let lost = std::mem::take(&mut inside.behaviour.loses_a_chunk);
+    let stored = if lost { &[][..] } else { body };
+    let step = inside.store.append(upload, step(query), stored);
+    let status = inside.behaviour.patch_status;
+    drop(inside);
+    match step {
+        Some(step) => {
+            let mut response = accepted(shared, repository, upload, step);
+            *response.status_mut() = StatusCode::from_u16(status.unwrap_or(202)).unwrap();
+            response
+        }
+        None => error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
+    }
+}
+
+/// The state that the address of an upload holds.
+fn step(query: &Query) -> usize {
+    let state = query.first("_state").and_then(|state| state.strip_prefix("a/b+"));
+    state.and_then(|state| state.parse().ok()).unwrap_or_default()
+}
+
+/// The answer to a request that an upload goes on after.
+fn accepted(shared: &Shared, repository: &str, upload: &str, step: usize) -> Response {
+    // A state that is another one if it is encoded once too often or once too seldom.
+    let path = format!("/v2/{repository}/blobs/uploads/{upload}?_state=a%2Fb%2B{step}");
+    let location = match shared.inside().behaviour.locations {
+        Locations::Relative => path,
+        Locations::Absolute => format!("http://{}{path}", shared.host),
+        Locations::Elsewhere => format!("http://{}{path}&signature=s%2Fecret", shared.elsewhere),
+        Locations::Missing => return reply(StatusCode::ACCEPTED),
+    };
+    with(reply(StatusCode::ACCEPTED), "location", &location)
+}

@@ -1,0 +1,278 @@
+//! Blobs that go in pieces: broken off, too large, forgotten, continued.
+
+use super::proxy::CuttingProxy;
+use super::server::{Broken, StatusRanges};
+use super::{Refusal, Registry, noise, patient};
+use axum::http::Method;
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::time::Duration;
+use volio::Result;
+use volio::oci::Descriptor;
+use volio::stream::{Body, Unverified};
+use volio::transport::{Access, Destination, Stop, registry};
+
+const MIB: usize = 1 << 20;
+
+/// A body that is on a disk: it can be opened again.
+fn on_disk(bytes: &[u8]) -> (Body, Descriptor) {
+    let descriptor = Descriptor::of("application/octet-stream", bytes);
+    let again = bytes.to_vec();
+    let body = Unverified::new(Cursor::new(bytes.to_vec()))
+        .again(move |offset| Ok(Box::new(Cursor::new(again[offset as usize..].to_vec()))));
+    (body.verify(&descriptor), descriptor)
+}
+
+/// Sends a body that is on a disk, and expects it there.
+fn arrives(client: &dyn Destination, registry: &Registry, bytes: &[u8]) {
+    let (body, descriptor) = on_disk(bytes);
+    client.upload(body).unwrap();
+    assert!(registry.blob("a", &descriptor.digest).unwrap() == bytes);
+    assert_eq!(registry.open_uploads(), 0);
+}
+
+fn chunks(registry: &Registry) -> Vec<String> {
+    let patches = registry.requests().into_iter().filter(|request| request.method == Method::PATCH);
+    patches.filter_map(|request| request.header("content-range").map(str::to_owned)).collect()
+}
+
+fn through(proxy: &CuttingProxy) -> registry::Registry {
+    let name = format!("{}/a:t", proxy.host()).parse().unwrap();
+    registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap()
+}
+
+#[test]
+fn a_blob_goes_in_chunks_when_the_user_wants_it() {
+    let registry = Registry::start();
+    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    arrives(&client, &registry, &noise(1_000_000));
+    assert_eq!(chunks(&registry), ["0-399999", "400000-799999", "800000-999999"]);
+    // One that comes only once, and one that ends with a chunk.
+    for size in [1_000_000, 800_000, 0] {
+        let bytes = noise(size);
+        client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap();
+        assert!(registry.blob("a", &Descriptor::of("x", &bytes).digest).unwrap() == bytes);
+        arrives(&client, &registry, &bytes);
+    }
+}
+
+#[test]
+fn a_lie_never_arrives_whole_in_chunks_either() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.believes_digests = true);
+    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    let (promised, lie) = (noise(1_000_000), vec![8; 1_000_000]);
+    let descriptor = Descriptor::of("x", &promised);
+    assert!(client.upload(Unverified::new(Cursor::new(lie)).verify(&descriptor)).is_err());
+    assert_eq!(registry.blob("a", &descriptor.digest), None);
+    assert_eq!(registry.open_uploads(), 0);
+}
+
+#[test]
+fn a_small_body_nginx_gets_smaller_and_smaller_chunks_and_is_remembered() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.limits_bodies = Some(MIB));
+    let client = registry.client("a", "t");
+    arrives(&client, &registry, &noise(5 * MIB));
+    let refused = registry.requests().len();
+    arrives(&client, &registry, &noise(5 * MIB + 1));
+    let later = registry.requests().split_off(refused);
+    assert!(
+        later
+            .iter()
+            .all(|request| request.method != Method::PUT || request.header("content-length") == Some("0"))
+    );
+    // A body that comes only once is kept chunk by chunk.
+    let bytes = noise(3 * MIB);
+    client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap();
+    assert!(registry.blob("a", &Descriptor::of("x", &bytes).digest).unwrap() == bytes);
+}
+
+#[test]
+fn a_body_that_comes_only_once_and_is_too_large_is_to_be_made_again() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.limits_bodies = Some(MIB));
+    let client = registry.client("a", "t");
+    let bytes = noise(5 * MIB);
+    let error = client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap_err();
+    assert!(error.to_string().contains("413") && client.again(&error, 0), "{error}");
+    client.upload(Body::new(Cursor::new(bytes))).unwrap();
+    assert_eq!(registry.open_uploads(), 0);
+}
+
+#[test]
+fn ghcr_says_416_to_what_is_too_large() {
+    let registry = Registry::start();
+    registry
+        .behave(|behaviour| (behaviour.limits_bodies, behaviour.limit_status) = (Some(4 * MIB), Some(416)));
+    arrives(&registry.client("a", "t"), &registry, &noise(9 * MIB));
+}
+
+#[test]
+fn acr_wants_to_know_the_length_of_a_patch() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.wants_lengths = true);
+    let (client, bytes) = (registry.client("a", "t"), noise(MIB));
+    let error = client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap_err();
+    assert!(client.again(&error, 0), "{error}");
+    client.upload(Body::new(Cursor::new(bytes))).unwrap();
+}
+
+#[test]
+fn ecr_answers_201_to_a_chunk_and_says_stale_ranges() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| {
+        behaviour.patch_status = Some(201);
+        behaviour.status_ranges = StatusRanges::Stale;
+    });
+    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    let refusal = Refusal { method: Method::PATCH, path: "/uploads/", status: 500, ..Refusal::default() };
+    registry.behave(|behaviour| behaviour.refusals = vec![refusal; 2]);
+    arrives(&client, &registry, &noise(1_000_000));
+}
+
+#[test]
+fn what_broke_goes_on_where_the_registry_stopped() {
+    for style in [StatusRanges::Inclusive, StatusRanges::Prefixed] {
+        let registry = Registry::start();
+        registry
+            .behave(|behaviour| (behaviour.broken_uploads, behaviour.status_ranges) = (Broken::Kept, style));
+        let proxy = CuttingProxy::cutting(registry.host(), 3 * MIB as u64);
+        arrives(&through(&proxy), &registry, &noise(16 * MIB));
+        assert!(proxy.up() < 20 * MIB as u64, "{} bytes", proxy.up());
+    }
+}
+
+#[test]
+fn distribution_2_8_forgets_what_was_cut_and_gets_chunks_that_fit() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.broken_uploads = Broken::Fatal);
+    let proxy = CuttingProxy::cutting(registry.host(), 10 * MIB as u64);
+    let client = through(&proxy);
+    arrives(&client, &registry, &noise(32 * MIB));
+    assert!(proxy.up() < 48 * MIB as u64, "{} bytes", proxy.up());
+    // What was learned serves the next one.
+    let before = proxy.up();
+    arrives(&client, &registry, &noise(32 * MIB + 1));
+    assert!(proxy.up() - before < 33 * MIB as u64, "{} bytes", proxy.up() - before);
+}
+
+#[test]
+fn a_chunk_that_was_lost_means_a_new_upload() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.loses_a_chunk = true);
+    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    arrives(&client, &registry, &noise(1_000_000));
+}
+
+#[test]
+fn google_takes_no_chunks_and_gets_the_whole_again() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| {
+        behaviour.whole_only = true;
+        let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 503, ..Refusal::default() };
+        behaviour.refusals = vec![refusal; 2];
+    });
+    arrives(&registry.client("a", "t"), &registry, &noise(MIB));
+    assert!(chunks(&registry).is_empty());
+}
+
+#[test]
+fn an_answer_that_was_lost_is_looked_up() {
+    let registry = Registry::start();
+    let bytes = noise(MIB);
+    // The last request arrives, and its answer does not.
+    let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
+    arrives(&through(&proxy), &registry, &bytes);
+    let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 504, ..Refusal::default() };
+    registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
+    let (body, _) = on_disk(&bytes);
+    registry.client("a", "t").upload(body).unwrap();
+    assert_eq!(registry.paths(Method::PUT).len(), 2, "it was there already");
+}
+
+#[test]
+fn a_token_may_end_while_a_blob_that_can_be_sent_again_is_sent() {
+    let registry = Registry::start();
+    let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 503, ..Refusal::default() };
+    registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
+    arrives(&registry.client("a", "t"), &registry, &noise(MIB));
+}
+
+fn remembering(
+    registry: &Registry,
+    state: &Path,
+    change: impl FnOnce(&mut volio::transport::Transfer),
+) -> registry::Registry {
+    registry.client_by("a", |transfer| {
+        (transfer.state, transfer.chunk_size) = (Some(state.to_owned()), Some(MIB as u64));
+        transfer.retry.retries = 0;
+        change(transfer);
+    })
+}
+
+/// A registry that fails in the middle of a blob, and a directory that remembers it.
+fn interrupted(bytes: &[u8]) -> (Registry, tempfile::TempDir) {
+    let (registry, state) = (Registry::start(), tempfile::tempdir().unwrap());
+    registry.behave(|behaviour| behaviour.limits_requests = Some(5));
+    assert!(remembering(&registry, state.path(), |_| {}).upload(on_disk(bytes).0).is_err());
+    registry.behave(|behaviour| behaviour.limits_requests = None);
+    assert_eq!(registry.open_uploads(), 1);
+    (registry, state)
+}
+
+#[test]
+fn another_process_continues_an_upload() {
+    let bytes = noise(8 * MIB);
+    let (registry, state) = interrupted(&bytes);
+    let before = registry.uploaded();
+    assert!(before >= 3 * MIB as u64);
+    arrives(&remembering(&registry, state.path(), |_| {}), &registry, &bytes);
+    assert!(registry.uploaded() <= 8 * MIB as u64 + MIB as u64, "{}", registry.uploaded());
+    assert_eq!(std::fs::read_dir(state.path().join("uploads")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_upload_that_the_registry_has_forgotten_begins_anew() {
+    let bytes = noise(8 * MIB);
+    let (registry, state) = interrupted(&bytes);
+    registry.forget_uploads();
+    arrives(&remembering(&registry, state.path(), |_| {}), &registry, &bytes);
+}
+
+#[test]
+fn a_stop_ends_an_upload_at_the_registry() {
+    struct Stopping(Stop, usize);
+    impl Read for Stopping {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.1 += 1;
+            if self.1 == 20 {
+                let stop = self.0.clone();
+                stop.now(Duration::ZERO);
+            }
+            buffer.fill(7);
+            Ok(buffer.len())
+        }
+    }
+    for chunk_size in [None, Some(MIB as u64)] {
+        let registry = Registry::start();
+        let stop = Stop::default();
+        let client = registry
+            .client_by("a", |transfer| (transfer.stop, transfer.chunk_size) = (stop.clone(), chunk_size));
+        let error = client.upload(Body::new(Stopping(stop.clone(), 0))).unwrap_err();
+        assert!(error.to_string().contains("interrupted"), "{error}");
+        assert_eq!(registry.open_uploads(), 0);
+        stop.now(Duration::from_secs(600)); // nothing is left to wait for
+    }
+}
+
+#[test]
+fn a_failed_upload_says_so_with_its_own_result() -> Result<()> {
+    let registry = Registry::start();
+    let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 400, ..Refusal::default() };
+    registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
+    let error = registry.client("a", "t").upload(on_disk(&noise(10)).0).unwrap_err();
+    assert!(error.to_string().contains("400"), "{error}");
+    assert_eq!(registry.open_uploads(), 0);
+    Ok(())
+}
