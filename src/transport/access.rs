@@ -6,7 +6,6 @@
 use super::Transfer;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// What is needed to get at a place.
 #[derive(Clone, Debug, Default)]
@@ -20,35 +19,8 @@ pub struct Access {
     /// Files like `registries.conf` of podman and skopeo, which say where images are really read; of two entries for
     /// one prefix, that of the later file counts.
     pub registries_conf: Vec<PathBuf>,
-    /// Told what its user should know although the work goes on.
-    pub notices: Notices,
     /// How bytes travel to and from registries.
     pub transfer: Transfer,
-}
-
-/// Where remarks go that are no errors; nowhere unless somebody listens.
-#[derive(Clone, Default)]
-pub struct Notices(Option<Arc<Listener>>);
-
-type Listener = dyn Fn(&str) + Send + Sync;
-
-impl Notices {
-    /// Has each remark told to a function.
-    pub fn to(listener: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(listener)))
-    }
-
-    pub(crate) fn tell(&self, remark: &str) {
-        if let Some(listener) = &self.0 {
-            listener(remark);
-        }
-    }
-}
-
-impl fmt::Debug for Notices {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "heard" } else { "unheard" })
-    }
 }
 
 /// Whom to trust, besides the authorities that this machine knows.

@@ -23,7 +23,7 @@ pub struct Transfer {
     pub state: Option<PathBuf>,
     /// Ends all of it.
     pub stop: Stop,
-    /// Who is told that something is tried again.
+    /// Who is told that something is tried again, or read from another place.
     pub told: Told,
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use volio::oci::{Descriptor, media_type};
 use volio::stream::Body;
-use volio::transport::{Access, Destination, Location, Notices, fetch};
+use volio::transport::{Access, Destination, Location, Told, Transfer, fetch};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 
@@ -30,8 +30,9 @@ fn by_mirror(directory: &Path, original: &str, mirrors: &[&str]) -> (Access, Arc
     fs::write(&file, format!("[[registry]]\nlocation = \"{original}/mirror\"\n{mirrors}")).unwrap();
     let told = Arc::<Mutex<Vec<String>>>::default();
     let log = Arc::clone(&told);
-    let notices = Notices::to(move |remark| log.lock().unwrap().push(remark.to_owned()));
-    (Access { registries_conf: vec![file], notices, ..Access::default() }, told)
+    let listener = Told::new(move |remark| log.lock().unwrap().push(remark.to_owned()));
+    let transfer = Transfer { told: listener, ..super::patient() };
+    (Access { registries_conf: vec![file], transfer, ..Access::default() }, told)
 }
 
 fn image(registry: &Registry) -> Location {

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use volio::transport::{Access, Notices, Retry, Tls, Told, Transfer};
+use volio::transport::{Access, Retry, Tls, Told, Transfer};
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -165,7 +165,6 @@ impl Registries {
             plain_http: self.plain_http,
             tls,
             registries_conf: environment::registries_conf(environment::variable),
-            notices: Notices::to(output::warning),
             transfer: self.transfer(),
         }
     }

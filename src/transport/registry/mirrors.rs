@@ -5,13 +5,13 @@ use super::Registry;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::stream::Unverified;
-use crate::transport::{Notices, Origin, Source};
+use crate::transport::{Origin, Source, Told};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The same image at several places, best first; the last one is the registry itself.
 pub(super) struct Mirrored {
     places: Vec<Place>,
-    notices: Notices,
+    told: Told,
 }
 
 struct Place {
@@ -21,9 +21,9 @@ struct Place {
 }
 
 impl Mirrored {
-    pub(super) fn new(registries: Vec<Registry>, notices: Notices) -> Self {
+    pub(super) fn new(registries: Vec<Registry>, told: Told) -> Self {
         let places = registries.into_iter().map(|registry| Place { registry, gone: AtomicBool::new(false) });
-        Self { places: places.collect(), notices }
+        Self { places: places.collect(), told }
     }
 
     /// The registry itself, for lists: that of a mirror need not be complete, and nobody would notice.
@@ -43,7 +43,7 @@ impl Mirrored {
                 Err(error) => {
                     if !mirror.gone.swap(true, Ordering::Relaxed) {
                         let name = mirror.registry.reference.name();
-                        self.notices.tell(&format!("the mirror {name} is passed over: {error}"));
+                        self.told.tell(&format!("the mirror {name} is passed over: {error}"));
                     }
                 }
                 found => return found,

@@ -91,7 +91,7 @@ impl Registry {
     pub fn source(reference: &Reference, access: &Access) -> Result<Box<dyn Source>> {
         let places = RegistriesConf::read(&access.registries_conf)?.places(reference)?;
         let registries = places.into_iter().map(|place| Self::at(place.reference, access, place.anybody));
-        Ok(Box::new(Mirrored::new(registries.collect::<Result<_>>()?, access.notices.clone())))
+        Ok(Box::new(Mirrored::new(registries.collect::<Result<_>>()?, access.transfer.told.clone())))
     }
 
     /// The address of a manifest by its tag or its digest.
