@@ -285,3 +285,34 @@ fn nonsense_is_an_error_and_nothing_worse() {
         assert!(end.is_err(), "{answer:?}");
     }
 }
+
+#[test]
+fn a_manifest_of_a_hundred_megabytes_is_refused_before_it_is_read() {
+    let registry = Registry::start();
+    registry.plant("a", "t", media_type::MANIFEST, vec![b' '; 100 << 20]);
+    assert_eq!(registry.client("a", "t").resolve().unwrap_err().kind(), Kind::Integrity);
+}
+
+#[test]
+fn a_manifest_and_a_blob_without_end_are_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            thread::spawn(move || {
+                let mut connection = connection.unwrap();
+                let _ = connection.read(&mut [0; 4096]);
+                let head =
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n\r\n";
+                // Until the client has enough of it.
+                let _ = connection.write_all(head);
+                while connection.write_all(&[b' '; 65536]).is_ok() {}
+            });
+        }
+    });
+    let access = Access { transfer: patient(), ..Access::default() };
+    let client = registry::Registry::new(format!("{host}/a:t").parse().unwrap(), &access).unwrap();
+    assert_eq!(client.resolve().unwrap_err().kind(), Kind::Integrity);
+    let (bytes, read) = read(&client, &Descriptor::of(BLOB, &[b' '; 100]));
+    assert_eq!((bytes.len() <= 100, read.unwrap_err().kind()), (true, Kind::Integrity));
+}

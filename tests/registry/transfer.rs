@@ -1,6 +1,6 @@
 //! Blobs and manifests on their way: which requests are made, and where they go.
 
-use super::{Locations, Registry};
+use super::{Locations, Refusal, Registry};
 use axum::http::Method;
 use std::io::Read;
 use volio::error::Kind;
@@ -166,4 +166,24 @@ fn a_download_that_nobody_reads_any_more_holds_up_nobody() {
         body.read_exact(&mut [0; 10]).unwrap();
     }
     assert!(client.contains(&descriptor).unwrap());
+}
+
+/// goharbor/harbor#17097: where the other project does not exist, the answer is 401 and not 202.
+#[test]
+fn harbor_that_denies_a_mount_gets_the_blob_itself() {
+    let registry = Registry::start();
+    let client = registry.client("to", "t");
+    // It is there, so that only the denial can be the reason.
+    let descriptor = upload(&registry.client("from", "t"), b"data");
+    let refusal = Refusal {
+        method: Method::POST,
+        path: "/uploads/",
+        status: 401,
+        body: String::new(),
+        retry_after: None,
+    };
+    registry.behave(|behaviour| behaviour.refusals.push(refusal));
+    let origin = registry.client("from", "t").origin().unwrap();
+    assert!(!client.mount(&descriptor, &origin).unwrap());
+    assert!(client.mount(&descriptor, &origin).unwrap(), "without the denial it works");
 }
