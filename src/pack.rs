@@ -62,7 +62,8 @@ pub struct PackedLayer {
 
 /// Packs the sources into an image at the destination, and gives it its name.
 ///
-/// The tree is walked once; its bytes are archived, compressed, hashed and sent as they are read.
+/// The tree is walked once, and again only where a layer got lost on its way; its bytes are archived, compressed, hashed
+/// and sent as they are read.
 ///
 /// # Errors
 /// Those of reading the tree and of writing to the destination; the name then means what it meant before.

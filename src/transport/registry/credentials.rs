@@ -4,7 +4,7 @@
 //! registry asks who we are: many images are there for everybody, and a program may take its time, or be missing.
 
 use super::auth_file::{AuthFile, SECRETS};
-use super::helper;
+use super::credential_helper;
 use crate::error::Result;
 use crate::transport::{CredentialSource, Secret};
 use base64::Engine as _;
@@ -95,7 +95,7 @@ impl Keychain {
         for file in &self.files {
             // As docker does it: what a program keeps counts more than what the file holds.
             if let Some(helper) = file.helper(&self.registry)
-                && let Some(credentials) = helper::get(helper, &self.registry)?
+                && let Some(credentials) = credential_helper::get(helper, &self.registry)?
             {
                 return Ok(Some(credentials));
             }

@@ -3,8 +3,8 @@
 use super::address;
 use super::auth::Auth;
 use super::auth_file::AuthFile;
+use super::credential_helper;
 use super::credentials::{Credentials, Keychain};
-use super::helper;
 use super::http::{Http, Request, wait};
 use super::ledger::Ledger;
 use super::tls::Tls;
@@ -66,7 +66,7 @@ pub fn login(
     let known = AuthFile::read(&source)?;
     let kept = match known.as_ref().and_then(|file| file.helper(registry)) {
         Some(name) => {
-            helper::store(name, registry, username, password)?;
+            credential_helper::store(name, registry, username, password)?;
             ledger.enter(registry, None)?;
             Kept::Helper(name.to_owned())
         }
@@ -89,8 +89,8 @@ pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
     let known = AuthFile::read(&source)?;
     let helper = known.as_ref().and_then(|file| file.helper(registry));
     let erased = match helper {
-        Some(name) if helper::get(name, registry)?.is_some() => {
-            helper::erase(name, registry)?;
+        Some(name) if credential_helper::get(name, registry)?.is_some() => {
+            credential_helper::erase(name, registry)?;
             true
         }
         _ => false,
