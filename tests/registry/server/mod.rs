@@ -55,6 +55,8 @@ struct Inside {
     links: usize,
     /// How many bytes of bodies have come.
     uploaded: u64,
+    /// How many bodies are on their way.
+    arriving: usize,
 }
 
 /// How the registry behaves. The default is an open one without faults.

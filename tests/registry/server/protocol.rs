@@ -153,7 +153,10 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
         }
         ("DELETE", Target::Manifest(repository, name)) => removal::manifest(shared, repository, name),
         ("POST", Target::Uploads(repository)) => uploads::begin(shared, &head, repository, &query),
-        ("GET", Target::Upload(repository, upload)) => uploads::status(shared, repository, upload, &query),
+        ("GET", Target::Upload(repository, upload)) => {
+            uploads::settled(shared).await;
+            uploads::status(shared, repository, upload, &query)
+        }
         ("PATCH", Target::Upload(repository, upload)) => {
             uploads::append(shared, &head, repository, upload, &query, &body)
         }

@@ -67,6 +67,7 @@ pub async fn receive(
             "SIZE_INVALID",
         ));
     }
+    let _arriving = Arriving::new(shared);
     let (bytes, is_whole) = read(body).await;
     shared.inside().uploaded += bytes.len() as u64;
     let too_long = behaviour.limits_bodies.is_some_and(|limit| is_upload && bytes.len() > limit);
@@ -92,6 +93,29 @@ pub async fn receive(
         }
     }
     Err(error(StatusCode::BAD_REQUEST, "broken off"))
+}
+
+/// A body on its way, until its end or its loss is known.
+struct Arriving<'a>(&'a Shared);
+
+impl<'a> Arriving<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.inside().arriving += 1;
+        Self(shared)
+    }
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.0.inside().arriving -= 1;
+    }
+}
+
+/// Waits until no body is on its way: who asks how far an upload is may be faster than the news that it broke.
+pub async fn settled(shared: &Shared) {
+    while shared.inside().arriving > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// What came of a body, and whether that was all.
