@@ -1,5 +1,6 @@
 //! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
 
+mod content;
 mod descent;
 mod entry;
 mod extract;
@@ -13,6 +14,7 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub use content::Content;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use extract::{ExtractOptions, Extracted, Extractor};
 pub use merge::Walk;
