@@ -7,6 +7,7 @@ mod extract;
 mod filter;
 mod merge;
 mod observe;
+mod owner;
 mod path;
 mod source;
 #[cfg(test)]
@@ -19,5 +20,6 @@ pub use entry::{Entry, Kind, Metadata, Time};
 pub use extract::{ExtractOptions, Extracted, Extractor};
 pub use merge::Walk;
 pub use observe::{Found, Summary, WalkOptions};
+pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;
 pub use source::SourceSpec;
