@@ -1,11 +1,13 @@
 //! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
 
+mod content;
 mod descent;
 mod entry;
 mod extract;
 mod filter;
 mod merge;
 mod observe;
+mod owner;
 mod path;
 mod source;
 #[cfg(test)]
@@ -13,9 +15,11 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub use content::Content;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use extract::{ExtractOptions, Extracted, Extractor};
 pub use merge::Walk;
 pub use observe::{Found, Summary, WalkOptions};
+pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;
 pub use source::SourceSpec;
