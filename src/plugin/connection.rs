@@ -178,3 +178,35 @@ fn parse(read: &[u8]) -> Result<Option<Head>, Refusal> {
     };
     Ok(Some(Head { request, body: (start, length) }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_does_not_come_to_its_end_is_not_waited_for() {
+        let patience = Duration::from_millis(20);
+        for half in
+            ["P", "POST /VolumeDriver.Get HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
+        {
+            let (here, mut there) = UnixStream::pair().unwrap();
+            there.write_all(half.as_bytes()).unwrap();
+            let mut connection = Connection::new(here).with_patience(patience);
+            assert!(matches!(connection.next(), Err(Refusal::Gone)), "{half:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_reads_is_not_waited_for() {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(here).with_patience(Duration::from_millis(20));
+        assert!(connection.answer(200, &vec![b' '; 8 << 20], true).is_err());
+    }
+
+    #[test]
+    fn that_nobody_is_there_to_read_is_known_at_once() {
+        let (here, there) = UnixStream::pair().unwrap();
+        drop(there);
+        assert!(Connection::new(here).answer(200, b"{}", true).is_err());
+    }
+}

@@ -63,10 +63,10 @@ fn an_export_that_fails_is_told_and_tried_again_after_a_restart() {
     fs::write(service.mount("a", "1").unwrap().join("result"), "42").unwrap();
     registry.behave(|behaviour| {
         let refusal = Refusal {
-            method: "POST",
+            method: axum::http::Method::POST,
             path: "/blobs/uploads/",
             status: 507,
-            body: "the registry is full",
+            body: "the registry is full".to_owned(),
             ..Refusal::default()
         };
         behaviour.refusals = vec![refusal];
@@ -142,8 +142,7 @@ fn mounts_that_an_engine_took_with_it_are_forgotten_when_nobody_sees_the_volume(
     let mut settings = service.settings();
     settings.clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst));
     let plugin = volio::plugin::Plugin::open(settings).unwrap();
-    let socket =
-        volio::plugin::Socket::make(&service.path("sockets"), volio::plugin::Driver::Volio).unwrap();
+    let socket = volio::plugin::Socket::make(&service.path("sockets"), volio::plugin::Driver::Volio).unwrap();
     let stop = volio::plugin::Stop::new().unwrap();
     let word = stop.clone();
     let thread = std::thread::spawn(move || volio::plugin::serve(&plugin, vec![socket], &word).unwrap());

@@ -32,7 +32,10 @@ fn a_volume_holds_the_image_before_a_container_gets_it() {
     assert_eq!(path, service.volume("a"));
     assert_eq!((read(&path, "file"), read(&path, "etc/conf")), ("one".into(), "two".into()));
     let status = service.status("a");
-    assert_eq!((&status["image"], &status["pull"], &status["policy"]), (&json!(image), &json!("missing"), &json!("once")));
+    assert_eq!(
+        (&status["image"], &status["pull"], &status["policy"]),
+        (&json!(image), &json!("missing"), &json!("once"))
+    );
     assert!(status["digest"].as_str().unwrap().starts_with("sha256:"), "{status}");
     assert_eq!(status["lastFetch"]["image"], json!(image));
 }
@@ -111,7 +114,10 @@ fn a_part_of_an_image_for_somebody_with_a_mode() {
     let image = service.pack("v1", &[("var/lib/app/file", "one"), ("other", "two")]);
     let me = fs::metadata(service.storage()).unwrap();
     let (uid, gid) = (me.uid().to_string(), me.gid().to_string());
-    service.create("a", &[("image", &image), ("subpath", "/var/lib/app"), ("mode", "0711"), ("uid", &uid), ("gid", &gid)]);
+    service.create(
+        "a",
+        &[("image", &image), ("subpath", "/var/lib/app"), ("mode", "0711"), ("uid", &uid), ("gid", &gid)],
+    );
     let path = service.mount("a", "1").unwrap();
     assert_eq!(read(&path, "file"), "one");
     assert!(!path.join("other").exists());
@@ -148,7 +154,7 @@ fn an_image_that_is_not_there_is_an_error_where_the_user_sees_it_and_the_next_tr
 #[test]
 fn a_registry_that_refuses_is_named_with_its_reason() {
     let registry = Registry::start();
-    registry.behave(|behaviour| behaviour.login = crate::registry::Login::Basic);
+    registry.behave(|behaviour| behaviour.login = crate::registry::Login::Basic { user: "me:secret" });
     let service = Service::start();
     service.create("a", &[("image", &format!("{}/team/data:v1", registry.host()))]);
     let error = service.mount("a", "1").unwrap_err();
@@ -247,7 +253,8 @@ mod as_root {
         fs::write(tree.path().join("tool"), "x").unwrap();
         fs::create_dir(tree.path().join("sub")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", tree.path().join("sub/link")).unwrap();
-        fs::set_permissions(tree.path().join("tool"), std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+        fs::set_permissions(tree.path().join("tool"), std::os::unix::fs::PermissionsExt::from_mode(0o4755))
+            .unwrap();
         let before = fs::metadata("/etc/passwd").unwrap().uid();
         let image = format!("oci:{}:v1", service.path("layout").display());
         pack(&image, tree.path());
@@ -300,8 +307,12 @@ mod as_root {
         let service = Service::start();
         let image = service.pack("v1", &[("file", "one")]);
         let export = format!("oci:{}:v1", service.path("export").display());
-        let options =
-            [("image", image.as_str()), ("pull", "newer"), ("policy", "replace"), ("export", export.as_str())];
+        let options = [
+            ("image", image.as_str()),
+            ("pull", "newer"),
+            ("policy", "replace"),
+            ("export", export.as_str()),
+        ];
         service.create("a", &options);
         let path = service.mount("a", "1").unwrap();
         let container = Container::with(&path);
@@ -328,8 +339,11 @@ mod as_root {
     impl Small {
         fn at(path: &Path, size: &str) -> Self {
             let options = format!("size={size}");
-            let mounted =
-                Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).status().unwrap();
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+                .arg(path)
+                .status()
+                .unwrap();
             assert!(mounted.success());
             Self(path.to_owned())
         }

@@ -24,9 +24,10 @@ fn hooks_run_around_each_mount_and_know_which() {
     }
     let at = service.volume("a").display().to_string();
     let lines = fs::read_to_string(service.path("diary")).unwrap();
-    let expected: String = [("pre-mount", 1, 0), ("pre-mount", 2, 1), ("post-unmount", 1, 1), ("post-unmount", 2, 0)]
-        .map(|(event, id, mounts)| format!("{event} a {id} {mounts} {at}\n"))
-        .concat();
+    let expected: String =
+        [("pre-mount", 1, 0), ("pre-mount", 2, 1), ("post-unmount", 1, 1), ("post-unmount", 2, 0)]
+            .map(|(event, id, mounts)| format!("{event} a {id} {mounts} {at}\n"))
+            .concat();
     // Nothing has filled it, so there is no digest.
     assert_eq!(lines.replace(" \n", "\n"), expected);
 }
@@ -46,7 +47,9 @@ fn a_hook_is_quoted_as_in_a_shell_or_an_array_and_sees_nothing_of_the_plugins_en
         let foreign: Vec<&str> = seen
             .lines()
             .filter(|line| line.contains('='))
-            .filter(|line| !["VOLIO_", "PATH=", "PWD=", "_=", "SHLVL="].iter().any(|own| line.starts_with(own)))
+            .filter(|line| {
+                !["VOLIO_", "PATH=", "PWD=", "_=", "SHLVL="].iter().any(|own| line.starts_with(own))
+            })
             .collect();
         assert_eq!(foreign, [""; 0]);
     }
@@ -55,7 +58,8 @@ fn a_hook_is_quoted_as_in_a_shell_or_an_array_and_sees_nothing_of_the_plugins_en
 #[test]
 fn a_hook_that_fails_stops_the_container_with_its_last_words() {
     let service = Service::start();
-    let noise = "sh -c 'i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo too bad >&2; exit 3'";
+    let noise =
+        "sh -c 'i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo too bad >&2; exit 3'";
     service.create("a", &[("pre-mount", noise)]);
     let error = service.mount("a", "1").unwrap_err();
     assert!(error.starts_with("pre-mount of the volume a: exit status 3: "), "{error}");
@@ -72,8 +76,15 @@ fn a_hook_that_hangs_is_ended_with_its_children_and_a_second_mount_waits_its_tur
     let hook = format!("sh -c 'sleep 1000 & sleep 1000 # {mark}'");
     service.create("a", &[("pre-mount", &hook), ("timeout", "1")]);
     let errors: Vec<String> = std::thread::scope(|scope| {
-        let mounts: Vec<_> =
-            ["1", "2"].into_iter().map(|id| scope.spawn({ let service = &service; move || service.mount("a", id).unwrap_err() })).collect();
+        let mounts: Vec<_> = ["1", "2"]
+            .into_iter()
+            .map(|id| {
+                scope.spawn({
+                    let service = &service;
+                    move || service.mount("a", id).unwrap_err()
+                })
+            })
+            .collect();
         mounts.into_iter().map(|mount| mount.join().unwrap()).collect()
     });
     for error in errors {

@@ -1,7 +1,7 @@
 //! The volume plugin, asked over its socket as engines ask it. Real engines are in `engines/volumes.rs`.
 
-mod fills;
 mod exports;
+mod fills;
 mod gate;
 mod hooks;
 mod protocol;

@@ -67,8 +67,23 @@ fn hostile_names_are_refused_by_every_call_and_touch_nothing() {
     let service = Service::start();
     let long = "x".repeat(256);
     for name in [
-        "", ".", "..", "../evil", "../../../../tmp/x", "/etc", "x/y", "a b;c$x", "-rf", "_x", ".volio", "é",
-        "a\0b", "a\nb", "volumes.json", "volumes.json.new", &long,
+        "",
+        ".",
+        "..",
+        "../evil",
+        "../../../../tmp/x",
+        "/etc",
+        "x/y",
+        "a b;c$x",
+        "-rf",
+        "_x",
+        ".volio",
+        "é",
+        "a\0b",
+        "a\nb",
+        "volumes.json",
+        "volumes.json.new",
+        &long,
     ] {
         for call in ["Create", "Get", "Path", "Mount", "Unmount", "Remove"] {
             let (status, answer) = service.volio(call, json!({"Name": name, "ID": "1", "Opts": {}}));
@@ -118,7 +133,10 @@ fn what_is_not_the_protocol_is_answered_and_ends_the_connection() {
         ("POST /VolumeDriver.Get HTTP/1.1\r\nContent-Length: 1048577\r\n\r\n".to_owned(), 413),
         ("POST /VolumeDriver.Get HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n".to_owned(), 413),
         ("POST /VolumeDriver.Get HTTP/1.1\r\nContent-Length: -1\r\n\r\n".to_owned(), 400),
-        ("POST /VolumeDriver.Get HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}".to_owned(), 400),
+        (
+            "POST /VolumeDriver.Get HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}".to_owned(),
+            400,
+        ),
         (format!("POST /VolumeDriver.List HTTP/1.1\r\n{fields}\r\n"), 431),
         (format!("POST /VolumeDriver.List HTTP/1.1\r\nX: {long}"), 431),
         ("\u{1}\u{2}\u{3} hello\r\n\r\n".to_owned(), 400),
@@ -135,7 +153,10 @@ fn what_is_not_the_protocol_is_answered_and_ends_the_connection() {
 #[test]
 fn half_a_request_is_none() {
     let service = Service::start();
-    for half in ["POST /VolumeDriver.Cre", "POST /VolumeDriver.Create HTTP/1.1\r\nContent-Length: 12\r\n\r\n{\"Name\":"] {
+    for half in [
+        "POST /VolumeDriver.Cre",
+        "POST /VolumeDriver.Create HTTP/1.1\r\nContent-Length: 12\r\n\r\n{\"Name\":",
+    ] {
         assert_eq!(raw(&service, half.as_bytes()), "");
     }
     assert_eq!(service.volio("List", json!({})).1["Volumes"], json!([]));
@@ -145,7 +166,8 @@ fn half_a_request_is_none() {
 fn requests_may_follow_each_other_without_waiting() {
     let service = Service::start();
     let body = r#"{"Name":"a"}"#;
-    let create = format!("POST /VolumeDriver.Create HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let create =
+        format!("POST /VolumeDriver.Create HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let list = "POST /VolumeDriver.List HTTP/1.0\r\nContent-Type: x\r\n\r\n";
     let answers = raw(&service, format!("{create}{create}{list}ignored").as_bytes());
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -72,8 +71,10 @@ fn ask(place: &Path, call: &str, body: &Value) -> Option<Value> {
     stream.set_read_timeout(Some(super::SOON)).unwrap();
     use std::io::{Read, Write};
     let body = body.to_string();
-    let request =
-        format!("POST /VolumeDriver.{call} HTTP/1.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let request = format!(
+        "POST /VolumeDriver.{call} HTTP/1.1\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -105,24 +106,23 @@ fn the_sockets_are_for_nobody_else() {
 
 #[test]
 fn a_socket_of_systemds_is_taken_over_and_left_where_it_is() {
-    let daemon = Daemon::new();
+    let mut daemon = Daemon::new();
     let sockets = daemon.place.path().join("sockets");
     fs::create_dir(&sockets).unwrap();
     let path = sockets.join("volio.sock");
-    // The shell stands for systemd: the socket is descriptor 3 in a process that has its id in LISTEN_PID.
     let script = "import os, socket, sys
 s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()
 os.dup2(s.fileno(), 3); os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])";
-    let mut command = daemon.command();
+    let command = daemon.command();
     let program = command.get_program().to_owned();
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let mut python = Command::new("python3");
     python.args(["-c", script]).arg(&path).arg(program).args(arguments).stderr(Stdio::null());
-    let _ = command.process_group(0);
+    // It stands for systemd: the socket is descriptor 3 in a process that has its own id in LISTEN_PID.
     let Ok(child) = python.spawn() else { return };
-    let mut daemon = Daemon { child: Some(child), ..daemon };
+    daemon.child = Some(child);
     let deadline = Instant::now() + super::SOON;
     while daemon.ask("List", &json!({})).is_none() {
         assert!(Instant::now() < deadline, "it does not answer");
@@ -218,9 +218,8 @@ fn kill_9_while_a_volume_is_filled_leaves_the_old_content_or_the_new_one() {
         let answered = daemon.ask("Mount", &json!({"Name": "a", "ID": "id"}));
         killer.join().unwrap();
         daemon.child.take().unwrap().wait().unwrap();
-        let versions: BTreeSet<String> = (0..60)
-            .filter_map(|n| fs::read_to_string(volume.join(format!("file-{n}"))).ok())
-            .collect();
+        let versions: BTreeSet<String> =
+            (0..60).filter_map(|n| fs::read_to_string(volume.join(format!("file-{n}"))).ok()).collect();
         assert!(versions.len() <= 1, "a mixture: {versions:?}");
         let files = fs::read_dir(&volume).unwrap().count();
         assert!(files == 60 || (files == 0 && versions.is_empty()), "{files} files");

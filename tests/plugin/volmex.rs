@@ -62,7 +62,8 @@ fn volmex_second_plugin_is_refused_while_the_first_one_runs() {
     let service = Service::start();
     let error = volio::plugin::Plugin::open(service.settings()).err().unwrap();
     assert_eq!(error.kind(), volio::error::Kind::Refused);
-    let error = volio::plugin::Socket::make(&service.path("sockets"), volio::plugin::Driver::Volmex).err().unwrap();
+    let error =
+        volio::plugin::Socket::make(&service.path("sockets"), volio::plugin::Driver::Volmex).err().unwrap();
     assert!(error.to_string().contains("another plugin answers"), "{error}");
     assert_eq!(service.volmex("List", json!({})).0, 200, "and the first one is not disturbed");
 }
@@ -158,7 +159,9 @@ fn volmex_volumes_json_that_is_corrupt_or_gone_drops_connections_instead_of_forg
 #[test]
 fn volmex_create_needs_a_command() {
     let service = Service::start();
-    for options in [json!(null), json!({}), json!({"cmd": ""}), json!({"cmd": " "}), json!({"image": "h.io/a"})] {
+    for options in
+        [json!(null), json!({}), json!({"cmd": ""}), json!({"cmd": " "}), json!({"image": "h.io/a"})]
+    {
         let (status, answer) = service.volmex("Create", json!({"Name": "a", "Opts": options}));
         let expected = json!({"Err": r#"no volmex mount command. specify with -o cmd="command""#});
         assert_eq!((status, answer), (500, expected));
@@ -173,7 +176,8 @@ fn volmex_create_keeps_other_options_makes_the_directory_and_runs_nothing() {
     let options = json!({"cmd": command, "image": "?", "whatever": "x"});
     assert_eq!(service.volmex("Create", json!({"Name": "a", "Opts": options})).0, 200);
     assert!(service.volume("a").is_dir() && !ran.exists());
-    let kept: Value = serde_json::from_slice(&fs::read(service.storage().join("volumes.json")).unwrap()).unwrap();
+    let kept: Value =
+        serde_json::from_slice(&fs::read(service.storage().join("volumes.json")).unwrap()).unwrap();
     assert_eq!(kept["a"]["Options"], options);
 }
 

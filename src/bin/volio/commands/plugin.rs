@@ -34,7 +34,7 @@ Examples:
 Options of a volume, each behind -o:
   image=IMAGE          fill the volume from this image before a container gets it
   pull=WHEN            missing (once, the default), newer (when the name means another image) or always
-  policy=WHAT          once (keep what the volume holds, the default) or replace; newer and always need replace
+  policy=WHAT          once (keep what is there, the default) or replace, which newer and always need
   subpath=DIR          take this directory of the image, not all of it
   platform=OS/ARCH     take the image for this platform
   uid=N gid=N mode=N   whom the files belong to, and the mode of the volume's root
