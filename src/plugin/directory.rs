@@ -4,6 +4,7 @@
 //! volumes.json            which volumes there are, in volmex's own form
 //! NAME/                   what a container sees
 //! .volio/lock             held by the plugin that uses the storage
+//! .volio/used             there once was a volumes.json
 //! .volio/NAME/record.json what is in the volume and who has it
 //! .volio/NAME/new/        what will be in the volume
 //! ```
@@ -77,12 +78,21 @@ impl Directory {
         self.path.join(".volio").join(name.as_str())
     }
 
-    /// Whether the storage was in use before, whatever is left in it.
-    pub(super) fn was_used(&self) -> Result<bool> {
-        let own = self.path.join(".volio");
-        let entries =
-            fs::read_dir(&own).map_err(|error| Error::io(format!("cannot list {}", own.display()), error))?;
-        Ok(entries.flatten().any(|entry| entry.file_name() != "lock"))
+    /// Whether there was a list of volumes here before.
+    pub(super) fn was_used(&self) -> bool {
+        self.used().exists()
+    }
+
+    /// Notes that there is a list of volumes: should it vanish, its disk is not mounted, or somebody has lost it.
+    pub(super) fn mark_used(&self) -> Result<()> {
+        let used = self.used();
+        File::create(&used)
+            .map(drop)
+            .map_err(|error| Error::io(format!("cannot make {}", used.display()), error))
+    }
+
+    fn used(&self) -> PathBuf {
+        self.path.join(".volio/used")
     }
 }
 

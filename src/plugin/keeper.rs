@@ -32,7 +32,8 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn open(settings: Settings) -> Result<Self> {
         let directory = Directory::open(&settings.storage)?;
-        let definitions = Definitions::open(directory.definitions(), directory.was_used()?)?;
+        let definitions = Definitions::open(directory.definitions(), directory.was_used())?;
+        directory.mark_used()?;
         // Where the kernel does not tell, counts live as long as their file.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Ok(Self {

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// How many connections there may be; an engine keeps two.
@@ -59,7 +59,7 @@ impl Stop {
 pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, stop: &Stop) -> Result<()> {
     let keeper = &plugin.0;
     let busy = Arc::new(Busy::default());
-    look_after_exports(keeper, stop)?;
+    let exports = look_after_exports(keeper, stop)?;
     let trouble = |error: io::Error| Error::io("cannot wait for connections", error);
     for socket in &sockets {
         socket.listener.set_nonblocking(true).map_err(trouble)?;
@@ -81,6 +81,8 @@ pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, stop: &Stop) -> Result<()> {
     // From now on engines find nobody, and try again until there is somebody.
     drop(sockets);
     busy.wait(LAST_WORDS);
+    // What it has begun is waited for too.
+    let _ = exports.join();
     keeper.wait_for_exports();
     Ok(())
 }
@@ -199,7 +201,7 @@ fn body(answer: &Answer) -> Vec<u8> {
 }
 
 /// Looks after exports that nobody asks for any more, in a thread of its own.
-fn look_after_exports(keeper: &Arc<Keeper>, stop: &Stop) -> Result<()> {
+fn look_after_exports(keeper: &Arc<Keeper>, stop: &Stop) -> Result<JoinHandle<()>> {
     let (keeper, stop) = (Arc::clone(keeper), stop.clone());
     let work = move || {
         let interval = Timespec::try_from(keeper.settings.interval).ok();
@@ -209,7 +211,7 @@ fn look_after_exports(keeper: &Arc<Keeper>, stop: &Stop) -> Result<()> {
         }
     };
     let begun = thread::Builder::new().name("exports".to_owned()).spawn(work);
-    begun.map(drop).map_err(|error| Error::io("cannot begin", error))
+    begun.map_err(|error| Error::io("cannot look after exports", error))
 }
 
 /// How many connections there are, and how many of them wait for an answer.

@@ -1,7 +1,7 @@
 //! Volumes that are filled from images.
 
 use super::{Gate, Service, pack, receive, send};
-use crate::registry::Registry;
+use crate::registry::{Recorded, Registry};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -214,13 +214,14 @@ fn two_containers_at_once_share_one_fetch() {
         assert_eq!(receive(stream).unwrap().0, 200);
     }
     assert_eq!(service.status("a")["mounts"], json!({"1": 1, "2": 1}));
-    let blobs = registry.requests().iter().filter(|request| request.path.contains("/blobs/")).count();
+    let fetched = |request: &&Recorded| request.method == "GET" && request.path.contains("/blobs/");
+    let blobs = registry.requests().iter().filter(fetched).count();
     let once = {
         let service = Service::start();
         let before = registry.requests().len();
         service.create("a", &[("image", &image)]);
         service.mount("a", "1").unwrap();
-        registry.requests()[before..].iter().filter(|request| request.path.contains("/blobs/")).count()
+        registry.requests()[before..].iter().filter(fetched).count()
     };
     assert_eq!(blobs, once);
 }

@@ -73,7 +73,16 @@ impl Service {
     }
 
     fn run(&mut self) -> volio::Result<()> {
-        let plugin = Plugin::open(self.settings())?;
+        let deadline = Instant::now() + SOON;
+        let plugin = loop {
+            match Plugin::open(self.settings()) {
+                // In one process the one before ends only with its last connection.
+                Err(error) if error.to_string().contains("another plugin") && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                opened => break opened?,
+            }
+        };
         let make = |driver: &Driver| Socket::make(&self.place.path().join("sockets"), *driver);
         let sockets = self.drivers.iter().map(make).collect::<volio::Result<Vec<_>>>()?;
         let stop = Stop::new()?;
