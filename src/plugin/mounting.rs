@@ -177,6 +177,7 @@ impl<'a> Mounting<'a> {
 
     fn unmount(&self) -> Result<()> {
         let name = &self.volume.name;
+        let _leaving = self.volume.leave();
         self.volume.change(|record| record.discount(self.id))?;
         if self.spec.post_unmount.is_some() {
             let turn = self.volume.turn(Doing::Unmounting, self.deadline)?;

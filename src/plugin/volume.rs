@@ -23,6 +23,8 @@ pub(super) struct Volume {
 #[derive(Default)]
 struct Work {
     doing: Option<Doing>,
+    /// How many unmounts have begun: nobody else may export what a hook has yet to see.
+    leaving: u32,
     /// How many fetches have ended, and how the last one did.
     fetches: u64,
     fetch_failed: Option<String>,
@@ -49,6 +51,9 @@ pub(super) struct Passed {
     done: AtomicU64,
     total: AtomicU64,
 }
+
+/// An unmount that has begun, until this is dropped.
+pub(super) struct Leaving<'a>(&'a Volume);
 
 /// The right to work on a volume; it passes on when this is dropped, also by a thread that panics.
 pub(super) struct Turn(Arc<Volume>);
@@ -160,8 +165,15 @@ impl Volume {
         self.work().doing.as_ref().map(ToString::to_string)
     }
 
+    /// Begins an unmount.
+    pub(super) fn leave(&self) -> Leaving<'_> {
+        self.work().leaving += 1;
+        Leaving(self)
+    }
+
     pub(super) fn is_busy(&self) -> bool {
-        self.work().doing.is_some()
+        let work = self.work();
+        work.doing.is_some() || work.leaving > 0
     }
 
     pub(super) fn is_exporting(&self) -> bool {
@@ -217,6 +229,12 @@ impl Turn {
     /// Goes on with something else.
     pub(super) fn now(&self, doing: Doing) {
         self.0.work().doing = Some(doing);
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.work().leaving -= 1;
     }
 }
 

@@ -20,7 +20,3 @@ mod skopeo;
 mod survey;
 mod umoci;
 mod volume_plugin;
-mod volumes;
-mod volumes_docker;
-mod volumes_podman;
-mod volumes_volmex;

@@ -1,4 +1,4 @@
-//! The volume plugin, asked over its socket as engines ask it. Real engines are in `engines/volumes.rs`.
+//! The volume plugin, asked over its socket as engines ask it. Real engines are in `engines/docker/volumes.rs`.
 
 mod exports;
 mod fills;

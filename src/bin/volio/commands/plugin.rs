@@ -79,7 +79,13 @@ pub struct PluginArgs {
 impl PluginArgs {
     /// Serves until a signal comes.
     pub fn run(self) -> Result<()> {
-        let drivers = if self.volmex { vec![Driver::Volio, Driver::Volmex] } else { vec![Driver::Volio] };
+        let given = from_systemd()?;
+        let drivers = match given.is_empty() {
+            // Its sockets say what is served.
+            false => given.iter().map(Socket::driver).collect(),
+            true if self.volmex => vec![Driver::Volio, Driver::Volmex],
+            true => vec![Driver::Volio],
+        };
         let storage = self.storage()?;
         // A mistake in what was typed is told now, not when the first volume is mounted.
         self.registries.access()?;
@@ -96,12 +102,12 @@ impl PluginArgs {
         })?;
         let stop = Stop::new()?;
         listen_for_signals(stop.clone())?;
-        let sockets = match from_systemd()? {
-            given if given.is_empty() => drivers
-                .into_iter()
-                .map(|driver| Socket::make(&sockets, driver))
-                .collect::<Result<Vec<_>>>()?,
-            given => given,
+        // Only now, with the state understood, may engines find somebody.
+        let sockets = match given.is_empty() {
+            true => {
+                drivers.into_iter().map(|driver| Socket::make(&sockets, driver)).collect::<Result<_>>()?
+            }
+            false => given,
         };
         for socket in &sockets {
             let name = socket.driver().name();
