@@ -1,5 +1,7 @@
 //! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
 
+mod change;
+mod content;
 mod descent;
 mod entry;
 mod extract;
@@ -14,10 +16,12 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub use change::{Change, Changed, OnChange};
+pub use content::Content;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use extract::{ExtractOptions, Extracted, Extractor};
 pub use merge::Walk;
-pub use observe::{Found, Summary, WalkOptions};
+pub use observe::{Found, LeftOut, Reason, Summary, WalkOptions};
 pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;
 pub use source::SourceSpec;
