@@ -1,7 +1,7 @@
 //! What the user should know about a tree that is packed although the work goes on.
 
 use crate::progress::Progress;
-use crate::tree::{Content, Found, Summary};
+use crate::tree::{FileContent, Found, Summary};
 
 /// Holes up to this many bytes are packed without a word: they take about as long as a minute's coffee.
 const QUIET: u64 = 64 << 30;
@@ -25,7 +25,7 @@ impl<'a> Holes<'a> {
 
     /// Counts what a file adds.
     pub fn count(&mut self, found: &Found) {
-        self.bytes = self.bytes.saturating_add(found.file.as_ref().map_or(0, Content::holes));
+        self.bytes = self.bytes.saturating_add(found.file.as_ref().map_or(0, FileContent::holes));
         if self.bytes > self.quiet {
             self.progress.warn(&format!(
                 "there are {} GiB of holes up to {}: they are not read, but hashing them takes about {} minutes",

@@ -1,7 +1,7 @@
 //! How something on disk becomes an [`Entry`]: what is taken over, what is adjusted, and what is counted.
 
 use super::change::{Change, Changed, OnChange};
-use super::content::{self, Content, READ_AT_ONCE, read_at_once};
+use super::file::{self, FileContent, READ_AT_ONCE, read_at_once};
 use super::owner::{IdMaps, Owner, Unmapped};
 use super::xattr::{Carrier, Reader};
 use super::{Entry, Kind, Metadata, Time, TreePath};
@@ -19,7 +19,7 @@ pub struct Found {
     /// What it is.
     pub entry: Entry,
     /// Its content, at the beginning: of a regular file that is not another name of an earlier one.
-    pub file: Option<Content>,
+    pub file: Option<FileContent>,
 }
 
 /// How a tree is read.
@@ -165,12 +165,12 @@ impl From<Errno> for Failure {
     }
 }
 
-impl From<content::Failure> for Failure {
-    fn from(failure: content::Failure) -> Self {
+impl From<file::Failure> for Failure {
+    fn from(failure: file::Failure) -> Self {
         match failure {
-            content::Failure::Errno(errno) => errno.into(),
-            content::Failure::Changed(change) => Self::Changed(change),
-            content::Failure::Endless => Self::Endless,
+            file::Failure::Errno(errno) => errno.into(),
+            file::Failure::Changed(change) => Self::Changed(change),
+            file::Failure::Endless => Self::Endless,
         }
     }
 }
@@ -243,9 +243,9 @@ impl Observer {
                 let bytes = read_at_once(fd.as_fd(), stat)?;
                 // In /proc and /sys the content is longer or shorter than the file system says.
                 entry.kind = Kind::File { size: bytes.len() as u64 };
-                Content::held(bytes)
+                FileContent::held(bytes)
             }
-            false => Content::disk(fd, stat, place, entry.path.clone()),
+            false => FileContent::disk(fd, stat, place, entry.path.clone()),
         };
         Ok(Found { entry, file: Some(content) })
     }

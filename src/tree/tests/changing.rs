@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::tree::change::Stamp;
-use crate::tree::content::{self, READ_AT_ONCE, read_at_once};
+use crate::tree::file::{self, READ_AT_ONCE, read_at_once};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, fstat, utimensat};
 use std::fs::File;
 use std::io::Write;
@@ -45,7 +45,7 @@ fn noticed(size: usize, change: impl Fn(&Path)) -> Change {
         let stat = fstat(&open).unwrap();
         change(&file);
         match read_at_once(open.as_fd(), &stat) {
-            Err(content::Failure::Changed(change)) => change,
+            Err(file::Failure::Changed(change)) => change,
             _ => panic!("nothing was noticed"),
         }
     } else {

@@ -16,7 +16,7 @@ fn sparse(path: &Path, size: u64, written: &[(u64, &[u8])]) -> File {
     file
 }
 
-fn content_of(directory: &Path) -> Content {
+fn content_of(directory: &Path) -> FileContent {
     let mut walk = Walk::new(&[SourceSpec::new(directory)], &WalkOptions::default()).unwrap();
     walk.nth(1).unwrap().unwrap().file.unwrap()
 }
@@ -64,6 +64,25 @@ fn holes_are_not_read() {
     }
     let read = read_so_far() - before;
     assert!((1..1 << 20).contains(&read), "{read} bytes were read for 64 MiB");
+}
+
+#[test]
+fn holes_can_be_passed_over_but_not_the_last_byte_which_says_whether_the_file_has_changed() {
+    const MIB: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let file = sparse(&dir.path().join("file"), 8 * MIB, &[(4 * MIB, b"x")]);
+    let mut content = content_of(dir.path());
+    assert_eq!(content.skip_hole(), 4 * MIB);
+    assert_eq!(content.skip_hole(), 0);
+    let mut byte = [0];
+    content.read_exact(&mut byte).unwrap();
+    assert_eq!((byte[0], content.skip_hole()), (b'x', 0), "the rest of its block is no hole");
+    let mut block = vec![0; 1];
+    while content.skip_hole() == 0 {
+        content.read_exact(&mut block).unwrap();
+    }
+    file.write_all_at(b"changed", MIB).unwrap();
+    assert!(content.read_to_end(&mut block).is_err());
 }
 
 #[test]
