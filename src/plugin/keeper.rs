@@ -157,6 +157,14 @@ impl Keeper {
         Ok(Answer::default())
     }
 
+    /// Insists that it is known which volumes there are.
+    pub(super) fn is_readable(&self) -> Result<()> {
+        match self.definitions().now() {
+            Ok(_) => Ok(()),
+            Err(Trouble::Say(error) | Trouble::HangUp(error)) => Err(error),
+        }
+    }
+
     /// The volumes of a driver.
     pub(super) fn of(&self, driver: Driver) -> Result<Vec<(VolumeName, Definition)>, Trouble> {
         let mut definitions = self.definitions();

@@ -44,7 +44,7 @@ impl Call {
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) when the body is not what the call needs. After a lost connection Docker asks
-    /// again with an empty body: that must not become a volume with an empty name.
+    /// again with an empty body: that must not become a volume with an empty name, nor an answer.
     pub(super) fn parse(path: &str, body: &[u8]) -> Result<Option<Self>> {
         let asked = || {
             serde_json::from_slice::<Asked>(body)

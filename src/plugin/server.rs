@@ -176,7 +176,14 @@ fn reply(keeper: &Arc<Keeper>, driver: Driver, request: &Request) -> Result<Repl
         }
         Ok(Some(call)) => call,
         Ok(None) => return Ok(Reply::failed(404, &Error::usage(format!("there is no call {path:?}")))),
-        Err(error) => return Ok(Reply::failed(500, &error)),
+        // Docker asks again after a lost connection, without the body, and forgets the volume when it is told an error.
+        Err(error) if request.body.is_empty() => return Err(error),
+        Err(error) => {
+            return match keeper.is_readable() {
+                Ok(()) => Ok(Reply::failed(500, &error)),
+                Err(error) => Err(error),
+            };
+        }
     };
     let outcome = match call {
         Call::Mount { name, id } => keeper.mount(driver, &name, &id).map(|mountpoint| Reply {

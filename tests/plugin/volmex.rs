@@ -146,6 +146,10 @@ fn volmex_volumes_json_that_is_corrupt_or_gone_drops_connections_instead_of_forg
             let mut stream = service.connect("volmex");
             super::send(&mut stream, call, r#"{"Name":"foo","ID":"1","Opts":{"cmd":"true"}}"#);
             assert_eq!(super::receive(&mut stream), None, "{call}");
+            // And as Docker tries again.
+            let mut stream = service.connect("volmex");
+            super::send(&mut stream, call, "{}");
+            assert!(call == "List" || super::receive(&mut stream).is_none(), "{call}");
         }
         assert!(service.has_said("volumes.json"), "and the log says why");
     }

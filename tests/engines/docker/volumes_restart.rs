@@ -14,7 +14,8 @@ fn volumes_survive_a_dockerd_that_is_stopped_and_one_that_is_killed() {
         .succeeded();
     let mounts = |own: &OwnDocker| own.docker.inspect("data", "{{len .Status.mounts}}");
     let script = "echo x >>/data/x; exec /bin/busybox sleep 1000";
-    let always = ["-d", "--restart=always", "--name", "always", "-v", "data:/data"];
+    // A first process that no signal ends would be waited for at each stop.
+    let always = ["-d", "--stop-signal=KILL", "--restart=always", "--name", "always", "-v", "data:/data"];
     own.docker.container(&always, script).succeeded();
     let lines = || fs::read_to_string(plugin.volume("data").join("x")).unwrap_or_default().lines().count();
     wait_until("it has written", || lines() == 1);
