@@ -4,7 +4,7 @@
 //! mod keeps_the_contract { crate::contract::suite!(super::Fresh::new()); }
 //! ```
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::thread;
 use volio::error::Kind;
 use volio::layer::Compression;
