@@ -137,8 +137,9 @@ impl Level {
     /// Makes boundaries of those that nothing behind `position` can prevent any more.
     fn settle(&mut self, position: u64) {
         let reach = self.reach();
-        while let Some(candidate) = self.window.pop_front_if(|first| position - first.position >= reach) {
-            self.boundaries.extend(candidate.lowest);
+        while self.window.front().is_some_and(|first| position - first.position >= reach) {
+            let settled = self.window.pop_front();
+            self.boundaries.extend(settled.and_then(|candidate| candidate.lowest));
         }
     }
 

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use std::io::Read;
 use std::thread;
 
+type Tree = Vec<(Entry, Vec<u8>)>;
+
 fn entry(path: impl AsRef<[u8]>, kind: Kind) -> Entry {
     let mtime = Time { seconds: 1_600_000_000, nanoseconds: 123_456_789 };
     let metadata = Metadata { mode: 0o4755, uid: 3_000_000_000, gid: 7, mtime, ..Metadata::default() };
@@ -68,7 +70,7 @@ fn part<'a>(bytes: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
 }
 
 /// Every kind of content: none, small, just a group, more than a group, zeros within and at both ends.
-fn tree() -> Vec<(Entry, Vec<u8>)> {
+fn tree() -> Tree {
     let sparse =
         [vec![0; 5 << 20], noise(3, 700_000), vec![0; 300_000], noise(4, 10), vec![0; 9 << 20]].concat();
     let mut entries = vec![(entry("", Kind::Directory), vec![]), (entry("a", Kind::Directory), vec![])];
@@ -309,7 +311,7 @@ fn a_table_of_contents_of_another_archive_is_noticed_whatever_the_difference() {
     check(&tree, &tree).unwrap();
     let large = tree.iter().position(|(_, content)| content.len() == 9 << 20).unwrap();
     let mut others = Vec::new();
-    let mut other = |change: &dyn Fn(&mut Vec<(Entry, Vec<u8>)>)| {
+    let mut other = |change: &dyn Fn(&mut Tree)| {
         let mut changed = tree.clone();
         change(&mut changed);
         others.push(changed);
