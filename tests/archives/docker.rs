@@ -230,7 +230,7 @@ fn a_layer_that_a_link_of_another_image_leads_to_stays_when_its_own_image_goes()
     let tree = tree("old");
     let layer = layer(tree.path());
     let diff_id = Digest::of(&layer);
-    let (one, two) = (config(&[diff_id.clone()]), config(&[diff_id.clone(), diff_id]));
+    let (one, two) = (config(std::slice::from_ref(&diff_id)), config(&[diff_id.clone(), diff_id]));
     let entries = json!([
         {"Config": "one.json", "RepoTags": ["data:one"], "Layers": ["one/layer.tar"]},
         {"Config": "two.json", "RepoTags": ["data:two"], "Layers": ["two/layer.tar", "three/layer.tar"]},

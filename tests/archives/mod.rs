@@ -205,3 +205,17 @@ fn a_blob_that_was_changed_in_an_archive_is_noticed() {
     let absent = Descriptor::of(media_type::LAYER, b"absent");
     assert_eq!(source.open(&absent).err().unwrap().kind(), Kind::NotFound);
 }
+
+#[test]
+fn something_that_is_no_image_is_not_copied_as_if_it_were_one() {
+    let place = tempfile::tempdir().unwrap();
+    let name = |rest: &str| format!("oci:{}/{rest}", place.path().display());
+    let writer = destination(&name("a:strange"));
+    let strange = volio::oci::Document::new("application/vnd.oci.artifact.manifest.v1+json", b"{}".to_vec());
+    writer.put_manifest(&strange).unwrap();
+    writer.commit(&strange).unwrap();
+    let to = destination(&name("b:strange"));
+    let error = copied(&*source(&name("a:strange")), &*to, &Silent).unwrap_err();
+    assert!(error.to_string().contains("no image that volio knows"), "{error}");
+    assert_eq!(source_error(&name("b:strange")).kind(), Kind::NotFound);
+}
