@@ -12,7 +12,7 @@ mod make;
 
 use super::descent::Descent;
 use super::walk::shown;
-use super::{Entry, Kind, Metadata, TreePath};
+use super::{Content, Entry, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use attributes::Lost;
 use content::ContentWriter;
@@ -24,7 +24,7 @@ use rustix::process::geteuid;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -154,7 +154,7 @@ impl Extractor {
     /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense: it leads through a symbolic link of the
     /// image, links to what is not there, or has less content than it says. [`Refused`](crate::error::Kind::Refused) when
     /// something that was in the target stands in its way. Otherwise what the operating system says.
-    pub fn put(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+    pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         check(entry)?;
         if entry.path.is_root() {
             self.put_root(entry)?;
@@ -232,11 +232,9 @@ impl Extractor {
 
 /// Insists on values that a file system can hold.
 fn check(entry: &Entry) -> Result<()> {
-    let Metadata { uid, gid, mtime, .. } = &entry.metadata;
-    // The highest number is how the kernel spells "leave the owner as it is".
-    match *uid == u32::MAX || *gid == u32::MAX || mtime.nanoseconds >= 1_000_000_000 {
-        true => Err(Error::integrity(format!("{} has an owner or an mtime that cannot be", entry.path))),
-        false => Ok(()),
+    match entry.impossible() {
+        Some(why) => Err(Error::integrity(format!("{} {why}", entry.path))),
+        None => Ok(()),
     }
 }
 
