@@ -13,7 +13,7 @@ pub mod unpack;
 pub mod verify;
 
 use crate::args::Command;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 use volio::oci::Digest;
 use volio::transport::Location;
@@ -36,6 +36,19 @@ pub fn run(command: Command) -> Result<()> {
         Command::Logout(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
+    }
+}
+
+/// Fails where [`write_digest`] would: before the work, and not after the image is there.
+fn check_digestfile(file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let cannot = |error| Error::io(format!("--digestfile: cannot write to {}", file.display()), error);
+    let is_new = !file.exists();
+    OpenOptions::new().write(true).create(true).truncate(false).open(file).map_err(cannot)?;
+    match is_new {
+        // A file that is there says that the image is there.
+        true => fs::remove_file(file).map_err(cannot),
+        false => Ok(()),
     }
 }
 
