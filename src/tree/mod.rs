@@ -5,9 +5,12 @@ mod entry;
 mod extract;
 mod filter;
 mod merge;
+mod mounts;
 mod observe;
 mod owner;
 mod path;
+mod record;
+mod remove;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -15,9 +18,10 @@ mod walk;
 mod xattr;
 
 pub use entry::{Entry, Kind, Metadata, Time};
-pub use extract::{ExtractOptions, Extracted, Extractor};
+pub use extract::{ExtractOptions, Extracted, Extractor, SpoolPlace, Staged, Target};
 pub use merge::Walk;
 pub use observe::{Found, Summary, WalkOptions};
 pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;
+pub use record::Record;
 pub use source::SourceSpec;
