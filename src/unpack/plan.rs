@@ -72,19 +72,23 @@ pub(super) fn plan(target: &Target, wanted: &Value, options: &Options) -> Result
         // It never was complete, and nothing else was there before: all of it is volio's.
         Some(record) if !record.complete && record.alone => Ok(Plan::StartOver),
         _ if options.merge => Ok(Plan::Extract),
-        record => Err(refused(target, record.as_ref(), &held)),
+        record => Err(refused(target, record.as_ref(), &held, options)),
     }
 }
 
 /// The same once what an interrupted run made was taken away.
 pub(super) fn plan_anew(target: &Target, options: &Options) -> Result<()> {
     match target.held()? {
-        Some(held) if !options.merge => Err(refused(target, target.record().as_ref(), &held)),
+        Some(held) if !options.merge => Err(refused(target, target.record().as_ref(), &held, options)),
         _ => Ok(()),
     }
 }
 
-fn refused(target: &Target, record: Option<&Record>, held: &TreePath) -> Error {
+fn refused(target: &Target, record: Option<&Record>, held: &TreePath, options: &Options) -> Error {
+    let over = match options.atomic {
+        true => "replace all of it with --force",
+        false => "extract over it with --merge",
+    };
     let shown = target.path().display();
     let image = |record: &Record| match digest(record) {
         Some(digest) => format!("the image {digest}"),
@@ -102,6 +106,6 @@ fn refused(target: &Target, record: Option<&Record>, held: &TreePath) -> Error {
         ))
         .hint("unpack that image again to complete it, or extract over all of it with --merge"),
         None => Error::refused(format!("{shown} is not empty: it holds {held}"))
-            .hint("choose another directory, empty this one, or extract over it with --merge"),
+            .hint(format!("choose another directory, empty this one, or {over}")),
     }
 }

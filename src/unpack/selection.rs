@@ -55,11 +55,20 @@ pub(super) struct Selection<'a> {
     stripped: BTreeSet<TreePath>,
     /// What a hard link of this layer leads to although it is not wanted itself, and where it lands instead.
     instead: HashMap<TreePath, TreePath>,
+    /// Further names of this layer that are not wanted, and what they are names of.
+    aliases: HashMap<TreePath, TreePath>,
 }
 
 impl<'a> Selection<'a> {
     pub fn new(part: &'a Part) -> Self {
-        Self { part, is_directory: None, found: false, stripped: BTreeSet::new(), instead: HashMap::new() }
+        Self {
+            part,
+            is_directory: None,
+            found: false,
+            stripped: BTreeSet::new(),
+            instead: HashMap::new(),
+            aliases: HashMap::new(),
+        }
     }
 
     /// Whether a layer must be read once before it is extracted.
@@ -70,23 +79,18 @@ impl<'a> Selection<'a> {
     /// Finds the hard links of a layer whose other name is not wanted: the first of them becomes the file itself.
     pub fn survey(&mut self, mut layer: LayerReader<impl Read>) -> Result<()> {
         self.instead.clear();
-        let mut aliases = HashMap::new();
+        self.aliases.clear();
         while let Some(item) = layer.next_item()? {
             let Item::Entry(entry) = item else { continue };
             let Kind::Hardlink { target } = &entry.kind else { continue };
             if self.part.place(target).is_some() {
                 continue;
             }
-            let target = aliases.get(target).unwrap_or(target).clone();
+            // A link to a link that is not wanted leads to what that one leads to.
+            let target = self.aliases.get(target).unwrap_or(target).clone();
             match self.part.place_of(&entry) {
                 Some(place) => drop(self.instead.entry(target).or_insert(place)),
-                None => drop(aliases.insert(entry.path, target)),
-            }
-        }
-        // A link to a link that is not wanted leads to what that one leads to.
-        for (alias, target) in aliases {
-            if let Some(place) = self.instead.remove(&alias) {
-                self.instead.entry(target).or_insert(place);
+                None => drop(self.aliases.insert(entry.path, target)),
             }
         }
         Ok(())
@@ -128,7 +132,8 @@ impl<'a> Selection<'a> {
             Part::Subpath(part) if target == part => Some(TreePath::root().join(part.name())),
             part => part.place(target),
         };
-        is_wanted.or_else(|| self.instead.get(target).cloned()).ok_or_else(|| {
+        let first = self.aliases.get(target).unwrap_or(target);
+        is_wanted.or_else(|| self.instead.get(first).cloned()).ok_or_else(|| {
             Error::failed(format!(
                 "{} is a hard link to {target}, which is not in the wanted part",
                 entry.path

@@ -4,7 +4,9 @@ mod damage;
 mod digests;
 mod layers;
 mod part;
+mod parts;
 mod round_trip;
+mod targets;
 mod verify;
 
 use std::fs;

@@ -5,7 +5,9 @@ mod layers;
 mod limits;
 mod merging;
 mod roundtrip;
+mod targets;
 mod users;
+mod volumes;
 mod walking;
 
 use super::*;
