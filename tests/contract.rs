@@ -43,6 +43,10 @@ macro_rules! suite {
             a_commit_replaces_what_the_name_meant
             documents_are_there_after_they_were_put
             what_is_absent_is_not_found
+            a_part_of_a_blob_is_that_part
+            parts_are_read_side_by_side
+            a_part_that_lies_is_refused
+            what_a_blob_has_not_is_no_part_of_it
         }
     };
     ($place:expr => $($case:ident)*) => {
@@ -287,6 +291,74 @@ pub fn what_is_absent_is_not_found(place: &dyn Place) {
         let error = source.open(&Descriptor::of(media_type, b"absent")).err().unwrap();
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
     }
+}
+
+/// A blob, and the place for reading it.
+fn with_blob(place: &dyn Place, bytes: &[u8]) -> (Box<dyn Source>, Descriptor) {
+    let destination = place.destination("t").unwrap();
+    destination.upload(made(bytes)).unwrap();
+    place.settle(&*destination);
+    (place.source("t").unwrap(), Descriptor::of(BLOB, bytes))
+}
+
+pub fn a_part_of_a_blob_is_that_part(place: &dyn Place) {
+    let bytes = bytes(1_000_003, 1);
+    let (source, blob) = with_blob(place, &bytes);
+    for range in [0..1, 0..512, 511..513, 500_000..700_001, 1_000_002..1_000_003, 0..1_000_003] {
+        let (start, end) = (range.start as usize, range.end as usize);
+        let open = || source.open_range(&blob, range.clone()).unwrap().unwrap();
+        let mut read = Vec::new();
+        let mut body = open().verify(&Descriptor::of(BLOB, &bytes[start..end]));
+        body.read_to_end(&mut read).unwrap();
+        assert!(read == bytes[start..end] && body.finish().is_ok());
+        // The same piece by piece; behind the part there is nothing.
+        let (mut part, half) = (open(), (end - start) / 2);
+        assert!(part.take_unproved(half).unwrap() == bytes[start..start + half]);
+        assert!(part.take_unproved(end - start - half).unwrap() == bytes[start + half..end]);
+        assert_eq!(part.take_unproved(1).unwrap_err().kind(), Kind::Integrity);
+    }
+}
+
+pub fn parts_are_read_side_by_side(place: &dyn Place) {
+    let bytes = bytes(1_000_000, 1);
+    let (source, blob) = with_blob(place, &bytes);
+    thread::scope(|scope| {
+        for part in 0..10 {
+            let (source, blob, bytes) = (&source, &blob, &bytes);
+            scope.spawn(move || {
+                let start = part * 100_000;
+                let mut part =
+                    source.open_range(blob, start as u64..start as u64 + 100_000).unwrap().unwrap();
+                for piece in bytes[start..start + 100_000].chunks(30_000) {
+                    assert!(part.take_unproved(piece.len()).unwrap() == piece);
+                }
+            });
+        }
+    });
+}
+
+pub fn a_part_that_lies_is_refused(place: &dyn Place) {
+    let (source, blob) = with_blob(place, b"some data");
+    for promised in [&b"date"[..], b"dat", b"data2", b""] {
+        let part = source.open_range(&blob, 5..9).unwrap().unwrap();
+        let error = part.verify(&Descriptor::of(BLOB, promised)).drain().unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    }
+    // The blob has less than its descriptor says.
+    let longer = Descriptor { size: 20, ..blob };
+    let part = source.open_range(&longer, 5..15).and_then(|part| part.unwrap().take_unproved(10));
+    assert_eq!(part.unwrap_err().kind(), Kind::Integrity);
+}
+
+#[allow(clippy::reversed_empty_ranges)]
+pub fn what_a_blob_has_not_is_no_part_of_it(place: &dyn Place) {
+    let (source, blob) = with_blob(place, b"some data");
+    for range in [0..0, 9..9, 5..4, 0..10, 9..10, u64::MAX - 1..u64::MAX, 0..u64::MAX] {
+        let error = source.open_range(&blob, range).err().unwrap();
+        assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    }
+    let error = source.open_range(&Descriptor::of(BLOB, b"absent"), 0..1).err().unwrap();
+    assert_eq!(error.kind(), Kind::NotFound, "{error}");
 }
 
 /// For places that have tags.

@@ -1,13 +1,13 @@
-//! An entry as the headers of a tar archive, and back: ustar, with PAX records for what ustar cannot say.
+//! An entry as the headers of a tar archive: ustar, with PAX records for what ustar cannot say.
 //!
 //! Written are only PAX records, sorted, and no GNU extensions; what stands in a header depends on the entry alone.
 
+use super::pax::{XATTR, decimal};
 use crate::error::{Error, Result};
-use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
+use crate::tree::{Entry, Kind, Metadata};
 use std::collections::BTreeMap;
 use tar_core::builder::{HeaderBuilder, PaxBuilder};
-use tar_core::parse::ParsedEntry;
-use tar_core::{EntryType, HeaderError, PaxExtensions};
+use tar_core::{EntryType, HeaderError};
 
 /// Archives come in blocks of this many bytes.
 pub const BLOCK: usize = 512;
@@ -23,8 +23,6 @@ const PAX_NAME: &str = "././@PaxHeader";
 /// The most that the PAX records of one entry may take, in bytes: Go's reader, and with it docker and containerd,
 /// refuses more, and so does ours.
 const PAX_LIMIT: usize = 1 << 20;
-/// What extended attributes are called in PAX records, by GNU tar, Go, libarchive and Docker alike.
-const XATTR: &str = "SCHILY.xattr.";
 
 /// The header blocks of an entry; its content, padded to whole blocks, follows them.
 ///
@@ -148,124 +146,4 @@ fn archive_name(entry: &Entry) -> Vec<u8> {
         name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });
     }
     name
-}
-
-/// Reads an entry; its path may still be that of a whiteout.
-///
-/// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when it cannot be restored as it is: a path that leaves the tree,
-/// a type that is not known, a number that means nothing.
-pub fn decode(parsed: &ParsedEntry<'_>) -> Result<Entry> {
-    let invalid =
-        |why: &str| Error::integrity(format!("the layer's entry {} {why}", parsed.path.escape_ascii()));
-    let path = TreePath::parse(&parsed.path).ok_or_else(|| invalid("has a path that leaves the tree"))?;
-    let link = || parsed.link_target.as_deref().ok_or_else(|| invalid("is a link to nothing"));
-    let device =
-        || parsed.dev_major.zip(parsed.dev_minor).ok_or_else(|| invalid("is a device without numbers"));
-    let kind = match parsed.entry_type {
-        // Archives older than POSIX mark a directory by its slash only.
-        EntryType::Regular if parsed.path.ends_with(b"/") => Kind::Directory,
-        EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => Kind::File { size: parsed.size },
-        EntryType::Directory => Kind::Directory,
-        EntryType::Symlink => Kind::Symlink { target: link()?.to_vec() },
-        EntryType::Link => Kind::Hardlink {
-            target: TreePath::parse(link()?).ok_or_else(|| invalid("is a hard link that leaves the tree"))?,
-        },
-        EntryType::Fifo => Kind::Fifo,
-        EntryType::Char => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
-        EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
-        other => return Err(invalid(&format!("is of a type that is not known: {other:?}"))),
-    };
-    if path.is_root() && kind != Kind::Directory {
-        return Err(invalid("is the root of the tree and no directory"));
-    }
-    Ok(Entry { path, kind, metadata: metadata(parsed).map_err(invalid)? })
-}
-
-fn metadata(parsed: &ParsedEntry<'_>) -> Result<Metadata, &'static str> {
-    let mut metadata = Metadata {
-        mode: parsed.mode & 0o7777,
-        uid: id(parsed.uid)?,
-        gid: id(parsed.gid)?,
-        mtime: Time {
-            seconds: i64::try_from(parsed.mtime).map_err(|_| "has a time beyond all time")?,
-            nanoseconds: 0,
-        },
-        xattrs: parsed.xattrs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
-    };
-    // The parser reads records leniently, because it knows no time before 1970 and no fractions; so what it reads
-    // is read again here, strictly.
-    for record in PaxExtensions::new(parsed.pax.unwrap_or_default()) {
-        let record = record.map_err(|_| "has a malformed PAX record")?;
-        let text = str::from_utf8(record.value_bytes()).ok();
-        let number = || text.and_then(|text| text.parse().ok()).ok_or("has a PAX record that is no number");
-        match record.key_bytes() {
-            b"mtime" => metadata.mtime = text.and_then(parse_decimal).ok_or("has a PAX time that is none")?,
-            b"uid" => metadata.uid = id(number()?)?,
-            b"gid" => metadata.gid = id(number()?)?,
-            b"size" => _ = number()?,
-            _ => {}
-        }
-    }
-    Ok(metadata)
-}
-
-/// An owner that a file can have: 2³²−1 means "leave it as it is" to chown(2).
-fn id(id: u64) -> Result<u32, &'static str> {
-    u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or("has an owner or a group above 4294967294")
-}
-
-/// Seconds as PAX writes them: `-1.5` is one and a half seconds before 1970.
-fn decimal(time: Time) -> String {
-    let Time { seconds, nanoseconds } = time;
-    let (sign, seconds, nanoseconds) = match (seconds < 0, nanoseconds) {
-        (true, 1..) => ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds),
-        (negative, _) => (if negative { "-" } else { "" }, seconds.unsigned_abs(), nanoseconds),
-    };
-    let fraction = format!(".{nanoseconds:09}");
-    format!("{sign}{seconds}{}", fraction.trim_end_matches('0').trim_end_matches('.'))
-}
-
-fn parse_decimal(text: &str) -> Option<Time> {
-    let (negative, unsigned) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let (seconds, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    if !fraction.bytes().chain(seconds.bytes()).all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let seconds: i64 = seconds.parse().ok()?;
-    // More digits than nanoseconds are cut off, as every tool does.
-    let nanoseconds: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    Some(match (negative, nanoseconds) {
-        (false, _) => Time { seconds, nanoseconds },
-        (true, 0) => Time { seconds: -seconds, nanoseconds },
-        (true, _) => Time { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_before_1970_and_with_nanoseconds_read_and_print_alike() {
-        for (seconds, nanoseconds, text) in [
-            (0, 0, "0"),
-            (1, 500_000_000, "1.5"),
-            (-2, 500_000_000, "-1.5"),
-            (-1, 999_999_999, "-0.000000001"),
-            (-1, 0, "-1"),
-            (99_999_999_999, 1, "99999999999.000000001"),
-        ] {
-            let time = Time { seconds, nanoseconds };
-            assert_eq!(decimal(time), text);
-            assert_eq!(parse_decimal(text), Some(time), "{text}");
-        }
-        for bad in ["", "-", "x", "1.x", "1e9", "--1", "+1", "99999999999999999999"] {
-            assert_eq!(parse_decimal(bad), None, "{bad:?}");
-        }
-        assert_eq!(parse_decimal("1.1234567899"), Some(Time { seconds: 1, nanoseconds: 123_456_789 }));
-    }
 }

@@ -1,14 +1,20 @@
 //! A tree as one blob: entries become a tar archive, the archive is compressed, and both sides are hashed.
 
+mod block;
 mod compression;
+mod decode;
 mod header;
+mod limits;
+mod pax;
 mod reader;
+mod sparse;
 #[cfg(test)]
 mod tests;
 mod whiteout;
 mod writer;
 
 pub use compression::{Compression, decompress};
+pub use limits::{Budget, Limits};
 pub use reader::{Item, LayerReader};
 pub use whiteout::Whiteout;
 pub use writer::{Contents, LayerWriter};

@@ -1,12 +1,15 @@
 //! Reads the entries of a layer from its plain tar archive, however hostile that is.
 
-use super::header::{self, BLOCK};
+use super::block::{Block, Dialect, field, until_nul};
+use super::decode::{Decoded, Extensions, decode};
+use super::header::BLOCK;
+use super::limits::Budget;
+use super::pax;
+use super::sparse::{Content, Form, MapReader, Region, of_block};
 use super::whiteout::{self, Meaning, Whiteout};
 use crate::error::{Error, Result};
-use crate::tree::{Entry, Kind};
+use crate::tree::{self, Entry, Kind};
 use std::io::{self, Read};
-use tar_core::SparseEntry;
-use tar_core::parse::{Limits, ParseEvent, Parser};
 
 /// What a layer says about one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,34 +23,26 @@ pub enum Item {
 /// A layer being read: one item after the other, each with its content.
 pub struct LayerReader<R> {
     archive: R,
-    parser: Parser,
-    /// Bytes read and not yet used: never more than the headers of one entry.
-    pending: Vec<u8>,
+    budget: Budget,
     /// The content of the current entry that was not read.
     content: Content,
     ended: bool,
 }
 
-/// What is left of the current entry.
-#[derive(Default)]
-struct Content {
-    /// Bytes in the archive, without padding.
-    stored: u64,
-    /// Bytes behind them that fill the last block.
-    padding: u64,
-    /// For a sparse file: the regions that are stored, last first, and the length of the whole.
-    regions: Option<Vec<SparseEntry>>,
-    position: u64,
-    size: u64,
-}
-
 impl<R: Read> LayerReader<R> {
-    /// A reader of the plain tar archive of a layer.
+    /// A reader of the plain tar archive of a layer, within the usual limits.
     pub fn new(archive: R) -> Self {
-        let mut parser = Parser::new(Limits::default());
-        // `header::decode` reads strictly what the parser would refuse, such as times before 1970.
-        parser.set_ignore_pax_errors(true);
-        Self { archive, parser, pending: Vec::new(), content: Content::default(), ended: false }
+        Self::within(archive, Budget::default())
+    }
+
+    /// The same within what other layers of the image have left.
+    pub fn within(archive: R, budget: Budget) -> Self {
+        Self { archive, budget, content: Content::default(), ended: false }
+    }
+
+    /// What is left for the layers to come.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The next item, or `None` at the end of the archive. What was not read of the last content is skipped.
@@ -55,24 +50,30 @@ impl<R: Read> LayerReader<R> {
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when the archive is malformed, truncated, or would leave the tree.
     pub fn next_item(&mut self) -> Result<Option<Item>> {
-        while !self.ended {
-            self.skip_content()?;
-            if let Some(entry) = self.next_entry()? {
-                return match whiteout::parse(&entry.path) {
-                    Ok(Meaning::Entry) => Ok(Some(Item::Entry(entry))),
-                    Ok(Meaning::Whiteout(whiteout)) => Ok(Some(Item::Whiteout(whiteout))),
-                    Ok(Meaning::Nothing) => continue,
-                    Err(why) => {
-                        Err(Error::integrity(format!("the layer's entry {} is invalid: {why}", entry.path)))
-                    }
-                };
+        while let Some(entry) = self.next_entry()? {
+            match whiteout::parse(&entry.path) {
+                Ok(Meaning::Entry) => {
+                    self.budget.admit(&entry)?;
+                    return Ok(Some(Item::Entry(entry)));
+                }
+                Ok(Meaning::Whiteout(whiteout)) => {
+                    self.budget.pass(&entry.path)?;
+                    return Ok(Some(Item::Whiteout(whiteout)));
+                }
+                Ok(Meaning::Nothing) => {}
+                Err(why) => {
+                    return Err(Error::integrity(format!(
+                        "the layer's entry {} is invalid: {why}",
+                        entry.path
+                    )));
+                }
             }
         }
         Ok(None)
     }
 
     /// The content of the entry that [`next_item`](Self::next_item) returned last.
-    pub fn content(&mut self) -> impl Read + '_ {
+    pub fn content(&mut self) -> impl tree::Content + '_ {
         ContentReader(self)
     }
 
@@ -85,62 +86,143 @@ impl<R: Read> LayerReader<R> {
         Ok(())
     }
 
-    /// One step of the parser. `None`: it has to be asked again, unless the archive has ended.
+    /// The next entry with all that stands before it; `None` at the end.
     fn next_entry(&mut self) -> Result<Option<Entry>> {
-        let (consumed, entry) = match self.parser.parse(&self.pending).map_err(malformed)? {
-            ParseEvent::NeedData { min_bytes } => {
-                self.fill(min_bytes)?;
-                return Ok(None);
+        self.skip_content()?;
+        let mut extensions = Extensions::default();
+        let mut spent = 0;
+        while let Some(block) = self.next_header()? {
+            spent += BLOCK as u64;
+            let is_extension = block.dialect() != Dialect::V7;
+            let place = match block.0[field::TYPE] {
+                b'L' if is_extension => &mut extensions.gnu_path,
+                b'K' if is_extension => &mut extensions.gnu_link,
+                b'x' if is_extension => &mut extensions.pax,
+                b'g' if extensions.is_empty() => {
+                    let records = self.metadata(&block, &mut spent)?;
+                    check_global(&records)?;
+                    spent = 0;
+                    continue;
+                }
+                _ => return self.entry(&block, extensions, spent).map(Some),
+            };
+            let is_text = block.0[field::TYPE] != b'x';
+            let data = self.metadata(&block, &mut spent)?;
+            let data = if is_text { until_nul(&data).to_vec() } else { data };
+            if place.replace(data).is_some() {
+                return Err(malformed("an entry has the same extension twice"));
             }
-            ParseEvent::Entry { consumed, entry } => {
-                self.content = Content::plain(entry.size);
-                (consumed, Some(header::decode(&entry)?))
-            }
-            ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size } => {
-                self.content = Content::sparse(entry.size, sparse_map, real_size)?;
-                let entry = header::decode(&entry)?;
-                (consumed, Some(Entry { kind: Kind::File { size: real_size }, ..entry }))
-            }
-            // Defaults for all entries: written by git archive for its comment, and by nobody for layers.
-            ParseEvent::GlobalExtensions { consumed, .. } => (consumed, None),
-            ParseEvent::End { consumed } => {
-                self.ended = true;
-                (consumed, None)
-            }
-        };
-        self.pending.drain(..consumed);
-        // What has no content has none, whatever its header says: engines disagree here, and so nobody writes it.
-        match &entry {
-            Some(Entry { kind: Kind::File { .. }, .. }) | None => Ok(entry),
-            Some(entry) if self.content.stored > 0 && !matches!(entry.kind, Kind::Directory) => {
-                Err(Error::integrity(format!("the layer's entry {} has content and is no file", entry.path)))
-            }
-            Some(_) => Ok(entry),
+        }
+        match extensions.is_empty() {
+            true => Ok(None),
+            false => Err(malformed("it ends behind an extension that belongs to nothing")),
         }
     }
 
-    /// Reads until `needed` bytes are pending. An archive may end without its closing blocks, but not within an entry.
-    fn fill(&mut self, needed: usize) -> Result<()> {
-        let missing = needed.saturating_sub(self.pending.len());
-        let read =
-            self.archive.by_ref().take(missing as u64).read_to_end(&mut self.pending).map_err(cannot_read)?;
-        match (read == missing && missing > 0, self.pending.is_empty()) {
-            (true, _) => Ok(()),
-            (false, true) => {
-                self.ended = true;
-                Ok(())
-            }
-            (false, false) => Err(truncated()),
+    /// The next header; `None` at the end. An archive may end without its closing blocks, but not within an entry.
+    fn next_header(&mut self) -> Result<Option<Block>> {
+        if self.ended {
+            return Ok(None);
         }
+        let block = self.read_block()?;
+        let Some(block) = block.filter(|block| !block.is_zero()) else {
+            // Programs differ about a single block of zeros: to some it is the end, to others it is nothing.
+            if self.read_block()?.is_some_and(|block| !block.is_zero()) {
+                return Err(malformed("it has a lone block of zeros"));
+            }
+            self.ended = true;
+            return Ok(None);
+        };
+        match block.is_intact() {
+            true => Ok(Some(block)),
+            false => Err(malformed("the checksum of a header is wrong")),
+        }
+    }
+
+    fn read_block(&mut self) -> Result<Option<Block>> {
+        let mut block = [0; BLOCK];
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.archive.read(&mut block[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(truncated()),
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(cannot_read(error)),
+            }
+        }
+        Ok(Some(Block(block)))
+    }
+
+    /// The data behind a header that describes the next one.
+    fn metadata(&mut self, block: &Block, spent: &mut u64) -> Result<Vec<u8>> {
+        let size = block.number(field::SIZE).and_then(|size| u64::try_from(size).ok());
+        let size = size.ok_or_else(|| malformed("an extension has a size that cannot be"))?;
+        self.spend(spent, size)?;
+        let mut data = Vec::new();
+        self.archive.by_ref().take(size).read_to_end(&mut data).map_err(cannot_read)?;
+        if data.len() as u64 != size {
+            return Err(truncated());
+        }
+        self.content = Content::plain(size);
+        self.content.stored = 0;
+        self.skip_content()?;
+        Ok(data)
+    }
+
+    /// Counts bytes that have to be remembered for one entry.
+    fn spend(&self, spent: &mut u64, bytes: u64) -> Result<()> {
+        *spent = spent.saturating_add(bytes);
+        let most = self.budget.limits().metadata;
+        match *spent > most.saturating_add(4 * BLOCK as u64) {
+            true => Err(malformed(&format!("an entry has more than {most} bytes of metadata"))
+                .hint("no honest image has that; --max-metadata allows more")),
+            false => Ok(()),
+        }
+    }
+
+    fn entry(&mut self, block: &Block, extensions: Extensions, mut spent: u64) -> Result<Entry> {
+        let Decoded { mut entry, stored, sparse } = decode(block, extensions)?;
+        let invalid = |why: &str| Error::integrity(format!("the layer's entry {} {why}", entry.path));
+        let (regions, stored, real_size) = match sparse {
+            None => {
+                self.content = Content::plain(stored);
+                return Ok(entry);
+            }
+            Some(Form::Known { regions, real_size }) => (regions, stored, real_size),
+            Some(Form::MapInContent { real_size }) => {
+                let mut map = MapReader::default();
+                let mut left = stored;
+                loop {
+                    self.spend(&mut spent, BLOCK as u64)?;
+                    left = left.checked_sub(BLOCK as u64).ok_or_else(truncated)?;
+                    let block = self.read_block()?.ok_or_else(truncated)?;
+                    if let Some(regions) = map.take(&block.0).map_err(invalid)? {
+                        break (regions, left, real_size);
+                    }
+                }
+            }
+            Some(Form::Blocks { mut regions, mut more, real_size }) => {
+                while more {
+                    self.spend(&mut spent, BLOCK as u64)?;
+                    let block = self.read_block()?.ok_or_else(truncated)?;
+                    let next: (Vec<Region>, bool) =
+                        of_block(&block).ok_or_else(|| invalid("has sparse regions that make no sense"))?;
+                    regions.extend(next.0);
+                    more = next.1;
+                }
+                (regions, stored, real_size)
+            }
+        };
+        self.content = Content::sparse(stored, regions, real_size).map_err(invalid)?;
+        entry.kind = Kind::File { size: real_size };
+        Ok(entry)
     }
 
     fn skip_content(&mut self) -> Result<()> {
         let rest = std::mem::take(&mut self.content);
         // A size that no archive can have: the sum would begin at zero again.
         let left = rest.stored.checked_add(rest.padding).ok_or_else(truncated)?;
-        let pending = usize::try_from(left).map_or(self.pending.len(), |left| left.min(self.pending.len()));
-        self.pending.drain(..pending);
-        let left = left - pending as u64;
         let skipped =
             io::copy(&mut self.archive.by_ref().take(left), &mut io::sink()).map_err(cannot_read)?;
         match skipped == left {
@@ -152,16 +234,7 @@ impl<R: Read> LayerReader<R> {
     /// Reads bytes of the current entry as they stand in the archive.
     fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.content.stored).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let buffer = &mut buffer[..most];
-        let read = match self.pending.is_empty() {
-            true => self.archive.read(buffer)?,
-            false => {
-                let read = buffer.len().min(self.pending.len());
-                buffer[..read].copy_from_slice(&self.pending[..read]);
-                self.pending.drain(..read);
-                read
-            }
-        };
+        let read = self.archive.read(&mut buffer[..most])?;
         if read == 0 && most > 0 {
             return Err(truncated().into());
         }
@@ -170,50 +243,7 @@ impl<R: Read> LayerReader<R> {
     }
 }
 
-impl Content {
-    fn plain(size: u64) -> Self {
-        let padding = size.wrapping_neg() % BLOCK as u64;
-        Self { stored: size, padding, regions: None, position: 0, size }
-    }
-
-    /// # Errors
-    /// When the regions overlap, leave the file, or do not add up to what is stored.
-    fn sparse(stored: u64, mut regions: Vec<SparseEntry>, size: u64) -> Result<Self> {
-        let mut end = 0;
-        let mut sum = 0u64;
-        for region in &regions {
-            let next =
-                region.offset.checked_add(region.length).filter(|next| *next <= size && region.offset >= end);
-            end = next.ok_or_else(|| {
-                Error::integrity("a sparse file in the layer has regions that make no sense")
-            })?;
-            sum += region.length;
-        }
-        if sum != stored {
-            return Err(Error::integrity(
-                "a sparse file in the layer has more or less content than its regions",
-            ));
-        }
-        regions.reverse();
-        Ok(Self { regions: Some(regions), size, ..Self::plain(stored) })
-    }
-
-    /// How many bytes come next, and whether they are stored; (0, _) at the end.
-    fn next_run(&mut self) -> (u64, bool) {
-        let Some(regions) = &mut self.regions else { return (self.stored, true) };
-        while regions.last().is_some_and(|region| region.offset + region.length <= self.position) {
-            regions.pop();
-        }
-        match regions.last() {
-            Some(region) if region.offset <= self.position => {
-                (region.offset + region.length - self.position, true)
-            }
-            Some(region) => (region.offset - self.position, false),
-            None => (self.size - self.position, false),
-        }
-    }
-}
-
+/// The content of an entry, with the zeros between the regions of a sparse file.
 struct ContentReader<'a, R>(&'a mut LayerReader<R>);
 
 impl<R: Read> Read for ContentReader<'_, R> {
@@ -233,6 +263,28 @@ impl<R: Read> Read for ContentReader<'_, R> {
     }
 }
 
+impl<R: Read> tree::Content for ContentReader<'_, R> {
+    fn skip_hole(&mut self) -> u64 {
+        match self.0.content.next_run() {
+            (_, true) => 0,
+            (hole, false) => {
+                self.0.content.position += hole;
+                hole
+            }
+        }
+    }
+}
+
+/// Records for all entries to come are written by git archive for its comment, and by nobody for layers; engines pass
+/// over them, and so do we, where that makes no difference.
+fn check_global(records: &[u8]) -> Result<()> {
+    match pax::would_differ(records) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(malformed("it gives names or sizes to all entries at once")),
+        Err(why) => Err(malformed(&format!("its global header {why}"))),
+    }
+}
+
 fn cannot_read(error: io::Error) -> Error {
     match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         true => Error::io("", error),
@@ -244,8 +296,8 @@ fn cannot_read(error: io::Error) -> Error {
     }
 }
 
-fn malformed(error: tar_core::parse::ParseError) -> Error {
-    Error::integrity("the layer is not a valid tar archive").because(error.to_string())
+fn malformed(why: &str) -> Error {
+    Error::integrity(format!("the layer is not a valid tar archive: {why}"))
 }
 
 fn truncated() -> Error {

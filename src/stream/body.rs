@@ -10,6 +10,8 @@ type Again = Box<dyn Fn(u64) -> Result<Bytes> + Send>;
 
 /// How far apart the places are whose hash is remembered: going back costs reading at most as much again.
 const MARK: u64 = 4 << 20;
+/// How much memory is taken at once because somebody says that so many bytes will come.
+const TRUSTED: usize = 4 << 20;
 
 /// Bytes that somebody sent: they cannot be read before it is said what they should be.
 pub struct Unverified {
@@ -27,6 +29,27 @@ impl Unverified {
     #[must_use]
     pub fn again(self, open: impl Fn(u64) -> Result<Box<dyn Read + Send>> + Send + 'static) -> Self {
         Self { again: Some(Box::new(open)), ..self }
+    }
+
+    /// The next `size` bytes, in memory, and **not proved**: for the frames of an indexed layer, whose chunks a table of
+    /// contents names. They must be proved before anything of them is used. The rest can be taken afterwards.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when there are fewer.
+    pub fn take_unproved(&mut self, size: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(size.min(TRUSTED));
+        (&mut self.bytes)
+            .take(size as u64)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::io("cannot read a part of a blob", error))?;
+        match bytes.len() == size {
+            true => Ok(bytes),
+            false => Err(Error::integrity(format!(
+                "a part of a blob should have {size} bytes and has {}",
+                bytes.len()
+            ))
+            .hint(HINT)),
+        }
     }
 
     /// A reader that fails at its end unless these bytes are what the descriptor says.
@@ -297,6 +320,18 @@ mod tests {
             assert!(body.read_to_end(&mut Vec::new()).is_err());
         }
         assert!(body.finish().is_err());
+    }
+
+    #[test]
+    fn unproved_bytes_are_as_many_as_were_asked_for_and_take_no_memory_before_they_come() {
+        let mut part = Unverified::new(&b"some data"[..]);
+        assert_eq!(part.take_unproved(4).unwrap(), b"some");
+        assert_eq!(part.take_unproved(5).unwrap(), b" data");
+        assert_eq!(part.take_unproved(0).unwrap(), b"");
+        let mut short = Unverified::new(&b"some data"[..]);
+        assert_eq!(short.take_unproved(usize::MAX).unwrap_err().kind(), Kind::Integrity);
+        let mut endless = Unverified::new(io::repeat(7));
+        assert_eq!(endless.take_unproved(3).unwrap(), [7, 7, 7]);
     }
 
     #[test]

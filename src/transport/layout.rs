@@ -14,6 +14,7 @@ use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type
 use crate::stream::{Body, Unverified, Written};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -143,6 +144,16 @@ impl Layout {
         self.directory.join("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
 
+    fn open_blob(&self, blob: &Descriptor) -> Result<File> {
+        let path = self.blob(&blob.digest);
+        open_file(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                names::missing(&blob.digest, &self.place(), self.descriptor().ok().as_ref())
+            }
+            _ => self.cannot("open the blob", &path, error),
+        })
+    }
+
     fn cannot(&self, what: &str, path: &Path, error: io::Error) -> Error {
         Error::io(format!("cannot {what} {}", path.display()), error)
     }
@@ -154,20 +165,21 @@ impl Source for Layout {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        let path = self.blob(&descriptor.digest);
-        let again = path.clone();
-        let file = open_file(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                names::missing(&descriptor.digest, &self.place(), self.descriptor().ok().as_ref())
-            }
-            _ => self.cannot("open the blob", &path, error),
-        })?;
-        Ok(Unverified::new(file).again(move |offset| {
+        let again = self.blob(&descriptor.digest);
+        Ok(Unverified::new(self.open_blob(descriptor)?).again(move |offset| {
             let file = open_file(&again)
                 .and_then(|mut file| file.seek(SeekFrom::Start(offset)).map(|_| file))
                 .map_err(|error| Error::io(format!("cannot read {}", again.display()), error))?;
             Ok(Box::new(file))
         }))
+    }
+
+    fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
+        super::check_range(blob, &range)?;
+        let mut file = self.open_blob(blob)?;
+        file.seek(SeekFrom::Start(range.start))
+            .map_err(|error| self.cannot("read", &self.blob(&blob.digest), error))?;
+        Ok(Some(Unverified::new(file.take(range.end - range.start))))
     }
 
     fn tags(&self) -> Result<Vec<String>> {

@@ -37,6 +37,7 @@ use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
 use crate::stream::{Body, Unverified, Written};
 use serde::Serialize;
 use std::io::Read;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// A place that images are read from; bound to one name in it.
@@ -53,6 +54,15 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`NotFound`](crate::error::Kind::NotFound) when it is not there.
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified>;
+
+    /// Some of the bytes of a blob, not verified yet; `None` where the place can only give the whole blob. That may
+    /// change from one call to the next: a registry shows what it can only when it is asked.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open); [`Integrity`](crate::error::Kind::Integrity) when the blob has no such bytes.
+    fn open_range(&self, _blob: &Descriptor, _range: Range<u64>) -> Result<Option<Unverified>> {
+        Ok(None)
+    }
 
     /// The tags of all images here, in the order of their bytes, whatever the name that this is bound to.
     ///
@@ -181,6 +191,18 @@ pub struct Origin {
     pub registry: String,
     /// The repository's name.
     pub repository: String,
+}
+
+/// Fails unless the blob has the bytes in this range, and at least one: who asks for them has the range from a list that
+/// came from outside.
+fn check_range(blob: &Descriptor, range: &Range<u64>) -> Result<()> {
+    match range.start < range.end && range.end <= blob.size {
+        true => Ok(()),
+        false => Err(Error::integrity(format!(
+            "the blob {} has {} bytes, and those from {} to {} are asked for",
+            blob.digest, blob.size, range.start, range.end
+        ))),
+    }
 }
 
 /// Reads and verifies a manifest, an index or a configuration.

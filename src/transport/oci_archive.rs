@@ -3,13 +3,14 @@
 //! It is read where it stands, without unpacking it. It is written beside its place, and takes it when an image gets
 //! its name: until then, and when a writer is killed, the file is what it was.
 
-use super::archive::{Archive, ArchiveWriter};
+use super::archive::{Archive, ArchiveWriter, Section};
 use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
 use super::{Destination, Source, referrers};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +37,12 @@ impl OciArchive {
         self.name.find(&index, &self.place(), |digest| self.unlisted(digest))
     }
 
+    fn find(&self, blob: &Descriptor) -> Result<Section> {
+        self.archive
+            .find(&member(&blob.digest))?
+            .ok_or_else(|| names::missing(&blob.digest, &self.place(), self.descriptor().ok().as_ref()))
+    }
+
     fn place(&self) -> String {
         format!("archive {}", self.archive.path().display())
     }
@@ -58,10 +65,12 @@ impl Source for OciArchive {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        match self.archive.find(&member(&descriptor.digest))? {
-            Some(found) => Ok(found.unverified()),
-            None => Err(names::missing(&descriptor.digest, &self.place(), self.descriptor().ok().as_ref())),
-        }
+        self.find(descriptor).map(Section::unverified)
+    }
+
+    fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
+        super::check_range(blob, &range)?;
+        Ok(Some(self.find(blob)?.part(range).unverified()))
     }
 
     fn tags(&self) -> Result<Vec<String>> {

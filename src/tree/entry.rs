@@ -3,6 +3,13 @@
 use super::TreePath;
 use std::collections::BTreeMap;
 
+/// NAME_MAX and XATTR_NAME_MAX.
+const LONGEST_NAME: usize = 255;
+/// PATH_MAX, less the NUL behind it.
+const LONGEST_TARGET: usize = 4095;
+/// XATTR_SIZE_MAX.
+const LARGEST_XATTR: usize = 64 << 10;
+
 /// Something in a tree with all that is known about it but its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -12,6 +19,40 @@ pub struct Entry {
     pub kind: Kind,
     /// Whose it is, who may do what with it, and when it changed.
     pub metadata: Metadata,
+}
+
+impl Entry {
+    /// Why no file system of Linux can hold this, if none can.
+    pub fn impossible(&self) -> Option<&'static str> {
+        let Metadata { uid, gid, mtime, xattrs, .. } = &self.metadata;
+        let is_long = |name: &[u8]| name.len() > LONGEST_NAME;
+        // The kernel takes the low bits of larger numbers, and makes another device.
+        let is_device = |major: u32, minor: u32| major < 1 << 12 && minor < 1 << 20;
+        match &self.kind {
+            _ if self.path.names().any(is_long) => Some("has a name of more than 255 bytes"),
+            // The highest number is how the kernel spells "leave the owner as it is".
+            _ if *uid == u32::MAX || *gid == u32::MAX => Some("has an owner or a group above 4294967294"),
+            _ if mtime.nanoseconds >= 1_000_000_000 => Some("has an mtime that cannot be"),
+            _ if xattrs.keys().any(|name| name.is_empty() || is_long(name) || name.contains(&0)) => {
+                Some("has an extended attribute whose name cannot be")
+            }
+            _ if xattrs.values().any(|value| value.len() > LARGEST_XATTR) => {
+                Some("has an extended attribute of more than 64 KiB")
+            }
+            Kind::Symlink { target } if target.is_empty() || target.contains(&0) => {
+                Some("is a symbolic link with no possible target")
+            }
+            Kind::Symlink { target } if target.len() > LONGEST_TARGET => {
+                Some("is a symbolic link with a target of more than 4095 bytes")
+            }
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor }
+                if !is_device(*major, *minor) =>
+            {
+                Some("is a device whose numbers cannot be")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What an entry is.

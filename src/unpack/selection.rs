@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::layer::{Item, LayerReader, Whiteout};
-use crate::tree::{Entry, Extractor, Kind, TreePath};
+use crate::tree::{Content, Entry, Extractor, Kind, TreePath};
 use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 
@@ -97,7 +97,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Extracts an entry if it is wanted.
-    pub fn put(&mut self, entry: Entry, content: &mut dyn Read, extractor: &mut Extractor) -> Result<()> {
+    pub fn put(&mut self, entry: Entry, content: &mut dyn Content, extractor: &mut Extractor) -> Result<()> {
         if *self.part == Part::All {
             return extractor.put(&entry, content);
         }

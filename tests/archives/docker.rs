@@ -73,6 +73,24 @@ fn packing_copying_and_reading_agree_on_the_digest() {
 }
 
 #[test]
+fn a_part_of_a_layer_is_read_where_it_stands() {
+    let place = tempfile::tempdir().unwrap();
+    let name = format!("docker-archive:{}/a.tar:data:v1", place.path().display());
+    pack(&name, tree("content").path()).unwrap();
+    let source = source(&name);
+    let root = source.resolve().unwrap();
+    let layer = Manifest::parse(&root).unwrap().layers.remove(0);
+    let mut all = source.open_range(&layer, 0..layer.size).unwrap().unwrap();
+    let all = all.take_unproved(layer.size as usize).unwrap();
+    assert_eq!(Digest::of(&all), layer.digest);
+    let mut part = source.open_range(&layer, 500..1500).unwrap().unwrap();
+    assert_eq!(part.take_unproved(1000).unwrap(), all[500..1500]);
+    assert_eq!(source.open_range(&layer, 500..layer.size + 1).err().unwrap().kind(), Kind::Integrity);
+    // The manifest is made anew from the whole list.
+    assert!(source.open_range(root.descriptor(), 0..1).unwrap().is_none());
+}
+
+#[test]
 fn a_name_moves_from_image_to_image() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("a.tar");

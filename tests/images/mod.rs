@@ -1,11 +1,14 @@
 //! Trees into images and back, by the library, in memory and in layouts.
 
+mod changing;
 mod damage;
 mod digests;
 mod layers;
+mod owners;
 mod part;
 mod parts;
 mod round_trip;
+mod sparse;
 mod targets;
 mod verify;
 

@@ -12,7 +12,7 @@ use volio::{Error, Result};
 
 const BLOB: &str = "application/octet-stream";
 
-fn filled(bytes: &[u8]) -> (Registry, Descriptor) {
+pub fn filled(bytes: &[u8]) -> (Registry, Descriptor) {
     let registry = Registry::start();
     let descriptor = Descriptor::of(BLOB, bytes);
     let body = Unverified::new(std::io::Cursor::new(bytes.to_vec())).verify(&descriptor);
@@ -29,7 +29,7 @@ fn read(client: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
 }
 
 /// The ranges that were asked for, of the requests for blobs.
-fn ranges(registry: &Registry) -> Vec<Option<String>> {
+pub fn ranges(registry: &Registry) -> Vec<Option<String>> {
     let requests = registry.requests().into_iter();
     let blobs = requests.filter(|request| request.method == "GET" && request.path.contains("/blobs/sha256"));
     blobs.map(|request| request.header("range").map(str::to_owned)).collect()

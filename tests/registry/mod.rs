@@ -7,6 +7,7 @@ mod listing;
 mod login;
 mod mirrors;
 mod proxy;
+mod ranges;
 mod referrers;
 mod removal;
 mod retries;

@@ -18,6 +18,7 @@ use header::BLOCK;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -319,6 +320,13 @@ impl Section {
             rest.position = rest.position.saturating_add(offset).min(rest.end);
             Ok(Box::new(rest))
         })
+    }
+
+    /// The same without what lies outside of this range of it.
+    pub fn part(self, range: Range<u64>) -> Self {
+        let at = |offset: u64| self.position.saturating_add(offset).min(self.end);
+        let (position, end) = (at(range.start), at(range.end));
+        Self { position, end, size: end.saturating_sub(position), ..self }
     }
 
     /// The size of the whole.

@@ -17,6 +17,7 @@ use crate::stream::{Body, Unverified};
 use listing::{Entry, LIST_FILE};
 use std::collections::{BTreeSet, HashMap};
 use std::io::Cursor;
+use std::ops::Range;
 use std::path::Path;
 
 /// How compressed layers begin; other tools than docker put them into such archives, and docker loads them.
@@ -70,6 +71,18 @@ impl DockerArchive {
         Ok(Self { archive, entries, image })
     }
 
+    /// The configuration or a layer of the image.
+    fn find(&self, blob: &Descriptor) -> Result<Section> {
+        let found = match self.image()?.members.get(&blob.digest) {
+            Some(name) => self.archive.find(name)?,
+            None => None,
+        };
+        found.ok_or_else(|| {
+            let path = self.archive.path().display();
+            Error::not_found(format!("there is no blob {} in the image in {path}", blob.digest))
+        })
+    }
+
     fn image(&self) -> Result<&Image> {
         self.image.as_ref().ok_or_else(|| {
             let path = self.archive.path().display();
@@ -85,21 +98,19 @@ impl Source for DockerArchive {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        let Image { root, members } = self.image()?;
-        if descriptor.digest == root.descriptor().digest {
-            return Ok(Unverified::new(Cursor::new(root.bytes().to_vec())));
+        let root = &self.image()?.root;
+        match descriptor.digest == root.descriptor().digest {
+            true => Ok(Unverified::new(Cursor::new(root.bytes().to_vec()))),
+            false => self.find(descriptor).map(Section::unverified),
         }
-        let found = match members.get(&descriptor.digest) {
-            Some(name) => self.archive.find(name)?,
-            None => None,
-        };
-        found.map(Section::unverified).ok_or_else(|| {
-            Error::not_found(format!(
-                "there is no blob {} in the image in {}",
-                descriptor.digest,
-                self.archive.path().display()
-            ))
-        })
+    }
+
+    fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
+        super::check_range(blob, &range)?;
+        match blob.digest == self.image()?.root.descriptor().digest {
+            true => Ok(None),
+            false => Ok(Some(self.find(blob)?.part(range).unverified())),
+        }
     }
 
     fn tags(&self) -> Result<Vec<String>> {

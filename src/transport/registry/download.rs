@@ -37,7 +37,10 @@ pub(super) struct Download {
     server: Arc<Server>,
     request: Request,
     scopes: Scopes,
+    /// The size of the blob.
     size: u64,
+    /// What of it is fetched.
+    wanted: Range<u64>,
 }
 
 /// An answer, and how many of its bytes are here already.
@@ -46,32 +49,60 @@ type Begun = (Answer, u64);
 impl Download {
     /// Asks nothing yet.
     pub(super) fn new(server: &Arc<Server>, request: Request, scopes: Scopes, size: u64) -> Self {
-        Self { server: Arc::clone(server), request, scopes, size }
+        Self { server: Arc::clone(server), request, scopes, size, wanted: 0..size }
     }
 
     /// Begins to fetch the blob, for a thread that may block.
     pub(super) fn open(self) -> Result<Unverified> {
-        let first = self.begin(0)?;
-        Ok(Unverified::new(first).again(move |offset| Ok(Box::new(self.begin(offset)?))))
+        let first = self.begin(0)?.ok_or_else(|| self.is_whole())?;
+        Ok(self.unverified(first))
     }
 
-    /// Begins in parts where there are many; if the registry does not know ranges, the first part is all.
-    fn begin(&self, offset: u64) -> Result<Incoming> {
-        let is_large = self.size.saturating_sub(offset) > 2 * PART;
+    /// Begins to fetch a range of the blob and nothing else; `None` when the registry sends only whole blobs.
+    pub(super) fn open_range(mut self, range: Range<u64>) -> Result<Option<Unverified>> {
+        self.wanted = range;
+        if self.is_part() && self.server.sends_only_whole_blobs() {
+            return Ok(None);
+        }
+        let first = self.begin(0)?;
+        Ok(first.map(|first| self.unverified(first)))
+    }
+
+    fn unverified(self, first: Incoming) -> Unverified {
+        Unverified::new(first).again(move |offset| {
+            let incoming = self.begin(offset)?.ok_or_else(|| self.is_whole())?;
+            Ok(Box::new(incoming))
+        })
+    }
+
+    /// Whether less than the whole blob is wanted.
+    fn is_part(&self) -> bool {
+        self.wanted != (0..self.size)
+    }
+
+    /// Begins in parts where there are many; if the registry does not know ranges, the first part is all. `None` when a
+    /// part of the blob is wanted and all of it would come.
+    fn begin(&self, offset: u64) -> Result<Option<Incoming>> {
+        let all = self.wanted.start.saturating_add(offset)..self.wanted.end;
+        let is_large = all.end.saturating_sub(all.start) > 2 * PART;
         let connections = self.server.transfer().concurrency.max(1);
-        let end = if is_large && connections > 1 { offset + PART } else { self.size };
-        let begun = wait(self.ask(&(offset..end), self.request.clone()))?;
-        let partial = begun.0.status() == StatusCode::PARTIAL_CONTENT;
+        let end = if is_large && connections > 1 { all.start + PART } else { all.end };
+        let begun = wait(self.ask(&(all.start..end), self.request.clone()))?;
+        let partial = is_partial(&begun.0);
+        if self.is_part() && !partial {
+            self.server.has_sent_a_whole_blob();
+            return Ok(None);
+        }
         let mut incoming = Incoming {
             download: self.clone(),
             parts: VecDeque::new(),
-            next: if partial { end } else { self.size },
+            next: if partial { end } else { all.end },
             connections,
             current: Bytes::new(),
             failed: false,
         };
-        incoming.spawn(offset..incoming.next, Some(begun))?;
-        Ok(incoming)
+        incoming.spawn(all.start..incoming.next, Some(begun))?;
+        Ok(Some(incoming))
     }
 
     /// Asks for a range, and for nothing less when that is all there is.
@@ -89,19 +120,13 @@ impl Download {
         let answer = answer.success().await?;
         let begun = match answer.status() {
             StatusCode::PARTIAL_CONTENT if !is_all => {
-                let content = answer.header(&CONTENT_RANGE).and_then(parse_range);
-                match content {
-                    Some((start, size)) if start == range.start => match size {
-                        Some(size) if size != self.size => {
-                            return Err(self.lie(&what, &format!("it has {size} bytes there")));
-                        }
-                        _ => 0,
-                    },
-                    _ => {
-                        let why =
-                            format!("cannot {what}: the registry sends another range than it was asked for");
-                        return Err(Error::failed(why).again_after(Duration::ZERO));
+                match answer.header(&CONTENT_RANGE).and_then(parse_range) {
+                    Some((_, Some(size))) if size != self.size => {
+                        return Err(self.lie(&what, &format!("it has {size} bytes there")));
                     }
+                    // Less than was asked for is followed by the rest.
+                    Some((sent, _)) if sent.start == range.start && sent.end <= range.end => 0,
+                    _ => return Err(another_range(&what)),
                 }
             }
             _ => range.start,
@@ -114,6 +139,14 @@ impl Download {
             .hint("it was damaged or replaced where it is stored; nothing of it was used")
     }
 
+    /// The error for a registry that sent parts, and then the whole instead of one.
+    fn is_whole(&self) -> Error {
+        self.server.has_sent_a_whole_blob();
+        let what = &self.request.what;
+        Error::failed(format!("cannot {what}: the registry sends the whole blob instead of a part"))
+            .again_after(Duration::ZERO)
+    }
+
     /// Fetches a range, over as many connections one after the other as it takes.
     async fn fetch(self, mut range: Range<u64>, mut begun: Option<Begun>, chunks: Sender<Chunk>) {
         let mut attempts = Attempts::new(self.server.transfer());
@@ -121,7 +154,10 @@ impl Download {
             let before = range.start;
             let next = match begun.take() {
                 Some(begun) => Ok(begun),
-                None => self.ask(&range, self.request.clone().once()).await,
+                None => match self.ask(&range, self.request.clone().once()).await {
+                    Ok((answer, _)) if self.is_part() && !is_partial(&answer) => Err(self.is_whole()),
+                    next => next,
+                },
             };
             let outcome = match next {
                 Ok(begun) => pass_on(begun, &mut range, self.size, &chunks).await,
@@ -152,7 +188,7 @@ async fn pass_on(
     chunks: &Sender<Chunk>,
 ) -> Result<()> {
     let is_last = range.end == size;
-    let is_part = answer.status() == StatusCode::PARTIAL_CONTENT;
+    let is_part = is_partial(&answer);
     let is_framed =
         [&CONTENT_LENGTH, &TRANSFER_ENCODING].into_iter().any(|name| answer.header(name).is_some());
     while is_last || range.start < range.end {
@@ -178,12 +214,22 @@ async fn pass_on(
     Ok(())
 }
 
-/// The first byte and the size of the whole, of a `Content-Range` (RFC 9110, section 14.4).
-fn parse_range(header: &str) -> Option<(u64, Option<u64>)> {
+fn is_partial(answer: &Answer) -> bool {
+    answer.status() == StatusCode::PARTIAL_CONTENT
+}
+
+fn another_range(what: &str) -> Error {
+    Error::integrity(format!("cannot {what}: the registry sends another range than it was asked for"))
+        .hint("it, or a cache in front of it, does not know ranges")
+}
+
+/// The range and the size of the whole, of a `Content-Range` (RFC 9110, section 14.4).
+fn parse_range(header: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, size) = header.trim().strip_prefix("bytes")?.trim().split_once('/')?;
-    let (start, _) = range.split_once('-')?;
+    let (start, last) = range.split_once('-')?;
     let size = if size == "*" { None } else { Some(size.parse().ok()?) };
-    Some((start.trim().parse().ok()?, size))
+    let end = last.trim().parse::<u64>().ok()?.checked_add(1)?;
+    Some((start.trim().parse().ok()?..end, size))
 }
 
 /// A part that is on its way.
@@ -214,8 +260,9 @@ impl Incoming {
 
     /// Keeps as many parts under way as there may be.
     fn fill(&mut self) -> Result<()> {
-        while self.parts.len() < self.connections && self.next < self.download.size {
-            let end = (self.next + PART).min(self.download.size);
+        let all = self.download.wanted.end;
+        while self.parts.len() < self.connections && self.next < all {
+            let end = (self.next + PART).min(all);
             self.spawn(self.next..end, None)?;
             self.next = end;
         }

@@ -6,6 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::stream::Unverified;
 use crate::transport::{Origin, Source, Told};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The same image at several places, best first; the last one is the registry itself.
@@ -64,6 +65,10 @@ impl Source for Mirrored {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         self.first(|place| place.open(descriptor))
+    }
+
+    fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
+        self.first(|place| place.open_range(blob, range.clone()))
     }
 
     fn tags(&self) -> Result<Vec<String>> {

@@ -53,6 +53,7 @@ use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
 use crate::stream::{Body, Unverified, Written};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, StatusCode, Url};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What the registry says that the document's digest is.
@@ -165,6 +166,15 @@ impl Source for Registry {
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let request = self.ask(Method::GET, descriptor, "fetch");
         Download::new(&self.server, request, self.pull(), descriptor.size).open()
+    }
+
+    fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
+        super::check_range(blob, &range)?;
+        if media_type::is_document(&blob.media_type) {
+            return Ok(None);
+        }
+        let request = self.ask(Method::GET, blob, "fetch a part of");
+        Download::new(&self.server, request, self.pull(), blob.size).open_range(range)
     }
 
     fn tags(&self) -> Result<Vec<String>> {

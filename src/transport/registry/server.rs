@@ -14,6 +14,7 @@ use super::token::Scopes;
 use crate::error::Result;
 use reqwest::{StatusCode, Url};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(super) struct Server {
     redirects: Mutex<HashMap<Url, Url>>,
     /// How it wants to be sent blobs.
     pub(super) manners: Manners,
+    /// It was asked for a part of a blob, and began to send all of it.
+    whole_only: AtomicBool,
 }
 
 impl Server {
@@ -36,6 +39,7 @@ impl Server {
             redirects: Mutex::default(),
             manners: Manners::new(base.host_str().unwrap_or_default(), transfer.chunk_size),
             http: Http::new(tls, base.clone(), transfer),
+            whole_only: AtomicBool::new(false),
             base,
         }
     }
@@ -94,6 +98,16 @@ impl Server {
             self.redirects().insert(asked, answer.url().clone());
         }
         Ok(answer)
+    }
+
+    /// Whether it is known to send blobs only whole, whatever part is asked for.
+    pub(super) fn sends_only_whole_blobs(&self) -> bool {
+        self.whole_only.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that.
+    pub(super) fn has_sent_a_whole_blob(&self) {
+        self.whole_only.store(true, Ordering::Relaxed);
     }
 
     fn redirects(&self) -> MutexGuard<'_, HashMap<Url, Url>> {

@@ -1,8 +1,9 @@
 //! The content of a file on its way to the disk.
 
 use crate::error::Error;
+use crate::tree::Content;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 
 /// A run of zeros becomes a hole from this length on, where it begins at a multiple of it.
@@ -31,10 +32,16 @@ impl ContentWriter {
     }
 
     /// Writes `size` bytes to a new file.
-    pub fn write(&mut self, file: &File, size: u64, content: &mut dyn Read) -> Result<(), Failure> {
+    pub fn write(&mut self, file: &File, size: u64, content: &mut dyn Content) -> Result<(), Failure> {
         let mut offset = 0;
         let mut ends_in_hole = false;
         while offset < size {
+            let hole = if self.holes { content.skip_hole().min(size - offset) } else { 0 };
+            if hole > 0 {
+                offset += hole;
+                ends_in_hole = true;
+                continue;
+            }
             let wanted = usize::try_from(size - offset).unwrap_or(BUFFER).min(BUFFER);
             let buffer = &mut self.buffer[..wanted];
             content.read_exact(buffer).map_err(|error| Failure::Reading(short(error, size)))?;

@@ -5,11 +5,10 @@ use super::{Extractor, content};
 use crate::error::{Error, Result};
 use crate::tree::observe::kind;
 use crate::tree::xattr::{Carrier, Reader};
-use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
-use rustix::fd::{AsFd, BorrowedFd};
+use crate::tree::{Entry, FileContent, Kind, Metadata, Time, TreePath};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, linkat, openat, readlinkat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use std::fs::File;
 
 impl Extractor {
     /// Makes another name for something that is there. It has its attributes already.
@@ -69,8 +68,8 @@ impl Extractor {
             Kind::File { size } => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let source = openat(above, target.name(), flags, Mode::empty());
-                let mut source = source.map(File::from).map_err(|e| read(self, e))?;
-                self.put_copy(&entry, *size, &mut source)
+                let source = source.map_err(|e| read(self, e))?;
+                self.put_copy(&entry, *size, source, target)
             }
             // Nothing but what was made here is copied, so what has no content is made anew.
             Kind::Symlink { target } => self.put_symlink(&entry, target),
@@ -82,13 +81,15 @@ impl Extractor {
     }
 
     /// Makes a file with these attributes and no others: the options have been applied to them already.
-    fn put_copy(&mut self, entry: &Entry, size: u64, source: &mut File) -> Result<()> {
+    fn put_copy(&mut self, entry: &Entry, size: u64, source: OwnedFd, target: &TreePath) -> Result<()> {
         let path = &entry.path;
-        let stat = fstat(&*source).map_err(|errno| self.trouble("read", path, errno))?;
+        let stat = fstat(&source).map_err(|errno| self.trouble("read", path, errno))?;
         let metadata = metadata(&stat, Carrier::Open(source.as_fd()));
         let metadata = metadata.map_err(|errno| self.trouble("read", path, errno))?;
+        let place = format!("{}{target}", self.target.shown);
+        let mut source = FileContent::disk(source, &stat, place, target.clone());
         let file = self.make(path, super::make::create)?;
-        self.content.write(&file, size, source).map_err(|failure| match failure {
+        self.content.write(&file, size, &mut source).map_err(|failure| match failure {
             content::Failure::Reading(error) | content::Failure::Writing(error) => {
                 self.trouble("copy", path, error)
             }

@@ -20,7 +20,7 @@ pub use staged::Staged;
 pub use target::Target;
 
 use super::descent::Descent;
-use super::{Entry, IdMaps, Kind, Metadata, Owner, TreePath};
+use super::{Content, Entry, IdMaps, Kind, Metadata, Owner, TreePath};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
 use content::ContentWriter;
@@ -31,7 +31,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::geteuid;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 /// How a tree is extracted.
@@ -175,7 +175,7 @@ impl Extractor {
     /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense: it leads through a symbolic link of the
     /// image, links to what is not there, or has less content than it says. [`Refused`](crate::error::Kind::Refused) when
     /// something that was in the target stands in its way. Otherwise what the operating system says.
-    pub fn put(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+    pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         check(entry)?;
         if self.marks.is_ours(&entry.path) {
             // An image must not be able to say what the target holds.
@@ -279,11 +279,9 @@ impl Extractor {
 
 /// Insists on values that a file system can hold.
 fn check(entry: &Entry) -> Result<()> {
-    let Metadata { uid, gid, mtime, .. } = &entry.metadata;
-    // The highest number is how the kernel spells "leave the owner as it is".
-    match *uid == u32::MAX || *gid == u32::MAX || mtime.nanoseconds >= 1_000_000_000 {
-        true => Err(Error::integrity(format!("{} has an owner or an mtime that cannot be", entry.path))),
-        false => Ok(()),
+    match entry.impossible() {
+        Some(why) => Err(Error::integrity(format!("{} {why}", entry.path))),
+        None => Ok(()),
     }
 }
 

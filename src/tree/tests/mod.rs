@@ -1,10 +1,12 @@
 //! What walking and extracting promise, on real directories.
 
+mod changing;
 mod hostile;
 mod layers;
 mod limits;
 mod merging;
 mod roundtrip;
+mod sparse;
 mod targets;
 mod users;
 mod volumes;

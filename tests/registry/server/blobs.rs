@@ -49,7 +49,7 @@ pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, di
         .header("content-type", "application/octet-stream")
         .header("content-length", length)
         .header("docker-content-digest", digest);
-    if let Some(range) = range {
+    if let Some(range) = range.filter(|_| inside.behaviour.ranges != Ranges::Unsaid) {
         let start = range.start + usize::from(inside.behaviour.ranges == Ranges::Wrong);
         response = response.header("content-range", format!("bytes {start}-{}/{whole}", range.end - 1));
     }
@@ -66,6 +66,7 @@ impl Ranges {
         let end = end.parse::<usize>().map_or(whole, |end| (end + 1).min(whole));
         match self {
             Self::Ignored => None,
+            Self::Longer => Some(start..whole),
             Self::Short if end > start + 1 => Some(start..start + (end - start) / 2),
             _ => Some(start..end),
         }

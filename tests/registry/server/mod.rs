@@ -140,6 +140,10 @@ pub enum Ranges {
     Short,
     /// Says that it sends another one.
     Wrong,
+    /// Sends what was asked, and says nothing of it.
+    Unsaid,
+    /// Sends all from there on.
+    Longer,
 }
 
 /// What becomes of an upload when the connection of one of its requests breaks.

@@ -1,0 +1,160 @@
+//! A header block of a tar archive, and the numbers and texts in its fields.
+//!
+//! Read is what Go's reader, which docker, containerd and podman use, and GNU tar understand alike. What they would
+//! understand differently is refused: an archive that is one tree to a scanner and another to an engine is an attack.
+
+use super::header::BLOCK;
+use std::ops::Range;
+
+/// Where the fields of a header stand (POSIX ustar; the GNU dialect differs behind the device numbers).
+pub mod field {
+    use std::ops::Range;
+    pub const NAME: Range<usize> = 0..100;
+    pub const MODE: Range<usize> = 100..108;
+    pub const UID: Range<usize> = 108..116;
+    pub const GID: Range<usize> = 116..124;
+    pub const SIZE: Range<usize> = 124..136;
+    pub const MTIME: Range<usize> = 136..148;
+    pub const CHECKSUM: Range<usize> = 148..156;
+    pub const TYPE: usize = 156;
+    pub const LINK: Range<usize> = 157..257;
+    pub const MAGIC: Range<usize> = 257..265;
+    pub const MAJOR: Range<usize> = 329..337;
+    pub const MINOR: Range<usize> = 337..345;
+    pub const PREFIX: Range<usize> = 345..500;
+    /// Joerg Schilling's star ends the prefix earlier, and marks that at the end of the block.
+    pub const STAR_PREFIX: Range<usize> = 345..476;
+    pub const STAR_MARK: Range<usize> = 508..512;
+    /// Of a sparse file in the GNU dialect: four regions, whether there are more, and the length of the whole.
+    pub const GNU_REGIONS: Range<usize> = 386..482;
+    pub const GNU_MORE: usize = 482;
+    pub const GNU_REAL_SIZE: Range<usize> = 483..495;
+    /// Of a block with more regions: twenty-one of them, and whether there are still more.
+    pub const MORE_REGIONS: Range<usize> = 0..504;
+    pub const MORE_MORE: usize = 504;
+}
+
+/// Whose idea of a header it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// From before POSIX.
+    V7,
+    /// POSIX.
+    Ustar,
+    /// GNU tar's own.
+    Gnu,
+}
+
+/// One block of an archive.
+pub struct Block(pub [u8; BLOCK]);
+
+impl Block {
+    /// Whether it is one of those that end an archive.
+    pub fn is_zero(&self) -> bool {
+        self.0 == [0; BLOCK]
+    }
+
+    /// Whether the checksum is right; some old programs summed up signed bytes.
+    pub fn is_intact(&self) -> bool {
+        let bytes = || {
+            self.0.iter().enumerate().map(|(at, byte)| match field::CHECKSUM.contains(&at) {
+                true => b' ',
+                false => *byte,
+            })
+        };
+        let unsigned: i64 = bytes().map(i64::from).sum();
+        let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
+        self.number(field::CHECKSUM).is_some_and(|sum| sum == unsigned || sum == signed)
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        match &self.0[field::MAGIC] {
+            [b'u', b's', b't', b'a', b'r', 0, ..] => Dialect::Ustar,
+            b"ustar  \0" => Dialect::Gnu,
+            _ => Dialect::V7,
+        }
+    }
+
+    /// A field that holds bytes, up to the first NUL.
+    pub fn text(&self, field: Range<usize>) -> &[u8] {
+        until_nul(&self.0[field])
+    }
+
+    /// A field that holds a number; `None` if it does not, or none that fits.
+    pub fn number(&self, field: Range<usize>) -> Option<i64> {
+        number(&self.0[field])
+    }
+
+    /// The path as far as it fits a header.
+    pub fn path(&self) -> Vec<u8> {
+        let name = self.text(field::NAME);
+        let prefix = match self.dialect() {
+            Dialect::Ustar if self.0[field::STAR_MARK] == *b"tar\0" => self.text(field::STAR_PREFIX),
+            Dialect::Ustar => self.text(field::PREFIX),
+            Dialect::V7 | Dialect::Gnu => b"",
+        };
+        match prefix {
+            b"" => name.to_vec(),
+            prefix => [prefix, b"/", name].concat(),
+        }
+    }
+}
+
+/// Everything before the first NUL.
+pub fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// A number as headers have it: octal digits, with blanks or NULs around them, or the GNU dialect's two's complement
+/// behind a set first bit. An empty field is zero.
+pub fn number(field: &[u8]) -> Option<i64> {
+    match field {
+        [first, rest @ ..] if first & 0x80 != 0 => {
+            let negative = first & 0x40 != 0;
+            // The first bit only marks the form; the sign is the one behind it.
+            let top = if negative { i128::from(first | 0x80) - 256 } else { i128::from(first & 0x7f) };
+            let value = rest
+                .iter()
+                .try_fold(top, |value, byte| value.checked_mul(256).map(|value| value + i128::from(*byte)))?;
+            i64::try_from(value).ok()
+        }
+        _ => {
+            let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
+            let start = field.iter().position(|byte| !is_blank(byte)).unwrap_or(field.len());
+            let digits = until_nul(&field[start..]).trim_ascii_end();
+            digits.iter().try_fold(0i64, |value, digit| match digit {
+                b'0'..=b'7' => value.checked_mul(8)?.checked_add(i64::from(digit - b'0')),
+                _ => None,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_other_tars_read_them() {
+        for (field, value) in [
+            (&b"0000644\0"[..], Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"77777777777 ", Some(0o77_777_777_777)),
+            (b"\x80\0\0\0\0\0\0\x01", Some(1)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
+            (b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", Some(i64::MAX)),
+            (b"\xff\xff\xff\xff\x80\0\0\0\0\0\0\0", Some(i64::MIN)),
+            (b"\x80\0\0\0\x80\0\0\0\0\0\0\0", None),
+            (b"\xff\xff\xff\xff\x7f\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"\xbf\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"0000008\0", None),
+            (b"-000001\0", None),
+            (b"00 0001\0", None),
+            (b"0x00001\0", None),
+        ] {
+            assert_eq!(number(field), value, "{}", field.escape_ascii());
+        }
+    }
+}
