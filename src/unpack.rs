@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{self, Selected};
-use crate::layer::{Item, LayerReader, Whiteout, decompress};
+use crate::layer::{Budget, Item, LayerReader, Limits, Whiteout, decompress};
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::progress::Progress;
 use crate::stream::HashingWriter;
@@ -21,6 +21,8 @@ use std::thread;
 pub struct Options {
     /// The platform whose image is wanted; otherwise the host's.
     pub platform: Option<Platform>,
+    /// What the image may make us remember.
+    pub limits: Limits,
 }
 
 /// What was unpacked.
@@ -56,7 +58,7 @@ pub fn unpack(
     let mut extractor =
         Extractor::new(target, ExtractOptions { several_layers, ..ExtractOptions::default() })?;
     extractor.refuse_unless_empty()?;
-    let outcome = extract_layers(source, &image, target, &mut extractor, progress);
+    let outcome = extract_layers(source, &image, target, &mut extractor, options.limits, progress);
     match outcome {
         Ok(()) => Ok(Unpacked {
             digest: root.descriptor().digest.clone(),
@@ -77,8 +79,10 @@ fn extract_layers(
     image: &Selected,
     target: &Path,
     extractor: &mut Extractor,
+    limits: Limits,
     progress: &dyn Progress,
 ) -> Result<()> {
+    let mut budget = Budget::new(limits);
     let layers = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
     thread::scope(|scope| {
         let (proved, next) = sync_channel(0);
@@ -97,7 +101,7 @@ fn extract_layers(
         for (number, layer) in next.iter().enumerate() {
             let layer = layer?;
             let task = progress.begin(&format!("extracting layer {}", number + 1), Some(layer.plain_size));
-            extract(layer, extractor, move |bytes| task.advance(bytes))?;
+            extract(layer, extractor, &mut budget, move |bytes| task.advance(bytes))?;
         }
         Ok(())
     })
@@ -157,9 +161,9 @@ fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
 }
 
 /// Extracts a layer that was proved.
-fn extract(layer: Spool, extractor: &mut Extractor, passed: impl Fn(u64)) -> Result<()> {
+fn extract(layer: Spool, extractor: &mut Extractor, budget: &mut Budget, passed: impl Fn(u64)) -> Result<()> {
     let plain = decompress(layer.file).map_err(|error| Error::io("cannot read the spool", error))?;
-    let mut layer = LayerReader::new(Observed { bytes: plain, passed });
+    let mut layer = LayerReader::within(Observed { bytes: plain, passed }, std::mem::take(budget));
     extractor.begin_layer();
     while let Some(item) = layer.next_item()? {
         match item {
@@ -168,6 +172,7 @@ fn extract(layer: Spool, extractor: &mut Extractor, passed: impl Fn(u64)) -> Res
             Item::Whiteout(Whiteout::Opaque(path)) => extractor.opaque(&path)?,
         }
     }
+    *budget = layer.budget().clone();
     Ok(())
 }
 

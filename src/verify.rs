@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::DEPTH_LIMIT;
-use crate::layer::{LayerReader, decompress};
+use crate::layer::{Budget, LayerReader, Limits, decompress};
 use crate::oci::{Config, Descriptor, Digest, Document, Hasher, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
 use crate::stream::Body;
@@ -297,7 +297,9 @@ fn examine(source: &dyn Source, check: &Check, progress: &dyn Progress) -> Resul
 fn read_archive(layer: &mut Body, diff_id: &Digest) -> Result<Digest> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
     let mut plain = Hashed { plain, hasher: Hasher::new(diff_id.algorithm()) };
-    let mut entries = LayerReader::new(&mut plain);
+    // Nothing is remembered here: an image may have as many entries as it likes.
+    let limits = Limits { entries: u64::MAX, names: u64::MAX, ..Limits::default() };
+    let mut entries = LayerReader::within(&mut plain, Budget::new(limits));
     while entries.next_item()?.is_some() {}
     entries.drain()?;
     Ok(plain.hasher.finish())

@@ -1,6 +1,7 @@
 //! `volio unpack`: an image into a directory.
 
 use crate::args::{Format, Registries, Report};
+use crate::limits::Bounds;
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
 use clap::{Args, ValueHint};
@@ -40,6 +41,8 @@ pub struct Unpack {
     platform: Option<Platform>,
 
     #[command(flatten)]
+    bounds: Bounds,
+    #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
     report: Report,
@@ -61,7 +64,7 @@ impl Unpack {
         let begun = Instant::now();
         let source = self.image.source(&access)?;
         let progress = progress::start("unpack", self.report.quiet);
-        let options = Options { platform: self.platform };
+        let options = Options { platform: self.platform, limits: self.bounds.limits() };
         let unpacked = unpack(source.as_ref(), &self.target, &options, progress.as_ref())?;
         drop(progress);
 
