@@ -168,6 +168,11 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// What caused it, where that is known.
+    pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.cause.as_deref()
+    }
+
     /// Whether this only says that the other end of a pipe is gone; its own error is then the one to report.
     pub fn is_broken_pipe(&self) -> bool {
         self.cause

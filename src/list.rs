@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::image;
 use crate::layer::{Budget, Item, LayerReader, Limits, Whiteout, decompress};
-use crate::oci::{Descriptor, Platform};
+use crate::oci::{Descriptor, Digest, Platform};
 use crate::progress::Progress;
+use crate::stream::HashingReader;
 use crate::transport::{self, Source};
 use crate::tree::{Entry, Overlay, TreePath};
 use std::collections::BTreeMap;
@@ -38,8 +39,8 @@ pub fn list_within(
     let image = image::select(&root, platform, |descriptor| transport::fetch(source, descriptor))?;
     let mut overlay = Overlay::new();
     let mut budget = Budget::new(limits);
-    for layer in &image.manifest.layers {
-        apply(source, layer, &mut overlay, &mut budget, progress)?;
+    for (layer, diff_id) in image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
+        apply(source, layer, diff_id, &mut overlay, &mut budget, progress)?;
     }
     Ok(overlay.finish())
 }
@@ -48,21 +49,28 @@ pub fn list_within(
 fn apply(
     source: &dyn Source,
     layer: &Descriptor,
+    diff_id: &Digest,
     overlay: &mut Overlay,
     budget: &mut Budget,
     progress: &dyn Progress,
 ) -> Result<()> {
     let task = progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
     let mut body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
-    let read = lay_over(overlay, &mut body, budget);
+    let read = lay_over(overlay, &mut body, diff_id, budget);
     // A blob with the wrong digest is that before it is a malformed archive.
     body.drain()?;
     read
 }
 
-fn lay_over(overlay: &mut Overlay, layer: impl Read + Send, budget: &mut Budget) -> Result<()> {
+fn lay_over(
+    overlay: &mut Overlay,
+    layer: impl Read + Send,
+    diff_id: &Digest,
+    budget: &mut Budget,
+) -> Result<()> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
-    let mut layer = LayerReader::within(plain, std::mem::take(budget));
+    let mut plain = HashingReader::new(plain, diff_id.algorithm());
+    let mut layer = LayerReader::within(&mut plain, std::mem::take(budget));
     overlay.begin_layer();
     while let Some(item) = layer.next_item()? {
         match item {
@@ -72,5 +80,11 @@ fn lay_over(overlay: &mut Overlay, layer: impl Read + Send, budget: &mut Budget)
         }
     }
     *budget = layer.budget().clone();
-    layer.drain()
+    layer.drain()?;
+    match plain.finish() {
+        digest if digest == *diff_id => Ok(()),
+        digest => Err(Error::integrity(format!(
+            "the content of a layer has the digest {digest}, and the image says {diff_id}"
+        ))),
+    }
 }

@@ -1,5 +1,7 @@
 //! A tree into an image, wherever the image is.
 
+mod told;
+
 use crate::error::{Error, Result};
 use crate::image::{Built, Description};
 use crate::layer::{Compression, Contents, Layer, LayerWriter};
@@ -7,7 +9,7 @@ use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::{Body, PipeWriter, Written};
 use crate::transport::{Destination, Holds};
-use crate::tree::{SourceSpec, Summary, Walk, WalkOptions};
+use crate::tree::{LeftOut, SourceSpec, Summary, Walk, WalkOptions};
 use serde::Serialize;
 use std::{io, thread};
 
@@ -42,6 +44,12 @@ pub struct Packed {
     pub sockets_skipped: u64,
     /// How many entries the ignore rules left out; what is below a directory among them is not counted.
     pub excluded: u64,
+    /// How many entries were left out because they may not be read.
+    pub unreadable_skipped: u64,
+    /// How many entries were left out because they changed while they were read.
+    pub changed_skipped: u64,
+    /// Those by name, up to [`Summary::NAMED`].
+    pub skipped: Vec<LeftOut>,
 }
 
 /// One layer of what was packed.
@@ -62,8 +70,8 @@ pub struct PackedLayer {
 
 /// Packs the sources into an image at the destination, and gives it its name.
 ///
-/// The tree is walked once, and again only where a layer got lost on its way; its bytes are archived, compressed, hashed
-/// and sent as they are read.
+/// The tree is walked once, and again only where a layer got lost on its way or where the tree changed meanwhile; its
+/// bytes are archived, compressed, hashed and sent as they are read.
 ///
 /// # Errors
 /// Those of reading the tree and of writing to the destination; the name then means what it meant before.
@@ -75,13 +83,14 @@ pub fn pack(
 ) -> Result<Packed> {
     let options = &options.fitting(destination.holds())?;
     options.image.platforms()?;
-    let (contents, summary, written) = persist(destination, || {
-        let tree = Walk::new(sources, &options.tree)?;
+    let (contents, summary, written) = persist(destination, &options.tree, progress, |tree| {
+        let tree = Walk::new(sources, tree)?;
         if let Some(directory) = destination.directory() {
             tree.insist_without(&directory)?;
         }
         send_layer(destination, tree, options.compression, progress)
     })?;
+    told::left_out(&summary, progress);
     let layer = Layer::new(options.compression, &contents, written);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
@@ -97,15 +106,29 @@ pub fn pack(
         bytes: contents.bytes,
         sockets_skipped: summary.sockets,
         excluded: summary.excluded,
+        unreadable_skipped: summary.unreadable,
+        changed_skipped: summary.changed,
+        skipped: summary.left_out,
     })
 }
 
-/// Sends a layer, and where it got lost on its way makes it anew: the same tree gives the same layer.
-fn persist<T>(destination: &dyn Destination, mut send: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut failures = 0;
+/// Sends a layer, and makes it anew where it got lost on its way (the same tree gives the same layer) or where
+/// something changed while it was read: its header was in the archive already.
+fn persist<T>(
+    destination: &dyn Destination,
+    tree: &WalkOptions,
+    progress: &dyn Progress,
+    mut send: impl FnMut(&WalkOptions) -> Result<T>,
+) -> Result<T> {
+    let mut tree = tree.clone();
+    let (mut failures, mut changes) = (0, 0);
     loop {
-        match send() {
+        match send(&tree) {
             Err(error) if destination.again(&error, failures) => failures += 1,
+            Err(error) if tree.learn(&error, changes) => {
+                progress.warn(&format!("{error}; the layer is made anew"));
+                changes += 1;
+            }
             outcome => return outcome,
         }
     }
@@ -147,7 +170,7 @@ fn send_layer(
     let task = progress.begin("packing", None);
     let (writer, reader) = compression.pipe();
     thread::scope(|scope| {
-        let archiver = scope.spawn(|| archive(tree, writer, |bytes| task.advance(bytes)));
+        let archiver = scope.spawn(|| archive(tree, writer, progress, |bytes| task.advance(bytes)));
         let written = destination.upload(Body::new(reader));
         let archived = archiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (archived, written) {
@@ -161,10 +184,17 @@ fn send_layer(
 }
 
 /// Writes the whole tree as one layer.
-fn archive(mut tree: Walk, out: PipeWriter, passed: impl Fn(u64)) -> Result<(Contents, Summary)> {
+fn archive(
+    mut tree: Walk,
+    out: PipeWriter,
+    progress: &dyn Progress,
+    passed: impl Fn(u64),
+) -> Result<(Contents, Summary)> {
     let mut layer = LayerWriter::new(out);
+    let mut holes = told::Holes::new(progress);
     for found in tree.by_ref() {
         let found = found?;
+        holes.count(&found);
         match found.file {
             Some(file) => layer.append(&found.entry, file, &passed)?,
             None => layer.append(&found.entry, io::empty(), &passed)?,

@@ -1,12 +1,12 @@
 //! Several sources as one tree.
 
-use super::observe::{Found, Observer, Summary, WalkOptions, kind};
+use super::change::Changed;
+use super::observe::{Answer, Failure, Found, Observer, Summary, WalkOptions};
 use super::source::SourceSpec;
-use super::walk::{DirectoryWalk, shown, trouble};
-use super::xattr::Carrier;
+use super::walk::{DirectoryWalk, place, shown, trouble};
 use super::{Entry, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, btree_set};
@@ -161,7 +161,7 @@ impl Branch {
         let failed = |errno| match errno {
             Errno::NOENT => Error::not_found(format!("there is no {}", source.path.display()))
                 .hint("SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image"),
-            errno => trouble("open", &shown, &root, errno),
+            errno => trouble("open", &shown, &root, errno.into()),
         };
         // What the user names is followed where it is a link: `pack IMAGE current` means what `current` points to.
         let status = stat(&source.path).map_err(failed)?;
@@ -174,8 +174,8 @@ impl Branch {
             }
             FileType::RegularFile => {
                 let at = source.place_of_file();
-                let (found, summary) = single(&source.path, at.clone(), options).map_err(failed)?;
-                (at, SourceWalk::File(Box::new(Some(found)), summary))
+                let (found, summary) = single(&source.path, &at, options)?;
+                (at, SourceWalk::File(Box::new(found), summary))
             }
             _ => {
                 let what = format!("{} is neither a directory nor a file", source.path.display());
@@ -197,19 +197,43 @@ impl SourceWalk {
     fn summary(&self) -> Summary {
         match self {
             Self::Directory(walk) => walk.summary(),
-            Self::File(_, summary) => *summary,
+            Self::File(_, summary) => summary.clone(),
         }
     }
 }
 
 /// A file that is a source by itself. No rule leaves it out: the user named it.
-fn single(path: &Path, at: TreePath, options: &WalkOptions) -> Result<(Found, Summary), Errno> {
-    let fd = open(path, OFlags::NONBLOCK)?;
-    let status = fstat(&fd)?;
-    let Some(kind @ Kind::File { .. }) = kind(&status) else { return Err(Errno::STALE) };
+fn single(source: &Path, at: &TreePath, options: &WalkOptions) -> Result<(Option<Found>, Summary)> {
     let mut observer = Observer::new(options);
-    let entry = observer.entry(at, kind, &status, Carrier::Open(fd.as_fd()))?;
-    Ok((Found { entry, file: Some(fd.into()) }, observer.summary))
+    let place = place(&shown(source), &TreePath::root());
+    if observer.leaves_out_changed(at) {
+        return Ok((None, observer.summary));
+    }
+    for attempt in 1.. {
+        let read = (|| {
+            let fd = open(source, OFlags::NONBLOCK)?;
+            let status = fstat(&fd)?;
+            match FileType::from_raw_mode(status.st_mode) {
+                FileType::RegularFile => observer.file(at.clone(), fd, &status, place.clone()),
+                _ => Err(Errno::STALE.into()),
+            }
+        })();
+        match read {
+            Ok(found) => {
+                observer.note(&found.entry);
+                return Ok((Some(found), observer.summary));
+            }
+            Err(failure) => match observer.answer(at, failure, attempt) {
+                Ok(Answer::Again) => {}
+                Ok(Answer::LeftOut) => break,
+                Err(Failure::Changed(change)) => {
+                    return Err(Changed { path: at.clone(), change }.into_error(&place));
+                }
+                Err(failure) => return Err(trouble("read", &place, &TreePath::root(), failure)),
+            },
+        }
+    }
+    Ok((None, observer.summary))
 }
 
 fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -1,9 +1,11 @@
 //! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
 
+mod change;
 mod content;
 mod descent;
 mod entry;
 mod extract;
+mod file;
 mod filter;
 mod merge;
 mod observe;
@@ -16,11 +18,13 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub use change::{Change, Changed, OnChange};
 pub use content::Content;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use extract::{ExtractOptions, Extracted, Extractor};
+pub use file::FileContent;
 pub use merge::Walk;
-pub use observe::{Found, Summary, WalkOptions};
+pub use observe::{Found, LeftOut, Reason, Summary, WalkOptions};
 pub use overlay::Overlay;
 pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;

@@ -1,10 +1,17 @@
 //! How something on disk becomes an [`Entry`]: what is taken over, what is adjusted, and what is counted.
 
+use super::change::{Change, Changed, OnChange};
+use super::file::{self, FileContent, READ_AT_ONCE, read_at_once};
+use super::owner::{IdMaps, Owner, Unmapped};
 use super::xattr::{Carrier, Reader};
 use super::{Entry, Kind, Metadata, Time, TreePath};
+use crate::error::Error;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Stat, major, minor};
-use rustix::io::Result;
-use std::fs::File;
+use rustix::io::Errno;
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// Something that a walk came by.
 #[derive(Debug)]
@@ -12,7 +19,7 @@ pub struct Found {
     /// What it is.
     pub entry: Entry,
     /// Its content, at the beginning: of a regular file that is not another name of an earlier one.
-    pub file: Option<File>,
+    pub file: Option<FileContent>,
 }
 
 /// How a tree is read.
@@ -28,28 +35,149 @@ pub struct WalkOptions {
     pub normalize: Option<Time>,
     /// An mtime after this one becomes this one, as with `tar --clamp-mtime`.
     pub clamp_mtime: Option<Time>,
+    /// Whose everything is, whoever owns it on disk. ACLs stay as they are.
+    pub chown: Option<Owner>,
+    /// What the numbers of owners on disk mean in the tree, also those in ACLs. Does not count with `chown`.
+    pub id_maps: IdMaps,
+    /// Whether what may not be read is left out. A directory then is in the tree, without what is in it.
+    pub skip_unreadable: bool,
+    /// What is done when something changes while it is read.
+    pub on_change: OnChange,
+    /// What is left out because it changed while it was read, in an earlier walk over the same tree.
+    pub changed: BTreeMap<TreePath, Change>,
+}
+
+/// How often something that changes while it is read is read anew: by the same walk where it is small, otherwise by
+/// another walk. What is written to once is then at rest, and what never rests costs not more than this many times.
+pub const ATTEMPTS: u32 = 3;
+
+impl WalkOptions {
+    /// Learns from an error of a walk over the tree, or of reading what it found, whether another walk may succeed.
+    /// `attempts` walks have failed before.
+    pub fn learn(&mut self, error: &Error, attempts: u32) -> bool {
+        match (Changed::cause_of(error), self.on_change) {
+            (None, _) | (_, OnChange::Fail) => false,
+            (Some(_), OnChange::Retry) => attempts < ATTEMPTS,
+            (Some(Changed { path, change }), OnChange::Skip) => {
+                self.changed.insert(path.clone(), *change).is_none()
+            }
+        }
+    }
+}
+
+/// Why something is not in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It may not be read.
+    Unreadable,
+    /// It changed while it was read.
+    Changed(Change),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable => write!(f, "it may not be read"),
+            Self::Changed(change) => write!(f, "{change} while it was read"),
+        }
+    }
+}
+
+/// Something that is on disk and not in the tree, although no rule says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Where it would be.
+    #[serde(serialize_with = "as_text")]
+    pub path: TreePath,
+    /// Why it is not there.
+    #[serde(serialize_with = "as_text")]
+    pub reason: Reason,
+}
+
+fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// What is known at the end of a walk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Sockets that were passed over: they are one end of a conversation, and no image can hold them.
     pub sockets: u64,
     /// What the rules left out; a directory counts once.
     pub excluded: u64,
+    /// What may not be read. Of a directory among them, the tree has the attributes.
+    pub unreadable: u64,
+    /// What changed while it was read.
+    pub changed: u64,
+    /// The first of those two, up to [`NAMED`](Self::NAMED).
+    pub left_out: Vec<LeftOut>,
     /// The newest mtime, as the entries tell it; `None` where there were none.
     pub newest: Option<Time>,
 }
 
 impl Summary {
+    /// How much of what was left out is named: more than anybody reads, and less than fills the memory.
+    pub const NAMED: usize = 1000;
+
     /// Both together.
     #[must_use]
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.left_out.extend(other.left_out);
+        self.left_out.truncate(Self::NAMED);
         Self {
             sockets: self.sockets + other.sockets,
             excluded: self.excluded + other.excluded,
+            unreadable: self.unreadable + other.unreadable,
+            changed: self.changed + other.changed,
+            left_out: self.left_out,
             newest: self.newest.max(other.newest),
         }
+    }
+
+    fn leave_out(&mut self, path: TreePath, reason: Reason) {
+        match reason {
+            Reason::Unreadable => self.unreadable += 1,
+            Reason::Changed(_) => self.changed += 1,
+        }
+        if self.left_out.len() < Self::NAMED {
+            self.left_out.push(LeftOut { path, reason });
+        }
+    }
+}
+
+/// Why something on disk does not become an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Failure {
+    Errno(Errno),
+    Changed(Change),
+    Unmapped(Unmapped),
+    /// A file that does not say how long it is, and does not end.
+    Endless,
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT => Self::Changed(Change::Vanished),
+            Errno::STALE | Errno::LOOP | Errno::NOTDIR => Self::Changed(Change::Replaced),
+            errno => Self::Errno(errno),
+        }
+    }
+}
+
+impl From<file::Failure> for Failure {
+    fn from(failure: file::Failure) -> Self {
+        match failure {
+            file::Failure::Errno(errno) => errno.into(),
+            file::Failure::Changed(change) => Self::Changed(change),
+            file::Failure::Endless => Self::Endless,
+        }
+    }
+}
+
+impl From<Unmapped> for Failure {
+    fn from(unmapped: Unmapped) -> Self {
+        Self::Unmapped(unmapped)
     }
 }
 
@@ -66,14 +194,19 @@ impl Observer {
     }
 
     /// The entry for something with this status; `kind` says what the status does not.
-    pub fn entry(&mut self, path: TreePath, kind: Kind, stat: &Stat, carrier: Carrier<'_>) -> Result<Entry> {
+    pub fn entry(
+        &mut self,
+        path: TreePath,
+        kind: Kind,
+        stat: &Stat,
+        carrier: Carrier<'_>,
+    ) -> Result<Entry, Failure> {
         let mtime = match self.options.normalize {
             Some(time) => time,
             None => Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 },
         };
         let mtime = self.options.clamp_mtime.map_or(mtime, |latest| mtime.min(latest));
-        self.summary.newest = self.summary.newest.max(Some(mtime));
-        let metadata = match self.options.normalize {
+        let mut metadata = match self.options.normalize {
             Some(_) => Metadata { mode: normal_mode(stat), mtime, ..Metadata::default() },
             None => Metadata {
                 mode: stat.st_mode & 0o7777,
@@ -83,8 +216,82 @@ impl Observer {
                 xattrs: self.xattrs.read(carrier)?,
             },
         };
+        match self.options.chown {
+            Some(Owner { uid, gid }) => (metadata.uid, metadata.gid) = (uid, gid),
+            None => self.options.id_maps.to_container(&mut metadata)?,
+        }
         Ok(Entry { path, kind, metadata })
     }
+
+    /// Notes that an entry is part of the tree.
+    pub fn note(&mut self, entry: &Entry) {
+        self.summary.newest = self.summary.newest.max(Some(entry.metadata.mtime));
+    }
+
+    /// A regular file that is open, with its content. `place` is its name on disk.
+    pub fn file(
+        &mut self,
+        path: TreePath,
+        fd: OwnedFd,
+        stat: &Stat,
+        place: String,
+    ) -> Result<Found, Failure> {
+        let size = stat.st_size.unsigned_abs();
+        let mut entry = self.entry(path, Kind::File { size }, stat, Carrier::Open(fd.as_fd()))?;
+        let content = match size <= READ_AT_ONCE {
+            true => {
+                let bytes = read_at_once(fd.as_fd(), stat)?;
+                // In /proc and /sys the content is longer or shorter than the file system says.
+                entry.kind = Kind::File { size: bytes.len() as u64 };
+                FileContent::held(bytes)
+            }
+            false => FileContent::disk(fd, stat, place, entry.path.clone()),
+        };
+        Ok(Found { entry, file: Some(content) })
+    }
+
+    /// What is done about something that did not become an entry after `attempts` attempts: an error unless it is
+    /// to be read again or left out.
+    pub fn answer(&mut self, path: &TreePath, failure: Failure, attempts: u32) -> Result<Answer, Failure> {
+        let reason = match (failure, self.options.on_change) {
+            (Failure::Changed(Change::Vanished), OnChange::Skip) => Reason::Changed(Change::Vanished),
+            // What has vanished does not come back by being looked for in the same place.
+            (Failure::Changed(Change::Vanished), _) | (Failure::Changed(_), OnChange::Fail) => {
+                return Err(failure);
+            }
+            (Failure::Changed(_), _) if attempts < ATTEMPTS => return Ok(Answer::Again),
+            (Failure::Changed(change), OnChange::Skip) => Reason::Changed(change),
+            (Failure::Errno(Errno::ACCESS | Errno::PERM), _) if self.options.skip_unreadable => {
+                Reason::Unreadable
+            }
+            _ => return Err(failure),
+        };
+        self.leave_out(path.clone(), reason);
+        Ok(Answer::LeftOut)
+    }
+
+    /// Notes that something is not in the tree.
+    pub fn leave_out(&mut self, path: TreePath, reason: Reason) {
+        self.summary.leave_out(path, reason);
+    }
+
+    /// Leaves out what has changed in an earlier walk; whether it did.
+    pub fn leaves_out_changed(&mut self, path: &TreePath) -> bool {
+        let change = self.options.changed.get(path).copied();
+        if let Some(change) = change {
+            self.leave_out(path.clone(), Reason::Changed(change));
+        }
+        change.is_some()
+    }
+}
+
+/// What becomes of something that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is looked at again.
+    Again,
+    /// It is left out, and was counted.
+    LeftOut,
 }
 
 /// The kind of what is neither a link nor another name; `None` for sockets and what is not known.

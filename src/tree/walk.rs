@@ -1,8 +1,9 @@
 //! One directory, entry by entry, in the order of [`TreePath`].
 
+use super::change::{Change, Changed};
 use super::descent::{Descent, Identity};
 use super::filter::Filter;
-use super::observe::{Found, Observer, Summary, WalkOptions, kind};
+use super::observe::{Answer, Failure, Found, Observer, Reason, Summary, WalkOptions, kind};
 use super::xattr::Carrier;
 use super::{Kind, TreePath};
 use crate::error::{self, Error, Result};
@@ -55,7 +56,8 @@ impl DirectoryWalk {
     pub fn new(source: &Path, root: OwnedFd, at: TreePath, options: &WalkOptions) -> Result<Self> {
         let shown = shown(source);
         let filter = Filter::new(root.as_fd(), &shown, &options.exclude)?;
-        let stat = fstat(&root).map_err(|errno| trouble("look at", &shown, &TreePath::root(), errno))?;
+        let stat =
+            fstat(&root).map_err(|errno| trouble("look at", &shown, &TreePath::root(), errno.into()))?;
         Ok(Self {
             shown,
             at,
@@ -71,7 +73,7 @@ impl DirectoryWalk {
 
     /// What was passed over so far.
     pub fn summary(&self) -> Summary {
-        self.observer.summary
+        self.observer.summary.clone()
     }
 
     /// Whether a directory, by its path below the source, is left out by a rule for it or for one above it.
@@ -103,6 +105,7 @@ impl DirectoryWalk {
                 self.names.clear();
             }
             if let Some(found) = visited? {
+                self.observer.note(&found.entry);
                 return Ok(Some(found));
             }
         }
@@ -117,44 +120,63 @@ impl DirectoryWalk {
             let entry = self.observer.entry(self.at.clone(), Kind::Directory, &stat, Carrier::Open(root))?;
             Ok((entry, list(root)?))
         })();
-        let (entry, names) = found.map_err(|errno| self.trouble("read", &here, errno))?;
+        let (entry, names) = found.map_err(|failure| self.trouble(&here, failure))?;
+        self.observer.note(&entry);
         self.names.push(names);
         Ok(Found { entry, file: None })
     }
 
-    /// Looks at one name; `None` when it is passed over.
+    /// Looks at one name, again where it changes meanwhile; `None` when it is passed over.
     fn visit(&mut self, name: &Name) -> Result<Option<Found>> {
         let path = self.descent.path().join(name.name.to_bytes());
-        let seen = |this: &Self, errno| this.trouble("look at", &path, errno);
         let is_ours = self.descent.depth() == 0 && self.is_not_of_the_tree(&name.name);
-        if is_ours {
+        if is_ours || self.observer.leaves_out_changed(&self.at.append(&path)) {
             return Ok(None);
         }
-        let kind = match name.kind {
-            FileType::Unknown => {
-                let stat = self.stat(&name.name).map_err(|errno| seen(self, errno))?;
-                FileType::from_raw_mode(stat.st_mode)
+        let mut listed = name.kind;
+        for attempt in 1.. {
+            let failure = match self.look_at(&name.name, listed, &path) {
+                Ok(found) => return Ok(found),
+                Err(failure) => failure,
+            };
+            match self.observer.answer(&self.at.append(&path), failure, attempt) {
+                Ok(Answer::LeftOut) => break,
+                // It may be something else now.
+                Ok(Answer::Again) => listed = FileType::Unknown,
+                Err(failure) => return Err(self.trouble(&path, failure)),
             }
+        }
+        Ok(None)
+    }
+
+    /// Looks at one name once. Whatever fails leaves no trace.
+    fn look_at(&mut self, name: &CStr, listed: FileType, path: &TreePath) -> Result<Option<Found>, Failure> {
+        let kind = match listed {
+            FileType::Unknown => FileType::from_raw_mode(self.stat(name)?.st_mode),
             known => known,
         };
-        if self.filter.excludes(&path, kind == FileType::Directory) {
+        if self.filter.excludes(path, kind == FileType::Directory) {
             self.observer.summary.excluded += 1;
             return Ok(None);
         }
-        let found = match kind {
+        match kind {
             FileType::Socket => {
                 self.observer.summary.sockets += 1;
-                return Ok(None);
+                Ok(None)
             }
-            FileType::Directory => self.directory(&name.name, &path),
-            FileType::RegularFile => self.file(&name.name, &path),
-            _ => self.special(&name.name, &path),
-        };
-        found.map(Some).map_err(|errno| self.trouble("read", &path, errno))
+            FileType::Directory => self.directory(name, path).map(Some),
+            FileType::RegularFile => self.file(name, path).map(Some),
+            _ => self.special(name, path).map(Some),
+        }
     }
 
-    fn directory(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Errno> {
-        let fd = open_quietly(self.descent.here()?, name, OFlags::DIRECTORY)?;
+    fn directory(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+        let fd = match open_quietly(self.descent.here()?, name, OFlags::DIRECTORY) {
+            Err(Errno::ACCESS | Errno::PERM) if self.observer.options.skip_unreadable => {
+                return self.closed_directory(name, path);
+            }
+            opened => opened?,
+        };
         let stat = fstat(&fd)?;
         let entry =
             self.observer.entry(self.at.append(path), Kind::Directory, &stat, Carrier::Open(fd.as_fd()))?;
@@ -165,18 +187,41 @@ impl DirectoryWalk {
         Ok(Found { entry, file: None })
     }
 
-    fn file(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Errno> {
+    /// A directory that may not be read: what can be seen from outside.
+    fn closed_directory(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+        let stat = self.stat(name)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+            return Err(Errno::STALE.into());
+        }
+        let carrier = Carrier::Named(self.descent.here()?, name.to_bytes());
+        let entry = self.observer.entry(self.at.append(path), Kind::Directory, &stat, carrier)?;
+        self.observer.leave_out(entry.path.clone(), Reason::Unreadable);
+        Ok(Found { entry, file: None })
+    }
+
+    fn file(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
         let fd = open_quietly(self.descent.here()?, name, OFlags::NONBLOCK)?;
         let stat = fstat(&fd)?;
-        let Some(kind @ Kind::File { .. }) = kind(&stat) else { return Err(Errno::STALE) };
-        let kind = self.earlier_name(&stat, path).unwrap_or(kind);
-        let is_file = matches!(kind, Kind::File { .. });
-        let entry = self.observer.entry(self.at.append(path), kind, &stat, Carrier::Open(fd.as_fd()))?;
-        Ok(Found { entry, file: is_file.then(|| fd.into()) })
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Errno::STALE.into());
+        }
+        let found = match self.earlier_name(&stat) {
+            Some(link) => {
+                let carrier = Carrier::Open(fd.as_fd());
+                let entry = self.observer.entry(self.at.append(path), link, &stat, carrier)?;
+                Found { entry, file: None }
+            }
+            None => {
+                let place = place(&self.shown, path);
+                self.observer.file(self.at.append(path), fd, &stat, place)?
+            }
+        };
+        self.remember(&stat, path);
+        Ok(found)
     }
 
     /// A symbolic link, a fifo or a device: what is looked at and not opened.
-    fn special(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Errno> {
+    fn special(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
         let stat = self.stat(name)?;
         let here = self.descent.here()?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -184,19 +229,26 @@ impl DirectoryWalk {
                 let target = readlinkat(here, name, Vec::new())?.into_bytes();
                 Kind::Symlink { target }
             }
-            FileType::RegularFile | FileType::Directory => return Err(Errno::STALE),
+            FileType::RegularFile | FileType::Directory => return Err(Errno::STALE.into()),
             _ => kind(&stat).ok_or(Errno::STALE)?,
         };
-        let kind = self.earlier_name(&stat, path).unwrap_or(kind);
+        let kind = self.earlier_name(&stat).unwrap_or(kind);
         let carrier = Carrier::Named(self.descent.here()?, name.to_bytes());
         let entry = self.observer.entry(self.at.append(path), kind, &stat, carrier)?;
+        self.remember(&stat, path);
         Ok(Found { entry, file: None })
     }
 
     /// The hard link to the name under which this was met before, if it was.
-    fn earlier_name(&mut self, stat: &Stat, path: &TreePath) -> Option<Kind> {
+    fn earlier_name(&self, stat: &Stat) -> Option<Kind> {
+        let first = self.links.get(&Identity::from(stat)).filter(|_| stat.st_nlink > 1)?;
+        Some(Kind::Hardlink { target: first.path.clone() })
+    }
+
+    /// Notes that something was met that may have further names.
+    fn remember(&mut self, stat: &Stat, path: &TreePath) {
         if stat.st_nlink < 2 {
-            return None;
+            return;
         }
         let identity = Identity::from(stat);
         let Some(first) = self.links.get_mut(&identity) else {
@@ -204,15 +256,13 @@ impl DirectoryWalk {
             let names = usize::try_from(stat.st_nlink).unwrap_or(usize::MAX);
             let first = FirstName { path: self.at.append(path), still_to_come: names - 1 };
             self.links.insert(identity, first);
-            return None;
+            return;
         };
-        let target = first.path.clone();
         first.still_to_come -= 1;
         if first.still_to_come == 0 {
             // All names were met: a tree with millions of links needs no memory for the ones that are complete.
             self.links.remove(&identity);
         }
-        Some(Kind::Hardlink { target })
     }
 
     /// Whether something in the root of a source was put there by volio or by `mkfs`.
@@ -227,8 +277,14 @@ impl DirectoryWalk {
         statat(self.descent.here()?, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    fn trouble(&self, doing: &str, path: &TreePath, errno: Errno) -> Error {
-        trouble(doing, &self.shown, path, errno)
+    /// The error for something below the source.
+    fn trouble(&self, path: &TreePath, failure: Failure) -> Error {
+        match failure {
+            Failure::Changed(change) if !path.is_root() => {
+                Changed { path: self.at.append(path), change }.into_error(&place(&self.shown, path))
+            }
+            failure => trouble("read", &self.shown, path, failure),
+        }
     }
 }
 
@@ -281,27 +337,38 @@ pub(super) fn shown(source: &Path) -> String {
     shown.trim_end_matches('/').to_owned()
 }
 
-/// The error for something in a source that cannot be read.
-pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, errno: Errno) -> Error {
-    let place = match path.is_root() {
+/// The name on disk of something in a source.
+pub(super) fn place(shown: &str, path: &TreePath) -> String {
+    match path.is_root() {
         true if shown.is_empty() => "/".to_owned(),
         true => shown.to_owned(),
         false => format!("{shown}{path}"),
+    }
+}
+
+/// The error for something in a source that cannot be read.
+pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, failure: Failure) -> Error {
+    let place = place(shown, path);
+    let errno = match failure {
+        Failure::Errno(errno) => errno,
+        Failure::Changed(Change::Vanished) => Errno::NOENT,
+        Failure::Changed(_) => Errno::STALE,
+        Failure::Unmapped(unmapped) => {
+            return Error::usage(format!("cannot pack {place}: {unmapped}"))
+                .hint("add a range to --uid-map or --gid-map, or give everything one owner with --chown");
+        }
+        Failure::Endless => {
+            return Error::failed(format!(
+                "{place} does not say how long it is, and has not ended after 16 MiB"
+            ))
+            .hint("leave it out with --exclude");
+        }
     };
-    let quiet = "read a tree that nobody changes meanwhile, such as a snapshot";
-    match errno {
-        Errno::NOENT if !path.is_root() => {
-            Error::failed(format!("{place} vanished while the tree was read")).hint(quiet)
-        }
-        Errno::STALE | Errno::LOOP | Errno::NOTDIR if !path.is_root() => {
-            Error::failed(format!("{place} became something else while the tree was read")).hint(quiet)
-        }
-        errno => {
-            let error = Error::io(format!("cannot {doing} {place}"), errno);
-            match error.kind() {
-                error::Kind::Denied => error.hint("read it as its owner or as root, or leave it out"),
-                _ => error,
-            }
-        }
+    let error = Error::io(format!("cannot {doing} {place}"), errno);
+    match error.kind() {
+        error::Kind::Denied => error.hint(
+            "read it as its owner or as root, or leave it out with --exclude; --skip-unreadable leaves out all such",
+        ),
+        _ => error,
     }
 }

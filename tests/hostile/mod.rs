@@ -9,38 +9,44 @@ mod limits;
 mod runs;
 
 use case::{Case, Expected, cases};
-use runs::{Outcome, Place, User};
+use runs::{Outcome, Place, Program, User};
 
 /// Every kind of user that there is to test as: whoever runs the tests, and nobody if that is root.
 fn as_everybody(kind: &str) {
     let all = cases();
     let cases: Vec<&Case> = all.iter().filter(|case| case.kind == kind).collect();
     assert!(cases.len() > 20, "{kind}: the fixtures are missing");
+    let program = Program::new();
     let mut wrong = Vec::new();
     for user in User::all() {
         for case in &cases {
-            wrong.extend(violations(case, user).map(|why| format!("{} as {user:?}: {why}", case.name)));
+            wrong.extend(
+                violations(&program, case, user).map(|why| format!("{} as {user:?}: {why}", case.name)),
+            );
         }
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
 /// What is wrong with how volio treats a case, if anything is.
-fn violations(case: &Case, user: User) -> Option<String> {
-    let place = Place::new(user);
+fn violations(program: &Program, case: &Case, user: User) -> Option<String> {
+    let place = Place::new(program, user);
     place.fill(case);
     let before = place.surroundings();
     let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);
     let listed = place.volio(&["ls", "--format", "json", "oci:layout:v1"]);
-    let outcomes = [
-        &unpacked,
-        &listed,
-        &place.volio(&["ls", "-l", "oci:layout:v1"]),
-        &place.volio(&["verify", "oci:layout:v1"]),
-        &place.volio(&["inspect", "oci:layout:v1"]),
-        &place.volio(&["copy", "oci:layout:v1", "oci:copy:v1"]),
-    ];
-    let terrible = outcomes.iter().find_map(|outcome| outcome.terrible());
+    // Layers mean the same to everybody who only reads; documents are everybody's business.
+    let others: &[&[&str]] = match case.kind.as_str() {
+        "layers" if !case.name.starts_with("terminal") => &[],
+        _ => &[
+            &["ls", "-l", "oci:layout:v1"],
+            &["verify", "oci:layout:v1"],
+            &["inspect", "oci:layout:v1"],
+            &["copy", "oci:layout:v1", "oci:copy:v1"],
+        ],
+    };
+    let others: Vec<_> = others.iter().map(|arguments| place.volio(arguments)).collect();
+    let terrible = [&unpacked, &listed].into_iter().chain(&others).find_map(Outcome::terrible);
     if terrible.is_some() {
         return terrible;
     }

@@ -42,7 +42,8 @@ impl User {
 }
 
 /// A directory with a layout, a target that is not there yet, and what must not change beside it.
-pub struct Place {
+pub struct Place<'a> {
+    program: &'a Program,
     directory: TempDir,
     user: User,
 }
@@ -62,22 +63,34 @@ pub struct Found {
     pub is_special: bool,
 }
 
-impl Place {
-    pub fn new(user: User) -> Self {
+/// The program where everybody can run it: an ordinary user may not be allowed to enter the directory it was built in.
+pub struct Program(TempDir);
+
+impl Program {
+    pub fn new() -> Self {
+        let place =
+            tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        let (built, program) = (env!("CARGO_BIN_EXE_volio"), place.path().join("volio"));
+        if fs::hard_link(built, &program).is_err() {
+            // By another process: a file that is open for writing in this one cannot be run while any thread forks.
+            assert!(Command::new("cp").arg(built).arg(&program).status().unwrap().success());
+        }
+        Self(place)
+    }
+}
+
+impl<'a> Place<'a> {
+    pub fn new(program: &'a Program, user: User) -> Self {
         // In memory nothing waits for a disk.
         let memory = Path::new("/dev/shm");
         let directory = match memory.is_dir() {
             true => TempDir::new_in(memory),
             false => TempDir::new(),
         };
-        let place = Self { directory: directory.unwrap(), user };
+        let place = Self { program, directory: directory.unwrap(), user };
         fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(place.path("outside")).unwrap();
         fs::write(place.path("outside/precious"), "data").unwrap();
-        // An ordinary user may not be allowed to enter the directory that the tests were built in.
-        fs::hard_link(env!("CARGO_BIN_EXE_volio"), place.path("volio"))
-            .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_volio"), place.path("volio")).map(drop))
-            .unwrap();
         if user == User::Nobody {
             for path in ["", "outside", "outside/precious"] {
                 chown(place.path(path), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -114,7 +127,10 @@ impl Place {
     pub fn volio(&self, arguments: &[&str]) -> Outcome {
         let limited = "ulimit -v $0 && exec \"$@\"";
         let mut command = Command::new("timeout");
-        command.args([SECONDS, "sh", "-c", limited, MEMORY]).arg(self.path("volio")).args(arguments);
+        command
+            .args([SECONDS, "sh", "-c", limited, MEMORY])
+            .arg(self.program.0.path().join("volio"))
+            .args(arguments);
         command.current_dir(self.path("")).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
         if self.user == User::Nobody {
             command.uid(NOBODY).gid(NOBODY);
@@ -163,7 +179,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         // Paths beyond what one call takes, which the standard library cannot remove.
         let _ = Command::new("rm").arg("-rf").arg(self.path("target")).status();

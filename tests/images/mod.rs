@@ -1,10 +1,13 @@
 //! Trees into images and back, by the library, in memory and in layouts.
 
+mod changing;
 mod damage;
 mod digests;
 mod layers;
+mod owners;
 mod part;
 mod round_trip;
+mod sparse;
 mod verify;
 
 use std::fs;

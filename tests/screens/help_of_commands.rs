@@ -31,6 +31,25 @@ Tree options:
       --one-file-system
           Do not cross mount points
 
+      --skip-unreadable
+          Leave out what may not be read; its name is told
+
+      --on-change <WHAT>
+          What to do when something changes while it is read
+          
+          [default: retry]
+          [possible values: fail, retry, skip]
+
+      --chown <UID:GID>
+          Give everything this owner and group, by number
+
+      --uid-map <CONTAINER:HOST:SIZE>
+          Translate owners: HOST on disk is CONTAINER in the image. Groups too, unless --gid-map is
+          given
+
+      --gid-map <CONTAINER:HOST:SIZE>
+          Translate groups in the same way
+
       --normalize
           Forget owners, times and most of the modes: 0:0, SOURCE_DATE_EPOCH or 1970, 0644 or 0755
 
@@ -130,6 +149,17 @@ A file .volioignore at the root of a SOURCE names what to leave out, in the word
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images
 are data and the same for all platforms.
+
+A file has changed when its size, its mtime or its ctime differ between before and after it was
+read. With --on-change retry (the default), it is read again up to three times, and a large file
+with the whole layer; then the command fails. With skip, what still changes, such as a log that is
+written to all the time, is left out, named in a warning and counted; with fail, the first change is
+an error. What is in the image was never half old and half new. To pack what is written to all the
+time, pack a snapshot.
+
+Maps of owners are written as podman, buildah and umoci have them: --uid-map 0:100000:65536 packs
+what belongs to 100000 here as root's. ACLs are translated too. An owner that is in no range is an
+error.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

@@ -51,7 +51,10 @@ fn the_result_as_json_is_one_document() {
   "entries": 4,
   "bytes": 26,
   "socketsSkipped": 0,
-  "excluded": 0
+  "excluded": 0,
+  "unreadableSkipped": 0,
+  "changedSkipped": 0,
+  "skipped": []
 }
 -- exit 0
 

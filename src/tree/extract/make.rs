@@ -166,6 +166,7 @@ impl Extractor {
             true => self.pin(entry, kind),
             false => {
                 self.done.devices_skipped += 1;
+                self.skipped.insert(entry.path.clone());
                 Ok(())
             }
         }
@@ -176,6 +177,11 @@ impl Extractor {
         let senseless = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
         if target.is_in(path) {
             return Err(senseless("which it would replace"));
+        }
+        if self.skipped.contains(target) {
+            self.done.devices_skipped += 1;
+            self.skipped.insert(path.clone());
+            return Ok(());
         }
         let above = target.parent().unwrap_or_default();
         let found = self.descent.go_to(&above).and_then(|()| fcntl_dupfd_cloexec(self.descent.here()?, 0));

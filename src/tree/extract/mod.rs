@@ -22,7 +22,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, makedev, openat, 
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -80,6 +80,8 @@ pub struct Extractor {
     /// Directories whose attributes come last.
     directories: BTreeMap<TreePath, Directory>,
     content: ContentWriter,
+    /// Devices that were not made: their other names are not there either.
+    skipped: BTreeSet<TreePath>,
     done: Extracted,
 }
 
@@ -127,6 +129,7 @@ impl Extractor {
             made,
             held,
             directories: BTreeMap::new(),
+            skipped: BTreeSet::new(),
             done: Extracted::default(),
         })
     }
@@ -156,6 +159,7 @@ impl Extractor {
     /// something that was in the target stands in its way. Otherwise what the operating system says.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         check(entry)?;
+        self.skipped.remove(&entry.path);
         if entry.path.is_root() {
             self.put_root(entry)?;
         } else {

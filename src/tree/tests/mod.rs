@@ -1,11 +1,13 @@
 //! What walking and extracting promise, on real directories.
 
 mod agreement;
+mod changing;
 mod hostile;
 mod layers;
 mod limits;
 mod merging;
 mod roundtrip;
+mod sparse;
 mod users;
 mod walking;
 

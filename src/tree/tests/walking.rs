@@ -168,8 +168,16 @@ fn what_vanishes_or_changes_under_the_walk_is_an_error_with_its_name() {
     fs::rename(dir.path().join("c"), dir.path().join("b")).unwrap_err();
     fs::remove_file(dir.path().join("b")).unwrap();
     make_symlink("/etc/passwd", dir.path().join("b")).unwrap();
+    let found = walk.next().unwrap().unwrap();
+    assert_eq!(found.entry.kind, Kind::Symlink { target: b"/etc/passwd".to_vec() }, "it is what it is now");
+    let failing = WalkOptions { on_change: OnChange::Fail, ..WalkOptions::default() };
+    fs::write(dir.path().join("d"), "").unwrap();
+    let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &failing).unwrap();
+    assert!(walk.nth(3).unwrap().is_ok(), "the root, b, c and what is in it");
+    fs::remove_file(dir.path().join("d")).unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
     let error = walk.next().unwrap().unwrap_err();
-    assert!(error.to_string().contains("/b became something else"), "{error}");
+    assert!(error.to_string().ends_with("/d changed while it was read: it became something else"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::args::{AbsolutePath, Format, Pair, Registries, Report, Words};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::image::Description;
@@ -12,7 +12,7 @@ use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
 use volio::pack::{Options, Packed, pack};
 use volio::transport::Location;
-use volio::tree::{SourceSpec, WalkOptions};
+use volio::tree::{IdMaps, IdRange, OnChange, Owner, SourceSpec, Time, WalkOptions};
 use volio::{Result, oci};
 
 const EXAMPLES: &str = "\
@@ -32,6 +32,15 @@ A file .volioignore at the root of a SOURCE names what to leave out, in the word
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images are data and \
 the same for all platforms.
+
+A file has changed when its size, its mtime or its ctime differ between before and after it was read. With \
+--on-change retry (the default), it is read again up to three times, and a large file with the whole layer; then the \
+command fails. With skip, what still changes, such as a log that is written to all the time, is left out, named in a \
+warning and counted; with fail, the first change is an error. What is in the image was never half old and half new. \
+To pack what is written to all the time, pack a snapshot.
+
+Maps of owners are written as podman, buildah and umoci have them: --uid-map 0:100000:65536 packs what belongs to \
+100000 here as root's. ACLs are translated too. An owner that is in no range is an error.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -73,6 +82,26 @@ struct TreeArgs {
     #[arg(long)]
     one_file_system: bool,
 
+    /// Leave out what may not be read; its name is told
+    #[arg(long)]
+    skip_unreadable: bool,
+
+    /// What to do when something changes while it is read
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    on_change: OnChangeArg,
+
+    /// Give everything this owner and group, by number
+    #[arg(long, value_name = "UID:GID", conflicts_with_all = ["uid_map", "gid_map"])]
+    chown: Option<Owner>,
+
+    /// Translate owners: HOST on disk is CONTAINER in the image. Groups too, unless --gid-map is given
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", conflicts_with = "normalize")]
+    uid_map: Vec<IdRange>,
+
+    /// Translate groups in the same way
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", conflicts_with = "normalize")]
+    gid_map: Vec<IdRange>,
+
     /// Forget owners, times and most of the modes: 0:0, SOURCE_DATE_EPOCH or 1970, 0644 or 0755
     #[arg(long)]
     normalize: bool,
@@ -80,6 +109,42 @@ struct TreeArgs {
     /// Compress layers with zstd[:LEVEL] or gzip[:LEVEL], or do not: none
     #[arg(long, value_name = "METHOD", default_value_t)]
     compression: Compression,
+}
+
+/// What to do when something changes while it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum OnChangeArg {
+    Fail,
+    #[default]
+    Retry,
+    Skip,
+}
+
+impl From<OnChangeArg> for OnChange {
+    fn from(argument: OnChangeArg) -> Self {
+        match argument {
+            OnChangeArg::Fail => Self::Fail,
+            OnChangeArg::Retry => Self::Retry,
+            OnChangeArg::Skip => Self::Skip,
+        }
+    }
+}
+
+impl TreeArgs {
+    /// How the tree is read. `epoch` is `SOURCE_DATE_EPOCH`.
+    fn walk(self, epoch: Option<Time>) -> Result<WalkOptions> {
+        Ok(WalkOptions {
+            exclude: self.exclude,
+            one_file_system: self.one_file_system,
+            normalize: self.normalize.then(|| epoch.unwrap_or_default()),
+            clamp_mtime: epoch,
+            chown: self.chown,
+            id_maps: IdMaps::new(self.uid_map, self.gid_map)?,
+            skip_unreadable: self.skip_unreadable,
+            on_change: self.on_change.into(),
+            ..WalkOptions::default()
+        })
+    }
 }
 
 /// What the image says about itself.
@@ -126,12 +191,7 @@ impl Pack {
         let epoch = environment::source_date_epoch(environment::variable)?;
         let options = Options {
             compression: self.tree.compression,
-            tree: WalkOptions {
-                exclude: self.tree.exclude,
-                one_file_system: self.tree.one_file_system,
-                normalize: self.tree.normalize.then(|| epoch.unwrap_or_default()),
-                clamp_mtime: epoch,
-            },
+            tree: self.tree.walk(epoch)?,
             image: self.image_args.describe(),
         };
         let begun = Instant::now();
@@ -205,8 +265,17 @@ fn summary(packed: &Packed, time: Duration) -> String {
     if packed.excluded > 0 {
         line += &format!("; {} excluded", packed.excluded);
     }
-    if packed.sockets_skipped > 0 {
-        line += &format!("; {} skipped", count(packed.sockets_skipped, "socket", "sockets"));
+    let skipped: Vec<String> = [
+        (packed.sockets_skipped, "socket", "sockets"),
+        (packed.unreadable_skipped, "unreadable", "unreadable"),
+        (packed.changed_skipped, "changed", "changed"),
+    ]
+    .into_iter()
+    .filter(|(number, ..)| *number > 0)
+    .map(|(number, one, many)| count(number, one, many))
+    .collect();
+    if !skipped.is_empty() {
+        line += &format!("; {} skipped", skipped.join(", "));
     }
     line
 }

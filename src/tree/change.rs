@@ -1,0 +1,118 @@
+//! A tree that changes while it is read: what counts as a change, and what is done about it.
+
+use super::{Time, TreePath};
+use crate::error::Error;
+use rustix::fs::Stat;
+use std::{error, fmt};
+
+/// What is done when something changes while it is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// It is an error.
+    Fail,
+    /// It is read again, a few times; then it is an error.
+    #[default]
+    Retry,
+    /// A small file is read again, a few times; what still changes is left out.
+    Skip,
+}
+
+/// What happened to something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It has more bytes than before.
+    Grew {
+        /// The size in bytes when it was opened.
+        from: u64,
+        /// The size in bytes after it was read.
+        to: u64,
+    },
+    /// It has fewer bytes than before.
+    Shrank {
+        /// The size in bytes when it was opened.
+        from: u64,
+        /// The size in bytes after it was read.
+        to: u64,
+    },
+    /// Its size is the same and its mtime or ctime is not: what was read may be half of the old and half of the new.
+    Touched,
+    /// It was listed and is no longer there.
+    Vanished,
+    /// It was listed as something and is something else.
+    Replaced,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grew { from, to } => write!(f, "it grew from {from} to {to} bytes"),
+            Self::Shrank { from, to } => write!(f, "it shrank from {from} to {to} bytes"),
+            Self::Touched => write!(f, "it was written to"),
+            Self::Vanished => write!(f, "it vanished"),
+            Self::Replaced => write!(f, "it became something else"),
+        }
+    }
+}
+
+/// The cause of an error about something that changed while it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Where it is in the tree.
+    pub path: TreePath,
+    /// What happened to it.
+    pub change: Change,
+}
+
+impl Changed {
+    /// What changed, if that is what the error is about.
+    pub fn cause_of(error: &Error) -> Option<&Self> {
+        error.cause()?.downcast_ref()
+    }
+
+    /// The error that names it; `place` is its name on disk.
+    pub(super) fn into_error(self, place: &str) -> Error {
+        Error::failed(format!("{place} changed while it was read"))
+            .because(self)
+            .hint("pack a snapshot, stop what writes there, or leave out what changes with --on-change skip")
+    }
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.change.fmt(f)
+    }
+}
+
+impl error::Error for Changed {}
+
+/// What tells whether a file was written to between two looks.
+///
+/// The ctime is part of it because whoever writes can set the mtime back, as `rsync -t` and `cp -p` do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub size: u64,
+    mtime: Time,
+    ctime: Time,
+}
+
+impl Stamp {
+    pub fn new(stat: &Stat) -> Self {
+        let time = |seconds, nanoseconds: u64| Time { seconds, nanoseconds: nanoseconds as u32 };
+        Self {
+            size: stat.st_size.unsigned_abs(),
+            mtime: time(stat.st_mtime, stat.st_mtime_nsec),
+            ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// What happened until the later look; `None` when nothing did.
+    pub fn change(&self, later: &Self) -> Option<Change> {
+        let (from, to) = (self.size, later.size);
+        match to.cmp(&from) {
+            std::cmp::Ordering::Greater => Some(Change::Grew { from, to }),
+            std::cmp::Ordering::Less => Some(Change::Shrank { from, to }),
+            std::cmp::Ordering::Equal if self == later => None,
+            std::cmp::Ordering::Equal => Some(Change::Touched),
+        }
+    }
+}

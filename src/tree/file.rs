@@ -1,0 +1,230 @@
+//! The content of a file on disk: holes are found and not read, and a change is noticed.
+
+use super::change::{Change, Changed, Stamp};
+use super::{Content, TreePath};
+use crate::error::Error;
+use rustix::buffer::spare_capacity;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{SeekFrom, Stat, fstat, seek};
+use rustix::io::{Errno, pread, retry_on_intr};
+use std::io::{self, Read};
+
+/// Up to this size a file is read at once, before anything is said about it: then a file that changes meanwhile is
+/// simply read again. Larger ones are read while they are archived.
+pub(super) const READ_AT_ONCE: u64 = 1 << 20;
+
+/// How much is read of a file that does not say how long it is, as those in `/proc` and `/sys`.
+const UNKNOWN: usize = 16 << 20;
+
+/// `st_blocks` counts in these, whatever the file system's own blocks are.
+const BLOCK: u64 = 512;
+
+/// The content of a regular file, from its beginning. Holes are zeros.
+///
+/// Reading it fails when the file has changed since it was opened; that is known at the last byte. The cause of the
+/// error is then a [`Changed`].
+#[derive(Debug)]
+pub struct FileContent(Source);
+
+#[derive(Debug)]
+enum Source {
+    Held(io::Cursor<Vec<u8>>),
+    Disk(Box<Disk>),
+}
+
+/// A file that is read as it is asked for.
+#[derive(Debug)]
+struct Disk {
+    fd: OwnedFd,
+    /// Its name on disk, and the one in the tree.
+    place: String,
+    path: TreePath,
+    stamp: Stamp,
+    position: u64,
+    /// Where that ends which the position is in: a hole or bytes.
+    run: Run,
+    /// How many bytes have no blocks; they need not be in holes, as on a file system that compresses.
+    holes: u64,
+    /// Whether it is worth asking where the holes are.
+    seeks: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    end: u64,
+    is_hole: bool,
+}
+
+/// Why a file could not be read at once.
+pub(super) enum Failure {
+    Errno(Errno),
+    Changed(Change),
+    /// It does not say how long it is, and it is longer than [`UNKNOWN`].
+    Endless,
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl FileContent {
+    /// Bytes that were read before.
+    pub(super) fn held(bytes: Vec<u8>) -> Self {
+        Self(Source::Held(io::Cursor::new(bytes)))
+    }
+
+    /// A file that is read later.
+    pub(super) fn disk(fd: OwnedFd, stat: &Stat, place: String, path: TreePath) -> Self {
+        let holes = holes(stat);
+        let (stamp, run) = (Stamp::new(stat), Run { end: 0, is_hole: false });
+        Self(Source::Disk(Box::new(Disk {
+            fd,
+            place,
+            path,
+            stamp,
+            position: 0,
+            run,
+            holes,
+            seeks: holes > 0,
+        })))
+    }
+
+    /// About how many of its bytes are in holes, which cost no reading but must be archived and hashed.
+    pub fn holes(&self) -> u64 {
+        match &self.0 {
+            Source::Held(_) => 0,
+            Source::Disk(disk) => disk.holes,
+        }
+    }
+}
+
+impl Read for FileContent {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Source::Held(bytes) => bytes.read(buffer),
+            Source::Disk(disk) => disk.read(buffer),
+        }
+    }
+}
+
+impl Content for FileContent {
+    fn skip_hole(&mut self) -> u64 {
+        match &mut self.0 {
+            Source::Held(_) => 0,
+            Source::Disk(disk) => disk.skip_hole(),
+        }
+    }
+}
+
+impl Disk {
+    /// The last byte is always left to be read: only a read can say that the file has changed.
+    fn skip_hole(&mut self) -> u64 {
+        if self.seeks && self.position == self.run.end && self.position < self.stamp.size {
+            self.run = self.next_run();
+        }
+        let end = self.run.end.min(self.stamp.size.saturating_sub(1));
+        match self.run.is_hole && end > self.position {
+            true => end - std::mem::replace(&mut self.position, end),
+            false => 0,
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.stamp.size - self.position;
+        if left == 0 || buffer.is_empty() {
+            return Ok(0);
+        }
+        if self.position == self.run.end {
+            self.run = self.next_run();
+        }
+        let run = left.min(self.run.end - self.position);
+        let most = usize::try_from(run).map_or(buffer.len(), |run| run.min(buffer.len()));
+        let buffer = &mut buffer[..most];
+        let read = match self.run.is_hole {
+            true => {
+                buffer.fill(0);
+                most
+            }
+            false => retry_on_intr(|| pread(&self.fd, &mut *buffer, self.position))?,
+        };
+        self.position += read as u64;
+        // Asked before the last byte is given away: nobody who takes all of it can miss the answer.
+        if read == 0 || self.position == self.stamp.size {
+            self.insist_on_no_change()?;
+        }
+        match read {
+            0 => Err(Error::failed(format!(
+                "{} ends after {} bytes, although its file system says that it has {}",
+                self.place, self.position, self.stamp.size
+            ))
+            .hint("leave it out with --exclude")
+            .into()),
+            read => Ok(read),
+        }
+    }
+
+    /// Whether bytes or a hole come next, and until where.
+    fn next_run(&mut self) -> Run {
+        let size = self.stamp.size;
+        let rest = |is_hole| Run { end: size, is_hole };
+        if !self.seeks {
+            return rest(false);
+        }
+        match seek(&self.fd, SeekFrom::Data(self.position)) {
+            Ok(data) if data > self.position => Run { end: data.min(size), is_hole: true },
+            Ok(_) => match seek(&self.fd, SeekFrom::Hole(self.position)) {
+                Ok(hole) if hole > self.position => Run { end: hole.min(size), is_hole: false },
+                _ => rest(false),
+            },
+            // Nothing but a hole until the end, or the file is shorter now, which is noticed there.
+            Err(Errno::NXIO) => rest(true),
+            // A file system that does not tell: what is not known to be a hole is read.
+            Err(_) => {
+                self.seeks = false;
+                rest(false)
+            }
+        }
+    }
+
+    fn insist_on_no_change(&self) -> io::Result<()> {
+        match self.stamp.change(&Stamp::new(&fstat(&self.fd)?)) {
+            None => Ok(()),
+            Some(change) => Err(Changed { path: self.path.clone(), change }.into_error(&self.place).into()),
+        }
+    }
+}
+
+/// About how many bytes of a file are in holes.
+fn holes(stat: &Stat) -> u64 {
+    stat.st_size.unsigned_abs().saturating_sub(stat.st_blocks.unsigned_abs().saturating_mul(BLOCK))
+}
+
+/// Reads a file from its beginning to its end. It may have more or fewer bytes than it says, as in `/proc` and `/sys`.
+pub(super) fn read_at_once(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Vec<u8>, Failure> {
+    let said = usize::try_from(stat.st_size).unwrap_or_default();
+    // One byte more than it says, so that the end of an ordinary file is seen by one call.
+    let mut bytes = Vec::with_capacity(said + 1);
+    loop {
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve(bytes.len().max(4 << 10));
+        }
+        let offset = bytes.len() as u64;
+        let read = retry_on_intr(|| pread(fd, spare_capacity(&mut bytes), offset))?;
+        if read == 0 || (bytes.len() == said && bytes.len() < bytes.capacity()) {
+            break;
+        }
+        if bytes.len() > UNKNOWN {
+            return Err(changed(fd, stat)?.map_or(Failure::Endless, Failure::Changed));
+        }
+    }
+    match changed(fd, stat)? {
+        None => Ok(bytes),
+        Some(change) => Err(Failure::Changed(change)),
+    }
+}
+
+fn changed(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Option<Change>, Errno> {
+    Ok(Stamp::new(stat).change(&Stamp::new(&fstat(fd.as_fd())?)))
+}

@@ -1,0 +1,178 @@
+//! A tree that changes while it is walked and read.
+
+use super::*;
+use crate::tree::change::Stamp;
+use crate::tree::file::{self, READ_AT_ONCE, read_at_once};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, fstat, utimensat};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+/// More than is read at once.
+const LARGE: usize = READ_AT_ONCE as usize + 1;
+
+fn with_policy(on_change: OnChange) -> WalkOptions {
+    WalkOptions { on_change, ..WalkOptions::default() }
+}
+
+fn append(path: &Path) {
+    fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"more").unwrap();
+}
+
+/// Writes without any trace but the ctime, as `cp -p` and `rsync -t` do.
+fn overwrite_secretly(path: &Path) {
+    let before = fs::metadata(path).unwrap();
+    let mut content = fs::read(path).unwrap();
+    content[0] ^= 1;
+    // The clock of a file system ticks in milliseconds.
+    while fs::metadata(path).unwrap().ctime_nsec() == before.ctime_nsec() {
+        fs::write(path, &content).unwrap();
+    }
+    let time = Timespec { tv_sec: before.mtime(), tv_nsec: before.mtime_nsec() as _ };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, path, &times, AtFlags::empty()).unwrap();
+    assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), before.modified().unwrap());
+}
+
+/// What is noticed when `change` is done to a file of that size after it was opened.
+fn noticed(size: usize, change: impl Fn(&Path)) -> Change {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, vec![b'x'; size]).unwrap();
+    if size as u64 <= READ_AT_ONCE {
+        let open = File::open(&file).unwrap();
+        let stat = fstat(&open).unwrap();
+        change(&file);
+        match read_at_once(open.as_fd(), &stat) {
+            Err(file::Failure::Changed(change)) => change,
+            _ => panic!("nothing was noticed"),
+        }
+    } else {
+        let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &WalkOptions::default()).unwrap();
+        let found = walk.nth(1).unwrap().unwrap();
+        change(&file);
+        let error = found.file.unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        let error = crate::Error::io("cannot read", error);
+        assert!(error.to_string().starts_with(&format!("{} changed", file.display())), "{error}");
+        let changed = Changed::cause_of(&error).unwrap();
+        assert_eq!(changed.path, path("file"));
+        changed.change
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_noticed_whatever_its_size() {
+    for size in [1000, LARGE] {
+        let (from, to) = (size as u64, size as u64 + 4);
+        assert_eq!(noticed(size, append), Change::Grew { from, to });
+        assert_eq!(noticed(size, overwrite_secretly), Change::Touched);
+        let cut = |path: &Path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(7).unwrap();
+        assert_eq!(noticed(size, cut), Change::Shrank { from, to: 7 });
+        assert_eq!(noticed(size, |path| fs::remove_file(path).unwrap()), Change::Touched, "by its ctime");
+    }
+}
+
+#[test]
+fn a_file_that_is_read_in_pieces_tells_the_change_with_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, vec![b'x'; LARGE]).unwrap();
+    let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &WalkOptions::default()).unwrap();
+    let mut content = walk.nth(1).unwrap().unwrap().file.unwrap();
+    let mut buffer = vec![0; LARGE - 1];
+    content.read_exact(&mut buffer).unwrap();
+    append(&file);
+    assert!(content.read(&mut [0; 1]).is_err(), "nobody who takes all of it can miss the change");
+}
+
+#[test]
+fn what_is_left_out_of_a_walk_was_changed_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    fs::hard_link(dir.path().join("a"), dir.path().join("d")).unwrap();
+    let changed = [(path("a"), Change::Touched), (path("c"), Change::Vanished)].into();
+    let options = WalkOptions { changed, ..with_policy(OnChange::Skip) };
+    let (seen, summary) = walk_with(&[SourceSpec::new(dir.path())], &options).unwrap();
+    assert_eq!(names(&seen), ["/b", "/d"]);
+    assert_eq!(seen[2].1, b"a", "the other name of a file that is left out has its content");
+    assert_eq!(summary.changed, 2);
+    let reasons: Vec<_> = summary.left_out.iter().map(|left| (left.path.to_string(), left.reason)).collect();
+    let of = |path: &str, change| (path.to_owned(), Reason::Changed(change));
+    assert_eq!(reasons, [of("/a", Change::Touched), of("/c", Change::Vanished)]);
+    let file = SourceSpec::new(dir.path().join("a")).at(path("a"));
+    assert_eq!(walk_with(&[file], &options).unwrap().1.changed, 1, "also where it is a source by itself");
+}
+
+#[test]
+fn what_vanishes_is_left_out_where_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "d/e", "z"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &with_policy(OnChange::Skip)).unwrap();
+    assert!(walk.next().unwrap().is_ok());
+    fs::remove_dir(dir.path().join("a")).unwrap();
+    assert_eq!(walk.next().unwrap().unwrap().entry.path, path("d"));
+    fs::remove_dir_all(dir.path().join("d")).unwrap();
+    let rest: Vec<_> = walk.by_ref().map(|found| found.unwrap().entry.path).collect();
+    assert_eq!(rest, [path("z")]);
+    let summary = walk.summary();
+    let left: Vec<_> = summary.left_out.iter().map(|left| left.path.to_string()).collect();
+    assert_eq!((summary.changed, left), (2, vec!["/a".to_owned(), "/d/e".to_owned()]));
+}
+
+#[test]
+fn an_error_teaches_the_next_walk_what_the_policy_says() {
+    let error = |name: &str| Changed { path: path(name), change: Change::Touched }.into_error("/x");
+    assert!(!with_policy(OnChange::Fail).learn(&error("a"), 0));
+    let mut retry = with_policy(OnChange::Retry);
+    let answers = [0, 1, 2, 3].map(|attempts| retry.learn(&error("a"), attempts));
+    assert_eq!(answers, [true, true, true, false]);
+    let mut skip = with_policy(OnChange::Skip);
+    assert!(skip.learn(&error("a"), 0) && skip.learn(&error("b"), 100));
+    assert!(!skip.learn(&error("a"), 1), "what is left out cannot change");
+    assert_eq!(skip.changed.len(), 2);
+    assert!(!skip.learn(&crate::Error::failed("no space"), 0));
+}
+
+#[test]
+fn files_that_do_not_know_their_size_are_read_to_their_end() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["/proc/sys/kernel/ostype", "/proc/cpuinfo", "/sys/kernel/uevent_seqnum"] {
+        let Ok(expected) = fs::read(file) else {
+            skipped(&format!("{file}, because it cannot be read here"));
+            continue;
+        };
+        let said = fs::metadata(file).unwrap().len();
+        let (seen, _) = walk_with(&[SourceSpec::new(file)], &WalkOptions::default()).unwrap();
+        let size = seen.iter().find_map(|(entry, _)| match entry.kind {
+            Kind::File { size } => Some(size),
+            _ => None,
+        });
+        let content = &seen.last().unwrap().1;
+        assert_eq!(size, Some(content.len() as u64), "{file}");
+        assert!(!content.is_empty() && said != content.len() as u64, "{file}");
+        if !file.ends_with("cpuinfo") && !file.ends_with("seqnum") {
+            assert_eq!(*content, expected);
+        }
+    }
+    let file = dir.path().join("empty");
+    fs::write(&file, "").unwrap();
+    assert_eq!(walk(dir.path())[1].0.kind, Kind::File { size: 0 });
+}
+
+#[test]
+fn a_stamp_is_the_same_only_when_nothing_happened() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let stamp = || Stamp::new(&rustix::fs::stat(&file).unwrap());
+    let before = stamp();
+    fs::read(&file).unwrap();
+    assert_eq!(before.change(&stamp()), None, "reading is no change");
+    overwrite_secretly(&file);
+    assert_eq!(before.change(&stamp()), Some(Change::Touched));
+}
