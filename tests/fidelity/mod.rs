@@ -98,6 +98,16 @@ fn a_tree_with_everything_comes_back_as_it_was() {
 }
 
 #[test]
+#[ignore = "takes minutes: run tests/run"]
+fn a_file_beyond_8_gib_comes_back_with_its_holes() {
+    let Some(place) = Place::new() else { return };
+    place.make(&["tree", "large"]);
+    place.volio(&["pack", "oci:layout:v1", "tree"], None);
+    place.volio(&["unpack", "oci:layout:v1", "target"], None);
+    place.same("tree", "target", "");
+}
+
+#[test]
 fn an_ordinary_user_loses_only_owners_and_devices() {
     let Some(place) = Place::new() else { return };
     if !is_root() {
