@@ -69,17 +69,22 @@ fn judge(
     user: User,
 ) -> Option<String> {
     let refused = |outcome: &Outcome| matches!(outcome.code, 3 | 6);
+    // The record that volio keeps of what is in the target is no part of the image, and an image cannot forge it.
+    let without_record = |paths: &[String]| -> Vec<String> {
+        paths.iter().filter(|path| *path != ".volio.json").cloned().collect()
+    };
+    let holds = |paths: &[String]| without_record(target) == without_record(paths);
     let fine = match expected {
         Expected::Refused => refused(unpacked) && refused(listed),
-        Expected::Fails => unpacked.code != 0 && listed.code != 0 && target.is_empty(),
+        Expected::Fails => unpacked.code != 0 && listed.code != 0 && holds(&[]),
         Expected::Bounded => listed.code == 0,
         Expected::Contained(paths) => {
-            unpacked.code == 0 && listed.code == 0 && target == paths && listed.paths() == *paths
+            unpacked.code == 0 && listed.code == 0 && holds(paths) && listed.paths() == *paths
         }
         // Only root makes devices, and not even root in every sandbox.
         Expected::Devices(paths) => {
-            let made = target == paths && user.is_root();
-            unpacked.code == 0 && listed.paths() == *paths && (made || target.is_empty())
+            let made = holds(paths) && user.is_root();
+            unpacked.code == 0 && listed.paths() == *paths && (made || holds(&[]))
         }
     };
     (!fine).then(|| {
