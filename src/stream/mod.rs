@@ -5,5 +5,5 @@ mod hash;
 mod pipe;
 
 pub use body::{Body, Unverified, Written};
-pub use hash::HashingWriter;
+pub use hash::{HashingReader, HashingWriter};
 pub use pipe::{PipeReader, PipeWriter, pipe};

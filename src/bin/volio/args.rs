@@ -213,7 +213,7 @@ fn patience(text: &str) -> Result<f64> {
 }
 
 /// A number of bytes, with the suffixes that dd has.
-fn size(text: &str) -> Result<u64> {
+pub fn size(text: &str) -> Result<u64> {
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(end) => text.split_at(end),
         None => (text, ""),

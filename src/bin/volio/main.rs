@@ -11,6 +11,7 @@ mod commands;
 mod environment;
 mod exit;
 mod interrupt;
+mod limits;
 mod output;
 mod progress;
 mod quantity;

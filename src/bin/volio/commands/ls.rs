@@ -1,6 +1,7 @@
 //! `volio ls`: what is in an image.
 
 use crate::args::{Format, Registries, Report};
+use crate::limits::Bounds;
 use crate::{output, progress};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -8,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use volio::list::list;
+use volio::list::list_within;
 use volio::oci::Platform;
 use volio::transport::Location;
 use volio::tree::{Entry, Kind, Metadata, Time, TreePath};
@@ -42,6 +43,8 @@ pub struct Ls {
     platform: Option<Platform>,
 
     #[command(flatten)]
+    bounds: Bounds,
+    #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
     report: Report,
@@ -58,7 +61,8 @@ impl Ls {
         };
         let source = self.image.source(&self.registries.access()?)?;
         let progress = progress::start("ls", self.report.quiet);
-        let tree = list(source.as_ref(), self.platform.as_ref(), progress.as_ref())?;
+        let platform = self.platform.as_ref();
+        let tree = list_within(source.as_ref(), platform, self.bounds.limits(), progress.as_ref())?;
         drop(progress);
 
         let entries: Vec<&Entry> = tree.values().filter(|entry| entry.path.is_in(&path)).collect();
