@@ -2,11 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{Item, LayerReader, Whiteout, decompress};
+use crate::layer::{LayerReader, Overlay, decompress};
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
-use crate::tree::{Entry, Kind, TreePath};
+use crate::tree::{Entry, TreePath};
 use std::collections::BTreeMap;
 
 /// The entries of the image for a platform, as they are when all its layers are applied.
@@ -22,61 +22,31 @@ pub fn list(
 ) -> Result<BTreeMap<TreePath, Entry>> {
     let root = source.resolve()?;
     let image = image::select(&root, platform, |descriptor| transport::fetch(source, descriptor))?;
-    let mut entries = BTreeMap::new();
+    let mut overlay = Overlay::default();
     for layer in &image.manifest.layers {
-        apply(source, layer, &mut entries, progress)?;
+        apply(source, layer, &mut overlay, progress)?;
     }
-    Ok(entries)
+    Ok(overlay.into_entries().map(|(entry, ())| (entry.path.clone(), entry)).collect())
 }
 
-/// Lays one layer over the entries of those below it.
+/// Lays one layer over those below it.
 fn apply(
     source: &dyn Source,
     layer: &Descriptor,
-    entries: &mut BTreeMap<TreePath, Entry>,
+    overlay: &mut Overlay<()>,
     progress: &dyn Progress,
 ) -> Result<()> {
     let task = progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
     let mut body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
-    let mut upper = Vec::new();
-    let read = read_items(&mut body, |item| match item {
-        Item::Entry(entry) => upper.push(entry),
-        // A whiteout hides what lower layers have, wherever in its own layer it stands.
-        Item::Whiteout(Whiteout::Entry(path)) => remove_below(entries, &path, true),
-        Item::Whiteout(Whiteout::Opaque(path)) => remove_below(entries, &path, false),
-    });
+    let laid = lay(&mut body, overlay);
     // A blob with the wrong digest is that before it is a malformed archive.
     body.drain()?;
-    read?;
-    for entry in upper {
-        if entry.kind != Kind::Directory {
-            remove_below(entries, &entry.path, true);
-        }
-        entries.insert(entry.path.clone(), entry);
-    }
-    Ok(())
+    laid
 }
 
-fn read_items(layer: &mut crate::stream::Body, mut each: impl FnMut(Item)) -> Result<()> {
+fn lay(layer: &mut crate::stream::Body, overlay: &mut Overlay<()>) -> Result<()> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
     let mut layer = LayerReader::new(plain);
-    while let Some(item) = layer.next_item()? {
-        each(item);
-    }
+    overlay.lay(&mut layer, |_, _| Ok(()))?;
     layer.drain()
-}
-
-/// Removes all that is below a path, and the path itself where that is wanted.
-fn remove_below(entries: &mut BTreeMap<TreePath, Entry>, path: &TreePath, itself: bool) {
-    // What is below a directory follows it directly in the order of paths.
-    let gone: Vec<TreePath> = entries
-        .range(path.clone()..)
-        .map(|(found, _)| found)
-        .take_while(|found| found.is_in(path))
-        .filter(|found| itself || *found != path)
-        .cloned()
-        .collect();
-    for path in gone {
-        entries.remove(&path);
-    }
 }

@@ -5,6 +5,7 @@ mod compression;
 mod decode;
 mod header;
 mod limits;
+mod overlay;
 mod pax;
 mod reader;
 mod sparse;
@@ -15,6 +16,7 @@ mod writer;
 
 pub use compression::{Compression, decompress};
 pub use limits::{Budget, Limits};
+pub use overlay::Overlay;
 pub use reader::{Item, LayerReader};
 pub use whiteout::Whiteout;
 pub use writer::{Contents, LayerWriter};

@@ -453,3 +453,8 @@ image.
 "#]],
     );
 }
+
+#[test]
+fn diff() {
+    assert_screen(Place::new().screen("diff --help"), str![[""]]);
+}
