@@ -19,9 +19,9 @@ use volio::transport::{Access, Location, Source};
 
 const EXAMPLES: &str = "\
 Examples:
-  volio diff registry.example/data:v1 /data                      has anything changed since it was unpacked?
-  volio diff registry.example/data:v1 registry.example/data:v2   what is new?
-  volio diff --ignore owner,mtime oci:backup:monday restored     restored by somebody who is not root
+  volio diff registry.example/data:v1 /data              what has changed since it was unpacked?
+  volio diff registry.example/data:v1 registry.example/data:v2
+  volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
 FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of a directory that is there, is \
 a directory; ./NAME and oci:NAME are never mistaken. A directory is looked at as volio pack would.
