@@ -535,7 +535,7 @@ Examples:
   volio diff registry.example/data:v1 registry.example/data:v2
   volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
-FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of a directory
+FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of something
 that is there, is a directory; ./NAME and oci:NAME are never mistaken. A directory is looked at as
 volio pack would.
 

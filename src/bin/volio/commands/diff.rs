@@ -23,7 +23,7 @@ Examples:
   volio diff registry.example/data:v1 registry.example/data:v2
   volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
-FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of a directory that is there, is \
+FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of something that is there, is \
 a directory; ./NAME and oci:NAME are never mistaken. A directory is looked at as volio pack would.
 
 Each difference is one line, in the order of paths:
@@ -105,7 +105,7 @@ impl Place {
         let directory = || Self::Directory(text.into());
         let is_path = matches!(text.as_bytes(), [b'/' | b'.', ..]);
         match text.to_str() {
-            _ if is_path || Path::new(text).is_dir() => Ok(directory()),
+            _ if is_path || Path::new(text).exists() => Ok(directory()),
             Some(text) => text.parse().map(Self::Image),
             None => Ok(directory()),
         }
