@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{Budget, Item, LayerReader, Limits, Whiteout, decompress};
+use crate::layer::{Budget, LayerReader, Limits, decompress, lay_over};
 use crate::oci::{Descriptor, Digest, Platform};
 use crate::progress::Progress;
 use crate::stream::HashingReader;
@@ -42,7 +42,7 @@ pub fn list_within(
     for (layer, diff_id) in image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
         apply(source, layer, diff_id, &mut overlay, &mut budget, progress)?;
     }
-    Ok(overlay.finish())
+    Ok(overlay.finish().into_iter().map(|(entry, ())| (entry.path.clone(), entry)).collect())
 }
 
 /// Lays one layer over those below it.
@@ -56,29 +56,17 @@ fn apply(
 ) -> Result<()> {
     let task = progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
     let mut body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
-    let read = lay_over(overlay, &mut body, diff_id, budget);
+    let read = lay(overlay, &mut body, diff_id, budget);
     // A blob with the wrong digest is that before it is a malformed archive.
     body.drain()?;
     read
 }
 
-fn lay_over(
-    overlay: &mut Overlay,
-    layer: impl Read + Send,
-    diff_id: &Digest,
-    budget: &mut Budget,
-) -> Result<()> {
+fn lay(overlay: &mut Overlay, layer: impl Read + Send, diff_id: &Digest, budget: &mut Budget) -> Result<()> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
     let mut plain = HashingReader::new(plain, diff_id.algorithm());
     let mut layer = LayerReader::within(&mut plain, std::mem::take(budget));
-    overlay.begin_layer();
-    while let Some(item) = layer.next_item()? {
-        match item {
-            Item::Entry(entry) => overlay.put(&entry)?,
-            Item::Whiteout(Whiteout::Entry(path)) => overlay.whiteout(&path),
-            Item::Whiteout(Whiteout::Opaque(path)) => overlay.opaque(&path),
-        }
-    }
+    lay_over(overlay, &mut layer, |_, _| Ok(()))?;
     *budget = layer.budget().clone();
     layer.drain()?;
     match plain.finish() {

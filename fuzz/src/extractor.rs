@@ -102,13 +102,13 @@ fn overlay(changes: &[Change]) -> ((usize, Option<ErrorKind>), Vec<Entry>) {
     let outcome = run(changes, |change| {
         match change {
             Change::Layer => overlay.begin_layer(),
-            Change::Put(entry) => overlay.put(entry)?,
+            Change::Put(entry) => overlay.put(entry, ())?,
             Change::Whiteout(path) => overlay.whiteout(path),
             Change::Opaque(path) => overlay.opaque(path),
         }
         Ok(())
     });
-    (outcome, overlay.finish().into_values().collect())
+    (outcome, overlay.finish().into_iter().map(|(entry, ())| entry).collect())
 }
 
 fn extract(changes: &[Change], target: &Path) -> (usize, Option<ErrorKind>) {

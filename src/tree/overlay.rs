@@ -16,30 +16,44 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::rc::Rc;
 
-/// Layers over layers, in memory.
-#[derive(Debug, Default)]
-pub struct Overlay {
+/// Layers over layers, in memory; with each entry stands what was learned when it came.
+#[derive(Debug)]
+pub struct Overlay<T = ()> {
     layer: u32,
-    nodes: BTreeMap<TreePath, Node>,
+    nodes: BTreeMap<TreePath, Node<T>>,
 }
 
 /// Something that has a name.
 #[derive(Debug)]
-struct Node {
+struct Node<T> {
     /// The layer that mentioned it last.
     layer: u32,
     /// Whether it is the name of something that had a name already.
     is_link: bool,
-    what: Rc<(Kind, Metadata)>,
+    what: Rc<What<T>>,
 }
 
-impl Node {
+/// What names are for.
+#[derive(Debug)]
+struct What<T> {
+    kind: Kind,
+    metadata: Metadata,
+    learned: T,
+}
+
+impl<T> Node<T> {
     fn is_directory(&self) -> bool {
-        self.what.0 == Kind::Directory
+        self.what.kind == Kind::Directory
     }
 }
 
-impl Overlay {
+impl<T> Default for Overlay<T> {
+    fn default() -> Self {
+        Self { layer: 0, nodes: BTreeMap::new() }
+    }
+}
+
+impl<T: Clone + Default> Overlay<T> {
     /// Nothing.
     pub fn new() -> Self {
         Self::default()
@@ -50,11 +64,12 @@ impl Overlay {
         self.layer += 1;
     }
 
-    /// Puts an entry where it belongs, in place of what was there.
+    /// Puts an entry where it belongs, in place of what was there. What was learned of a hard link is what was learned
+    /// of the entry that it leads to, and the default of `T` of a directory that only a path below it mentions.
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense there.
-    pub fn put(&mut self, entry: &Entry) -> Result<()> {
+    pub fn put(&mut self, entry: &Entry, learned: T) -> Result<()> {
         let Entry { path, kind, metadata } = entry;
         if let Some(why) = entry.impossible() {
             return Err(Error::integrity(format!("{path} {why}")));
@@ -65,7 +80,7 @@ impl Overlay {
         self.make_parents(path)?;
         let what = match kind {
             Kind::Hardlink { target } => self.linked(path, target)?,
-            kind => Rc::new((kind.clone(), metadata.clone())),
+            kind => Rc::new(What { kind: kind.clone(), metadata: metadata.clone(), learned }),
         };
         if *kind != Kind::Directory {
             self.clear_directory(path)?;
@@ -90,9 +105,9 @@ impl Overlay {
         earlier.iter().rev().for_each(|path| self.remove(path));
     }
 
-    /// All entries. Of several names of one thing, one has it and the others are hard links to that.
-    pub fn finish(self) -> BTreeMap<TreePath, Entry> {
-        let mut first: HashMap<*const (Kind, Metadata), TreePath> = HashMap::new();
+    /// All entries, in the order of their paths. Of several names of one thing, one has it and the others are hard links to that.
+    pub fn finish(self) -> Vec<(Entry, T)> {
+        let mut first: HashMap<*const What<T>, TreePath> = HashMap::new();
         let shared = || self.nodes.iter().filter(|(_, node)| Rc::strong_count(&node.what) > 1);
         for (path, node) in shared().filter(|(_, node)| !node.is_link) {
             first.insert(Rc::as_ptr(&node.what), path.clone());
@@ -101,19 +116,19 @@ impl Overlay {
         for (path, node) in shared() {
             first.entry(Rc::as_ptr(&node.what)).or_insert_with(|| path.clone());
         }
-        let entry = |(path, node): (TreePath, Node)| {
-            let (kind, metadata) = &*node.what;
+        let entry = |(path, node): (TreePath, Node<T>)| {
+            let What { kind, metadata, learned } = &*node.what;
             let kind = match first.get(&Rc::as_ptr(&node.what)) {
                 Some(target) if *target != path => Kind::Hardlink { target: target.clone() },
                 _ => kind.clone(),
             };
-            (path.clone(), Entry { path, kind, metadata: metadata.clone() })
+            (Entry { path, kind, metadata: metadata.clone() }, learned.clone())
         };
         self.nodes.into_iter().map(entry).collect()
     }
 
     /// What is in a directory, at any depth.
-    fn below<'a>(&'a self, directory: &'a TreePath) -> impl Iterator<Item = (&'a TreePath, &'a Node)> {
+    fn below<'a>(&'a self, directory: &'a TreePath) -> impl Iterator<Item = (&'a TreePath, &'a Node<T>)> {
         let below = (Bound::Excluded(directory), Bound::Unbounded);
         self.nodes.range::<TreePath, _>(below).take_while(|(path, _)| path.is_in(directory))
     }
@@ -135,14 +150,15 @@ impl Overlay {
             missing.push(directory);
         }
         for directory in missing {
-            let what = Rc::new((Kind::Directory, Metadata::plain_directory()));
+            let metadata = Metadata::plain_directory();
+            let what = Rc::new(What { kind: Kind::Directory, metadata, learned: T::default() });
             self.nodes.insert(directory, Node { layer: self.layer, is_link: false, what });
         }
         Ok(())
     }
 
     /// What a hard link is another name of.
-    fn linked(&self, path: &TreePath, target: &TreePath) -> Result<Rc<(Kind, Metadata)>> {
+    fn linked(&self, path: &TreePath, target: &TreePath) -> Result<Rc<What<T>>> {
         let senseless = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
         match self.nodes.get(target) {
             _ if target.is_in(path) => Err(senseless("which it would replace")),

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match args::Args::try_parse() {
         Ok(args) => match interrupt::watched(|| commands::run(args.command)) {
-            Ok(()) => exit::Exit::Done.into(),
+            Ok(exit) => exit.into(),
             Err(error) => {
                 output::error(&error);
                 exit::Exit::from(error.kind()).into()

@@ -64,7 +64,7 @@ fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) 
             overlay.begin_layer();
         }
         let result = match change {
-            Change::Put(entry) => overlay.put(entry),
+            Change::Put(entry) => overlay.put(entry, ()),
             Change::Whiteout(path) => {
                 overlay.whiteout(path);
                 Ok(())
@@ -78,7 +78,7 @@ fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) 
             return (done, Err(error));
         }
     }
-    (changes.len(), Ok(overlay.finish().into_values().collect()))
+    (changes.len(), Ok(overlay.finish().into_iter().map(|(entry, ())| entry).collect()))
 }
 
 fn extracted(changes: &[(usize, &Change)], several_layers: bool) -> (usize, crate::Result<Vec<Entry>>) {

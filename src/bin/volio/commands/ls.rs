@@ -229,12 +229,12 @@ fn kind(kind: &Kind) -> &'static str {
     }
 }
 
-fn absolute(path: &TreePath) -> Vec<u8> {
+pub(super) fn absolute(path: &TreePath) -> Vec<u8> {
     [b"/", path.as_bytes()].concat()
 }
 
 /// Bytes as text, and as base64 where the text does not say all.
-fn text(bytes: &[u8]) -> (String, Option<String>) {
+pub(super) fn text(bytes: &[u8]) -> (String, Option<String>) {
     match str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), None),
         Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(BASE64.encode(bytes))),

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod copy;
+pub mod diff;
 pub mod inspect;
 pub mod login;
 pub mod ls;
@@ -13,6 +14,7 @@ pub mod unpack;
 pub mod verify;
 
 use crate::args::Command;
+use crate::exit::Exit;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use volio::oci::Digest;
@@ -20,8 +22,9 @@ use volio::transport::Location;
 use volio::{Error, Result};
 
 /// Does what was asked.
-pub fn run(command: Command) -> Result<()> {
+pub fn run(command: Command) -> Result<Exit> {
     match command {
+        Command::Diff(args) => return args.run(),
         Command::Pack(args) => args.run(),
         Command::Unpack(args) => args.run(),
         Command::Copy(args) => args.run(),
@@ -36,7 +39,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Logout(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
-    }
+    }?;
+    Ok(Exit::Done)
 }
 
 /// Fails where [`write_digest`] would: before the work, and not after the image is there.
