@@ -112,8 +112,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 
@@ -221,8 +231,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 
@@ -317,8 +337,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 
@@ -422,8 +452,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 
