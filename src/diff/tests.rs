@@ -73,7 +73,8 @@ fn every_attribute_has_its_line_in_a_fixed_order() {
     {
         let rest: Vec<_> =
             all.iter().enumerate().filter(|(m, _)| *m != n).map(|(_, line)| line.clone()).collect();
-        assert_eq!(lines_without(&[left.clone()], &[right.clone()], &[ignored]), rest);
+        let (left, right) = (std::slice::from_ref(&left), std::slice::from_ref(&right));
+        assert_eq!(lines_without(left, right, &[ignored]), rest);
     }
     let without_xattrs = lines_without(&[left], &[right], &[Attribute::Xattr(String::new())]);
     assert_eq!(without_xattrs, all[..4]);
