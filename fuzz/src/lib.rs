@@ -22,8 +22,11 @@ use volio::transport::registry::Registry;
 use volio::transport::{Access, CredentialSource, Location, Secret};
 use volio::tree::TreePath;
 
-/// Every name of the test targets, for those who run all of them.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What is done with bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets by their names, for those who run all of them.
+pub const TARGETS: &[(&str, Target)] = &[
     ("archive", archive),
     ("compressed", compressed),
     ("credentials", credentials),

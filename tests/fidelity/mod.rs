@@ -2,6 +2,7 @@
 //! not a line in common with volio.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,17 @@ const NOBODY: u32 = 65534;
 /// A directory to work in; the program is there too, where everybody can run it.
 struct Place(TempDir);
 
+/// Says that something was not tested. Not by `eprintln!`, which the test harness keeps to itself.
+fn skipped(what: &str) {
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "SKIPPED: {what}").unwrap();
+}
+
 impl Place {
     /// None without the judge.
     fn new() -> Option<Self> {
         if Command::new("python3").arg("--version").output().is_err() {
-            use std::io::Write;
-            writeln!(std::io::stderr(), "SKIPPED: fidelity: no python3").unwrap();
+            skipped("fidelity: no python3");
             return None;
         }
         // Not in memory: a tmpfs has neither all attributes nor the holes of a disk.
@@ -134,7 +140,6 @@ fn packing_again_and_packing_a_copy_elsewhere_give_the_same_digest() {
     let copied = Command::new("cp").arg("-a").arg(place.path("tree")).arg(&copy).output().unwrap();
     let differ = place.judge(&["same", "tree", copy.to_str().unwrap()]);
     if !copied.status.success() || !differ.status.success() {
-        use std::io::Write;
         let why = String::from_utf8_lossy(&copied.stderr) + String::from_utf8_lossy(&differ.stdout);
         writeln!(std::io::stderr(), "SKIPPED: a copy in memory, which is not the same tree here: {why}")
             .unwrap();

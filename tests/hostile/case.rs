@@ -90,7 +90,8 @@ fn the_script_makes_these_fixtures() {
     match made {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             use std::io::Write;
-            writeln!(std::io::stderr(), "SKIPPED: the script behind fixtures/hostile: no python3").unwrap();
+            let mut stderr = std::io::stderr();
+            writeln!(stderr, "SKIPPED: the script behind fixtures/hostile: no python3").unwrap();
         }
         made => {
             let made = made.unwrap();
