@@ -4,7 +4,7 @@ use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "pack",
     "unpack",
     "copy",
