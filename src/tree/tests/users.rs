@@ -9,16 +9,14 @@ const NOBODY: u32 = 65534;
 
 /// Runs a test as an ordinary user, whoever runs the tests.
 pub(super) fn as_ordinary_user(name: &str) -> Option<PathBuf> {
-    again(
-        &name.contains("::").then(|| name.to_owned()).unwrap_or_else(|| format!("users::{name}")),
-        |directory, mut test| {
-            if is_root() {
-                std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
-                test.uid(NOBODY).gid(NOBODY);
-            }
-            test
-        },
-    )
+    let name = if name.contains("::") { name.to_owned() } else { format!("users::{name}") };
+    again(&name, |directory, mut test| {
+        if is_root() {
+            std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
+            test.uid(NOBODY).gid(NOBODY);
+        }
+        test
+    })
 }
 
 fn needs_root(what: &str) -> bool {
