@@ -79,9 +79,11 @@ pub fn references(bytes: &[u8]) {
     }
 }
 
-fn reads_as_it_prints<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(text: &str) {
+fn reads_as_it_prints<T: FromStr<Err: Debug> + Display>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
-        assert_eq!(value.to_string().parse::<T>().unwrap(), value);
+        // What was left out is printed, as a tag may be, and then stays as it is.
+        let printed = value.to_string();
+        assert_eq!(printed.parse::<T>().unwrap().to_string(), printed);
     }
 }
 

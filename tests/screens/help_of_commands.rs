@@ -227,6 +227,7 @@ Limits against hostile images:
           Refuse a path through more directories than this
           
           [default: 2048]
+
 Target options:
       --merge
           Extract over what is in DIR: files give way, directories stay and take the image's
