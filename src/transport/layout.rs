@@ -52,8 +52,9 @@ impl Layout {
         let layout =
             Self { directory: directory.to_owned(), name: Name::new(tag, None), held: OnceLock::new() };
         let free = match fs::read_dir(directory) {
+            // The marker comes last: who saw files of another writer at work finds it by then.
             Ok(entries) => {
-                directory.join(MARKER.0).is_file() || entries.flatten().all(|entry| layout.is_ours(&entry))
+                entries.flatten().all(|entry| layout.is_ours(&entry)) || directory.join(MARKER.0).is_file()
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(layout.cannot("read", directory, error)),
