@@ -3,7 +3,9 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, diff, inspect, login, ls, man, pack, rm, tags, unpack, verify};
+use crate::commands::{
+    completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
+};
 use crate::{environment, exit, interrupt, output, progress};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -70,6 +72,7 @@ pub enum Command {
     Rm(rm::Rm),
     Login(login::Login),
     Logout(login::Logout),
+    Plugin(plugin::PluginArgs),
     Completions(completions::Completions),
     Man(man::Man),
 }
