@@ -115,7 +115,11 @@ impl<'a> Place<'a> {
             let size = blob.len() as u64;
             let diff_id = plain_digest(&blob);
             let written = layout.upload(Body::new(std::io::Cursor::new(blob))).unwrap();
-            Layer::new(Compression::None, &Contents { diff_id, size, entries: 0, bytes: 0 }, written)
+            Layer::new(
+                Compression::None,
+                &Contents { diff_id, size, entries: 0, bytes: 0, toc: None },
+                written,
+            )
         });
         let built = Description::default().build(&layers.collect::<Vec<_>>()).unwrap();
         for document in built.configs.iter().chain(&built.manifests).chain([&built.root]) {
