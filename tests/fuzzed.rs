@@ -15,6 +15,15 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "archive" => "layers",
         "compressed" => "blobs",
         "images" => "layouts",
+        "toc" => {
+            let digest = format!("sha256:{}", "0".repeat(64));
+            let entries = format!(
+                "{{\"type\":\"dir\",\"name\":\"a/\",\"mode\":493}},\
+                 {{\"type\":\"reg\",\"name\":\"a/b\",\"size\":1,\"digest\":\"{digest}\",\
+                 \"offset\":8,\"chunkDigest\":\"{digest}\"}}"
+            );
+            return vec![format!("{{\"version\":1,\"entries\":[{entries}]}}").into(), b"8:20:40".to_vec()];
+        }
         _ => return vec![(0..=255).cycle().take(300).collect(), b"{}".to_vec()],
     };
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hostile").join(kind);
@@ -96,6 +105,11 @@ fn credentials_at_random_are_read_or_refused() {
 #[test]
 fn images_at_random_are_read_or_refused() {
     fuzz("images", 50);
+}
+
+#[test]
+fn tables_of_contents_at_random_are_read_or_refused() {
+    fuzz("toc", 300);
 }
 
 #[test]

@@ -6,9 +6,11 @@
 
 mod extractor;
 mod layers;
+mod toc;
 
 pub use extractor::extractor;
 pub use layers::{archive, compressed};
+pub use toc::toc;
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -34,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("extractor", extractor),
     ("images", images),
     ("references", references),
+    ("toc", toc),
 ];
 
 /// JSON documents of images, as each kind that they could claim to be.
