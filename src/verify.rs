@@ -6,14 +6,15 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::DEPTH_LIMIT;
-use crate::layer::{LayerReader, Toc, TocChecker, TocReader, decompress};
-use crate::oci::{Config, Descriptor, Digest, Document, Hasher, Index, Manifest, Platform, media_type};
+use crate::layer::{Budget, LayerReader, Limits, Toc, TocChecker, TocReader, decompress};
+use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
-use crate::stream::{Body, Unverified};
+use crate::stream::{Body, HashingReader, Unverified};
 use crate::transport::{self, Source};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -312,7 +313,13 @@ fn table_of_contents(source: &dyn Source, layer: &Descriptor) -> Result<Option<L
     };
     let mut bytes = Vec::new();
     part.verify(&toc.descriptor()).read_to_end(&mut bytes).map_err(cannot_read)?;
-    Ok(Some(TocChecker::new(TocReader::new(&toc, io::Cursor::new(bytes))?)))
+    let entries = TocReader::within(&toc, io::Cursor::new(bytes), unlimited())?;
+    Ok(Some(TocChecker::new(entries)))
+}
+
+/// Nothing is remembered here: an image may have as many entries as it likes.
+fn unlimited() -> Budget {
+    Budget::new(Limits { entries: u64::MAX, names: u64::MAX, ..Limits::default() })
 }
 
 type Listing = TocChecker<io::Cursor<Vec<u8>>>;
@@ -321,8 +328,8 @@ type Listing = TocChecker<io::Cursor<Vec<u8>>>;
 /// algorithm of its diff_id.
 fn read_archive(layer: &mut Body, diff_id: &Digest, mut toc: Option<Listing>) -> Result<Digest> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
-    let mut plain = Hashed { plain, hasher: Hasher::new(diff_id.algorithm()) };
-    let mut entries = LayerReader::new(&mut plain);
+    let mut plain = HashingReader::new(plain, diff_id.algorithm());
+    let mut entries = LayerReader::within(&mut plain, unlimited());
     while let Some(item) = entries.next_item()? {
         if let Some(toc) = &mut toc {
             toc.item(&item)?;
@@ -332,19 +339,5 @@ fn read_archive(layer: &mut Body, diff_id: &Digest, mut toc: Option<Listing>) ->
     }
     entries.drain()?;
     toc.map_or(Ok(()), TocChecker::finish)?;
-    Ok(plain.hasher.finish())
-}
-
-/// A reader that hashes what passes.
-struct Hashed<R> {
-    plain: R,
-    hasher: Hasher,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.plain.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
+    Ok(plain.finish())
 }

@@ -11,7 +11,7 @@ use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::Body;
 use crate::transport::{Destination, Holds};
-use crate::tree::{LeftOut, SourceSpec, Summary, Walk, WalkOptions};
+use crate::tree::{LeftOut, OnChange, SourceSpec, Summary, Walk, WalkOptions};
 use plan::{Part, Planner};
 use serde::Serialize;
 use std::io;
@@ -104,8 +104,8 @@ pub fn pack(
     let options = &mut options.fitting(destination.holds())?;
     options.image.platforms()?;
     let layer_size = options.layer_size;
-    let parts = persist(destination, &mut options.tree, progress, |tree| {
-        survey(destination, sources, tree, layer_size)
+    let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
+        plan(destination, sources, tree, layer_size)
     })?;
     let sent = send::layers(destination, sources, options, &parts, progress)?;
     let summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
@@ -132,7 +132,7 @@ pub fn pack(
 }
 
 /// Looks at the tree, and decides which layer holds what of it.
-fn survey(
+fn plan(
     destination: &dyn Destination,
     sources: &[SourceSpec],
     tree: &WalkOptions,
@@ -143,7 +143,7 @@ fn survey(
         tree.insist_without(&directory)?;
     }
     let mut planner = Planner::new(layer_size);
-    for found in tree.survey() {
+    for found in tree.at_a_glance() {
         planner.add(&found?.entry);
     }
     Ok(planner.finish())
@@ -153,6 +153,7 @@ fn survey(
 /// or where something changed while it was read: its header was in the archive already.
 fn persist<T>(
     destination: &dyn Destination,
+    sources: &[SourceSpec],
     tree: &mut WalkOptions,
     progress: &dyn Progress,
     mut attempt: impl FnMut(&WalkOptions) -> Result<T>,
@@ -164,6 +165,9 @@ fn persist<T>(
             Err(error) if tree.learn(&error, changes) => {
                 progress.warn(&format!("{error}; the layer is made anew"));
                 changes += 1;
+                if tree.on_change == OnChange::Skip {
+                    tree.survey(sources)?;
+                }
             }
             outcome => return outcome,
         }

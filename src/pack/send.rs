@@ -101,7 +101,7 @@ impl Sender<'_> {
             count => format!("packing layer {} of {count}", number + 1),
         };
         let mut tree = self.options.tree.clone();
-        persist(self.destination, &mut tree, self.progress, |tree| {
+        persist(self.destination, self.sources, &mut tree, self.progress, |tree| {
             self.attempt(part, tree, self.progress.begin(&what, None).as_ref())
         })
     }

@@ -5,5 +5,5 @@ mod hash;
 mod pipe;
 
 pub use body::{Body, Unverified, Written};
-pub use hash::{HashingThread, HashingWriter};
+pub use hash::{HashingReader, HashingThread, HashingWriter};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};

@@ -106,10 +106,10 @@ impl Walk {
     /// The same walk, but without content: what is no directory is told with its size and nothing else, and read
     /// neither are files nor attributes.
     #[must_use]
-    pub fn survey(mut self) -> Self {
+    pub fn at_a_glance(mut self) -> Self {
         for branch in &mut self.branches {
             if let SourceWalk::Directory(walk) = &mut branch.walk {
-                walk.survey();
+                walk.at_a_glance();
             }
         }
         self

@@ -41,7 +41,7 @@ pub(super) struct DirectoryWalk {
     /// What is told.
     extent: Extent,
     /// Whether files are looked at without being opened.
-    is_survey: bool,
+    at_a_glance: bool,
 }
 
 /// A name as a directory lists it; the kind may be unknown.
@@ -74,7 +74,7 @@ impl DirectoryWalk {
             links: HashMap::new(),
             observer: Observer::new(options),
             extent: Extent::default(),
-            is_survey: false,
+            at_a_glance: false,
         })
     }
 
@@ -84,8 +84,8 @@ impl DirectoryWalk {
     }
 
     /// Tells what there is and how large it is, without content, owners and attributes of what is no directory.
-    pub fn survey(&mut self) {
-        self.is_survey = true;
+    pub fn at_a_glance(&mut self) {
+        self.at_a_glance = true;
     }
 
     /// What was passed over so far.
@@ -191,7 +191,7 @@ impl DirectoryWalk {
                 self.observer.summary.sockets += 1;
                 Ok(None)
             }
-            _ if self.is_survey => self.glimpse(name, path).map(Some),
+            _ if self.at_a_glance => self.glimpse(name, path).map(Some),
             FileType::RegularFile => self.file(name, path).map(Some),
             _ => self.special(name, path).map(Some),
         }
@@ -360,7 +360,7 @@ fn list(directory: BorrowedFd<'_>) -> Result<vec::IntoIter<Name>, Errno> {
 }
 
 /// Whether something is mounted here. Kernels before 5.8 do not say; there, another file system above tells.
-fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
+pub(super) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
     if let Ok(status) = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
         && status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
     {

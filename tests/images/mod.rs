@@ -2,12 +2,16 @@
 
 mod changing;
 mod damage;
+mod diff;
 mod digests;
+mod fidelity;
 mod layers;
 mod owners;
 mod part;
+mod parts;
 mod round_trip;
 mod sparse;
+mod targets;
 mod verify;
 
 use std::fs;

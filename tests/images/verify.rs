@@ -190,6 +190,9 @@ fn a_layer_whose_table_of_contents_is_of_another_tree_is_damaged() {
     layers::publish(&image, &[forged(&image, &honest, &honest)]);
     assert_eq!(verify(&image).damage, []);
     layers::publish(&image, &[forged(&image, &honest, &lie)]);
+    let error = super::unpack(&image, &directory.path().join("target")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.to_string().contains("table of contents"), "{error}");
     let damage = verify(&image).damage;
     assert_eq!(damage.len(), 1);
     assert!(

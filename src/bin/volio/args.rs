@@ -3,7 +3,9 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify};
+use crate::commands::{
+    completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
+};
 use crate::{environment, exit, interrupt, output, progress};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -63,6 +65,7 @@ pub enum Command {
     Push(copy::Push),
     Pull(copy::Pull),
     Ls(ls::Ls),
+    Diff(diff::Diff),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Tags(tags::Tags),

@@ -3,6 +3,9 @@
 use super::Extractor;
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
+use crate::tree::descent::open_directory;
+use crate::tree::remove::{self, Removal, make_usable};
+use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -56,6 +59,13 @@ impl Layers {
         paths
     }
 
+    /// Whether the current layer has something in this directory.
+    fn mentions_below(&self, directory: &TreePath) -> bool {
+        let below = (Bound::Excluded(directory), Bound::Unbounded);
+        let mut made = self.made.iter().flat_map(|made| made.range::<TreePath, _>(below));
+        made.by_ref().take_while(|(path, _)| path.is_in(directory)).any(|(_, layer)| *layer == self.current)
+    }
+
     fn forget(&mut self, path: &TreePath) {
         if let Some(made) = &mut self.made {
             made.remove(path);
@@ -93,23 +103,26 @@ impl Extractor {
     /// # Errors
     /// When it holds something else.
     pub(super) fn remove_directory(&mut self, path: &TreePath) -> Result<()> {
+        if self.layers.mentions_below(path) {
+            return Err(self.is_twice(path));
+        }
         let below = self.layers.made_in(path, u32::MAX);
         below.iter().try_for_each(|path| self.remove_made(path))?;
         self.enter_parent(path)?;
         match self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.was_made(path) => {
-                return Err(Error::integrity(format!(
-                    "the image has {path} twice: as a directory and as a file"
-                ))
-                .hint("it was made wrongly"));
+                return Err(self.is_twice(path));
             }
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.force => self.remove_foreign(path)?,
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                return Err(Error::refused(format!(
-                    "{}{path} is a directory with something in it",
-                    self.shown
-                ))
-                .hint("the image has something else there; move the directory away"));
+                let what = format!("{}{path} is a directory with something in it", self.target.shown);
+                return Err(Error::refused(what)
+                    .hint("the image has something else there; move the directory away, or use --force"));
+            }
+            Err(Errno::BUSY) => {
+                return Err(Error::refused(format!("something is mounted on {}{path}", self.target.shown))
+                    .hint("the image has something else than a directory there"));
             }
             Err(errno) => return Err(self.trouble("remove", path, errno)),
         }
@@ -118,9 +131,26 @@ impl Extractor {
         Ok(())
     }
 
+    fn is_twice(&self, path: &TreePath) -> Error {
+        Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
+            .hint("it was made wrongly")
+    }
+
+    /// Removes a directory with all that was in it before; nothing that is mounted in it.
+    fn remove_foreign(&mut self, path: &TreePath) -> Result<()> {
+        let opened = self.descent.here().and_then(|here| open_directory(here, path.name()));
+        let directory = opened.map_err(|errno| self.trouble("remove", path, errno))?;
+        let everything = Removal { crosses: &|_| false, spares: &|_, _| false };
+        make_usable(directory.as_fd());
+        remove::contents(directory, &everything)
+            .map_err(|(below, errno)| self.trouble("remove", &path.append(&below), errno))?;
+        let removed = self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR));
+        removed.map_err(|errno| self.trouble("remove", path, errno))
+    }
+
     /// Whether this came with the image: it was made here, or nothing was in the target.
     pub(super) fn was_made(&self, path: &TreePath) -> bool {
-        self.held.is_none()
+        self.alone
             || self.layers.has_made(path)
             || self.directories.get(path).is_some_and(|directory| directory.made)
     }

@@ -1,5 +1,6 @@
 //! What walking and extracting promise, on real directories.
 
+mod agreement;
 mod changing;
 mod hostile;
 mod layers;
@@ -7,7 +8,9 @@ mod limits;
 mod merging;
 mod roundtrip;
 mod sparse;
+mod targets;
 mod users;
+mod volumes;
 mod walking;
 
 use super::*;
