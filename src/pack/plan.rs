@@ -51,7 +51,9 @@ struct Level {
 }
 
 struct Candidate {
-    position: u64,
+    /// Where the file ends. How far two files are apart is what lies between them, without either: with its own size
+    /// a new file could move away from what decides about it, and change a third layer.
+    end: u64,
     hash: u64,
     /// The path of one that is the lowest so far.
     lowest: Option<TreePath>,
@@ -125,8 +127,8 @@ impl Level {
         // At the beginning there is nothing to cut off.
         let is_lowest = self.window.is_empty() && self.position >= self.reach();
         let lowest = is_lowest.then(|| path.clone());
-        self.window.push_back(Candidate { position: self.position, hash, lowest });
         self.position = self.position.saturating_add(size.saturating_add(2 * HEADER - 1) / HEADER * HEADER);
+        self.window.push_back(Candidate { end: self.position, hash, lowest });
     }
 
     /// How far around a boundary there is no other one.
@@ -137,7 +139,7 @@ impl Level {
     /// Makes boundaries of those that nothing behind `position` can prevent any more.
     fn settle(&mut self, position: u64) {
         let reach = self.reach();
-        while self.window.front().is_some_and(|first| position - first.position >= reach) {
+        while self.window.front().is_some_and(|first| position - first.end >= reach) {
             let settled = self.window.pop_front();
             self.boundaries.extend(settled.and_then(|candidate| candidate.lowest));
         }

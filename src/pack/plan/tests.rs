@@ -87,6 +87,22 @@ proptest! {
 }
 
 #[test]
+fn a_new_file_does_not_move_away_from_those_that_decide_about_it() {
+    let sizes = [
+        ("a/a", 31_745),
+        ("a/b", 158_721),
+        ("a/c", 122_369),
+        ("a/d", 126_977),
+        ("a/e", 79_361),
+        ("c/a", 523_265),
+    ];
+    let mut files: Files = sizes.into_iter().map(|(name, size)| (path(name), size)).collect();
+    let before = layers(&files);
+    files.insert(path("ac/q"), 523_265);
+    assert!(layers(&files).difference(&before).count() <= 2);
+}
+
+#[test]
 fn a_small_tree_is_one_layer_with_its_directories() {
     let files: Files = (0..900).map(|n| (path(&format!("{n}")), 512)).collect();
     assert_eq!(parts(&files), [Part::default()]);
