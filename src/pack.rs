@@ -4,10 +4,10 @@ mod told;
 
 use crate::error::{Error, Result};
 use crate::image::{Built, Description};
-use crate::layer::{Compression, Contents, Layer, LayerWriter};
+use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
 use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
-use crate::stream::{Body, PipeWriter, Written};
+use crate::stream::{Body, Written};
 use crate::transport::{Destination, Holds};
 use crate::tree::{LeftOut, SourceSpec, Summary, Walk, WalkOptions};
 use serde::Serialize;
@@ -168,10 +168,11 @@ fn send_layer(
     progress: &dyn Progress,
 ) -> Result<(Contents, Summary, Written)> {
     let task = progress.begin("packing", None);
-    let (writer, reader) = compression.pipe();
+    let workers = compression.workers();
+    let (layer, blob) = compression.layer(&workers, workers.count())?;
     thread::scope(|scope| {
-        let archiver = scope.spawn(|| archive(tree, writer, progress, |bytes| task.advance(bytes)));
-        let written = destination.upload(Body::new(reader));
+        let archiver = scope.spawn(|| archive(tree, layer, progress, |bytes| task.advance(bytes)));
+        let written = destination.upload(Body::new(blob));
         let archived = archiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (archived, written) {
             (Ok((contents, summary)), Ok(written)) => Ok((contents, summary, written)),
@@ -186,11 +187,10 @@ fn send_layer(
 /// Writes the whole tree as one layer.
 fn archive(
     mut tree: Walk,
-    out: PipeWriter,
+    mut layer: LayerWriter<Framer>,
     progress: &dyn Progress,
     passed: impl Fn(u64),
 ) -> Result<(Contents, Summary)> {
-    let mut layer = LayerWriter::new(out);
     let mut holes = told::Holes::new(progress);
     for found in tree.by_ref() {
         let found = found?;
@@ -200,8 +200,7 @@ fn archive(
             None => layer.append(&found.entry, io::empty(), &passed)?,
         }
     }
-    let (out, contents) = layer.finish()?;
-    out.finish().map_err(|error| Error::io("cannot write the layer", error))?;
+    let ((), contents) = layer.finish()?;
     Ok((contents, tree.summary()))
 }
 

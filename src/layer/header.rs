@@ -140,7 +140,7 @@ fn records(entry: &Entry) -> Result<BTreeMap<String, Vec<u8>>> {
 }
 
 /// The path as archives have it: directories end in `/`, the root is `./`.
-fn archive_name(entry: &Entry) -> Vec<u8> {
+pub(super) fn archive_name(entry: &Entry) -> Vec<u8> {
     let mut name = entry.path.as_bytes().to_vec();
     if entry.kind == Kind::Directory {
         name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });

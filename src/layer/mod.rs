@@ -1,8 +1,11 @@
 //! A tree as one blob: entries become a tar archive, the archive is compressed, and both sides are hashed.
 
+mod blob;
 mod block;
 mod compression;
+mod cuts;
 mod decode;
+mod frames;
 mod header;
 mod limits;
 mod pax;
@@ -10,14 +13,18 @@ mod reader;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod toc;
 mod whiteout;
 mod writer;
 
+pub use blob::Blob;
 pub use compression::{Compression, decompress};
+pub use frames::Framer;
 pub use limits::{Budget, Limits};
 pub use reader::{Item, LayerReader};
+pub use toc::{Chunk, Sha256, Toc, TocEntry, TocReader};
 pub use whiteout::Whiteout;
-pub use writer::{Contents, LayerWriter};
+pub use writer::{Archive, Contents, LayerWriter};
 
 use crate::oci::{Descriptor, Digest};
 use crate::stream::Written;
@@ -34,9 +41,8 @@ pub struct Layer {
 impl Layer {
     /// Brings together what the writer knows and what the place knows.
     pub fn new(compression: Compression, contents: &Contents, written: Written) -> Self {
-        Self {
-            descriptor: Descriptor::new(compression.media_type(), written.digest, written.size),
-            diff_id: contents.diff_id.clone(),
-        }
+        let descriptor = Descriptor::new(compression.media_type(), written.digest, written.size);
+        let annotations = contents.toc.as_ref().map(Toc::annotations).unwrap_or_default();
+        Self { descriptor: Descriptor { annotations, ..descriptor }, diff_id: contents.diff_id.clone() }
     }
 }

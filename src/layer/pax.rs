@@ -177,7 +177,7 @@ pub fn decimal(time: Time) -> String {
     format!("{sign}{seconds}{}", fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 
-fn parse_decimal(text: &str) -> Option<Time> {
+pub fn parse_decimal(text: &str) -> Option<Time> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text),

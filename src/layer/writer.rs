@@ -1,9 +1,10 @@
 //! Writes entries as a deterministic tar archive and hashes it as it passes.
 
-use super::{header, whiteout};
+use super::frames::PIECE;
+use super::{Toc, header, whiteout};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::stream::HashingWriter;
+use crate::stream::{HashingWriter, Written};
 use crate::tree::{Entry, Kind};
 use std::io::{self, Read, Write};
 
@@ -18,28 +19,72 @@ pub struct Contents {
     pub entries: u64,
     /// How many bytes the files in it have.
     pub bytes: u64,
+    /// Where its table of contents stands, if it has one.
+    pub toc: Option<Toc>,
+}
+
+/// What becomes of the archive of a layer as it is written.
+pub trait Archive {
+    /// What is left when all was written.
+    type Out;
+
+    /// Takes the header of the next entry.
+    fn header(&mut self, entry: &Entry, header: &[u8]) -> io::Result<()>;
+
+    /// Takes content of that entry. All pieces but the last have multiples of 64 KiB.
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Ends the entry, or the archive, with zeros.
+    fn end(&mut self, padding: &[u8]) -> io::Result<()>;
+
+    /// Ends all, and says what the archive was.
+    fn seal(self) -> Result<(Self::Out, Written, Option<Toc>)>;
+}
+
+/// A plain archive.
+impl<W: Write> Archive for HashingWriter<W> {
+    type Out = W;
+
+    fn header(&mut self, _entry: &Entry, header: &[u8]) -> io::Result<()> {
+        self.write_all(header)
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn end(&mut self, padding: &[u8]) -> io::Result<()> {
+        self.write_all(padding)
+    }
+
+    fn seal(self) -> Result<(W, Written, Option<Toc>)> {
+        let (out, written) = self.finish();
+        Ok((out, written, None))
+    }
 }
 
 /// A layer in the making. Dropping it abandons the layer; only [`finish`](LayerWriter::finish) seals it.
-pub struct LayerWriter<W> {
-    archive: HashingWriter<W>,
+pub struct LayerWriter<A> {
+    archive: A,
     buffer: Box<[u8]>,
     entries: u64,
     bytes: u64,
 }
 
 /// A read or a write of files costs next to nothing above this size, and it still fits the cache.
-const BUFFER: usize = 256 << 10;
+const BUFFER: usize = 4 * PIECE;
 
-impl<W: Write> LayerWriter<W> {
+impl<W: Write> LayerWriter<HashingWriter<W>> {
     /// A layer whose plain tar archive goes to `out`.
     pub fn new(out: W) -> Self {
-        Self {
-            archive: HashingWriter::new(out),
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            entries: 0,
-            bytes: 0,
-        }
+        Self::over(HashingWriter::new(out))
+    }
+}
+
+impl<A: Archive> LayerWriter<A> {
+    /// A layer that becomes this archive.
+    pub(super) fn over(archive: A) -> Self {
+        Self { archive, buffer: vec![0; BUFFER].into_boxed_slice(), entries: 0, bytes: 0 }
     }
 
     /// Appends an entry; `content` is read for regular files only, and `passed` is told how much was read.
@@ -55,11 +100,12 @@ impl<W: Write> LayerWriter<W> {
             ))
             .hint("rename it, or leave it out with --exclude"));
         }
-        self.write(&header::encode(entry)?)?;
+        self.archive.header(entry, &header::encode(entry)?).map_err(cannot_write)?;
         if let Kind::File { size } = entry.kind {
             self.copy(entry, size, content, passed)?;
-            let padding = size.next_multiple_of(header::BLOCK as u64) - size;
-            self.write(&[0; header::BLOCK][..usize::try_from(padding).unwrap_or(0)])?;
+            let padding = size.wrapping_neg() % header::BLOCK as u64;
+            let padding = usize::try_from(padding).unwrap_or_default();
+            self.archive.end(&[0; header::BLOCK][..padding]).map_err(cannot_write)?;
             self.bytes += size;
         }
         self.entries += 1;
@@ -71,18 +117,17 @@ impl<W: Write> LayerWriter<W> {
         let mut left = size;
         while left > 0 {
             let most = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
-            let read = match content.read(&mut self.buffer[..most]) {
-                Ok(0) => {
-                    return Err(Error::failed(format!("{} became shorter while it was read", entry.path))
-                        .hint("pack a snapshot, or stop what writes to it"));
+            let buffer = &mut self.buffer[..most];
+            content.read_exact(buffer).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    Error::failed(format!("{} became shorter while it was read", entry.path))
+                        .hint("pack a snapshot, or stop what writes to it")
                 }
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io(format!("cannot read {}", entry.path), error)),
-            };
-            self.archive.write_all(&self.buffer[..read]).map_err(cannot_write)?;
-            passed(read as u64);
-            left -= read as u64;
+                _ => Error::io(format!("cannot read {}", entry.path), error),
+            })?;
+            self.archive.content(buffer).map_err(cannot_write)?;
+            passed(most as u64);
+            left -= most as u64;
         }
         Ok(())
     }
@@ -91,16 +136,12 @@ impl<W: Write> LayerWriter<W> {
     ///
     /// # Errors
     /// Those of writing.
-    pub fn finish(mut self) -> Result<(W, Contents)> {
+    pub fn finish(mut self) -> Result<(A::Out, Contents)> {
         // POSIX: an archive ends with two blocks of zeros. No padding to a tape record beyond that.
-        self.write(&[0; 2 * header::BLOCK])?;
-        let (out, written) = self.archive.finish();
+        self.archive.end(&[0; 2 * header::BLOCK]).map_err(cannot_write)?;
         let Self { entries, bytes, .. } = self;
-        Ok((out, Contents { diff_id: written.digest, size: written.size, entries, bytes }))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.archive.write_all(bytes).map_err(cannot_write)
+        let (out, archive, toc) = self.archive.seal()?;
+        Ok((out, Contents { diff_id: archive.digest, size: archive.size, entries, bytes, toc }))
     }
 }
 

@@ -3,6 +3,8 @@
 use super::Written;
 use crate::oci::{Algorithm, Hasher};
 use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::thread;
 
 /// A writer that knows what passed through it.
 pub struct HashingWriter<W> {
@@ -33,5 +35,45 @@ impl<W: Write> Write for HashingWriter<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// Blocks that are hashed on a thread of their own, so that who reads them need not wait.
+pub struct HashingThread<B> {
+    blocks: SyncSender<B>,
+    result: Receiver<Written>,
+}
+
+impl<B: AsRef<[u8]> + Send + 'static> HashingThread<B> {
+    /// Starts the thread; nothing is hashed yet.
+    pub fn start() -> Self {
+        // One block waits while another one is hashed: more would only take memory.
+        let (blocks, queue) = sync_channel::<B>(1);
+        let (done, result) = channel();
+        thread::spawn(move || {
+            let mut hashing = HashingWriter::new(io::sink());
+            for block in queue {
+                // A sink takes all there is.
+                let _ = hashing.write_all(block.as_ref());
+            }
+            // Nobody asks any more where the work was abandoned.
+            let _ = done.send(hashing.finish().1);
+        });
+        Self { blocks, result }
+    }
+
+    /// Takes the next block.
+    ///
+    /// # Errors
+    /// When the thread has died.
+    pub fn update(&self, block: B) -> io::Result<()> {
+        self.blocks
+            .send(block)
+            .map_err(|_| io::Error::other("a thread died that hashed; this is a bug in volio"))
+    }
+
+    /// Says that these were all; the digest and the size arrive when all blocks were hashed.
+    pub fn finish(self) -> Receiver<Written> {
+        self.result
     }
 }

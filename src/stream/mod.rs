@@ -5,5 +5,5 @@ mod hash;
 mod pipe;
 
 pub use body::{Body, Unverified, Written};
-pub use hash::HashingWriter;
-pub use pipe::{PipeReader, PipeWriter, pipe};
+pub use hash::{HashingThread, HashingWriter};
+pub use pipe::{PipeReader, PipeWriter, Workers, pipe};

@@ -1,122 +1,128 @@
 //! A bounded pipe whose blocks are worked on by several threads and leave in the order in which they came.
 
 use crate::error::Error;
-use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// Blocks that wait beyond the ones being worked on: enough that no worker is idle while the reader blinks.
+/// Blocks of one pipe that wait beyond the ones being worked on: enough that no worker is idle while the reader blinks.
 const AHEAD: usize = 2;
 
-type Block = Vec<u8>;
-type Reply = io::Result<Block>;
+type Job = Box<dyn FnOnce() + Send>;
+type Reply<T> = io::Result<T>;
 /// What travels to the reader: the place where the next block's result will appear, or the end.
-enum Slot {
-    Block(Receiver<Reply>),
+enum Slot<T> {
+    Block(Receiver<Reply<T>>),
     End,
 }
 
-/// A pipe: what is written is cut into blocks of `block_size` bytes, each block goes through `work` on one of
-/// `workers` threads, and the results are read one behind the other.
+/// Threads that do the work of one pipe or of several.
 ///
-/// The cuts depend on the bytes only, so that the result is the same for any number of workers. At most
-/// `workers` + 2 blocks exist at a time. A last block that is empty is left out, unless it is the only one.
-///
-/// Both ends notice when the other goes away: the reader gets an error, never an end of file, unless
-/// [`PipeWriter::finish`] was called; the writer gets [`BrokenPipe`](io::ErrorKind::BrokenPipe).
-pub fn pipe<W>(block_size: usize, workers: usize, work: W) -> (PipeWriter, PipeReader)
-where
-    W: Fn(Block) -> Reply + Send + Sync + 'static,
-{
-    let (slots, results) = sync_channel(workers + AHEAD);
-    let (jobs, queue) = channel::<(Block, Sender<Reply>)>();
-    let queue = Arc::new(Mutex::new(queue));
-    let work = Arc::new(work);
-    for _ in 0..workers.max(1) {
-        let (queue, work) = (Arc::clone(&queue), Arc::clone(&work));
-        // The threads end when the writer, which holds the only sender of jobs, is gone.
-        thread::spawn(move || {
-            loop {
-                let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                let Ok((block, reply)) = job else { return };
-                // Nobody waits for the result any more: the reader was dropped.
-                let _ = reply.send(work(block));
-            }
-        });
+/// They end when this and all pipes that were made with it are gone.
+pub struct Workers {
+    jobs: Sender<Job>,
+    count: usize,
+}
+
+impl Workers {
+    /// So many threads, at least one.
+    pub fn new(count: usize) -> Self {
+        let count = count.max(1);
+        let (jobs, queue) = channel::<Job>();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..count {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                loop {
+                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(job) = job else { return };
+                    job();
+                }
+            });
+        }
+        Self { jobs, count }
     }
-    let writer = PipeWriter { block: Vec::new(), block_size, begun: false, jobs, slots };
-    (writer, PipeReader { results, current: VecDeque::new(), ended: false })
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// A pipe: each block that is sent goes through `work` on one of the workers, and the results are read in the order
+/// of the blocks.
+///
+/// At most `share` + 2 blocks of this pipe exist at a time, where `share` is the part of the workers that it can keep
+/// busy: where several pipes share the workers, their memory adds up.
+///
+/// Both ends notice when the other goes away: the reader gets an error, never an end, unless
+/// [`PipeWriter::finish`] was called; the writer gets [`BrokenPipe`](io::ErrorKind::BrokenPipe).
+pub fn pipe<B, T, W>(workers: &Workers, share: usize, work: W) -> (PipeWriter<B, T>, PipeReader<T>)
+where
+    B: Send + 'static,
+    T: Send + 'static,
+    W: Fn(B) -> Reply<T> + Send + Sync + 'static,
+{
+    let (slots, results) = sync_channel(share.max(1) + AHEAD - 1);
+    let writer = PipeWriter { jobs: workers.jobs.clone(), slots, work: Arc::new(work) };
+    (writer, PipeReader { results, ended: false })
 }
 
 /// The end of a pipe that is written. Dropping it abandons the pipe; only [`finish`](PipeWriter::finish) ends it well.
-pub struct PipeWriter {
-    block: Block,
-    block_size: usize,
-    begun: bool,
-    jobs: Sender<(Block, Sender<Reply>)>,
-    slots: SyncSender<Slot>,
+pub struct PipeWriter<B, T> {
+    jobs: Sender<Job>,
+    slots: SyncSender<Slot<T>>,
+    work: Arc<dyn Fn(B) -> Reply<T> + Send + Sync>,
 }
 
-impl PipeWriter {
-    /// Says that all was written.
+impl<B: Send + 'static, T: Send + 'static> PipeWriter<B, T> {
+    /// Sends a block; waits while too many are on their way.
     ///
     /// # Errors
     /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the reader is gone.
-    pub fn finish(mut self) -> io::Result<()> {
-        if !self.block.is_empty() || !self.begun {
-            self.send()?;
-        }
-        self.slots.send(Slot::End).map_err(|_| reader_is_gone())
-    }
-
-    fn send(&mut self) -> io::Result<()> {
-        self.begun = true;
-        let block = std::mem::take(&mut self.block);
+    pub fn send(&mut self, block: B) -> io::Result<()> {
         let (reply, result) = channel();
         // The slot first: it is bounded, and so bounds the jobs too.
         self.slots.send(Slot::Block(result)).map_err(|_| reader_is_gone())?;
-        self.jobs.send((block, reply)).map_err(|_| reader_is_gone())
-    }
-}
-
-impl Write for PipeWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.block.capacity() == 0 {
-            self.block.reserve_exact(self.block_size);
-        }
-        let taken = bytes.len().min(self.block_size - self.block.len());
-        self.block.extend_from_slice(&bytes[..taken]);
-        if self.block.len() == self.block_size {
-            self.send()?;
-        }
-        Ok(taken)
+        let work = Arc::clone(&self.work);
+        // Where nobody waits for the result any more, the reader was dropped.
+        let job = Box::new(move || _ = reply.send(work(block)));
+        self.jobs.send(job).map_err(|_| reader_is_gone())
     }
 
-    /// Does nothing: a block leaves when it is full, so that flushing does not change the cuts.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Says that all was sent.
+    ///
+    /// # Errors
+    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the reader is gone.
+    pub fn finish(self) -> io::Result<()> {
+        self.slots.send(Slot::End).map_err(|_| reader_is_gone())
     }
 }
 
 /// The end of a pipe that is read.
-pub struct PipeReader {
-    results: Receiver<Slot>,
-    current: VecDeque<u8>,
+pub struct PipeReader<T> {
+    results: Receiver<Slot<T>>,
     ended: bool,
 }
 
-impl Read for PipeReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() && !self.ended {
-            match self.results.recv() {
-                Ok(Slot::Block(result)) => self.current = result.recv().map_err(|_| worker_died())??.into(),
-                Ok(Slot::End) => self.ended = true,
-                Err(_) => return Err(writer_died()),
-            }
+impl<T> PipeReader<T> {
+    /// The next result; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of the work; and when the writer died before it had sent all.
+    pub fn receive(&mut self) -> io::Result<Option<T>> {
+        if self.ended {
+            return Ok(None);
         }
-        self.current.read(buffer)
+        match self.results.recv() {
+            Ok(Slot::Block(result)) => result.recv().map_err(|_| worker_died())?.map(Some),
+            Ok(Slot::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            Err(_) => Err(writer_died()),
+        }
     }
 }
 
@@ -135,76 +141,95 @@ fn worker_died() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn shout(block: Block) -> Reply {
-        Ok(block.to_ascii_uppercase())
-    }
-
-    fn through(block_size: usize, workers: usize, bytes: &[u8]) -> Vec<u8> {
-        let (mut writer, mut reader) = pipe(block_size, workers, shout);
+    fn numbers(workers: &Workers, share: usize, count: u64) -> Vec<u64> {
+        // The later ones are the quicker ones: without order they would overtake.
+        let work = move |n: u64| Ok((0..(count - n) * 50).fold(n, |n, _| std::hint::black_box(n)));
+        let (mut writer, mut reader) = pipe(workers, share, work);
         let mut out = Vec::new();
         thread::scope(|scope| {
             scope.spawn(move || {
-                writer.write_all(bytes).unwrap();
+                (0..count).for_each(|n| writer.send(n).unwrap());
                 writer.finish().unwrap();
             });
-            reader.read_to_end(&mut out).unwrap();
+            out.extend(std::iter::from_fn(|| reader.receive().unwrap()));
         });
         out
     }
 
     #[test]
     fn blocks_leave_in_the_order_in_which_they_came() {
-        let bytes: Vec<u8> = (0..10_000u32).flat_map(|n| format!("{n:x},").into_bytes()).collect();
-        for (block_size, workers) in [(1, 3), (7, 1), (7, 4), (1 << 20, 2)] {
-            assert_eq!(through(block_size, workers, &bytes), bytes.to_ascii_uppercase());
+        for (workers, share) in [(1, 1), (3, 1), (4, 4), (2, 9)] {
+            assert_eq!(numbers(&Workers::new(workers), share, 300), (0..300).collect::<Vec<_>>());
         }
-        assert!(through(7, 2, b"").is_empty());
     }
 
     #[test]
-    fn the_work_sees_blocks_of_the_same_size_whatever_the_writes_were() {
-        let (mut writer, mut reader) = pipe(4, 2, |block| Ok(format!("[{}]", block.len()).into_bytes()));
-        for byte in *b"123456789" {
-            writer.write_all(&[byte]).unwrap();
-            writer.flush().unwrap();
-        }
-        writer.finish().unwrap();
-        let mut out = String::new();
-        reader.read_to_string(&mut out).unwrap();
-        assert_eq!(out, "[4][4][1]");
+    fn several_pipes_share_their_workers() {
+        let workers = Workers::new(2);
+        thread::scope(|scope| {
+            let pipes: Vec<_> = (0..5).map(|_| scope.spawn(|| numbers(&workers, 1, 100))).collect();
+            for pipe in pipes {
+                assert_eq!(pipe.join().unwrap(), (0..100).collect::<Vec<_>>());
+            }
+        });
     }
 
     #[test]
-    fn a_pipe_without_content_still_has_one_block() {
-        let (writer, mut reader) = pipe(4, 2, |block| Ok(format!("[{}]", block.len()).into_bytes()));
-        writer.finish().unwrap();
-        let mut out = String::new();
-        reader.read_to_string(&mut out).unwrap();
-        assert_eq!(out, "[0]");
+    fn no_more_blocks_exist_than_were_agreed_on() {
+        struct Counted(Arc<AtomicUsize>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        let (alive, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (mut writer, mut reader) = pipe(&Workers::new(8), 3, Ok::<Counted, io::Error>);
+        thread::scope(|scope| {
+            let (alive, most) = (Arc::clone(&alive), Arc::clone(&most));
+            scope.spawn(move || {
+                for _ in 0..200 {
+                    most.fetch_max(alive.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    writer.send(Counted(Arc::clone(&alive))).unwrap();
+                }
+                writer.finish().unwrap();
+            });
+            while reader.receive().unwrap().is_some() {}
+        });
+        // One that the writer still holds, and one that the reader holds.
+        assert!(most.load(Ordering::SeqCst) <= 3 + AHEAD + 1, "{most:?}");
     }
 
     #[test]
     fn a_writer_that_died_is_an_error_and_not_an_end() {
-        let (mut writer, mut reader) = pipe(4, 2, shout);
-        writer.write_all(b"1234567").unwrap();
+        let (mut writer, mut reader) = pipe(&Workers::new(1), 1, Ok::<u8, io::Error>);
+        writer.send(1).unwrap();
         drop(writer);
-        let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
-        assert!(Error::io("", error).is_broken_pipe());
+        assert_eq!(reader.receive().unwrap(), Some(1));
+        assert!(Error::io("", reader.receive().unwrap_err()).is_broken_pipe());
     }
 
     #[test]
     fn a_reader_that_is_gone_is_an_error_for_the_writer() {
-        let (mut writer, reader) = pipe(1, 1, shout);
+        let (mut writer, reader) = pipe(&Workers::new(1), 1, Ok::<u8, io::Error>);
         drop(reader);
-        assert_eq!(writer.write_all(b"123").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(writer.send(1).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
     fn an_error_of_the_work_reaches_the_reader() {
-        let (mut writer, mut reader) = pipe(2, 2, |_| Err(io::Error::other("no")));
-        writer.write_all(b"12").unwrap();
-        writer.finish().unwrap();
-        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap_err().to_string(), "no");
+        let (mut writer, mut reader) =
+            pipe(&Workers::new(2), 2, |_: u8| Err::<u8, _>(io::Error::other("no")));
+        writer.send(1).unwrap();
+        assert_eq!(reader.receive().unwrap_err().to_string(), "no");
+    }
+
+    #[test]
+    fn a_worker_that_died_is_an_error_for_the_reader() {
+        let work = |n: u8| Ok(100 / n);
+        let (mut writer, mut reader) = pipe(&Workers::new(1), 2, work);
+        writer.send(0).unwrap();
+        assert!(reader.receive().unwrap_err().to_string().contains("worker"));
     }
 }

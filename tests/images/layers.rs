@@ -48,7 +48,7 @@ pub fn layer(image: &Memory, lines: &[&str]) -> Layer {
 pub fn blob(image: &Memory, bytes: &[u8]) -> Layer {
     let diff_id = volio::oci::Digest::of(bytes);
     let written = image.upload(Body::new(Cursor::new(bytes.to_vec()))).unwrap();
-    let contents = volio::layer::Contents { diff_id, size: written.size, entries: 0, bytes: 0 };
+    let contents = volio::layer::Contents { diff_id, size: written.size, entries: 0, bytes: 0, toc: None };
     Layer::new(Compression::None, &contents, written)
 }
 

@@ -11,7 +11,7 @@ fn an_image_goes_from_layout_to_layout() {
         str![[r#"
 oci:copy@sha256:[DIGEST]
 -- stderr
-copied 3 blobs, 735 B in [TIME]
+copied 3 blobs, 1.0 KiB in [TIME]
 -- exit 0
 
 "#]],
@@ -37,7 +37,7 @@ fn an_archive_for_docker_load_gets_what_it_can_hold() {
 docker-archive:image.tar@sha256:[DIGEST]
 -- stderr
 warning: only the image for linux/amd64 was copied, with plain layers and a new digest: this place holds no other
-copied 2 blobs, 445 B in [TIME]
+copied 2 blobs, 762 B in [TIME]
 only some platforms: the digest is not that of the source, sha256:[DIGEST]
 -- exit 0
 
@@ -97,7 +97,7 @@ fn the_result_as_json_is_one_document() {
   "blobsPresent": 0,
   "blobsMounted": 0,
   "blobsOmitted": 0,
-  "bytesCopied": 735,
+  "bytesCopied": 1052,
   "referrers": 0
 }
 -- exit 0
@@ -179,7 +179,7 @@ fn one_platform_of_an_image() {
         str![[r#"
 oci:copy@sha256:[DIGEST]
 -- stderr
-copied 2 blobs, 445 B in [TIME]
+copied 2 blobs, 762 B in [TIME]
 only some platforms: the digest is not that of the source, sha256:[DIGEST]
 -- exit 0
 
@@ -196,7 +196,7 @@ fn all_tags_of_a_layout() {
 oci:copy@sha256:[DIGEST]
 oci:copy@sha256:[DIGEST]
 -- stderr
-copied 3 blobs, 735 B in [TIME]
+copied 3 blobs, 1.0 KiB in [TIME]
 -- exit 0
 
 "#]],
@@ -224,7 +224,7 @@ fn a_tag_that_cannot_be_copied_does_not_keep_the_others() {
         str![[r#"
 oci:copy@sha256:[DIGEST]
 -- stderr
-copied 3 blobs, 735 B in [TIME]
+copied 3 blobs, 1.0 KiB in [TIME]
 error: the tag v2 was not copied: source: the layout layout has no blob sha256:[DIGEST]
 error: 1 of 2 tags were not copied
 -- exit 4
@@ -243,7 +243,7 @@ error: 1 of 2 tags were not copied
     "blobsPresent": 0,
     "blobsMounted": 0,
     "blobsOmitted": 0,
-    "bytesCopied": 735,
+    "bytesCopied": 1052,
     "referrers": 0
   },
   {

@@ -36,8 +36,8 @@ linux/amd64
   env         B=2
   user        1000:1000
   workdir     /data
-  size        155 B
-  layer       sha256:[DIGEST]       155 B  application/vnd.oci.image.layer.v1.tar+zstd
+  size        472 B
+  layer       sha256:[DIGEST]       472 B  application/vnd.oci.image.layer.v1.tar+zstd
 
 oci:layout@sha256:[DIGEST]
 -- exit 0
@@ -55,7 +55,7 @@ fn an_image_as_json() {
   "address": "oci:layout@sha256:[DIGEST]",
   "digest": "sha256:[DIGEST]",
   "mediaType": "application/vnd.oci.image.manifest.v1+json",
-  "size": 434,
+  "size": 885,
   "annotations": {
     "a": "\u001b[31m"
   },
@@ -67,7 +67,7 @@ fn an_image_as_json() {
         "os": "linux"
       },
       "created": "1970-01-01T00:00:00Z",
-      "size": 155,
+      "size": 472,
       "labels": {
         "stage": "test"
       },
@@ -96,9 +96,15 @@ fn an_image_as_json() {
         {
           "digest": "sha256:[DIGEST]",
           "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
-          "size": 155,
+          "size": 472,
           "diffId": "sha256:[DIGEST]",
-          "annotations": {}
+          "annotations": {
+            "containerd.io/snapshot/stargz/toc.digest": "sha256:[DIGEST]",
+            "io.containers.zstd-chunked.manifest-checksum": "sha256:[DIGEST]",
+            "io.containers.zstd-chunked.manifest-position": "163:261:620:1",
+            "io.volio.toc.digest": "sha256:[DIGEST]",
+            "io.volio.toc.position": "163:261:620"
+          }
         }
       ]
     }

@@ -26,10 +26,10 @@ removed the tag v1
     "v2"
   ],
   "blobs": 6,
-  "bytes": 2028
+  "bytes": 3247
 }
 -- stderr
-removed the tag v2; deleted 6 blobs, 2.0 KiB
+removed the tag v2; deleted 6 blobs, 3.2 KiB
 -- exit 0
 
 "#]],
@@ -63,7 +63,7 @@ hint: name one of the tags, or use --force if all of them shall go
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-removed the tags v1, v2; deleted 6 blobs, 2.0 KiB
+removed the tags v1, v2; deleted 6 blobs, 3.2 KiB
 -- exit 0
 
 "#]],

@@ -1,0 +1,268 @@
+//! Reads a table of contents entry by entry, however hostile it is: never more than one of them is in memory.
+
+use super::Toc;
+use super::chunk::{Chunk, FRAME_LIMIT, Sha256};
+use super::wire::{CHUNK, Wire};
+use crate::error::{Error, Result};
+use crate::layer::limits::Budget;
+use crate::layer::reader::Item;
+use crate::layer::whiteout::{self, Meaning};
+use crate::tree::{Entry, Kind};
+use serde::Deserialize;
+use std::io::{self, BufRead, BufReader, Read, Take};
+
+/// The most that one entry may take, in bytes: 1 MiB of extended attributes, base64, and the longest names.
+const ENTRY_LIMIT: usize = 2 << 20;
+/// The most that may stand around the entries.
+const AROUND_LIMIT: usize = 4 << 10;
+/// The most chunks of one file: 16 TiB of them, as ext4 knows no larger file.
+const CHUNK_LIMIT: usize = 1 << 24;
+
+/// What a table of contents says about one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TocEntry {
+    /// What is there, or that nothing is.
+    pub item: Item,
+    /// The digest of a file's content; `None` for what has none.
+    pub digest: Option<Sha256>,
+    /// The content of a file in order, without a gap; nothing for what has none.
+    pub chunks: Vec<Chunk>,
+}
+
+/// A table of contents being read.
+///
+/// Where the bytes come from a body that knows what it should be, nothing is proved before `next_entry` has said
+/// that there are no more: that reads the body to its end.
+pub struct TocReader<R: Read> {
+    objects: Objects<BufReader<Take<zstd::stream::read::Decoder<'static, BufReader<R>>>>>,
+    toc: Toc,
+    budget: Budget,
+    /// The object behind the current entry, read already.
+    ahead: Option<Vec<u8>>,
+    ended: bool,
+}
+
+impl<R: Read> TocReader<R> {
+    /// A reader of the bytes in the range of `toc`, within the usual limits.
+    ///
+    /// # Errors
+    /// Those of the decompressor when it has no memory.
+    pub fn new(toc: &Toc, bytes: R) -> Result<Self> {
+        Self::within(toc, bytes, Budget::default())
+    }
+
+    /// The same within what other layers of the image have left.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn within(toc: &Toc, bytes: R, budget: Budget) -> Result<Self> {
+        let plain = zstd::stream::read::Decoder::new(bytes).map_err(cannot_read)?;
+        // One byte more than it should have, so that too much is noticed.
+        let plain = plain.take(toc.plain_size.saturating_add(1));
+        let objects =
+            Objects { text: BufReader::with_capacity(64 << 10, plain), around: Vec::new(), depth: 0 };
+        Ok(Self { objects, toc: toc.clone(), budget, ahead: None, ended: false })
+    }
+
+    /// What is left for the layers to come.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// The next entry, in the order of the archive; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when the table of contents is malformed or describes a layer that
+    /// cannot be; those of reading.
+    pub fn next_entry(&mut self) -> Result<Option<TocEntry>> {
+        while let Some(object) = self.next_object()? {
+            let wire = parse(&object)?;
+            let entry = wire.entry().map_err(|why| invalid(&wire.name, why))?;
+            let (digest, chunks) = self.content(&wire, &entry)?;
+            let item = match whiteout::parse(&entry.path) {
+                Ok(Meaning::Entry) => {
+                    self.budget.admit(&entry)?;
+                    Item::Entry(entry)
+                }
+                Ok(Meaning::Whiteout(whiteout)) => {
+                    self.budget.pass(&entry.path)?;
+                    Item::Whiteout(whiteout)
+                }
+                Ok(Meaning::Nothing) => continue,
+                Err(why) => return Err(invalid(&wire.name, why)),
+            };
+            return Ok(Some(TocEntry { item, digest, chunks }));
+        }
+        Ok(None)
+    }
+
+    fn next_object(&mut self) -> Result<Option<Vec<u8>>> {
+        if let Some(object) = self.ahead.take() {
+            return Ok(Some(object));
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        let object = self.objects.next()?;
+        self.ended = object.is_none();
+        Ok(object)
+    }
+
+    /// The content of the entry: what its own object says, and those behind it that are chunks.
+    fn content(&mut self, first: &Wire<'_>, entry: &Entry) -> Result<(Option<Sha256>, Vec<Chunk>)> {
+        let mut chunks = Vec::new();
+        let mut left = match entry.kind {
+            Kind::File { size } => size,
+            _ => 0,
+        };
+        let digest = match left {
+            0 => None,
+            _ => {
+                self.add(first, &mut left, &mut chunks)?;
+                Some(Sha256::parse(&first.digest).ok_or_else(|| invalid(&first.name, "it has no digest"))?)
+            }
+        };
+        while let Some(object) = self.next_object()? {
+            let wire = parse(&object)?;
+            if wire.kind != CHUNK {
+                self.ahead = Some(object);
+                break;
+            }
+            self.add(&wire, &mut left, &mut chunks)?;
+        }
+        match left {
+            0 => Ok((digest, chunks)),
+            _ => Err(invalid(&first.name, "its chunks are less than the file")),
+        }
+    }
+
+    /// Adds a chunk, if it is where one can be.
+    fn add(&self, wire: &Wire<'_>, left: &mut u64, chunks: &mut Vec<Chunk>) -> Result<()> {
+        let chunk = wire.chunk(*left).map_err(|why| invalid(&wire.name, why))?;
+        let offset = chunks.last().map_or(0, |last| last.offset + last.size);
+        let lasts = chunk.size > 0 && chunk.size <= *left && chunk.offset == offset;
+        let in_frame = chunk.inner.checked_add(chunk.size).is_some_and(|end| end <= FRAME_LIMIT);
+        let in_layer = chunk.frame.start < chunk.frame.end && chunk.frame.end <= self.toc.frames_end();
+        if !(lasts && in_frame && in_layer) || chunks.len() == CHUNK_LIMIT {
+            return Err(invalid(&wire.name, "a chunk of it cannot be there"));
+        }
+        *left -= chunk.size;
+        chunks.push(chunk);
+        Ok(())
+    }
+}
+
+/// The objects in the only list of a JSON object, one after the other, as text.
+struct Objects<R> {
+    text: R,
+    /// What stands around them.
+    around: Vec<u8>,
+    depth: usize,
+}
+
+/// How deep the list is whose objects are looked for.
+const LIST: usize = 2;
+
+impl<R: BufRead> Objects<R> {
+    /// The next object; `None` at the end, when all around them was what it should be.
+    fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let mut object = Vec::new();
+        let (mut in_text, mut escaped) = (false, false);
+        loop {
+            let bytes = match self.text.fill_buf() {
+                Ok([]) => break,
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(cannot_read(error)),
+            };
+            let mut complete = None;
+            for (at, byte) in bytes.iter().enumerate() {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' if in_text => escaped = true,
+                    b'"' => in_text = !in_text,
+                    b'{' | b'[' if !in_text => self.depth += 1,
+                    b'}' | b']' if !in_text => {
+                        self.depth =
+                            self.depth.checked_sub(1).ok_or_else(|| malformed("it closes too much"))?;
+                        if self.depth == LIST {
+                            complete = Some(at + 1);
+                            break;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let taken = complete.unwrap_or(bytes.len());
+            object.extend_from_slice(&bytes[..taken]);
+            self.text.consume(taken);
+            if object.len() > ENTRY_LIMIT {
+                return Err(malformed("an entry is too large"));
+            }
+            if complete.is_some() {
+                let begin = self.between(&object)?;
+                object.drain(..begin);
+                return Ok(Some(object));
+            }
+        }
+        self.around.extend_from_slice(&object);
+        self.end().map(|()| None)
+    }
+
+    /// Where the object begins; what stands before it belongs around it.
+    fn between(&mut self, object: &[u8]) -> Result<usize> {
+        // The first object comes behind the beginning of the list, any other one behind a comma.
+        let list = object.iter().position(|byte| *byte == b'[').filter(|_| self.around.is_empty());
+        let from = list.map_or(0, |at| at + 1);
+        let begin = from + object[from..].iter().position(|byte| *byte == b'{').unwrap_or_default();
+        match self.around.is_empty() {
+            true => self.around.extend_from_slice(&object[..begin]),
+            false if object[..begin].trim_ascii() == b"," => {}
+            false => return Err(malformed("its entries are not a list")),
+        }
+        match begin <= AROUND_LIMIT {
+            true => Ok(begin),
+            false => Err(malformed("there is too much around its entries")),
+        }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Around {
+            version: u64,
+            #[serde(rename = "entries")]
+            _entries: [(); 0],
+        }
+        if self.around.len() > AROUND_LIMIT {
+            return Err(malformed("there is too much around its entries"));
+        }
+        match serde_json::from_slice(&self.around) {
+            Ok(Around { version: 1, .. }) => Ok(()),
+            Ok(Around { version, .. }) => Err(malformed(&format!("it is of version {version}"))),
+            Err(error) => Err(malformed(&error.to_string())),
+        }
+    }
+}
+
+fn parse(object: &[u8]) -> Result<Wire<'_>> {
+    serde_json::from_slice(object).map_err(|error| malformed(&error.to_string()))
+}
+
+fn malformed(why: &str) -> Error {
+    Error::integrity(format!("the layer's table of contents is malformed: {why}"))
+}
+
+fn invalid(name: &str, why: &str) -> Error {
+    Error::integrity(format!(
+        "the entry {} in the layer's table of contents is invalid: {why}",
+        name.escape_debug()
+    ))
+}
+
+fn cannot_read(error: io::Error) -> Error {
+    match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        true => Error::io("", error),
+        false if error.raw_os_error().is_none() => malformed(&error.to_string()),
+        false => Error::io("cannot read the layer's table of contents", error),
+    }
+}

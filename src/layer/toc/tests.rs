@@ -1,0 +1,304 @@
+//! What is written into a table of contents is read from it, proved by it, and nothing else.
+
+use super::{Toc, TocEntry, TocReader};
+use crate::error::Kind as ErrorKind;
+use crate::layer::{Compression, Item, Layer, decompress};
+use crate::oci::{Descriptor, Digest};
+use crate::stream::{Workers, Written};
+use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
+use proptest::prelude::*;
+use std::io::Read;
+use std::thread;
+
+fn entry(path: impl AsRef<[u8]>, kind: Kind) -> Entry {
+    let mtime = Time { seconds: 1_600_000_000, nanoseconds: 123_456_789 };
+    let metadata = Metadata { mode: 0o4755, uid: 3_000_000_000, gid: 7, mtime, ..Metadata::default() };
+    Entry { path: TreePath::parse(path).unwrap(), kind, metadata }
+}
+
+fn file(path: impl AsRef<[u8]>, content: Vec<u8>) -> (Entry, Vec<u8>) {
+    (entry(path, Kind::File { size: content.len() as u64 }), content)
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// An indexed layer: its descriptor and its bytes.
+fn indexed(entries: &[(Entry, Vec<u8>)], workers: usize) -> (Descriptor, Vec<u8>) {
+    let compression = Compression::default();
+    let (mut layer, mut blob) = compression.layer(&Workers::new(workers), workers).unwrap();
+    let mut bytes = Vec::new();
+    let contents = thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            for (entry, content) in entries {
+                layer.append(entry, content.as_slice(), |_| {}).unwrap();
+            }
+            layer.finish().unwrap().1
+        });
+        blob.read_to_end(&mut bytes).unwrap();
+        writer.join().unwrap()
+    });
+    let written = Written { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+    (Layer::new(compression, &contents, written).descriptor, bytes)
+}
+
+fn toc_of(layer: &Descriptor, bytes: &[u8]) -> crate::Result<Vec<TocEntry>> {
+    let toc = Toc::of(layer)?.unwrap();
+    read(&toc, part(bytes, &toc.range()))
+}
+
+fn read(toc: &Toc, bytes: &[u8]) -> crate::Result<Vec<TocEntry>> {
+    let mut reader = TocReader::new(toc, bytes)?;
+    let mut entries = Vec::new();
+    while let Some(entry) = reader.next_entry()? {
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn part<'a>(bytes: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
+    &bytes[range.start as usize..range.end as usize]
+}
+
+/// Every kind of content: none, small, just a group, more than a group, zeros within and at both ends.
+fn tree() -> Vec<(Entry, Vec<u8>)> {
+    let sparse =
+        [vec![0; 5 << 20], noise(3, 700_000), vec![0; 300_000], noise(4, 10), vec![0; 9 << 20]].concat();
+    let mut entries = vec![(entry("", Kind::Directory), vec![]), (entry("a", Kind::Directory), vec![])];
+    entries.extend((0..300).map(|n| file(format!("a/{n:03}"), noise(n, n as usize * 100))));
+    entries.extend([
+        file("b-large", noise(1, 9 << 20)),
+        file("c-just-a-group", noise(2, (4 << 20) - 512)),
+        file("d-just-more", noise(5, (4 << 20) - 511)),
+        file("e-sparse", sparse),
+        file(b"f-\xff\xfe", b"no text".to_vec()),
+        (entry("g-link", Kind::Symlink { target: b"\xffnowhere".to_vec() }), vec![]),
+        (entry("h-hard", Kind::Hardlink { target: TreePath::parse("b-large").unwrap() }), vec![]),
+        (entry("i-null", Kind::CharDevice { major: 1, minor: 3 }), vec![]),
+        file("j-empty", vec![]),
+    ]);
+    entries
+}
+
+#[test]
+fn each_file_can_be_taken_out_by_the_table_of_contents_alone() {
+    let tree = tree();
+    let (layer, bytes) = indexed(&tree, 3);
+    let toc = toc_of(&layer, &bytes).unwrap();
+    assert_eq!(toc.len(), tree.len());
+    for (told, (entry, content)) in toc.iter().zip(&tree) {
+        assert_eq!(told.item, Item::Entry(entry.clone()));
+        let mut taken = Vec::new();
+        for chunk in &told.chunks {
+            taken.extend(chunk.extract(part(&bytes, &chunk.frame)).unwrap());
+        }
+        assert!(taken == *content, "{}", entry.path);
+        assert_eq!(told.digest.is_some(), !content.is_empty());
+        assert!(told.digest.is_none_or(|digest| digest == Digest::of(content)));
+    }
+}
+
+#[test]
+fn zeros_are_told_as_zeros_and_need_no_frame() {
+    let (layer, bytes) = indexed(&tree(), 1);
+    let toc = toc_of(&layer, &bytes).unwrap();
+    let sparse = toc.iter().find(|told| told.chunks.iter().any(|chunk| chunk.zeros)).unwrap();
+    let zeros: Vec<_> =
+        sparse.chunks.iter().filter(|chunk| chunk.zeros).map(|chunk| (chunk.offset, chunk.size)).collect();
+    // The run between is cut at multiples of 64 KiB, and what is left of the last one is not worth a frame.
+    assert_eq!(zeros[..2], [(0, 4 << 20), (4 << 20, 1 << 20)]);
+    assert_eq!(zeros[2..].iter().map(|(_, size)| size / (4 << 20)).sum::<u64>(), 2);
+    let zero = sparse.chunks.iter().find(|chunk| chunk.zeros).unwrap();
+    assert_eq!(zero.extract(std::io::empty()).unwrap(), vec![0; 4 << 20]);
+}
+
+#[test]
+fn to_every_other_reader_the_layer_is_the_plain_archive() {
+    let tree = tree();
+    let (_, bytes) = indexed(&tree, 2);
+    let mut plain = crate::layer::LayerWriter::new(Vec::new());
+    for (entry, content) in &tree {
+        plain.append(entry, content.as_slice(), |_| {}).unwrap();
+    }
+    let (plain, _) = plain.finish().unwrap();
+    let mut read = Vec::new();
+    decompress(bytes.as_slice()).unwrap().read_to_end(&mut read).unwrap();
+    assert!(read == plain);
+}
+
+#[test]
+fn each_frame_tells_its_size_and_none_is_larger_than_four_mebibytes() {
+    let (layer, bytes) = indexed(&tree(), 2);
+    let end = Toc::of(&layer).unwrap().unwrap().frames_end() as usize;
+    let (mut at, mut sizes) = (0, Vec::new());
+    while at < end {
+        let size = zstd::zstd_safe::get_frame_content_size(&bytes[at..]).unwrap().unwrap();
+        sizes.push(size);
+        at += zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).unwrap();
+    }
+    assert_eq!(at, end);
+    assert!(sizes.iter().all(|size| (1..=4 << 20).contains(size)), "{sizes:?}");
+}
+
+#[test]
+fn the_number_of_workers_changes_no_byte() {
+    let tree = tree();
+    assert!(indexed(&tree, 1).1 == indexed(&tree, 7).1);
+}
+
+#[test]
+fn the_footer_says_what_the_annotations_say() {
+    let (layer, bytes) = indexed(&tree(), 2);
+    let toc = Toc::of(&layer).unwrap().unwrap();
+    let footer: Vec<u64> = bytes[bytes.len() - 40..bytes.len() - 8]
+        .chunks(8)
+        .map(|number| u64::from_le_bytes(number.try_into().unwrap()))
+        .collect();
+    assert_eq!(footer, [toc.offset, toc.size, toc.plain_size, 1]);
+    assert_eq!(bytes[bytes.len() - 8..], *b"GnUlInUx");
+    let listing = part(&bytes, &toc.range());
+    assert_eq!(toc.descriptor().digest, Digest::of(listing));
+    let plain = zstd::decode_all(listing).unwrap();
+    let stargz = &layer.annotations["containerd.io/snapshot/stargz/toc.digest"];
+    assert_eq!((stargz, plain.len() as u64), (&Digest::of(&plain).to_string(), toc.plain_size));
+}
+
+#[test]
+fn annotations_that_cannot_be_true_are_an_integrity_error_and_none_are_none() {
+    let (layer, _) = indexed(&[file("a", b"1".to_vec())], 1);
+    let with = |key: &str, value: &str| {
+        let mut layer = layer.clone();
+        layer.annotations.insert(key.to_owned(), value.to_owned());
+        Toc::of(&layer)
+    };
+    let too_far = format!("{}:10:20", layer.size);
+    for position in
+        ["", "1", "8:1", "8:0:1", "8:1:1:1", "7:1:1", "x:1:1", "-8:1:1", "18446744073709551615:9:1", &too_far]
+    {
+        let error = with("io.volio.toc.position", position).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{position}");
+    }
+    assert_eq!(with("io.volio.toc.digest", "sha256:1").unwrap_err().kind(), ErrorKind::Integrity);
+    let plain = Descriptor::new("x", layer.digest.clone(), layer.size);
+    assert_eq!(Toc::of(&plain).unwrap(), None);
+}
+
+/// A table of contents of this text, wherever it may stand.
+fn listing(text: &str) -> crate::Result<Vec<TocEntry>> {
+    let bytes = zstd::encode_all(text.as_bytes(), 1).unwrap();
+    let toc = Toc {
+        offset: 1000,
+        size: bytes.len() as u64,
+        plain_size: text.len() as u64,
+        digest: Digest::of(&bytes),
+        plain_digest: None,
+    };
+    read(&toc, &bytes)
+}
+
+#[test]
+fn a_listing_that_another_program_wrote_is_read_too() {
+    let digest = Digest::of(b"x");
+    let entries = listing(&format!(
+        "{{\n\t\"version\": 1,\n\t\"entries\": [ {{\"name\":\"a/\",\"type\":\"dir\",\"mode\":493}} ,\n {{\"name\":\"a/b\",\
+         \"type\":\"reg\",\"size\":1,\"new\":[{{}}],\"digest\":\"{digest}\",\"offset\":3,\"endOffset\":9,\"chunkDigest\":\
+         \"{digest}\"}}\n]\n}}\n"
+    ));
+    let Item::Entry(b) = &entries.unwrap()[1].item else { panic!() };
+    assert_eq!((b.path.to_string(), b.metadata.mtime), ("/a/b".to_owned(), Time::default()));
+}
+
+#[test]
+fn a_listing_that_lies_is_an_integrity_error() {
+    let digest = Digest::of(b"x").to_string();
+    let file = |size: u64, more: &str| {
+        format!(
+            r#"{{"name":"a","type":"reg","size":{size},"digest":"{digest}","chunkDigest":"{digest}"{more}}}"#
+        )
+    };
+    let chunk = |more: &str| format!(r#"{{"name":"a","type":"chunk","chunkDigest":"{digest}"{more}}}"#);
+    let here = r#","offset":3,"endOffset":9"#;
+    let good = file(1, here);
+    assert!(listing(&format!(r#"{{"entries":[{good},{good}],"version":1}}"#)).is_ok());
+    let two = file(9, &format!(r#"{here},"chunkSize":4"#));
+    let bad = [
+        file(1, r#","offset":3,"endOffset":3"#),
+        file(1, r#","offset":3,"endOffset":993"#),
+        file(1, r#","offset":9,"endOffset":3"#),
+        file(1, &format!(r#"{here},"innerOffset":99999999"#)),
+        file(1, &format!(r#"{here},"innerOffset":18446744073709551615"#)),
+        file(1 << 40, here),
+        file(9, &format!(r#"{here},"chunkSize":4"#)),
+        format!("{two},{}", chunk(&format!(r#"{here},"chunkOffset":5,"chunkSize":4"#))),
+        format!("{two},{}", chunk(&format!(r#"{here},"chunkOffset":4,"chunkSize":6"#))),
+        format!("{good},{}", chunk(here)),
+        r#"{"name":"../a","type":"dir"}"#.to_owned(),
+        r#"{"name":"a","type":"strange"}"#.to_owned(),
+        r#"{"name":"a","type":"dir","uid":4294967295}"#.to_owned(),
+        r#"{"name":"a","type":"dir","modtime":"yesterday"}"#.to_owned(),
+        r#"{"name":"a","nameRaw":"?","type":"dir"}"#.to_owned(),
+        r#"{"name":"a","type":"hardlink","linkName":"../b"}"#.to_owned(),
+        r#"{"name":".wh.","type":"reg"}"#.to_owned(),
+        format!(r#"{{"name":"{}","type":"dir"}}"#, "x".repeat(3 << 20)),
+        r#"{"name":"a","type":"reg","size":1}"#.to_owned(),
+        "[]".to_owned(),
+        "1".to_owned(),
+    ];
+    for entries in bad {
+        let error = listing(&format!(r#"{{"entries":[{entries}],"version":1}}"#)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{}", entries.get(..200).unwrap_or(&entries));
+    }
+    for text in [
+        "",
+        "{}",
+        "[]",
+        "{",
+        r#"{"entries":[],"version":2}"#,
+        r#"{"entries":[{"name":"a","type":"dir"}]}"#,
+        "]]]",
+        &"{".repeat(9999),
+    ] {
+        assert_eq!(listing(text).unwrap_err().kind(), ErrorKind::Integrity, "{text:.50}");
+    }
+    assert!(listing(r#"{"entries":[],"version":1}"#).unwrap().is_empty());
+}
+
+#[test]
+fn a_chunk_that_is_another_one_is_an_integrity_error() {
+    let (layer, bytes) = indexed(&tree(), 2);
+    let toc = toc_of(&layer, &bytes).unwrap();
+    let chunks: Vec<_> = toc.iter().flat_map(|told| &told.chunks).filter(|chunk| !chunk.zeros).collect();
+    let extract = |chunk: &super::Chunk, bytes: &[u8]| chunk.extract(bytes).unwrap_err().kind();
+    let (one, other) = (chunks[0], chunks[chunks.len() - 2]);
+    assert_eq!(extract(one, part(&bytes, &other.frame)), ErrorKind::Integrity);
+    assert_eq!(extract(other, &part(&bytes, &other.frame)[..20]), ErrorKind::Integrity);
+    assert_eq!(extract(one, b""), ErrorKind::Integrity);
+    let lie = super::Chunk { zeros: true, ..one.clone() };
+    assert_eq!(extract(&lie, b""), ErrorKind::Integrity);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn a_damaged_listing_is_an_error_or_another_one_but_never_a_panic(
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let (layer, bytes) = indexed(&tree()[..20], 1);
+        let toc = Toc::of(&layer).unwrap().unwrap();
+        let mut text = zstd::decode_all(part(&bytes, &toc.range())).unwrap();
+        let at = at.index(text.len());
+        text[at] = byte;
+        let _ = listing(&String::from_utf8_lossy(&text));
+        text.truncate(cut.index(text.len()));
+        prop_assert!(listing(&String::from_utf8_lossy(&text)).is_err());
+    }
+}
