@@ -6,8 +6,9 @@
 
 use super::TreePath;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, Stat, fstat, openat};
+use rustix::fs::{Mode, OFlags, RawDir, Stat, fstat, openat};
 use rustix::io::{Errno, Result};
+use std::ffi::CString;
 
 /// How many directories stay open: enough that honest trees never reopen one, few enough for the usual limit of 1024
 /// descriptors, also when several trees are walked at a time.
@@ -67,6 +68,14 @@ impl Descent {
     /// How many names lead here from the root.
     pub fn depth(&self) -> usize {
         self.levels.len()
+    }
+
+    /// Where something else is mounted in the directory above, the device that the descent has come to; `root` is that
+    /// of the root.
+    pub fn crossed_from(&self, root: u64) -> Option<u64> {
+        let (here, above) = self.levels.split_last()?;
+        let above = above.last().map_or(root, |above| above.identity.device);
+        (here.identity.device != above).then_some(here.identity.device)
     }
 
     /// The directory that the descent is in, open.
@@ -160,4 +169,20 @@ pub(super) fn open_directory(above: BorrowedFd<'_>, name: &[u8]) -> Result<Owned
         Err(Errno::ACCESS) => openat(above, name, flags | OFlags::PATH, Mode::empty()),
         result => result,
     }
+}
+
+/// The names in a directory, in any order, without `.` and `..`.
+pub(super) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
+    // A descriptor of its own: the position in a directory belongs to whoever opened it.
+    let own = openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut entries = RawDir::new(own, buffer.spare_capacity_mut());
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
 }

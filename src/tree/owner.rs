@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The extended attributes that hold POSIX ACLs: their entries name users and groups by number.
-const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+pub(super) const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
 /// `UID:GID`, by number: what a user is called here says nothing about who it is elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,16 @@ impl IdMap {
             let offset = id.checked_sub(from).filter(|offset| *offset < range.size)?;
             Some(to + offset)
         })
+    }
+}
+
+/// The ranges as they are written, with commas between them.
+impl fmt::Display for IdMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, range) in self.0.iter().enumerate() {
+            write!(f, "{}{range}", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
 }
 

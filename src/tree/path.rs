@@ -92,6 +92,19 @@ impl TreePath {
             || self.0.strip_prefix(directory.0.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     }
 
+    /// The same path as seen from `directory`; `None` when it is not in there.
+    pub fn below(&self, directory: &TreePath) -> Option<Self> {
+        let rest = match directory.is_root() {
+            true => self.0.as_slice(),
+            false => match self.0.strip_prefix(directory.0.as_slice())? {
+                [] => &[],
+                [b'/', rest @ ..] => rest,
+                _ => return None,
+            },
+        };
+        Some(Self(rest.to_vec()))
+    }
+
     /// The bytes, with `/` between the names.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -169,6 +182,12 @@ mod tests {
     fn a_name_is_not_below_a_directory_whose_name_it_begins_with() {
         assert!(path("a/b").is_in(&path("a")) && path("a").is_in(&path("a")) && path("a").is_in(&path("")));
         assert!(!path("ab").is_in(&path("a")));
+        assert_eq!(path("a/b/c").below(&path("a")), Some(path("b/c")));
+        assert_eq!(
+            (path("a").below(&path("a")), path("a").below(&path(""))),
+            (Some(path("")), Some(path("a")))
+        );
+        assert_eq!((path("ab").below(&path("a")), path("a").below(&path("a/b"))), (None, None));
         assert_eq!(path("a/b").parent(), Some(path("a")));
         assert_eq!(path("").parent(), None);
     }

@@ -319,7 +319,7 @@ fn list(directory: BorrowedFd<'_>) -> Result<vec::IntoIter<Name>, Errno> {
 }
 
 /// Whether something is mounted here. Kernels before 5.8 do not say; there, another file system above tells.
-fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
+pub(super) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
     if let Ok(status) = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
         && status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
     {

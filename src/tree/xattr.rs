@@ -80,3 +80,9 @@ impl Reader {
 fn named(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(OsStr::from_bytes(name))
 }
+
+/// A path that means what is open, for calls that take no descriptor of its kind. Without `/proc` there is nothing
+/// of that name.
+pub(super) fn itself(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}

@@ -153,6 +153,7 @@ fn what_the_target_held_is_never_taken_away() {
         unpack(&image, target.path()).unwrap();
         assert!(target.path().join("lost+found").exists());
     }
+    let target = tempfile::tempdir().unwrap();
     fs::write(target.path().join("precious"), "1").unwrap();
     assert_eq!(unpack(&image, target.path()).unwrap_err().kind(), ErrorKind::Refused);
     assert!(target.path().join("precious").exists());

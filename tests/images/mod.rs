@@ -6,8 +6,10 @@ mod digests;
 mod layers;
 mod owners;
 mod part;
+mod parts;
 mod round_trip;
 mod sparse;
+mod targets;
 mod verify;
 
 use std::fs;

@@ -192,6 +192,55 @@ Options:
   -h, --help
           Print help (see a summary with '-h')
 
+Target options:
+      --merge
+          Extract over what is in DIR: files give way, directories stay and take the image's
+          attributes
+
+      --force
+          With --merge, directories give way to files too; with --atomic, all that is in DIR
+
+      --keep
+          Do nothing when DIR holds an image, whichever it is
+
+      --checksum
+          Where the image is in DIR already, write it once more, so that changed files are as they
+          were
+
+      --atomic
+          All or nothing: fill a directory beside DIR, which then takes its place
+
+      --no-sync
+          Do not wait until everything is on the disk
+
+Tree options:
+      --subpath <PATH>
+          Extract only what is at this path: a directory's contents, or a file under its own name
+
+      --strip <N>
+          Leave out this many names at the beginning of each path, and what has no more than those
+
+      --owner <UID:GID>
+          Give everything this owner
+
+      --uid-map <IMAGE:HOST[:SIZE]>
+          What numbers of users in the image mean here, and those of groups unless --gid-map says it
+
+      --gid-map <IMAGE:HOST[:SIZE]>
+          What numbers of groups in the image mean here, and those of users unless --uid-map says it
+
+      --group-access
+          Let the group do what the owner may, and own what is made in directories later
+
+      --no-devices
+          Make no devices, as who is not root makes none
+
+      --sparse <WHEN>
+          Make holes of long runs of zeros, or write them
+          
+          [default: auto]
+          [possible values: auto, never]
+
 Registry options:
       --authfile <FILE>
           Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
@@ -242,10 +291,19 @@ Output options:
 
 Examples:
   volio unpack registry.example/data:v1 /data
-  volio unpack oci:backup:monday restored
+  volio unpack --keep registry.example/data:v1 /data     in an init container, which may be started
+  again
+  volio unpack --subpath /etc/nginx oci:backup:monday conf
+  volio unpack --merge oci:patch:v2 /srv/site
+  volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
 
-DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image.
+DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image. A
+lost+found of root's does not count, nor do empty directories for mounts.
+
+What DIR holds is noted on it, in the attribute user.volio.image or in a file .volio.json. So the
+same command completes what was interrupted, and does nothing when the image is there. Files that
+were changed since are not noticed; --checksum looks at them.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

@@ -1,21 +1,31 @@
 //! Owner, permissions, extended attributes and mtime of something that was just made.
 
-use crate::tree::xattr::travels;
+use super::ExtractOptions;
+use crate::tree::owner::{ACLS, Unmapped};
+use crate::tree::xattr::{itself, travels};
 use crate::tree::{Metadata, Time};
-use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::fd::BorrowedFd;
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, fstat, futimens, setxattr, utimensat,
+    AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
+    fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, openat, removexattr, setxattr, utimensat,
 };
 use rustix::io::{Errno, Result as Answer};
+use std::borrow::Cow;
 
 /// setuid and setgid: what gives the owner's rights to whoever runs a file.
 const SPECIAL: u32 = 0o6000;
+
+/// setgid: what is made in a directory belongs to the directory's group.
+const SETGID: u32 = 0o2000;
+
+/// What gives rights of root's to whoever runs a file.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// What could not be restored because we may not, or because the file system has no such thing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lost {
     pub ownership: bool,
+    pub mode: bool,
     pub xattrs: u64,
 }
 
@@ -34,61 +44,167 @@ impl Failure {
     }
 }
 
+/// What something shall have.
+pub(super) struct Attributes<'a> {
+    metadata: Cow<'a, Metadata>,
+    /// Whether it gets another owner than the tree says, other than by a map: then it gives no rights away.
+    is_given_away: bool,
+    /// Whether ACLs that the tree does not have may have come from the directory above.
+    pub may_inherit: bool,
+}
+
+impl<'a> Attributes<'a> {
+    /// These, as the options want them.
+    ///
+    /// # Errors
+    /// The owner that the maps do not have.
+    pub fn wanted(metadata: &'a Metadata, options: &ExtractOptions) -> Result<Self, Unmapped> {
+        let mut metadata = Cow::Borrowed(metadata);
+        if !options.maps.is_empty() {
+            options.maps.to_host(metadata.to_mut())?;
+        }
+        let owner = options.owner.filter(|owner| (owner.uid, owner.gid) != (metadata.uid, metadata.gid));
+        if let Some(owner) = owner {
+            let metadata = metadata.to_mut();
+            (metadata.uid, metadata.gid) = (owner.uid, owner.gid);
+        }
+        if options.group_access {
+            let metadata = metadata.to_mut();
+            metadata.mode |= (metadata.mode & 0o700) >> 3;
+        }
+        Ok(Self { metadata, is_given_away: owner.is_some(), may_inherit: true })
+    }
+
+    /// These and no others.
+    pub fn exactly(metadata: &'a Metadata) -> Self {
+        Self { metadata: Cow::Borrowed(metadata), is_given_away: false, may_inherit: true }
+    }
+
+    /// The mode without what is dropped: without its owner, a setuid file would give somebody else's rights away.
+    fn mode(&self, dropped: u32) -> Mode {
+        Mode::from_raw_mode(self.metadata.mode & 0o7777 & !dropped)
+    }
+}
+
 /// Gives an open file its attributes.
 ///
-/// The order matters: a change of the owner takes setuid bits and capabilities away, and extended attributes can be
-/// set only while the file may be written, which its final mode may forbid even to its owner.
-pub(super) fn apply(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<Lost, Failure> {
-    apply_open(fd, metadata, SPECIAL)
+/// The order matters: a change of the owner takes setuid bits and capabilities away, an ACL changes the mode and the
+/// mode an ACL, and extended attributes can be set only while the file may be written, which its final mode may forbid
+/// even to its owner.
+pub(super) fn apply(fd: BorrowedFd<'_>, wanted: &Attributes<'_>) -> Result<Lost, Failure> {
+    apply_open(fd, wanted, SPECIAL)
 }
 
 /// Gives an open directory its attributes. It keeps its setgid bit whosever it is: on a directory the bit gives no
 /// rights away, and a group that shares a volume relies on it.
-pub(super) fn apply_to_directory(fd: BorrowedFd<'_>, metadata: &Metadata) -> Result<Lost, Failure> {
-    apply_open(fd, metadata, 0)
+pub(super) fn apply_to_directory(
+    fd: BorrowedFd<'_>,
+    wanted: &mut Attributes<'_>,
+    options: &ExtractOptions,
+) -> Result<Lost, Failure> {
+    if options.group_access {
+        wanted.metadata.to_mut().mode |= SETGID;
+    }
+    apply_open(fd, wanted, 0)
 }
 
-fn apply_open(fd: BorrowedFd<'_>, metadata: &Metadata, special: u32) -> Result<Lost, Failure> {
-    let (uid, gid) = owner(metadata);
+fn apply_open(fd: BorrowedFd<'_>, wanted: &Attributes<'_>, special: u32) -> Result<Lost, Failure> {
+    let Metadata { uid, gid, mtime, .. } = &*wanted.metadata;
+    let (uid, gid) = numbers(*uid, *gid);
     let ownership = is_lost(fchown(fd, uid, gid))?;
-    let xattrs = set_xattrs(metadata, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()))?;
-    fchmod(fd, mode(metadata, if ownership { special } else { 0 })).map_err(failed("set the mode of"))?;
-    futimens(fd, &times(metadata.mtime)).map_err(failed("set the mtime of"))?;
-    Ok(Lost { ownership, xattrs })
+    let is_foreign = ownership || wanted.is_given_away;
+    if wanted.may_inherit {
+        drop_acls(wanted, |name| fremovexattr(fd, name))?;
+    }
+    let xattrs =
+        set_xattrs(wanted, is_foreign, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()))?;
+    fchmod(fd, wanted.mode(if is_foreign { special } else { 0 })).map_err(failed("set the mode of"))?;
+    futimens(fd, &times(*mtime)).map_err(failed("set the mtime of"))?;
+    Ok(Lost { ownership, xattrs, mode: false })
 }
 
-/// Gives an open directory that no entry has described the attributes of a plain one, but no other owner than it has.
-pub(super) fn apply_plain(fd: BorrowedFd<'_>) -> Result<Lost, Failure> {
-    let plain = Metadata::plain_directory();
-    fchmod(fd, mode(&plain, 0)).map_err(failed("set the mode of"))?;
-    futimens(fd, &times(plain.mtime)).map_err(failed("set the mtime of"))?;
-    Ok(Lost::default())
+/// Gives an open directory that no entry has described the attributes of a plain one, but no other owner than it has
+/// unless one was named.
+pub(super) fn apply_plain(fd: BorrowedFd<'_>, options: &ExtractOptions) -> Result<Lost, Failure> {
+    let stat = fstat(fd).map_err(failed("look at"))?;
+    let mut plain = Metadata::plain_directory();
+    (plain.uid, plain.gid) = match options.owner {
+        Some(owner) => (owner.uid, owner.gid),
+        None => (stat.st_uid, stat.st_gid),
+    };
+    if options.group_access {
+        plain.mode |= (plain.mode & 0o700) >> 3;
+    }
+    let lost = apply_to_directory(fd, &mut Attributes::exactly(&plain), options)?;
+    Ok(Lost { ownership: lost.ownership && options.owner.is_some(), ..lost })
+}
+
+/// What was made under a name and cannot be opened: a fifo, a device or a symbolic link.
+pub(super) struct Pinned<'a> {
+    /// The thing itself, held by `O_PATH`: should somebody put a file of their own under its name, it is not that file
+    /// that gets an owner and a mode.
+    pub pin: BorrowedFd<'a>,
+    /// Where it is, for kernels that cannot do everything by such a descriptor.
+    pub directory: BorrowedFd<'a>,
+    /// Its name there.
+    pub name: &'a [u8],
+    /// Links have no mode and no ACL.
+    pub is_link: bool,
+    /// What opens without a consequence, and not a device.
+    pub is_fifo: bool,
 }
 
 /// Gives a fifo, a device or a symbolic link its attributes.
-///
-/// `pin` is the thing itself, held by `O_PATH`, and `name` its name in `directory`: should somebody put a file of
-/// their own under that name, it is not that file that gets an owner and a mode.
-pub(super) fn apply_pinned(
-    pin: BorrowedFd<'_>,
-    directory: BorrowedFd<'_>,
-    name: &[u8],
-    metadata: &Metadata,
-    is_link: bool,
-) -> Result<Lost, Failure> {
-    let (uid, gid) = owner(metadata);
-    let ownership = is_lost(chownat(pin, "", uid, gid, AtFlags::EMPTY_PATH))?;
+pub(super) fn apply_pinned(thing: &Pinned<'_>, wanted: &Attributes<'_>) -> Result<Lost, Failure> {
+    let Metadata { uid, gid, mtime, .. } = &*wanted.metadata;
+    let (uid, gid) = numbers(*uid, *gid);
+    let ownership = is_lost(chownat(thing.pin, "", uid, gid, AtFlags::EMPTY_PATH))?;
+    let is_foreign = ownership || wanted.is_given_away;
     // A descriptor of this kind can be used for little; its magic link in /proc leads to the thing itself.
-    let itself = format!("/proc/self/fd/{}", pin.as_raw_fd());
-    let xattrs = set_xattrs(metadata, |name, value| setxattr(&itself, name, value, XattrFlags::empty()))?;
-    let mode = mode(metadata, if ownership { SPECIAL } else { 0 });
-    let has_mode = |pin| fstat(pin).map(|stat| stat.st_mode & 0o7777 == mode.bits());
-    if !is_link && !has_mode(pin).map_err(failed("look at"))? {
-        chmodat(CWD, &itself, mode, AtFlags::empty()).map_err(failed("set the mode of"))?;
+    let path = itself(thing.pin);
+    if wanted.may_inherit && !thing.is_link {
+        drop_acls(wanted, |name| removexattr(&path, name))?;
     }
-    utimensat(directory, name, &times(metadata.mtime), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(failed("set the mtime of"))?;
-    Ok(Lost { ownership, xattrs })
+    let set = |name: &[u8], value: &[u8]| setxattr(&path, name, value, XattrFlags::empty());
+    let xattrs = set_xattrs(wanted, is_foreign, set)?;
+    let mode = wanted.mode(if is_foreign { SPECIAL } else { 0 });
+    let mode = !thing.is_link && thing.set_mode(&path, mode).map_err(failed("set the mode of"))?;
+    thing.set_mtime(*mtime).map_err(failed("set the mtime of"))?;
+    Ok(Lost { ownership, xattrs, mode })
+}
+
+impl Pinned<'_> {
+    /// Sets the mode; returns whether that was impossible.
+    fn set_mode(&self, path: &str, mode: Mode) -> Answer<bool> {
+        let stat = fstat(self.pin)?;
+        if stat.st_mode & 0o7777 == mode.bits() {
+            return Ok(false);
+        }
+        match chmodat(CWD, path, mode, AtFlags::empty()) {
+            // There is no /proc. To open a device may do anything; a fifo, if it is still this one, does nothing.
+            Err(Errno::NOENT) if self.is_fifo => {
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fifo = openat(self.directory, self.name, flags, Mode::empty())?;
+                let now = fstat(&fifo)?;
+                match (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino) {
+                    true => fchmod(fifo, mode).map(|()| false),
+                    false => Err(Errno::STALE),
+                }
+            }
+            Err(Errno::NOENT) => Ok(true),
+            set => set.map(|()| false),
+        }
+    }
+
+    fn set_mtime(&self, mtime: Time) -> Answer<()> {
+        match utimensat(self.pin, "", &times(mtime), AtFlags::EMPTY_PATH) {
+            // Linux before 5.8. By its name, then, and whatever has that name is not followed.
+            Err(Errno::INVAL) => {
+                utimensat(self.directory, self.name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
+            }
+            set => set,
+        }
+    }
 }
 
 fn failed(doing: &'static str) -> impl Fn(Errno) -> Failure {
@@ -96,8 +212,8 @@ fn failed(doing: &'static str) -> impl Fn(Errno) -> Failure {
 }
 
 /// The owner and the group, none of which is the highest number.
-fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
+fn numbers(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
 /// Whether the owner was not restored: we may not (`EPERM`), or the user namespace does not know it (`EINVAL`).
@@ -109,10 +225,31 @@ fn is_lost(answer: Answer<()>) -> Result<bool, Failure> {
     }
 }
 
-/// Sets what belongs to the tree; how many attributes were refused.
-fn set_xattrs(metadata: &Metadata, set: impl Fn(&[u8], &[u8]) -> Answer<()>) -> Result<u64, Failure> {
+/// Takes away the ACLs that the tree does not have: a directory hands its default ACL down to all that is made in it.
+fn drop_acls(wanted: &Attributes<'_>, remove: impl Fn(&[u8]) -> Answer<()>) -> Result<(), Failure> {
+    for name in ACLS.into_iter().filter(|name| !wanted.metadata.xattrs.contains_key(*name)) {
+        match remove(name) {
+            // ACCES: only directories have default ACLs. NOENT: there is no /proc.
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::ACCESS | Errno::NOENT) => {}
+            Err(errno) => return Err(failed("remove the ACL of")(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Sets what belongs to the tree; how many attributes were refused. What has another owner than the tree says gets no
+/// capabilities.
+fn set_xattrs(
+    wanted: &Attributes<'_>,
+    is_foreign: bool,
+    set: impl Fn(&[u8], &[u8]) -> Answer<()>,
+) -> Result<u64, Failure> {
     let mut lost = 0;
-    for (name, value) in metadata.xattrs.iter().filter(|(name, _)| travels(name)) {
+    for (name, value) in wanted.metadata.xattrs.iter().filter(|(name, _)| travels(name)) {
+        if is_foreign && name == CAPABILITY {
+            lost += 1;
+            continue;
+        }
         match set(name, value) {
             Ok(()) => {}
             // NOENT: there is no /proc to reach by what cannot be opened.
@@ -121,11 +258,6 @@ fn set_xattrs(metadata: &Metadata, set: impl Fn(&[u8], &[u8]) -> Answer<()>) -> 
         }
     }
     Ok(lost)
-}
-
-/// The mode without what is dropped: without its owner, a setuid file would give somebody else's rights away.
-fn mode(metadata: &Metadata, dropped: u32) -> Mode {
-    Mode::from_raw_mode(metadata.mode & 0o7777 & !dropped)
 }
 
 fn times(mtime: Time) -> Timestamps {

@@ -3,6 +3,9 @@
 use super::Extractor;
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
+use crate::tree::descent::open_directory;
+use crate::tree::remove::{self, Removal, make_usable};
+use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -104,12 +107,15 @@ impl Extractor {
                 ))
                 .hint("it was made wrongly"));
             }
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.force => self.remove_foreign(path)?,
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                return Err(Error::refused(format!(
-                    "{}{path} is a directory with something in it",
-                    self.shown
-                ))
-                .hint("the image has something else there; move the directory away"));
+                let what = format!("{}{path} is a directory with something in it", self.target.shown);
+                return Err(Error::refused(what)
+                    .hint("the image has something else there; move the directory away, or use --force"));
+            }
+            Err(Errno::BUSY) => {
+                return Err(Error::refused(format!("something is mounted on {}{path}", self.target.shown))
+                    .hint("the image has something else than a directory there"));
             }
             Err(errno) => return Err(self.trouble("remove", path, errno)),
         }
@@ -118,9 +124,21 @@ impl Extractor {
         Ok(())
     }
 
+    /// Removes a directory with all that was in it before; nothing that is mounted in it.
+    fn remove_foreign(&mut self, path: &TreePath) -> Result<()> {
+        let opened = self.descent.here().and_then(|here| open_directory(here, path.name()));
+        let directory = opened.map_err(|errno| self.trouble("remove", path, errno))?;
+        let everything = Removal { crosses: &|_| false, spares: &|_, _| false };
+        make_usable(directory.as_fd());
+        remove::contents(directory, &everything)
+            .map_err(|(below, errno)| self.trouble("remove", &path.append(&below), errno))?;
+        let removed = self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR));
+        removed.map_err(|errno| self.trouble("remove", path, errno))
+    }
+
     /// Whether this came with the image: it was made here, or nothing was in the target.
     pub(super) fn was_made(&self, path: &TreePath) -> bool {
-        self.held.is_none()
+        self.alone
             || self.layers.has_made(path)
             || self.directories.get(path).is_some_and(|directory| directory.made)
     }

@@ -1,18 +1,21 @@
 //! How each kind of entry is made.
 
-use super::attributes::{Failure, Lost};
+use super::attributes::{Attributes, Failure, Lost, Pinned};
 use super::content;
-use super::{Directory, Extractor, attributes, trouble};
+use super::{Directory, Extractor, attributes, trouble, wanted};
 use crate::error::{Error, Result};
 use crate::tree::descent::open_directory;
+use crate::tree::remove::make_usable;
 use crate::tree::{Content, Entry, Kind, Metadata, TreePath};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, chmodat, fstat, linkat, mkdirat, mknodat, openat, statat,
-    symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, fgetxattr, fstat, mkdirat, mknodat, openat, symlinkat, unlinkat,
 };
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 use std::fs::File;
+
+/// The ACL that a directory hands down.
+const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 impl Extractor {
     /// Goes to the directory that `path` is in, and makes what is missing on the way.
@@ -30,7 +33,7 @@ impl Extractor {
                 entered = self.descent.enter(name);
             }
             match entered {
-                Ok(()) => {}
+                Ok(()) => self.look_around()?,
                 Err(Errno::NOTDIR | Errno::LOOP) => return Err(self.not_a_directory(&directory, path)),
                 Err(errno) => return Err(self.trouble("enter", &directory, errno)),
             }
@@ -44,12 +47,12 @@ impl Extractor {
         match self.was_made(directory) {
             true => Error::integrity(what)
                 .hint("the image was made wrongly, or to do harm: links are never followed"),
-            false => Error::refused(format!("{what} that was in {}", self.shown)).hint("move it away"),
+            false => Error::refused(format!("{what} that was in {}", self.target.shown)).hint("move it away"),
         }
     }
 
     /// Makes something by `create`, after removing what is in its place.
-    fn make<T>(
+    pub(super) fn make<T>(
         &mut self,
         path: &TreePath,
         create: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
@@ -79,13 +82,13 @@ impl Extractor {
         if entry.kind != Kind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
-        self.describe(entry, self.made);
+        self.describe(entry, self.target.made);
         Ok(())
     }
 
     pub(super) fn put_directory(&mut self, entry: &Entry) -> Result<()> {
         let path = &entry.path;
-        let here = self.descent.here().map_err(|errno| trouble(&self.shown, "enter", path, errno))?;
+        let here = self.descent.here().map_err(|errno| trouble(&self.target.shown, "enter", path, errno))?;
         // In this order because most directories are new.
         match mkdirat(here, path.name(), Mode::RWXU) {
             Ok(()) => {
@@ -108,7 +111,11 @@ impl Extractor {
     /// A directory that was there keeps what is in it.
     fn keep_directory(&mut self, entry: &Entry, directory: BorrowedFd<'_>) {
         let made = self.directories.get(&entry.path).is_some_and(|directory| directory.made);
-        self.layers.mention(&entry.path);
+        match self.alone {
+            // An interrupted run has made it.
+            true => self.layers.note(&entry.path),
+            false => self.layers.mention(&entry.path),
+        }
         self.describe(entry, made);
         if !self.is_root && self.directories.contains_key(&entry.path) {
             make_usable(directory);
@@ -125,20 +132,36 @@ impl Extractor {
 
     pub(super) fn put_file(&mut self, entry: &Entry, size: u64, content: &mut dyn Content) -> Result<()> {
         let path = &entry.path;
-        let file = self.make(path, |here, name| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            // Nobody else may read it before it has its owner and its mode.
-            openat(here, name, flags, Mode::RUSR | Mode::WUSR)
-        })?;
-        let file = File::from(file);
+        let file = self.make(path, create)?;
         self.content.write(&file, size, content).map_err(|failure| match failure {
             content::Failure::Reading(error) => {
                 Error::io(format!("cannot read the content of {path}"), error)
             }
-            content::Failure::Writing(error) => trouble(&self.shown, "write", path, error),
+            content::Failure::Writing(error) => trouble(&self.target.shown, "write", path, error),
         })?;
         self.done.bytes += size;
-        self.account(path, attributes::apply(file.as_fd(), &entry.metadata))
+        let wanted = self.wanted(entry)?;
+        self.account(path, attributes::apply(file.as_fd(), &wanted))
+    }
+
+    /// The attributes of an entry that was just made.
+    pub(super) fn wanted<'a>(&mut self, entry: &'a Entry) -> Result<Attributes<'a>> {
+        let mut wanted = wanted(&entry.metadata, &entry.path, &self.options)?;
+        wanted.may_inherit = self.hands_acls_down();
+        Ok(wanted)
+    }
+
+    /// Whether what is made in the directory that the descent is in gets an ACL from it.
+    fn hands_acls_down(&mut self) -> bool {
+        if let Some((path, answer)) = &self.heirs
+            && path == self.descent.path()
+        {
+            return *answer;
+        }
+        let asked = self.descent.here().and_then(|here| fgetxattr(here, DEFAULT_ACL, &mut [0u8; 0][..]));
+        let answer = !matches!(asked, Err(Errno::NODATA | Errno::NOTSUP));
+        self.heirs = Some((self.descent.path().clone(), answer));
+        answer
     }
 
     pub(super) fn put_symlink(&mut self, entry: &Entry, target: &[u8]) -> Result<()> {
@@ -149,10 +172,10 @@ impl Extractor {
     /// Makes a fifo or a device.
     pub(super) fn put_node(&mut self, entry: &Entry, kind: FileType, device: u64) -> Result<()> {
         let is_device = kind != FileType::Fifo;
-        let is_root = self.is_root;
+        let may_make = self.is_root && self.options.devices;
         let made = self.make(&entry.path, |here, name| {
             // The kernel lets everybody make the device 0:0, which means "deleted" to overlayfs.
-            let made = match is_device && !is_root {
+            let made = match is_device && !may_make {
                 true => Err(Errno::PERM),
                 false => mknodat(here, name, kind, Mode::RUSR | Mode::WUSR, device),
             };
@@ -171,64 +194,45 @@ impl Extractor {
         }
     }
 
-    /// Makes another name for something that is there. It has its attributes already.
-    pub(super) fn put_hardlink(&mut self, path: &TreePath, target: &TreePath) -> Result<()> {
-        let senseless = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
-        if target.is_in(path) {
-            return Err(senseless("which it would replace"));
-        }
-        let above = target.parent().unwrap_or_default();
-        let found = self.descent.go_to(&above).and_then(|()| fcntl_dupfd_cloexec(self.descent.here()?, 0));
-        let above = found.map_err(|errno| match errno {
-            Errno::NOENT => senseless("which is not there"),
-            Errno::NOTDIR | Errno::LOOP => senseless("and that is not in a directory"),
-            errno => self.trouble("enter", &above, errno),
-        })?;
-        let stat = statat(&above, target.name(), AtFlags::SYMLINK_NOFOLLOW);
-        match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::Directory) => return Err(senseless("which is a directory")),
-            Ok(_) => {}
-            Err(Errno::NOENT) => return Err(senseless("which is not there")),
-            Err(errno) => return Err(self.trouble("look at", target, errno)),
-        }
-        self.enter_parent(path)?;
-        // Without a flag that says otherwise, the link itself gets another name and not what it leads to.
-        self.make(path, |here, name| linkat(&above, target.name(), here, name, AtFlags::empty()))
-    }
-
     /// Gives what was just made and cannot be opened its attributes, if it is still what has its name.
-    fn pin(&mut self, entry: &Entry, kind: FileType) -> Result<()> {
+    pub(super) fn pin(&mut self, entry: &Entry, kind: FileType) -> Result<()> {
         let path = &entry.path;
-        let here = self.descent.here().map_err(|errno| trouble(&self.shown, "enter", path, errno))?;
+        let here = self.descent.here().map_err(|errno| trouble(&self.target.shown, "enter", path, errno))?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let pinned = openat(here, path.name(), flags, Mode::empty())
             .and_then(|pin| fstat(&pin).map(|stat| (pin, stat)))
-            .map_err(|errno| trouble(&self.shown, "look at", path, errno))?;
+            .map_err(|errno| trouble(&self.target.shown, "look at", path, errno))?;
         let (pin, stat) = pinned;
         if FileType::from_raw_mode(stat.st_mode) != kind || stat.st_nlink > 1 {
-            return Err(Error::failed(format!("{}{path} was replaced while it was extracted", self.shown)));
+            return Err(Error::failed(format!(
+                "{}{path} was replaced while it was extracted",
+                self.target.shown
+            )));
         }
-        let is_link = kind == FileType::Symlink;
-        let given = attributes::apply_pinned(pin.as_fd(), here, path.name(), &entry.metadata, is_link);
+        let wanted = self.wanted(entry)?;
+        let directory =
+            self.descent.here().map_err(|errno| trouble(&self.target.shown, "enter", path, errno))?;
+        let thing = Pinned {
+            pin: pin.as_fd(),
+            directory,
+            name: path.name(),
+            is_link: kind == FileType::Symlink,
+            is_fifo: kind == FileType::Fifo,
+        };
+        let given = attributes::apply_pinned(&thing, &wanted);
         self.account(path, given)
     }
 
     /// Counts what an entry lost.
-    fn account(&mut self, path: &TreePath, given: Result<Lost, Failure>) -> Result<()> {
+    pub(super) fn account(&mut self, path: &TreePath, given: Result<Lost, Failure>) -> Result<()> {
         let lost = given.map_err(|failure| self.trouble(failure.doing, path, failure.errno))?;
         self.count(lost);
         Ok(())
     }
 }
 
-/// Lets its owner fill a directory that an interrupted extraction has completed as read-only. Whether that worked
-/// shows when something is put into it.
-fn make_usable(directory: BorrowedFd<'_>) {
-    let mode = fstat(directory).map(|stat| Mode::from_raw_mode(stat.st_mode));
-    if let Ok(mode) = mode
-        && !mode.contains(Mode::RWXU)
-    {
-        let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let _ = chmodat(CWD, itself, mode | Mode::RWXU, AtFlags::empty());
-    }
+/// Makes an empty file under a name that was free. Nobody else may read it before it has its owner and its mode.
+pub(super) fn create(here: BorrowedFd<'_>, name: &[u8]) -> Result<File, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(here, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
 }

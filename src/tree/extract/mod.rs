@@ -7,26 +7,32 @@
 
 mod attributes;
 mod content;
+mod hardlink;
 mod layers;
 mod make;
+mod marks;
+mod spool;
+mod staged;
+mod target;
+
+pub use spool::SpoolPlace;
+pub use staged::Staged;
+pub use target::Target;
 
 use super::descent::Descent;
-use super::walk::shown;
-use super::{Content, Entry, Kind, Metadata, TreePath};
+use super::{Content, Entry, IdMaps, Kind, Metadata, Owner, TreePath};
 use crate::error::{Error, Result};
-use attributes::Lost;
+use attributes::{Attributes, Lost};
 use content::ContentWriter;
 use layers::Layers;
-use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, makedev, openat, statat, syncfs};
-use rustix::io::Errno;
+use marks::Marks;
+use rustix::fs::{FileType, fstat, makedev};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::geteuid;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How a tree is extracted.
 #[derive(Clone, Debug)]
@@ -35,13 +41,32 @@ pub struct ExtractOptions {
     pub several_layers: bool,
     /// Whether long runs of zeros become holes.
     pub holes: bool,
-    /// Whether the file system is told to write everything to the disk before all is said to be well.
+    /// Whether the file systems are told to write everything to the disk before all is said to be well.
     pub sync: bool,
+    /// Who owns everything, whatever the entries say.
+    pub owner: Option<Owner>,
+    /// What the numbers of owners, in ACLs too, mean on this disk.
+    pub maps: IdMaps,
+    /// Whether the group may do what the owner may, and has all that is made in directories later.
+    pub group_access: bool,
+    /// Whether devices are made, by who may do that.
+    pub devices: bool,
+    /// Whether a directory that was in the target gives way to something else, with all that is in it.
+    pub force: bool,
 }
 
 impl Default for ExtractOptions {
     fn default() -> Self {
-        Self { several_layers: false, holes: true, sync: true }
+        Self {
+            several_layers: false,
+            holes: true,
+            sync: true,
+            owner: None,
+            maps: IdMaps::default(),
+            group_access: false,
+            devices: true,
+            force: false,
+        }
     }
 }
 
@@ -55,30 +80,34 @@ pub struct Extracted {
     pub bytes: u64,
     /// Entries that belong to somebody else now, because only root may give things away.
     pub ownership_not_restored: u64,
-    /// Directories that were in the target, belong to somebody else, and kept their mode or mtime.
+    /// Directories that were in the target, belong to somebody else, and kept their mode or mtime; and devices that
+    /// have no other mode than they were made with, because there is no `/proc`.
     pub attributes_not_restored: u64,
     /// Extended attributes that need more rights or another file system.
     pub xattrs_not_restored: u64,
-    /// Devices, which only root may make.
+    /// Devices that were not made: only root may do that, and only where it is wanted.
     pub devices_skipped: u64,
+    /// Hard links that became files of their own, because they lead to another file system.
+    pub hardlinks_copied: u64,
 }
 
 /// Extracts entries into a directory. Dropping it leaves an incomplete tree; only [`finish`](Extractor::finish)
 /// completes it.
 pub struct Extractor {
-    target: PathBuf,
-    /// The target as the user knows it, for messages.
-    shown: String,
+    target: Target,
     options: ExtractOptions,
     descent: Descent,
+    /// The device of the target's root.
+    device: u64,
     is_root: bool,
-    /// Whether the target itself was made.
-    made: bool,
-    /// Something that was in the target. If nothing was, whatever stands in the way came with the image.
-    held: Option<TreePath>,
+    /// Whether whatever stands in the way came from volio: nothing was in the target, or what an interrupted run made.
+    alone: bool,
+    marks: Marks,
     layers: Layers,
     /// Directories whose attributes come last.
     directories: BTreeMap<TreePath, Directory>,
+    /// The directory that was asked last, and whether it has a default ACL, which all that is made in it gets.
+    heirs: Option<(TreePath, bool)>,
     content: ContentWriter,
     done: Extracted,
 }
@@ -92,55 +121,47 @@ struct Directory {
 }
 
 impl Extractor {
-    /// Opens the target, and makes it if it is not there.
+    /// Opens the directory, and makes it if it is not there.
     ///
     /// # Errors
-    /// When the target cannot be made or opened, or is no directory.
+    /// Those of [`Target::make`] and [`Extractor::over`].
     pub fn new(target: &Path, options: ExtractOptions) -> Result<Self> {
-        let shown = shown(target);
-        let open = || {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            openat(CWD, target, flags, Mode::empty())
-        };
-        let (opened, made) = match open() {
-            Err(Errno::NOENT) => {
-                let made = DirBuilder::new().recursive(true).mode(0o755).create(target);
-                made.map_err(|error| Error::io(format!("cannot make the directory {shown}"), error))?;
-                (open(), true)
-            }
-            opened => (opened, false),
-        };
-        let root = opened.map_err(|errno| match errno {
-            Errno::NOTDIR => Error::refused(format!("{shown} is not a directory")),
-            errno => Error::io(format!("cannot open {shown}"), errno),
-        })?;
-        let held = something_in(root.as_fd());
-        let held = held.map_err(|errno| Error::io(format!("cannot list {shown}"), errno))?;
+        Self::over(Target::make(target)?, options)
+    }
+
+    /// Extracts into a target, over what it holds.
+    ///
+    /// # Errors
+    /// When the target cannot be listed.
+    pub fn over(target: Target, options: ExtractOptions) -> Result<Self> {
+        let is_claimed = target.record().is_some_and(|record| record.alone && !record.complete);
+        let alone = is_claimed || target.held()?.is_none();
+        let opened = fcntl_dupfd_cloexec(&target.root, 0).and_then(|root| Ok((fstat(&root)?.st_dev, root)));
+        let (device, root) =
+            opened.map_err(|errno| trouble(&target.shown, "open", &TreePath::root(), errno))?;
         Ok(Self {
-            target: target.to_owned(),
-            shown,
             content: ContentWriter::new(options.holes),
-            layers: Layers::new(options.several_layers),
+            // A hard link may lead to what the image has, and not to what else is in the target.
+            layers: Layers::new(options.several_layers || !alone),
             options,
             descent: Descent::new(root),
+            device,
             is_root: geteuid().is_root(),
-            made,
-            held,
+            alone,
+            marks: Marks::default(),
             directories: BTreeMap::new(),
+            heirs: None,
             done: Extracted::default(),
+            target,
         })
     }
 
-    /// Insists that nothing was in the target but a `lost+found` of root's, which every new ext4 has.
+    /// Where layers can be kept until they are proved.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused), naming something that is there.
-    pub fn refuse_unless_empty(&self) -> Result<()> {
-        match &self.held {
-            None => Ok(()),
-            Some(held) => Err(Error::refused(format!("{} is not empty: it holds {held}", self.shown))
-                .hint("choose another directory, or empty this one")),
-        }
+    /// When there is no place in the target where files can be made.
+    pub fn spool(&self) -> Result<SpoolPlace> {
+        self.target.spool()
     }
 
     /// What comes from now on belongs to the next layer.
@@ -156,6 +177,10 @@ impl Extractor {
     /// something that was in the target stands in its way. Otherwise what the operating system says.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         check(entry)?;
+        if self.marks.is_ours(&entry.path) {
+            // An image must not be able to say what the target holds.
+            return Ok(());
+        }
         if entry.path.is_root() {
             self.put_root(entry)?;
         } else {
@@ -179,14 +204,16 @@ impl Extractor {
     }
 
     /// Gives up. A target that was made for this and holds nothing yet is removed again.
-    pub fn abandon(self) {
-        if self.made {
-            // Whatever it holds by now was proved, and a later run can go on from there.
-            let _ = fs::remove_dir(&self.target);
+    pub fn abandon(mut self) {
+        // What was extracted by now was proved, and a later run can go on from there.
+        if self.done.entries == 0 {
+            self.unmark();
+            self.target.abandon();
         }
     }
 
-    /// Gives all directories their attributes, and has the file system write everything to the disk.
+    /// Gives all directories their attributes, has the file systems write everything to the disk, and notes that the
+    /// target is complete.
     ///
     /// # Errors
     /// What the operating system says.
@@ -195,19 +222,20 @@ impl Extractor {
         for (path, directory) in std::mem::take(&mut self.directories).into_iter().rev() {
             self.complete(&path, &directory)?;
         }
-        if self.options.sync {
-            syncfs(self.descent.root())
-                .map_err(|errno| Error::io(format!("cannot write {} to the disk", self.shown), errno))?;
-        }
+        self.seal()?;
         Ok(self.done)
     }
 
     fn complete(&mut self, path: &TreePath, directory: &Directory) -> Result<()> {
-        self.descent.go_to(path).map_err(|errno| self.trouble("enter", path, errno))?;
-        let here = self.descent.here().map_err(|errno| trouble(&self.shown, "enter", path, errno))?;
+        self.go_to(path)?;
+        let shown = &self.target.shown;
+        let here = self.descent.here().map_err(|errno| trouble(shown, "enter", path, errno))?;
         let result = match &directory.metadata {
-            Some(metadata) => attributes::apply_to_directory(here, metadata),
-            None => attributes::apply_plain(here),
+            Some(metadata) => {
+                let mut wanted = wanted(metadata, path, &self.options)?;
+                attributes::apply_to_directory(here, &mut wanted, &self.options)
+            }
+            None => attributes::apply_plain(here, &self.options),
         };
         match result {
             Ok(lost) => self.count(lost),
@@ -220,13 +248,32 @@ impl Extractor {
         Ok(())
     }
 
+    /// Goes to a directory that exists.
+    fn go_to(&mut self, path: &TreePath) -> Result<()> {
+        self.descent.rise_towards(path);
+        for name in path.names().skip(self.descent.depth()) {
+            self.descent.enter(name).map_err(|errno| self.trouble("enter", path, errno))?;
+            self.look_around()?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of the file system, where a directory that was just entered is on another one than those above.
+    fn look_around(&mut self) -> Result<()> {
+        match self.descent.crossed_from(self.device) {
+            Some(device) => self.arrive(device),
+            None => Ok(()),
+        }
+    }
+
     fn count(&mut self, lost: Lost) {
         self.done.ownership_not_restored += u64::from(lost.ownership);
+        self.done.attributes_not_restored += u64::from(lost.mode);
         self.done.xattrs_not_restored += lost.xattrs;
     }
 
     fn trouble(&self, doing: &str, path: &TreePath, errno: impl Into<io::Error>) -> Error {
-        trouble(&self.shown, doing, path, errno)
+        trouble(&self.target.shown, doing, path, errno)
     }
 }
 
@@ -243,21 +290,10 @@ fn trouble(shown: &str, doing: &str, path: &TreePath, error: impl Into<io::Error
     Error::io(format!("cannot {doing} {shown}{path}"), error)
 }
 
-/// Something in a directory that is not a `lost+found` of root's.
-fn something_in(directory: BorrowedFd<'_>) -> Result<Option<TreePath>, Errno> {
-    let mut buffer = Vec::with_capacity(4 << 10);
-    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        let name = entry?.file_name().to_owned();
-        let is_lost_and_found = || {
-            let stat = statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW);
-            stat.is_ok_and(|stat| stat.st_uid == 0 && FileType::from_raw_mode(stat.st_mode).is_dir())
-        };
-        match name.to_bytes() {
-            b"." | b".." => {}
-            b"lost+found" if is_lost_and_found() => {}
-            held => return Ok(Some(TreePath::root().join(held))),
-        }
-    }
-    Ok(None)
+/// The attributes of an entry, as the options want them.
+fn wanted<'a>(metadata: &'a Metadata, path: &TreePath, options: &ExtractOptions) -> Result<Attributes<'a>> {
+    Attributes::wanted(metadata, options).map_err(|unmapped| {
+        Error::usage(format!("{path} of the image cannot be extracted: {unmapped}"))
+            .hint("add a range to --uid-map or --gid-map, or give everything one owner with --owner")
+    })
 }

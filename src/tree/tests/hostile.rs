@@ -4,14 +4,14 @@ use super::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink as make_symlink};
 
 /// A target with something precious beside it.
-struct Place {
-    dir: tempfile::TempDir,
-    target: PathBuf,
-    outside: PathBuf,
+pub(super) struct Place {
+    pub dir: tempfile::TempDir,
+    pub target: PathBuf,
+    pub outside: PathBuf,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [target, outside] = ["target", "outside"].map(|name| dir.path().join(name));
         fs::create_dir(&target).unwrap();
@@ -21,12 +21,12 @@ impl Place {
         Self { dir, target, outside }
     }
 
-    fn outside(&self) -> String {
+    pub fn outside(&self) -> String {
         self.outside.display().to_string()
     }
 
     /// Extracts, and insists that nothing outside of the target has changed.
-    fn extract(&self, seen: &[Seen]) -> crate::Result<Extracted> {
+    pub fn extract(&self, seen: &[Seen]) -> crate::Result<Extracted> {
         let before = walk(&self.outside);
         let result = extract(seen, &self.target);
         assert_eq!(walk(&self.outside), before);
@@ -128,7 +128,7 @@ fn what_cannot_be_is_an_integrity_error() {
     place.refuses(&[symlink("nul", "a\0b")], "/nul");
     place.refuses(&[symlink("", "a")], "root");
     place.refuses(&[file("a", ""), file("a/b", "")], "/a/b");
-    place.refuses(&[file("d/x", ""), file("d", "")], "/d");
+    Place::new().refuses(&[file("d/x", ""), file("d", "")], "/d");
     let (mut nobody, _) = file("nobody", "");
     nobody.metadata.uid = u32::MAX;
     place.refuses(&[(nobody, vec![])], "/nobody");

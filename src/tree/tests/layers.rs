@@ -125,13 +125,12 @@ fn within_a_layer_the_later_of_two_entries_wins() {
 #[test]
 fn only_an_empty_target_is_empty() {
     let target = tempfile::tempdir().unwrap();
-    let refused = || Extractor::new(target.path(), quick()).unwrap().refuse_unless_empty();
-    assert!(refused().is_ok());
+    let is_empty = || Target::make(target.path()).unwrap().held().unwrap().is_none();
+    assert!(is_empty());
     fs::create_dir(target.path().join("lost+found")).unwrap();
-    assert_eq!(refused().is_ok(), is_root(), "a lost+found counts as nothing when it is root's");
+    assert_eq!(is_empty(), is_root(), "a lost+found counts as nothing when it is root's");
     fs::write(target.path().join("mine"), "").unwrap();
-    let error = refused().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(!is_empty());
     let not_a_directory = Extractor::new(&target.path().join("mine"), quick()).err().unwrap();
     assert_eq!(not_a_directory.kind(), ErrorKind::Refused);
 }

@@ -7,7 +7,9 @@ mod limits;
 mod merging;
 mod roundtrip;
 mod sparse;
+mod targets;
 mod users;
+mod volumes;
 mod walking;
 
 use super::*;

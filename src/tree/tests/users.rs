@@ -8,14 +8,17 @@ use std::os::unix::process::CommandExt;
 const NOBODY: u32 = 65534;
 
 /// Runs a test as an ordinary user, whoever runs the tests.
-fn as_ordinary_user(name: &str) -> Option<PathBuf> {
-    again(&format!("users::{name}"), |directory, mut test| {
-        if is_root() {
-            std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
-            test.uid(NOBODY).gid(NOBODY);
-        }
-        test
-    })
+pub(super) fn as_ordinary_user(name: &str) -> Option<PathBuf> {
+    again(
+        &name.contains("::").then(|| name.to_owned()).unwrap_or_else(|| format!("users::{name}")),
+        |directory, mut test| {
+            if is_root() {
+                std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
+                test.uid(NOBODY).gid(NOBODY);
+            }
+            test
+        },
+    )
 }
 
 fn needs_root(what: &str) -> bool {
@@ -161,4 +164,82 @@ fn a_root_that_belongs_to_somebody_else_is_no_failure() {
     let done = extract(&[directory(""), file(format!("{name}/file"), "data")], shared).unwrap();
     assert_eq!(done.attributes_not_restored + done.ownership_not_restored, 1);
     assert!(dir.join("file").exists());
+}
+
+#[test]
+fn who_gives_everything_another_owner_gives_no_rights_away() {
+    if !needs_root("owners are given") {
+        return;
+    }
+    let owner = Some(Owner { uid: 1234, gid: 5678 });
+    let target = tempfile::tempdir().unwrap();
+    let capability = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
+    let mut seen = [file("a/b", ""), symlink("link", "x"), file("own", "")];
+    for (entry, _) in &mut seen {
+        entry.metadata.mode = 0o6755;
+    }
+    (seen[2].0.metadata.uid, seen[2].0.metadata.gid) = (1234, 5678);
+    seen[0].0.metadata.xattrs.insert(b"security.capability".to_vec(), capability.to_vec());
+    let mut extractor = Extractor::new(target.path(), ExtractOptions { owner, ..quick() }).unwrap();
+    seen.iter().for_each(|seen| put(&mut extractor, seen).unwrap());
+    let done = extractor.finish().unwrap();
+    assert_eq!((done.ownership_not_restored, done.xattrs_not_restored), (0, 1));
+    let status = |name: &str| fs::symlink_metadata(target.path().join(name)).unwrap();
+    for name in ["a", "a/b", "link", "own"] {
+        assert_eq!((status(name).uid(), status(name).gid()), (1234, 5678), "{name}");
+    }
+    assert_eq!((status("a/b").mode() & 0o7777, status("own").mode() & 0o7777), (0o755, 0o6755));
+}
+
+#[test]
+fn maps_say_what_numbers_mean_here_and_an_unknown_one_is_an_error_with_the_path() {
+    if !needs_root("owners are mapped") {
+        return;
+    }
+    let maps = IdMaps::new(vec!["0:100000:10".parse().unwrap()], vec![]).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let options = ExtractOptions { maps, ..quick() };
+    let mut extractor = Extractor::new(target.path(), options).unwrap();
+    let (mut known, _) = file("known", "");
+    (known.metadata.uid, known.metadata.gid, known.metadata.mode) = (3, 9, 0o4755);
+    let (mut unknown, _) = file("unknown", "");
+    unknown.metadata.gid = 10;
+    put(&mut extractor, &(known, vec![])).unwrap();
+    let status = fs::metadata(target.path().join("known")).unwrap();
+    assert_eq!((status.uid(), status.gid(), status.mode() & 0o7777), (100_003, 100_009, 0o4755));
+    let error = put(&mut extractor, &(unknown, vec![])).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("/unknown") && error.to_string().contains("10"), "{error}");
+}
+
+#[test]
+fn the_group_gets_what_the_owner_has() {
+    let target = tempfile::tempdir().unwrap();
+    let options = ExtractOptions { group_access: true, ..quick() };
+    let mut extractor = Extractor::new(target.path(), options).unwrap();
+    for (name, mode) in [("a", 0o640), ("b", 0o700), ("c", 0o504)] {
+        let (mut entry, content) = file(format!("d/{name}"), "");
+        entry.metadata.mode = mode;
+        put(&mut extractor, &(entry, content)).unwrap();
+    }
+    let (mut e, _) = directory("d/e");
+    e.metadata.mode = 0o700;
+    put(&mut extractor, &(e, vec![])).unwrap();
+    extractor.finish().unwrap();
+    let mode = |name: &str| fs::metadata(target.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!((mode("d/a"), mode("d/b"), mode("d/c")), (0o660, 0o770, 0o554));
+    assert_eq!((mode("d"), mode("d/e")), (0o2775, 0o2770), "what is made there later is the group's");
+}
+
+#[test]
+fn devices_are_made_only_where_they_are_wanted() {
+    if !needs_root("devices are left out") {
+        return;
+    }
+    let target = tempfile::tempdir().unwrap();
+    let options = ExtractOptions { devices: false, ..quick() };
+    let mut extractor = Extractor::new(target.path(), options).unwrap();
+    put(&mut extractor, &entry("null", Kind::CharDevice { major: 1, minor: 3 })).unwrap();
+    assert_eq!(extractor.finish().unwrap().devices_skipped, 1);
+    assert_eq!(names(&walk(target.path())), Vec::<String>::new());
 }

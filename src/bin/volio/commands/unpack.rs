@@ -3,23 +3,32 @@
 use crate::args::{Format, Registries, Report};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
-use clap::{Args, ValueHint};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use volio::Result;
 use volio::oci::Platform;
 use volio::transport::Location;
-use volio::tree::Extracted;
-use volio::unpack::{Options, Unpacked, unpack};
+use volio::tree::{ExtractOptions, Extracted, IdMaps, IdRange, Owner, TreePath};
+use volio::unpack::{Options, Outcome, Part, Unpacked, unpack};
+use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
 Examples:
   volio unpack registry.example/data:v1 /data
-  volio unpack oci:backup:monday restored
+  volio unpack --keep registry.example/data:v1 /data     in an init container, which may be started again
+  volio unpack --subpath /etc/nginx oci:backup:monday conf
+  volio unpack --merge oci:patch:v2 /srv/site
+  volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
 
-DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image.
+DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image. A lost+found of \
+root's does not count, nor do empty directories for mounts.
+
+What DIR holds is noted on it, in the attribute user.volio.image or in a file .volio.json. So the same command \
+completes what was interrupted, and does nothing when the image is there. Files that were changed since are not \
+noticed; --checksum looks at them.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -40,9 +49,96 @@ pub struct Unpack {
     platform: Option<Platform>,
 
     #[command(flatten)]
+    target_args: TargetArgs,
+    #[command(flatten)]
+    tree: TreeArgs,
+    #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
     report: Report,
+}
+
+/// What may happen to what is in the target.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Target options")]
+struct TargetArgs {
+    /// Extract over what is in DIR: files give way, directories stay and take the image's attributes
+    #[arg(long, conflicts_with = "atomic")]
+    merge: bool,
+
+    /// With --merge, directories give way to files too; with --atomic, all that is in DIR
+    #[arg(long)]
+    force: bool,
+
+    /// Do nothing when DIR holds an image, whichever it is
+    #[arg(long, conflicts_with = "checksum")]
+    keep: bool,
+
+    /// Where the image is in DIR already, write it once more, so that changed files are as they were
+    #[arg(long)]
+    checksum: bool,
+
+    /// All or nothing: fill a directory beside DIR, which then takes its place
+    #[arg(long)]
+    atomic: bool,
+
+    /// Do not wait until everything is on the disk
+    #[arg(long)]
+    no_sync: bool,
+}
+
+/// What of the image is extracted, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tree options")]
+struct TreeArgs {
+    /// Extract only what is at this path: a directory's contents, or a file under its own name
+    #[arg(long, value_name = "PATH", value_parser = subpath(), conflicts_with = "strip")]
+    subpath: Option<TreePath>,
+
+    /// Leave out this many names at the beginning of each path, and what has no more than those
+    #[arg(long, value_name = "N")]
+    strip: Option<usize>,
+
+    /// Give everything this owner
+    #[arg(long, value_name = "UID:GID", conflicts_with_all = ["uid_map", "gid_map"])]
+    owner: Option<Owner>,
+
+    /// What numbers of users in the image mean here, and those of groups unless --gid-map says it
+    #[arg(long, value_name = "IMAGE:HOST[:SIZE]", value_delimiter = ',')]
+    uid_map: Vec<IdRange>,
+
+    /// What numbers of groups in the image mean here, and those of users unless --uid-map says it
+    #[arg(long, value_name = "IMAGE:HOST[:SIZE]", value_delimiter = ',')]
+    gid_map: Vec<IdRange>,
+
+    /// Let the group do what the owner may, and own what is made in directories later
+    #[arg(long)]
+    group_access: bool,
+
+    /// Make no devices, as who is not root makes none
+    #[arg(long)]
+    no_devices: bool,
+
+    /// Make holes of long runs of zeros, or write them
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    sparse: Sparse,
+}
+
+/// When zeros become holes. The variants have no words of their own: they would double the length of the help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Sparse {
+    #[default]
+    Auto,
+    Never,
+}
+
+/// Reads a path as it is typed: names are bytes and need not be text.
+fn subpath() -> impl TypedValueParser<Value = TreePath> {
+    OsStringValueParser::new().try_map(|text| {
+        TreePath::parse(text.as_encoded_bytes()).ok_or_else(|| {
+            Error::usage(format!("{text:?} leads out of the image")).hint("write a path without `..`")
+        })
+    })
 }
 
 /// What came of it, as JSON.
@@ -55,18 +151,48 @@ struct Done<'a> {
 }
 
 impl Unpack {
+    fn options(&self) -> Result<Options> {
+        let Self { target_args: target, tree, .. } = self;
+        if target.force && !target.merge && !target.atomic {
+            return Err(Error::usage("--force says what --merge or --atomic may replace")
+                .hint("give one of them too"));
+        }
+        Ok(Options {
+            platform: self.platform.clone(),
+            tree: ExtractOptions {
+                holes: tree.sparse == Sparse::Auto,
+                sync: !target.no_sync,
+                owner: tree.owner,
+                maps: IdMaps::new(tree.uid_map.clone(), tree.gid_map.clone())?,
+                group_access: tree.group_access,
+                devices: !tree.no_devices,
+                force: target.force,
+                ..ExtractOptions::default()
+            },
+            part: match (&tree.subpath, tree.strip) {
+                (Some(path), _) => Part::Subpath(path.clone()),
+                (None, Some(count)) if count > 0 => Part::Strip(count),
+                _ => Part::All,
+            },
+            merge: target.merge,
+            keep: target.keep,
+            checksum: target.checksum,
+            atomic: target.atomic,
+        })
+    }
+
     /// Unpacks, and says what came of it.
     pub fn run(self) -> Result<()> {
+        let options = self.options()?;
         let access = self.registries.access()?;
         let begun = Instant::now();
         let source = self.image.source(&access)?;
         let progress = progress::start("unpack", self.report.quiet);
-        let options = Options { platform: self.platform };
         let unpacked = unpack(source.as_ref(), &self.target, &options, progress.as_ref())?;
         drop(progress);
 
         if !self.report.quiet {
-            output::line(&summary(&unpacked, begun.elapsed()));
+            output::line(&summary(&unpacked, &self.target, begun.elapsed()));
         }
         let address = super::address(&self.image, &unpacked.digest);
         match self.report.format {
@@ -77,7 +203,13 @@ impl Unpack {
 }
 
 /// One line: what was unpacked, how fast, and what could not be restored.
-fn summary(unpacked: &Unpacked, time: Duration) -> String {
+fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
+    let target = target.display();
+    match unpacked.outcome {
+        Outcome::Present => return format!("nothing to do: {target} holds this image"),
+        Outcome::Kept => return format!("nothing to do: {target} keeps the image that it holds"),
+        Outcome::Unpacked => {}
+    }
     let Extracted {
         entries,
         bytes: size,
@@ -85,6 +217,7 @@ fn summary(unpacked: &Unpacked, time: Duration) -> String {
         attributes_not_restored,
         xattrs_not_restored,
         devices_skipped,
+        hardlinks_copied,
     } = unpacked.extracted;
     let mut line = format!(
         "unpacked {}, {} from {} in {}",
@@ -96,7 +229,7 @@ fn summary(unpacked: &Unpacked, time: Duration) -> String {
     line.extend(rate(size, time).map(|rate| format!(", {rate}")));
     let lost = [
         (ownership_not_restored, "owner", "owners"),
-        (attributes_not_restored, "directory's attributes", "directories' attributes"),
+        (attributes_not_restored, "mode or mtime", "modes or mtimes"),
         (xattrs_not_restored, "extended attribute", "extended attributes"),
         (devices_skipped, "device", "devices"),
     ];
@@ -107,6 +240,13 @@ fn summary(unpacked: &Unpacked, time: Duration) -> String {
         .collect();
     if !lost.is_empty() {
         line += &format!("; not restored: {}", lost.join(", "));
+    }
+    if hardlinks_copied > 0 {
+        line += &format!("; copied: {}", count(hardlinks_copied, "hard link", "hard links"));
+    }
+    if unpacked.removed > 0 {
+        let removed = count(unpacked.removed, "entry", "entries");
+        line += &format!("; removed: {removed} of an image that was interrupted");
     }
     line
 }

@@ -1,0 +1,174 @@
+//! A directory that comes into being beside its place, and takes it at once.
+
+use super::Target;
+use super::trouble;
+use crate::error::{Error, Result};
+use crate::tree::TreePath;
+use crate::tree::record::{self, Record};
+use crate::tree::remove::{self, Removal, make_usable};
+use crate::tree::walk::shown;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RenameFlags, fchmod, fchown, fstat, fsync, mkdirat, openat, renameat,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+use serde_json::Value;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Where a target will be, and where it is until it is complete: `.NAME.volio` beside it.
+#[derive(Debug)]
+pub struct Staged {
+    parent: OwnedFd,
+    parent_path: PathBuf,
+    name: OsString,
+    stage: OsString,
+}
+
+impl Staged {
+    /// For a target that may be there or not. Where it is a link, what it leads to is meant.
+    ///
+    /// # Errors
+    /// [`Refused`](crate::error::Kind::Refused) when the target has no place that it could be put in at once, as something
+    /// that is mounted has none; when the directory above cannot be opened.
+    pub fn beside(target: &Path) -> Result<Self> {
+        let path = match fs::canonicalize(target) {
+            Ok(path) => path,
+            Err(_) => std::path::absolute(target)
+                .map_err(|error| Error::io(format!("cannot find {}", target.display()), error))?,
+        };
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(mounted(target));
+        };
+        fs::create_dir_all(above)
+            .map_err(|error| Error::io(format!("cannot make the directory {}", above.display()), error))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = openat(CWD, above, flags, Mode::empty())
+            .map_err(|errno| Error::io(format!("cannot open {}", above.display()), errno))?;
+        if Target::find(&path)?.is_some_and(|target| target.is_mount_point()) {
+            return Err(mounted(target));
+        }
+        let stage = [b".", name.as_bytes(), b".volio"].concat();
+        Ok(Self {
+            parent,
+            parent_path: above.to_owned(),
+            name: name.to_owned(),
+            stage: OsString::from_vec(stage),
+        })
+    }
+
+    /// The directory to fill with this, made if an interrupted run has not left it. It has the owner and the mode of
+    /// the one whose place it takes.
+    ///
+    /// # Errors
+    /// When it cannot be made; [`Refused`](crate::error::Kind::Refused) when something else has its name.
+    pub fn target(&self, content: &Value) -> Result<Target> {
+        let path = self.parent_path.join(&self.stage);
+        let failed = |errno| Error::io(format!("cannot make the directory {}", path.display()), errno);
+        let made = match mkdirat(&self.parent, &self.stage, Mode::from_raw_mode(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(failed(errno)),
+        };
+        let stage = self.open(&self.stage).map_err(|errno| match errno {
+            Errno::NOTDIR | Errno::LOOP => {
+                Error::refused(format!("{} is in the way: it is not a directory", path.display()))
+                    .hint("the image would be unpacked there before it takes its place: move it away")
+            }
+            errno => failed(errno),
+        })?;
+        if let Ok(old) = self.open(&self.name).and_then(fstat)
+            && made
+        {
+            // Only root may give it to somebody else.
+            let _ = fchown(
+                &stage,
+                Some(rustix::fs::Uid::from_raw(old.st_uid)),
+                Some(rustix::fs::Gid::from_raw(old.st_gid)),
+            );
+            fchmod(&stage, Mode::from_raw_mode(old.st_mode)).map_err(failed)?;
+        }
+        let target = Target::open(&path, stage, made)?;
+        let other = record::read(target.root.as_fd())
+            .filter(|record| record.complete && record.alone && record.content != *content);
+        if let Some(other) = other {
+            // It was complete, and never took its place: nobody has used it.
+            record::write(target.root.as_fd(), &Record { complete: false, ..other }).map_err(|errno| {
+                Error::io(format!("cannot write the record of {}", path.display()), errno)
+            })?;
+        }
+        Ok(target)
+    }
+
+    fn open(&self, name: &OsStr) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(&self.parent, name, flags, Mode::empty())
+    }
+
+    /// Puts the complete directory in its place, at once. What was there is removed: by right where it is nothing,
+    /// otherwise only if it shall be replaced.
+    ///
+    /// # Errors
+    /// [`Refused`](crate::error::Kind::Refused) when something is there, or when the file system cannot exchange
+    /// directories.
+    pub fn publish(self, replace: bool) -> Result<()> {
+        let place = self.parent_path.join(&self.name);
+        if let Ok(old) = self.open(&self.name)
+            && super::target::held(old.as_fd(), &TreePath::root()).is_ok_and(|held| held.something.is_none())
+        {
+            // The record of an empty directory is in the way as any file is.
+            let _ = record::remove(old.as_fd());
+        }
+        match renameat(&self.parent, &self.stage, &self.parent, &self.name) {
+            Ok(()) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) if replace => self.exchange(&place)?,
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                return Err(Error::refused(format!("{} is not empty any more", place.display())));
+            }
+            Err(errno) => {
+                return Err(Error::io(
+                    format!("cannot put the directory {} in its place", place.display()),
+                    errno,
+                ));
+            }
+        }
+        fsync(&self.parent).map_err(|errno| {
+            Error::io(format!("cannot write {} to the disk", self.parent_path.display()), errno)
+        })
+    }
+
+    /// Both change places, and then the old one goes.
+    fn exchange(&self, place: &Path) -> Result<()> {
+        let exchanged =
+            renameat_with(&self.parent, &self.stage, &self.parent, &self.name, RenameFlags::EXCHANGE);
+        exchanged.map_err(|errno| match errno {
+            Errno::INVAL | Errno::NOSYS | Errno::XDEV => {
+                Error::refused(format!("the file system of {} cannot exchange directories", place.display()))
+                    .hint("unpack into a new directory, and let a symbolic link lead to it")
+            }
+            errno => Error::io(format!("cannot exchange {}", place.display()), errno),
+        })?;
+        let shown = shown(&self.parent_path.join(&self.stage));
+        let failed = |path: &TreePath, errno| trouble(&shown, "remove", path, errno);
+        let old = self.open(&self.stage).map_err(|errno| failed(&TreePath::root(), errno))?;
+        make_usable(old.as_fd());
+        // Should volio be killed now, the next run finds that this may go.
+        let inode = fstat(&old).map_err(|errno| failed(&TreePath::root(), errno))?.st_ino;
+        let _ = record::write(old.as_fd(), &Record { inode, ..Record::abandoned() });
+        let everything = Removal { crosses: &|_| false, spares: &|_, _| false };
+        remove::contents(old, &everything).map_err(|(path, errno)| failed(&path, errno))?;
+        unlinkat(&self.parent, &self.stage, AtFlags::REMOVEDIR)
+            .map_err(|errno| failed(&TreePath::root(), errno))
+    }
+}
+
+fn mounted(target: &Path) -> Error {
+    let shown = target.display();
+    Error::refused(format!("{shown} is a mount point, and nothing can take its place at once")).hint(format!(
+        "unpack into a directory in it, and let a symbolic link lead there: {}/current",
+        shown.to_string().trim_end_matches('/')
+    ))
+}

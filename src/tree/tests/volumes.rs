@@ -1,0 +1,186 @@
+//! Targets of several file systems, and file systems that cannot do everything.
+
+use super::*;
+use crate::tree::record;
+use rustix::fd::AsFd;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde_json::json;
+use std::os::unix::fs::MetadataExt;
+
+fn mount(arguments: &[&str], directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    assert!(Command::new("mount").args(arguments).arg(directory).status().unwrap().success());
+}
+
+fn record_of(directory: &Path) -> Option<Record> {
+    let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    record::read(fd.as_fd())
+}
+
+fn fill(target: &Path, content: &serde_json::Value, seen: &[Seen]) -> Extracted {
+    let mut extractor = Extractor::new(target, ExtractOptions::default()).unwrap();
+    extractor.mark(content.clone()).unwrap();
+    extractor.spool().unwrap().file().unwrap();
+    seen.iter().for_each(|seen| put(&mut extractor, seen).unwrap());
+    extractor.finish().unwrap()
+}
+
+#[test]
+fn two_volumes_below_a_root_that_cannot_be_written() {
+    let name = "volumes::two_volumes_below_a_root_that_cannot_be_written";
+    let Some(dir) = again_with_mounts(name) else { return };
+    let (a, b) = (dir.join("data/a"), dir.join("data/b c"));
+    mount(&["-t", "tmpfs", "none"], &dir);
+    fs::create_dir_all(&a).unwrap();
+    fs::create_dir_all(&b).unwrap();
+    assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&dir).status().unwrap().success());
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&a).status().unwrap().success());
+    assert!(Command::new("mount").args(["-t", "ramfs", "none"]).arg(&b).status().unwrap().success());
+    let target = || Target::find(&dir).unwrap().unwrap();
+    assert_eq!(target().held().unwrap(), None, "directories for mounts are nothing");
+    assert_eq!(target().record(), None);
+
+    let (mut plain, _) = directory("data");
+    plain.metadata = Metadata::plain_directory();
+    let seen = [(plain, vec![]), directory("data/a"), file("data/a/1", "1"), file("data/b c/2", "2")];
+    let mut extractor = Extractor::new(&dir, quick()).unwrap();
+    extractor.mark(json!(1)).unwrap();
+    extractor.spool().unwrap().file().unwrap();
+    seen.iter().for_each(|seen| put(&mut extractor, seen).unwrap());
+    assert!(target_is_incomplete(&dir, extractor));
+    assert!(b.join(".volio.json").exists(), "a ramfs has no attributes");
+    assert_eq!(target().clear().unwrap(), 2, "both were empty");
+    assert_eq!(target().held().unwrap(), None);
+
+    fill(&dir, &json!(2), &seen);
+    let record = target().record().unwrap();
+    assert!(record.complete && record.content == json!(2));
+    assert_eq!(record.volumes, ["data/a", "data/b c"]);
+    // Another volume in the place of one that was filled.
+    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&a).status().unwrap().success());
+    assert!(!target().record().unwrap().complete);
+    assert!(Command::new("umount").arg(&a).status().unwrap().success());
+    assert!(target().record().unwrap().complete);
+    // A volume by itself is another target, and holds a part of it at most.
+    assert!(!Target::find(&a).unwrap().unwrap().record().unwrap().complete);
+}
+
+/// Whether the record of a target whose extraction is interrupted now says so.
+fn target_is_incomplete(target: &Path, extractor: Extractor) -> bool {
+    drop(extractor);
+    let record = Target::find(target).unwrap().unwrap().record().unwrap();
+    !record.complete && record.alone
+}
+
+#[test]
+fn every_file_system_in_a_target_has_a_record_of_its_own_and_keeps_it() {
+    let name = "volumes::every_file_system_in_a_target_has_a_record_of_its_own_and_keeps_it";
+    let Some(dir) = again_with_mounts(name) else { return };
+    let volume = dir.join("volume");
+    mount(&["-t", "tmpfs", "none"], &volume);
+    let seen = [directory(""), directory("volume"), file("volume/file", "data")];
+    fill(&dir, &json!(1), &seen);
+    assert_eq!(record_of(&volume).unwrap().at, "volume");
+    assert_eq!(walk(&dir), seen);
+    // An interrupted run, and then another volume: what is in that one is nobody's to take away.
+    let mut extractor = Extractor::new(&dir, quick()).unwrap();
+    extractor.mark(json!(2)).unwrap();
+    drop(extractor);
+    mount(&["-t", "tmpfs", "none"], &volume);
+    fs::write(volume.join("precious"), "data").unwrap();
+    Target::find(&dir).unwrap().unwrap().clear().unwrap();
+    assert!(volume.join("precious").exists());
+}
+
+#[test]
+fn a_hard_link_to_another_file_system_is_a_copy() {
+    let Some(dir) = again_with_mounts("volumes::a_hard_link_to_another_file_system_is_a_copy") else {
+        return;
+    };
+    mount(&["-t", "tmpfs", "none"], &dir.join("volume"));
+    let (mut large, _) = entry("file", Kind::File { size: 1 << 20 });
+    large.metadata.xattrs.insert(b"trusted.test".to_vec(), b"1".to_vec());
+    large.metadata.mode = 0o4751;
+    let content = [vec![0; 1 << 19], vec![1; 1 << 19]].concat();
+    let mut seen = vec![
+        (large.clone(), content.clone()),
+        symlink("link", "x"),
+        entry("fifo", Kind::Fifo),
+        hardlink("volume/file", "file"),
+        hardlink("volume/file2", "volume/file"),
+        hardlink("volume/link", "link"),
+        hardlink("volume/fifo", "fifo"),
+    ];
+    let done = fill(&dir, &json!(1), &seen);
+    assert_eq!((done.hardlinks_copied, done.entries), (3, 7));
+    seen = walk(&dir.join("volume"));
+    assert_eq!(names(&seen), ["/fifo", "/file", "/file2", "/link"]);
+    assert_eq!(seen[2], (Entry { path: path("file"), ..large }, content));
+    assert_eq!(seen[3].0.kind, Kind::Hardlink { target: path("file") });
+    assert_eq!((&seen[4].0.kind, &seen[1].0.kind), (&symlink("", "x").0.kind, &Kind::Fifo));
+}
+
+#[test]
+fn the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed() {
+    let name = "volumes::the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed";
+    let Some(dir) = again_with_mounts(name) else { return };
+    mount(&["-t", "ramfs", "none"], &dir);
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("precious"), "data").unwrap();
+    let seen = [directory(""), file("file", "data")];
+    fill(&dir, &json!(1), &seen);
+    assert!(dir.join(".volio.json").exists() && !dir.join(".volio.json.new").exists());
+    assert_eq!(walk(&dir), seen, "nor has it changed the time of the directory");
+    assert!(Target::find(&dir).unwrap().unwrap().record().unwrap().complete);
+
+    // A link in its place leads nowhere, and neither does one in the place of the file that it is written as.
+    fs::remove_file(dir.join(".volio.json")).unwrap();
+    let plant =
+        |name: &str| std::os::unix::fs::symlink(outside.path().join("precious"), dir.join(name)).unwrap();
+    plant(".volio.json.new");
+    fill(&dir, &json!(2), &seen);
+    plant(".volio.spool");
+    fs::remove_file(dir.join(".volio.json")).unwrap();
+    plant(".volio.json");
+    let mut extractor = Extractor::new(&dir, quick()).unwrap();
+    assert_eq!(extractor.mark(json!(3)).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(fs::read_to_string(outside.path().join("precious")).unwrap(), "data");
+}
+
+#[test]
+fn without_proc_all_is_restored_but_the_modes_of_devices() {
+    let name = "volumes::without_proc_all_is_restored_but_the_modes_of_devices";
+    let Some(dir) = again_with_mounts(name) else { return };
+    mount(&["-t", "tmpfs", "none"], Path::new("/proc"));
+    let mut seen = vec![
+        entry("device", Kind::CharDevice { major: 1, minor: 3 }),
+        directory("directory"),
+        entry("fifo", Kind::Fifo),
+        file("file", "data"),
+        symlink("link", "x"),
+    ];
+    for (entry, _) in &mut seen {
+        entry.metadata.uid = 1000;
+    }
+    let target = dir.join("target");
+    let done = fill(&target, &json!(1), &seen);
+    assert_eq!((done.attributes_not_restored, done.xattrs_not_restored), (1, 0));
+    seen[0].0.metadata.mode = 0o600;
+    assert_eq!(walk(&target)[1..], seen);
+    assert_eq!(fs::metadata(target.join("file")).unwrap().uid(), 1000);
+}
+
+#[test]
+fn nothing_is_removed_from_what_is_mounted_in_a_directory_that_gives_way() {
+    let name = "volumes::nothing_is_removed_from_what_is_mounted_in_a_directory_that_gives_way";
+    let Some(dir) = again_with_mounts(name) else { return };
+    let volume = dir.join("d/volume");
+    mount(&["-t", "tmpfs", "none"], &volume);
+    fs::write(volume.join("precious"), "data").unwrap();
+    for name in ["d", "d/volume"] {
+        let options = ExtractOptions { force: true, ..quick() };
+        let mut extractor = Extractor::new(&dir, options).unwrap();
+        assert!(put(&mut extractor, &file(name, "")).is_err());
+        assert!(volume.join("precious").exists());
+    }
+}

@@ -1,0 +1,112 @@
+//! Layers on their way from the source to the disk: nothing of them is extracted before all of it was proved.
+
+use crate::error::{Error, Result};
+use crate::image::Selected;
+use crate::layer::decompress;
+use crate::oci::{Descriptor, Digest};
+use crate::progress::Progress;
+use crate::stream::HashingWriter;
+use crate::transport::Source;
+use crate::tree::SpoolPlace;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Weak};
+use std::thread;
+
+/// A layer that was proved, in a file without a name.
+pub(super) struct Spool {
+    pub file: File,
+    /// The size of the plain archive in bytes.
+    pub plain_size: u64,
+}
+
+/// Has all layers fetched and proved, lowest first, and hands each of them on; while one is worked on, the next one is
+/// fetched.
+pub(super) fn each_layer(
+    source: &dyn Source,
+    image: &Selected,
+    place: &SpoolPlace,
+    progress: &dyn Progress,
+    mut work: impl FnMut(usize, Spool) -> Result<()>,
+) -> Result<()> {
+    let layers = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
+    thread::scope(|scope| {
+        let (proved, next) = sync_channel(0);
+        // Dropped with this closure: where extracting fails, nobody waits for the rest of the next layer.
+        let wanted = Arc::new(());
+        let still_wanted = Arc::downgrade(&wanted);
+        scope.spawn(move || {
+            for (layer, diff_id) in layers {
+                let spool = spool(source, layer, diff_id, place, &still_wanted, progress);
+                // Nobody takes it any more, or there is nothing to go on with.
+                if spool.is_err() | proved.send(spool).is_err() {
+                    return;
+                }
+            }
+        });
+        next.iter().enumerate().try_for_each(|(number, layer)| work(number, layer?))
+    })
+}
+
+/// Fetches a layer into a nameless file, and proves both its digests.
+fn spool(
+    source: &dyn Source,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    place: &SpoolPlace,
+    wanted: &Weak<()>,
+    progress: &dyn Progress,
+) -> Result<Spool> {
+    let task = progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
+    let body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
+    let no_spool = |error: io::Error| Error::io("cannot spool a layer", error);
+    let mut file = place.file().map_err(no_spool)?;
+    let mut tee = Tee { body, copy: &mut file, wanted };
+    let plain_size = prove(&mut tee, diff_id)?;
+    let Tee { body, .. } = tee;
+    body.finish()?;
+    file.rewind().map_err(no_spool)?;
+    Ok(Spool { file, plain_size })
+}
+
+/// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns
+/// the size of that archive.
+fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
+    let mut hasher = HashingWriter::new(io::sink());
+    let plain = decompress(&mut layer).and_then(|mut plain| io::copy(&mut plain, &mut hasher));
+    // The body's own verdict comes first: a damaged blob may be anything to the decompressor.
+    io::copy(&mut layer, &mut io::sink()).map_err(|error| Error::io("cannot fetch the layer", error))?;
+    plain.map_err(|error| match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        true => Error::io("", error),
+        false if error.raw_os_error().is_some() => Error::io("cannot spool the layer", error),
+        false => Error::integrity("the layer cannot be decompressed").because(error),
+    })?;
+    let (_, plain) = hasher.finish();
+    match plain.digest == *diff_id {
+        true => Ok(plain.size),
+        false => Err(Error::integrity(format!(
+            "the content of a layer has the digest {}, and the image says {diff_id}",
+            plain.digest
+        ))),
+    }
+}
+
+/// A body that is written down as it is read.
+struct Tee<'a> {
+    body: crate::stream::Body,
+    copy: &'a mut File,
+    /// Gone when nobody wants the body any more.
+    wanted: &'a Weak<()>,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.wanted.strong_count() == 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let read = self.body.read(buffer)?;
+        self.copy.write_all(&buffer[..read])?;
+        Ok(read)
+    }
+}

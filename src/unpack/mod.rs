@@ -1,0 +1,250 @@
+//! An image into a directory: each layer is fetched, proved, and only then extracted.
+
+mod fetch;
+mod plan;
+mod selection;
+
+pub use selection::Part;
+
+use crate::error::{Error, Result};
+use crate::image::{self, Selected};
+use crate::layer::{Item, LayerReader, decompress};
+use crate::oci::{Digest, Document, Platform};
+use crate::progress::Progress;
+use crate::transport::{self, Source};
+use crate::tree::{ExtractOptions, Extracted, Extractor, Record, Staged, Target};
+use fetch::{Spool, each_layer};
+use plan::Plan;
+use selection::Selection;
+use serde::Serialize;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+/// What may be chosen when an image is unpacked.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The platform whose image is wanted; otherwise the host's.
+    pub platform: Option<Platform>,
+    /// How the tree is extracted; how many layers there are is found out.
+    pub tree: ExtractOptions,
+    /// What of the image is wanted.
+    pub part: Part,
+    /// Whether it may be extracted over what is in the target.
+    pub merge: bool,
+    /// Whether the target may keep whatever complete image it holds.
+    pub keep: bool,
+    /// Whether an image that is there is looked at, and not only its record; what differs is made right.
+    pub checksum: bool,
+    /// Whether the target appears complete or not at all. With [`ExtractOptions::force`], it replaces what is there.
+    pub atomic: bool,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// The image was extracted.
+    Unpacked,
+    /// Nothing: the target holds this image.
+    Present,
+    /// Nothing: the target holds an image, and may keep it.
+    Kept,
+}
+
+/// What was unpacked.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unpacked {
+    /// What was done.
+    pub outcome: Outcome,
+    /// The digest of the index or the manifest that the name stood for, or of the image that was kept.
+    pub digest: Digest,
+    /// The platform whose image it was.
+    pub platform: Platform,
+    /// How many layers were extracted.
+    pub layers: usize,
+    /// Entries of an interrupted run of another image that were taken away first.
+    pub removed: u64,
+    /// What was made of them.
+    #[serde(flatten)]
+    pub extracted: Extracted,
+}
+
+impl Unpacked {
+    fn nothing(outcome: Outcome, digest: Digest, platform: Platform) -> Self {
+        Self { outcome, digest, platform, layers: 0, removed: 0, extracted: Extracted::default() }
+    }
+}
+
+/// Unpacks the image into a directory that is empty or does not exist yet, unless the options say otherwise.
+///
+/// # Errors
+/// [`Refused`](crate::error::Kind::Refused) when the directory holds something, [`Integrity`](crate::error::Kind::Integrity)
+/// when the image is not what it says; nothing of a layer is extracted before all of it was proved.
+pub fn unpack(
+    source: &dyn Source,
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Unpacked> {
+    let found = Target::find(target)?;
+    if let Some(kept) = found.as_ref().filter(|_| options.keep).map(kept).transpose()?.flatten() {
+        return Ok(kept);
+    }
+    let root = source.resolve()?;
+    let job = Job { source, root: &root, content: plan::content(&root, options), options, progress };
+    let plan = match &found {
+        Some(found) if !(options.atomic && options.tree.force && !job.is_there(found)) => job.plan(found)?,
+        _ => Plan::Extract,
+    };
+    match plan {
+        Plan::Nothing => Ok(job.present()),
+        _ if options.atomic => {
+            drop(found);
+            job.staged(target)
+        }
+        plan => job.fill(found.map_or_else(|| Target::make(target), Ok)?, &plan),
+    }
+}
+
+/// The image that a target holds, if it holds one to its end.
+fn kept(target: &Target) -> Result<Option<Unpacked>> {
+    let complete =
+        |record: &Record| record.complete.then(|| plan::digest(record).zip(plan::platform(record)));
+    let image = target.record().as_ref().and_then(complete).flatten();
+    // Somebody has emptied it since: what it once held is good for nobody.
+    let image = image.filter(|_| target.held().is_ok_and(|held| held.is_some()));
+    Ok(image.map(|(digest, platform)| Unpacked::nothing(Outcome::Kept, digest, platform)))
+}
+
+/// An image that is to be in a directory.
+struct Job<'a> {
+    source: &'a dyn Source,
+    root: &'a Document,
+    /// What the record of the target will say.
+    content: serde_json::Value,
+    options: &'a Options,
+    progress: &'a dyn Progress,
+}
+
+impl Job<'_> {
+    fn plan(&self, target: &Target) -> Result<Plan> {
+        plan::plan(target, &self.content, self.options)
+    }
+
+    /// Whether the target's record says that this very image is there.
+    fn is_there(&self, target: &Target) -> bool {
+        target.record().is_some_and(|record| record.complete && record.content == self.content)
+    }
+
+    fn present(&self) -> Unpacked {
+        let platform = self.options.platform.clone().unwrap_or_else(Platform::host);
+        Unpacked::nothing(Outcome::Present, self.root.descriptor().digest.clone(), platform)
+    }
+
+    /// Fills a directory beside the target, which then takes its place.
+    fn staged(&self, target: &Path) -> Result<Unpacked> {
+        let staged = Staged::beside(target)?;
+        let stage = staged.target(&self.content)?;
+        let unpacked = match self.plan(&stage)? {
+            // An earlier run came this far.
+            Plan::Nothing => self.present(),
+            plan => self.fill(stage, &plan)?,
+        };
+        staged.publish(self.options.tree.force)?;
+        Ok(Unpacked { outcome: Outcome::Unpacked, ..unpacked })
+    }
+
+    /// Extracts the image into a target.
+    fn fill(&self, target: Target, plan: &Plan) -> Result<Unpacked> {
+        let fetch = |descriptor: &_| transport::fetch(self.source, descriptor);
+        let image = image::select(self.root, self.options.platform.as_ref(), fetch);
+        let image = match image {
+            Ok(image) => image,
+            Err(error) => {
+                target.abandon();
+                return Err(error);
+            }
+        };
+        let removed = match plan {
+            Plan::StartOver => target.clear()?,
+            _ => 0,
+        };
+        if *plan == Plan::StartOver {
+            plan::plan_anew(&target, self.options)?;
+        }
+        let several_layers = image.manifest.layers.len() > 1;
+        let options = ExtractOptions { several_layers, ..self.options.tree.clone() };
+        let mut extractor = Extractor::over(target, options)?;
+        match self.extract(&image, &mut extractor) {
+            Ok(()) => Ok(Unpacked {
+                outcome: Outcome::Unpacked,
+                digest: self.root.descriptor().digest.clone(),
+                platform: image.config.platform,
+                layers: image.manifest.layers.len(),
+                removed,
+                extracted: extractor.finish()?,
+            }),
+            Err(error) => {
+                extractor.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Extracts the layers, lowest first.
+    fn extract(&self, image: &Selected, extractor: &mut Extractor) -> Result<()> {
+        extractor.mark(self.content.clone())?;
+        let place = extractor.spool()?;
+        let mut selection = Selection::new(&self.options.part);
+        each_layer(self.source, image, &place, self.progress, |number, layer| {
+            let task =
+                self.progress.begin(&format!("extracting layer {}", number + 1), Some(layer.plain_size));
+            extract_layer(&layer, &mut selection, extractor, move |bytes| task.advance(bytes))
+        })?;
+        selection.finish()
+    }
+}
+
+/// Extracts what is wanted of a layer that was proved.
+fn extract_layer(
+    layer: &Spool,
+    selection: &mut Selection<'_>,
+    extractor: &mut Extractor,
+    passed: impl Fn(u64),
+) -> Result<()> {
+    if selection.needs_survey() {
+        selection.survey(LayerReader::new(plain(layer)?))?;
+    }
+    let mut layer = LayerReader::new(Observed { bytes: plain(layer)?, passed });
+    extractor.begin_layer();
+    while let Some(item) = layer.next_item()? {
+        match item {
+            Item::Entry(entry) => selection.put(entry, &mut layer.content(), extractor)?,
+            Item::Whiteout(whiteout) => selection.whiteout(&whiteout, extractor)?,
+        }
+    }
+    Ok(())
+}
+
+/// The plain archive of a layer, from its beginning.
+fn plain(layer: &Spool) -> Result<impl Read> {
+    let cannot_read = |error| Error::io("cannot read the spool", error);
+    let mut file = layer.file.try_clone().map_err(cannot_read)?;
+    file.rewind().map_err(cannot_read)?;
+    decompress(file).map_err(cannot_read)
+}
+
+/// Bytes whose passing is told.
+struct Observed<R, F> {
+    bytes: R,
+    passed: F,
+}
+
+impl<R: Read, F: Fn(u64)> Read for Observed<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(buffer)?;
+        (self.passed)(read as u64);
+        Ok(read)
+    }
+}

@@ -1,0 +1,222 @@
+//! Which part of an image is wanted, and where it lands in the target.
+
+use crate::error::{Error, Result};
+use crate::layer::{Item, LayerReader, Whiteout};
+use crate::tree::{Content, Entry, Extractor, Kind, TreePath};
+use std::collections::{BTreeSet, HashMap};
+use std::io::Read;
+
+/// What of an image is unpacked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Everything, each entry at its place.
+    #[default]
+    All,
+    /// What is at this path: a directory's contents land in the root of the target, anything else lands there under its
+    /// own name.
+    Subpath(TreePath),
+    /// What is more than this many directories deep, without so many names at the beginning of its path.
+    Strip(usize),
+}
+
+impl Part {
+    /// Where something of the image lands; `None` when it is not wanted. A subpath itself lands in the root, as a
+    /// directory does.
+    fn place(&self, path: &TreePath) -> Option<TreePath> {
+        match self {
+            Self::All => Some(path.clone()),
+            Self::Subpath(part) => path.below(part),
+            Self::Strip(count) => {
+                let names: Vec<&[u8]> = path.names().skip(*count).collect();
+                (!names.is_empty()).then(|| TreePath::parse(names.join(&b'/'))).flatten()
+            }
+        }
+    }
+
+    /// Where an entry lands.
+    fn place_of(&self, entry: &Entry) -> Option<TreePath> {
+        match self {
+            Self::Subpath(part) if entry.path == *part && entry.kind != Kind::Directory => {
+                Some(TreePath::root().join(part.name()))
+            }
+            _ => self.place(&entry.path),
+        }
+    }
+}
+
+/// The wanted part of an image, layer by layer.
+pub(super) struct Selection<'a> {
+    part: &'a Part,
+    /// Whether the subpath was a directory when it was last met.
+    is_directory: Option<bool>,
+    /// Whether anything was wanted.
+    found: bool,
+    /// Where paths of earlier layers were that were stripped: their whiteouts name directories that are not there.
+    stripped: BTreeSet<TreePath>,
+    /// What a hard link of this layer leads to although it is not wanted itself, and where it lands instead.
+    instead: HashMap<TreePath, TreePath>,
+    /// Further names of this layer that are not wanted, and what they are names of.
+    aliases: HashMap<TreePath, TreePath>,
+}
+
+impl<'a> Selection<'a> {
+    pub fn new(part: &'a Part) -> Self {
+        Self {
+            part,
+            is_directory: None,
+            found: false,
+            stripped: BTreeSet::new(),
+            instead: HashMap::new(),
+            aliases: HashMap::new(),
+        }
+    }
+
+    /// Whether a layer must be read once before it is extracted.
+    pub fn needs_survey(&self) -> bool {
+        *self.part != Part::All
+    }
+
+    /// Finds the hard links of a layer whose other name is not wanted: the first of them becomes the file itself.
+    pub fn survey(&mut self, mut layer: LayerReader<impl Read>) -> Result<()> {
+        self.instead.clear();
+        self.aliases.clear();
+        while let Some(item) = layer.next_item()? {
+            let Item::Entry(entry) = item else { continue };
+            let Kind::Hardlink { target } = &entry.kind else { continue };
+            if self.part.place(target).is_some() {
+                continue;
+            }
+            // A link to a link that is not wanted leads to what that one leads to.
+            let target = self.aliases.get(target).unwrap_or(target).clone();
+            match self.part.place_of(&entry) {
+                Some(place) => drop(self.instead.entry(target).or_insert(place)),
+                None => drop(self.aliases.insert(entry.path, target)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Extracts an entry if it is wanted.
+    pub fn put(&mut self, entry: Entry, content: &mut dyn Content, extractor: &mut Extractor) -> Result<()> {
+        if *self.part == Part::All {
+            return extractor.put(&entry, content);
+        }
+        self.replace(&entry, extractor)?;
+        let Some(place) = self.part.place_of(&entry) else {
+            return match self.instead.get(&entry.path) {
+                Some(place) if !matches!(entry.kind, Kind::Hardlink { .. }) => {
+                    self.found = true;
+                    extractor.put(&Entry { path: place.clone(), ..entry }, content)
+                }
+                _ => Ok(()),
+            };
+        };
+        self.found = true;
+        if let Part::Strip(_) = self.part {
+            self.stripped.insert(entry.path.clone());
+        }
+        let kind = match &entry.kind {
+            Kind::Hardlink { target } => match self.target(&entry, target)? {
+                // It is the one that became the file.
+                target if target == place => return Ok(()),
+                target => Kind::Hardlink { target },
+            },
+            kind => kind.clone(),
+        };
+        extractor.put(&Entry { path: place, kind, metadata: entry.metadata }, content)
+    }
+
+    /// Where that which a hard link leads to is in the target.
+    fn target(&self, entry: &Entry, target: &TreePath) -> Result<TreePath> {
+        let is_wanted = match self.part {
+            Part::Subpath(part) if target == part => Some(TreePath::root().join(part.name())),
+            part => part.place(target),
+        };
+        let first = self.aliases.get(target).unwrap_or(target);
+        is_wanted.or_else(|| self.instead.get(first).cloned()).ok_or_else(|| {
+            Error::failed(format!(
+                "{} is a hard link to {target}, which is not in the wanted part",
+                entry.path
+            ))
+            .hint("it is in another layer; take a part of the image that has both")
+        })
+    }
+
+    /// Where an entry takes the place of what lower layers had at the subpath or above, that is gone.
+    fn replace(&mut self, entry: &Entry, extractor: &mut Extractor) -> Result<()> {
+        let Part::Subpath(part) = self.part else { return Ok(()) };
+        let is_directory = entry.kind == Kind::Directory;
+        if entry.path == *part {
+            if self.is_directory.replace(is_directory).is_some_and(|before| before != is_directory) {
+                extractor.opaque(&TreePath::root())?;
+            }
+        } else if part.is_in(&entry.path) && !is_directory {
+            self.hide_all(extractor)?;
+        }
+        Ok(())
+    }
+
+    fn hide_all(&mut self, extractor: &mut Extractor) -> Result<()> {
+        self.found = false;
+        self.is_directory = None;
+        extractor.opaque(&TreePath::root())
+    }
+
+    /// Takes away what a whiteout names, as far as it was wanted.
+    pub fn whiteout(&mut self, whiteout: &Whiteout, extractor: &mut Extractor) -> Result<()> {
+        let (Whiteout::Entry(path) | Whiteout::Opaque(path)) = whiteout;
+        let is_opaque = matches!(whiteout, Whiteout::Opaque(_));
+        match self.part {
+            Part::Subpath(part) if part.is_in(path) && !(is_opaque && path == part) => {
+                self.hide_all(extractor)
+            }
+            Part::Strip(count) if path.names().count() <= *count => {
+                let below: Vec<_> = self.stripped.iter().filter(|known| known.is_in(path)).cloned().collect();
+                below
+                    .iter()
+                    .filter_map(|path| self.part.place(path))
+                    .try_for_each(|path| extractor.whiteout(&path))
+            }
+            part => match part.place(path) {
+                Some(path) if is_opaque => extractor.opaque(&path),
+                Some(path) => extractor.whiteout(&path),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Insists that there was something.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound).
+    pub fn finish(&self) -> Result<()> {
+        match self.part {
+            Part::Subpath(path) if !self.found => Err(Error::not_found(format!("the image has no {path}"))
+                .hint("`volio ls` shows what it has; links in a path are not followed")),
+            Part::Strip(count) if !self.found => {
+                Err(Error::not_found(format!("nothing in the image is more than {count} directories deep"))
+                    .hint("`volio ls` shows what it has"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_knows_where_things_land() {
+        let path = |text: &str| TreePath::parse(text).unwrap();
+        let place = |part: &Part, text: &str| part.place(&path(text)).map(|path| path.to_string());
+        let subpath = Part::Subpath(path("a/b"));
+        assert_eq!(place(&subpath, "a/b/c").as_deref(), Some("/c"));
+        assert_eq!(place(&subpath, "a/b").as_deref(), Some("/"));
+        assert_eq!((place(&subpath, "a"), place(&subpath, "a/bc")), (None, None));
+        let strip = Part::Strip(1);
+        assert_eq!(place(&strip, "a/b/c").as_deref(), Some("/b/c"));
+        assert_eq!((place(&strip, "a"), place(&strip, "")), (None, None));
+        assert_eq!(place(&Part::All, "a").as_deref(), Some("/a"));
+    }
+}
