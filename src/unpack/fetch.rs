@@ -5,7 +5,7 @@ use crate::image::Selected;
 use crate::layer::decompress;
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
-use crate::stream::HashingWriter;
+use crate::stream::HashingThread;
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
 use std::fs::File;
@@ -73,8 +73,13 @@ fn spool(
 /// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns
 /// the size of that archive.
 fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
-    let mut hasher = HashingWriter::new(io::sink());
-    let plain = decompress(&mut layer).and_then(|mut plain| io::copy(&mut plain, &mut hasher));
+    let hash = HashingThread::start();
+    let plain = decompress(&mut layer).and_then(|mut plain| {
+        while let Some(block) = plain.block()? {
+            hash.update(block)?;
+        }
+        Ok(())
+    });
     // The body's own verdict comes first: a damaged blob may be anything to the decompressor.
     io::copy(&mut layer, &mut io::sink()).map_err(|error| Error::io("cannot fetch the layer", error))?;
     plain.map_err(|error| match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
@@ -82,7 +87,8 @@ fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
         false if error.raw_os_error().is_some() => Error::io("cannot spool the layer", error),
         false => Error::integrity("the layer cannot be decompressed").because(error),
     })?;
-    let (_, plain) = hasher.finish();
+    let died = |_| Error::failed("a thread died that hashed; this is a bug in volio");
+    let plain = hash.finish().recv().map_err(died)?;
     match plain.digest == *diff_id {
         true => Ok(plain.size),
         false => Err(Error::integrity(format!(
