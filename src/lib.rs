@@ -15,6 +15,7 @@ pub mod layer;
 pub mod list;
 pub mod oci;
 pub mod pack;
+pub mod plugin;
 pub mod progress;
 pub mod stream;
 pub mod transport;

@@ -19,7 +19,9 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "image" => &["layer", "oci", "error"],
         "transport" => &["stream", "oci", "error"],
         verb if VERBS.contains(&verb) => CONTENT_AND_PLACE,
-        "plugin" => &["pack", "unpack", "copy", "list", "inspect", "transport", "error", "progress"],
+        "plugin" => {
+            &["pack", "unpack", "copy", "list", "inspect", "transport", "tree", "oci", "progress", "error"]
+        }
         _ => return None,
     })
 }

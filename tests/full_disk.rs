@@ -170,7 +170,7 @@ mod as_root {
         make_tree(&tree, false);
         let registry = Registry::start(&small.path("registry"), directory.path());
         let image = format!("{}/team/data:v1", registry.host);
-        let output = volio(&["pack", &image, tree.to_str().unwrap()]);
+        let output = volio(&["pack", "--retry-delay", "0", &image, tree.to_str().unwrap()]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(&registry.host), "{stderr}");

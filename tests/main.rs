@@ -10,6 +10,7 @@ mod full_disk; // no space left, in every phase
 mod images; // trees into images and back, in memory and in layouts
 mod interrupted; // packs that are killed while they publish
 mod places; // the contracts kept by layouts, archives and memory
+mod plugin; // the volume plugin, asked as engines ask it
 mod registry; // the registry client, against a registry in this process
 mod screens; // the program as its users see it
 mod snapshot; // a tree as an independent witness sees it

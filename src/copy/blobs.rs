@@ -9,9 +9,6 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// How many blobs travel side by side: as many as docker fetches.
-const AT_ONCE: usize = 3;
-
 /// A blob, and whether whoever gets the copy has it.
 pub(super) type Wanted<'a> = (&'a Descriptor, bool);
 
@@ -33,7 +30,7 @@ impl Copy<'_> {
             .filter(|(blob, _)| !self.seen.contains(&blob.digest) && once.insert(&blob.digest))
             .collect();
         let (from, to, progress) = (self.from, self.to, self.progress);
-        let done = side_by_side(&wanted, |(blob, is_elsewhere)| {
+        let done = side_by_side(self.options.concurrency, &wanted, |(blob, is_elsewhere)| {
             blob_between(from, to, progress, blob, *is_elsewhere).map(|outcome| (*blob, outcome))
         });
         // What arrived is counted even where another one failed: another tag may need it.
@@ -59,12 +56,16 @@ struct Done<T> {
     failure: Result<()>,
 }
 
-/// Does the work for all items, on a few threads.
-fn side_by_side<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> Result<T> + Sync) -> Done<T> {
+/// Does the work for all items, on so many threads.
+fn side_by_side<I: Sync, T: Send>(
+    threads: usize,
+    items: &[I],
+    work: impl Fn(&I) -> Result<T> + Sync,
+) -> Done<T> {
     let queue = Mutex::new((items.iter(), Done { arrived: Vec::new(), failure: Ok(()) }));
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(items.len()) {
+        for _ in 0..threads.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
                 loop {
                     let item = {
@@ -123,9 +124,9 @@ mod tests {
 
     #[test]
     fn work_goes_side_by_side_and_nothing_is_left_out() {
-        let together = Barrier::new(AT_ONCE);
-        let items: Vec<usize> = (0..AT_ONCE * 5).collect();
-        let mut done = side_by_side(&items, |item| {
+        let together = Barrier::new(4);
+        let items: Vec<usize> = (0..20).collect();
+        let mut done = side_by_side(4, &items, |item| {
             together.wait();
             Ok(*item)
         });
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn nothing_begins_after_a_failure_and_what_arrived_counts() {
         let items: Vec<usize> = (0..1000).collect();
-        let done = side_by_side(&items, |item| match item {
+        let done = side_by_side(3, &items, |item| match item {
             10 => Err(Error::failed("ten")),
             item => Ok(*item),
         });

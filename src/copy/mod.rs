@@ -21,12 +21,12 @@ use crate::error::{Result, Side};
 use crate::image::DEPTH_LIMIT;
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
-use crate::transport::{self, Destination, Holds, Source};
+use crate::transport::{self, Destination, Holds, Source, Transfer};
 use serde::Serialize;
 use std::collections::HashSet;
 
 /// What may be chosen when an image is copied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Copy only the images for these platforms; otherwise all that there are.
     pub platforms: Vec<Platform>,
@@ -34,6 +34,15 @@ pub struct Options {
     pub referrers: bool,
     /// Leave out layers that these images have: wherever the copy goes from there, they are there already.
     pub since: Vec<Base>,
+    /// How many blobs travel side by side.
+    pub concurrency: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let concurrency = Transfer::default().concurrency;
+        Self { platforms: Vec::new(), referrers: false, since: Vec::new(), concurrency }
+    }
 }
 
 /// What was copied.

@@ -1,7 +1,7 @@
 //! The plain archive behind a compressed layer. Independent zstd frames are decompressed on all cores.
 
 use super::frame_reader::{Frame, FrameReader};
-use crate::stream::{PipeReader, PipeWriter, Workers, pipe};
+use crate::stream::{Buffer, PipeReader, PipeWriter, Pool, Workers, pipe};
 use std::io::{self, BufReader, Cursor, Read};
 use std::{cmp, mem, thread};
 
@@ -25,15 +25,16 @@ pub fn decompress<'a>(layer: impl Read + Send + 'a) -> io::Result<Plain<'a>> {
     let mut magic = Vec::new();
     layer.by_ref().take(4).read_to_end(&mut magic)?;
     let layer = Cursor::new(magic.clone()).chain(layer);
+    let pool = Pool::default();
     let archive: Archive<'a> = match magic.as_slice() {
         [0x1f, 0x8b, ..] => Archive::Stream(Box::new(flate2::bufread::MultiGzDecoder::new(layer))),
         // A frame (RFC 8878, section 3.1.1), or a skippable one (section 3.1.2).
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-            Archive::Frames(Box::new(Frames::new(Box::new(layer))))
+            Archive::Frames(Box::new(Frames::new(Box::new(layer), pool.clone())))
         }
         _ => Archive::Stream(Box::new(layer)),
     };
-    Ok(Plain { archive, current: Cursor::default() })
+    Ok(Plain { archive, current: Cursor::default(), pool })
 }
 
 type Bytes<'a> = Box<dyn Read + Send + 'a>;
@@ -42,7 +43,8 @@ type Bytes<'a> = Box<dyn Read + Send + 'a>;
 pub struct Plain<'a> {
     archive: Archive<'a>,
     /// What was decompressed and not yet read.
-    current: Cursor<Vec<u8>>,
+    current: Cursor<Buffer>,
+    pool: Pool,
 }
 
 enum Archive<'a> {
@@ -55,21 +57,20 @@ impl Plain<'_> {
     ///
     /// # Errors
     /// Those of reading; and when the layer cannot be decompressed.
-    pub fn block(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn block(&mut self) -> io::Result<Option<Buffer>> {
         let current = mem::take(&mut self.current);
-        if current.position() < current.get_ref().len() as u64 {
-            let position = current.position();
-            let mut block = current.into_inner();
-            block.drain(..usize::try_from(position).unwrap_or(0));
-            return Ok(Some(block));
+        let position = usize::try_from(current.position()).unwrap_or(usize::MAX);
+        match current.get_ref().get(position..) {
+            None | Some([]) => self.next(),
+            Some(_) if position == 0 => Ok(Some(current.into_inner())),
+            Some(rest) => copied(rest).map(Some),
         }
-        self.next()
     }
 
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    fn next(&mut self) -> io::Result<Option<Buffer>> {
         match &mut self.archive {
             Archive::Frames(frames) => frames.next(),
-            Archive::Stream(stream) => read_block(stream),
+            Archive::Stream(stream) => read_block(stream, &self.pool),
         }
     }
 }
@@ -92,33 +93,45 @@ impl Read for Plain<'_> {
     }
 }
 
+fn copied(bytes: &[u8]) -> io::Result<Buffer> {
+    Pool::default().fill(|buffer| {
+        buffer.extend_from_slice(bytes);
+        Ok(())
+    })
+}
+
 /// Some bytes of a stream; `None` at its end.
-fn read_block(stream: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
-    let mut block = Vec::with_capacity(BUFFER);
-    stream.take(BUFFER as u64).read_to_end(&mut block)?;
+fn read_block(stream: &mut dyn Read, pool: &Pool) -> io::Result<Option<Buffer>> {
+    let block = pool.fill(|block| {
+        block.reserve(BUFFER);
+        stream.take(BUFFER as u64).read_to_end(block).map(drop)
+    })?;
     Ok((!block.is_empty()).then_some(block))
 }
 
 /// Frames on their way through the workers. Who reads the archive also reads the frames, ahead of what it needs.
 struct Frames<'a> {
     frames: FrameReader<Bytes<'a>>,
-    jobs: PipeWriter<Frame, Vec<u8>>,
-    plain: PipeReader<Vec<u8>>,
+    jobs: PipeWriter<Frame, Buffer>,
+    plain: PipeReader<Buffer>,
     /// The sizes of the frames that are under way, the first one's first.
     under_way: std::collections::VecDeque<usize>,
     most: usize,
     /// What cannot be cut into frames, once that was met: it and all behind it.
     rest: Option<Bytes<'a>>,
     ended: bool,
+    pool: Pool,
 }
 
 impl<'a> Frames<'a> {
-    fn new(layer: Bytes<'a>) -> Self {
+    fn new(layer: Bytes<'a>, pool: Pool) -> Self {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let workers = Workers::new(cmp::min(cores, MOST_WORKERS));
-        let (jobs, plain) = pipe(&workers, workers.count(), |frame: Frame| frame.decompress());
+        let plain_pool = pool.clone();
+        let work = move |frame: Frame| frame.decompress(&plain_pool);
+        let (jobs, plain) = pipe(&workers, workers.count(), work);
         Self {
-            frames: FrameReader::new(layer),
+            frames: FrameReader::new(layer, Pool::default()),
             jobs,
             plain,
             under_way: Default::default(),
@@ -126,15 +139,16 @@ impl<'a> Frames<'a> {
             most: workers.count() + 1,
             rest: None,
             ended: false,
+            pool,
         }
     }
 
-    fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    fn next(&mut self) -> io::Result<Option<Buffer>> {
         loop {
             self.fill()?;
             if self.under_way.pop_front().is_none() {
                 return match &mut self.rest {
-                    Some(rest) => read_block(rest),
+                    Some(rest) => read_block(rest, &self.pool),
                     None => Ok(None),
                 };
             }

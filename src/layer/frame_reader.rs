@@ -1,5 +1,7 @@
 //! The frames of a zstd stream, found without decompressing them (RFC 8878, section 3.1).
 
+use crate::stream::{Buffer, Pool};
+use std::cell::RefCell;
 use std::io::{self, Cursor, Read};
 
 /// What a frame begins with.
@@ -12,8 +14,13 @@ const OVERHEAD: u64 = 64 << 10;
 
 /// A frame that can be decompressed by itself.
 pub(super) struct Frame {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     plain_size: usize,
+}
+
+thread_local! {
+    /// Its tables take longer to make than a small frame takes to decompress.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 impl Frame {
@@ -22,12 +29,21 @@ impl Frame {
         self.bytes.len() + self.plain_size
     }
 
-    /// Its content.
+    /// Its content, in a buffer of the pool.
     ///
     /// # Errors
     /// When it is damaged, or has more content than it says.
-    pub fn decompress(self) -> io::Result<Vec<u8>> {
-        zstd::bulk::decompress(&self.bytes, self.plain_size)
+    pub fn decompress(self, pool: &Pool) -> io::Result<Buffer> {
+        DECOMPRESSOR.with_borrow_mut(|kept| {
+            let decompressor = match kept {
+                Some(decompressor) => decompressor,
+                None => kept.insert(zstd::bulk::Decompressor::new()?),
+            };
+            pool.fill(|plain| {
+                plain.reserve(self.plain_size);
+                decompressor.decompress_to_buffer(&self.bytes[..], plain).map(drop)
+            })
+        })
     }
 }
 
@@ -36,6 +52,7 @@ pub(super) struct FrameReader<R> {
     layer: R,
     /// What was read of a frame that is none of those that can be decompressed by themselves.
     begun: Vec<u8>,
+    pool: Pool,
 }
 
 impl<'a> FrameReader<Box<dyn Read + Send + 'a>> {
@@ -52,8 +69,8 @@ impl<'a> FrameReader<Box<dyn Read + Send + 'a>> {
 }
 
 impl<R: Read> FrameReader<R> {
-    pub fn new(layer: R) -> Self {
-        Self { layer, begun: Vec::new() }
+    pub fn new(layer: R, pool: Pool) -> Self {
+        Self { layer, begun: Vec::new(), pool }
     }
 
     /// The next frame; `None` at the end of the layer, and where something stands that must be read as a stream.
@@ -61,19 +78,27 @@ impl<R: Read> FrameReader<R> {
     /// # Errors
     /// Those of reading. What is no frame is not an error here but for whoever decompresses it.
     pub fn next(&mut self) -> io::Result<Option<Frame>> {
+        let mut plain_size = None;
+        let pool = self.pool.clone();
+        let bytes = pool.fill(|frame| {
+            plain_size = self.read(frame)?;
+            Ok::<_, io::Error>(())
+        })?;
+        if plain_size.is_none() {
+            self.begun = bytes.to_vec();
+        }
+        Ok(plain_size.map(|plain_size| Frame { bytes, plain_size }))
+    }
+
+    /// Reads the next frame and says how large its content is; `None` where it cannot be taken out.
+    fn read(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
         loop {
-            let mut frame = Vec::new();
-            let whole = self.take(&mut frame, 4)?;
-            if whole && matches!(frame[..], [0x50..=0x5f, 0x2a, 0x4d, 0x18]) && self.skip(&mut frame)? {
+            frame.clear();
+            let whole = self.take(frame, 4)?;
+            if whole && matches!(frame[..], [0x50..=0x5f, 0x2a, 0x4d, 0x18]) && self.skip(frame)? {
                 continue;
             }
-            if frame == MAGIC
-                && let Some(plain_size) = self.rest_of(&mut frame)?
-            {
-                return Ok(Some(Frame { bytes: frame, plain_size }));
-            }
-            self.begun = frame;
-            return Ok(None);
+            return if *frame == MAGIC { self.rest_of(frame) } else { Ok(None) };
         }
     }
 
@@ -161,10 +186,11 @@ mod tests {
 
     /// All content, and how many of the frames were taken out.
     fn read(layer: &[u8]) -> io::Result<(Vec<u8>, usize)> {
-        let mut frames: FrameReader<Box<dyn Read + Send>> = FrameReader::new(Box::new(layer));
+        let mut frames: FrameReader<Box<dyn Read + Send>> =
+            FrameReader::new(Box::new(layer), Pool::default());
         let (mut plain, mut count) = (Vec::new(), 0);
         while let Some(frame) = frames.next()? {
-            plain.extend(frame.decompress()?);
+            plain.extend_from_slice(&frame.decompress(&Pool::default())?);
             count += 1;
         }
         if let Some(mut rest) = frames.take_rest()? {

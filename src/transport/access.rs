@@ -26,7 +26,8 @@ pub struct Access {
 /// Whom to trust, besides the authorities that this machine knows.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// Encrypt also on this machine's loopback. So does everything below.
+    /// Encrypt also on this machine's loopback, and want proofs even of a registry that `registries.conf` calls insecure.
+    /// Everything below encrypts too.
     pub wanted: bool,
     /// Trust anybody who answers. Whoever sits on the way can then read and change everything.
     pub anybody: bool,

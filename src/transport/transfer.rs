@@ -11,11 +11,12 @@ use std::time::Duration;
 pub struct Transfer {
     /// How often something that failed is tried again.
     pub retry: Retry,
-    /// How long a server may take to accept a connection.
+    /// How long it may take until a server has accepted a connection and proved who it is.
     pub connect_timeout: Duration,
     /// How long nothing at all may happen on a connection.
     pub stall_timeout: Duration,
-    /// How many connections one large blob comes over.
+    /// How many connections blobs come over; one that is large and travels alone comes over all of them. Each holds up
+    /// to 4 MiB of memory.
     pub concurrency: usize,
     /// Blobs are sent in pieces of this size, in bytes; otherwise whole, as long as the registry takes them.
     pub chunk_size: Option<u64>,

@@ -1,5 +1,9 @@
 //! dockerd 20.10, the oldest Docker in wide use: it knows no zstd, so its users pack with gzip.
 
+mod volumes;
+mod volumes_restart;
+mod volumes_volmex;
+
 use std::process::{Command, Stdio};
 
 use super::fixture::Directory;

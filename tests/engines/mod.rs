@@ -19,3 +19,4 @@ mod services;
 mod skopeo;
 mod survey;
 mod umoci;
+mod volume_plugin;

@@ -7,11 +7,12 @@ use crate::registry::CuttingProxy;
 use std::fs;
 
 const MB: u64 = 1_000_000;
-const DATA: u64 = 200 * MB;
-const CUT: u64 = 20 * MB;
+/// As 2 GB is to 200 MB, and chunks of at least 4 MiB still fit into a connection.
+const DATA: u64 = 100 * MB;
+const CUT: u64 = 10 * MB;
 
 fn patiently(arguments: &[&str]) -> Finished {
-    volio(&[arguments, &["--retry-delay", "0.1"]].concat())
+    volio(&[arguments, &["--retry-delay", "0.01"]].concat())
 }
 
 #[test]

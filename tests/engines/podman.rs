@@ -1,5 +1,7 @@
 //! podman: pulls into its own storage, mounts images as volumes, and runs what volio packed.
 
+mod volumes;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

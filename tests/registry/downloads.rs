@@ -170,3 +170,51 @@ fn a_network_that_cuts_every_connection_costs_almost_nothing() {
     assert!(proxy.connections() > 8);
     assert!(proxy.down() < (bytes.len() as u64) * 11 / 10, "{} bytes", proxy.down());
 }
+
+#[test]
+fn nothing_is_asked_for_when_all_of_a_blob_is_here() {
+    let bytes = noise(8 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    let client = registry.client("a", "t");
+    let mut body = client.open(&descriptor).unwrap().verify(&descriptor);
+    assert_eq!(body.begin_with(&bytes[..]).unwrap(), bytes.len() as u64);
+    assert_eq!(body.drain().unwrap().digest, descriptor.digest);
+    assert_eq!(ranges(&registry), [None]);
+}
+
+#[test]
+fn a_registry_that_forgets_ranges_in_the_middle_does_not_send_everything_for_each_part() {
+    let bytes = noise(40 << 20);
+    let (registry, descriptor) = filled(&bytes);
+    registry.behave(|behaviour| behaviour.ranges = Ranges::SentAtFirst);
+    let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
+    let name = format!("{}/a:t", proxy.host()).parse().unwrap();
+    let client = registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap();
+    assert!(read(&client, &descriptor).unwrap() == bytes);
+    assert!(proxy.down() < 3 * bytes.len() as u64, "{} bytes", proxy.down());
+    assert!(ranges(&registry).len() <= 5, "{:?}", ranges(&registry));
+}
+
+#[test]
+fn blobs_side_by_side_share_the_connections() {
+    let registry = Registry::start();
+    let blobs: Vec<_> = (0..4).map(|number| noise((20 << 20) + number)).collect();
+    let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
+    let name = format!("{}/a:t", proxy.host()).parse().unwrap();
+    let mut transfer = patient();
+    transfer.concurrency = 4;
+    let client = registry::Registry::new(name, &Access { transfer, ..Access::default() }).unwrap();
+    let upload = registry.client("a", "t");
+    for bytes in &blobs {
+        upload.upload(volio::stream::Body::new(std::io::Cursor::new(bytes.clone()))).unwrap();
+    }
+    let descriptors: Vec<_> = blobs.iter().map(|bytes| Descriptor::of(BLOB, bytes)).collect();
+    std::thread::scope(|scope| {
+        for (descriptor, bytes) in descriptors.iter().zip(&blobs) {
+            let client = &client;
+            scope.spawn(move || assert!(read(client, descriptor).unwrap() == *bytes));
+        }
+    });
+    // A connection for each, one ahead of it, and a few that were opened anew; each for itself would have four.
+    assert!(proxy.connections() <= 12, "{}", proxy.connections());
+}

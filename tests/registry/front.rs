@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use tempfile::TempDir;
@@ -53,18 +54,31 @@ impl Authority {
     /// Starts a server that decrypts for another one, and returns its address. It has a certificate for
     /// `registry.test` and `127.0.0.1`, and may want one from its clients.
     pub fn front_of(&self, behind: &str, wants_certificates: bool) -> String {
+        self.front(behind, if wants_certificates { Wants::One } else { Wants::None }).0
+    }
+
+    /// The same; it asks its clients for a certificate, lets those in that have none, and counts both: who showed one
+    /// and who did not.
+    pub fn curious_front_of(&self, behind: &str) -> (String, Arc<[AtomicUsize; 2]>) {
+        self.front(behind, Wants::ToKnow)
+    }
+
+    fn front(&self, behind: &str, wants: Wants) -> (String, Arc<[AtomicUsize; 2]>) {
         let (certificate, key) = self.vouch_for("registry.test");
         let provider = Arc::new(crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .unwrap();
-        let builder = match wants_certificates {
-            false => builder.with_no_client_auth(),
-            true => {
-                let mut roots = RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
+        let verifier = || {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
+            WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+        };
+        let builder = match wants {
+            Wants::None => builder.with_no_client_auth(),
+            Wants::One => builder.with_client_cert_verifier(verifier().build().unwrap()),
+            Wants::ToKnow => {
+                builder.with_client_cert_verifier(verifier().allow_unauthenticated().build().unwrap())
             }
         };
         let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
@@ -73,20 +87,30 @@ impl Authority {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         listener.set_nonblocking(true).unwrap();
-        let behind = behind.to_owned();
-        thread::spawn(move || decrypt(listener, TlsAcceptor::from(Arc::new(config)), &behind));
-        address
+        let (behind, counts) = (behind.to_owned(), Arc::<[AtomicUsize; 2]>::default());
+        let seen = Arc::clone(&counts);
+        thread::spawn(move || decrypt(listener, TlsAcceptor::from(Arc::new(config)), &behind, &seen));
+        (address, counts)
     }
 }
 
-fn decrypt(listener: TcpListener, acceptor: TlsAcceptor, behind: &str) {
+/// What a server wants of its clients' certificates.
+enum Wants {
+    None,
+    One,
+    ToKnow,
+}
+
+fn decrypt(listener: TcpListener, acceptor: TlsAcceptor, behind: &str, seen: &Arc<[AtomicUsize; 2]>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, behind) = (acceptor.clone(), behind.to_owned());
+            let (acceptor, behind, seen) = (acceptor.clone(), behind.to_owned(), Arc::clone(seen));
             tokio::spawn(async move {
                 let mut stream = acceptor.accept(stream).await?;
+                let showed = stream.get_ref().1.peer_certificates().is_some();
+                seen[usize::from(!showed)].fetch_add(1, Ordering::Relaxed);
                 let mut registry = tokio::net::TcpStream::connect(behind).await?;
                 tokio::io::copy_bidirectional(&mut stream, &mut registry).await.map(drop)
             });

@@ -56,8 +56,10 @@ fn pages_that_lead_in_circles_are_left() {
 
 #[test]
 fn a_list_without_an_end_is_left() {
-    let error = tags(&registry(), Pages::Endless).unwrap_err();
-    assert!(error.to_string().contains("larger than"), "{error}");
+    for pages in [Pages::Endless, Pages::EndlessAddresses] {
+        let error = tags(&registry(), pages).unwrap_err();
+        assert!(error.to_string().contains("larger than"), "{error}");
+    }
 }
 
 #[test]

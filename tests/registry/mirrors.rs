@@ -1,7 +1,8 @@
 //! Mirrors: read from first, passed over when they fail, never written to.
 
-use super::{Registry, access};
+use super::{Damage, Registry, access, noise};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use volio::oci::{Descriptor, media_type};
@@ -86,4 +87,53 @@ fn a_mirror_is_never_written_to_and_sees_no_credentials_of_the_registry() {
     assert!(mirror.requests().len() > before);
     assert!(mirror.requests().iter().all(|request| request.header("authorization").is_none()));
     assert_eq!(told.lock().unwrap().len(), 1);
+}
+
+/// A registry that holds a blob as `mirror/a`.
+fn with_blob(bytes: &[u8]) -> Registry {
+    let registry = Registry::start();
+    registry.client("mirror/a", "t").upload(Body::new(std::io::Cursor::new(bytes.to_vec()))).unwrap();
+    registry
+}
+
+#[test]
+fn a_mirror_that_breaks_off_in_the_middle_of_a_blob_is_followed_by_the_next_place() {
+    for size in [1_000_000, 13 << 20] {
+        let (directory, bytes) = (tempfile::tempdir().unwrap(), noise(size));
+        let (mirror, original) = (with_blob(&bytes), with_blob(&bytes));
+        mirror.behave(|behaviour| {
+            behaviour.cuts_blobs_after = Some(400_000);
+            behaviour.limits_requests = Some(2);
+        });
+        let (access, told) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
+        let source = image(&original).source(&access).unwrap();
+        let descriptor = Descriptor::of("application/octet-stream", &bytes);
+        let before = original.requests().len();
+        let mut body = source.open(&descriptor).unwrap().verify(&descriptor);
+        assert_eq!(original.requests().len(), before, "the mirror is asked first");
+        let mut read = Vec::new();
+        body.read_to_end(&mut read).unwrap();
+        assert!(read == bytes && body.finish().is_ok());
+        let asked = original.requests().split_off(before);
+        let ranges: Vec<_> = asked.iter().filter_map(|request| request.header("range")).collect();
+        assert!(ranges[0].starts_with("bytes=") && !ranges[0].starts_with("bytes=0-"), "{ranges:?}");
+        let told = told.lock().unwrap();
+        let over: Vec<_> = told.iter().filter(|line| line.contains("is passed over")).collect();
+        assert_eq!(over.len(), 1, "{told:?}");
+    }
+}
+
+#[test]
+fn what_a_mirror_and_the_registry_send_together_is_proved() {
+    let (directory, bytes) = (tempfile::tempdir().unwrap(), noise(1_000_000));
+    let (mirror, original) = (with_blob(&bytes), with_blob(&bytes));
+    let descriptor = Descriptor::of("application/octet-stream", &bytes);
+    let (access, _) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
+    let read =
+        || image(&original).source(&access).unwrap().open(&descriptor).unwrap().verify(&descriptor).drain();
+    // What it lacks at the end is had from the next place, and what it has wrong is not.
+    mirror.damage(&descriptor.digest, Damage::Truncate);
+    assert!(read().is_ok());
+    mirror.damage(&descriptor.digest, Damage::Flip);
+    assert_eq!(read().unwrap_err().kind(), volio::error::Kind::Integrity);
 }

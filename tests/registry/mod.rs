@@ -20,7 +20,7 @@ pub use front::{Authority, Proxy};
 mod uploads;
 
 pub use proxy::CuttingProxy;
-pub use server::{Damage, Deletes, Locations, Login, Pages, Refusal, Registry};
+pub use server::{Damage, Deletes, Locations, Login, Pages, Recorded, Refusal, Registry};
 
 use crate::contract::Place;
 use std::fs;

@@ -1,6 +1,6 @@
 //! Removing tags and images, from registries that can and from those that cannot.
 
-use super::{Deletes, Registry};
+use super::{Deletes, Refusal, Registry};
 use axum::http::Method;
 use volio::error::Kind;
 use volio::oci::{Digest, media_type};
@@ -94,4 +94,15 @@ fn what_is_not_there_is_not_found() {
     for name in [":absent", &format!("@{}", Digest::of(b"absent"))] {
         assert_eq!(remove(&registry, name, true).unwrap_err().kind(), Kind::NotFound);
     }
+}
+
+#[test]
+fn a_tag_that_is_gone_although_nobody_said_so_takes_nothing_else_with_it() {
+    let registry = registry(Deletes::All);
+    registry.behave(|behaviour| {
+        let (method, path) = (Method::DELETE, "/manifests/");
+        behaviour.refusals.push(Refusal { method, path, status: 504, after: true, ..Refusal::default() });
+    });
+    assert_eq!(registry.client("data", "c").remove(false).unwrap().tags, ["c"]);
+    assert_eq!(registry.paths(Method::DELETE), ["/v2/data/manifests/c"; 2], "the image itself is left alone");
 }

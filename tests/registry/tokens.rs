@@ -2,10 +2,11 @@
 
 use super::{Login, Refusal, Registry, access_by};
 use axum::http::Method;
+use std::io::Read;
 use volio::error::Kind;
 use volio::oci::{Descriptor, media_type};
 use volio::stream::Body;
-use volio::transport::{Access, CredentialSource, Destination, Secret, Source, registry};
+use volio::transport::{Access, CredentialSource, Destination, Secret, Source, Transfer, registry};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 const IDENTITY: &str = "identity-hunter2/+=&";
@@ -52,8 +53,8 @@ fn a_token_server_that_knows_no_exchange_gets_the_identity_token_as_a_password()
     for status in [404, 405, 401] {
         let registry = guarded();
         registry.behave(|behaviour| {
-            let (path, body) = ("/token", String::new());
-            behaviour.refusals.push(Refusal { method: Method::POST, path, status, body, retry_after: None });
+            let (method, path) = (Method::POST, "/token");
+            behaviour.refusals.push(Refusal { method, path, status, ..Refusal::default() });
         });
         let client = client(&registry, &format!(r#"{{"identitytoken": "{IDENTITY}"}}"#));
         assert_eq!(client.resolve().unwrap().bytes(), MANIFEST, "{status}");
@@ -68,6 +69,64 @@ fn an_identity_token_that_is_over_is_denied_and_not_told() {
     let error = client(&registry, r#"{"identitytoken": "old-hunter2"}"#).resolve().unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{error}");
     assert!(!format!("{error} {error:?} {:?}", error.advice()).contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn an_identity_token_is_exchanged_again_while_a_blob_is_sent() {
+    for chunk_size in [None, Some(100_000)] {
+        let registry = guarded();
+        let (_directory, mut access) =
+            access_by(registry.host(), &format!(r#"{{"identitytoken": "{IDENTITY}"}}"#));
+        access.transfer = Transfer { chunk_size, ..super::patient() };
+        let client = registry.client_with("a", "t", &access);
+        let bytes = super::noise(1_000_000);
+        std::thread::scope(|scope| {
+            let revoking = scope.spawn(|| {
+                // In the middle of the blob, when its first request has begun.
+                while !registry.paths(Method::PATCH).iter().any(|path| path.contains("/uploads/")) {
+                    std::thread::yield_now();
+                }
+                registry.revoke_tokens();
+            });
+            let (sender, data) = std::sync::mpsc::channel::<Vec<u8>>();
+            let feeding = scope.spawn({
+                let (bytes, registry) = (bytes.clone(), &registry);
+                move || {
+                    sender.send(bytes[..600_000].to_vec()).unwrap();
+                    while registry.exchanges().is_empty() || !revoking.is_finished() {
+                        std::thread::yield_now();
+                    }
+                    sender.send(bytes[600_000..].to_vec()).unwrap();
+                }
+            });
+            client.upload(Body::new(Coming { data, here: std::io::Cursor::default() })).unwrap();
+            feeding.join().unwrap();
+        });
+        assert!(registry.blob("a", &Descriptor::of("x", &bytes).digest).unwrap() == bytes);
+        assert_eq!(registry.exchanges().len(), 2, "{chunk_size:?}");
+        assert_eq!(registry.open_uploads(), 0);
+    }
+}
+
+/// Bytes from another thread.
+struct Coming {
+    data: std::sync::mpsc::Receiver<Vec<u8>>,
+    here: std::io::Cursor<Vec<u8>>,
+}
+
+impl Read for Coming {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.here.read(buffer)? {
+            0 => match self.data.recv() {
+                Ok(bytes) => {
+                    self.here = std::io::Cursor::new(bytes);
+                    self.here.read(buffer)
+                }
+                Err(_) => Ok(0),
+            },
+            read => Ok(read),
+        }
+    }
 }
 
 #[test]

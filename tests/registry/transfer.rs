@@ -175,13 +175,7 @@ fn harbor_that_denies_a_mount_gets_the_blob_itself() {
     let client = registry.client("to", "t");
     // It is there, so that only the denial can be the reason.
     let descriptor = upload(&registry.client("from", "t"), b"data");
-    let refusal = Refusal {
-        method: Method::POST,
-        path: "/uploads/",
-        status: 401,
-        body: String::new(),
-        retry_after: None,
-    };
+    let refusal = Refusal { method: Method::POST, path: "/uploads/", status: 401, ..Refusal::default() };
     registry.behave(|behaviour| behaviour.refusals.push(refusal));
     let origin = registry.client("from", "t").origin().unwrap();
     assert!(!client.mount(&descriptor, &origin).unwrap());

@@ -1,10 +1,12 @@
 //! Whom the client trusts, and whom it shows its own certificate.
 
-use super::{Authority, Registry};
+use super::{Authority, Locations, Registry};
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use volio::Result;
-use volio::oci::{Document, media_type};
-use volio::transport::{Access, Source, Tls, registry};
+use volio::oci::{Descriptor, Document, media_type};
+use volio::stream::Body;
+use volio::transport::{Access, Destination, Source, Tls, registry};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 
@@ -57,4 +59,26 @@ fn plain_http_on_loopback_is_given_up_for_encryption_only_when_that_is_asked_for
     assert_eq!(resolve(registry.host(), Tls::default()).unwrap().bytes(), MANIFEST);
     assert!(resolve(registry.host(), Tls { wanted: true, ..Tls::default() }).is_err());
     assert_eq!(registry.requests().len(), 2, "the ping and the manifest, and no third request in the clear");
+}
+
+#[test]
+fn a_certificate_of_ours_is_shown_to_the_registry_and_to_no_other_host() {
+    let (registry, authority) = (plain(), Authority::new());
+    let (front, ours) = authority.curious_front_of(registry.host());
+    let (second, theirs) = authority.curious_front_of(registry.elsewhere());
+    registry.behave(|behaviour| {
+        behaviour.blobs_elsewhere = true;
+        behaviour.locations = Locations::Elsewhere;
+        behaviour.elsewhere_is = Some(format!("https://{second}"));
+    });
+    let tls = Tls { directory: Some(authority.directory().to_owned()), ..Tls::default() };
+    let access = Access { tls, ..Access::default() };
+    let client = registry::Registry::new(format!("{front}/a:t").parse().unwrap(), &access).unwrap();
+    let written = client.upload(Body::new(&b"data"[..])).unwrap();
+    let descriptor = Descriptor::of("application/octet-stream", b"data");
+    assert_eq!(written.digest, descriptor.digest);
+    client.open(&descriptor).unwrap().verify(&descriptor).drain().unwrap();
+    let counts = |seen: &[AtomicUsize; 2]| [0, 1].map(|number| seen[number].load(Ordering::Relaxed) > 0);
+    assert_eq!(counts(&ours), [true, false]);
+    assert_eq!(counts(&theirs), [false, true]);
 }

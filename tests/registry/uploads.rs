@@ -2,7 +2,7 @@
 
 use super::proxy::CuttingProxy;
 use super::server::{Broken, StatusRanges};
-use super::{Refusal, Registry, noise, patient};
+use super::{Login, Refusal, Registry, access, noise, patient};
 use axum::http::Method;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -133,7 +133,7 @@ fn ecr_answers_201_to_a_chunk_and_says_stale_ranges() {
 
 #[test]
 fn what_broke_goes_on_where_the_registry_stopped() {
-    for style in [StatusRanges::Inclusive, StatusRanges::Prefixed] {
+    for style in [StatusRanges::Inclusive, StatusRanges::Counted] {
         let registry = Registry::start();
         registry
             .behave(|behaviour| (behaviour.broken_uploads, behaviour.status_ranges) = (Broken::Kept, style));
@@ -141,6 +141,42 @@ fn what_broke_goes_on_where_the_registry_stopped() {
         arrives(&through(&proxy), &registry, &noise(16 * MIB));
         assert!(proxy.up() < 20 * MIB as u64, "{} bytes", proxy.up());
     }
+}
+
+#[test]
+fn a_registry_that_notices_late_that_a_connection_broke_is_asked_again_and_one_that_has_is_not() {
+    for (late, questions) in [(0, 1), (3, 4)] {
+        let registry = Registry::start();
+        registry.behave(|behaviour| {
+            (behaviour.broken_uploads, behaviour.notices_late) = (Broken::Kept, late);
+        });
+        // Once: the rest fits into the second connection.
+        let proxy = CuttingProxy::cutting(registry.host(), 9 * MIB as u64);
+        arrives(&through(&proxy), &registry, &noise(16 * MIB));
+        let asked = registry.paths(Method::GET).iter().filter(|path| path.contains("/uploads/")).count();
+        assert_eq!(asked, questions, "{late}");
+        assert!(proxy.up() < 17 * MIB as u64, "{} bytes", proxy.up());
+    }
+}
+
+#[test]
+fn a_registry_that_never_says_more_is_not_asked_for_ever() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.notices_late = usize::MAX);
+    let proxy = CuttingProxy::cutting(registry.host(), 9 * MIB as u64);
+    arrives(&through(&proxy), &registry, &noise(16 * MIB));
+    let asked = registry.paths(Method::GET).iter().filter(|path| path.contains("/uploads/")).count();
+    assert_eq!(asked, 5);
+}
+
+#[test]
+fn chunks_of_what_comes_only_once_fit_into_memory_whatever_the_user_wants() {
+    let registry = Registry::start();
+    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(1 << 40));
+    let bytes = noise(65 * MIB);
+    client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap();
+    assert_eq!(chunks(&registry), ["0-67108863", "67108864-68157439"]);
+    arrives(&client, &registry, &bytes);
 }
 
 #[test]
@@ -182,13 +218,20 @@ fn an_answer_that_was_lost_is_looked_up() {
     let registry = Registry::start();
     let bytes = noise(MIB);
     // The last request arrives, and its answer does not.
-    let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
-    arrives(&through(&proxy), &registry, &bytes);
-    let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 504, ..Refusal::default() };
-    registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
-    let (body, _) = on_disk(&bytes);
-    registry.client("a", "t").upload(body).unwrap();
-    assert_eq!(registry.paths(Method::PUT).len(), 2, "it was there already");
+    for body in [on_disk(&bytes).0, Body::new(Cursor::new(bytes.clone()))] {
+        let refusal = Refusal {
+            method: Method::PUT,
+            path: "/uploads/",
+            status: 504,
+            after: true,
+            ..Refusal::default()
+        };
+        registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
+        let before = registry.paths(Method::PUT).len();
+        registry.client("a", "t").upload(body).unwrap();
+        assert_eq!(registry.paths(Method::PUT).len() - before, 1, "it is there already");
+        assert_eq!(registry.open_uploads(), 0);
+    }
 }
 
 #[test]
@@ -254,11 +297,18 @@ fn a_stop_ends_an_upload_at_the_registry() {
             Ok(buffer.len())
         }
     }
-    for chunk_size in [None, Some(MIB as u64)] {
+    // Also where the token has ended by then, and a farewell needs a new one.
+    for (chunk_size, expires_in) in [(None, 300), (Some(MIB as u64), 300), (None, 1)] {
         let registry = Registry::start();
         let stop = Stop::default();
-        let client = registry
-            .client_by("a", |transfer| (transfer.stop, transfer.chunk_size) = (stop.clone(), chunk_size));
+        let user = "me:hunter2";
+        registry.behave(|behaviour| {
+            behaviour.login = Login::Token { user, anonymous_pull: false, expires_in };
+        });
+        let (_directory, mut access) = access(registry.host(), user);
+        access.transfer = super::patient();
+        (access.transfer.stop, access.transfer.chunk_size) = (stop.clone(), chunk_size);
+        let client = registry.client_with("a", "t", &access);
         let error = client.upload(Body::new(Stopping(stop.clone(), 0))).unwrap_err();
         assert!(error.to_string().contains("interrupted"), "{error}");
         assert_eq!(registry.open_uploads(), 0);

@@ -4,7 +4,7 @@ use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "pack",
     "unpack",
     "copy",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 14] = [
     "rm",
     "login",
     "logout",
+    "plugin",
     "completions",
     "man",
 ];
@@ -44,6 +45,7 @@ Commands:
   rm           Remove an image from a registry or a layout
   login        Keep a name and a password for a registry, after trying them
   logout       Forget the name and the password for a registry
+  plugin       Serve volumes to Docker and Podman
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)
@@ -83,6 +85,7 @@ Commands:
   rm           Remove an image from a registry or a layout
   login        Keep a name and a password for a registry, after trying them
   logout       Forget the name and the password for a registry
+  plugin       Serve volumes to Docker and Podman
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
   help         Print this message or the help of the given subcommand(s)

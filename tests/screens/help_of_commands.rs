@@ -112,8 +112,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 
@@ -270,8 +280,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 
@@ -375,8 +395,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 
@@ -480,8 +510,18 @@ Registry options:
           
           [default: 1]
 
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
       --concurrency <N>
-          Fetch a large blob over this many connections
+          Copy this many blobs at once; fetch a large one over this many connections
           
           [default: 3]
 

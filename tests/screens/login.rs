@@ -1,7 +1,7 @@
 //! `volio login`, `volio logout`, and where passwords may be seen: nowhere.
 
 use super::{Place, assert_screen};
-use crate::registry::{Login, Registry};
+use crate::registry::{Authority, Login, Refusal, Registry};
 use snapbox::str;
 use std::fs;
 use std::io::Write;
@@ -71,6 +71,7 @@ fn a_wrong_password_is_not_kept() {
     for login in [BASIC, TOKEN] {
         let (place, registry) = (Place::new(), guarded(login));
         let screen = screen(&place, &registry, "login -u me --password-stdin HOST", "hunter3\n");
+        assert!(screen.contains("are the name and the password right?"), "{screen}");
         assert!(screen.ends_with("-- exit 5\n"), "{screen}");
         assert!(!screen.contains("hunter3") && !screen.contains("aHVudGVy"), "{screen}");
         assert!(!place.path().join(".docker").exists());
@@ -90,6 +91,15 @@ hint: give the name with --username, and the password with --password-stdin
 
 "#]],
     );
+    for (stdin, arguments, told) in [
+        ("\n", "-u me", "standard input holds no password"),
+        ("x", "-u a:b", "the name has a colon"),
+        ("x", "-u=", "the name is empty"),
+        ("x", "", "--password-stdin needs --username"),
+    ] {
+        let screen = screen(&place, &registry, &format!("login --password-stdin HOST {arguments}"), stdin);
+        assert!(screen.contains(told) && screen.ends_with("-- exit 2\n"), "{screen}");
+    }
     assert_screen(
         screen(&place, &registry, "login --password-stdin HOST/team", ""),
         str![[r#"
@@ -210,4 +220,66 @@ fn no_command_shows_a_password() {
             );
         }
     }
+}
+
+#[test]
+fn a_login_heeds_what_registries_conf_says_of_the_registry() {
+    let (place, registry) = (Place::new(), guarded(BASIC));
+    let (authority, other) = (Authority::new(), Authority::new());
+    let front = authority.front_of(registry.host(), false);
+    let run = |arguments: &str, entry: &str| {
+        let (conf, stdin) = (place.path().join("registries.conf"), place.path().join("stdin"));
+        fs::write(&conf, format!("[[registry]]\nlocation = \"{front}\"\n{entry}\n")).unwrap();
+        fs::write(&stdin, "hunter2").unwrap();
+        let mut command = place.volio(&format!("login -u me --password-stdin {front} {arguments}"));
+        command.env("CONTAINERS_REGISTRIES_CONF", conf).stdin(fs::File::open(stdin).unwrap());
+        place.screen_of(command)
+    };
+    let unknown = format!("--ca-file {}", other.path("ca.crt").display());
+    assert!(run(&unknown, "").contains("is not trusted"));
+    assert!(run(&unknown, "insecure = true").ends_with("-- exit 0\n"));
+    // Who asks for a proof gets it.
+    assert!(run("--tls-verify", "insecure = true").contains("is not trusted"));
+    let blocked = run(&unknown, "blocked = true");
+    assert!(
+        blocked.contains("is blocked by registries.conf") && blocked.ends_with("-- exit 5\n"),
+        "{blocked}"
+    );
+}
+
+#[test]
+fn a_file_that_is_asked_first_and_broken_is_told_before_anything_is_kept() {
+    let (place, registry) = (Place::new(), guarded(BASIC));
+    let stdin = place.path().join("stdin");
+    fs::write(&stdin, "hunter2").unwrap();
+    let mut command = place.volio(&format!("login -u me --password-stdin {}", registry.host()));
+    command.env("DOCKER_AUTH_CONFIG", "{").stdin(fs::File::open(stdin).unwrap());
+    let screen = place.screen_of(command);
+    assert!(screen.contains("DOCKER_AUTH_CONFIG") && screen.ends_with("-- exit 1\n"), "{screen}");
+    assert!(!place.path().join(".docker").exists() && registry.requests().is_empty());
+}
+
+#[test]
+fn logins_side_by_side_are_all_kept() {
+    let place = Place::new();
+    let registries: Vec<_> = (0..4).map(|_| guarded(BASIC)).collect();
+    let stdin = place.path().join("stdin");
+    fs::write(&stdin, "hunter2").unwrap();
+    let logins: Vec<_> = registries
+        .iter()
+        .map(|registry| {
+            // All are waiting for their registries when the first of them is let in.
+            let refusal = Refusal { path: "/v2/", status: 503, ..Refusal::default() };
+            registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
+            let arguments = format!("login --retry-delay 0.5 -u me --password-stdin {}", registry.host());
+            let mut command = place.volio(&arguments);
+            command.stdin(fs::File::open(&stdin).unwrap()).stderr(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut login in logins {
+        assert!(login.wait().unwrap().success());
+    }
+    let text = fs::read_to_string(place.path().join(".docker/config.json")).unwrap();
+    let missing: Vec<_> = registries.iter().filter(|registry| !text.contains(registry.host())).collect();
+    assert!(missing.is_empty(), "{} of 4 are not in {text}", missing.len());
 }

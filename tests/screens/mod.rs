@@ -12,6 +12,7 @@ mod inspect;
 mod login;
 mod ls;
 mod pack;
+mod plugin;
 mod rm;
 mod streams;
 mod tags;

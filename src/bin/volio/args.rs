@@ -3,7 +3,7 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, inspect, login, ls, man, pack, rm, tags, unpack, verify};
+use crate::commands::{completions, copy, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify};
 use crate::{environment, exit, interrupt, output, progress};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -69,6 +69,7 @@ pub enum Command {
     Rm(rm::Rm),
     Login(login::Login),
     Logout(login::Logout),
+    Plugin(plugin::PluginArgs),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -105,7 +106,15 @@ pub struct Registries {
     #[arg(long, value_name = "SECONDS", default_value_t = Retry::default().delay.as_secs_f64(), value_parser = seconds)]
     retry_delay: f64,
 
-    /// Fetch a large blob over this many connections
+    /// Give up connecting to a server after this time
+    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().connect_timeout.as_secs_f64(), value_parser = patience)]
+    connect_timeout: f64,
+
+    /// Give up a connection on which nothing at all has moved for this time
+    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().stall_timeout.as_secs_f64(), value_parser = patience)]
+    stall_timeout: f64,
+
+    /// Copy this many blobs at once; fetch a large one over this many connections
     #[arg(long, value_name = "N", default_value_t = Transfer::default().concurrency, value_parser = connections)]
     concurrency: usize,
 
@@ -118,12 +127,13 @@ impl Registries {
     fn transfer(&self) -> Transfer {
         Transfer {
             retry: Retry { retries: self.retry, delay: Duration::from_secs_f64(self.retry_delay) },
+            connect_timeout: Duration::from_secs_f64(self.connect_timeout),
+            stall_timeout: Duration::from_secs_f64(self.stall_timeout),
             concurrency: self.concurrency,
             chunk_size: self.chunk_size,
             state: environment::state(environment::variable),
             stop: interrupt::stop(),
             told: Told::new(progress::tell),
-            ..Transfer::default()
         }
     }
 
@@ -191,6 +201,15 @@ fn seconds(text: &str) -> Result<f64> {
     match text.parse() {
         Ok(seconds @ 0.0..=3600.0) => Ok(seconds),
         _ => Err(Error::usage(format!("{text:?} is not a time")).hint("write seconds, for example 0.5")),
+    }
+}
+
+/// A time in seconds that is not over before it has begun.
+fn patience(text: &str) -> Result<f64> {
+    match seconds(text) {
+        Ok(seconds) if seconds >= 0.001 => Ok(seconds),
+        Ok(_) => Err(Error::usage(format!("{text:?} is too short")).hint("write seconds, for example 30")),
+        error => error,
     }
 }
 
@@ -333,6 +352,8 @@ mod tests {
     fn times_and_numbers_of_connections_have_limits() {
         assert_eq!((seconds("0").unwrap(), seconds("0.5").unwrap()), (0.0, 0.5));
         assert!(["-1", "NaN", "inf", "1s", "3601", ""].iter().all(|bad| seconds(bad).is_err()));
+        assert_eq!((patience("0.5").unwrap(), patience("3600").unwrap()), (0.5, 3600.0));
+        assert!(["0", "0.0", "-1", "NaN", "1s", ""].iter().all(|bad| patience(bad).is_err()));
         assert_eq!(connections("1").unwrap(), 1);
         assert!(["0", "65", "-1", "x"].iter().all(|bad| connections(bad).is_err()));
     }

@@ -60,12 +60,15 @@ pub fn credentials(
     let moved = path("DOCKER_CONFIG");
     let usual = home.as_ref().filter(|_| moved.is_none()).map(|home| home.join(".docker/config.json"));
     // Where nobody has made a directory for the session, podman uses the one that it would have.
-    let session = path("XDG_RUNTIME_DIR")
-        .map(|directory| directory.join("containers/auth.json"))
-        .unwrap_or_else(|| format!("/run/containers/{}/auth.json", getuid().as_raw()).into());
+    let session = path("XDG_RUNTIME_DIR").map(|directory| directory.join("containers/auth.json"));
+    let session = session.or_else(|| {
+        let guess = PathBuf::from(format!("/run/containers/{}/auth.json", getuid().as_raw()));
+        // Who may not even look there, because root has made the directory, has nothing there.
+        guess.exists().then_some(guess)
+    });
     let files = [
         moved.map(|directory| directory.join("config.json")),
-        Some(session),
+        session,
         configuration(&variable).map(|directory| directory.join("containers/auth.json")),
         usual,
         home.map(|home| home.join(".dockercfg")),

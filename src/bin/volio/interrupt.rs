@@ -12,8 +12,9 @@ use std::time::Duration;
 use std::{process, thread};
 use volio::transport::Stop;
 
-/// How long registries may take to hear of it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long registries may take to hear of it. A block of data that is being compressed comes to its end before, which takes
+/// many seconds at the highest levels on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 static STOP: LazyLock<Stop> = LazyLock::new(Stop::default);
 static ENDING: AtomicBool = AtomicBool::new(false);

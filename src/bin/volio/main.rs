@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match args::Args::try_parse() {
-        Ok(args) => match interrupt::watched(|| commands::run(args.command)) {
+        Ok(args) => match run(args.command) {
             Ok(()) => exit::Exit::Done.into(),
             Err(error) => {
                 output::error(&error);
@@ -29,5 +29,13 @@ fn main() -> ExitCode {
             }
         },
         Err(error) => output::not_understood(&error),
+    }
+}
+
+fn run(command: args::Command) -> volio::Result<()> {
+    match &command {
+        // A service ends in its own good order.
+        args::Command::Plugin(_) => commands::run(command),
+        _ => interrupt::watched(|| commands::run(command)),
     }
 }

@@ -97,12 +97,17 @@ impl Answer {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Kind::Denied,
             _ => Kind::Failed,
         };
+        // ACR says 400 to a request without a length, and means this.
+        let meant = match codes.iter().any(|code| code == "CONTENT_LENGTH_INVALID") {
+            true => StatusCode::LENGTH_REQUIRED,
+            false => status,
+        };
         let mut why = format!("{host} answers {status}");
         if !words.is_empty() {
             why = format!("{why}: {words}");
         }
         let mut error =
-            Error::new(kind, format!("cannot {}", self.what)).because(why).with_status(status.as_u16());
+            Error::new(kind, format!("cannot {}", self.what)).because(why).with_status(meant.as_u16());
         if let Some(wait) = wait {
             error = error.again_after(wait);
         }

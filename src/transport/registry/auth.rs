@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::challenge::{Challenge, Realm};
 use super::credentials::{Credentials, Keychain};
 use super::http::{Http, Request};
-use super::token::{Scopes, Token};
+use super::token::{SCOPES_LIMIT, Scopes, Token};
 use crate::error::{Error, Result};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, Url};
@@ -26,6 +26,8 @@ pub(super) struct Auth {
 struct State {
     /// How the registry wants it; the outer `None` until it was asked.
     challenge: Option<Option<Challenge>>,
+    /// It was asked, and is no registry: nobody needs to ask that again.
+    is_none: bool,
     /// Who we are; the outer `None` until that was looked up.
     credentials: Option<Option<Credentials>>,
     tokens: HashMap<Scopes, Token>,
@@ -44,7 +46,7 @@ impl Auth {
     pub(super) async fn authorization(&self, http: &Http, scopes: &Scopes) -> Result<Option<HeaderValue>> {
         let mut state = self.state.lock().await;
         if state.challenge.is_none() {
-            state.challenge = Some(self.ping(http).await?);
+            state.challenge = Some(self.ping(http, &mut state.is_none).await?);
         }
         match state.challenge.clone().flatten() {
             None => Ok(None),
@@ -76,6 +78,7 @@ impl Auth {
                 let missing = state.missing.entry(scopes.clone()).or_default();
                 missing.retain(|scope| !realm.scopes.contains(scope));
                 missing.splice(..0, realm.scopes.iter().cloned());
+                missing.truncate(SCOPES_LIMIT);
             }
             state.challenge = Some(Some(challenge));
         }
@@ -88,15 +91,22 @@ impl Auth {
     }
 
     /// Asks the registry how it wants it.
-    async fn ping(&self, http: &Http) -> Result<Option<Challenge>> {
+    async fn ping(&self, http: &Http, is_none: &mut bool) -> Result<Option<Challenge>> {
         let host = host_of(&self.base);
         let what = format!("reach the registry {host}");
+        let no_registry = || {
+            Error::failed(format!("{host} is no registry: it does not know /v2/"))
+                .hint("is the host name right? An image's name is HOST/REPOSITORY:TAG")
+        };
+        if *is_none {
+            return Err(no_registry());
+        }
         let answer = http.send(&Request::new(Method::GET, self.base.clone(), what)).await?;
         match answer.status() {
             StatusCode::UNAUTHORIZED => Ok(Challenge::choose(answer.challenges())),
             StatusCode::NOT_FOUND => {
-                Err(Error::failed(format!("{host} is no registry: it does not know /v2/"))
-                    .hint("is the host name right? An image's name is HOST/REPOSITORY:TAG"))
+                *is_none = true;
+                Err(no_registry())
             }
             status if status.is_success() => Ok(None),
             _ => Err(answer.refusal().await),

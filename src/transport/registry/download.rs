@@ -19,17 +19,26 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
 
 /// Chunks that wait for the reader; a chunk is what the network gave at once, at most half a mebibyte.
 const AHEAD: usize = 4;
-/// The size of the parts of a large blob, in bytes. As many as there are connections wait in memory at most.
+/// The size of the parts of a large blob, in bytes. As many as there are connections wait in memory at most, and one more
+/// for each blob.
 const PART: u64 = 4 << 20;
 /// Chunks of a part that wait: all of them, unless they are crumbs.
 const AHEAD_IN_PART: usize = 4096;
 
-type Chunk = Result<Option<Bytes>>;
+/// What comes of a range.
+enum Chunk {
+    Bytes(Bytes),
+    /// That was all of it.
+    End,
+    /// The registry sends the whole blob instead: only who asks for the rest of it gets through to its end.
+    Whole,
+}
 
 /// A blob in a registry, which can be fetched from any offset on.
 #[derive(Clone)]
@@ -54,7 +63,7 @@ impl Download {
 
     /// Begins to fetch the blob, for a thread that may block.
     pub(super) fn open(self) -> Result<Unverified> {
-        let first = self.begin(0)?.ok_or_else(|| self.is_whole())?;
+        let first = self.begin_surely(0)?;
         Ok(self.unverified(first))
     }
 
@@ -69,10 +78,7 @@ impl Download {
     }
 
     fn unverified(self, first: Incoming) -> Unverified {
-        Unverified::new(first).again(move |offset| {
-            let incoming = self.begin(offset)?.ok_or_else(|| self.is_whole())?;
-            Ok(Box::new(incoming))
-        })
+        Unverified::new(first).again(move |offset| Ok(Box::new(self.begin_surely(offset)?)))
     }
 
     /// Whether less than the whole blob is wanted.
@@ -80,11 +86,20 @@ impl Download {
         self.wanted != (0..self.size)
     }
 
+    /// Begins where there must be a way to do so.
+    pub(super) fn begin_surely(&self, offset: u64) -> Result<Incoming> {
+        self.begin(offset)?.ok_or_else(|| self.is_whole())
+    }
+
     /// Begins in parts where there are many; if the registry does not know ranges, the first part is all. `None` when a
     /// part of the blob is wanted and all of it would come.
     fn begin(&self, offset: u64) -> Result<Option<Incoming>> {
         let all = self.wanted.start.saturating_add(offset)..self.wanted.end;
-        let is_large = all.end.saturating_sub(all.start) > 2 * PART;
+        if all.is_empty() && self.size > 0 {
+            // Nothing is left, and no range says so: `bytes=9-8` is an error.
+            return Ok(Some(self.incoming(all.end)));
+        }
+        let is_large = all.end - all.start > 2 * PART;
         let connections = self.server.transfer().concurrency.max(1);
         let end = if is_large && connections > 1 { all.start + PART } else { all.end };
         let begun = wait(self.ask(&(all.start..end), self.request.clone()))?;
@@ -93,16 +108,16 @@ impl Download {
             self.server.has_sent_a_whole_blob();
             return Ok(None);
         }
-        let mut incoming = Incoming {
-            download: self.clone(),
-            parts: VecDeque::new(),
-            next: if partial { end } else { all.end },
-            connections,
-            current: Bytes::new(),
-            failed: false,
-        };
-        incoming.spawn(all.start..incoming.next, Some(begun))?;
+        let mut incoming = self.incoming(if partial { end } else { all.end });
+        let range = all.start..incoming.next;
+        incoming.spawn(range, Some(begun), partial, self.server.place())?;
         Ok(Some(incoming))
+    }
+
+    /// Nothing under way yet; the first part that is not begins at `next`.
+    fn incoming(&self, next: u64) -> Incoming {
+        let (parts, current) = (VecDeque::new(), Bytes::new());
+        Incoming { download: self.clone(), parts, position: 0, next, current, failed: false }
     }
 
     /// Asks for a range, and for nothing less when that is all there is.
@@ -148,7 +163,13 @@ impl Download {
     }
 
     /// Fetches a range, over as many connections one after the other as it takes.
-    async fn fetch(self, mut range: Range<u64>, mut begun: Option<Begun>, chunks: Sender<Chunk>) {
+    async fn fetch(
+        self,
+        mut range: Range<u64>,
+        mut begun: Option<Begun>,
+        is_one_of_many: bool,
+        chunks: Sender<Result<Chunk>>,
+    ) {
         let mut attempts = Attempts::new(self.server.transfer());
         loop {
             let before = range.start;
@@ -160,12 +181,17 @@ impl Download {
                 },
             };
             let outcome = match next {
+                // To read through all that comes before each part would take the square of the blob's size.
+                Ok((_, had)) if is_one_of_many && had >= PART => {
+                    let _ = chunks.send(Ok(Chunk::Whole)).await;
+                    return;
+                }
                 Ok(begun) => pass_on(begun, &mut range, self.size, &chunks).await,
                 Err(error) => Err(error),
             };
             let Err(error) = outcome else {
                 // Nobody wants to know: the reader is gone.
-                let _ = chunks.send(Ok(None)).await;
+                let _ = chunks.send(Ok(Chunk::End)).await;
                 return;
             };
             if range.start > before {
@@ -185,7 +211,7 @@ async fn pass_on(
     (mut answer, mut had): Begun,
     range: &mut Range<u64>,
     size: u64,
-    chunks: &Sender<Chunk>,
+    chunks: &Sender<Result<Chunk>>,
 ) -> Result<()> {
     let is_last = range.end == size;
     let is_part = is_partial(&answer);
@@ -207,7 +233,7 @@ async fn pass_on(
             chunk.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         }
         range.start += chunk.len() as u64;
-        if !chunk.is_empty() && chunks.send(Ok(Some(chunk))).await.is_err() {
+        if !chunk.is_empty() && chunks.send(Ok(Chunk::Bytes(chunk))).await.is_err() {
             return Ok(());
         }
     }
@@ -234,36 +260,51 @@ fn parse_range(header: &str) -> Option<(Range<u64>, Option<u64>)> {
 
 /// A part that is on its way.
 struct Part {
-    chunks: Receiver<Chunk>,
+    start: u64,
+    chunks: Receiver<Result<Chunk>>,
     task: AbortHandle,
+    /// Held until the part was read: what waits in memory counts as well.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// Bytes from the network. Only the word of the connection that this was all is an end of file.
-struct Incoming {
+pub(super) struct Incoming {
     download: Download,
     parts: VecDeque<Part>,
+    /// How much of the first part was received, in bytes.
+    position: u64,
     /// Where the next part begins.
     next: u64,
-    connections: usize,
     current: Bytes,
     failed: bool,
 }
 
 impl Incoming {
-    fn spawn(&mut self, range: Range<u64>, begun: Option<Begun>) -> Result<()> {
-        let is_all = range.end - range.start > PART;
+    fn spawn(
+        &mut self,
+        range: Range<u64>,
+        begun: Option<Begun>,
+        is_one_of_many: bool,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Result<()> {
+        let (start, is_all) = (range.start, range.end - range.start > PART);
         let (sender, chunks) = channel(if is_all { AHEAD } else { AHEAD_IN_PART });
-        let task = runtime()?.spawn(self.download.clone().fetch(range, begun, sender));
-        self.parts.push_back(Part { chunks, task: task.abort_handle() });
+        let task = runtime()?.spawn(self.download.clone().fetch(range, begun, is_one_of_many, sender));
+        self.parts.push_back(Part { start, chunks, task: task.abort_handle(), _place: place });
         Ok(())
     }
 
-    /// Keeps as many parts under way as there may be.
+    /// Keeps as many parts under way as there may be. Two always: the second begins before the first one ends, and the
+    /// reader of a blob never waits for the reader of another one.
     fn fill(&mut self) -> Result<()> {
-        let all = self.download.wanted.end;
-        while self.parts.len() < self.connections && self.next < all {
+        let (connections, all) = (self.download.server.transfer().concurrency, self.download.wanted.end);
+        while self.next < all && self.parts.len() < connections.max(2) {
+            let place = self.download.server.place();
+            if place.is_none() && self.parts.len() >= 2 {
+                break;
+            }
             let end = (self.next + PART).min(all);
-            self.spawn(self.next..end, None)?;
+            self.spawn(self.next..end, None, true, place)?;
             self.next = end;
         }
         Ok(())
@@ -275,13 +316,29 @@ impl Incoming {
             self.fill()?;
             let Some(part) = self.parts.front_mut() else { return Ok(Bytes::new()) };
             match part.chunks.blocking_recv() {
-                Some(Ok(Some(chunk))) if !chunk.is_empty() => return Ok(chunk),
-                Some(Ok(Some(_))) => {}
-                Some(Ok(None)) => drop(self.parts.pop_front()),
+                Some(Ok(Chunk::Bytes(chunk))) => {
+                    self.position += chunk.len() as u64;
+                    return Ok(chunk);
+                }
+                Some(Ok(Chunk::End)) => {
+                    self.parts.pop_front();
+                    self.position = 0;
+                }
+                Some(Ok(Chunk::Whole)) => {
+                    let offset = part.start + self.position;
+                    self.abandon();
+                    self.next = self.download.wanted.end;
+                    self.spawn(offset..self.next, None, false, self.download.server.place())?;
+                }
                 Some(Err(error)) => return Err(error),
                 None => return Err(Error::failed("the download has ended before it was complete")),
             }
         }
+    }
+
+    fn abandon(&mut self) {
+        self.position = 0;
+        self.parts.drain(..).for_each(|part| part.task.abort());
     }
 }
 
@@ -302,6 +359,6 @@ impl Read for Incoming {
 impl Drop for Incoming {
     /// Ends the download where it is: a server that sends slowly would hold the connections for long.
     fn drop(&mut self) {
-        self.parts.iter().for_each(|part| part.task.abort());
+        self.abandon();
     }
 }

@@ -60,7 +60,7 @@ pub(super) struct Request {
     /// Shown to this address only, and to no other that the request is sent on to.
     pub(super) authorization: Option<HeaderValue>,
     /// Whoever sends it tries again himself, or not at all.
-    once: bool,
+    pub(super) once: bool,
 }
 
 impl Request {
@@ -138,7 +138,6 @@ impl Http {
         }
         let mut attempts = Attempts::new(&self.transfer);
         loop {
-            self.transfer.stop.check()?;
             let error = match self.attempt(request).await {
                 Ok(answer) if is_passing(answer.status()) && attempts.are_left() => answer.refusal().await,
                 Err(error) => error,
@@ -246,7 +245,7 @@ impl Http {
         let host = host_of(&request.url);
         cannot(
             request,
-            format!("{host} has been silent for {} seconds", self.transfer.stall_timeout.as_secs()),
+            format!("{host} has been silent for {} seconds", self.transfer.stall_timeout.as_secs_f64()),
         )
         .hint("the registry or the network is overloaded or gone; try again later")
         .again_after(Duration::ZERO)
@@ -357,7 +356,7 @@ fn find<'a, T: error::Error + 'static>(error: &'a (dyn error::Error + 'static)) 
 pub(super) fn broken(what: &str, host: &str, error: Result<&reqwest::Error, Duration>) -> Error {
     let why = match error {
         Ok(error) => printable(&root(error).to_string()),
-        Err(silent) => format!("it has been silent for {} seconds", silent.as_secs()),
+        Err(silent) => format!("it has been silent for {} seconds", silent.as_secs_f64()),
     };
     Error::failed(format!("cannot {what}: {host} stopped in the middle"))
         .because(why)

@@ -5,11 +5,12 @@ use super::auth_file::{SECRETS, inside, is_absent, is_key_of, key_of, malformed}
 use crate::error::{Error, Result};
 use crate::transport::Secret;
 use base64::Engine as _;
+use rustix::fs::{FlockOperation, flock};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
-use std::fs::{self, DirBuilder, Permissions};
-use std::io::Write as _;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -21,6 +22,8 @@ type Members = Vec<(String, Box<RawValue>)>;
 pub(super) struct Ledger {
     path: PathBuf,
     members: Members,
+    /// The file's directory, locked.
+    _alone: Option<File>,
 }
 
 impl Ledger {
@@ -40,7 +43,21 @@ impl Ledger {
                 return Err(Error::io(format!("cannot read the credentials in {}", path.display()), error));
             }
         };
-        Ok(Self { path, members })
+        Ok(Self { path, members, _alone: None })
+    }
+
+    /// The same, while all other logins of this program wait until it is dropped: each would write what it has read, and
+    /// lose what another one has written meanwhile.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when there can be no such file.
+    pub(super) fn open_alone(path: &Path) -> Result<Self> {
+        let path = destination(&inside(path))?;
+        make_directory(&path)?;
+        // A file system that knows no locks is no reason to keep nothing.
+        let alone = File::open(directory_of(&path)).ok();
+        let alone = alone.filter(|directory| flock(directory, FlockOperation::LockExclusive).is_ok());
+        Ok(Self { _alone: alone, ..Self::open(&path)? })
     }
 
     /// The file that is written.
@@ -77,11 +94,9 @@ impl Ledger {
 
     /// Puts the new file into the place of the old one, at once: who reads it meanwhile reads either.
     pub(super) fn save(&self) -> Result<()> {
-        let cannot =
-            |error| Error::io(format!("cannot write the credentials to {}", self.path.display()), error);
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(cannot)?;
-        let mut file = NamedTempFile::new_in(directory).map_err(cannot)?;
+        let cannot = |error| cannot_write(&self.path, error);
+        make_directory(&self.path)?;
+        let mut file = NamedTempFile::new_in(directory_of(&self.path)).map_err(cannot)?;
         // The file is made for its owner only; this says it whoever makes it.
         file.as_file().set_permissions(Permissions::from_mode(0o600)).map_err(cannot)?;
         file.write_all(object(&self.members, "").as_bytes()).map_err(cannot)?;
@@ -108,6 +123,19 @@ impl Ledger {
         set(&mut self.members, "auths", auths);
         Ok(())
     }
+}
+
+fn directory_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new("/"))
+}
+
+fn make_directory(file: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory_of(file));
+    made.map_err(|error| cannot_write(file, error))
+}
+
+fn cannot_write(file: &Path, error: io::Error) -> Error {
+    Error::io(format!("cannot write the credentials to {}", file.display()), error)
 }
 
 /// Where a file really is: a link to it stays a link.

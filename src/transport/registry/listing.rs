@@ -66,7 +66,9 @@ pub(super) async fn pages(
         let next =
             answer.header(&LINK).and_then(next).and_then(|target| on_same_server(&request.url, target));
         let page = answer.read(room + 1).await?;
-        room = room.checked_sub(page.len()).ok_or_else(|| {
+        // What is remembered of a page is its address too.
+        let size = page.len() + next.as_ref().map_or(0, |next| next.as_str().len());
+        room = room.checked_sub(size).ok_or_else(|| {
             Error::failed(format!("cannot {}: the list is larger than {LIST_LIMIT} bytes", request.what))
         })?;
         barren = if take(&page)? { 0 } else { barren + 1 };

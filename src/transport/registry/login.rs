@@ -7,9 +7,10 @@ use super::credential_helper;
 use super::credentials::{Credentials, Keychain};
 use super::http::{Http, Request, wait};
 use super::ledger::Ledger;
+use super::registries_conf::RegistriesConf;
 use super::tls::Tls;
 use super::token::Scopes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::Reference;
 use crate::transport::{Access, CredentialSource, Secret};
 use reqwest::Method;
@@ -60,8 +61,12 @@ pub fn login(
     file: &Path,
     access: &Access,
 ) -> Result<LoggedIn> {
-    let mut ledger = Ledger::open(file)?;
+    // What cannot be read or understood is told before anything happens.
+    let ledger = Ledger::open(file)?;
+    let hidden_by = first(registry, ledger.path(), access)?;
     let verified = verify(registry, Credentials::new(username, password.reveal()), access)?;
+    // Read anew: the registry has taken its time, and another login may have been faster.
+    let mut ledger = Ledger::open_alone(file)?;
     let source = CredentialSource::File(ledger.path().to_owned());
     let known = AuthFile::read(&source)?;
     let kept = match known.as_ref().and_then(|file| file.helper(registry)) {
@@ -76,7 +81,7 @@ pub fn login(
         }
     };
     ledger.save()?;
-    Ok(LoggedIn { kept, verified, hidden_by: first(registry, ledger.path(), access)? })
+    Ok(LoggedIn { kept, verified, hidden_by })
 }
 
 /// Forgets what the file, or the program that it names, knows of a registry.
@@ -84,7 +89,11 @@ pub fn login(
 /// # Errors
 /// [`NotFound`](crate::error::Kind::NotFound) when that is nothing.
 pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
-    let mut ledger = Ledger::open(file)?;
+    // A directory is not made for a file that knows nothing.
+    let mut ledger = match file.exists() {
+        true => Ledger::open_alone(file)?,
+        false => Ledger::open(file)?,
+    };
     let source = CredentialSource::File(ledger.path().to_owned());
     let known = AuthFile::read(&source)?;
     let helper = known.as_ref().and_then(|file| file.helper(registry));
@@ -138,7 +147,8 @@ fn is_same(a: &Path, b: &Path) -> bool {
 
 /// Whether the registry looks at credentials, and takes these.
 fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<bool> {
-    let tls = Tls::read(access, registry, false)?;
+    let anybody = RegistriesConf::read(&access.registries_conf)?.trusts_anybody(registry)?;
+    let tls = Tls::read(access, registry, anybody)?;
     let base = address::base(registry, access.plain_http, tls.wanted)?;
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
     let http = Http::new(tls, base.clone(), access.transfer.clone());
@@ -148,6 +158,12 @@ fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<b
         request.authorization = Some(shown);
         http.send(&request).await?.success().await?;
         Ok(true)
+    })
+    .map_err(|error| match error.kind() {
+        Kind::Denied => error.hint(
+            "are the name and the password right? Nothing was kept; some registries want a token in the password's place",
+        ),
+        _ => error,
     })
 }
 

@@ -73,7 +73,7 @@ impl Registry {
     /// # Errors
     /// When a file with credentials, certificates or mirrors cannot be read, or `registries.conf` blocks the registry.
     pub fn new(reference: Reference, access: &Access) -> Result<Self> {
-        let anybody = RegistriesConf::read(&access.registries_conf)?.named(&reference)?;
+        let anybody = RegistriesConf::read(&access.registries_conf)?.trusts_anybody(&reference.name())?;
         Self::at(reference, access, anybody)
     }
 
@@ -90,9 +90,14 @@ impl Registry {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn source(reference: &Reference, access: &Access) -> Result<Box<dyn Source>> {
-        let places = RegistriesConf::read(&access.registries_conf)?.places(reference)?;
-        let registries = places.into_iter().map(|place| Self::at(place.reference, access, place.anybody));
-        Ok(Box::new(Mirrored::new(registries.collect::<Result<_>>()?, access.transfer.told.clone())))
+        let mut places = RegistriesConf::read(&access.registries_conf)?.places(reference)?;
+        let itself = places.pop().map(|place| Self::at(place.reference, access, place.anybody));
+        // There is another place to ask: that is better than to wait for long.
+        let mut hasty = access.clone();
+        hasty.transfer.retry.retries = hasty.transfer.retry.retries.min(1);
+        let mirrors = places.into_iter().map(|place| Self::at(place.reference, &hasty, place.anybody));
+        let registries = mirrors.chain(itself).collect::<Result<_>>()?;
+        Ok(Box::new(Mirrored::new(registries, access.transfer.told.clone())))
     }
 
     /// The address of a manifest by its tag or its digest.
@@ -117,6 +122,12 @@ impl Registry {
             true => request.header(ACCEPT, &descriptor.media_type),
             false => request,
         }
+    }
+
+    /// A blob or a document on its way here.
+    fn download(&self, descriptor: &Descriptor) -> Download {
+        let request = self.ask(Method::GET, descriptor, "fetch");
+        Download::new(&self.server, request, self.pull(), descriptor.size)
     }
 
     /// Stores a document under its digest or under a tag, and lists it with what it refers to where the registry
@@ -164,8 +175,7 @@ impl Source for Registry {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        let request = self.ask(Method::GET, descriptor, "fetch");
-        Download::new(&self.server, request, self.pull(), descriptor.size).open()
+        self.download(descriptor).open()
     }
 
     fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {

@@ -84,12 +84,12 @@ impl RegistriesConf {
         Ok(Self(entries))
     }
 
-    /// Whether whoever answers at the registry that was named is trusted.
+    /// Whether whoever answers at a registry, or for a repository that was named, is trusted.
     ///
     /// # Errors
     /// [`Denied`](crate::error::Kind::Denied) when it must not be spoken to.
-    pub(super) fn named(&self, reference: &Reference) -> Result<bool> {
-        match self.entry(&reference.name()) {
+    pub(super) fn trusts_anybody(&self, name: &str) -> Result<bool> {
+        match self.entry(name) {
             Some((entry, _)) if entry.blocked => {
                 Err(Error::denied(format!("{} is blocked by registries.conf", entry.prefix)))
             }
@@ -100,9 +100,9 @@ impl RegistriesConf {
     /// Where to read an image, best first; the last one is the registry itself, wherever that is.
     ///
     /// # Errors
-    /// As [`named`](Self::named), and when a location is none.
+    /// As [`trusts_anybody`](Self::trusts_anybody), and when a location is none.
     pub(super) fn places(&self, reference: &Reference) -> Result<Vec<Place>> {
-        let anybody = self.named(reference)?;
+        let anybody = self.trusts_anybody(&reference.name())?;
         let Some((entry, matched)) = self.entry(&reference.name()) else {
             return Ok(vec![Place { reference: reference.clone(), anybody }]);
         };

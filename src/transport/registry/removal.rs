@@ -57,14 +57,21 @@ impl Registry {
         use StatusCode as S;
         let what = format!("remove {name} from {}", self.reference.name());
         let request = Request::new(Method::DELETE, self.manifest(name), what);
-        wait(async {
+        let status = wait(async {
             let answer = self.server.send(request, &Scopes::delete(self.reference.repository())).await?;
             match answer.status() {
-                // It was there a moment ago: Harbor looks for a digest and knows no other name.
-                S::BAD_REQUEST | S::NOT_FOUND | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED => Ok(false),
-                _ => answer.success().await.map(|_| true),
+                S::BAD_REQUEST | S::NOT_FOUND | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED => {
+                    Ok(answer.status())
+                }
+                _ => answer.success().await.map(|answer| answer.status()),
             }
-        })
+        })?;
+        match status {
+            // It was there a moment ago. Either the answer to a first request was lost, or this is Harbor, which looks
+            // for a digest and knows no other name.
+            S::NOT_FOUND => Ok(self.meaning(name)?.is_none()),
+            status => Ok(status.is_success()),
+        }
     }
 
     /// The tags that mean this image.

@@ -15,8 +15,9 @@ use crate::error::Result;
 use reqwest::{StatusCode, Url};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The connections to one registry and what it has let us in for.
 pub(super) struct Server {
@@ -27,6 +28,8 @@ pub(super) struct Server {
     redirects: Mutex<HashMap<Url, Url>>,
     /// How it wants to be sent blobs.
     pub(super) manners: Manners,
+    /// The connections that blobs come over side by side.
+    places: Arc<Semaphore>,
     /// It was asked for a part of a blob, and began to send all of it.
     whole_only: AtomicBool,
 }
@@ -37,6 +40,7 @@ impl Server {
         Self {
             auth: Auth::new(base.clone(), keychain),
             redirects: Mutex::default(),
+            places: Arc::new(Semaphore::new(transfer.concurrency)),
             manners: Manners::new(base.host_str().unwrap_or_default(), transfer.chunk_size),
             http: Http::new(tls, base.clone(), transfer),
             whole_only: AtomicBool::new(false),
@@ -55,6 +59,10 @@ impl Server {
     /// Sends a request; when the registry does not take what it is shown, once more with something new. Any
     /// status is an answer.
     pub(super) async fn send(&self, mut request: Request, scopes: &Scopes) -> Result<Answer> {
+        // Not so what ends an upload, and the token that it may need.
+        if !request.once {
+            self.transfer().stop.check()?;
+        }
         let ours = self.authorize(&mut request, scopes).await?;
         let answer = self.http.send(&request).await?;
         let refused = is_about_us(&answer) && same_server(answer.url(), &self.base);
@@ -74,6 +82,11 @@ impl Server {
     /// Whether an address is the registry's own.
     pub(super) fn is_ours(&self, url: &Url) -> bool {
         same_server(url, &self.base)
+    }
+
+    /// A place among the connections that blobs come over, if one is free.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     /// How bytes travel.

@@ -4,6 +4,7 @@ use super::address::{follow, with_parameter};
 use super::answer::Answer;
 use super::http::{Request, cannot, runtime, wait};
 use super::outgoing::{Feed, outgoing};
+use super::quirks::received;
 use super::server::Server;
 use super::token::Scopes;
 use crate::error::{Error, Kind, Result};
@@ -91,7 +92,7 @@ impl<'a> Session<'a> {
     pub(super) fn received(&mut self) -> Option<u64> {
         let request = Request::new(Method::GET, self.url.clone(), &self.what);
         let answer = wait(async { self.server.send(request, &self.scopes).await?.success().await }).ok()?;
-        let received = self.server.manners.received(answer.header(&RANGE)?)?;
+        let received = received(answer.header(&RANGE)?)?;
         if let Ok(url) = next(&answer, answer.url()) {
             self.url = url;
         }

@@ -34,7 +34,9 @@ impl Tls {
         let usual = || asked.directories.iter().map(|all| all.join(registry)).find(|own| own.is_dir());
         let directory = asked.directory.clone().or_else(usual);
         let wanted = asked.wanted || asked.anybody || !asked.authorities.is_empty() || directory.is_some();
-        let mut tls = Self { anybody: asked.anybody || anybody, wanted, ..Self::default() };
+        // Who asks for proofs in so many words gets them, whatever a file says.
+        let anybody = asked.anybody || (anybody && !asked.wanted);
+        let mut tls = Self { anybody, wanted, ..Self::default() };
         for file in &asked.authorities {
             tls.authorities.extend(authorities(file)?);
         }

@@ -20,7 +20,7 @@ const LIFE: u64 = 60;
 /// The longest life that is believed: an hour before it, anything may have changed.
 const LIFE_LIMIT: u64 = 24 * 60 * 60;
 /// The most scopes that a registry can add to ours: what it says would otherwise grow with every refusal.
-const SCOPES_LIMIT: usize = 16;
+pub(super) const SCOPES_LIMIT: usize = 16;
 
 /// What a request needs to be allowed to do; the first part is the most important one, because a few
 /// registries look at no other.

@@ -10,6 +10,7 @@
 //! makes it anew.
 
 use super::http::wait;
+use super::quirks::CHUNK;
 use super::retry::Attempts;
 use super::server::Server;
 use super::session::{Piece, Session};
@@ -19,10 +20,22 @@ use crate::oci::Reference;
 use crate::stream::{Body, Written};
 use std::io::{self, Cursor, Read};
 use std::sync::Arc;
+use tokio::time::sleep;
 
 /// Blobs below this size are sent again rather than continued by another process, in bytes.
 const WORTH_REMEMBERING: u64 = 1 << 20;
 
+/// The largest chunk of a body that comes only once, in bytes: such a chunk is kept until the registry has it.
+const KEPT_LIMIT: u64 = 64 << 20;
+/// What may have been sent and not have arrived when a connection breaks, in bytes: it waited in buffers on the way.
+const ON_ITS_WAY: u64 = 8 << 20;
+/// Breaks of smaller requests are not worth asking twice, in bytes.
+const WORTH_ASKING: u64 = 1 << 20;
+/// How often a registry is asked again that may not have noticed yet that a connection broke.
+const QUESTIONS: u32 = 4;
+
+/// Statuses by which a proxy says that the connection broke behind it.
+const BROKEN: [u16; 4] = [499, 502, 504, 522];
 /// Statuses that say that a request was too large: a proxy's, that of ghcr.io, and those of servers that want to know
 /// the length beforehand.
 const TOO_LARGE: [u16; 3] = [413, 416, 411];
@@ -56,7 +69,8 @@ impl<'a> Upload<'a> {
             Some(expected) => format!("upload {} to {}", expected.digest, self.reference.name()),
             None => format!("upload a blob to {}", self.reference.name()),
         };
-        let worth = expected.filter(|expected| expected.size >= WORTH_REMEMBERING);
+        let worth = expected
+            .filter(|expected| expected.size >= WORTH_REMEMBERING && self.server.manners.takes_parts());
         let mut memory = worth
             .and_then(|expected| Unfinished::of(self.server.transfer(), self.reference, &expected.digest));
         let mut supply = Supply { body, again: Cursor::default() };
@@ -156,7 +170,10 @@ impl<'a> Upload<'a> {
     ) -> Result<bool> {
         let manners = &self.server.manners;
         let sent = supply.position();
-        let received = if doubtful || !manners.takes_parts() { None } else { session.received() };
+        let received = match doubtful || !manners.takes_parts() {
+            true => None,
+            false => self.received(session, sent, error)?,
+        };
         // What it has accepted it has, though some registries say less afterwards; and more than we sent it cannot
         // have from us.
         let offset =
@@ -177,6 +194,30 @@ impl<'a> Upload<'a> {
         session.cancel();
         *session = self.begin()?;
         Ok(true)
+    }
+
+    /// How far the upload is. Asked before it has noticed that a connection broke, a registry says less than it will have
+    /// a moment later: an answer that would cost much is asked for again, in tenths of the pauses between attempts.
+    fn received(&self, session: &mut Session<'a>, sent: u64, error: &Error) -> Result<Option<u64>> {
+        let transfer = self.server.transfer();
+        let broke = error.status().is_none_or(|status| BROKEN.contains(&status));
+        let is_worth_it = broke && sent - self.accepted > WORTH_ASKING;
+        let mut received = session.received();
+        for question in 0..QUESTIONS {
+            let Some(offset) = received else { break };
+            let is_likely = offset > self.accepted && offset.saturating_add(ON_ITS_WAY) >= sent;
+            if !is_worth_it || is_likely {
+                break;
+            }
+            transfer.stop.check()?;
+            let pause = (transfer.retry.delay / 10).saturating_mul(1 << question);
+            wait(async {
+                sleep(pause).await;
+                Ok(())
+            })?;
+            received = session.received();
+        }
+        Ok(received)
     }
 
     /// Sends what is left, in the way that the registry wants it.
@@ -201,7 +242,10 @@ impl<'a> Upload<'a> {
                 session.send(&Piece::Endless, supply)?;
             }
             (expected, chunk) => {
-                let chunk = chunk.unwrap_or(u64::MAX);
+                let chunk = match expected {
+                    Some(_) => chunk.unwrap_or(u64::MAX),
+                    None => chunk.unwrap_or(CHUNK).min(KEPT_LIMIT),
+                };
                 while self.chunk(session, supply, chunk, expected.as_ref())? {
                     if let Some(memory) = memory.as_deref_mut() {
                         memory.remember(session.address());

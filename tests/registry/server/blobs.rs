@@ -26,8 +26,9 @@ pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, di
     if inside.behaviour.blobs_elsewhere && !elsewhere {
         inside.links += 1;
         let location = format!(
-            "http://{}/v2/{repository}/blobs/{digest}?signature=s%2Fecret&link={}",
-            shared.elsewhere, inside.links
+            "{}/v2/{repository}/blobs/{digest}?signature=s%2Fecret&link={}",
+            inside.behaviour.second(&shared.elsewhere),
+            inside.links
         );
         return with(reply(StatusCode::TEMPORARY_REDIRECT), "location", &location);
     }
@@ -66,6 +67,7 @@ impl Ranges {
         let end = end.parse::<usize>().map_or(whole, |end| (end + 1).min(whole));
         match self {
             Self::Ignored => None,
+            Self::SentAtFirst if start > 0 => None,
             Self::Longer => Some(start..whole),
             Self::Short if end > start + 1 => Some(start..start + (end - start) / 2),
             _ => Some(start..end),

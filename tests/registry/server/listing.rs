@@ -21,6 +21,8 @@ pub enum Pages {
     Barren,
     /// Each page has something new in it and names another.
     Endless,
+    /// The same, but hardly anything is on a page, and its address is long.
+    EndlessAddresses,
     /// `null`, as distribution writes it when the last tag is gone.
     Null,
 }
@@ -44,6 +46,10 @@ pub fn tags(shared: &Shared, repository: &str, query: &Query) -> Response {
         }
         Pages::InCircles => (json!([&last]), Some(link("", if last == "a" { "b" } else { "a" }))),
         Pages::Barren => (json!(["same"]), Some(link("", &format!("{last}x")))),
+        Pages::EndlessAddresses => {
+            let number = last.trim_start_matches('x').parse::<u64>().unwrap_or_default() + 1;
+            (json!([number.to_string()]), Some(link("", &format!("{}{number}", "x".repeat(60_000)))))
+        }
         Pages::Endless => {
             let page: Vec<_> = (0..10_000).map(|number| format!("{number:0>100}-{last}")).collect();
             (json!(page), Some(link("", &format!("{last}x"))))

@@ -72,6 +72,8 @@ pub struct Behaviour {
     pub locations: Locations,
     /// Sends those who fetch blobs to the second host.
     pub blobs_elsewhere: bool,
+    /// What the second host is called; otherwise by its address.
+    pub elsewhere_is: Option<String>,
     /// Opens an upload instead of taking a blob over from another repository.
     pub refuses_mounts: bool,
     /// Cuts the connection after so many bytes of a blob.
@@ -84,6 +86,8 @@ pub struct Behaviour {
     pub broken_uploads: Broken,
     /// How it says how far an upload is.
     pub status_ranges: StatusRanges,
+    /// How many times it says how far an upload was before the request whose connection broke.
+    pub notices_late: usize,
     /// Takes no larger body of an upload, in bytes,
     pub limits_bodies: Option<usize>,
     /// and says so with this status.
@@ -114,6 +118,13 @@ pub struct Behaviour {
     pub refusals: Vec<Refusal>,
 }
 
+impl Behaviour {
+    /// What the second host is called that is at this address.
+    fn second(&self, address: &str) -> String {
+        self.elsewhere_is.clone().unwrap_or_else(|| format!("http://{address}"))
+    }
+}
+
 /// How addresses are written in `Location`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Locations {
@@ -136,6 +147,8 @@ pub enum Ranges {
     Sent,
     /// Sends everything.
     Ignored,
+    /// What was asked at the beginning, and everything to those who ask for what is behind it.
+    SentAtFirst,
     /// Sends half of it.
     Short,
     /// Says that it sends another one.
@@ -164,8 +177,6 @@ pub enum StatusRanges {
     /// `0-LAST`
     #[default]
     Inclusive,
-    /// `bytes=0-LAST`
-    Prefixed,
     /// `bytes=0-COUNT`, as Quay
     Counted,
     /// Never more than the first chunk, as ECR
@@ -185,6 +196,8 @@ pub struct Refusal {
     pub body: String,
     /// What `Retry-After` says.
     pub retry_after: Option<String>,
+    /// The request is carried out all the same: only its answer is lost.
+    pub after: bool,
 }
 
 /// A request as it arrived.

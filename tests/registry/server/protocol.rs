@@ -102,13 +102,23 @@ impl<'a> Target<'a> {
 }
 
 pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Response {
+    match scripted(shared, &head.method, head.uri.path()) {
+        None => carry_out(shared, elsewhere, head, body).await,
+        Some((refusal, true)) => {
+            carry_out(shared, elsewhere, head, body).await;
+            refusal
+        }
+        Some((refusal, false)) => {
+            // As real servers do it: the answer does not wait for the body, and the connection not for the answer.
+            tokio::spawn(to_bytes(body, usize::MAX));
+            refusal
+        }
+    }
+}
+
+async fn carry_out(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Response {
     let path = head.uri.path().to_owned();
     let query = Query::parse(head.uri.query().unwrap_or_default());
-    if let Some(refusal) = scripted(shared, &head.method, &path) {
-        // As real servers do it: the answer does not wait for the body, and the connection not for the answer.
-        tokio::spawn(to_bytes(body, usize::MAX));
-        return refusal;
-    }
     if path == "/token" && !elsewhere {
         let form = to_bytes(body, usize::MAX).await.unwrap_or_default();
         return guard::token(shared, &head, &query, &String::from_utf8_lossy(&form));
@@ -169,10 +179,11 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
     }
 }
 
-fn scripted(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
+/// An answer in place of the right one, and whether the request is carried out nevertheless.
+fn scripted(shared: &Shared, method: &Method, path: &str) -> Option<(Response, bool)> {
     let behaviour = &mut shared.inside().behaviour;
     match &mut behaviour.limits_requests {
-        Some(0) => return Some(error(StatusCode::SERVICE_UNAVAILABLE, "DOWN")),
+        Some(0) => return Some((error(StatusCode::SERVICE_UNAVAILABLE, "DOWN"), false)),
         Some(left) => *left -= 1,
         None => {}
     }
@@ -184,7 +195,7 @@ fn scripted(shared: &Shared, method: &Method, path: &str) -> Option<Response> {
     if let Some(wait) = refusal.retry_after {
         response.headers_mut().insert("retry-after", wait.parse().unwrap());
     }
-    Some(response)
+    Some((response, refusal.after))
 }
 
 fn manifest(shared: &Shared, head: &Parts, repository: &str, name: &str) -> Response {

@@ -56,7 +56,7 @@ pub async fn receive(
     let is_upload = matches!(target, Target::Upload(..));
     if is_upload && head.method == Method::PATCH && length.is_none() && behaviour.wants_lengths {
         tokio::spawn(to_bytes(body, usize::MAX));
-        return Err(error(StatusCode::LENGTH_REQUIRED, "CONTENT_LENGTH_INVALID"));
+        return Err(error(StatusCode::BAD_REQUEST, "CONTENT_LENGTH_INVALID"));
     }
     if let Some(limit) = behaviour.limits_bodies.filter(|_| is_upload)
         && length.is_some_and(|length: usize| length > limit)
@@ -137,7 +137,13 @@ pub fn status(shared: &Shared, repository: &str, upload: &str, query: &Query) ->
         return error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN");
     };
     let style = shared.inside().behaviour.status_ranges;
-    let range = style.write(length);
+    let has_noticed = {
+        let late = &mut shared.inside().behaviour.notices_late;
+        let now = *late == 0;
+        *late = late.saturating_sub(1);
+        now
+    };
+    let range = style.write(if has_noticed { length } else { 0 });
     let mut response = accepted(shared, repository, upload, step(query));
     *response.status_mut() = StatusCode::NO_CONTENT;
     if style == StatusRanges::Counted {
@@ -150,7 +156,6 @@ impl StatusRanges {
     fn write(self, length: usize) -> String {
         match self {
             Self::Inclusive => format!("0-{}", length.saturating_sub(1)),
-            Self::Prefixed => format!("bytes=0-{}", length.saturating_sub(1)),
             Self::Counted => format!("bytes=0-{length}"),
             Self::Stale => "0-0".to_owned(),
         }
@@ -203,10 +208,11 @@ fn step(query: &Query) -> usize {
 fn accepted(shared: &Shared, repository: &str, upload: &str, step: usize) -> Response {
     // A state that is another one if it is encoded once too often or once too seldom.
     let path = format!("/v2/{repository}/blobs/uploads/{upload}?_state=a%2Fb%2B{step}");
-    let location = match shared.inside().behaviour.locations {
+    let behaviour = shared.inside().behaviour.clone();
+    let location = match behaviour.locations {
         Locations::Relative => path,
         Locations::Absolute => format!("http://{}{path}", shared.host),
-        Locations::Elsewhere => format!("http://{}{path}&signature=s%2Fecret", shared.elsewhere),
+        Locations::Elsewhere => format!("{}{path}&signature=s%2Fecret", behaviour.second(&shared.elsewhere)),
         Locations::Missing => return reply(StatusCode::ACCEPTED),
     };
     with(reply(StatusCode::ACCEPTED), "location", &location)

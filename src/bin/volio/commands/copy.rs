@@ -148,7 +148,8 @@ impl Choice {
     fn options(&self, access: &Access) -> Result<Options> {
         let read = |image: &Location| Base::read(&super::place(image), image.source(access)?.as_ref());
         let since = self.since.iter().map(read).collect::<Result<_>>()?;
-        Ok(Options { platforms: self.platforms.clone(), referrers: self.referrers, since })
+        let (platforms, concurrency) = (self.platforms.clone(), access.transfer.concurrency);
+        Ok(Options { platforms, referrers: self.referrers, since, concurrency })
     }
 }
 

@@ -117,10 +117,15 @@ fn credentials(username: Option<String>, from_stdin: bool) -> Result<(String, Se
         true => read_password()?,
         false => terminal::ask_secretly("Password: ")?,
     };
-    match username.is_empty() || password.reveal().is_empty() || username.contains(':') {
-        true => Err(Error::usage("the name and the password must not be empty, and the name has no colon")),
-        false => Ok((username, password)),
-    }
+    let wrong = match () {
+        () if username.is_empty() => "the name is empty",
+        // It ends the name where both are sent as one text.
+        () if username.contains(':') => "the name has a colon, which no registry understands",
+        () if password.reveal().is_empty() && from_stdin => "standard input holds no password",
+        () if password.reveal().is_empty() => "the password is empty",
+        () => return Ok((username, password)),
+    };
+    Err(Error::usage(wrong))
 }
 
 /// The password on standard input, without the end of its line.

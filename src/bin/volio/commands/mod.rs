@@ -7,6 +7,7 @@ pub mod login;
 pub mod ls;
 pub mod man;
 pub mod pack;
+pub mod plugin;
 pub mod rm;
 pub mod tags;
 pub mod unpack;
@@ -34,6 +35,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Rm(args) => args.run(),
         Command::Login(args) => args.run(),
         Command::Logout(args) => args.run(),
+        Command::Plugin(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
     }

@@ -1,0 +1,166 @@
+//! `volio plugin`: volumes for Docker and Podman, until it is told to stop.
+
+use crate::args::Registries;
+use crate::output::{self, printable};
+use clap::{Args, ValueHint};
+use rustix::io::{FdFlags, fcntl_setfd};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::fs::DirBuilder;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use std::{env, process, thread};
+use volio::plugin::{Driver, Plugin, Settings, Socket, Stop, serve};
+use volio::{Error, Result};
+
+/// Where volumes are unless told. Only this one is made: another that is missing may be a disk that is not mounted.
+const STORAGE: &str = "/var/lib/volio/volumes";
+/// Where Docker looks for plugins.
+const SOCKETS: &str = "/run/docker/plugins";
+/// How often it is looked after exports that nobody asks for any more.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+const EXAMPLES: &str = "\
+Examples:
+  volio plugin
+  volio plugin --volmex --storage /var/local/volmex   volmex's volumes, as they are
+  docker volume create -d volio -o image=registry.example/data:v1 data
+  docker volume create -d volio -o export=registry.example/backup:latest results
+  docker run -v data:/data …
+
+Options of a volume, each behind -o:
+  image=IMAGE          fill the volume from this image before a container gets it
+  pull=WHEN            missing (once, the default), newer (when the name means another image) or always
+  policy=WHAT          once (keep what is there, the default) or replace, which newer and always need
+  subpath=DIR          take this directory of the image, not all of it
+  platform=OS/ARCH     take the image for this platform
+  uid=N gid=N mode=N   whom the files belong to, and the mode of the volume's root
+  export=IMAGE         pack the volume when the last container has let go of it
+  pre-mount=COMMAND    run this before each mount; a failure keeps the container from starting
+  post-unmount=COMMAND run this after each unmount; a failure keeps the volume from being exported
+  cmd=COMMAND          run this before each mount, exactly as volmex did
+  timeout=SECONDS      how long a command may take (100)
+
+A COMMAND is words, quoted as in a shell, or a JSON array of words; no shell runs it. Its environment is PATH and \
+VOLIO_EVENT, VOLIO_NAME, VOLIO_MOUNTPOINT, VOLIO_ID, VOLIO_MOUNTS, VOLIO_IMAGE, VOLIO_DIGEST and VOLIO_DRIVER.
+
+A fetch that takes longer than an engine waits goes on; start the container again later. docker volume inspect shows how \
+far it is, and what went wrong last.
+
+Removing a volume leaves its data where it is.";
+
+/// Serve volumes to Docker and Podman
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct PluginArgs {
+    /// Keep volumes and their state in this directory [default: /var/lib/volio/volumes]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    storage: Option<PathBuf>,
+
+    /// Also be the driver volmex, for volumes that were made with it
+    #[arg(long)]
+    volmex: bool,
+
+    /// Make the sockets in this directory, unless systemd has made them
+    #[arg(long, value_name = "DIR", default_value = SOCKETS, value_hint = ValueHint::DirPath)]
+    sockets: PathBuf,
+
+    /// Answer a mount within this time; dockerd waits for two minutes, and for less where so configured
+    #[arg(long, value_name = "SECONDS", default_value_t = 110, value_parser = clap::value_parser!(u64).range(1..=86400))]
+    patience: u64,
+
+    #[command(flatten)]
+    registries: Registries,
+}
+
+impl PluginArgs {
+    /// Serves until a signal comes.
+    pub fn run(self) -> Result<()> {
+        let given = from_systemd()?;
+        let drivers = match given.is_empty() {
+            // Its sockets say what is served.
+            false => given.iter().map(Socket::driver).collect(),
+            true if self.volmex => vec![Driver::Volio, Driver::Volmex],
+            true => vec![Driver::Volio],
+        };
+        let storage = self.storage()?;
+        // A mistake in what was typed is told now, not when the first volume is mounted.
+        self.registries.access()?;
+        let (registries, sockets) = (self.registries, self.sockets);
+        let plugin = Plugin::open(Settings {
+            storage: storage.clone(),
+            drivers: drivers.clone(),
+            patience: Duration::from_secs(self.patience),
+            interval: INTERVAL,
+            access: Box::new(move || registries.access()),
+            journal: Box::new(|line| output::line(&printable(line))),
+            clock: SystemTime::now,
+            search_path: env::var_os("PATH").unwrap_or_default(),
+        })?;
+        let stop = Stop::new()?;
+        listen_for_signals(stop.clone())?;
+        // Only now, with the state understood, may engines find somebody.
+        let sockets = match given.is_empty() {
+            true => {
+                drivers.into_iter().map(|driver| Socket::make(&sockets, driver)).collect::<Result<_>>()?
+            }
+            false => given,
+        };
+        for socket in &sockets {
+            let name = socket.driver().name();
+            output::line(&format!("serving the driver {name}, volumes in {}", storage.display()));
+        }
+        // Nobody may be listening for this.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        serve(&plugin, sockets, &stop)?;
+        output::line("stopped");
+        Ok(())
+    }
+
+    fn storage(&self) -> Result<PathBuf> {
+        if let Some(storage) = &self.storage {
+            return Ok(storage.clone());
+        }
+        DirBuilder::new().recursive(true).mode(0o755).create(STORAGE).map_err(|error| {
+            Error::io(format!("cannot make {STORAGE}"), error).hint("name another directory with --storage")
+        })?;
+        Ok(STORAGE.into())
+    }
+}
+
+/// The sockets that systemd has made for us, if it has.
+fn from_systemd() -> Result<Vec<Socket>> {
+    let given = sd_listen_fds::get().map_err(|error| Error::usage(format!("LISTEN_FDS: {error}")))?;
+    given
+        .into_iter()
+        .map(|(_, descriptor)| {
+            let descriptor: OwnedFd = descriptor.into_std();
+            // Commands that we run have no business with it.
+            fcntl_setfd(&descriptor, FdFlags::CLOEXEC)
+                .map_err(|errno| Error::io("cannot use a socket of systemd's", errno))?;
+            Socket::take_over(UnixListener::from(descriptor))
+        })
+        .collect()
+}
+
+/// The first signal stops in good order, the second one at once: all state survives that too.
+fn listen_for_signals(stop: Stop) -> Result<()> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(|error| Error::io("cannot listen for signals", error))?;
+    thread::spawn(move || {
+        for (number, signal) in signals.forever().enumerate() {
+            match number {
+                0 => {
+                    output::line("stopping");
+                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+                    stop.now();
+                }
+                _ => process::exit(128 + signal),
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! `volumes.json`: which volumes there are, with their options, in the form in which volmex kept it.
+//!
+//! volmex read it before every request, so that changes by hand took effect at once; so does this. What it adds stands
+//! under a key of its own, and volmex can still read the file. Engines' own copies of the options are not to be trusted:
+//! Docker forgets them after one failure.
+
+use super::name::VolumeName;
+use super::{Driver, Trouble, directory};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The version of what is added to volmex's form.
+const VERSION: u32 = 1;
+
+/// A volume as it was asked for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Definition {
+    #[serde(default, alias = "name")]
+    pub(super) name: String,
+    #[serde(default, alias = "mountpoint")]
+    pub(super) mountpoint: PathBuf,
+    #[serde(default, alias = "options", deserialize_with = "or_default")]
+    pub(super) options: BTreeMap<String, String>,
+    /// What volmex did not know; `None` in an entry of its making.
+    #[serde(default)]
+    volio: Option<Own>,
+    /// What somebody else has written there, such as volmex's `Status`.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Own {
+    version: u32,
+    driver: Driver,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// The list, and the state of the file that it was read from.
+pub(super) struct Definitions {
+    path: PathBuf,
+    all: BTreeMap<String, Definition>,
+    seen: Option<Seen>,
+}
+
+/// What tells one version of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Definition {
+    pub(super) fn new(
+        name: &VolumeName,
+        mountpoint: PathBuf,
+        options: BTreeMap<String, String>,
+        driver: Driver,
+        created: String,
+    ) -> Self {
+        let own = Own { version: VERSION, driver, created: Some(created), rest: Map::new() };
+        // Go wrote this for volmex.
+        let rest = Map::from_iter([("Status".to_owned(), Value::Null)]);
+        Self { name: name.to_string(), mountpoint, options, volio: Some(own), rest }
+    }
+
+    /// The driver that the volume was made with: volmex if it is volmex's entry.
+    pub(super) fn driver(&self) -> Driver {
+        self.volio.as_ref().map_or(Driver::Volmex, |own| own.driver)
+    }
+
+    pub(super) fn created(&self) -> Option<&str> {
+        self.volio.as_ref()?.created.as_deref()
+    }
+}
+
+impl Definitions {
+    /// Reads the list, and makes an empty one where the storage was never used.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when it cannot be understood, or is gone.
+    pub(super) fn open(path: PathBuf, was_used: bool) -> Result<Self> {
+        let mut definitions = Self { path, all: BTreeMap::new(), seen: None };
+        match look(&definitions.path)? {
+            None if was_used => return Err(definitions.gone()),
+            None => definitions.write(BTreeMap::new())?,
+            Some(seen) => {
+                definitions.read(seen)?;
+                definitions.migrate()?;
+            }
+        }
+        Ok(definitions)
+    }
+
+    /// The list as it is on the disk now.
+    pub(super) fn now(&mut self) -> Result<&BTreeMap<String, Definition>, Trouble> {
+        match look(&self.path).map_err(Trouble::HangUp)? {
+            Some(seen) if self.seen == Some(seen) => {}
+            Some(seen) => self.read(seen).map_err(Trouble::HangUp)?,
+            None => return Err(Trouble::HangUp(self.gone())),
+        }
+        Ok(&self.all)
+    }
+
+    /// Puts a volume on the list, or replaces it there.
+    pub(super) fn put(&mut self, definition: Definition) -> Result<(), Trouble> {
+        let mut all = self.now()?.clone();
+        all.insert(definition.name.clone(), definition);
+        Ok(self.write(all)?)
+    }
+
+    /// Takes a volume off the list.
+    pub(super) fn remove(&mut self, name: &VolumeName) -> Result<(), Trouble> {
+        let mut all = self.now()?.clone();
+        match all.remove(name.as_str()) {
+            Some(_) => Ok(self.write(all)?),
+            None => Ok(()),
+        }
+    }
+
+    fn read(&mut self, seen: Seen) -> Result<()> {
+        let shown = self.path.display();
+        let text = fs::read(&self.path).map_err(|error| Error::io(format!("cannot read {shown}"), error))?;
+        let read: Option<BTreeMap<String, Definition>> = serde_json::from_slice(&text).map_err(|error| {
+            Error::integrity(format!("{shown} cannot be understood: {error}"))
+                .hint("mend the file; until then engines get no answer, which keeps them from forgetting their volumes")
+        })?;
+        let mut all = read.unwrap_or_default();
+        for (name, definition) in &mut all {
+            let version = definition.volio.as_ref().map_or(VERSION, |own| own.version);
+            if version > VERSION {
+                return Err(Error::integrity(format!(
+                    "{shown}: the volume {name} was made by a later volio"
+                )));
+            }
+            definition.name.clone_from(name);
+        }
+        (self.all, self.seen) = (all, Some(seen));
+        Ok(())
+    }
+
+    /// Marks volmex's entries as such, and keeps what they say from other users.
+    fn migrate(&mut self) -> Result<()> {
+        let open = fs::metadata(&self.path).is_ok_and(|found| found.mode() & 0o077 != 0);
+        let mut all = self.all.clone();
+        let old = all.values_mut().filter(|definition| definition.volio.is_none());
+        let own = Own { version: VERSION, driver: Driver::Volmex, created: None, rest: Map::new() };
+        match old.map(|definition| definition.volio = Some(own.clone())).count() {
+            0 if !open => Ok(()),
+            _ => self.write(all),
+        }
+    }
+
+    fn write(&mut self, all: BTreeMap<String, Definition>) -> Result<()> {
+        let mut text = serde_json::to_vec_pretty(&all)
+            .map_err(|error| Error::failed("cannot write the list of volumes").because(error))?;
+        text.push(b'\n');
+        directory::replace(&self.path, &text)?;
+        (self.all, self.seen) = (all, look(&self.path)?);
+        Ok(())
+    }
+
+    fn gone(&self) -> Error {
+        Error::integrity(format!("{} is gone", self.path.display()))
+            .hint("mount the disk that it is on, restore it, or write {} into it if no volume is to be kept")
+    }
+}
+
+/// The state of the file; `None` when there is none.
+fn look(path: &Path) -> Result<Option<Seen>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(Seen {
+            inode: found.ino(),
+            size: found.size(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(format!("cannot look at {}", path.display()), error)),
+    }
+}
+
+/// Takes `null` for nothing, as Go writes it.
+fn or_default<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}

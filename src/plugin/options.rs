@@ -1,0 +1,358 @@
+//! What a volume was made with: the words behind `-o`.
+
+use super::{Driver, hooks};
+use crate::error::{Error, Result};
+use crate::oci::Platform;
+use crate::transport::Location;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How long a command may take unless told: shorter than Docker waits.
+const TIMEOUT: Duration = Duration::from_secs(100);
+const LONGEST_TIMEOUT: u64 = 24 * 60 * 60;
+
+const KNOWN: &[&str] = &[
+    "image",
+    "pull",
+    "policy",
+    "subpath",
+    "platform",
+    "uid",
+    "gid",
+    "mode",
+    "export",
+    "pre-mount",
+    "post-unmount",
+    "cmd",
+    "timeout",
+];
+
+/// What a volume shall be.
+#[derive(Clone, Debug)]
+pub(super) struct Spec {
+    pub(super) fill: Option<Fill>,
+    pub(super) owner: Owner,
+    pub(super) export: Option<Location>,
+    /// The command of a volmex volume, which runs before each mount.
+    pub(super) command: Option<String>,
+    pub(super) pre_mount: Option<Vec<String>>,
+    pub(super) post_unmount: Option<Vec<String>>,
+    /// How long each command may take.
+    pub(super) timeout: Duration,
+}
+
+/// The image that a volume is filled from.
+#[derive(Clone, Debug)]
+pub(super) struct Fill {
+    pub(super) image: Location,
+    pub(super) pull: Pull,
+    pub(super) policy: Policy,
+    /// The directory in the image that is taken, in place of its root; relative, and without `..`.
+    pub(super) subpath: Option<PathBuf>,
+    pub(super) platform: Option<Platform>,
+}
+
+/// Whom the files belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    /// The mode of the volume's root.
+    pub(super) mode: Option<u32>,
+}
+
+/// When the image is fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Pull {
+    /// When the volume was never filled.
+    #[default]
+    Missing,
+    /// When the name means another image than the one that it was filled from.
+    Newer,
+    /// Before each mount by a first container.
+    Always,
+}
+
+/// What happens to what a volume holds when it is to be filled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// It is kept: a volume is filled once.
+    #[default]
+    Once,
+    /// It is replaced.
+    Replace,
+}
+
+impl Spec {
+    /// Understands the options for a driver. volmex kept options that it did not know, and so do its volumes.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::error::Kind::Usage) when they make no sense. No value is repeated in full: people put passwords
+    /// where none belong.
+    pub(super) fn parse(driver: Driver, options: &BTreeMap<String, String>) -> Result<Self> {
+        match driver {
+            Driver::Volmex => Self::volmex(options),
+            Driver::Volio => Self::volio(options),
+        }
+    }
+
+    fn volmex(options: &BTreeMap<String, String>) -> Result<Self> {
+        let command = options
+            .get("cmd")
+            .filter(|command| !command.trim().is_empty())
+            .ok_or_else(|| Error::usage(r#"no volmex mount command. specify with -o cmd="command""#))?;
+        Ok(Self {
+            fill: None,
+            owner: Owner::default(),
+            export: None,
+            command: Some(command.trim().to_owned()),
+            pre_mount: None,
+            post_unmount: None,
+            timeout: given(options, "cmd-timeout", seconds)?.unwrap_or(TIMEOUT),
+        })
+    }
+
+    fn volio(options: &BTreeMap<String, String>) -> Result<Self> {
+        if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
+            let shown: String = unknown.chars().take(64).collect();
+            return Err(Error::usage(format!("there is no option {shown:?}"))
+                .hint(format!("the options are {}", KNOWN.join(", "))));
+        }
+        let spec = Self {
+            fill: Fill::parse(options)?,
+            owner: Owner {
+                uid: given(options, "uid", id)?,
+                gid: given(options, "gid", id)?,
+                mode: given(options, "mode", mode)?,
+            },
+            export: given(options, "export", destination)?,
+            command: options.get("cmd").map(|command| command.trim().to_owned()).filter(|c| !c.is_empty()),
+            pre_mount: given(options, "pre-mount", |text| hooks::words("pre-mount", text))?,
+            post_unmount: given(options, "post-unmount", |text| hooks::words("post-unmount", text))?,
+            timeout: given(options, "timeout", seconds)?.unwrap_or(TIMEOUT),
+        };
+        Ok(spec)
+    }
+}
+
+impl Fill {
+    fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>> {
+        let Some(image) = given(options, "image", location)? else {
+            return match ["pull", "policy", "subpath", "platform"]
+                .iter()
+                .find(|key| options.contains_key(**key))
+            {
+                Some(key) => {
+                    Err(Error::usage(format!("{key} needs an image")).hint("add -o image=REFERENCE"))
+                }
+                None => Ok(None),
+            };
+        };
+        let fill = Self {
+            image,
+            pull: given(options, "pull", str::parse)?.unwrap_or_default(),
+            policy: given(options, "policy", str::parse)?.unwrap_or_default(),
+            subpath: given(options, "subpath", subpath)?,
+            platform: given(options, "platform", str::parse)?,
+        };
+        match fill.pull != Pull::Missing && fill.policy != Policy::Replace {
+            true => Err(Error::usage("pull=newer and pull=always replace what the volume holds")
+                .hint("say so with -o policy=replace, or fill the volume once with pull=missing")),
+            false => Ok(Some(fill)),
+        }
+    }
+}
+
+impl FromStr for Pull {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "missing" => Ok(Self::Missing),
+            "newer" => Ok(Self::Newer),
+            "always" => Ok(Self::Always),
+            _ => Err(Error::usage("pull is missing, newer or always")),
+        }
+    }
+}
+
+impl FromStr for Policy {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "once" => Ok(Self::Once),
+            "replace" => Ok(Self::Replace),
+            _ => Err(Error::usage("policy is once or replace")),
+        }
+    }
+}
+
+/// An option that may be given.
+fn given<T>(
+    options: &BTreeMap<String, String>,
+    key: &str,
+    parse: impl FnOnce(&str) -> Result<T>,
+) -> Result<Option<T>> {
+    options.get(key).map(|text| parse(text)).transpose()
+}
+
+/// The name of an image. A user and a password in it would be seen in every listing.
+fn location(text: &str) -> Result<Location> {
+    let digest = |end: &str| end.starts_with("sha256:") || end.starts_with("sha512:");
+    let is_file = ["oci:", "oci-archive:", "docker-archive:"].iter().any(|scheme| text.starts_with(scheme));
+    if !is_file && text.rsplit_once('@').is_some_and(|(name, end)| name.contains('@') || !digest(end)) {
+        return Err(Error::usage("the name of an image has no user and no password in it")
+            .hint("log in with volio login, or name a file with volio plugin --authfile"));
+    }
+    let location = text.parse::<Location>()?;
+    let path = match &location {
+        Location::Registry(_) => None,
+        Location::Layout { directory, .. } => Some(directory),
+        Location::OciArchive { file, .. } | Location::DockerArchive { file, .. } => Some(file),
+    };
+    match path.is_some_and(|path| !path.is_absolute()) {
+        true => Err(Error::usage(format!("{location} has a relative path"))
+            .hint("the plugin runs in a directory of its own: begin the path with /")),
+        false => Ok(location),
+    }
+}
+
+/// A name that can be written to.
+fn destination(text: &str) -> Result<Location> {
+    let location = location(text)?;
+    match text.rsplit_once('@').is_some_and(|(_, end)| end.starts_with("sha")) {
+        true => Err(Error::usage("export needs a tag: an image gets its digest by what it is")),
+        false => Ok(location),
+    }
+}
+
+/// A directory inside an image.
+fn subpath(text: &str) -> Result<PathBuf> {
+    let components =
+        Path::new(text).components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
+    let path: Option<PathBuf> = components
+        .map(|part| match part {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    path.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| {
+        Error::usage("subpath is not a directory inside the image").hint("write a path without '..'")
+    })
+}
+
+/// A user or a group by its number: names mean something in a container only. The highest number is none.
+fn id(text: &str) -> Result<u32> {
+    match text.parse() {
+        Ok(id) if id != u32::MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(id),
+        _ => Err(Error::usage("uid and gid are numbers")),
+    }
+}
+
+fn mode(text: &str) -> Result<u32> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(mode),
+        _ => Err(Error::usage("mode is a number in octal, such as 0750")),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    match text.parse() {
+        Ok(seconds @ 1..=LONGEST_TIMEOUT) => Ok(Duration::from_secs(seconds)),
+        _ => Err(Error::usage("a timeout is a number of seconds, at most a day")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[(&str, &str)]) -> Result<Spec> {
+        let options = options.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        Spec::parse(Driver::Volio, &options)
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_when_the_volume_is_made() {
+        for bad in [
+            &[("imgae", "h.io/a")][..],
+            &[("image", "A B")],
+            &[("image", "oci:relative:v1")],
+            &[("image", "h.io/a"), ("pull", "sometimes")],
+            &[("image", "h.io/a"), ("pull", "newer")],
+            &[("image", "h.io/a"), ("pull", "always"), ("policy", "once")],
+            &[("image", "h.io/a"), ("subpath", "a/../..")],
+            &[("image", "h.io/a"), ("subpath", "/")],
+            &[("pull", "missing")],
+            &[("uid", "root")],
+            &[("uid", "4294967295")],
+            &[("gid", "+1")],
+            &[("mode", "0999")],
+            &[("mode", "17777")],
+            &[("export", &format!("h.io/a@sha256:{}", "a".repeat(64)))],
+            &[("pre-mount", "echo 'open")],
+            &[("pre-mount", "")],
+            &[("post-unmount", "[1]")],
+            &[("timeout", "0")],
+        ] {
+            let error = parse(bad).err().unwrap_or_else(|| panic!("{bad:?}"));
+            assert_eq!(error.kind(), crate::error::Kind::Usage, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_name_or_an_option_is_not_repeated() {
+        for bad in [
+            &[("image", "user:hunter2@h.io/a:v1")][..],
+            &[("image", "docker://user:hunter2@h.io/a:v1")],
+            &[("export", "user:hunter2@h.io/a")],
+            &[("image", "https://user:hunter2@h.io/a")],
+            &[("password", "hunter2")],
+        ] {
+            let error = parse(bad).unwrap_err();
+            let all = format!("{error} {:?}", error.advice());
+            assert!(!all.contains("hunter2"), "{all}");
+        }
+    }
+
+    #[test]
+    fn options_become_what_they_mean() {
+        let spec = parse(&[
+            ("image", "oci:/a@b:v1"),
+            ("pull", "newer"),
+            ("policy", "replace"),
+            ("subpath", "/var//lib/./x/"),
+            ("uid", "70"),
+            ("mode", "2750"),
+            ("pre-mount", r#"sh -c 'echo "$VOLIO_NAME"'"#),
+            ("post-unmount", r#"["a b", "c"]"#),
+            ("timeout", "5"),
+        ])
+        .unwrap();
+        let fill = spec.fill.unwrap();
+        assert_eq!((fill.pull, fill.policy), (Pull::Newer, Policy::Replace));
+        assert_eq!(fill.subpath, Some("var/lib/x".into()));
+        assert_eq!(spec.owner, Owner { uid: Some(70), gid: None, mode: Some(0o2750) });
+        assert_eq!(spec.pre_mount.unwrap(), ["sh", "-c", r#"echo "$VOLIO_NAME""#]);
+        assert_eq!(spec.post_unmount.unwrap(), ["a b", "c"]);
+        assert_eq!(spec.timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn volmex_needs_a_command_and_keeps_options_that_it_does_not_know() {
+        let options = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+        };
+        for none in [&[][..], &[("cmd", "")], &[("cmd", "  ")]] {
+            let error = Spec::parse(Driver::Volmex, &options(none)).unwrap_err();
+            assert_eq!(error.to_string(), r#"no volmex mount command. specify with -o cmd="command""#);
+        }
+        let spec =
+            Spec::parse(Driver::Volmex, &options(&[("cmd", " a  b "), ("image", "?"), ("x", "y")])).unwrap();
+        assert_eq!(spec.command.as_deref(), Some("a  b"));
+        assert!(spec.fill.is_none());
+    }
+}

@@ -1,0 +1,304 @@
+//! One volume: whose turn it is to work on it, and what is known of it.
+
+use super::directory::Directory;
+use super::name::VolumeName;
+use super::record::{Kept, Record};
+use crate::error::{Error, Result};
+use crate::progress::{Progress, Task};
+use jiff::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A volume. Two mounts, a fetch and an export of one volume never happen at the same time; other volumes do not wait.
+pub(super) struct Volume {
+    pub(super) name: VolumeName,
+    work: Mutex<Work>,
+    changed: Condvar,
+    /// The record, or why it cannot be read.
+    kept: Mutex<Result<Kept>>,
+}
+
+/// What is going on.
+#[derive(Default)]
+struct Work {
+    doing: Option<Doing>,
+    /// How many unmounts have begun: nobody else may export what a hook has yet to see.
+    leaving: u32,
+    /// How many fetches have ended, and how the last one did.
+    fetches: u64,
+    fetch_failed: Option<String>,
+    /// Whether what the last fetch brought was not mounted yet.
+    fetch_is_fresh: bool,
+    /// How often an export failed since one did not, and when the next is due.
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+/// Who has the turn.
+#[derive(Clone)]
+pub(super) enum Doing {
+    Mounting,
+    Unmounting,
+    Removing,
+    Fetching { image: String, passed: Arc<Passed> },
+    Exporting { image: String },
+}
+
+/// How far a fetch is, in bytes.
+#[derive(Default)]
+pub(super) struct Passed {
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+/// An unmount that has begun, until this is dropped.
+pub(super) struct Leaving<'a>(&'a Volume);
+
+/// The right to work on a volume; it passes on when this is dropped, also by a thread that panics.
+pub(super) struct Turn(Arc<Volume>);
+
+impl Volume {
+    pub(super) fn new(name: VolumeName, directory: &Directory, boot: &str) -> Self {
+        let kept = Kept::open(directory.record(&name), boot);
+        Self { name, work: Mutex::default(), changed: Condvar::new(), kept: Mutex::new(kept) }
+    }
+
+    /// Waits for the turn until the deadline.
+    ///
+    /// # Errors
+    /// When the time is over, saying what is going on.
+    pub(super) fn turn(self: &Arc<Self>, doing: Doing, deadline: Instant) -> Result<Turn> {
+        let mut work = self.work();
+        loop {
+            let Some(busy) = &work.doing else {
+                work.doing = Some(doing);
+                return Ok(Turn(Arc::clone(self)));
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.busy(busy));
+            }
+            work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// How many fetches have ended.
+    pub(super) fn fetches(&self) -> u64 {
+        self.work().fetches
+    }
+
+    /// Waits until more fetches have ended than that, or until the deadline.
+    ///
+    /// # Errors
+    /// Why the last one failed; or, when the time is over, how far it is.
+    pub(super) fn wait_for_fetch(&self, before: u64, deadline: Instant) -> Result<()> {
+        let mut work = self.work();
+        while work.fetches == before {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match &work.doing {
+                Some(busy) if left.is_zero() => return Err(self.busy(busy)),
+                None if left.is_zero() => return Err(Error::failed("the fetch did not begin in time")),
+                _ => {}
+            }
+            work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.last_fetch(&work)
+    }
+
+    /// How a fetch ended that ended since that many had.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub(super) fn fetch_since(&self, before: u64) -> Result<()> {
+        let work = self.work();
+        if work.fetches == before { Ok(()) } else { self.last_fetch(&work) }
+    }
+
+    fn last_fetch(&self, work: &Work) -> Result<()> {
+        match &work.fetch_failed {
+            Some(error) => Err(Error::failed(error.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn fetch_is_fresh(&self) -> bool {
+        self.work().fetch_is_fresh
+    }
+
+    /// What a fetch brought has been mounted.
+    pub(super) fn use_fetch(&self) {
+        self.work().fetch_is_fresh = false;
+    }
+
+    /// What a fetch brought has not been mounted after all.
+    pub(super) fn keep_fetch(&self) {
+        let mut work = self.work();
+        work.fetch_is_fresh = work.fetches > 0 && work.fetch_failed.is_none();
+    }
+
+    /// Notes how a fetch ended.
+    pub(super) fn end_fetch(&self, outcome: Result<(), String>) {
+        let mut work = self.work();
+        work.fetches += 1;
+        work.fetch_is_fresh = outcome.is_ok();
+        work.fetch_failed = outcome.err();
+        self.changed.notify_all();
+    }
+
+    /// Notes how an export ended, and when a failed one may be tried again: after half a minute, and twice as long each
+    /// time, up to a quarter of an hour.
+    pub(super) fn end_export(&self, ended_well: bool) {
+        let mut work = self.work();
+        work.failures = if ended_well { 0 } else { work.failures.saturating_add(1) };
+        let wait = 15u64.saturating_mul(1 << work.failures.min(6)).min(900);
+        work.not_before = (!ended_well).then(|| Instant::now() + std::time::Duration::from_secs(wait));
+    }
+
+    /// Whether an export may be tried now.
+    pub(super) fn may_export(&self) -> bool {
+        self.work().not_before.is_none_or(|time| time <= Instant::now())
+    }
+
+    /// What is going on, for people.
+    pub(super) fn doing(&self) -> Option<String> {
+        self.work().doing.as_ref().map(ToString::to_string)
+    }
+
+    /// Begins an unmount.
+    pub(super) fn leave(&self) -> Leaving<'_> {
+        self.work().leaving += 1;
+        Leaving(self)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        let work = self.work();
+        work.doing.is_some() || work.leaving > 0
+    }
+
+    pub(super) fn is_exporting(&self) -> bool {
+        matches!(self.work().doing, Some(Doing::Exporting { .. }))
+    }
+
+    /// What is known of the volume.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub(super) fn record(&self) -> Result<Record> {
+        match &*self.kept() {
+            Ok(kept) => Ok(kept.record().clone()),
+            Err(error) => Err(again(error)),
+        }
+    }
+
+    /// Changes what is known, on the disk first.
+    ///
+    /// # Errors
+    /// When it cannot be read, or not be written.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
+        match &mut *self.kept() {
+            Ok(kept) => kept.change(change),
+            Err(error) => Err(again(error)),
+        }
+    }
+
+    fn busy(&self, busy: &Doing) -> Error {
+        Error::failed(format!("the volume {} is busy: {busy}", self.name))
+            .hint("that goes on in the background; try again a little later")
+    }
+
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Result<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same error once more.
+fn again(error: &Error) -> Error {
+    let same = Error::new(error.kind(), error.to_string());
+    match error.advice() {
+        Some(hint) => same.hint(hint),
+        None => same,
+    }
+}
+
+impl Turn {
+    /// Goes on with something else.
+    pub(super) fn now(&self, doing: Doing) {
+        self.0.work().doing = Some(doing);
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.work().leaving -= 1;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.work().doing = None;
+        self.0.changed.notify_all();
+    }
+}
+
+impl std::fmt::Display for Doing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Mounting => f.write_str("it is being mounted"),
+            Self::Unmounting => f.write_str("it is being unmounted"),
+            Self::Removing => f.write_str("it is being removed"),
+            Self::Fetching { image, passed } => {
+                write!(f, "it is being filled from {image}")?;
+                let done = passed.done.load(Ordering::Relaxed);
+                match passed.total.load(Ordering::Relaxed) {
+                    0 => Ok(()),
+                    total => {
+                        write!(f, ", {} % of {} MiB", done.min(total) * 100 / total, total.div_ceil(1 << 20))
+                    }
+                }
+            }
+            Self::Exporting { image } => write!(f, "it is being exported to {image}"),
+        }
+    }
+}
+
+/// What a fetch says of itself.
+pub(super) struct Watched<'a> {
+    pub(super) passed: Arc<Passed>,
+    pub(super) journal: &'a (dyn Fn(&str) + Send + Sync),
+}
+
+impl Progress for Watched<'_> {
+    fn begin(&self, _what: &str, total: Option<u64>) -> Box<dyn Task> {
+        self.passed.total.fetch_add(total.unwrap_or_default(), Ordering::Relaxed);
+        Box::new(Part { passed: Arc::clone(&self.passed), total: total.unwrap_or_default() })
+    }
+
+    fn warn(&self, message: &str) {
+        (self.journal)(message);
+    }
+}
+
+struct Part {
+    passed: Arc<Passed>,
+    total: u64,
+}
+
+impl Task for Part {
+    fn advance(&self, bytes: u64) {
+        self.passed.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn skip(&self) {
+        self.passed.done.fetch_add(self.total, Ordering::Relaxed);
+    }
+}
+
+/// The time as the state has it: seconds are enough for people.
+pub(super) fn shown(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}

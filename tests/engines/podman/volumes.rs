@@ -1,0 +1,74 @@
+//! Volumes of `volio plugin` in podman, which finds the plugin in its configuration.
+
+use crate::engines::program::{Finished, finish};
+use crate::engines::volume_plugin::{Plugin, busybox_tree};
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+struct Podman {
+    configuration: PathBuf,
+}
+
+impl Podman {
+    /// With the configuration of `tests/run`, and the plugin in it.
+    fn with(plugin: &Plugin) -> Self {
+        let given = env::var("CONTAINERS_CONF").expect("CONTAINERS_CONF is not set: run tests/run");
+        let mut text = fs::read_to_string(given).unwrap();
+        text += &format!("[engine.volume_plugins]\nvolio = \"{}\"\n", plugin.socket("volio").display());
+        let configuration = plugin.path("containers.conf");
+        fs::write(&configuration, text).unwrap();
+        Self { configuration }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Finished {
+        finish(Command::new("podman").env("CONTAINERS_CONF", &self.configuration).args(arguments))
+    }
+}
+
+#[test]
+#[ignore = "needs podman and root: run tests/run"]
+fn a_volume_is_filled_shared_exported_and_removed() {
+    let place = tempfile::tempdir().unwrap();
+    let plugin = Plugin::beside(place.path(), &[]);
+    let podman = Podman::with(&plugin);
+    let busybox = busybox_tree();
+    let root = busybox.path().join("root").display().to_string();
+    let archive = place.path().join("tar").display().to_string();
+    finish(Command::new("tar").args(["--create", "--file", &archive, "--directory", &root, "."])).succeeded();
+    podman.run(&["import", "--quiet", &archive, "localhost/volumes-podman:1"]).succeeded();
+    let container = |options: &[&str], script: &str| {
+        let image = ["localhost/volumes-podman:1", "/bin/busybox", "sh", "-c", script];
+        podman.run(&[&["run", "--network=none"], options, &image].concat())
+    };
+
+    let image = plugin.pack("v1", &[("file", "from the image")]);
+    let export = format!("oci:{}:v1", place.path().join("export").display());
+    let (image, exports) = (format!("image={image}"), format!("export={export}"));
+    podman.run(&["volume", "create", "-d", "volio", "-o", &image, "-o", &exports, "data"]).succeeded();
+    let volume = ["-v", "data:/data"];
+    let first = container(&[&["-d"], &volume[..]].concat(), "exec /bin/busybox sleep 1000").succeeded();
+    let said = container(&[&["--rm"], &volume[..]].concat(), "cat /data/file; echo new >/data/new");
+    assert_eq!(said.succeeded(), "from the image");
+    assert!(!place.path().join("export").exists(), "one container still has it");
+    podman.run(&["rm", "--force", "--time", "0", &first]).succeeded();
+    crate::engines::volume_plugin::wait_until("it is exported", || plugin.log().contains("exported as"));
+
+    // Without options podman leaves them out.
+    podman.run(&["volume", "create", "-d", "volio", "plain"]).succeeded();
+    let said = container(&["--rm", "-v", "plain:/data"], "echo x >/data/x; cat /data/x").succeeded();
+    assert_eq!(said, "x");
+
+    let said = podman.run(&["volume", "create", "-d", "volio", "-o", "imgae=x", "wrong"]).failed_with(125);
+    assert!(said.contains("there is no option"), "{said}");
+    podman
+        .run(&["volume", "create", "-d", "volio", "-o", "pre-mount=sh -c 'echo too bad; exit 1'", "fails"])
+        .succeeded();
+    let said = container(&["--rm", "-v", "fails:/data"], "echo must not run").failed_with(126);
+    assert!(said.contains("exit status 1: too bad") && !said.contains("must not run"), "{said}");
+
+    podman.run(&["volume", "rm", "data", "plain", "fails"]).succeeded();
+    assert!(plugin.volume("data").join("new").exists(), "the data stays");
+    podman.run(&["rmi", "--force", "localhost/volumes-podman:1"]).succeeded();
+}

@@ -1,0 +1,253 @@
+//! `volio plugin` as a service of this machine, for real engines.
+
+use super::program::{Finished, finish};
+use super::services::docker_host;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long a test waits for what must happen.
+/// A dockerd that was killed takes 20 seconds on an idle machine.
+pub const SOON: Duration = Duration::from_secs(180);
+
+/// Docker knows one plugin of each name: these tests come one after the other.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// A running plugin.
+pub struct Plugin {
+    place: TempDir,
+    child: Option<Child>,
+    sockets: PathBuf,
+    arguments: Vec<String>,
+    _one: Option<MutexGuard<'static, ()>>,
+}
+
+impl Plugin {
+    /// Where Docker finds it.
+    pub fn for_docker(arguments: &[&str]) -> Self {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::start_at("/run/docker/plugins".into(), Some(one), arguments)
+    }
+
+    /// Anywhere.
+    pub fn beside(place: &Path, arguments: &[&str]) -> Self {
+        Self::start_at(place.join("sockets"), None, arguments)
+    }
+
+    fn start_at(sockets: PathBuf, one: Option<MutexGuard<'static, ()>>, arguments: &[&str]) -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(place.path().join("storage")).expect("mkdir");
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut plugin = Self { place, child: None, sockets, arguments, _one: one };
+        plugin.start();
+        plugin
+    }
+
+    pub fn start(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
+        let child = Command::new(env!("CARGO_BIN_EXE_volio"))
+            .args(["plugin", "--storage"])
+            .arg(self.path("storage"))
+            .arg("--sockets")
+            .arg(&self.sockets)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("volio plugin");
+        self.child = Some(child);
+        wait_until("the plugin listens", || {
+            std::os::unix::net::UnixStream::connect(self.socket("volio")).is_ok()
+        });
+    }
+
+    pub fn end(&mut self, signal: &str) {
+        if let Some(mut child) = self.child.take() {
+            finish(Command::new("kill").args([signal, &child.id().to_string()])).succeeded();
+            child.wait().expect("the plugin ends");
+        }
+    }
+
+    pub fn socket(&self, driver: &str) -> PathBuf {
+        self.sockets.join(format!("{driver}.sock"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.path("storage").join(name)
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).expect("the log")
+    }
+
+    /// An image in a layout beside the storage, with these files.
+    pub fn pack(&self, tag: &str, files: &[(&str, &str)]) -> String {
+        let tree = tempfile::tempdir().expect("a temporary directory");
+        for (name, content) in files {
+            fs::write(tree.path().join(name), content).expect("write");
+        }
+        let image = format!("oci:{}:{tag}", self.path("layout").display());
+        super::program::volio(&["pack", &image, tree.path().to_str().expect("UTF-8")]).succeeded();
+        image
+    }
+}
+
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        self.end("-TERM");
+        if thread::panicking() {
+            eprintln!("the plugin said:\n{}", self.log());
+        }
+    }
+}
+
+/// A dockerd.
+pub struct Docker {
+    pub host: String,
+}
+
+impl Docker {
+    /// The one that `tests/run` started.
+    pub fn shared() -> Self {
+        let docker = Self { host: docker_host() };
+        docker.import_busybox();
+        docker
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        finish(Command::new("docker").env("DOCKER_HOST", &self.host).args(arguments))
+    }
+
+    /// `docker run` with what every container needs here.
+    pub fn container(&self, options: &[&str], script: &str) -> Finished {
+        let image = [IMAGE, "/bin/busybox", "sh", "-c", script];
+        self.run(&[&["run", "--network=none"], options, &image].concat())
+    }
+
+    /// An image that holds one static program.
+    pub fn import_busybox(&self) {
+        let root = busybox_tree();
+        let archive = root.path().join("tar");
+        let directory = root.path().join("root").display().to_string();
+        let tar = ["--create", "--file", archive.to_str().expect("UTF-8"), "--directory", &directory, "."];
+        finish(Command::new("tar").args(tar)).succeeded();
+        self.run(&["import", archive.to_str().expect("UTF-8"), IMAGE]).succeeded();
+    }
+
+    /// A part of what `docker volume inspect` shows.
+    pub fn inspect(&self, volume: &str, format: &str) -> String {
+        self.run(&["volume", "inspect", "--format", format, volume]).succeeded()
+    }
+}
+
+pub const IMAGE: &str = "localhost/volume-tests:1";
+
+/// A tree with a static busybox at `root/bin/busybox`.
+pub fn busybox_tree() -> TempDir {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let program = std::env::split_paths(&std::env::var_os("PATH").expect("PATH"))
+        .map(|directory| directory.join("busybox"))
+        .find(|program| program.exists())
+        .expect("busybox");
+    fs::create_dir_all(place.path().join("root/bin")).expect("mkdir");
+    fs::copy(program, place.path().join("root/bin/busybox")).expect("cp");
+    place
+}
+
+/// A dockerd of a test's own, which may be killed.
+pub struct OwnDocker {
+    pub docker: Docker,
+    place: TempDir,
+    child: Option<Child>,
+}
+
+impl OwnDocker {
+    pub fn start() -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        fs::write(place.path().join("daemon.json"), "{}").expect("write");
+        let docker = Docker { host: format!("unix://{}", place.path().join("sock").display()) };
+        let mut own = Self { docker, place, child: None };
+        own.run();
+        own.docker.import_busybox();
+        own
+    }
+
+    pub fn run(&mut self) {
+        let at = |name: &str| self.place.path().join(name).display().to_string();
+        let log = fs::OpenOptions::new().create(true).append(true).open(at("log")).expect("a log");
+        let child = Command::new("dockerd")
+            .args([
+                "--config-file",
+                &at("daemon.json"),
+                "--data-root",
+                &at("root"),
+                "--exec-root",
+                &at("exec"),
+            ])
+            .args(["--pidfile", &at("pid"), "--host", &self.docker.host])
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("dockerd");
+        self.child = Some(child);
+        wait_until("dockerd answers", || {
+            let mut version = Command::new("docker");
+            version.env("DOCKER_HOST", &self.docker.host).arg("version");
+            version.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        });
+    }
+
+    pub fn end(&mut self, signal: &str) {
+        if let Some(mut child) = self.child.take() {
+            finish(Command::new("kill").args([signal, &child.id().to_string()])).succeeded();
+            child.wait().expect("dockerd ends");
+        }
+    }
+}
+
+impl Drop for OwnDocker {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            // A failed test may have left a dockerd that does not answer.
+            let rm = "docker ps --all --quiet | xargs --no-run-if-empty docker rm --force";
+            let _ = Command::new("sh").args(["-c", rm]).env("DOCKER_HOST", &self.docker.host).output();
+            if thread::panicking() {
+                let log = fs::read_to_string(self.place.path().join("log")).unwrap_or_default();
+                eprintln!("dockerd said:\n{log}");
+            }
+        }
+        self.end("-TERM");
+        // A dockerd that was killed leaves it behind, and the next one takes it over without ever ending it.
+        if let Ok(pid) = fs::read_to_string(self.place.path().join("exec/containerd/containerd.pid")) {
+            let _ = Command::new("kill").arg(pid.trim()).stderr(Stdio::null()).status();
+        }
+        let place = self.place.path().display().to_string();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)) {
+            if mount.starts_with(&place) {
+                let _ = Command::new("umount").args(["--lazy", mount]).status();
+            }
+        }
+    }
+}
+
+/// Waits until something has become true.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

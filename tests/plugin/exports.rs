@@ -1,0 +1,167 @@
+//! Volumes that are packed when the last container lets go.
+
+use super::Service;
+use crate::registry::{Refusal, Registry};
+use serde_json::json;
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+#[test]
+fn the_last_container_that_lets_go_has_the_volume_packed_before_the_engine_is_answered() {
+    let service = Service::start();
+    let export = format!("oci:{}:v1", service.path("export").display());
+    service.create("a", &[("export", &export)]);
+    let path = service.mount("a", "1").unwrap();
+    service.mount("a", "2").unwrap();
+    fs::write(path.join("result"), "42").unwrap();
+    service.unmount("a", "1");
+    assert!(!service.path("export").exists(), "one container is left");
+    assert_eq!(service.unmount("a", "2").0, 200);
+    assert_eq!(fs::read_to_string(service.unpack(&export).path().join("result")).unwrap(), "42");
+    let status = service.status("a");
+    assert_eq!(status["lastExport"]["image"], json!(export), "{status}");
+    assert!(status["lastExport"]["digest"].as_str().unwrap().starts_with("sha256:"));
+}
+
+#[test]
+fn what_was_not_changed_is_not_exported_again() {
+    let service = Service::start();
+    let image = service.pack("v1", &[("file", "one")]);
+    let export = format!("oci:{}:v1", service.path("export").display());
+    service.create("a", &[("image", &image), ("export", &export)]);
+    // As docker create does it, to look whether there is something to copy.
+    service.mount("a", "1").unwrap();
+    service.unmount("a", "1");
+    assert!(!service.path("export").exists(), "it is still the image");
+    let path = service.mount("a", "2").unwrap();
+    fs::write(path.join("new"), "x").unwrap();
+    service.unmount("a", "2");
+    let first = service.status("a")["lastExport"].clone();
+    assert!(service.path("export").exists());
+    fs::remove_dir_all(service.path("export")).unwrap();
+    service.mount("a", "3").unwrap();
+    service.unmount("a", "3");
+    assert!(!service.path("export").exists());
+    assert_eq!(service.status("a")["lastExport"], first);
+    // The same size and the same time of a file prove nothing.
+    let file = fs::File::open(path.join("new")).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    fs::write(path.join("new"), "y").unwrap();
+    file.set_modified(time).unwrap();
+    service.mount("a", "4").unwrap();
+    service.unmount("a", "4");
+    assert_eq!(fs::read_to_string(service.unpack(&export).path().join("new")).unwrap(), "y");
+}
+
+#[test]
+fn an_export_that_fails_is_told_and_tried_again_after_a_restart() {
+    let registry = Registry::start();
+    let mut service = Service::start();
+    let export = format!("{}/team/results:v1", registry.host());
+    service.create("a", &[("export", &export)]);
+    fs::write(service.mount("a", "1").unwrap().join("result"), "42").unwrap();
+    registry.behave(|behaviour| {
+        let refusal = Refusal {
+            method: axum::http::Method::POST,
+            path: "/blobs/uploads/",
+            status: 507,
+            body: "the registry is full".to_owned(),
+            ..Refusal::default()
+        };
+        behaviour.refusals = vec![refusal];
+    });
+    let (status, answer) = service.unmount("a", "1");
+    assert!(status == 500 && answer["Err"].as_str().unwrap().contains("exporting it failed"), "{answer}");
+    let status = service.status("a");
+    assert_eq!((&status["exportDue"], &status["mounts"]), (&json!(true), &json!({})), "{status}");
+    assert_eq!(status["lastError"]["doing"], "exporting it");
+    service.restart();
+    let status = service.wait_for_status("a", |status| status.get("lastExport").is_some());
+    assert_eq!((status.get("exportDue"), status.get("lastError")), (None, None), "{status}");
+    assert_eq!(fs::read_to_string(service.unpack(&export).path().join("result")).unwrap(), "42");
+}
+
+#[test]
+fn what_was_not_exported_yet_is_not_replaced() {
+    let service = Service::start();
+    let image = service.pack("v1", &[("file", "one")]);
+    // A file cannot be a layout.
+    fs::write(service.path("no-layout"), "").unwrap();
+    let export = format!("oci:{}:v1", service.path("no-layout").display());
+    service.create("a", &[("image", &image), ("pull", "newer"), ("policy", "replace"), ("export", &export)]);
+    let path = service.mount("a", "1").unwrap();
+    fs::write(path.join("file"), "changed").unwrap();
+    assert_eq!(service.unmount("a", "1").0, 500);
+    service.pack("v1", &[("file", "two")]);
+    let error = service.mount("a", "2").unwrap_err();
+    assert!(error.contains("was not exported yet"), "{error}");
+    assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "changed");
+}
+
+#[test]
+fn what_is_exported_to_where_it_comes_from_is_not_fetched_again() {
+    let service = Service::start();
+    let image = service.pack("v1", &[("file", "one")]);
+    service.create("a", &[("image", &image), ("pull", "newer"), ("policy", "replace"), ("export", &image)]);
+    let path = service.mount("a", "1").unwrap();
+    fs::write(path.join("file"), "changed").unwrap();
+    assert_eq!(service.unmount("a", "1").0, 200);
+    let status = service.status("a");
+    assert_eq!(status["digest"], status["lastExport"]["digest"]);
+    service.mount("a", "2").unwrap();
+    assert!(service.has_said("is still sha256:"));
+    assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "changed");
+}
+
+#[test]
+fn a_plugin_that_is_stopped_carries_the_export_to_its_end() {
+    let mut service = Service::start();
+    let export = format!("oci:{}:v1", service.path("export").display());
+    service.create("a", &[("export", &export)]);
+    let path = service.mount("a", "1").unwrap();
+    for n in 0..200 {
+        fs::write(path.join(format!("{n}")), vec![n as u8; 50_000]).unwrap();
+    }
+    let mut stream = service.connect("volio");
+    super::send(&mut stream, "Unmount", r#"{"Name":"a","ID":"1"}"#);
+    service.wait_for_status("a", |status| status["mounts"] == json!({}));
+    service.stop();
+    assert_eq!(service.unpack(&export).path().read_dir().unwrap().count(), 200);
+}
+
+/// A clock that a test can set.
+static LATER: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn mounts_that_an_engine_took_with_it_are_forgotten_when_nobody_sees_the_volume() {
+    // Whether anybody sees it only root can find out; others must believe what is counted.
+    let knows = rustix::process::geteuid().is_root();
+    let mut service = Service::start();
+    service.stop();
+    let mut settings = service.settings();
+    settings.clock = || SystemTime::now() + Duration::from_secs(LATER.load(Ordering::SeqCst));
+    let plugin = volio::plugin::Plugin::open(settings).unwrap();
+    let socket = volio::plugin::Socket::make(&service.path("sockets"), volio::plugin::Driver::Volio).unwrap();
+    let stop = volio::plugin::Stop::new().unwrap();
+    let word = stop.clone();
+    let thread = std::thread::spawn(move || volio::plugin::serve(&plugin, vec![socket], &word).unwrap());
+    service.running = Some((stop, thread));
+
+    let export = format!("oci:{}:v1", service.path("export").display());
+    service.create("a", &[("export", &export)]);
+    fs::write(service.mount("a", "1").unwrap().join("x"), "x").unwrap();
+    // dockerd is killed, and mounts again with the id that it knew.
+    service.mount("a", "1").unwrap();
+    service.unmount("a", "1");
+    assert_eq!(service.status("a")["mounts"], json!({"1": 1}));
+    assert!(!service.path("export").exists(), "a container may be about to get it");
+    LATER.store(61, Ordering::SeqCst);
+    match knows {
+        true => {
+            let status = service.wait_for_status("a", |status| status.get("lastExport").is_some());
+            assert_eq!(status["mounts"], json!({}));
+        }
+        false => assert_eq!(service.status("a")["exportDue"], json!(true)),
+    }
+}

@@ -1,0 +1,46 @@
+//! `volio plugin`: what keeps it from serving. What it serves is proved elsewhere.
+
+use super::{Place, assert_screen};
+use snapbox::str;
+use std::fs;
+
+#[test]
+fn a_storage_that_is_not_there() {
+    assert_screen(
+        Place::new().screen("plugin --storage nowhere --sockets sockets"),
+        str![[r#"
+-- stderr
+error: cannot open the storage nowhere: No such file or directory (os error 2)
+hint: make the directory, or mount the disk that it is on
+-- exit 4
+
+"#]],
+    );
+}
+
+#[test]
+fn a_list_of_volumes_that_cannot_be_understood() {
+    let place = Place::new();
+    fs::create_dir(place.path().join("storage")).unwrap();
+    fs::write(place.path().join("storage/volumes.json"), "{\"a\":").unwrap();
+    let screen = place.screen("plugin --storage storage --sockets sockets");
+    assert!(screen.contains("storage/volumes.json cannot be understood: EOF"), "{screen}");
+    assert!(screen.contains("hint: mend the file") && screen.ends_with("-- exit 3\n"), "{screen}");
+    assert!(!place.path().join("sockets").exists(), "no engine finds it");
+}
+
+#[test]
+fn something_else_where_the_socket_shall_be() {
+    let place = Place::new();
+    fs::create_dir_all(place.path().join("sockets/volio.sock")).unwrap();
+    fs::create_dir(place.path().join("storage")).unwrap();
+    assert_screen(
+        place.screen("plugin --storage storage --sockets sockets"),
+        str![[r#"
+-- stderr
+error: sockets/volio.sock is there and is no socket
+-- exit 6
+
+"#]],
+    );
+}
