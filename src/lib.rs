@@ -3,11 +3,12 @@
 //! A **tree** is packed into a **layer**; layers make an **image**; images travel between **transports**.
 //!
 //! The nouns are modules: [`tree`], [`layer`], [`image`], [`transport`], with the specification's words in [`oci`]
-//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`], [`inspect`] and
-//! [`verify`]. Content (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs
+//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`], [`diff`],
+//! [`inspect`] and [`verify`]. Content (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs
 //! only.
 
 pub mod copy;
+pub mod diff;
 pub mod error;
 pub mod image;
 pub mod inspect;

@@ -9,7 +9,7 @@ use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::{Body, Written};
 use crate::transport::{Destination, Holds};
-use crate::tree::{LeftOut, SourceSpec, Summary, Walk, WalkOptions};
+use crate::tree::{LeftOut, OnChange, SourceSpec, Summary, Walk, WalkOptions};
 use serde::Serialize;
 use std::{io, thread};
 
@@ -83,7 +83,7 @@ pub fn pack(
 ) -> Result<Packed> {
     let options = &options.fitting(destination.holds())?;
     options.image.platforms()?;
-    let (contents, summary, written) = persist(destination, &options.tree, progress, |tree| {
+    let (contents, summary, written) = persist(destination, sources, &options.tree, progress, |tree| {
         let tree = Walk::new(sources, tree)?;
         if let Some(directory) = destination.directory() {
             tree.insist_without(&directory)?;
@@ -116,6 +116,7 @@ pub fn pack(
 /// something changed while it was read: its header was in the archive already.
 fn persist<T>(
     destination: &dyn Destination,
+    sources: &[SourceSpec],
     tree: &WalkOptions,
     progress: &dyn Progress,
     mut send: impl FnMut(&WalkOptions) -> Result<T>,
@@ -128,6 +129,9 @@ fn persist<T>(
             Err(error) if tree.learn(&error, changes) => {
                 progress.warn(&format!("{error}; the layer is made anew"));
                 changes += 1;
+                if tree.on_change == OnChange::Skip {
+                    tree.survey(sources)?;
+                }
             }
             outcome => return outcome,
         }

@@ -6,14 +6,14 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::DEPTH_LIMIT;
-use crate::layer::{LayerReader, decompress};
-use crate::oci::{Config, Descriptor, Digest, Document, Hasher, Index, Manifest, Platform, media_type};
+use crate::layer::{Budget, LayerReader, Limits, decompress};
+use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
-use crate::stream::Body;
+use crate::stream::{Body, HashingReader};
 use crate::transport::{self, Source};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -296,23 +296,11 @@ fn examine(source: &dyn Source, check: &Check, progress: &dyn Progress) -> Resul
 /// Reads the archive of a layer entry by entry; the digest of the whole, by the algorithm of its diff_id.
 fn read_archive(layer: &mut Body, diff_id: &Digest) -> Result<Digest> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
-    let mut plain = Hashed { plain, hasher: Hasher::new(diff_id.algorithm()) };
-    let mut entries = LayerReader::new(&mut plain);
+    let mut plain = HashingReader::new(plain, diff_id.algorithm());
+    // Nothing is remembered here: an image may have as many entries as it likes.
+    let limits = Limits { entries: u64::MAX, names: u64::MAX, ..Limits::default() };
+    let mut entries = LayerReader::within(&mut plain, Budget::new(limits));
     while entries.next_item()?.is_some() {}
     entries.drain()?;
-    Ok(plain.hasher.finish())
-}
-
-/// A reader that hashes what passes.
-struct Hashed<R> {
-    plain: R,
-    hasher: Hasher,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.plain.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
+    Ok(plain.finish())
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::thread;
 use volio::error::Kind;
 use volio::layer::Compression;
-use volio::oci::{Config, Descriptor, Document, Manifest, Platform, RootFs, media_type};
+use volio::oci::{Algorithm, Config, Descriptor, Document, Hasher, Manifest, Platform, RootFs, media_type};
 use volio::stream::{Body, Unverified, Workers, Written};
 use volio::transport::{Destination, Source, fetch};
 use volio::tree::{self, Entry, Metadata, TreePath};
@@ -34,6 +34,7 @@ macro_rules! suite {
             a_blob_comes_back_as_it_went_in
             a_blob_of_known_digest_comes_back_as_it_went_in
             an_empty_blob_is_a_blob
+            a_blob_may_have_a_digest_of_another_kind
             a_blob_of_many_blocks_comes_back_as_it_went_in
             a_blob_is_there_after_its_upload_and_not_before
             the_same_blob_may_be_uploaded_twice
@@ -144,6 +145,24 @@ pub fn an_empty_blob_is_a_blob(place: &dyn Place) {
     let descriptor = Descriptor::of(BLOB, b"");
     place.destination("t").unwrap().upload(claimed(b"", &descriptor)).unwrap();
     assert!(place.destination("t").unwrap().contains(&descriptor).unwrap());
+}
+
+pub fn a_blob_may_have_a_digest_of_another_kind(place: &dyn Place) {
+    for size in [4, 2_000_000] {
+        let bytes = bytes(size, 1);
+        let mut hasher = Hasher::new(Algorithm::Sha512);
+        hasher.update(&bytes);
+        let descriptor = Descriptor::new(BLOB, hasher.finish(), size as u64);
+        let destination = place.destination("t").unwrap();
+        let again = bytes.clone();
+        let body = Unverified::new(io::Cursor::new(bytes.clone()))
+            .again(move |offset| Ok(Box::new(io::Cursor::new(again[offset as usize..].to_vec()))));
+        let written = destination.upload(body.verify(&descriptor)).unwrap();
+        assert_eq!(written.digest, descriptor.digest);
+        assert!(destination.contains(&descriptor).unwrap());
+        place.settle(&*destination);
+        assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
+    }
 }
 
 pub fn a_blob_of_many_blocks_comes_back_as_it_went_in(place: &dyn Place) {

@@ -17,7 +17,7 @@ mod tags;
 pub use since::Base;
 pub use tags::{TagCopied, copy_tags};
 
-use crate::error::{Result, Side};
+use crate::error::{Error, Result, Side};
 use crate::image::DEPTH_LIMIT;
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
@@ -141,6 +141,10 @@ impl Copy<'_> {
             // The configuration always, so that a copy without its layers can still be inspected.
             let blobs: Vec<_> = layers.chain([(&manifest.config, false)]).collect();
             self.blobs(blobs)?;
+        } else {
+            // Copied alone, without what belongs to it, it would look whole.
+            let why = format!("{digest} is a {media_type}, which is no image that volio knows");
+            return Err(Error::failed(why).on(Side::Source));
         }
         self.to.put_manifest(document).map_err(|error| error.on(Side::Destination))?;
         self.seen.insert(digest.clone());

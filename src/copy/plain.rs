@@ -43,9 +43,11 @@ pub fn copy(
     to.commit(&manifest).map_err(destination)?;
     if manifest != *root {
         let platform = &image.config.platform;
-        progress.warn(&format!(
-            "only the image for {platform} was copied, with plain layers and a new digest: this place holds no other"
-        ));
+        let what = match media_type::is_index(&root.descriptor().media_type) {
+            true => format!("only the image for {platform} was copied, with plain layers"),
+            false => "the image was copied with plain layers".to_owned(),
+        };
+        progress.warn(&format!("{what} and a new digest: this place holds no other"));
     }
     Ok(Copied { blobs_copied, bytes_copied, ..Copied::new(to, &manifest, root) })
 }

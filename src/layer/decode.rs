@@ -105,9 +105,11 @@ fn kind(block: &Block, name: &[u8], link: Vec<u8>, size: u64) -> Result<Kind, &'
         0 | b'0' | b'7' => Kind::File { size },
         b'S' if block.dialect() == Dialect::Gnu => Kind::File { size },
         b'1' if link.is_empty() => return Err("is a link to nothing"),
-        b'1' => {
-            Kind::Hardlink { target: TreePath::parse(&link).ok_or("is a hard link that leaves the tree")? }
-        }
+        b'1' => match TreePath::parse(&link).ok_or("is a hard link that leaves the tree")? {
+            // It has no name that could be written, and is a directory.
+            target if target.is_root() => return Err("is a hard link to the root"),
+            target => Kind::Hardlink { target },
+        },
         b'2' => Kind::Symlink { target: link },
         b'3' => Kind::CharDevice { major: device(field::MAJOR)?, minor: device(field::MINOR)? },
         b'4' => Kind::BlockDevice { major: device(field::MAJOR)?, minor: device(field::MINOR)? },

@@ -89,7 +89,7 @@ impl Budget {
     }
 
     fn remember(&mut self, bytes: usize) -> Result<()> {
-        self.names += bytes as u64;
+        self.names = self.names.saturating_add(bytes as u64);
         match self.names > self.limits.names {
             true => Err(Error::integrity(format!(
                 "the image has more than {} bytes of names and attributes",

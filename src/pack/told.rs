@@ -48,3 +48,61 @@ pub fn left_out(summary: &Summary, progress: &dyn Progress) {
         progress.warn(&format!("{unnamed} more are not in the image for such reasons"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::{Silent, Task};
+    use crate::tree::{Change, LeftOut, Reason, SourceSpec, TreePath, Walk, WalkOptions};
+    use std::fs::File;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Progress for Told {
+        fn begin(&self, _: &str, _: Option<u64>) -> Box<dyn Task> {
+            Box::new(Silent)
+        }
+
+        fn warn(&self, message: &str) {
+            self.0.lock().unwrap().push(message.to_owned());
+        }
+    }
+
+    #[test]
+    fn many_holes_are_a_warning_with_the_time_that_they_take_and_twice_as_many_are_another() {
+        let tree = tempfile::tempdir().unwrap();
+        for (name, gib) in [("a", 60u64), ("b", 60), ("c", 60), ("d", 60), ("e", 60)] {
+            File::create(tree.path().join(name)).unwrap().set_len(gib << 30).unwrap();
+        }
+        let told = Told::default();
+        let mut holes = Holes::new(&told);
+        for found in Walk::new(&[SourceSpec::new(tree.path())], &WalkOptions::default()).unwrap() {
+            holes.count(&found.unwrap());
+        }
+        let about = |gib: u64, path: &str, minutes: u64| {
+            format!(
+                "there are {gib} GiB of holes up to {path}: they are not read, but hashing them takes about {minutes} \
+                 minutes"
+            )
+        };
+        assert_eq!(*told.0.lock().unwrap(), [about(120, "/b", 2), about(300, "/e", 5)]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_named_and_the_rest_is_counted() {
+        let left = |path: &str, reason| LeftOut { path: TreePath::parse(path).unwrap(), reason };
+        let left_out = vec![left("a", Reason::Unreadable), left("b", Reason::Changed(Change::Vanished))];
+        let told = Told::default();
+        super::left_out(&Summary { unreadable: 3, changed: 1, left_out, ..Summary::default() }, &told);
+        assert_eq!(
+            *told.0.lock().unwrap(),
+            [
+                "/a is not in the image: it may not be read",
+                "/b is not in the image: it vanished while it was read",
+                "2 more are not in the image for such reasons",
+            ]
+        );
+    }
+}

@@ -1,8 +1,8 @@
-//! Bytes counted and hashed as they are written.
+//! Bytes hashed as they pass.
 
 use super::Written;
-use crate::oci::{Algorithm, Hasher};
-use std::io::{self, Write};
+use crate::oci::{Algorithm, Digest, Hasher};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 
@@ -35,6 +35,32 @@ impl<W: Write> Write for HashingWriter<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// A reader that knows the digest of what was read.
+pub struct HashingReader<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> HashingReader<R> {
+    /// A reader of `inner` that hashes by this algorithm.
+    pub fn new(inner: R, algorithm: Algorithm) -> Self {
+        Self { inner, hasher: Hasher::new(algorithm) }
+    }
+
+    /// The digest of all that was read.
+    pub fn finish(self) -> Digest {
+        self.hasher.finish()
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
     }
 }
 

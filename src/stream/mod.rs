@@ -6,6 +6,6 @@ mod pipe;
 mod pool;
 
 pub use body::{Body, Unverified, Written};
-pub use hash::{HashingThread, HashingWriter};
+pub use hash::{HashingReader, HashingThread, HashingWriter};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
 pub use pool::{Buffer, Pool};

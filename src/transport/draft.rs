@@ -2,12 +2,16 @@
 //!
 //! A draft stands beside its target, so that one `rename` puts it there. Its writer may be killed: then nobody holds
 //! the draft's lock any more, and the next writer sweeps it away.
+//!
+//! Where a file system knows no locks, work goes on without them, as that of skopeo and podman does everywhere: then two
+//! writers at once may undo what the other has listed, and nobody sweeps.
 
 use crate::error::{Error, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use tempfile::NamedTempFile;
 
@@ -29,8 +33,8 @@ impl<'a> Drafts<'a> {
     /// would be one more thing in a format that has none, or beside a file that shall stand alone.
     pub fn lock(self) -> Result<File> {
         let directory = File::open(self.directory).map_err(|error| cannot("open", self.directory, error))?;
-        flock(&directory, FlockOperation::LockExclusive)
-            .map_err(|error| cannot("lock", self.directory, error.into()))?;
+        lock(&directory, FlockOperation::LockExclusive)
+            .map_err(|error| cannot("lock", self.directory, error))?;
         Ok(directory)
     }
 
@@ -39,8 +43,7 @@ impl<'a> Drafts<'a> {
         let Ok(entries) = fs::read_dir(self.directory) else { return };
         for entry in entries.flatten() {
             if self.is_draft(&entry)
-                && let Ok(file) = open_without_waiting(&entry.path())
-                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+                && let Some(_claimed) = claim(&entry.path())
             {
                 // A file that cannot be removed is waste and no harm.
                 let _ = fs::remove_file(entry.path());
@@ -62,8 +65,8 @@ impl<'a> Drafts<'a> {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(self.directory)
             .map_err(|error| cannot("create a file in", self.directory, error))?;
-        flock(&file, FlockOperation::NonBlockingLockShared)
-            .map_err(|error| cannot("lock a file in", self.directory, error.into()))?;
+        lock(file.as_file(), FlockOperation::NonBlockingLockShared)
+            .map_err(|error| cannot("lock a file in", self.directory, error))?;
         Ok(file)
     }
 
@@ -78,6 +81,35 @@ impl<'a> Drafts<'a> {
     }
 }
 
+/// Locks a file or a directory; `false` where the file system knows no locks.
+///
+/// # Errors
+/// [`WouldBlock`](io::ErrorKind::WouldBlock) when somebody else holds it and the operation does not wait.
+pub fn lock(file: &File, how: FlockOperation) -> io::Result<bool> {
+    match flock(file, how) {
+        Ok(()) => Ok(true),
+        Err(error) if knows_no_locks(error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// NFS without its lock daemon, Lustre that was mounted without locks, FUSE; and where locks are made of those of
+/// `fcntl`, what is open for reading only cannot be locked against others.
+fn knows_no_locks(error: Errno) -> bool {
+    [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOLCK, Errno::BADF].contains(&error)
+}
+
+/// Opens and locks a file for whoever wants to continue or remove it; `None` while somebody holds it, and for all that is
+/// no plain file under one name: what is written through a link lands somewhere else.
+pub fn claim(path: &Path) -> Option<File> {
+    // For writing also where nothing is written: see `knows_no_locks`.
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let metadata = file.metadata().ok()?;
+    let is_plain = metadata.is_file() && metadata.nlink() == 1;
+    (is_plain && lock(&file, FlockOperation::NonBlockingLockExclusive).ok()?).then_some(file)
+}
+
 /// Opens a file that somebody else may have put there: where it is a named pipe, nobody must wait for a writer.
 pub fn open_without_waiting(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -86,4 +118,43 @@ pub fn open_without_waiting(path: &Path) -> io::Result<File> {
 
 fn cannot(what: &str, path: &Path, error: io::Error) -> Error {
     Error::io(format!("cannot {what} {}", path.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_under_one_name_is_not_claimed() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("precious"), "x").unwrap();
+        std::os::unix::fs::symlink("precious", at("soft")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        for name in ["soft", "pipe", "absent", "."] {
+            assert!(claim(&at(name)).is_none(), "{name}");
+        }
+        let first = claim(&at("precious")).unwrap();
+        assert!(claim(&at("precious")).is_none(), "somebody holds it");
+        drop(first);
+        fs::hard_link(at("precious"), at("hard")).unwrap();
+        assert!(claim(&at("hard")).is_none());
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_told_from_a_lock_that_somebody_holds() {
+        for error in [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOLCK, Errno::BADF] {
+            assert!(knows_no_locks(error), "{error}");
+        }
+        for error in [Errno::WOULDBLOCK, Errno::AGAIN, Errno::INTR, Errno::IO] {
+            assert!(!knows_no_locks(error), "{error}");
+        }
+    }
 }

@@ -52,8 +52,9 @@ impl Layout {
         let layout =
             Self { directory: directory.to_owned(), name: Name::new(tag, None), held: OnceLock::new() };
         let free = match fs::read_dir(directory) {
+            // The marker comes last: who saw files of another writer at work finds it by then.
             Ok(entries) => {
-                directory.join(MARKER.0).is_file() || entries.flatten().all(|entry| layout.is_ours(&entry))
+                entries.flatten().all(|entry| layout.is_ours(&entry)) || directory.join(MARKER.0).is_file()
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => true,
             Err(error) => return Err(layout.cannot("read", directory, error)),
@@ -70,8 +71,7 @@ impl Layout {
 
     /// Makes the directories and the marker where they are missing, and sweeps up after writers that were killed.
     fn prepare(&self) -> Result<()> {
-        let blobs = self.directory.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(|error| self.cannot("create", &blobs, error))?;
+        self.make_directory(&self.directory.join("blobs/sha256"))?;
         self.hold_blobs()?;
         let _lock = self.drafts().lock()?;
         self.drafts().sweep();
@@ -82,13 +82,38 @@ impl Layout {
         }
     }
 
+    /// Makes the directory for the blobs of another algorithm than the usual.
+    fn make_room(&self, digest: &Digest) -> Result<()> {
+        self.blob(digest).parent().map_or(Ok(()), |directory| self.make_directory(directory))
+    }
+
+    /// Makes a directory with those above it, for good: each is synced in the one that holds it.
+    fn make_directory(&self, path: &Path) -> Result<()> {
+        let cannot = |error| self.cannot("create", path, error);
+        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
+        if made.is_empty() {
+            return Ok(());
+        }
+        fs::create_dir_all(path).map_err(cannot)?;
+        let here = Path::new(".");
+        made.into_iter()
+            .map(|made| made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(here))
+            .try_for_each(|parent| File::open(parent)?.sync_all())
+            .map_err(cannot)
+    }
+
     fn drafts(&self) -> Drafts<'_> {
         Drafts::new(&self.directory, TEMPORARY)
     }
 
     /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.
     fn is_ours(&self, entry: &fs::DirEntry) -> bool {
-        entry.file_name() == "blobs" || self.drafts().is_draft(entry)
+        // A file system of its own, such as that of a stick, begins with a lost+found.
+        entry.file_name() == "blobs"
+            || entry.file_name() == "lost+found"
+            || Self::is_partial(&entry.file_name())
+            || self.drafts().is_draft(entry)
     }
 
     fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
@@ -96,6 +121,13 @@ impl Layout {
         let mut file = self.drafts().begin()?;
         file.write_all(content).map_err(|error| self.cannot("write", &path, error))?;
         self.drafts().publish(file, &path)
+    }
+
+    /// Replaces the index. Needs the lock.
+    fn replace_index(&self, index: &Index) -> Result<()> {
+        self.replace(INDEX_FILE, Document::write(media_type::INDEX, index).bytes())?;
+        self.sweep_forgotten_partials(&self.directory.join(INDEX_FILE));
+        Ok(())
     }
 
     /// The index, or an empty one where there is none yet.
@@ -214,6 +246,7 @@ impl Destination for Layout {
         io::copy(&mut body, &mut file)
             .map_err(|error| self.cannot("write a blob to", &self.directory, error))?;
         let written = body.finish()?;
+        self.make_room(&written.digest)?;
         let path = self.blob(&written.digest);
         self.drafts().publish(file, &path)?;
         Ok(written)
@@ -225,7 +258,7 @@ impl Destination for Layout {
         let _lock = self.drafts().lock()?;
         let mut index = self.index()?;
         match referrers::enter(&mut index, entry) {
-            true => self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes()),
+            true => self.replace_index(&index),
             false => Ok(()),
         }
     }
@@ -234,7 +267,7 @@ impl Destination for Layout {
         let _lock = self.drafts().lock()?;
         let mut index = self.index()?;
         self.name.enter(&mut index, root);
-        self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes())
+        self.replace_index(&index)
     }
 
     fn remove(&self, force: bool) -> Result<Removed> {
@@ -331,6 +364,14 @@ mod tests {
         fs::write(directory.path().join("precious"), "x").unwrap();
         let error = Layout::create(directory.path(), None).err().unwrap();
         assert_eq!(error.kind(), crate::error::Kind::Refused);
+    }
+
+    #[test]
+    fn a_file_system_of_its_own_and_parts_of_blobs_are_room_for_a_layout() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("lost+found")).unwrap();
+        fs::write(directory.path().join(".volio.partial-sha256-00"), "x").unwrap();
+        put(&Layout::create(directory.path(), None).unwrap(), b"{}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod location;
 pub mod memory;
 mod names;
 pub mod oci_archive;
+mod reach;
 mod referrers;
 pub mod registry;
 mod retry;

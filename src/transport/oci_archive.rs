@@ -3,16 +3,22 @@
 //! It is read where it stands, without unpacking it. It is written beside its place, and takes it when an image gets
 //! its name: until then, and when a writer is killed, the file is what it was.
 
-use super::archive::{Archive, ArchiveWriter, Section};
+use super::archive::{Archive, ArchiveWriter, Composed, Section, View};
 use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
+use super::reach::reach;
 use super::{Destination, Source, referrers};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
+use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What else an archive may say about its images: `docker save` writes both. It would say too little when there is one
+/// more, and loaders that read it instead of the index would not see the new one.
+const OTHER_LISTS: [&str; 2] = ["manifest.json", "repositories"];
 
 /// One image in an archive, to be read.
 pub struct OciArchive {
@@ -122,19 +128,23 @@ impl Destination for OciArchiveWriter {
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
-        let compose = |old: Option<&Archive>| {
-            let mut index = match old {
+        let compose = |view: &View<'_>| {
+            let mut index = match view.old() {
                 Some(old) => read_index(old)?,
                 None => Index::new(Vec::new(), Default::default()),
             };
+            let before = index.manifests.clone();
             for entry in self.referrers().drain(..) {
                 referrers::enter(&mut index, entry);
             }
             self.name.enter(&mut index, root);
+            let mut left_out = unreached(view, &before, &index.manifests);
+            left_out.extend(OTHER_LISTS.map(str::to_owned));
             let index = Document::write(media_type::INDEX, &index).bytes().to_vec();
-            Ok(vec![(MARKER.0.to_owned(), MARKER.1.as_bytes().to_vec()), (INDEX_FILE.to_owned(), index)])
+            let marker = (MARKER.0.to_owned(), MARKER.1.as_bytes().to_vec());
+            Ok(Composed { last: vec![marker, (INDEX_FILE.to_owned(), index)], left_out })
         };
-        self.writer.publish(compose, &[])
+        self.writer.publish(compose)
     }
 
     fn directory(&self) -> Option<PathBuf> {
@@ -144,6 +154,26 @@ impl Destination for OciArchiveWriter {
     fn address(&self, digest: &Digest) -> String {
         format!("oci-archive:{}@{digest}", self.writer.path().display())
     }
+}
+
+/// The members that only entries need which were listed before and are not any more; none where that cannot be known.
+fn unreached(view: &View<'_>, before: &[Descriptor], after: &[Descriptor]) -> HashSet<String> {
+    let gone: Vec<Descriptor> = before.iter().filter(|entry| !after.contains(entry)).cloned().collect();
+    let (Some(old), false) = (view.old(), gone.is_empty()) else { return HashSet::new() };
+    let fetch = |entry: &Descriptor| {
+        let absent = || Error::not_found(format!("there is no document {}", entry.digest));
+        let bytes = view.read(&member(&entry.digest), DOCUMENT_LIMIT)?.ok_or_else(absent)?;
+        Unverified::new(Cursor::new(bytes.clone())).verify(entry).drain()?;
+        Ok(Document::new(entry.media_type.clone(), bytes))
+    };
+    let (mut needed, mut known) = (HashMap::new(), HashMap::new());
+    if reach(after, fetch, &mut needed).is_err() {
+        return HashSet::new();
+    }
+    // Where it is damaged, what is below the damage stays.
+    let _ = reach(&gone, fetch, &mut known);
+    let needed: HashSet<String> = needed.keys().flat_map(|digest| old.trail(&member(digest))).collect();
+    known.keys().map(member).filter(|name| !needed.contains(name)).collect()
 }
 
 /// What a blob is called in a layout.

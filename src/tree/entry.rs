@@ -1,6 +1,7 @@
 //! One thing in a tree: a file, a directory, a link or a device.
 
 use super::TreePath;
+use super::xattr::travels;
 use std::collections::BTreeMap;
 
 /// NAME_MAX and XATTR_NAME_MAX.
@@ -109,6 +110,11 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// The extended attributes that belong to a tree: no labels of a host, no books of overlayfs, no notes of ours.
+    pub fn travelling_xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.xattrs.iter().filter(|(name, _)| travels(name)).map(|(name, value)| (&name[..], &value[..]))
+    }
+
     /// What a directory gets that is only there to lead somewhere. It is a statement about nothing: extracted over a
     /// directory that was in the target, it changes nothing.
     pub fn plain_directory() -> Self {

@@ -10,6 +10,7 @@ mod filter;
 mod merge;
 mod mounts;
 mod observe;
+mod overlay;
 mod owner;
 mod path;
 mod record;
@@ -27,6 +28,7 @@ pub use extract::{ExtractOptions, Extracted, Extractor, SpoolPlace, Staged, Targ
 pub use file::FileContent;
 pub use merge::Walk;
 pub use observe::{Found, LeftOut, Reason, Summary, WalkOptions};
+pub use overlay::Overlay;
 pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;
 pub use record::Record;

@@ -8,7 +8,7 @@ pub use selection::Part;
 
 use crate::error::{Error, Result};
 use crate::image::{self, Selected};
-use crate::layer::{Item, LayerReader, decompress};
+use crate::layer::{Budget, Item, LayerReader, Limits, decompress};
 use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
@@ -27,6 +27,8 @@ pub struct Options {
     pub platform: Option<Platform>,
     /// How the tree is extracted; how many layers there are is found out.
     pub tree: ExtractOptions,
+    /// What the image may make us remember.
+    pub limits: Limits,
     /// What of the image is wanted.
     pub part: Part,
     /// Whether it may be extracted over what is in the target.
@@ -197,10 +199,11 @@ impl Job<'_> {
         extractor.mark(self.content.clone())?;
         let place = extractor.spool()?;
         let mut selection = Selection::new(&self.options.part);
+        let mut budget = Budget::new(self.options.limits);
         each_layer(self.source, image, &place, self.progress, |number, layer| {
             let task =
                 self.progress.begin(&format!("extracting layer {}", number + 1), Some(layer.plain_size));
-            extract_layer(&layer, &mut selection, extractor, move |bytes| task.advance(bytes))
+            extract_layer(&layer, &mut selection, extractor, &mut budget, move |bytes| task.advance(bytes))
         })?;
         selection.finish()
     }
@@ -211,12 +214,14 @@ fn extract_layer(
     layer: &Spool,
     selection: &mut Selection<'_>,
     extractor: &mut Extractor,
+    budget: &mut Budget,
     passed: impl Fn(u64),
 ) -> Result<()> {
     if selection.needs_survey() {
-        selection.survey(LayerReader::new(plain(layer)?))?;
+        selection.survey(LayerReader::within(plain(layer)?, budget.clone()))?;
     }
-    let mut layer = LayerReader::new(Observed { bytes: plain(layer)?, passed });
+    let archive = Observed { bytes: plain(layer)?, passed };
+    let mut layer = LayerReader::within(archive, std::mem::take(budget));
     extractor.begin_layer();
     while let Some(item) = layer.next_item()? {
         match item {
@@ -224,6 +229,7 @@ fn extract_layer(
             Item::Whiteout(whiteout) => selection.whiteout(&whiteout, extractor)?,
         }
     }
+    *budget = layer.budget().clone();
     Ok(())
 }
 

@@ -54,9 +54,16 @@ pub(super) struct Selection<'a> {
     /// Where paths of earlier layers were that were stripped: their whiteouts name directories that are not there.
     stripped: BTreeSet<TreePath>,
     /// What a hard link of this layer leads to although it is not wanted itself, and where it lands instead.
-    instead: HashMap<TreePath, TreePath>,
+    instead: HashMap<TreePath, StandIn>,
     /// Further names of this layer that are not wanted, and what they are names of.
     aliases: HashMap<TreePath, TreePath>,
+}
+
+/// The place of a hard link that becomes the file itself.
+struct StandIn {
+    place: TreePath,
+    /// Whether it has: what is in another layer never comes by.
+    is_there: bool,
 }
 
 impl<'a> Selection<'a> {
@@ -89,7 +96,9 @@ impl<'a> Selection<'a> {
             // A link to a link that is not wanted leads to what that one leads to.
             let target = self.aliases.get(target).unwrap_or(target).clone();
             match self.part.place_of(&entry) {
-                Some(place) => drop(self.instead.entry(target).or_insert(place)),
+                Some(place) => {
+                    self.instead.entry(target).or_insert(StandIn { place, is_there: false });
+                }
                 None => drop(self.aliases.insert(entry.path, target)),
             }
         }
@@ -103,10 +112,10 @@ impl<'a> Selection<'a> {
         }
         self.replace(&entry, extractor)?;
         let Some(place) = self.part.place_of(&entry) else {
-            return match self.instead.get(&entry.path) {
-                Some(place) if !matches!(entry.kind, Kind::Hardlink { .. }) => {
-                    self.found = true;
-                    extractor.put(&Entry { path: place.clone(), ..entry }, content)
+            return match self.instead.get_mut(&entry.path) {
+                Some(stand_in) if !matches!(entry.kind, Kind::Hardlink { .. }) => {
+                    (self.found, stand_in.is_there) = (true, true);
+                    extractor.put(&Entry { path: stand_in.place.clone(), ..entry }, content)
                 }
                 _ => Ok(()),
             };
@@ -133,7 +142,8 @@ impl<'a> Selection<'a> {
             part => part.place(target),
         };
         let first = self.aliases.get(target).unwrap_or(target);
-        is_wanted.or_else(|| self.instead.get(first).cloned()).ok_or_else(|| {
+        let stand_in = self.instead.get(first).filter(|stand_in| stand_in.is_there);
+        is_wanted.or_else(|| stand_in.map(|stand_in| stand_in.place.clone())).ok_or_else(|| {
             Error::failed(format!(
                 "{} is a hard link to {target}, which is not in the wanted part",
                 entry.path

@@ -224,6 +224,43 @@ fn an_archive_of_an_old_docker_save_is_read_although_its_layers_are_links() {
 }
 
 #[test]
+fn a_layer_that_a_link_of_another_image_leads_to_stays_when_its_own_image_goes() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.tar");
+    let tree = tree("old");
+    let layer = layer(tree.path());
+    let diff_id = Digest::of(&layer);
+    let (one, two) = (config(std::slice::from_ref(&diff_id)), config(&[diff_id.clone(), diff_id]));
+    let entries = json!([
+        {"Config": "one.json", "RepoTags": ["data:one"], "Layers": ["one/layer.tar"]},
+        {"Config": "two.json", "RepoTags": ["data:two"], "Layers": ["two/layer.tar", "three/layer.tar"]},
+    ]);
+    write(
+        &file,
+        &[
+            ("one.json", &one),
+            ("two.json", &two),
+            ("one/layer.tar", &layer),
+            ("manifest.json", &serde_json::to_vec(&entries).unwrap()),
+        ],
+        &[("two/layer.tar", "../three/layer.tar"), ("three/layer.tar", "../one/layer.tar")],
+    );
+    let name = |tag: &str| format!("docker-archive:{}:data:{tag}", file.display());
+    let new = super::tree("new");
+    pack(&name("one"), new.path()).unwrap();
+    assert_unpacks(&name("one"), new.path());
+    assert_unpacks(&name("two"), tree.path());
+    pack(&name("two"), new.path()).unwrap();
+    assert_unpacks(&name("two"), new.path());
+    assert_eq!(
+        super::blobs(&file).len(),
+        2,
+        "one image under two names, and nothing of the old: {:?}",
+        super::blobs(&file)
+    );
+}
+
+#[test]
 fn compressed_layers_that_other_tools_put_into_archives_are_read() {
     let place = tempfile::tempdir().unwrap();
     let (file, tree) = (place.path().join("a.tar"), tree("compressed"));

@@ -70,6 +70,68 @@ fn several_images_in_an_archive_are_packed_copied_and_unpacked() {
     assert_eq!((tags.kind(), tags.advice()), (Kind::NotFound, Some("its tags are x, y")));
 }
 
+/// The members that are blobs, each as often as it is there.
+fn blobs(file: &Path) -> Vec<String> {
+    let mut archive = tar::Archive::new(fs::File::open(file).unwrap());
+    let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
+    let mut blobs: Vec<_> =
+        names.filter(|name| name.starts_with("blobs/") || name.contains("layer")).collect();
+    blobs.sort();
+    blobs
+}
+
+#[test]
+fn a_tag_that_moves_takes_with_it_what_only_the_old_image_needed() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.tar");
+    for (scheme, rest) in [("oci-archive", 5), ("docker-archive", 1)] {
+        let _ = fs::remove_file(&file);
+        let name = |tag: &str| format!("{scheme}:{}:{tag}", file.display());
+        let (one, two) = (tree("one"), tree("two"));
+        pack(&name("data:a"), one.path()).unwrap();
+        let alone = blobs(&file);
+        assert_eq!(alone.len(), rest + 1, "a layer, and documents: {alone:?}");
+        // Another tag for the same image: nothing more.
+        copied(&*source(&name("data:a")), &*destination(&name("data:b")), &Silent).unwrap();
+        assert_eq!(blobs(&file), alone);
+        // The old image has a name still.
+        pack(&name("data:a"), two.path()).unwrap();
+        assert!(blobs(&file).len() > alone.len());
+        assert_unpacks(&name("data:b"), one.path());
+        assert_unpacks(&name("data:a"), two.path());
+        // And now it has none.
+        copied(&*source(&name("data:a")), &*destination(&name("data:b")), &Silent).unwrap();
+        assert_eq!(blobs(&file).len(), alone.len(), "{:?}", blobs(&file));
+        assert_unpacks(&name("data:b"), two.path());
+    }
+}
+
+#[test]
+fn where_it_cannot_be_known_what_is_needed_everything_stays() {
+    let place = tempfile::tempdir().unwrap();
+    let layout = place.path().join("layout");
+    let at = |tag: &str| format!("oci:{}:{tag}", layout.display());
+    pack(&at("a"), tree("one").path()).unwrap();
+    // Something that is no image, and nobody knows what belongs to it.
+    let path = layout.join("index.json");
+    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let strange = serde_json::json!({"mediaType": "application/vnd.example.strange+json", "size": 2, "digest": volio::oci::Digest::of(b"{}")});
+    index["manifests"].as_array_mut().unwrap().push(strange);
+    fs::write(&path, index.to_string()).unwrap();
+    let file = place.path().join("a.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&file).unwrap());
+    tar.append_dir_all(".", &layout).unwrap();
+    tar.finish().unwrap();
+    let before = blobs(&file);
+    let name = format!("oci-archive:{}:a", file.display());
+    pack(&name, tree("two").path()).unwrap();
+    let after = blobs(&file);
+    assert!(before.iter().all(|blob| after.contains(blob)), "{before:?} {after:?}");
+    // The same in the layout itself.
+    let kept = location(&at("a")).removal(&Access::default()).unwrap().remove(false).unwrap();
+    assert!(kept.blobs == 0 && kept.blobs_left.unwrap().contains("application/vnd.example.strange+json"));
+}
+
 fn source_error(name: &str) -> volio::Error {
     location(name).source(&Access::default()).and_then(|source| source.resolve()).unwrap_err()
 }
@@ -142,4 +204,18 @@ fn a_blob_that_was_changed_in_an_archive_is_noticed() {
     assert_eq!(volio::inspect::inspect(&*source).unwrap_err().kind(), Kind::Integrity);
     let absent = Descriptor::of(media_type::LAYER, b"absent");
     assert_eq!(source.open(&absent).err().unwrap().kind(), Kind::NotFound);
+}
+
+#[test]
+fn something_that_is_no_image_is_not_copied_as_if_it_were_one() {
+    let place = tempfile::tempdir().unwrap();
+    let name = |rest: &str| format!("oci:{}/{rest}", place.path().display());
+    let writer = destination(&name("a:strange"));
+    let strange = volio::oci::Document::new("application/vnd.oci.artifact.manifest.v1+json", b"{}".to_vec());
+    writer.put_manifest(&strange).unwrap();
+    writer.commit(&strange).unwrap();
+    let to = destination(&name("b:strange"));
+    let error = copied(&*source(&name("a:strange")), &*to, &Silent).unwrap_err();
+    assert!(error.to_string().contains("no image that volio knows"), "{error}");
+    assert_eq!(source_error(&name("b:strange")).kind(), Kind::NotFound);
 }

@@ -124,3 +124,22 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
         tool("podman", &["rmi", "--force", name]);
     }
 }
+
+#[test]
+#[ignore = "needs podman and root: run tests/run"]
+fn podman_reads_and_writes_layouts() {
+    let (source, place) = (Directory::filled(), Directory::empty());
+    let at = format!("{}:/srv/data", source.text());
+    let layout = format!("oci:{}", place.join("layout:v1"));
+    volio(&["pack", &layout, &at]).succeeded();
+    // podman names the image after the path, which it takes only in small letters.
+    let image = tool("sh", &["-c", &format!("cd '{}' && podman pull --quiet oci:layout:v1", place.text())]);
+    assert_podman_has(&image, &source);
+
+    let saved = place.join("saved");
+    tool("podman", &["save", "--quiet", "--format", "oci-dir", "--output", &saved, &image]);
+    tool("podman", &["rmi", "--force", &image]);
+    let target = Directory::empty();
+    volio(&["unpack", &format!("oci:{saved}"), target.text()]).succeeded();
+    Survey::of(source.path()).assert_same(&Survey::of(&target.path().join("srv/data")));
+}

@@ -121,9 +121,14 @@ fn skopeo_reads_and_writes_archives_of_layouts() {
     assert_unpacks(&theirs, &source);
     let out = format!("oci:{}:tag", place.join("layout"));
     assert_eq!(volio(&["copy", &theirs, &out]).digest(), digest, "no byte has changed on the way");
-    // The second image in the same archive.
-    skopeo_copy(&[&other, &format!("oci:{}:gzip", place.join("layout"))]);
-    assert_unpacks(&format!("oci:{}:gzip", place.join("layout")), &source);
+    // The second image in the same archive, also when the first has made way for another.
+    let portable = Directory::filled_portable();
+    volio(&["pack", &ours, portable.text()]).succeeded();
+    for (from, tag, tree) in [(&other, "gzip", &source), (&ours, "replaced", &portable)] {
+        let layout = format!("oci:{}:{tag}", place.join("layout"));
+        skopeo_copy(&[from, &layout]);
+        assert_unpacks(&layout, tree);
+    }
 }
 
 #[test]

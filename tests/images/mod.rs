@@ -2,7 +2,9 @@
 
 mod changing;
 mod damage;
+mod diff;
 mod digests;
+mod fidelity;
 mod layers;
 mod owners;
 mod part;

@@ -273,7 +273,8 @@ mod as_root {
     }
 
     /// A process that has a directory mounted elsewhere, in a mount namespace of its own, as a container has.
-    struct Container(std::process::Child);
+    /// Its mount point must stay: when that is removed outside, the kernel takes the mount away inside.
+    struct Container(std::process::Child, #[allow(dead_code)] tempfile::TempDir);
 
     impl Container {
         fn with(volume: &Path) -> Self {
@@ -291,7 +292,7 @@ mod as_root {
             let mut said = [0; 6];
             std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
             assert_eq!(&said, b"ready\n");
-            Self(child)
+            Self(child, at)
         }
     }
 

@@ -12,7 +12,7 @@ pub use gate::Gate;
 
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -235,6 +235,8 @@ fn receive(stream: &mut UnixStream) -> Option<(u16, Value)> {
         match stream.read(&mut byte) {
             Ok(1) => read.push(byte[0]),
             Ok(_) => return None,
+            // Who is turned away before all was read sees this instead of an end.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
             Err(error) => panic!("no answer: {error}"),
         }
     }

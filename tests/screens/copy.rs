@@ -38,7 +38,6 @@ docker-archive:image.tar@sha256:[DIGEST]
 -- stderr
 warning: only the image for linux/amd64 was copied, with plain layers and a new digest: this place holds no other
 copied 2 blobs, 762 B in [TIME]
-only some platforms: the digest is not that of the source, sha256:[DIGEST]
 -- exit 0
 
 "#]],
@@ -308,4 +307,27 @@ hint: copy without --since: what is there already is not sent again
 
 "#]],
     );
+}
+
+#[test]
+fn a_digestfile_that_cannot_be_written_is_noticed_before_any_work() {
+    let place = Place::with_image();
+    for command in [
+        "copy --digestfile absent/file oci:layout:v1 oci:copy:v1",
+        "pack --digestfile absent/file oci:copy:v1 tree",
+    ] {
+        assert_screen(
+            place.screen(command),
+            str![[r#"
+-- stderr
+error: --digestfile: cannot write to absent/file: No such file or directory (os error 2)
+-- exit 4
+
+"#]],
+        );
+        assert!(!place.path().join("copy").exists());
+    }
+    // A file that is there says that the image is there.
+    place.screen("copy --digestfile file oci:layout:v2 oci:copy:v1");
+    assert!(!place.path().join("file").exists());
 }

@@ -4,13 +4,14 @@ use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "pack",
     "unpack",
     "copy",
     "push",
     "pull",
     "ls",
+    "diff",
     "inspect",
     "verify",
     "tags",
@@ -39,6 +40,7 @@ Commands:
   push         Copy an image into a registry
   pull         Copy an image out of a registry
   ls           List what is in an image
+  diff         Show what differs between two images, or an image and a directory
   inspect      Show what an image says about itself
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
@@ -79,6 +81,7 @@ Commands:
   push         Copy an image into a registry
   pull         Copy an image out of a registry
   ls           List what is in an image
+  diff         Show what differs between two images, or an image and a directory
   inspect      Show what an image says about itself
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
@@ -127,6 +130,7 @@ Exit codes:
     4  not found
     5  denied: credentials or permissions do not suffice
     6  refused: the target holds something that would be lost
+    7  differs: volio diff has found something
   130  interrupted; 143 by SIGTERM
 -- exit 0
 

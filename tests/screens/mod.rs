@@ -5,6 +5,7 @@
 //! writes the literals anew.
 
 mod copy;
+mod diff;
 mod help;
 mod help_of_commands;
 mod hosts;

@@ -317,3 +317,51 @@ hint: is the registry running at localhost:1?
 "#]],
     );
 }
+
+#[test]
+fn a_map_of_owners_that_is_none() {
+    let place = Place::with_tree();
+    assert_screen(
+        place.screen("pack --uid-map 0:1:0 oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --uid-map <CONTAINER:HOST:SIZE>: "0:1:0" is not a range of a map
+hint: write CONTAINER:HOST:SIZE, for example 0:100000:65536
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        place.screen("pack --uid-map 0:1:9 --uid-map 5:100:9 oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: the ranges 0:1:9 and 5:100:9 of a map overlap
+hint: give every number one meaning
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        place.screen("pack --uid-map 0:1:9 --chown 1:1 oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: the argument '--uid-map <CONTAINER:HOST:SIZE>' cannot be used with '--chown <UID:GID>'
+
+Usage: volio pack --uid-map <CONTAINER:HOST:SIZE> <IMAGE> <SOURCE[:PATH]>...
+
+For more information, try '--help'.
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        place.screen("pack --chown root oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --chown <UID:GID>: "root" is not an owner
+hint: write UID:GID with numbers up to 4294967294, for example 1000:1000
+-- exit 2
+
+"#]],
+    );
+}

@@ -171,10 +171,10 @@ nothing to do: restored holds this image
         &place,
         &["unpack --keep oci:layout:nowhere restored"],
         str![[r#"
+oci:layout@sha256:[DIGEST]
 -- stderr
-error: nowhere is not an image layout: there is no such directory
-hint: write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote
--- exit 4
+nothing to do: restored keeps the image that it holds
+-- exit 0
 
 "#]],
     );
@@ -250,7 +250,7 @@ fn a_target_that_appears_at_once() {
         str![[r#"
 -- stderr
 error: restored is not empty: it holds /mine
-hint: choose another directory, empty this one, or extract over it with --merge
+hint: choose another directory, empty this one, or replace all of it with --force
 -- exit 6
 
 "#]],

@@ -3,7 +3,9 @@
 //! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
 //! work. The arguments of one command stand in its own file.
 
-use crate::commands::{completions, copy, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify};
+use crate::commands::{
+    completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
+};
 use crate::{environment, exit, interrupt, output, progress};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -63,6 +65,7 @@ pub enum Command {
     Push(copy::Push),
     Pull(copy::Pull),
     Ls(ls::Ls),
+    Diff(diff::Diff),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Tags(tags::Tags),
@@ -214,7 +217,7 @@ fn patience(text: &str) -> Result<f64> {
 }
 
 /// A number of bytes, with the suffixes that dd has.
-fn size(text: &str) -> Result<u64> {
+pub fn size(text: &str) -> Result<u64> {
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(end) => text.split_at(end),
         None => (text, ""),

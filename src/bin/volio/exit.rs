@@ -13,6 +13,7 @@ Exit codes:
     4  not found
     5  denied: credentials or permissions do not suffice
     6  refused: the target holds something that would be lost
+    7  differs: volio diff has found something
   130  interrupted; 143 by SIGTERM";
 
 /// How the program ends.
@@ -32,6 +33,8 @@ pub enum Exit {
     Denied = 5,
     /// The target must not be touched as it is.
     Refused = 6,
+    /// What was compared is not the same.
+    Differs = 7,
 }
 
 impl From<Kind> for Exit {
@@ -68,6 +71,7 @@ mod tests {
             Exit::NotFound,
             Exit::Denied,
             Exit::Refused,
+            Exit::Differs,
         ] {
             let line = format!("\n    {}  ", exit as u8);
             assert!(TABLE.contains(&line), "{exit:?}");

@@ -11,6 +11,7 @@ mod commands;
 mod environment;
 mod exit;
 mod interrupt;
+mod limits;
 mod output;
 mod progress;
 mod quantity;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match args::Args::try_parse() {
         Ok(args) => match run(args.command) {
-            Ok(()) => exit::Exit::Done.into(),
+            Ok(exit) => exit.into(),
             Err(error) => {
                 output::error(&error);
                 exit::Exit::from(error.kind()).into()
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: args::Command) -> volio::Result<()> {
+fn run(command: args::Command) -> volio::Result<exit::Exit> {
     match &command {
         // A service ends in its own good order.
         args::Command::Plugin(_) => commands::run(command),

@@ -4,6 +4,7 @@ use crate::exit::Exit;
 use clap::builder::styling::{AnsiColor, Style};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
 use std::borrow::Cow;
 use std::error::Error as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -28,9 +29,64 @@ pub fn results(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(
 /// Writes one JSON document to stdout, and nothing else.
 pub fn json(document: &impl Serialize) -> Result<()> {
     results(|out| {
-        serde_json::to_writer_pretty(&mut *out, document)?;
+        let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Harmless::default());
+        document.serialize(&mut serializer)?;
         writeln!(out)
     })
+}
+
+/// JSON for people to look at, in which everything is escaped that a terminal could obey: JSON itself demands that only
+/// of the first 32 characters.
+#[derive(Default)]
+struct Harmless(PrettyFormatter<'static>);
+
+impl Formatter for Harmless {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
+        let mut rest = text;
+        while let Some((at, harmful)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            // All of them are below U+10000: one escape each.
+            write!(writer, "\\u{:04x}", u32::from(harmful))?;
+            rest = &rest[at + harmful.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+
+    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_array(writer)
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_array(writer)
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_array_value(writer, first)
+    }
+
+    fn end_array_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_array_value(writer)
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object(writer)
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object(writer)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(writer)
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object_value(writer)
+    }
 }
 
 /// Says on stderr what went wrong, and what the user can do about it.
@@ -129,5 +185,9 @@ mod tests {
         assert_eq!(printable("a\x1b[2J\r\n\u{9b}b"), "a\\u{1b}[2J\\r\\n\\u{9b}b");
         assert_eq!(printable("exe\u{202e}gpj"), "exe\\u{202e}gpj");
         assert_eq!(printable_bytes(b"a\x1b\xff"), "a\\u{1b}\\xff");
+        let mut json = Vec::new();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut json, Harmless::default());
+        ["a\u{9b}b\x1b\u{202e}"].serialize(&mut serializer).unwrap();
+        assert_eq!(json, b"[\n  \"a\\u009bb\\u001b\\u202e\"\n]");
     }
 }

@@ -9,7 +9,7 @@ mod header;
 mod tests;
 mod writer;
 
-pub use writer::ArchiveWriter;
+pub use writer::{ArchiveWriter, Composed, View};
 
 use super::draft::open_without_waiting;
 use crate::error::{Error, Result};
@@ -116,6 +116,26 @@ impl Archive {
             }
         }
         Err(self.damaged(&format!("its member {name:?} is a link that leads in a circle")))
+    }
+
+    /// The names by which a member is reached from this one: itself, and those that a link leads to.
+    pub fn trail(&self, name: &str) -> Vec<String> {
+        let mut trail = Vec::new();
+        let mut next = normal(name.as_bytes());
+        while let Some(name) = next.take().filter(|_| trail.len() <= LINKS_LIMIT) {
+            let member = self.by_name.get(&name).and_then(|at| self.members.get(*at));
+            next = match member.map(|member| &member.kind) {
+                Some(Kind::Link(target)) => Some(target.clone()),
+                _ => None,
+            };
+            trail.push(name);
+        }
+        trail
+    }
+
+    /// Whether this member is the one that its name stands for, or has no name that can be asked for.
+    fn counts(&self, at: usize, member: &Member) -> bool {
+        self.by_name.get(&member.name).is_none_or(|last| *last == at)
     }
 
     /// The whole content of a small member, if there is one.

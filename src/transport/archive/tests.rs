@@ -1,7 +1,7 @@
 //! Archives that somebody else wrote, to do harm or by mistake.
 
 use super::header::{self, BLOCK};
-use super::{Archive, ArchiveWriter};
+use super::{Archive, ArchiveWriter, Composed};
 use crate::error::Kind;
 use crate::oci::{Digest, Hasher};
 use crate::stream::{Body, Unverified};
@@ -193,7 +193,8 @@ fn add(writer: &ArchiveWriter, content: &'static [u8]) {
 }
 
 fn publish(writer: &ArchiveWriter) {
-    writer.publish(|_| Ok(vec![("list".to_owned(), b"list".to_vec())]), &[]).unwrap();
+    let last = vec![("list".to_owned(), b"list".to_vec())];
+    writer.publish(|_| Ok(Composed { last, left_out: Default::default() })).unwrap();
 }
 
 #[test]
@@ -230,6 +231,31 @@ fn what_was_said_to_be_there_is_there_although_the_file_was_removed_meanwhile() 
     publish(&writer);
     let archive = Archive::open(&path).unwrap();
     assert!(archive.has("a") && !archive.has("b"));
+}
+
+#[test]
+fn an_archive_that_is_cut_while_it_is_carried_over_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(&path, &[("a", FILE, &"1".repeat(2000))]);
+    let writer = ArchiveWriter::create(&path, |_| Ok(())).unwrap();
+    let outcome = writer.publish(|_| {
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(BLOCK as u64 + 2).unwrap();
+        Ok(Composed { last: Vec::new(), left_out: Default::default() })
+    });
+    assert_eq!(outcome.unwrap_err().kind(), Kind::Integrity);
+    assert_eq!(fs::metadata(&path).unwrap().len(), BLOCK as u64 + 2, "nothing took its place");
+}
+
+#[test]
+fn of_members_with_the_same_name_only_the_last_is_carried_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(&path, &[("a", FILE, "1"), ("b", FILE, "3"), ("./a", FILE, "2")]);
+    publish(&ArchiveWriter::create(&path, |_| Ok(())).unwrap());
+    let archive = Archive::open(&path).unwrap();
+    assert_eq!(archive.members.len(), 3, "a, b and the list");
+    assert_eq!(text(&archive, "a").unwrap().as_deref(), Some("2"));
 }
 
 #[test]

@@ -32,8 +32,60 @@ pub struct ArchiveWriter {
     relied_on: Mutex<HashSet<String>>,
     /// The archive that comes to be, once something was written.
     draft: Mutex<Option<Draft>>,
-    /// What is in the draft, with sizes. Not in it, because one blob may be on its way while others are asked for.
-    members: Mutex<HashMap<String, u64>>,
+    /// What is in the draft. Not in it, because one blob may be on its way while others are asked for.
+    members: Mutex<HashMap<String, Stretch>>,
+}
+
+/// Where in the draft the content of a member is, and its size.
+#[derive(Clone, Copy)]
+struct Stretch {
+    offset: u64,
+    size: u64,
+}
+
+/// All that an archive can be made of when it is published.
+pub struct View<'a> {
+    draft: &'a Draft,
+    added: &'a HashMap<String, Stretch>,
+    /// The archive that is replaced, and the one that it was when the writer began.
+    old: [Option<&'a Archive>; 2],
+}
+
+/// How an archive ends when it is published.
+pub struct Composed {
+    /// The last members: lists of what is in it.
+    pub last: Vec<(String, Vec<u8>)>,
+    /// Members of the old archive that are not carried over.
+    pub left_out: HashSet<String>,
+}
+
+impl View<'_> {
+    /// The archive that is replaced.
+    pub fn old(&self) -> Option<&Archive> {
+        self.old[0]
+    }
+
+    /// The whole content of a small member, be it new or old.
+    ///
+    /// # Errors
+    /// As [`Archive::read`].
+    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        if let Some(Stretch { offset, size }) = self.added.get(name).filter(|found| found.size <= limit) {
+            let mut bytes = vec![0; usize::try_from(*size).unwrap_or_default()];
+            self.draft
+                .file
+                .as_file()
+                .read_exact_at(&mut bytes, *offset)
+                .map_err(|error| Error::io(format!("cannot read {name} again"), error))?;
+            return Ok(Some(bytes));
+        }
+        for old in self.old.into_iter().flatten() {
+            if let Some(bytes) = old.read(name, limit)? {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// An archive without its end.
@@ -86,7 +138,7 @@ impl ArchiveWriter {
     /// Whether there is such a member; without a size, of any size.
     pub fn contains(&self, name: &str, size: Option<u64>) -> Result<bool> {
         let fits = |found: u64| size.is_none_or(|size| size == found);
-        if lock(&self.members).get(name).copied().is_some_and(fits) {
+        if lock(&self.members).get(name).is_some_and(|found| fits(found.size)) {
             return Ok(true);
         }
         let found = match lock(&self.existing).as_ref() {
@@ -131,9 +183,15 @@ impl ArchiveWriter {
         let draft = self.begun(&mut draft)?;
         let entered = draft.write(content, room).and_then(|written| {
             let name = name(&written.digest);
-            match lock(&self.members).insert(name.clone(), written.size) {
-                Some(_) => draft.forget()?,
-                None => draft.seal(&name, written.size)?,
+            let is_known = lock(&self.members).contains_key(&name);
+            match is_known {
+                true => draft.forget()?,
+                false => {
+                    let offset = draft.end + room;
+                    draft.seal(&name, written.size)?;
+                    // Not before: a member without its header is none.
+                    lock(&self.members).insert(name, Stretch { offset, size: written.size });
+                }
             }
             Ok(written)
         });
@@ -157,35 +215,34 @@ impl ArchiveWriter {
         }
     }
 
-    /// Puts the archive in its place, with all that the old one has and this one has not; `compose` makes the last
-    /// members out of the old one. Members called as in `dropped` are left behind.
+    /// Puts the archive in its place, with all that the old one has and this one has not, but for what `compose` leaves
+    /// out. It also makes the last members.
     ///
     /// # Errors
     /// Then the old archive stays as it was, and what was added since is gone.
-    pub fn publish(
-        &self,
-        compose: impl FnOnce(Option<&Archive>) -> Result<Vec<(String, Vec<u8>)>>,
-        dropped: &[&str],
-    ) -> Result<()> {
+    pub fn publish(&self, compose: impl FnOnce(&View<'_>) -> Result<Composed>) -> Result<()> {
         let mut slot = lock(&self.draft);
         self.begun(&mut slot)?;
         let Some(mut draft) = slot.take() else { return Ok(()) };
-        let mut present: HashSet<String> = lock(&self.members).drain().map(|(name, _)| name).collect();
+        let added = std::mem::take(&mut *lock(&self.members));
         let relied_on = std::mem::take(&mut *lock(&self.relied_on));
 
         let drafts = Drafts::new(&self.directory, TEMPORARY);
         let _lock = drafts.lock()?;
         // Another writer may have been here since.
         let current = open_if_there(&self.target)?;
-        let last = compose(current.as_ref())?;
+        let existing = lock(&self.existing).take();
+        let old = [current.as_ref(), existing.as_ref()];
+        let Composed { last, left_out } = compose(&View { draft: &draft, added: &added, old })?;
         let cannot = |error: io::Error| self.cannot("write", error);
-        let goes = |name: &str| dropped.contains(&name) || last.iter().any(|(other, _)| other == name);
+        let is_over = |name: &str| left_out.contains(name) || last.iter().any(|(other, _)| other == name);
+        let mut present: HashSet<String> = added.into_keys().collect();
         if let Some(current) = &current {
-            draft.carry_over(current, |name| !present.contains(name) && !goes(name)).map_err(cannot)?;
+            draft.carry_over(current, |name| !present.contains(name) && !is_over(name)).map_err(cannot)?;
             present.extend(relied_on.iter().filter(|name| current.has(name)).cloned());
         }
-        if let Some(existing) = lock(&self.existing).as_ref() {
-            let lost = |name: &str| relied_on.contains(name) && !present.contains(name);
+        if let Some(existing) = &existing {
+            let lost = |name: &str| relied_on.contains(name) && !present.contains(name) && !is_over(name);
             draft.carry_over(existing, lost).map_err(cannot)?;
         }
         for (name, bytes) in &last {
@@ -250,11 +307,16 @@ impl Draft {
     fn carry_over(&mut self, from: &Archive, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         let mut source: &File = &from.file;
         let mut target: &File = self.file.as_file();
-        for member in from.members.iter().filter(|member| wanted(&member.name)) {
-            let end = (member.offset + member.size).next_multiple_of(BLOCK as u64);
+        let counts = from.members.iter().enumerate().filter(|(at, member)| from.counts(*at, member));
+        for (_, member) in counts.filter(|(_, member)| wanted(&member.name)) {
+            let content_end = member.offset + member.size;
+            let end = content_end.next_multiple_of(BLOCK as u64);
             source.seek(SeekFrom::Start(member.start))?;
             target.seek(SeekFrom::Start(self.end))?;
-            io::copy(&mut source.take(end - member.start), &mut target)?;
+            let copied = io::copy(&mut source.take(end - member.start), &mut target)?;
+            if copied < content_end - member.start {
+                return Err(from.damaged("it was cut while it was copied").into());
+            }
             self.end += end - member.start;
             // The last block of an archive without its closing ones may be short.
             target.set_len(self.end)?;

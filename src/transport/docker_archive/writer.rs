@@ -5,8 +5,9 @@ use super::manifest;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference, media_type};
 use crate::stream::{Body, Written};
-use crate::transport::archive::{Archive, ArchiveWriter};
+use crate::transport::archive::{Archive, ArchiveWriter, Composed, View};
 use crate::transport::{Destination, Holds};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// What else an archive may say about its images. It would say too little when there is one more, and loaders that
@@ -62,16 +63,25 @@ impl Destination for DockerArchiveWriter {
 
     fn commit(&self, root: &Document) -> Result<()> {
         let new = entry(root)?;
-        let compose = |old: Option<&Archive>| {
-            let mut entries = match old {
+        let compose = |view: &View<'_>| {
+            let before = match view.old() {
                 Some(old) => listing::read(old, Kind::Refused)?,
                 None => Vec::new(),
             };
+            let mut entries = before.clone();
             self.enter(&mut entries, new);
             let list = Document::write("application/json", &entries).bytes().to_vec();
-            Ok(vec![(LIST_FILE.to_owned(), list)])
+            // What the old list names and the new one does not, links and what they lead to included.
+            let members = |entries: &[Entry]| -> HashSet<String> {
+                let names = entries.iter().flat_map(|entry| entry.layers.iter().chain([&entry.config]));
+                view.old().map_or_else(HashSet::new, |old| names.flat_map(|name| old.trail(name)).collect())
+            };
+            let needed = members(&entries);
+            let mut left_out: HashSet<String> = members(&before).difference(&needed).cloned().collect();
+            left_out.extend(OTHER_LISTS.map(str::to_owned));
+            Ok(Composed { last: vec![(LIST_FILE.to_owned(), list)], left_out })
         };
-        self.writer.publish(compose, &OTHER_LISTS)
+        self.writer.publish(compose)
     }
 
     fn directory(&self) -> Option<PathBuf> {

@@ -1,24 +1,28 @@
 //! Blobs that came in part: what is there is not fetched again, not even by another process.
 //!
 //! Such a file is called after its blob, and locked by whoever fills it. It stays when the network fails or the
-//! process dies, and is swept away when its blob has come in another way. What it holds is believed no more than what
-//! comes from outside: it is hashed from its first byte.
+//! process dies, and is swept away when its blob has come in another way, or when nobody has continued it for a day and
+//! an image gets or loses its name. What it holds is believed no more than what comes from outside: it is hashed from its
+//! first byte.
 
-use super::super::draft::open_without_waiting;
+use super::super::draft::claim;
 use super::Layout;
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::stream::{Body, Written};
-use rustix::fs::{FlockOperation, flock};
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// What their names begin with, before the digest. Not what other drafts begin with: those nobody can continue.
 const PARTIAL: &str = ".volio.partial-";
 /// Blobs below this size are fetched again, in bytes.
 const WORTH_KEEPING: u64 = 1 << 20;
+/// Who has not come back after this time will not: a job that is run every night has been run again.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A blob that is not whole yet.
 pub(super) struct Partial {
@@ -35,16 +39,34 @@ fn blob_of(name: &OsStr, layout: &Path) -> Option<PathBuf> {
 impl Layout {
     /// Removes parts of blobs that are there by now. Needs the lock.
     pub(super) fn sweep_partials(&self) {
+        self.sweep(|blob, _| blob.exists());
+    }
+
+    /// Removes parts of blobs that nobody has continued for long, counted from when this file was written: the clock is
+    /// that of the file system, which may be another machine's. Needs the lock.
+    pub(super) fn sweep_forgotten_partials(&self, written_now: &Path) {
+        let Ok(now) = fs::metadata(written_now).and_then(|found| found.modified()) else { return };
+        let is_old = |then: SystemTime| now.duration_since(then).is_ok_and(|age| age > PATIENCE);
+        self.sweep(|_, part| part.metadata().and_then(|found| found.modified()).is_ok_and(is_old));
+    }
+
+    /// Removes those parts that nobody holds and that are `over`, with the path of the blob asked for.
+    fn sweep(&self, over: impl Fn(&Path, &File) -> bool) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for entry in entries.flatten() {
-            if blob_of(&entry.file_name(), &self.directory).is_some_and(|blob| blob.exists())
-                && let Ok(file) = open_without_waiting(&entry.path())
-                && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            if let Some(blob) = blob_of(&entry.file_name(), &self.directory)
+                && let Some(part) = claim(&entry.path())
+                && over(&blob, &part)
             {
                 // A file that cannot be removed is waste and no harm.
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+
+    /// Whether this is the name of a part of a blob.
+    pub(super) fn is_partial(name: &OsStr) -> bool {
+        name.as_encoded_bytes().starts_with(PARTIAL.as_bytes())
     }
 
     /// What is there of a blob, or room for it; `None` where it is not worth it, or somebody else is at it.
@@ -57,16 +79,22 @@ impl Layout {
         }
         let path = self.partial_path(digest);
         let _lock = self.drafts().lock()?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|error| self.cannot("write", &path, error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Partial { file, path })),
-            Err(_) => Ok(None),
+        // Whatever stands there already is claimed, or left alone: whoever made the layout may have put a link there.
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path);
+        match made.map(drop) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(self.cannot("write", &path, error))
+            }
+            made => match claim(&path) {
+                Some(file) => Ok(Some(Partial { file, path })),
+                None => {
+                    // Without locks nobody could tell whether somebody fills it.
+                    if made.is_ok() {
+                        let _ = fs::remove_file(&path);
+                    }
+                    Ok(None)
+                }
+            },
         }
     }
 
@@ -87,8 +115,11 @@ impl Layout {
             }
         };
         let name = self.blob(&written.digest);
+        partial.file.sync_all().map_err(|error| self.cannot("write", &partial.path, error))?;
+        self.make_room(&written.digest)?;
+        // Under the lock, so that nobody opens the file as a part, and locks it as the blob that it is by then.
+        let _lock = self.drafts().lock()?;
         let publish = || {
-            partial.file.sync_all()?;
             fs::rename(&partial.path, &name)?;
             File::open(name.parent().unwrap_or(&self.directory))?.sync_all()
         };
@@ -176,6 +207,67 @@ mod tests {
         fs::write(&path, wrong).unwrap();
         assert_eq!(layout.upload(rest_of(&bytes, &descriptor)).unwrap_err().kind(), Kind::Integrity);
         assert!(!path.exists() && !layout.contains(&descriptor).unwrap());
+    }
+
+    #[test]
+    fn a_link_that_somebody_put_in_the_place_of_a_part_is_not_written_through() {
+        let (directory, bytes) = (tempfile::tempdir().unwrap(), bytes());
+        let (half, descriptor) = half_of(&bytes);
+        let layout = Layout::create(directory.path(), None).unwrap();
+        layout.prepare().unwrap();
+        let precious = tempfile::NamedTempFile::new().unwrap();
+        fs::write(precious.path(), "precious").unwrap();
+        std::os::unix::fs::symlink(precious.path(), layout.partial_path(&descriptor.digest)).unwrap();
+        assert!(layout.upload(half).is_err());
+        layout.upload(Unverified::new(Cursor::new(bytes)).verify(&descriptor)).unwrap();
+        assert_eq!(fs::read(precious.path()).unwrap(), b"precious");
+        assert!(layout.contains(&descriptor).unwrap());
+    }
+
+    #[test]
+    fn a_part_that_nobody_continues_for_a_day_is_swept_and_a_younger_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let part = |age: u64| {
+            let path = directory.path().join(format!("{PARTIAL}sha256-{age:064}"));
+            let then = SystemTime::now() - Duration::from_secs(age * 60 * 60);
+            File::create(&path).unwrap().set_modified(then).unwrap();
+            path
+        };
+        let (old, held, young) = (part(30), part(31), part(20));
+        let _held = claim(&held).unwrap();
+        let layout = Layout::create(directory.path(), None).unwrap();
+        layout.upload(Body::new(&b"data"[..])).unwrap();
+        assert!(old.exists(), "whoever comes back may want to go on");
+        let document = crate::oci::Document::new(crate::oci::media_type::MANIFEST, b"{}".to_vec());
+        layout.put_manifest(&document).unwrap();
+        layout.commit(&document).unwrap();
+        assert_eq!([&old, &held, &young].map(|path| path.exists()), [false, true, true]);
+        drop(_held);
+        layout.remove(false).unwrap();
+        assert_eq!([&old, &held, &young].map(|path| path.exists()), [false, false, true]);
+    }
+
+    #[test]
+    fn many_who_fetch_the_same_blob_at_once_all_have_it() {
+        let bytes: Vec<u8> = bytes()[..1_100_000].to_vec();
+        let descriptor = Descriptor::of("x", &bytes);
+        for _ in 0..20 {
+            let directory = tempfile::tempdir().unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        let layout = Layout::create(directory.path(), None).unwrap();
+                        let again = bytes.clone();
+                        let again = move |offset: u64| -> Result<Box<dyn Read + Send>> {
+                            Ok(Box::new(Cursor::new(again[offset as usize..].to_vec())))
+                        };
+                        let body = Unverified::new(Cursor::new(bytes.clone())).again(again);
+                        layout.upload(body.verify(&descriptor)).unwrap();
+                        assert!(layout.contains(&descriptor).unwrap());
+                    });
+                }
+            });
+        }
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! Other programs hold no lock: only blobs of the removed image are ever deleted, so that theirs are at risk only where
 //! they count on one of those.
 
-use super::{INDEX_FILE, Layout, ref_name};
+use super::super::draft::lock;
+use super::{Layout, ref_name};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
+use crate::oci::Descriptor;
+use crate::transport::reach::reach;
 use crate::transport::{Removed, fetch};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -23,8 +25,8 @@ impl Layout {
         let path = self.directory.join("blobs");
         match File::open(&path) {
             Ok(blobs) => {
-                flock(&blobs, FlockOperation::LockShared)
-                    .map_err(|error| self.cannot("lock", &path, error.into()))?;
+                lock(&blobs, FlockOperation::LockShared)
+                    .map_err(|error| self.cannot("lock", &path, error))?;
                 // Another thread may have been faster; its lock does as well.
                 let _ = self.held.set(blobs);
                 Ok(())
@@ -61,7 +63,7 @@ impl Layout {
                 .hint("name one of the tags, or use --force if all of them shall go"));
         }
         index.manifests = kept;
-        self.replace(INDEX_FILE, Document::write(media_type::INDEX, &index).bytes())?;
+        self.replace_index(&index)?;
         let removed = Removed { tags, ..Removed::nothing(named.digest) };
         self.free(removed, &gone, &index.manifests)
     }
@@ -70,18 +72,23 @@ impl Layout {
     fn free(&self, mut removed: Removed, gone: &[Descriptor], kept: &[Descriptor]) -> Result<Removed> {
         let path = self.directory.join("blobs");
         let blobs = File::open(&path).map_err(|error| self.cannot("open", &path, error))?;
-        if flock(&blobs, FlockOperation::NonBlockingLockExclusive).is_err() {
-            removed.blobs_left = Some("somebody is writing to the layout".to_owned());
-            return Ok(removed);
+        let busy = match lock(&blobs, FlockOperation::NonBlockingLockExclusive) {
+            Ok(true) => None,
+            Ok(false) => Some("this file system cannot tell whether somebody is writing to the layout"),
+            Err(_) => Some("somebody is writing to the layout"),
+        };
+        if busy.is_some() {
+            return Ok(Removed { blobs_left: busy.map(str::to_owned), ..removed });
         }
+        let read = |entry: &Descriptor| fetch(self, entry);
         let mut needed = HashMap::new();
-        if let Err(error) = self.reach(kept, &mut needed) {
+        if let Err(error) = reach(kept, read, &mut needed) {
             removed.blobs_left = Some(format!("what the other images need cannot be known: {error}"));
             return Ok(removed);
         }
         let mut unneeded = HashMap::new();
         // Where it is damaged, what is below the damage stays.
-        let _ = self.reach(gone, &mut unneeded);
+        let _ = reach(gone, read, &mut unneeded);
         for (digest, size) in unneeded.into_iter().filter(|(digest, _)| !needed.contains_key(digest)) {
             let path = self.blob(&digest);
             match fs::remove_file(&path) {
@@ -94,29 +101,5 @@ impl Layout {
             }
         }
         Ok(removed)
-    }
-
-    /// Collects all blobs and documents below these entries, with their sizes.
-    fn reach(&self, entries: &[Descriptor], reached: &mut HashMap<Digest, u64>) -> Result<()> {
-        let mut open = entries.to_vec();
-        let mut outcome = Ok(());
-        while let Some(entry) = open.pop() {
-            let is_new = reached.insert(entry.digest.clone(), entry.size).is_none();
-            if !is_new || !media_type::is_document(&entry.media_type) {
-                continue;
-            }
-            let below =
-                fetch(self, &entry).and_then(|document| match media_type::is_index(&entry.media_type) {
-                    true => Index::parse(&document).map(|index| index.manifests),
-                    false => Manifest::parse(&document).map(|manifest| {
-                        manifest.layers.into_iter().chain([manifest.config]).collect::<Vec<_>>()
-                    }),
-                });
-            match below {
-                Ok(below) => open.extend(below),
-                Err(error) => outcome = Err(error),
-            }
-        }
-        outcome
     }
 }

@@ -63,6 +63,10 @@ fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
     };
     match media_type::is_document(&media_type) {
         true => Ok(media_type),
+        false if media_type.is_empty() => Err(Error::failed(format!(
+            "neither the registry nor {name} itself says what kind of thing it is"
+        ))
+        .hint("a proxy in front of the registry may have taken the Content-Type away")),
         false => Err(Error::failed(format!(
             "{name} is a {}, which is no image that volio knows",
             printable(&media_type)
@@ -100,7 +104,8 @@ mod tests {
     fn what_is_no_image_is_refused() {
         let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         assert_eq!(checked("{}", schema_1).unwrap_err().kind(), Kind::Failed);
-        assert!(checked("{}", "").is_err());
+        let error = checked("{}", "").unwrap_err();
+        assert!(error.to_string().starts_with("neither the registry nor r.io/a:1 itself says"), "{error}");
         assert_eq!(checked("<html>", media_type::INDEX).unwrap_err().kind(), Kind::Integrity);
     }
 

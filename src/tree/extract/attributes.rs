@@ -252,8 +252,10 @@ fn set_xattrs(
         }
         match set(name, value) {
             Ok(()) => {}
-            // NOENT: there is no /proc to reach by what cannot be opened.
-            Err(Errno::PERM | Errno::NOTSUP | Errno::NOENT) => lost += 1,
+            // NOENT: there is no /proc to reach by what cannot be opened. INVAL: there is no attribute of that kind. The
+            // others: this file system has less room for them than the one where they come from.
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOENT | Errno::INVAL) => lost += 1,
+            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => lost += 1,
             Err(errno) => return Err(failed("set the extended attributes of")(errno)),
         }
     }

@@ -6,13 +6,17 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A run of zeros becomes a hole from this length on, where it begins at a multiple of it.
-const HOLE: usize = 64 << 10;
+/// A run of zeros becomes a hole from this length on; shorter ones would tear a file into pieces for little.
+const HOLE: u64 = 64 << 10;
+
+/// Where a hole begins and ends: file systems keep whole blocks of this size. A file that had holes before takes no
+/// more room afterwards.
+const BLOCK: usize = 4 << 10;
 
 /// How much is read before it is written.
-const BUFFER: usize = 4 * HOLE;
+const BUFFER: usize = 256 << 10;
 
-static ZEROS: [u8; HOLE] = [0; HOLE];
+static ZEROS: [u8; HOLE as usize] = [0; HOLE as usize];
 
 /// Writes contents to files, one after the other.
 pub(super) struct ContentWriter {
@@ -34,50 +38,60 @@ impl ContentWriter {
     /// Writes `size` bytes to a new file.
     pub fn write(&mut self, file: &File, size: u64, content: &mut dyn Content) -> Result<(), Failure> {
         let mut offset = 0;
-        let mut ends_in_hole = false;
+        // Where the zeros begin that come before `offset` and were not written.
+        let mut zeros_from = 0;
         while offset < size {
-            let hole = if self.holes { content.skip_hole().min(size - offset) } else { 0 };
-            if hole > 0 {
-                offset += hole;
-                ends_in_hole = true;
-                continue;
+            if self.holes {
+                offset += content.skip_hole().min(size - offset);
             }
-            let wanted = usize::try_from(size - offset).unwrap_or(BUFFER).min(BUFFER);
+            // What is read ends where a block ends, wherever a hole ended.
+            let most = BUFFER - (offset % BLOCK as u64) as usize;
+            let wanted = usize::try_from(size - offset).unwrap_or(most).min(most);
             let buffer = &mut self.buffer[..wanted];
             content.read_exact(buffer).map_err(|error| Failure::Reading(short(error, size)))?;
-            for run in runs(buffer, self.holes) {
-                ends_in_hole = run.is_hole;
-                if !run.is_hole {
-                    let bytes = &buffer[run.start..run.end];
-                    file.write_all_at(bytes, offset + run.start as u64).map_err(Failure::Writing)?;
-                }
+            for run in runs(buffer, offset, self.holes).into_iter().filter(|run| !run.is_zero) {
+                let start = offset + run.start as u64;
+                fill(file, zeros_from, start).map_err(Failure::Writing)?;
+                file.write_all_at(&buffer[run.start..run.end], start).map_err(Failure::Writing)?;
+                zeros_from = offset + run.end as u64;
             }
             offset += wanted as u64;
         }
-        match ends_in_hole {
+        match zeros_from < size {
             true => file.set_len(size).map_err(Failure::Writing),
             false => Ok(()),
         }
     }
 }
 
-/// Neighbouring bytes that are all written, or all left out.
+/// Writes the zeros between two places, unless they are enough for a hole.
+fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
+    match to - from {
+        zeros @ 1..HOLE => file.write_all_at(&ZEROS[..zeros as usize], from),
+        _ => Ok(()),
+    }
+}
+
+/// Neighbouring bytes that are all zero, or are written as they are.
 struct Run {
     start: usize,
     end: usize,
-    is_hole: bool,
+    is_zero: bool,
 }
 
-/// Cuts a buffer into what is written and what becomes a hole.
-fn runs(buffer: &[u8], holes: bool) -> Vec<Run> {
+/// Cuts a buffer that stands at `offset` of a file into blocks that are zero and blocks that are not.
+fn runs(buffer: &[u8], offset: u64, holes: bool) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for (n, block) in buffer.chunks(HOLE).enumerate() {
-        let is_hole = holes && block == ZEROS;
-        let end = n * HOLE + block.len();
+    let mut start = 0;
+    while start < buffer.len() {
+        let to_boundary = BLOCK - ((offset + start as u64) % BLOCK as u64) as usize;
+        let end = buffer.len().min(start + to_boundary);
+        let is_zero = holes && buffer[start..end] == ZEROS[..end - start];
         match runs.last_mut() {
-            Some(run) if run.is_hole == is_hole => run.end = end,
-            _ => runs.push(Run { start: n * HOLE, end, is_hole }),
+            Some(run) if run.is_zero == is_zero => run.end = end,
+            _ => runs.push(Run { start, end, is_zero }),
         }
+        start = end;
     }
     runs
 }

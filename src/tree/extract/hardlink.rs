@@ -17,6 +17,11 @@ impl Extractor {
         if target.is_in(path) {
             return Err(senseless("which it would replace"));
         }
+        if self.skipped.contains(target) {
+            self.done.devices_skipped += 1;
+            self.skipped.insert(path.clone());
+            return Ok(());
+        }
         let above = target.parent().unwrap_or_default();
         let found = self.descent.go_to(&above).and_then(|()| fcntl_dupfd_cloexec(self.descent.here()?, 0));
         let above = found.map_err(|errno| match errno {

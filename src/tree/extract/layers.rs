@@ -59,6 +59,13 @@ impl Layers {
         paths
     }
 
+    /// Whether the current layer has something in this directory.
+    fn mentions_below(&self, directory: &TreePath) -> bool {
+        let below = (Bound::Excluded(directory), Bound::Unbounded);
+        let mut made = self.made.iter().flat_map(|made| made.range::<TreePath, _>(below));
+        made.by_ref().take_while(|(path, _)| path.is_in(directory)).any(|(_, layer)| *layer == self.current)
+    }
+
     fn forget(&mut self, path: &TreePath) {
         if let Some(made) = &mut self.made {
             made.remove(path);
@@ -96,16 +103,16 @@ impl Extractor {
     /// # Errors
     /// When it holds something else.
     pub(super) fn remove_directory(&mut self, path: &TreePath) -> Result<()> {
+        if self.layers.mentions_below(path) {
+            return Err(self.is_twice(path));
+        }
         let below = self.layers.made_in(path, u32::MAX);
         below.iter().try_for_each(|path| self.remove_made(path))?;
         self.enter_parent(path)?;
         match self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.was_made(path) => {
-                return Err(Error::integrity(format!(
-                    "the image has {path} twice: as a directory and as a file"
-                ))
-                .hint("it was made wrongly"));
+                return Err(self.is_twice(path));
             }
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.force => self.remove_foreign(path)?,
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
@@ -122,6 +129,11 @@ impl Extractor {
         self.layers.forget(path);
         self.directories.remove(path);
         Ok(())
+    }
+
+    fn is_twice(&self, path: &TreePath) -> Error {
+        Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
+            .hint("it was made wrongly")
     }
 
     /// Removes a directory with all that was in it before; nothing that is mounted in it.

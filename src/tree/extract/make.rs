@@ -189,6 +189,7 @@ impl Extractor {
             true => self.pin(entry, kind),
             false => {
                 self.done.devices_skipped += 1;
+                self.skipped.insert(entry.path.clone());
                 Ok(())
             }
         }

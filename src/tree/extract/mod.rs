@@ -30,7 +30,7 @@ use rustix::fs::{FileType, fstat, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::geteuid;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -109,6 +109,8 @@ pub struct Extractor {
     /// The directory that was asked last, and whether it has a default ACL, which all that is made in it gets.
     heirs: Option<(TreePath, bool)>,
     content: ContentWriter,
+    /// Devices that were not made: their other names are not there either.
+    skipped: BTreeSet<TreePath>,
     done: Extracted,
 }
 
@@ -150,6 +152,7 @@ impl Extractor {
             alone,
             marks: Marks::default(),
             directories: BTreeMap::new(),
+            skipped: BTreeSet::new(),
             heirs: None,
             done: Extracted::default(),
             target,
@@ -177,6 +180,7 @@ impl Extractor {
     /// something that was in the target stands in its way. Otherwise what the operating system says.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         check(entry)?;
+        self.skipped.remove(&entry.path);
         if self.marks.is_ours(&entry.path) {
             // An image must not be able to say what the target holds.
             return Ok(());

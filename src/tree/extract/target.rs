@@ -57,7 +57,10 @@ impl Target {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
         made.map_err(|error| Error::io(format!("cannot make the directory {}", path.display()), error))?;
         match Self::find(path)? {
-            Some(found) => Ok(Self { made: true, ..found }),
+            Some(mut found) => {
+                found.made = true;
+                Ok(found)
+            }
             None => Err(Error::io(format!("cannot open {}", path.display()), Errno::NOENT)),
         }
     }
@@ -190,6 +193,14 @@ impl Target {
         if self.made {
             let _ = fs::remove_dir(&self.path);
         }
+    }
+}
+
+impl Drop for Target {
+    /// Lets others in at once: a process that is started meanwhile, such as a credential helper, has a copy of the
+    /// descriptor until it has become another program, and would hold the lock as long.
+    fn drop(&mut self) {
+        let _ = flock(&self.root, FlockOperation::Unlock);
     }
 }
 

@@ -176,3 +176,29 @@ fn a_stamp_is_the_same_only_when_nothing_happened() {
     overwrite_secretly(&file);
     assert_eq!(before.change(&stamp()), Some(Change::Touched));
 }
+
+#[test]
+fn a_survey_learns_everything_that_changes_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c", "d"] {
+        fs::write(dir.path().join(name), vec![b'x'; LARGE]).unwrap();
+    }
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for name in ["a", "c"] {
+            let (file, done) = (dir.path().join(name), &done);
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    append(&file);
+                }
+            });
+        }
+        let mut options = with_policy(OnChange::Skip);
+        // Until both writers have begun.
+        while options.changed.len() < 2 {
+            options.survey(&[SourceSpec::new(dir.path())]).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(options.changed.keys().collect::<Vec<_>>(), [&path("a"), &path("c")]);
+    });
+}

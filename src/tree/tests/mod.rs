@@ -1,5 +1,6 @@
 //! What walking and extracting promise, on real directories.
 
+mod agreement;
 mod changing;
 mod hostile;
 mod layers;

@@ -103,6 +103,15 @@ fn an_acl_that_a_directory_hands_down_is_on_nothing_that_is_extracted() {
     assert!(e.0.metadata.xattrs.is_empty(), "an invented directory hands nothing down either");
 }
 
+/// Ends the other thread also when this one panics.
+struct AtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Extracts while another thread exchanges a directory and a link to the outside, as fast as it can.
 fn swapped(dir: &Path) {
     let (target, outside) = (dir.join("target"), dir.join("outside"));
@@ -130,12 +139,18 @@ fn swapped(dir: &Path) {
         scope.spawn(|| {
             let (d, link) = (target.join("d"), target.join("link"));
             while !over.load(Ordering::Relaxed) {
-                renameat_with(CWD, &d, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                // The link is there for a moment only when the extraction has just removed it.
+                if renameat_with(CWD, &d, CWD, &link, RenameFlags::EXCHANGE).is_err() {
+                    let _ = make_symlink(&outside, &link);
+                }
             }
         });
-        for _ in 0..50 {
+        let _over = AtTheEnd(&over);
+        for round in 0..10 {
+            let _ = fs::remove_dir_all(target.join("link"));
+            let _ = make_symlink(&outside, target.join("link"));
             let mut extractor = Extractor::new(&target, forced()).unwrap();
-            extractor.mark(json!({"digest": "evil"})).unwrap();
+            extractor.mark(json!({"round": round})).unwrap();
             // Each by itself: one that met the link shall not keep the others from trying.
             for seen in &seen {
                 match put(&mut extractor, seen) {
@@ -145,7 +160,6 @@ fn swapped(dir: &Path) {
             }
             let _ = extractor.finish();
         }
-        over.store(true, Ordering::Relaxed);
     });
     assert_eq!(walk(&outside), before);
     assert!(went_well > 0, "{failed} failures and nothing else");

@@ -9,16 +9,14 @@ const NOBODY: u32 = 65534;
 
 /// Runs a test as an ordinary user, whoever runs the tests.
 pub(super) fn as_ordinary_user(name: &str) -> Option<PathBuf> {
-    again(
-        &name.contains("::").then(|| name.to_owned()).unwrap_or_else(|| format!("users::{name}")),
-        |directory, mut test| {
-            if is_root() {
-                std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
-                test.uid(NOBODY).gid(NOBODY);
-            }
-            test
-        },
-    )
+    let name = if name.contains("::") { name.to_owned() } else { format!("users::{name}") };
+    again(&name, |directory, mut test| {
+        if is_root() {
+            std::os::unix::fs::chown(directory, Some(NOBODY), Some(NOBODY)).unwrap();
+            test.uid(NOBODY).gid(NOBODY);
+        }
+        test
+    })
 }
 
 fn needs_root(what: &str) -> bool {
@@ -242,4 +240,23 @@ fn devices_are_made_only_where_they_are_wanted() {
     put(&mut extractor, &entry("null", Kind::CharDevice { major: 1, minor: 3 })).unwrap();
     assert_eq!(extractor.finish().unwrap().devices_skipped, 1);
     assert_eq!(names(&walk(target.path())), Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_be_read_is_left_out_and_named_where_that_is_wanted() {
+    let Some(dir) = as_ordinary_user("what_cannot_be_read_is_left_out_and_named_where_that_is_wanted") else {
+        return;
+    };
+    let mut seen = vec![file("a", "secret"), directory("d"), directory("d/e"), file("z", "open")];
+    seen[0].0.metadata.mode = 0;
+    seen[1].0.metadata.mode = 0o311;
+    extract(&seen, &dir).unwrap();
+    let options = WalkOptions { skip_unreadable: true, ..WalkOptions::default() };
+    let (found, summary) = walk_with(&[SourceSpec::new(&dir)], &options).unwrap();
+    assert_eq!(names(&found), ["/d", "/z"], "a directory is there with its attributes");
+    assert_eq!(found[1].0, seen[1].0);
+    let left: Vec<_> = summary.left_out.iter().map(|left| (left.path.to_string(), left.reason)).collect();
+    assert_eq!(left, [("/a".to_owned(), Reason::Unreadable), ("/d".to_owned(), Reason::Unreadable)]);
+    assert_eq!((summary.unreadable, summary.changed), (2, 0));
+    fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use volio::copy::{Base, Copied, Options, TagCopied, copy, copy_tags};
 use volio::oci::Platform;
 use volio::progress::Progress;
-use volio::transport::{Access, Location};
+use volio::transport::{Access, Holds, Location};
 use volio::{Error, Result};
 
 const COPY_EXAMPLES: &str = "\
@@ -171,6 +171,7 @@ impl Journey {
     }
 
     fn one(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
+        super::check_digestfile(self.digestfile.as_deref())?;
         let begun = Instant::now();
         let from = self.from.source(access)?;
         let to = self.to.destination(access)?;
@@ -181,7 +182,8 @@ impl Journey {
         super::write_digest(self.digestfile.as_deref(), &copied.digest)?;
         if !self.report.quiet {
             output::line(&summary(&[&copied], begun.elapsed()));
-            if let Some(source) = &copied.source_digest {
+            // Of a place that holds no more than this, a warning has said so.
+            if let (Some(source), Holds::AnyImage) = (&copied.source_digest, to.holds()) {
                 output::line(&format!("only some platforms: the digest is not that of the source, {source}"));
             }
         }

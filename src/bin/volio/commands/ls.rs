@@ -1,6 +1,7 @@
 //! `volio ls`: what is in an image.
 
 use crate::args::{Format, Registries, Report};
+use crate::limits::Bounds;
 use crate::{output, progress};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -8,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use volio::list::list;
+use volio::list::list_within;
 use volio::oci::Platform;
 use volio::transport::Location;
 use volio::tree::{Entry, Kind, Metadata, Time, TreePath};
@@ -42,6 +43,8 @@ pub struct Ls {
     platform: Option<Platform>,
 
     #[command(flatten)]
+    bounds: Bounds,
+    #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
     report: Report,
@@ -58,7 +61,8 @@ impl Ls {
         };
         let source = self.image.source(&self.registries.access()?)?;
         let progress = progress::start("ls", self.report.quiet);
-        let tree = list(source.as_ref(), self.platform.as_ref(), progress.as_ref())?;
+        let platform = self.platform.as_ref();
+        let tree = list_within(source.as_ref(), platform, self.bounds.limits(), progress.as_ref())?;
         drop(progress);
 
         let entries: Vec<&Entry> = tree.values().filter(|entry| entry.path.is_in(&path)).collect();
@@ -225,12 +229,12 @@ fn kind(kind: &Kind) -> &'static str {
     }
 }
 
-fn absolute(path: &TreePath) -> Vec<u8> {
+pub(super) fn absolute(path: &TreePath) -> Vec<u8> {
     [b"/", path.as_bytes()].concat()
 }
 
 /// Bytes as text, and as base64 where the text does not say all.
-fn text(bytes: &[u8]) -> (String, Option<String>) {
+pub(super) fn text(bytes: &[u8]) -> (String, Option<String>) {
     match str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), None),
         Err(_) => (String::from_utf8_lossy(bytes).into_owned(), Some(BASE64.encode(bytes))),

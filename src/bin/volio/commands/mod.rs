@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod copy;
+pub mod diff;
 pub mod inspect;
 pub mod login;
 pub mod ls;
@@ -14,15 +15,17 @@ pub mod unpack;
 pub mod verify;
 
 use crate::args::Command;
-use std::fs;
+use crate::exit::Exit;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 use volio::oci::Digest;
 use volio::transport::Location;
 use volio::{Error, Result};
 
 /// Does what was asked.
-pub fn run(command: Command) -> Result<()> {
+pub fn run(command: Command) -> Result<Exit> {
     match command {
+        Command::Diff(args) => return args.run(),
         Command::Pack(args) => args.run(),
         Command::Unpack(args) => args.run(),
         Command::Copy(args) => args.run(),
@@ -38,6 +41,20 @@ pub fn run(command: Command) -> Result<()> {
         Command::Plugin(args) => args.run(),
         Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(),
+    }?;
+    Ok(Exit::Done)
+}
+
+/// Fails where [`write_digest`] would: before the work, and not after the image is there.
+fn check_digestfile(file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let cannot = |error| Error::io(format!("--digestfile: cannot write to {}", file.display()), error);
+    let is_new = !file.exists();
+    OpenOptions::new().write(true).create(true).truncate(false).open(file).map_err(cannot)?;
+    match is_new {
+        // A file that is there says that the image is there.
+        true => fs::remove_file(file).map_err(cannot),
+        false => Ok(()),
     }
 }
 

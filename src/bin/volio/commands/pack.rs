@@ -187,6 +187,7 @@ struct ImageArgs {
 impl Pack {
     /// Packs, and says what came of it.
     pub fn run(self) -> Result<()> {
+        super::check_digestfile(self.digestfile.as_deref())?;
         let access = self.registries.access()?;
         let epoch = environment::source_date_epoch(environment::variable)?;
         let options = Options {

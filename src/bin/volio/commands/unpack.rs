@@ -1,6 +1,7 @@
 //! `volio unpack`: an image into a directory.
 
 use crate::args::{Format, Registries, Report};
+use crate::limits::Bounds;
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -48,6 +49,8 @@ pub struct Unpack {
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 
+    #[command(flatten)]
+    bounds: Bounds,
     #[command(flatten)]
     target_args: TargetArgs,
     #[command(flatten)]
@@ -159,6 +162,7 @@ impl Unpack {
         }
         Ok(Options {
             platform: self.platform.clone(),
+            limits: self.bounds.limits(),
             tree: ExtractOptions {
                 holes: tree.sparse == Sparse::Auto,
                 sync: !target.no_sync,

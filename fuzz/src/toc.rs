@@ -1,0 +1,60 @@
+//! Tables of contents, and the annotations that say where they stand.
+
+use volio::layer::{Budget, Item, Limits, Toc, TocReader};
+use volio::oci::{Descriptor, Digest, media_type};
+
+/// More than any frame needs; what is said to be larger is not made.
+const MOST: u64 = 1 << 20;
+
+/// The bytes as a listing, compressed or not, and as what an annotation says.
+pub fn toc(bytes: &[u8]) {
+    if let Ok(text) = str::from_utf8(bytes) {
+        let _ = Toc::of(&layer(text, u64::MAX));
+        let _ = Toc::of(&layer(text, 1000));
+    }
+    read(bytes, bytes.len());
+    read(&framed(bytes), bytes.len());
+}
+
+fn layer(position: &str, size: u64) -> Descriptor {
+    let digest = Digest::of(position.as_bytes());
+    let mut layer = Descriptor::new(media_type::LAYER_ZSTD, digest.clone(), size);
+    layer.annotations.insert("io.volio.toc.digest".to_owned(), digest.to_string());
+    layer.annotations.insert("io.volio.toc.position".to_owned(), position.to_owned());
+    layer
+}
+
+/// One frame of zstd with nothing compressed: a fuzzer changes what is in it, and it stays a frame.
+fn framed(plain: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x50];
+    let blocks: Vec<&[u8]> = if plain.is_empty() { vec![plain] } else { plain.chunks(65_536).collect() };
+    for (number, block) in blocks.iter().enumerate() {
+        let header = (block.len() as u32) << 3 | u32::from(number + 1 == blocks.len());
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
+fn read(bytes: &[u8], plain_size: usize) {
+    // The layer is as large as a listing of this size may speak of.
+    let offset = 1 << 30;
+    let position = format!("{offset}:{}:{plain_size}", bytes.len());
+    let Ok(Some(toc)) = Toc::of(&layer(&position, offset + bytes.len() as u64 + 48)) else { return };
+    let limits = Limits { entries: 10_000, names: 10_000_000, ..Limits::default() };
+    let Ok(mut listing) = TocReader::within(&toc, bytes, Budget::new(limits)) else { return };
+    while let Ok(Some(found)) = listing.next_entry() {
+        if let Item::Entry(entry) = &found.item {
+            assert_eq!(entry.impossible(), None);
+        }
+        let mut end = 0;
+        for chunk in &found.chunks {
+            assert_eq!(chunk.offset, end, "a gap in a file");
+            assert!(chunk.zeros || chunk.frame.start < chunk.frame.end && chunk.frame.end <= offset);
+            end += chunk.size;
+            if chunk.size <= MOST {
+                let _ = chunk.extract(bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! `volio diff`: what differs between an image and a directory, or between two images.
+
+use super::ls::{absolute, text};
+use crate::args::{Format, Registries, Report};
+use crate::exit::Exit;
+use crate::quantity::count;
+use crate::{output, progress};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum, ValueHint};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use volio::Result;
+use volio::diff::{Attribute, Change, Compared, Difference, Options, Side, diff};
+use volio::oci::Platform;
+use volio::transport::{Access, Location, Source};
+
+const EXAMPLES: &str = "\
+Examples:
+  volio diff registry.example/data:v1 /data              what has changed since it was unpacked?
+  volio diff registry.example/data:v1 registry.example/data:v2
+  volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
+
+FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of something that is there, is \
+a directory; ./NAME and oci:NAME are never mistaken. A directory is looked at as volio pack would.
+
+Each difference is one line, in the order of paths:
+  + PATH                         only SECOND has it
+  - PATH                         only FIRST has it
+  ~ PATH ATTRIBUTE FIRST SECOND  both have it, and not the same; - stands for what is not there
+
+ATTRIBUTE is type, size, content (a digest), target (of a symbolic link), device, mode, owner, mtime, hardlink (the first \
+name of the same file), or xattr with its name. Where the type differs, nothing else is compared; where the size \
+differs, the content is not mentioned. --format json has the same without any doubt about spaces.
+
+The exit code is 0 when nothing differs and 7 when something does.";
+
+/// Show what differs between two images, or an image and a directory
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Diff {
+    /// An image (HOST/REPOSITORY:TAG, oci:DIR[:TAG], …) or a directory
+    #[arg(value_hint = ValueHint::AnyPath, value_parser = place())]
+    first: Place,
+
+    /// Another one
+    #[arg(value_hint = ValueHint::AnyPath, value_parser = place())]
+    second: Place,
+
+    /// Do not compare these attributes
+    #[arg(long, value_name = "ATTRIBUTE", value_enum, value_delimiter = ',')]
+    ignore: Vec<Ignored>,
+
+    /// Take images for this platform [default: the host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+
+    #[command(flatten)]
+    registries: Registries,
+    #[command(flatten)]
+    report: Report,
+}
+
+/// What need not be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Ignored {
+    Content,
+    Mode,
+    Owner,
+    Mtime,
+    Hardlink,
+    Xattr,
+}
+
+impl From<Ignored> for Attribute {
+    fn from(ignored: Ignored) -> Self {
+        match ignored {
+            Ignored::Content => Self::Content,
+            Ignored::Mode => Self::Mode,
+            Ignored::Owner => Self::Owner,
+            Ignored::Mtime => Self::Mtime,
+            Ignored::Hardlink => Self::Hardlink,
+            Ignored::Xattr => Self::Xattr(String::new()),
+        }
+    }
+}
+
+/// One side as it was typed.
+#[derive(Clone, Debug)]
+enum Place {
+    Image(Location),
+    Directory(PathBuf),
+}
+
+/// One side, opened.
+enum Opened {
+    Image(Box<dyn Source>),
+    Directory(PathBuf),
+}
+
+impl Place {
+    fn parse(text: &OsStr) -> Result<Self> {
+        let directory = || Self::Directory(text.into());
+        let is_path = matches!(text.as_bytes(), [b'/' | b'.', ..]);
+        match text.to_str() {
+            _ if is_path || Path::new(text).exists() => Ok(directory()),
+            Some(text) => text.parse().map(Self::Image),
+            None => Ok(directory()),
+        }
+    }
+
+    fn open(self, access: &Access) -> Result<Opened> {
+        Ok(match self {
+            Self::Image(location) => Opened::Image(location.source(access)?),
+            Self::Directory(directory) => Opened::Directory(directory),
+        })
+    }
+}
+
+impl Opened {
+    fn side(&self) -> Side<'_> {
+        match self {
+            Self::Image(source) => Side::Image(source.as_ref()),
+            Self::Directory(directory) => Side::Directory(directory),
+        }
+    }
+}
+
+fn place() -> impl TypedValueParser<Value = Place> {
+    OsStringValueParser::new().try_map(|text: OsString| Place::parse(&text))
+}
+
+impl Diff {
+    /// Compares.
+    pub fn run(self) -> Result<Exit> {
+        let access = self.registries.access()?;
+        let (first, second) = (self.first.open(&access)?, self.second.open(&access)?);
+        let ignore: BTreeSet<Attribute> = self.ignore.into_iter().map(Attribute::from).collect();
+        let options = Options { platform: self.platform, ignore };
+        let progress = progress::start("diff", self.report.quiet);
+        let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
+        drop(progress);
+
+        match self.report.format {
+            Format::Text => {
+                output::results(|out| {
+                    compared.differences.iter().try_for_each(|line| writeln!(out, "{line}"))
+                })?;
+            }
+            Format::Json => output::json(&Document::new(&compared))?,
+        }
+        if !self.report.quiet {
+            output::line(&summary(&compared));
+        }
+        Ok(match compared.differences.is_empty() {
+            true => Exit::Done,
+            false => Exit::Differs,
+        })
+    }
+}
+
+fn summary(compared: &Compared) -> String {
+    let paths: BTreeSet<_> = compared.differences.iter().map(|difference| &difference.path).collect();
+    let entries = count(compared.entries, "path", "paths");
+    match paths.len() {
+        0 => format!("compared {entries}: nothing differs"),
+        number => format!("compared {entries}: {number} {}", if number == 1 { "differs" } else { "differ" }),
+    }
+}
+
+/// The whole answer as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    differences: Vec<Row<'a>>,
+}
+
+/// One difference as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row<'a> {
+    path: String,
+    /// The bytes in base64, where they are no text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_raw: Option<String>,
+    change: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attribute: Option<String>,
+    /// Of an extended attribute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    second: Option<&'a str>,
+}
+
+impl<'a> Document<'a> {
+    fn new(compared: &'a Compared) -> Self {
+        Self { differences: compared.differences.iter().map(Row::new).collect() }
+    }
+}
+
+impl<'a> Row<'a> {
+    fn new(difference: &'a Difference) -> Self {
+        let (path, path_raw) = text(&absolute(&difference.path));
+        let plain =
+            |change| Self { path, path_raw, change, attribute: None, name: None, first: None, second: None };
+        match &difference.change {
+            Change::Added => plain("added"),
+            Change::Removed => plain("removed"),
+            Change::Changed { attribute, left, right } => Self {
+                attribute: Some(attribute.to_string()),
+                name: match attribute {
+                    Attribute::Xattr(name) => Some(name),
+                    _ => None,
+                },
+                first: left.as_deref(),
+                second: right.as_deref(),
+                ..plain("changed")
+            },
+        }
+    }
+}

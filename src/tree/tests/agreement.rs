@@ -1,0 +1,149 @@
+//! What is extracted is what an overlay says: one set of rules, kept in two ways.
+
+use super::*;
+use crate::tree::Overlay;
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Change {
+    Put(Entry),
+    Whiteout(TreePath),
+    Opaque(TreePath),
+}
+
+/// Few names, so that they meet.
+fn any_path() -> impl Strategy<Value = TreePath> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
+        .prop_map(|names| path(names.join("/")))
+}
+
+fn any_entry() -> impl Strategy<Value = Entry> {
+    let kind = prop_oneof![
+        2 => Just(Kind::File { size: 0 }),
+        3 => Just(Kind::Directory),
+        1 => any_path().prop_map(|target| Kind::Symlink { target: target.as_bytes().to_vec() }),
+        2 => any_path().prop_map(|target| Kind::Hardlink { target }),
+        1 => Just(Kind::Fifo),
+    ];
+    (any_path(), kind, 0..0o1000u32).prop_map(|(path, kind, mode)| {
+        let (mut made, _) = entry(path.as_bytes(), kind);
+        // The mode tells entries of one path apart, and root and its owner can read whatever it is.
+        made.metadata.mode = match made.kind {
+            Kind::Symlink { .. } => 0o777,
+            _ => mode | 0o600 | if made.kind == Kind::Directory { 0o100 } else { 0 },
+        };
+        made
+    })
+}
+
+fn any_layers() -> impl Strategy<Value = Vec<Vec<Change>>> {
+    let change = prop_oneof![
+        8 => any_entry().prop_map(Change::Put),
+        1 => any_path().prop_map(Change::Whiteout),
+        1 => any_path().prop_map(Change::Opaque),
+    ];
+    prop::collection::vec(prop::collection::vec(change, 0..8), 1..4)
+}
+
+/// All changes in order, each with the number of its layer.
+fn in_order(layers: &[Vec<Change>]) -> Vec<(usize, &Change)> {
+    layers
+        .iter()
+        .enumerate()
+        .flat_map(|(number, layer)| layer.iter().map(move |change| (number, change)))
+        .collect()
+}
+
+/// What the changes come to, and how many went well before one made no sense.
+fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) {
+    let mut overlay = Overlay::new();
+    let mut layer = usize::MAX;
+    for (done, (number, change)) in changes.iter().enumerate() {
+        if *number != layer {
+            layer = *number;
+            overlay.begin_layer();
+        }
+        let result = match change {
+            Change::Put(entry) => overlay.put(entry, ()),
+            Change::Whiteout(path) => {
+                overlay.whiteout(path);
+                Ok(())
+            }
+            Change::Opaque(path) => {
+                overlay.opaque(path);
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            return (done, Err(error));
+        }
+    }
+    (changes.len(), Ok(overlay.finish().into_iter().map(|(entry, ())| entry).collect()))
+}
+
+fn extracted(changes: &[(usize, &Change)], several_layers: bool) -> (usize, crate::Result<Vec<Entry>>) {
+    let target = tempfile::tempdir().unwrap();
+    let mut extractor = Extractor::new(target.path(), ExtractOptions { several_layers, ..quick() }).unwrap();
+    let mut layer = usize::MAX;
+    for (done, (number, change)) in changes.iter().enumerate() {
+        if *number != layer {
+            layer = *number;
+            extractor.begin_layer();
+        }
+        let result = match change {
+            Change::Put(entry) => extractor.put(entry, &mut std::io::empty()),
+            Change::Whiteout(path) => extractor.whiteout(path),
+            Change::Opaque(path) => extractor.opaque(path),
+        };
+        if let Err(error) = result {
+            return (done, Err(error));
+        }
+    }
+    extractor.finish().unwrap();
+    (changes.len(), Ok(walk(target.path()).into_iter().map(|(entry, _)| entry).collect()))
+}
+
+/// The same with what a plain directory has no say in left out, and every hard link to the first name in order.
+fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut first: std::collections::BTreeMap<TreePath, TreePath> = std::collections::BTreeMap::new();
+    let kinds: std::collections::BTreeMap<TreePath, Kind> =
+        entries.iter().map(|entry| (entry.path.clone(), entry.kind.clone())).collect();
+    let named = |entry: &Entry| match &entry.kind {
+        Kind::Hardlink { target } => target.clone(),
+        _ => entry.path.clone(),
+    };
+    for entry in &entries {
+        first.entry(named(entry)).or_insert_with(|| entry.path.clone());
+    }
+    let comparable = |mut entry: Entry| {
+        let (thing, me) = (named(&entry), entry.path.clone());
+        entry.kind = match first[&thing] == me {
+            true => kinds[&thing].clone(),
+            false => Kind::Hardlink { target: first[&thing].clone() },
+        };
+        if entry.metadata.mtime == Time::default() {
+            entry.metadata = Metadata::plain_directory();
+        }
+        entry
+    };
+    entries.into_iter().filter(|entry| !entry.path.is_root()).map(comparable).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    #[test]
+    fn an_overlay_is_what_the_same_layers_become_on_disk(layers in any_layers()) {
+        let changes = in_order(&layers);
+        let several = layers.len() > 1;
+        let (good, overlaid_all) = overlaid(&changes);
+        let (done, extracted_all) = extracted(&changes, several);
+        prop_assert_eq!(good, done, "{:?} but {:?}", overlaid_all.err(), extracted_all.err());
+        let kinds = (overlaid_all.err().map(|error| error.kind()), extracted_all.err().map(|error| error.kind()));
+        let expected = (good < changes.len()).then_some(ErrorKind::Integrity);
+        prop_assert_eq!(kinds, (expected, expected));
+        // What came before the change that made no sense is the same too.
+        let (_, overlay) = overlaid(&changes[..good]);
+        let (_, target) = extracted(&changes[..good], several);
+        prop_assert_eq!(comparable(overlay.unwrap()), comparable(target.unwrap()));
+    }
+}

@@ -1,0 +1,118 @@
+//! The targets of `fuzz/` on this toolchain: with the fixtures, and with bytes at random that were mutated from them. This finds
+//! less than fuzzing does; it proves that the targets still mean something.
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use proptest::prelude::*;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+/// The fixtures that a target can make something of, plain.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let kind = match target {
+        "archive" => "layers",
+        "compressed" => "blobs",
+        "images" => "layouts",
+        "toc" => {
+            let digest = format!("sha256:{}", "0".repeat(64));
+            let entries = format!(
+                "{{\"type\":\"dir\",\"name\":\"a/\",\"mode\":493}},\
+                 {{\"type\":\"reg\",\"name\":\"a/b\",\"size\":1,\"digest\":\"{digest}\",\
+                 \"offset\":8,\"chunkDigest\":\"{digest}\"}}"
+            );
+            return vec![format!("{{\"version\":1,\"entries\":[{entries}]}}").into(), b"8:20:40".to_vec()];
+        }
+        _ => return vec![(0..=255).cycle().take(300).collect(), b"{}".to_vec()],
+    };
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hostile").join(kind);
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let plain = files.map(|file| {
+        let bytes = fs::read(&file).unwrap();
+        let mut plain = Vec::new();
+        match file.extension().is_some_and(|extension| extension == "gz") {
+            true => _ = flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap(),
+            false => plain = bytes,
+        }
+        plain
+    });
+    // The few large ones would take most of the time.
+    plain.filter(|seed| seed.len() < 20_000).collect()
+}
+
+/// What is done to a seed: some bytes are others, and its end may be missing.
+fn mutated(seed: &[u8], changes: &[(prop::sample::Index, u8)], cut: Option<prop::sample::Index>) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    if let Some(cut) = cut.filter(|_| !bytes.is_empty()) {
+        bytes.truncate(cut.index(seed.len()));
+    }
+    for (at, byte) in changes {
+        match bytes.len() {
+            0 => bytes.push(*byte),
+            length => bytes[at.index(length)] = *byte,
+        }
+    }
+    bytes
+}
+
+fn fuzz(name: &str, cases: u32) {
+    let (_, target) = targets::TARGETS.iter().find(|(found, _)| *found == name).unwrap();
+    let seeds = seeds(name);
+    assert!(!seeds.is_empty());
+    seeds.iter().for_each(|seed| target(seed));
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) };
+    let change = (any::<prop::sample::Index>(), any::<u8>());
+    let strategy = (
+        prop::sample::select(seeds),
+        prop::collection::vec(change, 0..8),
+        prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        prop::option::weighted(0.3, prop::collection::vec(any::<u8>(), 0..400)),
+    );
+    proptest!(config, |((seed, changes, cut, random) in strategy)| {
+        match random {
+            Some(random) => target(&random),
+            None => target(&mutated(&seed, &changes, cut)),
+        }
+    });
+}
+
+#[test]
+fn archives_at_random_are_read_or_refused() {
+    fuzz("archive", 500);
+}
+
+#[test]
+fn compressed_blobs_at_random_are_read_or_refused() {
+    fuzz("compressed", 300);
+}
+
+#[test]
+fn documents_at_random_are_read_or_refused() {
+    fuzz("documents", 300);
+}
+
+#[test]
+fn names_at_random_are_read_or_refused() {
+    fuzz("references", 1000);
+}
+
+#[test]
+fn credentials_at_random_are_read_or_refused() {
+    fuzz("credentials", 50);
+}
+
+#[test]
+fn images_at_random_are_read_or_refused() {
+    fuzz("images", 50);
+}
+
+#[test]
+fn tables_of_contents_at_random_are_read_or_refused() {
+    fuzz("toc", 300);
+}
+
+#[test]
+fn layers_at_random_are_extracted_as_the_oracle_says() {
+    fuzz("extractor", 300);
+}

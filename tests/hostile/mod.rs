@@ -1,0 +1,110 @@
+//! Images that were made to do harm, from `fixtures/hostile`, against the program: as root and as an ordinary user.
+//!
+//! For each of them: it is refused with exit 3 or 6, or does nothing but what its line in `cases.txt` says; nothing outside
+//! of the target changes; no byte that a terminal could obey is printed; a minute and 1 GiB of address space suffice;
+//! and a listing says the same as unpacking.
+
+mod case;
+mod limits;
+mod runs;
+
+use case::{Case, Expected, cases};
+use runs::{Outcome, Place, Program, User};
+
+/// Every kind of user that there is to test as: whoever runs the tests, and nobody if that is root.
+fn as_everybody(kind: &str) {
+    let all = cases();
+    let cases: Vec<&Case> = all.iter().filter(|case| case.kind == kind).collect();
+    assert!(cases.len() > 20, "{kind}: the fixtures are missing");
+    let program = Program::new();
+    let mut wrong = Vec::new();
+    for user in User::all() {
+        for case in &cases {
+            wrong.extend(
+                violations(&program, case, user).map(|why| format!("{} as {user:?}: {why}", case.name)),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+/// What is wrong with how volio treats a case, if anything is.
+fn violations(program: &Program, case: &Case, user: User) -> Option<String> {
+    let place = Place::new(program, user);
+    place.fill(case);
+    let before = place.surroundings();
+    let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);
+    let listed = place.volio(&["ls", "--format", "json", "oci:layout:v1"]);
+    // Layers mean the same to everybody who only reads; documents are everybody's business.
+    let others: &[&[&str]] = match case.kind.as_str() {
+        "layers" if !case.name.starts_with("terminal") => &[],
+        _ => &[
+            &["ls", "-l", "oci:layout:v1"],
+            &["verify", "oci:layout:v1"],
+            &["inspect", "oci:layout:v1"],
+            &["copy", "oci:layout:v1", "oci:copy:v1"],
+        ],
+    };
+    let others: Vec<_> = others.iter().map(|arguments| place.volio(arguments)).collect();
+    let terrible = [&unpacked, &listed].into_iter().chain(&others).find_map(Outcome::terrible);
+    if terrible.is_some() {
+        return terrible;
+    }
+    if place.surroundings() != before {
+        return Some("something outside of the target has changed".to_owned());
+    }
+    let target = place.target();
+    if !user.is_root() && target.iter().any(|found| found.is_special) {
+        return Some("a stranger's file gives the rights of whoever unpacked it".to_owned());
+    }
+    let paths: Vec<_> = target.into_iter().map(|found| found.path).collect();
+    judge(&case.expected, &unpacked, &listed, &paths, user)
+}
+
+fn judge(
+    expected: &Expected,
+    unpacked: &Outcome,
+    listed: &Outcome,
+    target: &[String],
+    user: User,
+) -> Option<String> {
+    let refused = |outcome: &Outcome| matches!(outcome.code, 3 | 6);
+    // The record that volio keeps of what is in the target is no part of the image, and an image cannot forge it.
+    let without_record = |paths: &[String]| -> Vec<String> {
+        paths.iter().filter(|path| *path != ".volio.json").cloned().collect()
+    };
+    let holds = |paths: &[String]| without_record(target) == without_record(paths);
+    let fine = match expected {
+        Expected::Refused => refused(unpacked) && refused(listed),
+        Expected::Fails => unpacked.code != 0 && listed.code != 0 && holds(&[]),
+        Expected::Bounded => listed.code == 0,
+        Expected::Contained(paths) => {
+            unpacked.code == 0 && listed.code == 0 && holds(paths) && listed.paths() == *paths
+        }
+        // Only root makes devices, and not even root in every sandbox.
+        Expected::Devices(paths) => {
+            let made = holds(paths) && user.is_root();
+            unpacked.code == 0 && listed.paths() == *paths && (made || holds(&[]))
+        }
+    };
+    (!fine).then(|| {
+        let screens =
+            [unpacked, listed].map(|outcome| format!("exit {}: {}", outcome.code, outcome.screen()));
+        format!("expected {expected:?}, found {target:?}\n    {}", screens.join("\n    "))
+    })
+}
+
+#[test]
+fn hostile_layers_are_refused_or_contained() {
+    as_everybody("layers");
+}
+
+#[test]
+fn hostile_compression_is_refused_or_contained() {
+    as_everybody("blobs");
+}
+
+#[test]
+fn hostile_layouts_are_refused_or_contained() {
+    as_everybody("layouts");
+}

@@ -1,0 +1,139 @@
+//! `volio diff`.
+
+use super::{Place, assert_screen};
+use snapbox::str;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+#[test]
+fn nothing_differs() {
+    let place = Place::with_own_image().and("unpack oci:layout:v1 there");
+    assert_screen(
+        place.screen("diff oci:layout:v1 there"),
+        str![[r#"
+-- stderr
+compared 4 paths: nothing differs
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("diff oci:layout:v1 oci:layout:v1 --quiet"),
+        str![[r#"
+-- exit 0
+
+"#]],
+    );
+}
+
+/// The same image, and a directory in which one thing of each sort is different.
+fn changed() -> Place {
+    let place = Place::with_own_image().and("unpack oci:layout:v1 there");
+    let there = place.path().join("there");
+    let mtime = fs::metadata(there.join("hello")).unwrap().modified().unwrap();
+    fs::write(there.join("hello"), "Hello\n").unwrap();
+    fs::File::open(there.join("hello")).unwrap().set_modified(mtime).unwrap();
+    fs::set_permissions(there.join("hello"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(there.join("etc/hosts")).unwrap();
+    fs::write(there.join("etc/more"), "").unwrap();
+    place
+}
+
+#[test]
+fn what_differs_is_one_line_each() {
+    assert_screen(
+        changed().screen("diff --ignore mtime oci:layout:v1 there"),
+        str![[r#"
+- /etc/hosts
++ /etc/more
+~ /hello content sha256:[DIGEST] sha256:[DIGEST]
+~ /hello mode 0644 0600
+-- stderr
+compared 5 paths: 3 differ
+-- exit 7
+
+"#]],
+    );
+}
+
+#[test]
+fn the_same_as_json() {
+    assert_screen(
+        changed().screen("diff --ignore mtime --quiet --format json oci:layout:v1 there"),
+        str![[r#"
+{
+  "differences": [
+    {
+      "path": "/etc/hosts",
+      "change": "removed"
+    },
+    {
+      "path": "/etc/more",
+      "change": "added"
+    },
+    {
+      "path": "/hello",
+      "change": "changed",
+      "attribute": "content",
+      "first": "sha256:[DIGEST]",
+      "second": "sha256:[DIGEST]"
+    },
+    {
+      "path": "/hello",
+      "change": "changed",
+      "attribute": "mode",
+      "first": "0644",
+      "second": "0600"
+    }
+  ]
+}
+-- exit 7
+
+"#]],
+    );
+}
+
+#[test]
+fn a_directory_that_is_not_there() {
+    assert_screen(
+        Place::with_image().screen("diff oci:layout:v1 ./nowhere"),
+        str![[r#"
+-- stderr
+error: there is no directory ./nowhere
+-- exit 4
+
+"#]],
+    );
+}
+
+#[test]
+fn something_that_is_neither_an_image_nor_a_directory() {
+    assert_screen(
+        Place::with_image().screen("diff oci:layout:v1 NOWHERE"),
+        str![[r#"
+-- stderr
+error: <SECOND>: "NOWHERE" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
+hint: write HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:TAG]
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn an_attribute_that_is_none() {
+    assert_screen(
+        Place::with_image().screen("diff --ignore time oci:layout:v1 oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: invalid value 'time' for '--ignore <ATTRIBUTE>'
+  [possible values: content, mode, owner, mtime, hardlink, xattr]
+
+  tip: a similar value exists: 'mtime'
+
+For more information, try '--help'.
+-- exit 2
+
+"#]],
+    );
+}

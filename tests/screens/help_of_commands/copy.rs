@@ -1,0 +1,124 @@
+use crate::screens::{Place, assert_screen};
+use snapbox::str;
+
+#[test]
+fn copy() {
+    assert_screen(
+        Place::new().screen("copy --help"),
+        str![[r#"
+Copy an image from one place to another
+
+Usage: volio copy [OPTIONS] <FROM> <TO>
+
+Arguments:
+  <FROM>
+          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
+
+  <TO>
+          Where it shall be too
+
+Options:
+  -h, --help
+          Print help (see a summary with '-h')
+
+Copy options:
+      --platform <OS/ARCH>
+          Copy the images for these platforms only [default: all]
+
+      --all-tags
+          Copy all tags of a repository or a layout
+
+      --referrers
+          Copy what refers to the image too, such as signatures
+
+      --since <IMAGE>
+          Leave out layers that this image has; may be given several times
+
+Registry options:
+      --authfile <FILE>
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
+
+      --plain-http
+          Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
+      --concurrency <N>
+          Copy this many blobs at once; fetch a large one over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
+Output options:
+      --format <FORMAT>
+          Print the result for people, or as one JSON document
+          
+          [default: text]
+          [possible values: text, json]
+
+  -q, --quiet
+          Print nothing on stderr but errors
+
+      --digestfile <FILE>
+          Write the digest of the image to this file
+
+Examples:
+  volio copy registry.example/data:v1 mirror.example/data:v1
+  volio copy registry.example/data:v1 oci:/media/stick:v1    for a place without a network
+  volio copy oci:/media/stick:v1 inside.example/data:v1      and in that place
+  volio copy registry.example/data:v1 docker-archive:data.tar:data:v1
+  volio copy --since registry.example/data:v1 registry.example/data:v2 oci:/media/stick:v2
+  volio copy --all-tags --referrers registry.example/data mirror.example/data
+
+No byte changes, so the digest stays. What is there already is not sent again. Only with --platform
+the digest is another one: that of the platform's manifest, or of a new index of those platforms.
+And only a docker-archive holds neither several platforms nor compressed layers: one image is
+copied, the host's unless --platform is given, and its layers are decompressed.
+
+With --since, layers that the named images have are left out. What is then in TO can be inspected
+and copied on to where those images are, and nothing else.
+
+With --all-tags, FROM and TO are HOST/REPOSITORY, oci:DIR or an archive without a tag. A tag whose
+image is damaged does not keep the others; the exit code says that it was there. Without
+--referrers, signatures and the like are left behind.
+
+The last line of the output is the image with its digest: REPOSITORY@DIGEST.
+-- exit 0
+
+"#]],
+    );
+}

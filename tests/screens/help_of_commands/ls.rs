@@ -1,0 +1,126 @@
+use crate::screens::{Place, assert_screen};
+use snapbox::str;
+
+#[test]
+fn ls() {
+    assert_screen(
+        Place::new().screen("ls --help"),
+        str![[r#"
+List what is in an image
+
+Usage: volio ls [OPTIONS] <IMAGE> [PATH]
+
+Arguments:
+  <IMAGE>
+          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
+
+  [PATH]
+          List this and what is below it [default: /]
+
+Options:
+  -l, --long
+          Show modes, owners, sizes, times and where links lead
+
+      --platform <OS/ARCH>
+          Take the image for this platform [default: the host's]
+
+  -h, --help
+          Print help (see a summary with '-h')
+
+Limits against hostile images:
+      --max-entries <N>
+          Refuse an image with more entries than this in all its layers together
+          
+          [default: 10000000]
+
+      --max-names <SIZE>
+          Refuse more names, links and extended attributes than this in all layers together
+          
+          [default: 2000000000]
+
+      --max-metadata <SIZE>
+          Refuse an entry with larger headers and extended attributes than this
+          
+          [default: 1048576]
+
+      --max-path <SIZE>
+          Refuse a longer path than this
+          
+          [default: 65536]
+
+      --max-depth <N>
+          Refuse a path through more directories than this
+          
+          [default: 2048]
+
+Registry options:
+      --authfile <FILE>
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
+
+      --plain-http
+          Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
+      --concurrency <N>
+          Copy this many blobs at once; fetch a large one over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
+Output options:
+      --format <FORMAT>
+          Print the result for people, or as one JSON document
+          
+          [default: text]
+          [possible values: text, json]
+
+  -q, --quiet
+          Print nothing on stderr but errors
+
+Examples:
+  volio ls registry.example/data:v1
+  volio ls -l oci:backup:monday /etc
+  volio ls --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
+
+What is listed is PATH, which is / unless given, and all that is below it, over all layers of the
+image.
+-- exit 0
+
+"#]],
+    );
+}

@@ -1,0 +1,7 @@
+//! The long help of the commands that have much to say.
+
+mod copy;
+mod diff;
+mod ls;
+mod pack;
+mod unpack;

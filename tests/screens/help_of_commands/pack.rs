@@ -1,0 +1,177 @@
+use crate::screens::{Place, assert_screen};
+use snapbox::str;
+
+#[test]
+fn pack() {
+    assert_screen(
+        Place::new().screen("pack --help"),
+        str![[r#"
+Pack directories and files into an image
+
+Usage: volio pack [OPTIONS] <IMAGE> <SOURCE[:PATH]>...
+
+Arguments:
+  <IMAGE>
+          Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
+
+  <SOURCE[:PATH]>...
+          What to pack, and where it lands in the image
+
+Options:
+  -h, --help
+          Print help (see a summary with '-h')
+
+Tree options:
+      --exclude <PATTERN>
+          Leave out what this pattern matches, as in .gitignore
+
+      --one-file-system
+          Do not cross mount points
+
+      --skip-unreadable
+          Leave out what may not be read; its name is told
+
+      --on-change <WHAT>
+          What to do when something changes while it is read
+          
+          [default: retry]
+          [possible values: fail, retry, skip]
+
+      --chown <UID:GID>
+          Give everything this owner and group, by number
+
+      --uid-map <CONTAINER:HOST:SIZE>
+          Translate owners: HOST on disk is CONTAINER in the image. Groups too, unless --gid-map is
+          given
+
+      --gid-map <CONTAINER:HOST:SIZE>
+          Translate groups in the same way
+
+      --normalize
+          Forget owners, times and most of the modes: 0:0, SOURCE_DATE_EPOCH or 1970, 0644 or 0755
+
+      --compression <METHOD>
+          Compress layers with zstd[:LEVEL] or gzip[:LEVEL], or do not: none
+          
+          [default: zstd:3]
+
+Image options:
+      --platform <OS/ARCH>
+          Make the image for these platforms [default: linux/amd64,linux/arm64]
+
+      --label <KEY=VALUE>
+          Set a label in the image's configuration
+
+      --annotation <KEY=VALUE>
+          Set an annotation on the image's manifests and index
+
+      --entrypoint <WORDS>
+          The program that a container runs: one word, or a JSON array of words
+
+      --cmd <WORDS>
+          The program's arguments, written as --entrypoint
+
+      --env <NAME=VALUE>
+          Set an environment variable for containers
+
+      --user <USER[:GROUP]>
+          The user that containers run as
+
+      --workdir <DIR>
+          The directory that containers start in
+
+Registry options:
+      --authfile <FILE>
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
+
+      --plain-http
+          Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
+      --concurrency <N>
+          Copy this many blobs at once; fetch a large one over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
+Output options:
+      --format <FORMAT>
+          Print the result for people, or as one JSON document
+          
+          [default: text]
+          [possible values: text, json]
+
+  -q, --quiet
+          Print nothing on stderr but errors
+
+      --digestfile <FILE>
+          Write the digest of the image to this file
+
+Examples:
+  volio pack registry.example/data:v1 /srv/data
+  volio pack oci:backup:monday /srv/data              into a directory here, made when missing
+  volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
+  volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
+  volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
+  volio pack --platform linux/arm64 --entrypoint '["/volio"]' registry.example/volio:v1 volio
+
+SOURCE is a directory or a file; PATH is absolute, and / unless given. A directory's contents land
+at PATH. A file lands at PATH, or in it under its own name where PATH ends with a slash.
+
+A file .volioignore at the root of a SOURCE names what to leave out, in the words of .gitignore.
+
+An image with an entrypoint or a command is for one platform: the host's unless given. Other images
+are data and the same for all platforms.
+
+A file has changed when its size, its mtime or its ctime differ between before and after it was
+read. With --on-change retry (the default), it is read again up to three times, and a large file
+with the whole layer; then the command fails. With skip, what still changes, such as a log that is
+written to all the time, is left out, named in a warning and counted; with fail, the first change is
+an error. What is in the image was never half old and half new. To pack what is written to all the
+time, pack a snapshot.
+
+Maps of owners are written as podman, buildah and umoci have them: --uid-map 0:100000:65536 packs
+what belongs to 100000 here as root's. ACLs are translated too. An owner that is in no range is an
+error.
+
+The last line of the output is the image with its digest: REPOSITORY@DIGEST.
+-- exit 0
+
+"#]],
+    );
+}

@@ -1,0 +1,182 @@
+use crate::screens::{Place, assert_screen};
+use snapbox::str;
+
+#[test]
+fn unpack() {
+    assert_screen(
+        Place::new().screen("unpack --help"),
+        str![[r#"
+Unpack an image into a directory
+
+Usage: volio unpack [OPTIONS] <IMAGE> <DIR>
+
+Arguments:
+  <IMAGE>
+          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]
+
+  <DIR>
+          The directory that the files shall be in
+
+Options:
+      --platform <OS/ARCH>
+          Take the image for this platform [default: the host's]
+
+  -h, --help
+          Print help (see a summary with '-h')
+
+Limits against hostile images:
+      --max-entries <N>
+          Refuse an image with more entries than this in all its layers together
+          
+          [default: 10000000]
+
+      --max-names <SIZE>
+          Refuse more names, links and extended attributes than this in all layers together
+          
+          [default: 2000000000]
+
+      --max-metadata <SIZE>
+          Refuse an entry with larger headers and extended attributes than this
+          
+          [default: 1048576]
+
+      --max-path <SIZE>
+          Refuse a longer path than this
+          
+          [default: 65536]
+
+      --max-depth <N>
+          Refuse a path through more directories than this
+          
+          [default: 2048]
+
+Target options:
+      --merge
+          Extract over what is in DIR: files give way, directories stay and take the image's
+          attributes
+
+      --force
+          With --merge, directories give way to files too; with --atomic, all that is in DIR
+
+      --keep
+          Do nothing when DIR holds an image, whichever it is
+
+      --checksum
+          Where the image is in DIR already, write it once more, so that changed files are as they
+          were
+
+      --atomic
+          All or nothing: fill a directory beside DIR, which then takes its place
+
+      --no-sync
+          Do not wait until everything is on the disk
+
+Tree options:
+      --subpath <PATH>
+          Extract only what is at this path: a directory's contents, or a file under its own name
+
+      --strip <N>
+          Leave out this many names at the beginning of each path, and what has no more than those
+
+      --owner <UID:GID>
+          Give everything this owner
+
+      --uid-map <IMAGE:HOST[:SIZE]>
+          What numbers of users in the image mean here, and those of groups unless --gid-map says it
+
+      --gid-map <IMAGE:HOST[:SIZE]>
+          What numbers of groups in the image mean here, and those of users unless --uid-map says it
+
+      --group-access
+          Let the group do what the owner may, and own what is made in directories later
+
+      --no-devices
+          Make no devices, as who is not root makes none
+
+      --sparse <WHEN>
+          Make holes of long runs of zeros, or write them
+          
+          [default: auto]
+          [possible values: auto, never]
+
+Registry options:
+      --authfile <FILE>
+          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
+
+      --plain-http
+          Talk plain HTTP to every registry, not only to those on this machine
+
+      --tls-verify[=<BOOL>]
+          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          
+          [possible values: true, false]
+
+      --ca-file <FILE>
+          Trust also the authorities whose certificates are in this file
+
+      --cert-dir <DIR>
+          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          certs.d
+
+      --retry <N>
+          Try again this many times when the network or a registry fails
+          
+          [default: 5]
+
+      --retry-delay <SECONDS>
+          Wait this long before the first retry, and twice as long before each further one
+          
+          [default: 1]
+
+      --connect-timeout <SECONDS>
+          Give up connecting to a server after this time
+          
+          [default: 30]
+
+      --stall-timeout <SECONDS>
+          Give up a connection on which nothing at all has moved for this time
+          
+          [default: 60]
+
+      --concurrency <N>
+          Copy this many blobs at once; fetch a large one over this many connections
+          
+          [default: 3]
+
+      --chunk-size <SIZE>
+          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
+          chunks
+
+Output options:
+      --format <FORMAT>
+          Print the result for people, or as one JSON document
+          
+          [default: text]
+          [possible values: text, json]
+
+  -q, --quiet
+          Print nothing on stderr but errors
+
+Examples:
+  volio unpack registry.example/data:v1 /data
+  volio unpack --keep registry.example/data:v1 /data     in an init container, which may be started
+  again
+  volio unpack --subpath /etc/nginx oci:backup:monday conf
+  volio unpack --merge oci:patch:v2 /srv/site
+  volio unpack --atomic --force registry.example/site:v2 /srv/site
+  volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
+
+DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image. A
+lost+found of root's does not count, nor do empty directories for mounts.
+
+What DIR holds is noted on it, in the attribute user.volio.image or in a file .volio.json. So the
+same command completes what was interrupted, and does nothing when the image is there. Files that
+were changed since are not noticed; --checksum looks at them.
+
+The last line of the output is the image with its digest: REPOSITORY@DIGEST.
+-- exit 0
+
+"#]],
+    );
+}
