@@ -110,7 +110,7 @@ impl Plain {
     fn decompress(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.plain {
             Some(plain) => plain.read(buffer),
-            none => none.insert(decompress(self.blob.clone())?).read(buffer),
+            none => none.insert(Box::new(decompress(self.blob.clone())?)).read(buffer),
         }
     }
 }

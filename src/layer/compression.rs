@@ -9,7 +9,7 @@ use crate::oci::media_type;
 use crate::stream::{Workers, pipe};
 use crate::tree::Kind;
 use std::cell::RefCell;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::mpsc::channel;
 use std::{cmp, fmt, thread};
@@ -176,34 +176,13 @@ impl FromStr for Compression {
     }
 }
 
-/// The plain tar archive of a layer, however it is compressed.
-///
-/// The first bytes decide and not the media type, as in every engine: there are images whose layers are called
-/// one thing and are another, and their digests are proved all the same.
-///
-/// # Errors
-/// Those of reading the first bytes.
-pub fn decompress<'a>(layer: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut layer = BufReader::with_capacity(256 << 10, layer);
-    // A network may give a single byte at first.
-    let mut magic = Vec::new();
-    layer.by_ref().take(4).read_to_end(&mut magic)?;
-    let layer = io::Cursor::new(magic.clone()).chain(layer);
-    Ok(match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(layer)),
-        // A frame (RFC 8878, section 3.1.1), or a skippable one (section 3.1.2).
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-            Box::new(zstd::stream::read::Decoder::with_buffer(layer)?)
-        }
-        _ => Box::new(layer),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::decompress;
     use super::*;
     use crate::tree::{Entry, Metadata, TreePath};
     use proptest::prelude::*;
+    use std::io::Read;
 
     /// A layer of one file.
     fn compress(compression: Compression, workers: usize, bytes: &[u8]) -> Vec<u8> {

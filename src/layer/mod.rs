@@ -5,6 +5,8 @@ mod block;
 mod compression;
 mod cuts;
 mod decode;
+mod decompression;
+mod frame_reader;
 mod frames;
 mod header;
 mod limits;
@@ -19,7 +21,8 @@ mod whiteout;
 mod writer;
 
 pub use blob::Blob;
-pub use compression::{Compression, decompress};
+pub use compression::Compression;
+pub use decompression::{Plain, decompress};
 pub use frames::Framer;
 pub use limits::{Budget, Limits};
 pub use overlay::lay_over;

@@ -3,7 +3,9 @@
 mod body;
 mod hash;
 mod pipe;
+mod pool;
 
 pub use body::{Body, Unverified, Written};
 pub use hash::{HashingReader, HashingThread, HashingWriter};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
+pub use pool::{Buffer, Pool};

@@ -5,12 +5,11 @@ use crate::image::Selected;
 use crate::layer::{Budget, Toc, TocChecker, TocReader, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
-use crate::stream::{HashingWriter, Unverified};
+use crate::stream::{HashingThread, Unverified};
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -80,26 +79,33 @@ fn spool(
     let plain_size = prove(&mut tee, diff_id)?;
     let Tee { body, .. } = tee;
     body.finish()?;
-    file.rewind().map_err(no_spool)?;
     let toc = Toc::of(layer)?.map(|toc| table_of_contents(toc, &file)).transpose()?;
+    file.rewind().map_err(no_spool)?;
     Ok(Spool { file, plain_size, toc })
 }
 
 /// The table of contents out of a layer that was proved.
 fn table_of_contents(toc: Toc, layer: &File) -> Result<(Toc, Vec<u8>)> {
-    let mut bytes = vec![0; usize::try_from(toc.range().end - toc.range().start).unwrap_or(usize::MAX)];
-    layer
-        .read_exact_at(&mut bytes, toc.range().start)
-        .map_err(|error| Error::io("cannot read the spool", error))?;
-    Unverified::new(io::Cursor::new(bytes.clone())).verify(&toc.descriptor()).drain()?;
+    let cannot_read = |error| Error::io("cannot read the spool", error);
+    let range = toc.range();
+    let mut part = layer.try_clone().map_err(cannot_read)?;
+    part.seek(SeekFrom::Start(range.start)).map_err(cannot_read)?;
+    let mut part = Unverified::new(part.take(range.end - range.start)).verify(&toc.descriptor());
+    let mut bytes = Vec::new();
+    part.read_to_end(&mut bytes).map_err(cannot_read)?;
     Ok((toc, bytes))
 }
 
 /// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns
 /// the size of that archive.
 fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
-    let mut hasher = HashingWriter::new(io::sink());
-    let plain = decompress(&mut layer).and_then(|mut plain| io::copy(&mut plain, &mut hasher));
+    let hash = HashingThread::start();
+    let plain = decompress(&mut layer).and_then(|mut plain| {
+        while let Some(block) = plain.block()? {
+            hash.update(block)?;
+        }
+        Ok(())
+    });
     // The body's own verdict comes first: a damaged blob may be anything to the decompressor.
     io::copy(&mut layer, &mut io::sink()).map_err(|error| Error::io("cannot fetch the layer", error))?;
     plain.map_err(|error| match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
@@ -107,7 +113,8 @@ fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
         false if error.raw_os_error().is_some() => Error::io("cannot spool the layer", error),
         false => Error::integrity("the layer cannot be decompressed").because(error),
     })?;
-    let (_, plain) = hasher.finish();
+    let died = |_| Error::failed("a thread died that hashed; this is a bug in volio");
+    let plain = hash.finish().recv().map_err(died)?;
     match plain.digest == *diff_id {
         true => Ok(plain.size),
         false => Err(Error::integrity(format!(
