@@ -108,7 +108,8 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
         ("docker-archive", "host.example/podman:v1", &["oci-archive", "docker-archive"]),
     ] {
         let archive = place.join(&format!("{scheme}.tar"));
-        volio(&["pack", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
+        // Tests share podman's store: equal images would have one ID, and be removed with each other.
+        volio(&["pack", "--label", "for=archives", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
         let image = podman_load(&archive);
         assert_eq!(image, name, "{scheme}");
         assert_podman_has(&image, &source);
@@ -158,7 +159,7 @@ fn podman_reads_and_writes_layouts() {
     let (source, place) = (Directory::filled(), Directory::empty());
     let at = format!("{}:/srv/data", source.text());
     let layout = format!("oci:{}", place.join("layout:v1"));
-    volio(&["pack", &layout, &at]).succeeded();
+    volio(&["pack", "--label", "for=layouts", &layout, &at]).succeeded();
     // podman names the image after the path, which it takes only in small letters.
     let image = tool("sh", &["-c", &format!("cd '{}' && podman pull --quiet oci:layout:v1", place.text())]);
     assert_podman_has(&image, &source);
