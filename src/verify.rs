@@ -6,13 +6,14 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::DEPTH_LIMIT;
-use crate::layer::{Budget, LayerReader, Limits, decompress};
+use crate::layer::{Budget, LayerReader, Limits, Toc, TocChecker, TocReader, decompress};
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
-use crate::stream::{Body, HashingReader};
+use crate::stream::{Body, HashingReader, Unverified};
 use crate::transport::{self, Source};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
+use std::io::{self, Read};
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -218,6 +219,10 @@ impl<'a> Plan<'a> {
         let known = self.known.entry((blob.digest.clone(), blob.size)).or_default();
         for at in known.iter() {
             let check = &mut self.checks[*at];
+            // Each may name its own table of contents.
+            if check.blob.annotations != blob.annotations {
+                continue;
+            }
             // A platform whose configuration is broken claims nothing.
             if check.diff_id == diff_id || check.diff_id.is_none() || diff_id.is_none() {
                 check.diff_id = check.diff_id.take().or(diff_id);
@@ -279,7 +284,7 @@ fn examine(source: &dyn Source, check: &Check, progress: &dyn Progress) -> Resul
     let task = progress.begin(&format!("verifying {}", check.blob.digest.short()), Some(check.blob.size));
     let mut body = source.open(&check.blob)?.verify(&check.blob).observed(move |bytes| task.advance(bytes));
     let Some(diff_id) = &check.diff_id else { return body.drain().map(drop) };
-    let plain = read_archive(&mut body, diff_id);
+    let plain = table_of_contents(source, &check.blob).and_then(|toc| read_archive(&mut body, diff_id, toc));
     // A blob with the wrong digest is that before it is a malformed archive; one that stopped coming is neither.
     match plain {
         Err(error) if error.kind() != Kind::Integrity => return Err(error),
@@ -293,14 +298,46 @@ fn examine(source: &dyn Source, check: &Check, progress: &dyn Progress) -> Resul
     }
 }
 
-/// Reads the archive of a layer entry by entry; the digest of the whole, by the algorithm of its diff_id.
-fn read_archive(layer: &mut Body, diff_id: &Digest) -> Result<Digest> {
+/// What the layer's table of contents says about it, if it has one: proved, and held compressed.
+fn table_of_contents(source: &dyn Source, layer: &Descriptor) -> Result<Option<Listing>> {
+    let Some(toc) = Toc::of(layer)? else { return Ok(None) };
+    let cannot_read = |error| Error::io("cannot read the layer's table of contents", error);
+    let range = toc.range();
+    let part = match source.open_range(layer, range.clone())? {
+        Some(part) => part,
+        None => {
+            let mut whole = source.open(layer)?.verify(layer);
+            io::copy(&mut whole.by_ref().take(range.start), &mut io::sink()).map_err(cannot_read)?;
+            Unverified::new(whole.take(range.end - range.start))
+        }
+    };
+    let mut bytes = Vec::new();
+    part.verify(&toc.descriptor()).read_to_end(&mut bytes).map_err(cannot_read)?;
+    let entries = TocReader::within(&toc, io::Cursor::new(bytes), unlimited())?;
+    Ok(Some(TocChecker::new(entries)))
+}
+
+/// Nothing is remembered here: an image may have as many entries as it likes.
+fn unlimited() -> Budget {
+    Budget::new(Limits { entries: u64::MAX, names: u64::MAX, ..Limits::default() })
+}
+
+type Listing = TocChecker<io::Cursor<Vec<u8>>>;
+
+/// Reads the archive of a layer entry by entry, beside its table of contents; the digest of the whole, by the
+/// algorithm of its diff_id.
+fn read_archive(layer: &mut Body, diff_id: &Digest, mut toc: Option<Listing>) -> Result<Digest> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
     let mut plain = HashingReader::new(plain, diff_id.algorithm());
-    // Nothing is remembered here: an image may have as many entries as it likes.
-    let limits = Limits { entries: u64::MAX, names: u64::MAX, ..Limits::default() };
-    let mut entries = LayerReader::within(&mut plain, Budget::new(limits));
-    while entries.next_item()?.is_some() {}
+    let mut entries = LayerReader::within(&mut plain, unlimited());
+    while let Some(item) = entries.next_item()? {
+        if let Some(toc) = &mut toc {
+            toc.item(&item)?;
+            io::copy(&mut toc.content(entries.content()), &mut io::sink())
+                .map_err(|error| Error::io("cannot read the layer", error))?;
+        }
+    }
     entries.drain()?;
+    toc.map_or(Ok(()), TocChecker::finish)?;
     Ok(plain.finish())
 }

@@ -1,6 +1,7 @@
 //! Several sources as one tree.
 
 use super::change::Changed;
+use super::extent::{Extent, Place};
 use super::observe::{Answer, Failure, Found, Observer, Summary, WalkOptions};
 use super::source::SourceSpec;
 use super::walk::{DirectoryWalk, place, shown, trouble};
@@ -86,6 +87,34 @@ impl Walk {
         }
     }
 
+    /// The same walk, but only over this part of the tree.
+    #[must_use]
+    pub fn within(mut self, extent: &Extent) -> Self {
+        for branch in &mut self.branches {
+            match &mut branch.walk {
+                SourceWalk::Directory(walk) => walk.limit(extent.clone()),
+                SourceWalk::File(found, _) => {
+                    if extent.only_directories || extent.place(&branch.at) != Place::Inside {
+                        **found = None;
+                    }
+                }
+            }
+        }
+        self
+    }
+
+    /// The same walk, but without content: what is no directory is told with its size and nothing else, and read
+    /// neither are files nor attributes.
+    #[must_use]
+    pub fn at_a_glance(mut self) -> Self {
+        for branch in &mut self.branches {
+            if let SourceWalk::Directory(walk) = &mut branch.walk {
+                walk.at_a_glance();
+            }
+        }
+        self
+    }
+
     /// What was passed over so far, and the newest mtime; complete at the end of the walk.
     pub fn summary(&self) -> Summary {
         self.branches.iter().map(|branch| branch.walk.summary()).fold(Summary::default(), Summary::and)
@@ -97,8 +126,10 @@ impl Walk {
                 branch.head = branch.walk.advance()?;
             }
         }
-        // Every source has at least its own root, so no ancestor is left when the sources have ended.
-        let Some(next) = self.first_branch()? else { return Ok(None) };
+        let Some(next) = self.first_branch()? else {
+            // A source that is a file may be left out, and the directories that lead to it are still there.
+            return Ok(self.ancestors.next().map(invented));
+        };
         let Some(found) = self.branches[next].head.take() else { return Ok(None) };
         let path = &found.entry.path;
         match self.ancestors.next_if(|ancestor| ancestor <= path) {

@@ -147,7 +147,7 @@ impl Summary {
 
     /// Both together.
     #[must_use]
-    pub(super) fn and(mut self, other: Self) -> Self {
+    pub fn and(mut self, other: Self) -> Self {
         self.left_out.extend(other.left_out);
         self.left_out.truncate(Self::NAMED);
         Self {

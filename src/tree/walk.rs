@@ -2,10 +2,11 @@
 
 use super::change::{Change, Changed};
 use super::descent::{Descent, Identity};
+use super::extent::{Extent, Place};
 use super::filter::Filter;
 use super::observe::{Answer, Failure, Found, Observer, Reason, Summary, WalkOptions, kind};
 use super::xattr::Carrier;
-use super::{Kind, TreePath};
+use super::{Entry, Kind, Metadata, TreePath};
 use crate::error::{self, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
@@ -37,6 +38,10 @@ pub(super) struct DirectoryWalk {
     device: u64,
     links: HashMap<Identity, FirstName>,
     observer: Observer,
+    /// What is told.
+    extent: Extent,
+    /// Whether files are looked at without being opened.
+    at_a_glance: bool,
 }
 
 /// A name as a directory lists it; the kind may be unknown.
@@ -68,7 +73,19 @@ impl DirectoryWalk {
             device: stat.st_dev,
             links: HashMap::new(),
             observer: Observer::new(options),
+            extent: Extent::default(),
+            at_a_glance: false,
         })
+    }
+
+    /// Tells only what is in this extent.
+    pub fn limit(&mut self, extent: Extent) {
+        self.extent = extent;
+    }
+
+    /// Tells what there is and how large it is, without content, owners and attributes of what is no directory.
+    pub fn at_a_glance(&mut self) {
+        self.at_a_glance = true;
     }
 
     /// What was passed over so far.
@@ -129,6 +146,14 @@ impl DirectoryWalk {
     /// Looks at one name, again where it changes meanwhile; `None` when it is passed over.
     fn visit(&mut self, name: &Name) -> Result<Option<Found>> {
         let path = self.descent.path().join(name.name.to_bytes());
+        match self.extent.place(&self.at.append(&path)) {
+            Place::Inside => {}
+            Place::Outside => return Ok(None),
+            Place::Behind => {
+                self.names.clear();
+                return Ok(None);
+            }
+        }
         let is_ours = self.descent.depth() == 0 && self.is_not_of_the_tree(&name.name);
         if is_ours || self.observer.leaves_out_changed(&self.at.append(&path)) {
             return Ok(None);
@@ -160,11 +185,13 @@ impl DirectoryWalk {
             return Ok(None);
         }
         match kind {
+            FileType::Directory => self.directory(name, path).map(Some),
+            _ if self.extent.only_directories => Ok(None),
             FileType::Socket => {
                 self.observer.summary.sockets += 1;
                 Ok(None)
             }
-            FileType::Directory => self.directory(name, path).map(Some),
+            _ if self.at_a_glance => self.glimpse(name, path).map(Some),
             FileType::RegularFile => self.file(name, path).map(Some),
             _ => self.special(name, path).map(Some),
         }
@@ -236,6 +263,20 @@ impl DirectoryWalk {
         let carrier = Carrier::Named(self.descent.here()?, name.to_bytes());
         let entry = self.observer.entry(self.at.append(path), kind, &stat, carrier)?;
         self.remember(&stat, path);
+        Ok(Found { entry, file: None })
+    }
+
+    /// What is no directory, with its size and whether it is another name, and with nothing else.
+    fn glimpse(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+        let stat = self.stat(name)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => return Err(Errno::STALE.into()),
+            FileType::Symlink => Kind::Symlink { target: Vec::new() },
+            _ => kind(&stat).ok_or(Errno::STALE)?,
+        };
+        let kind = self.earlier_name(&stat).unwrap_or(kind);
+        self.remember(&stat, path);
+        let entry = Entry { path: self.at.append(path), kind, metadata: Metadata::default() };
         Ok(Found { entry, file: None })
     }
 

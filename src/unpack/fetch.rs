@@ -2,14 +2,15 @@
 
 use crate::error::{Error, Result};
 use crate::image::Selected;
-use crate::layer::decompress;
+use crate::layer::{Budget, Toc, TocChecker, TocReader, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
-use crate::stream::HashingThread;
+use crate::stream::{HashingThread, Unverified};
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -19,6 +20,19 @@ pub(super) struct Spool {
     pub file: File,
     /// The size of the plain archive in bytes.
     pub plain_size: u64,
+    /// Its table of contents, compressed, if it has one.
+    toc: Option<(Toc, Vec<u8>)>,
+}
+
+impl Spool {
+    /// Who compares the archive with the table of contents while it is read, if there is one.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn checker(&self, budget: Budget) -> Result<Option<TocChecker<&[u8]>>> {
+        let Some((toc, bytes)) = &self.toc else { return Ok(None) };
+        Ok(Some(TocChecker::new(TocReader::within(toc, bytes.as_slice(), budget)?)))
+    }
 }
 
 /// Has all layers fetched and proved, lowest first, and hands each of them on; while one is worked on, the next one is
@@ -67,7 +81,18 @@ fn spool(
     let Tee { body, .. } = tee;
     body.finish()?;
     file.rewind().map_err(no_spool)?;
-    Ok(Spool { file, plain_size })
+    let toc = Toc::of(layer)?.map(|toc| table_of_contents(toc, &file)).transpose()?;
+    Ok(Spool { file, plain_size, toc })
+}
+
+/// The table of contents out of a layer that was proved.
+fn table_of_contents(toc: Toc, layer: &File) -> Result<(Toc, Vec<u8>)> {
+    let mut bytes = vec![0; usize::try_from(toc.range().end - toc.range().start).unwrap_or(usize::MAX)];
+    layer
+        .read_exact_at(&mut bytes, toc.range().start)
+        .map_err(|error| Error::io("cannot read the spool", error))?;
+    Unverified::new(io::Cursor::new(bytes.clone())).verify(&toc.descriptor()).drain()?;
+    Ok((toc, bytes))
 }
 
 /// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns

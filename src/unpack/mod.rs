@@ -8,7 +8,7 @@ pub use selection::Part;
 
 use crate::error::{Error, Result};
 use crate::image::{self, Selected};
-use crate::layer::{Budget, Item, LayerReader, Limits, decompress};
+use crate::layer::{Budget, Item, LayerReader, Limits, TocChecker, decompress};
 use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
@@ -220,15 +220,27 @@ fn extract_layer(
     if selection.needs_survey() {
         selection.survey(LayerReader::within(plain(layer)?, budget.clone()))?;
     }
+    let mut listed = layer.checker(budget.clone())?;
     let archive = Observed { bytes: plain(layer)?, passed };
     let mut layer = LayerReader::within(archive, std::mem::take(budget));
     extractor.begin_layer();
     while let Some(item) = layer.next_item()? {
-        match item {
-            Item::Entry(entry) => selection.put(entry, &mut layer.content(), extractor)?,
-            Item::Whiteout(whiteout) => selection.whiteout(&whiteout, extractor)?,
+        if let Some(listed) = &mut listed {
+            listed.item(&item)?;
+        }
+        match (item, &mut listed) {
+            (Item::Entry(entry), None) => selection.put(entry, &mut layer.content(), extractor)?,
+            (Item::Entry(entry), Some(listed)) => {
+                let mut content = listed.content(layer.content());
+                selection.put(entry, &mut content, extractor)?;
+                // What is not wanted is compared too.
+                io::copy(&mut content, &mut io::sink())
+                    .map_err(|error| Error::io("cannot read the layer", error))?;
+            }
+            (Item::Whiteout(whiteout), _) => selection.whiteout(&whiteout, extractor)?,
         }
     }
+    listed.map_or(Ok(()), TocChecker::finish)?;
     *budget = layer.budget().clone();
     Ok(())
 }

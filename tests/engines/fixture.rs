@@ -125,7 +125,7 @@ pub fn fill_portable(root: &Path) {
 }
 
 /// Gives every entry its mtime, the directories after their contents.
-fn settle(root: &Path) {
+pub fn settle(root: &Path) {
     if fs::symlink_metadata(root).expect("lstat").is_dir() {
         for entry in fs::read_dir(root).expect("readdir") {
             settle(&entry.expect("an entry").path());

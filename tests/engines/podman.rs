@@ -5,9 +5,10 @@ mod volumes;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::fixture::Directory;
-use super::program::{tool, volio};
+use super::program::{finish, tool, volio};
 use super::services::repository;
 use super::survey::Survey;
 
@@ -107,7 +108,8 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
         ("docker-archive", "host.example/podman:v1", &["oci-archive", "docker-archive"]),
     ] {
         let archive = place.join(&format!("{scheme}.tar"));
-        volio(&["pack", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
+        // Tests share podman's store: equal images would have one ID, and be removed with each other.
+        volio(&["pack", "--label", "for=archives", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
         let image = podman_load(&archive);
         assert_eq!(image, name, "{scheme}");
         assert_podman_has(&image, &source);
@@ -126,12 +128,38 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
 }
 
 #[test]
+#[ignore = "needs docker-registry, podman and root: run tests/run"]
+fn podman_with_partial_images_pulls_an_indexed_layer_as_an_ordinary_one() {
+    let (source, place) = (Directory::filled(), Directory::empty());
+    let image = repository("podman-partial:1");
+    volio(&["pack", &image, &format!("{}:/srv/data", source.text())]).succeeded();
+    let usual = std::env::var("CONTAINERS_STORAGE_CONF").expect("tests/run has written one");
+    let usual = fs::read_to_string(usual).expect("storage.conf");
+    let partial = format!("{usual}[storage.options]\npull_options = {{enable_partial_images = \"true\"}}\n");
+    // A storage of its own: what is there is not pulled.
+    let partial =
+        partial.replace("/podman/root", "/podman/partial").replace("/podman/run", "/podman/partial-run");
+    fs::write(place.path().join("storage.conf"), partial).expect("storage.conf");
+    let podman = |arguments: &[&str]| {
+        let mut podman = Command::new("podman");
+        podman.args(arguments).env("CONTAINERS_STORAGE_CONF", place.join("storage.conf"));
+        finish(&mut podman).succeeded()
+    };
+    podman(&["pull", "--quiet", &image]);
+    let mounted = podman(&["image", "mount", &image]);
+    let stored = Survey::of(&Path::new(&mounted).join("srv/data"));
+    podman(&["image", "unmount", &image]);
+    podman(&["rmi", "--force", &image]);
+    Survey::of(source.path()).assert_same(&stored);
+}
+
+#[test]
 #[ignore = "needs podman and root: run tests/run"]
 fn podman_reads_and_writes_layouts() {
     let (source, place) = (Directory::filled(), Directory::empty());
     let at = format!("{}:/srv/data", source.text());
     let layout = format!("oci:{}", place.join("layout:v1"));
-    volio(&["pack", &layout, &at]).succeeded();
+    volio(&["pack", "--label", "for=layouts", &layout, &at]).succeeded();
     // podman names the image after the path, which it takes only in small letters.
     let image = tool("sh", &["-c", &format!("cd '{}' && podman pull --quiet oci:layout:v1", place.text())]);
     assert_podman_has(&image, &source);

@@ -46,6 +46,11 @@ pub fn docker_host() -> String {
     given("VOLIO_TEST_DOCKER_HOST")
 }
 
+/// The socket of containerd, as `ctr --address` wants it.
+pub fn containerd() -> String {
+    given("VOLIO_TEST_CONTAINERD")
+}
+
 /// Where the open registry keeps the bytes of a blob.
 pub fn stored_blob(digest: &str) -> PathBuf {
     let hex = digest.strip_prefix("sha256:").expect("a sha256 digest");

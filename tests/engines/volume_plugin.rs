@@ -181,10 +181,25 @@ impl OwnDocker {
         own
     }
 
+    /// Starts it, and again when it gives up: after a kill it may, because its containerd outlived it and it waits in
+    /// vain for a new one. Debian's unit has `Restart=always` for the same.
     pub fn run(&mut self) {
+        let mut child = self.spawn();
+        wait_until("dockerd answers", || {
+            if child.try_wait().expect("dockerd is known").is_some() {
+                child = self.spawn();
+            }
+            let mut version = Command::new("docker");
+            version.env("DOCKER_HOST", &self.docker.host).arg("version");
+            version.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        });
+        self.child = Some(child);
+    }
+
+    fn spawn(&self) -> Child {
         let at = |name: &str| self.place.path().join(name).display().to_string();
         let log = fs::OpenOptions::new().create(true).append(true).open(at("log")).expect("a log");
-        let child = Command::new("dockerd")
+        Command::new("dockerd")
             .args([
                 "--config-file",
                 &at("daemon.json"),
@@ -199,13 +214,7 @@ impl OwnDocker {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("dockerd");
-        self.child = Some(child);
-        wait_until("dockerd answers", || {
-            let mut version = Command::new("docker");
-            version.env("DOCKER_HOST", &self.docker.host).arg("version");
-            version.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-        });
+            .expect("dockerd")
     }
 
     pub fn end(&mut self, signal: &str) {

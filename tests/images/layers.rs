@@ -174,3 +174,61 @@ fn indexes_that_are_nested_too_deep_are_not_copied() {
     }
     assert_eq!(copy().unwrap_err().kind(), ErrorKind::Integrity);
 }
+
+/// A tree that makes several layers of 1 MiB, with directories of all sorts, and names of one file all over it.
+fn large_tree(root: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    for directory in ["a/deep/down", "b", "empty", "z"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for n in 0..120u32 {
+        let directory = ["a", "a/deep", "a/deep/down", "b", "z"][n as usize % 5];
+        fs::write(root.join(directory).join(format!("{n:03}")), vec![n as u8; 40_000]).unwrap();
+    }
+    fs::write(root.join("b/alone"), vec![7; 5 << 20]).unwrap();
+    for (name, further) in
+        [("a/000", "z/again"), ("b/alone", "z/alone"), ("b/alone", "b/beside"), ("z/004", "z/near")]
+    {
+        fs::hard_link(root.join(name), root.join(further)).unwrap();
+    }
+    for (directory, mode) in [("a", 0o700), ("a/deep", 0o1777), ("empty", 0o711), ("z", 0o750)] {
+        fs::set_permissions(root.join(directory), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    super::set_times(root);
+}
+
+fn packed_small(image: &Memory, tree: &std::path::Path) -> Vec<volio::pack::PackedLayer> {
+    let options = volio::pack::Options { layer_size: 1 << 20, ..volio::pack::Options::default() };
+    super::pack_with(image, tree, &options).unwrap().layers
+}
+
+#[test]
+fn a_tree_of_several_layers_comes_back_as_it_was() {
+    let (tree, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    large_tree(tree.path());
+    let image = memory();
+    let layers = packed_small(&image, tree.path());
+    assert!((5..12).contains(&layers.len()), "{}", layers.len());
+    unpack(&image, target.path()).unwrap();
+    let (before, after) = (crate::snapshot::snapshot(tree.path()), crate::snapshot::snapshot(target.path()));
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (path, seen) in &before {
+        assert_eq!(after[path], *seen, "{}", path.display());
+    }
+    let again: Vec<_> = packed_small(&memory(), tree.path()).into_iter().map(|layer| layer.digest).collect();
+    assert_eq!(again, layers.into_iter().map(|layer| layer.digest).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_new_file_changes_the_layer_that_it_is_in_and_the_one_of_the_directories() {
+    let tree = tempfile::tempdir().unwrap();
+    large_tree(tree.path());
+    let digests = || -> std::collections::BTreeSet<_> {
+        packed_small(&memory(), tree.path()).into_iter().map(|layer| layer.digest).collect()
+    };
+    let before = digests();
+    fs::write(tree.path().join("a/deep/new"), "new").unwrap();
+    let after = digests();
+    assert_eq!(after.difference(&before).count(), 2);
+    assert_eq!(after.len(), before.len());
+}

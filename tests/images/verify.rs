@@ -2,9 +2,10 @@
 
 use super::{layers, make_tree, memory, pack};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use volio::error::Kind;
-use volio::layer::Layer;
+use volio::layer::{Layer, Toc};
 use volio::oci::{Descriptor, Digest, Index, Manifest};
 use volio::progress::Silent;
 use volio::transport::layout::Layout;
@@ -143,4 +144,59 @@ fn a_layer_that_is_no_archive_is_found() {
     let (sound, broken) = (layers::layer(&image, &["a=1"]), layers::blob(&image, &[b'x'; 2000]));
     layers::publish(&image, &[sound, broken]);
     assert_eq!(roles(&verify(&image)), ["layer 2 of linux/amd64, layer 2 of linux/arm64"]);
+}
+
+/// A layer with the frames of one tree and the table of contents of another, which its descriptor proves.
+fn forged(image: &volio::transport::memory::Memory, honest: &Path, lie: &Path) -> Layer {
+    let packed = |tree: &Path| {
+        let source = memory();
+        pack(&source, tree);
+        let index = Index::parse(&source.resolve().unwrap()).unwrap();
+        let manifest = Manifest::parse(&fetch(&source, &index.manifests[0]).unwrap()).unwrap();
+        let config: volio::oci::Config = fetch(&source, &manifest.config).unwrap().parse().unwrap();
+        let layer = manifest.layers[0].clone();
+        let mut bytes = Vec::new();
+        source.open(&layer).unwrap().verify(&layer).read_to_end(&mut bytes).unwrap();
+        let range = Toc::of(&layer).unwrap().unwrap().range();
+        (layer, bytes, range.start as usize..range.end as usize, config.rootfs.diff_ids[0].clone())
+    };
+    let (honest, lie) = (packed(honest), packed(lie));
+    let toc = &lie.1[lie.2.clone()];
+    let size = (toc.len() as u32).to_le_bytes();
+    let bytes = [&honest.1[..honest.2.start - 4], size.as_slice(), toc].concat();
+    let padding = [b"\x50\x2a\x4d\x18\x28\0\0\0".as_slice(), &[0; 40]].concat();
+    let bytes = [bytes, padding].concat();
+    let mut descriptor = Descriptor::of(honest.0.media_type, &bytes);
+    descriptor.annotations = lie.0.annotations;
+    let plain_size = descriptor.annotations["io.volio.toc.position"].rsplit(':').next().unwrap().to_owned();
+    let position = format!("{}:{}:{plain_size}", honest.2.start, toc.len());
+    descriptor.annotations.insert("io.volio.toc.position".to_owned(), position);
+    volio::transport::Destination::upload(image, volio::stream::Body::new(std::io::Cursor::new(bytes)))
+        .unwrap();
+    Layer { descriptor, diff_id: honest.3 }
+}
+
+#[test]
+fn a_layer_whose_table_of_contents_is_of_another_tree_is_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (honest, lie) = (directory.path().join("honest"), directory.path().join("lie"));
+    for (tree, content) in [(&honest, "honest"), (&lie, "a lie!")] {
+        fs::create_dir(tree).unwrap();
+        make_tree(tree);
+        fs::write(tree.join("file"), content).unwrap();
+        super::set_times(tree);
+    }
+    let image = memory();
+    layers::publish(&image, &[forged(&image, &honest, &honest)]);
+    assert_eq!(verify(&image).damage, []);
+    layers::publish(&image, &[forged(&image, &honest, &lie)]);
+    let error = super::unpack(&image, &directory.path().join("target")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.to_string().contains("table of contents"), "{error}");
+    let damage = verify(&image).damage;
+    assert_eq!(damage.len(), 1);
+    assert!(
+        damage[0].why.contains("/dir/again") && damage[0].why.contains("table of contents"),
+        "{damage:?}"
+    );
 }

@@ -37,7 +37,7 @@ fn an_archive_for_docker_load_gets_what_it_can_hold() {
 docker-archive:image.tar@sha256:[DIGEST]
 -- stderr
 warning: only the image for linux/amd64 was copied, with plain layers and a new digest: this place holds no other
-copied 2 blobs, 762 B in [TIME]
+copied 2 blobs, 752 B in [TIME]
 -- exit 0
 
 "#]],
@@ -96,7 +96,7 @@ fn the_result_as_json_is_one_document() {
   "blobsPresent": 0,
   "blobsMounted": 0,
   "blobsOmitted": 0,
-  "bytesCopied": 1052,
+  "bytesCopied": 1042,
   "referrers": 0
 }
 -- exit 0
@@ -178,7 +178,7 @@ fn one_platform_of_an_image() {
         str![[r#"
 oci:copy@sha256:[DIGEST]
 -- stderr
-copied 2 blobs, 762 B in [TIME]
+copied 2 blobs, 752 B in [TIME]
 only some platforms: the digest is not that of the source, sha256:[DIGEST]
 -- exit 0
 
@@ -242,7 +242,7 @@ error: 1 of 2 tags were not copied
     "blobsPresent": 0,
     "blobsMounted": 0,
     "blobsOmitted": 0,
-    "bytesCopied": 1052,
+    "bytesCopied": 1042,
     "referrers": 0
   },
   {

@@ -36,8 +36,8 @@ linux/amd64
   env         B=2
   user        1000:1000
   workdir     /data
-  size        472 B
-  layer       sha256:[DIGEST]       472 B  application/vnd.oci.image.layer.v1.tar+zstd
+  size        462 B
+  layer       sha256:[DIGEST]       462 B  application/vnd.oci.image.layer.v1.tar+zstd
 
 oci:layout@sha256:[DIGEST]
 -- exit 0
@@ -67,7 +67,7 @@ fn an_image_as_json() {
         "os": "linux"
       },
       "created": "1970-01-01T00:00:00Z",
-      "size": 472,
+      "size": 462,
       "labels": {
         "stage": "test"
       },
@@ -96,14 +96,14 @@ fn an_image_as_json() {
         {
           "digest": "sha256:[DIGEST]",
           "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd",
-          "size": 472,
+          "size": 462,
           "diffId": "sha256:[DIGEST]",
           "annotations": {
             "containerd.io/snapshot/stargz/toc.digest": "sha256:[DIGEST]",
             "io.containers.zstd-chunked.manifest-checksum": "sha256:[DIGEST]",
-            "io.containers.zstd-chunked.manifest-position": "163:261:620:1",
+            "io.containers.zstd-chunked.manifest-position": "163:251:454:1",
             "io.volio.toc.digest": "sha256:[DIGEST]",
-            "io.volio.toc.position": "163:261:620"
+            "io.volio.toc.position": "163:251:454"
           }
         }
       ]

@@ -13,7 +13,7 @@ fn a_directory_becomes_an_image() {
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-packed 4 entries, 26 B into 1 layer of 472 B in [TIME]
+packed 4 entries, 26 B into 1 layer of 462 B in [TIME]
 -- exit 0
 
 "#]],
@@ -43,7 +43,7 @@ fn the_result_as_json_is_one_document() {
     {
       "digest": "sha256:[DIGEST]",
       "diffId": "sha256:[DIGEST]",
-      "size": 472,
+      "size": 462,
       "uncompressedSize": 4096,
       "mediaType": "application/vnd.oci.image.layer.v1.tar+zstd"
     }

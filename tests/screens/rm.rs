@@ -26,7 +26,7 @@ removed the tag v1
     "v2"
   ],
   "blobs": 6,
-  "bytes": 3247
+  "bytes": 3237
 }
 -- stderr
 removed the tag v2; deleted 6 blobs, 3.2 KiB

@@ -42,7 +42,7 @@ fn a_sound_image_as_json() {
   "digest": "sha256:[DIGEST]",
   "images": 2,
   "blobs": 6,
-  "bytes": 3247,
+  "bytes": 3237,
   "damage": []
 }
 -- exit 0
@@ -58,7 +58,7 @@ fn all_damage_is_named_and_the_address_is_not_printed() {
         str![[r#"
 -- stderr
 error: configuration of linux/arm64: blob sha256:[DIGEST] should have 290 bytes and has 289
-error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 472 bytes and has 471
+error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 462 bytes and has 461
 error: 2 of 6 blobs in oci:layout@sha256:[DIGEST] are not what they should be
 hint: copy the image anew from a place where it is sound
 -- exit 3
@@ -77,7 +77,7 @@ fn damage_as_json() {
   "digest": "sha256:[DIGEST]",
   "images": 2,
   "blobs": 6,
-  "bytes": 3247,
+  "bytes": 3237,
   "damage": [
     {
       "role": "configuration of linux/arm64",
@@ -87,13 +87,13 @@ fn damage_as_json() {
     {
       "role": "layer 1 of linux/amd64, layer 1 of linux/arm64",
       "digest": "sha256:[DIGEST]",
-      "why": "blob sha256:[DIGEST] should have 472 bytes and has 471"
+      "why": "blob sha256:[DIGEST] should have 462 bytes and has 461"
     }
   ]
 }
 -- stderr
 error: configuration of linux/arm64: blob sha256:[DIGEST] should have 290 bytes and has 289
-error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 472 bytes and has 471
+error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 462 bytes and has 461
 error: 2 of 6 blobs in oci:layout@sha256:[DIGEST] are not what they should be
 hint: copy the image anew from a place where it is sound
 -- exit 3

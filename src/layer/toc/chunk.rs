@@ -33,6 +33,13 @@ impl Sha256 {
     }
 }
 
+impl From<sha2::Sha256> for Sha256 {
+    fn from(hash: sha2::Sha256) -> Self {
+        use sha2::Digest as _;
+        Self(hash.finalize().into())
+    }
+}
+
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;

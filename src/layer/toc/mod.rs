@@ -6,6 +6,7 @@
 //! manifest proves it; it in turn proves each chunk of content, so that a part of a layer can be believed without the
 //! rest.
 
+mod checker;
 mod chunk;
 mod reader;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 mod wire;
 mod writer;
 
+pub use checker::TocChecker;
 pub use chunk::{Chunk, Sha256};
 pub use reader::{TocEntry, TocReader};
 pub(super) use writer::TocWriter;

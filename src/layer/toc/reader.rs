@@ -119,7 +119,11 @@ impl<R: Read> TocReader<R> {
             0 => None,
             _ => {
                 self.add(first, &mut left, &mut chunks)?;
-                Some(Sha256::parse(&first.digest).ok_or_else(|| invalid(&first.name, "it has no digest"))?)
+                let digest = match (&*first.digest, left) {
+                    ("", 0) => chunks.first().map(|chunk| chunk.digest),
+                    (digest, _) => Sha256::parse(digest),
+                };
+                Some(digest.ok_or_else(|| invalid(&first.name, "it has no digest"))?)
             }
         };
         while let Some(object) = self.next_object()? {

@@ -1,14 +1,16 @@
 //! What is written into a table of contents is read from it, proved by it, and nothing else.
 
-use super::{Toc, TocEntry, TocReader};
+use super::{Toc, TocChecker, TocEntry, TocReader};
 use crate::error::Kind as ErrorKind;
-use crate::layer::{Compression, Item, Layer, decompress};
+use crate::layer::{Compression, Item, Layer, LayerReader, LayerWriter, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::stream::{Workers, Written};
 use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
 use proptest::prelude::*;
 use std::io::Read;
 use std::thread;
+
+type Tree = Vec<(Entry, Vec<u8>)>;
 
 fn entry(path: impl AsRef<[u8]>, kind: Kind) -> Entry {
     let mtime = Time { seconds: 1_600_000_000, nanoseconds: 123_456_789 };
@@ -68,7 +70,7 @@ fn part<'a>(bytes: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
 }
 
 /// Every kind of content: none, small, just a group, more than a group, zeros within and at both ends.
-fn tree() -> Vec<(Entry, Vec<u8>)> {
+fn tree() -> Tree {
     let sparse =
         [vec![0; 5 << 20], noise(3, 700_000), vec![0; 300_000], noise(4, 10), vec![0; 9 << 20]].concat();
     let mut entries = vec![(entry("", Kind::Directory), vec![]), (entry("a", Kind::Directory), vec![])];
@@ -123,7 +125,7 @@ fn zeros_are_told_as_zeros_and_need_no_frame() {
 fn to_every_other_reader_the_layer_is_the_plain_archive() {
     let tree = tree();
     let (_, bytes) = indexed(&tree, 2);
-    let mut plain = crate::layer::LayerWriter::new(Vec::new());
+    let mut plain = LayerWriter::new(Vec::new());
     for (entry, content) in &tree {
         plain.append(entry, content.as_slice(), |_| {}).unwrap();
     }
@@ -282,6 +284,56 @@ fn a_chunk_that_is_another_one_is_an_integrity_error() {
     assert_eq!(extract(one, b""), ErrorKind::Integrity);
     let lie = super::Chunk { zeros: true, ..one.clone() };
     assert_eq!(extract(&lie, b""), ErrorKind::Integrity);
+}
+
+/// Reads the archive of one tree beside the table of contents of another one.
+fn check(listed: &[(Entry, Vec<u8>)], archived: &[(Entry, Vec<u8>)]) -> crate::Result<()> {
+    let (layer, bytes) = indexed(listed, 2);
+    let toc = Toc::of(&layer)?.unwrap();
+    let mut checker = TocChecker::new(TocReader::new(&toc, part(&bytes, &toc.range()))?);
+    let mut archive = LayerWriter::new(Vec::new());
+    for (entry, content) in archived {
+        archive.append(entry, content.as_slice(), |_| {})?;
+    }
+    let (archive, _) = archive.finish()?;
+    let mut archive = LayerReader::new(archive.as_slice());
+    while let Some(item) = archive.next_item()? {
+        checker.item(&item)?;
+        std::io::copy(&mut checker.content(archive.content()), &mut std::io::sink())
+            .map_err(|error| crate::Error::io("cannot read", error))?;
+    }
+    checker.finish()
+}
+
+#[test]
+fn a_table_of_contents_of_another_archive_is_noticed_whatever_the_difference() {
+    let tree = tree();
+    check(&tree, &tree).unwrap();
+    let large = tree.iter().position(|(_, content)| content.len() == 9 << 20).unwrap();
+    let mut others = Vec::new();
+    let mut other = |change: &dyn Fn(&mut Tree)| {
+        let mut changed = tree.clone();
+        change(&mut changed);
+        others.push(changed);
+    };
+    other(&|tree| tree[5].1[7] ^= 1);
+    other(&|tree| tree[large].1[(9 << 20) - 1] ^= 1);
+    other(&|tree| tree[large].1[0] ^= 1);
+    other(&|tree| tree[9].0.metadata.mtime.nanoseconds += 1);
+    other(&|tree| tree[9].0.metadata.mode ^= 1);
+    other(&|tree| _ = tree[9].0.metadata.xattrs.insert(b"user.x".to_vec(), Vec::new()));
+    other(&|tree| _ = tree.remove(9));
+    other(&|tree| _ = tree.pop());
+    other(&|tree| tree.push(file("more", vec![])));
+    other(&|tree| tree.swap(8, 9));
+    other(&|tree| tree[5] = file("a/003", vec![1; 299]));
+    for (number, other) in others.iter().enumerate() {
+        for (listed, archived) in [(&tree, other), (other, &tree)] {
+            let error = check(listed, archived).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Integrity, "{number}: {error}");
+            assert!(error.to_string().contains("table of contents"), "{number}: {error}");
+        }
+    }
 }
 
 proptest! {

@@ -13,8 +13,8 @@ use std::ops::Range;
 
 /// Text that was not compressed yet.
 const BUFFER: usize = 64 << 10;
-/// Small files are described in much the same words: the level of the layers is enough for them.
-const LEVEL: i32 = 3;
+/// Half of what is left are digests, in which there is nothing to find: level 3 takes longer and is 7 % larger.
+const LEVEL: i32 = 1;
 
 /// The table of contents of a layer in the making.
 pub struct TocWriter {
@@ -68,9 +68,8 @@ impl TocWriter {
                 zeros: false,
             };
             wire = wire.with(&chunk);
-            // The whole file: everybody knows without being told.
+            // The chunk is the whole file: its size is the file's, and so is its digest.
             wire.chunk_size = 0;
-            wire.digest = wire.chunk_digest.clone();
         }
         self.object(&wire)
     }

@@ -46,7 +46,7 @@ fn a_volume_is_filled_shared_exported_and_removed() {
     let image = plugin.pack("v1", &[("file", "from the image")]);
     let export = format!("oci:{}:v1", place.path().join("export").display());
     let (image, exports) = (format!("image={image}"), format!("export={export}"));
-    podman.run(&["volume", "create", "-d", "volio", "-o", &image, "-o", &exports, "data"]).succeeded();
+    podman.run(&["volume", "create", "--driver", "volio", "-o", &image, "-o", &exports, "data"]).succeeded();
     let volume = ["-v", "data:/data"];
     let first = container(&[&["-d"], &volume[..]].concat(), "exec /bin/busybox sleep 1000").succeeded();
     let said = container(&[&["--rm"], &volume[..]].concat(), "cat /data/file; echo new >/data/new");
@@ -56,14 +56,23 @@ fn a_volume_is_filled_shared_exported_and_removed() {
     crate::engines::volume_plugin::wait_until("it is exported", || plugin.log().contains("exported as"));
 
     // Without options podman leaves them out.
-    podman.run(&["volume", "create", "-d", "volio", "plain"]).succeeded();
+    podman.run(&["volume", "create", "--driver", "volio", "plain"]).succeeded();
     let said = container(&["--rm", "-v", "plain:/data"], "echo x >/data/x; cat /data/x").succeeded();
     assert_eq!(said, "x");
 
-    let said = podman.run(&["volume", "create", "-d", "volio", "-o", "imgae=x", "wrong"]).failed_with(125);
+    let said =
+        podman.run(&["volume", "create", "--driver", "volio", "-o", "imgae=x", "wrong"]).failed_with(125);
     assert!(said.contains("there is no option"), "{said}");
     podman
-        .run(&["volume", "create", "-d", "volio", "-o", "pre-mount=sh -c 'echo too bad; exit 1'", "fails"])
+        .run(&[
+            "volume",
+            "create",
+            "--driver",
+            "volio",
+            "-o",
+            "pre-mount=sh -c 'echo too bad; exit 1'",
+            "fails",
+        ])
         .succeeded();
     let said = container(&["--rm", "-v", "fails:/data"], "echo must not run").failed_with(126);
     assert!(said.contains("exit status 1: too bad") && !said.contains("must not run"), "{said}");

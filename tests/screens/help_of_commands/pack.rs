@@ -56,6 +56,12 @@ Tree options:
           
           [default: zstd:3]
 
+      --layer-size <SIZE>
+          Cut the tree into layers of about this size; a file of more than twice that is a layer by
+          itself
+          
+          [default: 512M]
+
 Image options:
       --platform <OS/ARCH>
           Make the image for these platforms [default: linux/amd64,linux/arm64]

@@ -1,6 +1,6 @@
 //! `volio pack`: a tree into an image, wherever the image is.
 
-use crate::args::{AbsolutePath, Format, Pair, Registries, Report, Words};
+use crate::args::{AbsolutePath, Format, Pair, Registries, Report, Words, size};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -13,7 +13,7 @@ use volio::oci::{Execution, Platform};
 use volio::pack::{Options, Packed, pack};
 use volio::transport::Location;
 use volio::tree::{IdMaps, IdRange, OnChange, Owner, SourceSpec, Time, WalkOptions};
-use volio::{Result, oci};
+use volio::{Error, Result, oci};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,6 +109,10 @@ struct TreeArgs {
     /// Compress layers with zstd[:LEVEL] or gzip[:LEVEL], or do not: none
     #[arg(long, value_name = "METHOD", default_value_t)]
     compression: Compression,
+
+    /// Cut the tree into layers of about this size; a file of more than twice that is a layer by itself
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = layer_size)]
+    layer_size: u64,
 }
 
 /// What to do when something changes while it is read.
@@ -191,6 +195,7 @@ impl Pack {
         let access = self.registries.access()?;
         let epoch = environment::source_date_epoch(environment::variable)?;
         let options = Options {
+            layer_size: self.tree.layer_size,
             compression: self.tree.compression,
             tree: self.tree.walk(epoch)?,
             image: self.image_args.describe(),
@@ -209,6 +214,14 @@ impl Pack {
             Format::Text => output::results(|out| writeln!(out, "{}", packed.address)),
             Format::Json => output::json(&packed),
         }
+    }
+}
+
+/// Reads the size of layers. Smaller ones are more requests than data.
+fn layer_size(text: &str) -> Result<u64> {
+    match size(text)? {
+        size if size >= 1 << 20 => Ok(size),
+        _ => Err(Error::usage(format!("{text:?} is too small for a layer")).hint("layers have 1M or more")),
     }
 }
 

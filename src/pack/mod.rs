@@ -1,27 +1,46 @@
 //! A tree into an image, wherever the image is.
 
+mod plan;
+mod send;
 mod told;
 
 use crate::error::{Error, Result};
 use crate::image::{Built, Description};
-use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
+use crate::layer::{Compression, Contents, Layer};
 use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
-use crate::stream::{Body, Written};
+use crate::stream::Body;
 use crate::transport::{Destination, Holds};
 use crate::tree::{LeftOut, OnChange, SourceSpec, Summary, Walk, WalkOptions};
+use plan::{Part, Planner};
 use serde::Serialize;
-use std::{io, thread};
+use std::io;
+
+/// What a layer has, in bytes of its archive, unless it is said otherwise.
+pub const LAYER_SIZE: u64 = 512 << 20;
 
 /// What may be chosen when an image is packed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How the layers are compressed.
     pub compression: Compression,
+    /// About how many bytes of archive a layer has; a file of more than twice that is a layer by itself.
+    pub layer_size: u64,
     /// What of the tree is packed, and how.
     pub tree: WalkOptions,
     /// What the image is, apart from its layers.
     pub image: Description,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            compression: Compression::default(),
+            layer_size: LAYER_SIZE,
+            tree: WalkOptions::default(),
+            image: Description::default(),
+        }
+    }
 }
 
 /// What was packed.
@@ -70,8 +89,9 @@ pub struct PackedLayer {
 
 /// Packs the sources into an image at the destination, and gives it its name.
 ///
-/// The tree is walked once, and again only where a layer got lost on its way or where the tree changed meanwhile; its
-/// bytes are archived, compressed, hashed and sent as they are read.
+/// The tree is surveyed first, to know which layer holds what. Then it is read once, and again only where a layer got
+/// lost on its way or where the tree changed meanwhile; its bytes are archived, compressed, hashed and sent as they are
+/// read.
 ///
 /// # Errors
 /// Those of reading the tree and of writing to the destination; the name then means what it meant before.
@@ -81,29 +101,28 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
-    let options = &options.fitting(destination.holds())?;
+    let options = &mut options.fitting(destination.holds())?;
     options.image.platforms()?;
-    let (contents, summary, written) = persist(destination, sources, &options.tree, progress, |tree| {
-        let tree = Walk::new(sources, tree)?;
-        if let Some(directory) = destination.directory() {
-            tree.insist_without(&directory)?;
-        }
-        send_layer(destination, tree, options.compression, progress)
+    let layer_size = options.layer_size;
+    let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
+        plan(destination, sources, tree, layer_size)
     })?;
+    let sent = send::layers(destination, sources, options, &parts, progress)?;
+    let summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
     told::left_out(&summary, progress);
-    let layer = Layer::new(options.compression, &contents, written);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
-    let image = Description { created, ..options.image.clone() }.build(std::slice::from_ref(&layer))?;
+    let layers: Vec<Layer> = sent.iter().map(|sent| sent.layer.clone()).collect();
+    let image = Description { created, ..options.image.clone() }.build(&layers)?;
     publish(destination, &image)?;
     let digest = image.root.descriptor().digest.clone();
     Ok(Packed {
         address: destination.address(&digest),
         digest,
         platforms: image.platforms,
-        layers: vec![PackedLayer::new(&layer, &contents)],
-        entries: contents.entries,
-        bytes: contents.bytes,
+        layers: sent.iter().map(|sent| PackedLayer::new(&sent.layer, &sent.contents)).collect(),
+        entries: sent.iter().map(|sent| sent.entries).sum(),
+        bytes: sent.iter().map(|sent| sent.contents.bytes).sum(),
         sockets_skipped: summary.sockets,
         excluded: summary.excluded,
         unreadable_skipped: summary.unreadable,
@@ -112,19 +131,36 @@ pub fn pack(
     })
 }
 
-/// Sends a layer, and makes it anew where it got lost on its way (the same tree gives the same layer) or where
-/// something changed while it was read: its header was in the archive already.
-fn persist<T>(
+/// Looks at the tree, and decides which layer holds what of it.
+fn plan(
     destination: &dyn Destination,
     sources: &[SourceSpec],
     tree: &WalkOptions,
+    layer_size: u64,
+) -> Result<Vec<Part>> {
+    let tree = Walk::new(sources, tree)?;
+    if let Some(directory) = destination.directory() {
+        tree.insist_without(&directory)?;
+    }
+    let mut planner = Planner::new(layer_size);
+    for found in tree.at_a_glance() {
+        planner.add(&found?.entry);
+    }
+    Ok(planner.finish())
+}
+
+/// Does something with the tree, and does it anew where a layer got lost on its way (the same tree gives the same layer)
+/// or where something changed while it was read: its header was in the archive already.
+fn persist<T>(
+    destination: &dyn Destination,
+    sources: &[SourceSpec],
+    tree: &mut WalkOptions,
     progress: &dyn Progress,
-    mut send: impl FnMut(&WalkOptions) -> Result<T>,
+    mut attempt: impl FnMut(&WalkOptions) -> Result<T>,
 ) -> Result<T> {
-    let mut tree = tree.clone();
     let (mut failures, mut changes) = (0, 0);
     loop {
-        match send(&tree) {
+        match attempt(tree) {
             Err(error) if destination.again(&error, failures) => failures += 1,
             Err(error) if tree.learn(&error, changes) => {
                 progress.warn(&format!("{error}; the layer is made anew"));
@@ -162,50 +198,6 @@ impl Options {
         }
         Ok(options)
     }
-}
-
-/// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.
-fn send_layer(
-    destination: &dyn Destination,
-    tree: Walk,
-    compression: Compression,
-    progress: &dyn Progress,
-) -> Result<(Contents, Summary, Written)> {
-    let task = progress.begin("packing", None);
-    let workers = compression.workers();
-    let (layer, blob) = compression.layer(&workers, workers.count())?;
-    thread::scope(|scope| {
-        let archiver = scope.spawn(|| archive(tree, layer, progress, |bytes| task.advance(bytes)));
-        let written = destination.upload(Body::new(blob));
-        let archived = archiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (archived, written) {
-            (Ok((contents, summary)), Ok(written)) => Ok((contents, summary, written)),
-            // Where one half failed, the other one only sees a broken pipe: the cause is what the user must read.
-            (Err(error), _) if !error.is_broken_pipe() => Err(error),
-            (_, Err(error)) => Err(error),
-            (Err(error), Ok(_)) => Err(error),
-        }
-    })
-}
-
-/// Writes the whole tree as one layer.
-fn archive(
-    mut tree: Walk,
-    mut layer: LayerWriter<Framer>,
-    progress: &dyn Progress,
-    passed: impl Fn(u64),
-) -> Result<(Contents, Summary)> {
-    let mut holes = told::Holes::new(progress);
-    for found in tree.by_ref() {
-        let found = found?;
-        holes.count(&found);
-        match found.file {
-            Some(file) => layer.append(&found.entry, file, &passed)?,
-            None => layer.append(&found.entry, io::empty(), &passed)?,
-        }
-    }
-    let ((), contents) = layer.finish()?;
-    Ok((contents, tree.summary()))
 }
 
 /// Sends the documents of an image, leaves first, and gives the root its name.

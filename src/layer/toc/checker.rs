@@ -1,0 +1,150 @@
+//! Compares an archive with the table of contents of its layer while both are read. What only lists a layer, or takes a
+//! part of it, believes the one; every engine believes the other: they must say the same.
+
+use super::chunk::{Chunk, Sha256};
+use super::reader::{TocEntry, TocReader};
+use crate::error::{Error, Result};
+use crate::layer::reader::Item;
+use crate::layer::whiteout::Whiteout;
+use crate::tree::{Content, TreePath};
+use sha2::Digest as _;
+use std::io::{self, Read};
+use std::vec;
+
+/// Told of an archive item by item, compares it with a table of contents.
+pub struct TocChecker<R: Read> {
+    toc: TocReader<R>,
+    /// The content that passes now.
+    content: Option<Expected>,
+}
+
+/// What the content of a file should be.
+struct Expected {
+    path: TreePath,
+    /// The chunks that have not passed, the current one first.
+    chunks: vec::IntoIter<Chunk>,
+    /// How much of the current one is still to pass.
+    left: u64,
+    chunk: sha2::Sha256,
+    /// The hash of the whole, and what it should be; nothing for a file of one chunk, which is the whole.
+    whole: Option<(sha2::Sha256, Sha256)>,
+}
+
+impl<R: Read> TocChecker<R> {
+    /// One that was told nothing yet.
+    pub fn new(toc: TocReader<R>) -> Self {
+        Self { toc, content: None }
+    }
+
+    /// Compares the next item of the archive. All content of the one before must have passed.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when they differ; those of the table of contents.
+    pub fn item(&mut self, item: &Item) -> Result<()> {
+        self.end_content()?;
+        let Some(TocEntry { item: told, digest, chunks }) = self.toc.next_entry()? else {
+            return Err(differs(path(item), "and the table of contents has ended"));
+        };
+        if told != *item {
+            let what = match path(&told) == path(item) {
+                true => "with other attributes".to_owned(),
+                false => format!("where the table of contents has {}", path(&told)),
+            };
+            return Err(differs(path(item), &what));
+        }
+        let is_whole = |chunk: &[Chunk]| matches!(chunk, [only] if Some(only.digest) == digest);
+        let whole = digest.filter(|_| !is_whole(&chunks)).map(|digest| (sha2::Sha256::new(), digest));
+        self.content = chunks.first().map(|first| Expected {
+            path: path(item).clone(),
+            left: first.size,
+            chunk: sha2::Sha256::new(),
+            chunks: chunks.clone().into_iter(),
+            whole,
+        });
+        Ok(())
+    }
+
+    /// The content of that item, compared while it is read. It fails where it is another.
+    pub fn content<C: Content>(&mut self, content: C) -> impl Content + use<'_, C, R> {
+        Compared { content, checker: self }
+    }
+
+    /// Says that the archive has ended.
+    ///
+    /// # Errors
+    /// As [`item`](Self::item).
+    pub fn finish(mut self) -> Result<()> {
+        self.end_content()?;
+        match self.toc.next_entry()? {
+            None => Ok(()),
+            Some(TocEntry { item, .. }) => Err(Error::integrity(format!(
+                "the layer's table of contents has {}, and its archive has not",
+                path(&item)
+            ))),
+        }
+    }
+
+    fn end_content(&mut self) -> Result<()> {
+        let Some(Expected { path, chunks, whole, .. }) = self.content.take() else { return Ok(()) };
+        match (chunks.as_slice(), whole) {
+            ([_, ..], _) => Err(differs(&path, "with less content")),
+            ([], Some((hash, digest))) => match Sha256::from(hash) == digest {
+                true => Ok(()),
+                false => Err(differs(&path, "with other content")),
+            },
+            ([], None) => Ok(()),
+        }
+    }
+
+    fn pass(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let Some(expected) = &mut self.content else { return Ok(()) };
+            let now = usize::try_from(expected.left).map_or(bytes.len(), |left| left.min(bytes.len()));
+            let Some(chunk) = expected.chunks.as_slice().first() else {
+                return Err(differs(&expected.path, "with more content"));
+            };
+            expected.chunk.update(&bytes[..now]);
+            if let Some((hash, _)) = &mut expected.whole {
+                hash.update(&bytes[..now]);
+            }
+            expected.left -= now as u64;
+            bytes = &bytes[now..];
+            if expected.left == 0 {
+                if Sha256::from(std::mem::take(&mut expected.chunk)) != chunk.digest {
+                    return Err(differs(&expected.path, "with other content"));
+                }
+                expected.chunks.next();
+                expected.left = expected.chunks.as_slice().first().map_or(0, |chunk| chunk.size);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Compared<'a, C, R: Read> {
+    content: C,
+    checker: &'a mut TocChecker<R>,
+}
+
+impl<C: Content, R: Read> Read for Compared<'_, C, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.content.read(buffer)?;
+        self.checker.pass(&buffer[..read])?;
+        Ok(read)
+    }
+}
+
+/// Holes are in archives that others wrote; whoever wrote a table of contents wrote none. So all is read.
+impl<C: Content, R: Read> Content for Compared<'_, C, R> {}
+
+fn path(item: &Item) -> &TreePath {
+    match item {
+        Item::Entry(entry) => &entry.path,
+        Item::Whiteout(Whiteout::Entry(path) | Whiteout::Opaque(path)) => path,
+    }
+}
+
+fn differs(path: &TreePath, what: &str) -> Error {
+    Error::integrity(format!("the layer's archive has {path}, {what}"))
+        .because("its table of contents is of another archive")
+}

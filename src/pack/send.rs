@@ -1,0 +1,213 @@
+//! Layers on their way: several are made and sent side by side, each while it is read.
+
+use super::plan::Part;
+use super::{Options, persist, told};
+use crate::error::{Error, Result};
+use crate::layer::{Contents, Framer, Layer, LayerWriter};
+use crate::progress::{Progress, Task};
+use crate::stream::{Body, Workers, Written};
+use crate::transport::Destination;
+use crate::tree::{Entry, Found, Kind, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::{io, thread};
+
+/// Layers that are made at a time. Each reads on its own and holds a few frames; the workers are shared.
+const SIDE_BY_SIDE: usize = 3;
+
+/// A layer that was sent.
+pub struct Sent {
+    pub layer: Layer,
+    pub contents: Contents,
+    /// What the walk over its part of the tree came by; nothing where another layer told it already.
+    pub summary: Summary,
+    /// How many entries of the tree are in this layer and in none before it.
+    pub entries: u64,
+}
+
+/// Makes the layers of all parts and sends them; they are in the order of the parts.
+///
+/// # Errors
+/// The first one that occurs; the other layers are then abandoned.
+pub fn layers(
+    destination: &dyn Destination,
+    sources: &[SourceSpec],
+    options: &Options,
+    parts: &[Part],
+    progress: &dyn Progress,
+) -> Result<Vec<Sent>> {
+    let lanes = parts.len().min(SIDE_BY_SIDE);
+    let workers = options.compression.workers();
+    let sender = Sender {
+        destination,
+        sources,
+        options,
+        progress,
+        share: workers.count().div_ceil(lanes),
+        workers,
+        count: parts.len(),
+        abandoned: AtomicBool::new(false),
+    };
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(Vec::with_capacity(parts.len()));
+    thread::scope(|scope| {
+        for _ in 0..lanes {
+            scope.spawn(|| {
+                while let Some((number, part)) = take(&next, parts) {
+                    if sender.abandoned.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let outcome = sender.layer(number, part);
+                    sender.abandoned.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
+                }
+            });
+        }
+    });
+    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // The one that failed first was pushed first, and the ones that were abandoned for it came later.
+    if let Some(failed) = outcomes.iter().position(|(_, outcome)| outcome.is_err()) {
+        return outcomes.swap_remove(failed).1.map(|_| Vec::new());
+    }
+    outcomes.sort_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn take<'a>(next: &AtomicUsize, parts: &'a [Part]) -> Option<(usize, &'a Part)> {
+    let number = next.fetch_add(1, Ordering::Relaxed);
+    parts.get(number).map(|part| (number, part))
+}
+
+/// What is the same for all layers.
+struct Sender<'a> {
+    destination: &'a dyn Destination,
+    sources: &'a [SourceSpec],
+    options: &'a Options,
+    progress: &'a dyn Progress,
+    workers: Workers,
+    /// How many of them one layer can keep busy.
+    share: usize,
+    /// How many layers there will be.
+    count: usize,
+    /// Whether a layer has failed, so that the others are for nothing.
+    abandoned: AtomicBool,
+}
+
+impl Sender<'_> {
+    /// Sends a layer, however often it takes.
+    fn layer(&self, number: usize, part: &Part) -> Result<Sent> {
+        let what = match self.count {
+            1 => "packing".to_owned(),
+            count => format!("packing layer {} of {count}", number + 1),
+        };
+        let mut tree = self.options.tree.clone();
+        persist(self.destination, self.sources, &mut tree, self.progress, |tree| {
+            self.attempt(part, tree, self.progress.begin(&what, None).as_ref())
+        })
+    }
+
+    /// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.
+    fn attempt(&self, part: &Part, tree: &WalkOptions, task: &dyn Task) -> Result<Sent> {
+        let tree = Walk::new(self.sources, tree)?.within(&part.extent);
+        let (layer, blob) = self.options.compression.layer(&self.workers, self.share)?;
+        thread::scope(|scope| {
+            let archiver = scope.spawn(|| self.archive(part, tree, layer, task));
+            let written = self.destination.upload(Body::new(blob));
+            let archived = archiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match (archived, written) {
+                (Ok(archived), Ok(written)) => Ok(self.sent(part, archived, written)),
+                // Where one half failed, the other one only sees a broken pipe: the cause is what the user must read.
+                (Err(error), _) if !error.is_broken_pipe() => Err(error),
+                (_, Err(error)) => Err(error),
+                (Err(error), Ok(_)) => Err(error),
+            }
+        })
+    }
+
+    /// Writes a part of the tree as one layer; says how many of its entries stand for themselves.
+    fn archive(
+        &self,
+        part: &Part,
+        mut tree: Walk,
+        layer: LayerWriter<Framer>,
+        task: &dyn Task,
+    ) -> Result<(Contents, Summary, u64)> {
+        let mut holes = told::Holes::new(self.progress);
+        let mut layer = PartWriter { layer, last: TreePath::root(), ancestors: 0 };
+        let mut links = Vec::new();
+        for found in tree.by_ref() {
+            if self.abandoned.load(Ordering::Relaxed) {
+                return Err(Error::failed("another layer failed").because(broken_pipe()));
+            }
+            let found = found?;
+            if part.only_files && found.entry.kind == Kind::Directory {
+                continue;
+            }
+            for path in part.links.get(&found.entry.path).into_iter().flatten() {
+                let kind = Kind::Hardlink { target: found.entry.path.clone() };
+                links.push(Entry { path: path.clone(), kind, metadata: found.entry.metadata.clone() });
+            }
+            holes.count(&found);
+            layer.append(part, found, |bytes| task.advance(bytes))?;
+        }
+        // They come behind the files, for their first names do.
+        links.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        if links.len() != part.links.values().map(Vec::len).sum::<usize>() {
+            return Err(Error::failed("files with several names vanished while the tree was read")
+                .hint("read a tree that nobody changes meanwhile, such as a snapshot"));
+        }
+        for entry in links {
+            layer.append(part, Found { entry, file: None }, |_| {})?;
+        }
+        let ((), contents) = layer.layer.finish()?;
+        let own = contents.entries - layer.ancestors;
+        Ok((contents, tree.summary(), own))
+    }
+
+    fn sent(&self, part: &Part, archived: (Contents, Summary, u64), written: Written) -> Sent {
+        let (contents, summary, entries) = archived;
+        let layer = Layer::new(self.options.compression, &contents, written);
+        // What the layers of files came by, the one of the directories comes by again.
+        let summary = match part.extent.only_directories {
+            true => Summary { newest: summary.newest, ..Summary::default() },
+            false => summary,
+        };
+        Sent { layer, contents, summary, entries }
+    }
+}
+
+/// Writes entries, each behind the directories that lead to it where those are not told by the tree.
+struct PartWriter {
+    layer: LayerWriter<Framer>,
+    /// The entry before: its directories are there.
+    last: TreePath,
+    /// How many directories were put in.
+    ancestors: u64,
+}
+
+impl PartWriter {
+    fn append(&mut self, part: &Part, found: Found, passed: impl Fn(u64)) -> Result<()> {
+        if part.only_files {
+            let mut path = TreePath::root();
+            let parent = found.entry.path.parent().unwrap_or_default();
+            for name in parent.names() {
+                path = path.join(name);
+                if !self.last.is_in(&path) {
+                    let metadata = Metadata::plain_directory();
+                    let directory = Entry { path: path.clone(), kind: Kind::Directory, metadata };
+                    self.layer.append(&directory, io::empty(), |_| {})?;
+                    self.ancestors += 1;
+                }
+            }
+            self.last = found.entry.path.clone();
+        }
+        match found.file {
+            Some(file) => self.layer.append(&found.entry, file, passed),
+            None => self.layer.append(&found.entry, io::empty(), passed),
+        }
+    }
+}
+
+fn broken_pipe() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
