@@ -108,21 +108,18 @@ impl FromStr for Reference {
                 "a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'",
             ));
         }
-        if registry.len() + 1 + repository.len() > NAME_LIMIT {
-            return Err(invalid(&format!("the name is longer than {NAME_LIMIT} bytes")));
-        }
         if let Some(tag) = tag
             && !is_tag(tag)
         {
             return Err(invalid(&format!("{tag:?} is not a tag")));
         }
         let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
-        Ok(Self {
-            registry: registry.to_owned(),
-            repository: if official { format!("library/{repository}") } else { repository.to_owned() },
-            tag: tag.map(str::to_owned),
-            digest,
-        })
+        let repository = if official { format!("library/{repository}") } else { repository.to_owned() };
+        // The whole name counts, also what was not written: it is printed, and must be readable again.
+        if registry.len() + 1 + repository.len() > NAME_LIMIT {
+            return Err(invalid(&format!("the name is longer than {NAME_LIMIT} bytes")));
+        }
+        Ok(Self { registry: registry.to_owned(), repository, tag: tag.map(str::to_owned), digest })
     }
 }
 
@@ -245,5 +242,13 @@ mod tests {
         }
         assert!(format!("h.io/{}", "a".repeat(251)).parse::<Reference>().is_err());
         assert!(format!("h.io/a:{}", "t".repeat(129)).parse::<Reference>().is_err());
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_with_what_is_left_unsaid_is_none() {
+        let longest = "a".repeat(NAME_LIMIT - "docker.io/library/".len());
+        let reference: Reference = longest.parse().unwrap();
+        assert_eq!(reference.to_string().parse::<Reference>().unwrap().to_string(), reference.to_string());
+        assert!(format!("{longest}a").parse::<Reference>().is_err());
     }
 }
