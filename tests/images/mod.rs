@@ -8,6 +8,7 @@ mod fidelity;
 mod layers;
 mod owners;
 mod part;
+mod partial;
 mod parts;
 mod round_trip;
 mod sparse;
