@@ -31,8 +31,10 @@ pub(super) fn content(root: &Document, options: &Options) -> Value {
         Part::Strip(count) => note("strip", Value::from(*count)),
     }
     let tree = &options.tree;
-    if let Some(owner) = tree.owner {
-        note("owner", text(format!("{}:{}", owner.uid, owner.gid)));
+    for (name, id) in [("uid", tree.uid), ("gid", tree.gid)] {
+        if let Some(id) = id {
+            note(name, Value::from(id));
+        }
     }
     if !tree.maps.is_empty() {
         note("uidMap", text(tree.maps.uid.to_string()));
