@@ -27,7 +27,7 @@ pub use frames::Framer;
 pub use limits::{Budget, Limits};
 pub use overlay::lay_over;
 pub use reader::{Item, LayerReader};
-pub use toc::{Chunk, Sha256, Toc, TocChecker, TocEntry, TocReader};
+pub use toc::{Chunk, Listing, PlainFrame, Sha256, Toc, TocChecker, TocEntry, TocReader};
 pub use whiteout::Whiteout;
 pub use writer::{Archive, Contents, LayerWriter};
 

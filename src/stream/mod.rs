@@ -1,10 +1,12 @@
 //! Bytes in motion: hashed, verified and transformed as they pass, never held as a whole.
 
+mod ahead;
 mod body;
 mod hash;
 mod pipe;
 mod pool;
 
+pub use ahead::in_order;
 pub use body::{Body, Unverified, Written};
 pub use hash::{HashingReader, HashingThread, HashingWriter};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};

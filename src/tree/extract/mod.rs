@@ -15,6 +15,7 @@ mod spool;
 mod staged;
 mod target;
 
+pub use content::Holes;
 pub use spool::SpoolPlace;
 pub use staged::Staged;
 pub use target::Target;
@@ -39,8 +40,8 @@ use std::path::Path;
 pub struct ExtractOptions {
     /// Whether more than one layer will come. Only then is it noted what each of them made, as whiteouts need it.
     pub several_layers: bool,
-    /// Whether long runs of zeros become holes.
-    pub holes: bool,
+    /// Which zeros become holes.
+    pub holes: Holes,
     /// Whether the file systems are told to write everything to the disk before all is said to be well.
     pub sync: bool,
     /// The user whom everything belongs to, whatever the entries say.
@@ -61,7 +62,7 @@ impl Default for ExtractOptions {
     fn default() -> Self {
         Self {
             several_layers: false,
-            holes: true,
+            holes: Holes::default(),
             sync: true,
             uid: None,
             gid: None,

@@ -95,10 +95,10 @@ Tree options:
           Make no devices, as who is not root makes none
 
       --sparse <WHEN>
-          Make holes of long runs of zeros, or write them
+          Make holes of runs of zeros of 64 KiB and more, of all whole blocks, or of none
           
           [default: auto]
-          [possible values: auto, never]
+          [possible values: auto, always, never]
 
 Registry options:
       --authfile <FILE>

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volio::oci::Platform;
 use volio::transport::Location;
-use volio::tree::{ExtractOptions, Extracted, IdMaps, IdRange, Owner, TreePath};
+use volio::tree::{ExtractOptions, Extracted, Holes, IdMaps, IdRange, Owner, TreePath};
 use volio::unpack::{Options, Outcome, Part, Unpacked, unpack};
 use volio::{Error, Result};
 
@@ -122,7 +122,7 @@ struct TreeArgs {
     #[arg(long)]
     no_devices: bool,
 
-    /// Make holes of long runs of zeros, or write them
+    /// Make holes of runs of zeros of 64 KiB and more, of all whole blocks, or of none
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     sparse: Sparse,
 }
@@ -132,7 +132,18 @@ struct TreeArgs {
 enum Sparse {
     #[default]
     Auto,
+    Always,
     Never,
+}
+
+impl From<Sparse> for Holes {
+    fn from(sparse: Sparse) -> Self {
+        match sparse {
+            Sparse::Auto => Self::Long,
+            Sparse::Always => Self::All,
+            Sparse::Never => Self::Never,
+        }
+    }
 }
 
 /// Reads a path as it is typed: names are bytes and need not be text.
@@ -164,7 +175,7 @@ impl Unpack {
             platform: self.platform.clone(),
             limits: self.bounds.limits(),
             tree: ExtractOptions {
-                holes: tree.sparse == Sparse::Auto,
+                holes: tree.sparse.into(),
                 sync: !target.no_sync,
                 uid: tree.owner.map(|owner| owner.uid),
                 gid: tree.owner.map(|owner| owner.gid),
