@@ -349,7 +349,7 @@ fn a_table_of_contents_that_contradicts_itself_is_an_integrity_error() {
     let here = 0..one.len();
     let with = |entries: &[Value]| of(|image| handmade(image, std::slice::from_ref(&one), entries));
     let good = file("a", b"one", here.clone());
-    assert_eq!(read(&with(&[good.clone()]), &[path("a")]).unwrap(), b"one");
+    assert_eq!(read(&with(std::slice::from_ref(&good)), &[path("a")]).unwrap(), b"one");
     let changed = |key: &str, value: Value| {
         let mut entry = good.clone();
         entry[key] = value;
