@@ -1,5 +1,6 @@
-//! Layers on their way from the source to the disk: nothing of them is extracted before all of it was proved.
+//! Layers on their way from the source to the disk: nothing of them is extracted before it was proved.
 
+use super::listed::Listed;
 use crate::error::{Error, Result};
 use crate::image::Selected;
 use crate::layer::{Budget, Toc, TocChecker, TocReader, decompress};
@@ -13,6 +14,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::thread;
+
+/// A layer that can be extracted.
+pub(super) enum Fetched<'a> {
+    /// All of it was proved.
+    Spooled(Spool),
+    /// Its table of contents was, and will prove the rest while it comes.
+    Listed(Listed<'a>),
+}
 
 /// A layer that was proved, in a file without a name.
 pub(super) struct Spool {
@@ -34,14 +43,14 @@ impl Spool {
     }
 }
 
-/// Has all layers fetched and proved, lowest first, and hands each of them on; while one is worked on, the next one is
-/// fetched.
-pub(super) fn each_layer(
-    source: &dyn Source,
-    image: &Selected,
+/// Has all layers fetched, lowest first, as far as they must be before they can be extracted, and hands each of them on;
+/// while one is worked on, the next one is fetched.
+pub(super) fn each_layer<'a>(
+    source: &'a dyn Source,
+    image: &'a Selected,
     place: &SpoolPlace,
     progress: &dyn Progress,
-    mut work: impl FnMut(usize, Spool) -> Result<()>,
+    mut work: impl FnMut(usize, Fetched<'a>) -> Result<()>,
 ) -> Result<()> {
     let layers = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
     thread::scope(|scope| {
@@ -51,9 +60,13 @@ pub(super) fn each_layer(
         let still_wanted = Arc::downgrade(&wanted);
         scope.spawn(move || {
             for (layer, diff_id) in layers {
-                let spool = spool(source, layer, diff_id, place, &still_wanted, progress);
+                let listed = Listed::find(source, layer, diff_id);
+                let fetched = listed.and_then(|listed| match listed {
+                    Some(listed) => Ok(Fetched::Listed(listed)),
+                    None => spool(source, layer, diff_id, place, &still_wanted, progress).map(Fetched::Spooled),
+                });
                 // Nobody takes it any more, or there is nothing to go on with.
-                if spool.is_err() | proved.send(spool).is_err() {
+                if fetched.is_err() | proved.send(fetched).is_err() {
                     return;
                 }
             }

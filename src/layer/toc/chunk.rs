@@ -104,6 +104,22 @@ impl Chunk {
         }
     }
 
+    /// Insists that a frame, decompressed, holds it.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when it does not.
+    pub(in crate::layer) fn prove(&self, plain: &[u8]) -> Result<()> {
+        let part = || {
+            let (start, size) = (usize::try_from(self.inner).ok()?, usize::try_from(self.size).ok()?);
+            plain.get(start..start.checked_add(size)?)
+        };
+        let part = part().ok_or_else(|| self.is_not_there("its frame is too short"))?;
+        match Sha256::of(part) {
+            digest if digest == self.digest => Ok(()),
+            digest => Err(self.is_not_there(format!("there is {digest} instead"))),
+        }
+    }
+
     fn decompress(&self, frame: impl Read, size: usize) -> io::Result<Vec<u8>> {
         let frame = frame.take(self.frame.end - self.frame.start);
         let mut plain = zstd::stream::read::Decoder::new(frame)?;
