@@ -63,7 +63,9 @@ pub(super) fn each_layer<'a>(
                 let listed = Listed::find(source, layer, diff_id);
                 let fetched = listed.and_then(|listed| match listed {
                     Some(listed) => Ok(Fetched::Listed(listed)),
-                    None => spool(source, layer, diff_id, place, &still_wanted, progress).map(Fetched::Spooled),
+                    None => {
+                        spool(source, layer, diff_id, place, &still_wanted, progress).map(Fetched::Spooled)
+                    }
                 });
                 // Nobody takes it any more, or there is nothing to go on with.
                 if fetched.is_err() | proved.send(fetched).is_err() {

@@ -22,11 +22,7 @@ impl<'a> Listed<'a> {
     ///
     /// # Errors
     /// Those of fetching; [`Integrity`](crate::error::Kind::Integrity) when the table of contents is another one.
-    pub fn find(
-        source: &'a dyn Source,
-        layer: &'a Descriptor,
-        diff_id: &'a Digest,
-    ) -> Result<Option<Self>> {
+    pub fn find(source: &'a dyn Source, layer: &'a Descriptor, diff_id: &'a Digest) -> Result<Option<Self>> {
         let Some(toc) = Toc::of(layer)? else { return Ok(None) };
         let Some(part) = source.open_range(layer, toc.range())? else { return Ok(None) };
         let mut bytes = Vec::new();

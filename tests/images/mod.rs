@@ -9,6 +9,7 @@ mod layers;
 mod owners;
 mod part;
 mod parts;
+mod proved;
 mod round_trip;
 mod sparse;
 mod targets;
