@@ -10,7 +10,7 @@ use super::frames::FRAME;
 use super::header::BLOCK;
 use super::toc::{Chunk, TocReader};
 use crate::error::{Error, Result};
-use crate::stream::{Buffer, HashingThread, PipeReader, PipeWriter, Pool, Workers, Written, pipe};
+use crate::stream::{Buffer, HashingThread, PipeReader, PipeWriter, Pool, Workers, Written, pipe, workers};
 use std::cell::Cell;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
@@ -35,8 +35,8 @@ pub struct Prover<R: Read> {
 
 impl<R: Read> Prover<R> {
     /// For a layer with this table of contents, and the archive that comes of it, which must be read on another thread.
-    pub fn new(toc: TocReader<R>, cores: usize) -> (Self, Proved) {
-        let workers = Workers::new(cores.min(MOST_WORKERS));
+    pub fn new(toc: TocReader<R>) -> (Self, Proved) {
+        let workers = Workers::new(workers(MOST_WORKERS));
         let pool = Pool::default();
         let work = move |(frame, chunks): (Frame, Vec<Chunk>)| {
             let start = frame.range().start;

@@ -2,10 +2,12 @@
 
 mod body;
 mod hash;
+mod machine;
 mod pipe;
 mod pool;
 
 pub use body::{Body, Unverified, Written};
 pub use hash::{HashingReader, HashingThread, HashingWriter};
+pub use machine::{room, workers};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
 pub use pool::{Buffer, Pool};

@@ -57,8 +57,7 @@ impl<'a> Listed<'a> {
         work: impl FnOnce(Proved) -> Result<Proved>,
     ) -> Result<()> {
         let body = self.source.open(self.layer)?.verify(self.layer).observed(passed);
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let (prover, archive) = Prover::new(self.entries(budget)?, cores);
+        let (prover, archive) = Prover::new(self.entries(budget)?);
         let (fetched, archive) = thread::scope(|scope| {
             let fetching = scope.spawn(move || prover.pass(body));
             let archive = work(archive).and_then(Proved::finish);

@@ -79,12 +79,8 @@ impl Image {
     /// The layer with another content in one of its frames, which is as long as before; `None` when it is not.
     fn with(&self, frame: &Range<u64>, plain: &[u8]) -> Option<Vec<u8>> {
         let bytes = zstd::bulk::compress(plain, 3).unwrap();
-        let mut bad = self.good.clone();
-        let place = &mut bad[frame.start as usize..frame.end as usize];
-        (bytes.len() == place.len()).then(|| {
-            place.copy_from_slice(&bytes);
-            bad
-        })
+        let (before, behind) = (&self.good[..frame.start as usize], &self.good[frame.end as usize..]);
+        (bytes.len() as u64 == frame.end - frame.start).then(|| [before, &bytes, behind].concat())
     }
 }
 
