@@ -5,7 +5,7 @@
 //! The nouns are modules: [`tree`], [`layer`], [`image`], [`transport`], with the specification's words in [`oci`]
 //! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`], [`diff`],
 //! [`inspect`] and [`verify`]. Content (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs
-//! only.
+//! only, and in [`partial`], by which several of them read an image in part.
 
 pub mod copy;
 pub mod diff;
@@ -16,6 +16,7 @@ pub mod layer;
 pub mod list;
 pub mod oci;
 pub mod pack;
+pub mod partial;
 pub mod plugin;
 pub mod progress;
 pub mod stream;

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::DEPTH_LIMIT;
-use crate::layer::{Budget, LayerReader, Limits, Toc, TocChecker, TocReader, decompress};
+use crate::layer::{Budget, LayerReader, Limits, Listing, Toc, TocChecker, decompress};
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
 use crate::stream::{Body, HashingReader, Unverified};
@@ -299,22 +299,20 @@ fn examine(source: &dyn Source, check: &Check, progress: &dyn Progress) -> Resul
 }
 
 /// What the layer's table of contents says about it, if it has one: proved, and held compressed.
-fn table_of_contents(source: &dyn Source, layer: &Descriptor) -> Result<Option<Listing>> {
+fn table_of_contents(source: &dyn Source, layer: &Descriptor) -> Result<Option<Checker>> {
     let Some(toc) = Toc::of(layer)? else { return Ok(None) };
-    let cannot_read = |error| Error::io("cannot read the layer's table of contents", error);
     let range = toc.range();
     let part = match source.open_range(layer, range.clone())? {
         Some(part) => part,
         None => {
             let mut whole = source.open(layer)?.verify(layer);
-            io::copy(&mut whole.by_ref().take(range.start), &mut io::sink()).map_err(cannot_read)?;
+            io::copy(&mut whole.by_ref().take(range.start), &mut io::sink())
+                .map_err(|error| Error::io("cannot read the layer's table of contents", error))?;
             Unverified::new(whole.take(range.end - range.start))
         }
     };
-    let mut bytes = Vec::new();
-    part.verify(&toc.descriptor()).read_to_end(&mut bytes).map_err(cannot_read)?;
-    let entries = TocReader::within(&toc, io::Cursor::new(bytes), unlimited())?;
-    Ok(Some(TocChecker::new(entries)))
+    let listing = Listing::prove(toc, part, unlimited().limits())?;
+    Ok(Some(TocChecker::new(listing.into_entries(unlimited())?)))
 }
 
 /// Nothing is remembered here: an image may have as many entries as it likes.
@@ -322,11 +320,11 @@ fn unlimited() -> Budget {
     Budget::new(Limits { entries: u64::MAX, names: u64::MAX, ..Limits::default() })
 }
 
-type Listing = TocChecker<io::Cursor<Vec<u8>>>;
+type Checker = TocChecker<io::Cursor<Vec<u8>>>;
 
 /// Reads the archive of a layer entry by entry, beside its table of contents; the digest of the whole, by the
 /// algorithm of its diff_id.
-fn read_archive(layer: &mut Body, diff_id: &Digest, mut toc: Option<Listing>) -> Result<Digest> {
+fn read_archive(layer: &mut Body, diff_id: &Digest, mut toc: Option<Checker>) -> Result<Digest> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
     let mut plain = HashingReader::new(plain, diff_id.algorithm());
     let mut entries = LayerReader::within(&mut plain, unlimited());

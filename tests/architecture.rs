@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "diff", "inspect", "verify"];
 const CONTENT_AND_PLACE: &[&str] =
-    &["transport", "image", "layer", "tree", "stream", "oci", "progress", "error"];
+    &["partial", "transport", "image", "layer", "tree", "stream", "oci", "progress", "error"];
 
 /// What each room of the library may import, besides itself.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {
@@ -18,6 +18,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "layer" => &["tree", "stream", "oci", "error"],
         "image" => &["layer", "oci", "error"],
         "transport" => &["stream", "oci", "error"],
+        "partial" => &["transport", "image", "layer", "tree", "stream", "oci", "progress", "error"],
         verb if VERBS.contains(&verb) => CONTENT_AND_PLACE,
         "plugin" => {
             &["pack", "unpack", "copy", "list", "inspect", "transport", "tree", "oci", "progress", "error"]

@@ -1,16 +1,16 @@
 //! Tables of contents, and the annotations that say where they stand.
 
-use volio::layer::{Budget, Item, Limits, Toc, TocReader};
+use volio::layer::{Budget, Item, Limits, PlainFrame, Toc, TocReader};
 use volio::oci::{Descriptor, Digest, media_type};
-
-/// More than any frame needs; what is said to be larger is not made.
-const MOST: u64 = 1 << 20;
 
 /// The bytes as a listing, compressed or not, and as what an annotation says.
 pub fn toc(bytes: &[u8]) {
     if let Ok(text) = str::from_utf8(bytes) {
         let _ = Toc::of(&layer(text, u64::MAX));
         let _ = Toc::of(&layer(text, 1000));
+    }
+    if let Ok(frame) = PlainFrame::new(0..bytes.len() as u64, bytes) {
+        assert!(frame.is_at(&(0..bytes.len() as u64)));
     }
     read(bytes, bytes.len());
     read(&framed(bytes), bytes.len());
@@ -52,8 +52,9 @@ fn read(bytes: &[u8], plain_size: usize) {
             assert_eq!(chunk.offset, end, "a gap in a file");
             assert!(chunk.zeros || chunk.frame.start < chunk.frame.end && chunk.frame.end <= offset);
             end += chunk.size;
-            if chunk.size <= MOST {
-                let _ = chunk.extract(bytes);
+            let _ = chunk.prove_zeros();
+            if let Ok(frame) = PlainFrame::new(chunk.frame.clone(), bytes) {
+                let _ = frame.chunk(chunk);
             }
         }
     }

@@ -8,6 +8,7 @@ mod decode;
 mod decompression;
 mod frame_reader;
 mod frames;
+mod gnu;
 mod header;
 mod limits;
 mod overlay;
@@ -29,7 +30,7 @@ pub use limits::{Budget, Limits};
 pub use overlay::lay_over;
 pub use proved::{Place, Proved, Prover};
 pub use reader::{Item, LayerReader};
-pub use toc::{Chunk, Sha256, Toc, TocChecker, TocEntry, TocReader};
+pub use toc::{Chunk, Listing, PlainFrame, Sha256, Toc, TocChecker, TocEntry, TocReader};
 pub use whiteout::Whiteout;
 pub use writer::{Archive, Contents, LayerWriter};
 

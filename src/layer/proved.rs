@@ -41,7 +41,7 @@ impl<R: Read> Prover<R> {
         let work = move |(frame, chunks): (Frame, Vec<Chunk>)| {
             let start = frame.range().start;
             let plain = frame.decompress(&pool)?;
-            chunks.iter().try_for_each(|chunk| chunk.prove(&plain))?;
+            chunks.iter().try_for_each(|chunk| chunk.prove_in(&plain))?;
             Ok((start, plain))
         };
         let (jobs, frames) = pipe(&workers, workers.count(), work);

@@ -11,7 +11,8 @@
 
 use super::name::{DEFINITIONS, VolumeName};
 use crate::error::{Error, Result};
-use rustix::fs::{FlockOperation, flock, fsync};
+use crate::transport::lock::Locked;
+use rustix::fs::fsync;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// A storage that belongs to this plugin as long as the value lives.
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: File,
+    _lock: Locked,
 }
 
 impl Directory {
@@ -45,11 +46,11 @@ impl Directory {
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(own.join("lock"));
         let lock = lock.map_err(trouble)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-            rustix::io::Errno::WOULDBLOCK => {
+        let lock = Locked::alone_at_once(lock).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
                 Error::refused(format!("another plugin uses the storage {shown}")).hint("stop it first")
             }
-            errno => trouble(errno.into()),
+            _ => trouble(error),
         })?;
         Ok(Self { path, _lock: lock })
     }

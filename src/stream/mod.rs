@@ -1,11 +1,13 @@
 //! Bytes in motion: hashed, verified and transformed as they pass, never held as a whole.
 
+mod ahead;
 mod body;
 mod hash;
 mod machine;
 mod pipe;
 mod pool;
 
+pub use ahead::in_order;
 pub use body::{Body, Unverified, Written};
 pub use hash::{HashingReader, HashingThread, HashingWriter};
 pub use machine::{room, workers};

@@ -3,12 +3,11 @@
 //! A draft stands beside its target, so that one `rename` puts it there. Its writer may be killed: then nobody holds
 //! the draft's lock any more, and the next writer sweeps it away.
 //!
-//! Where a file system knows no locks, work goes on without them, as that of skopeo and podman does everywhere: then two
-//! writers at once may undo what the other has listed, and nobody sweeps.
+//! Where a file system knows no locks, two writers at once may undo what the other has listed, and nobody sweeps.
 
 use crate::error::{Error, Result};
+use crate::transport::lock::Locked;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::io::Errno;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -31,11 +30,9 @@ impl<'a> Drafts<'a> {
 
     /// Keeps others from changing the directory until it is dropped. The directory itself is locked: a lock file
     /// would be one more thing in a format that has none, or beside a file that shall stand alone.
-    pub fn lock(self) -> Result<File> {
+    pub fn lock(self) -> Result<Locked> {
         let directory = File::open(self.directory).map_err(|error| cannot("open", self.directory, error))?;
-        lock(&directory, FlockOperation::LockExclusive)
-            .map_err(|error| cannot("lock", self.directory, error))?;
-        Ok(directory)
+        Locked::alone(directory).map_err(|error| cannot("lock", self.directory, error))
     }
 
     /// Removes drafts that nobody holds any more. Needs the lock: under it they are made and locked.
@@ -65,8 +62,8 @@ impl<'a> Drafts<'a> {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(self.directory)
             .map_err(|error| cannot("create a file in", self.directory, error))?;
-        lock(file.as_file(), FlockOperation::NonBlockingLockShared)
-            .map_err(|error| cannot("lock a file in", self.directory, error))?;
+        // Without a lock nobody sweeps.
+        let _ = flock(file.as_file(), FlockOperation::NonBlockingLockShared);
         Ok(file)
     }
 
@@ -81,33 +78,15 @@ impl<'a> Drafts<'a> {
     }
 }
 
-/// Locks a file or a directory; `false` where the file system knows no locks.
-///
-/// # Errors
-/// [`WouldBlock`](io::ErrorKind::WouldBlock) when somebody else holds it and the operation does not wait.
-pub fn lock(file: &File, how: FlockOperation) -> io::Result<bool> {
-    match flock(file, how) {
-        Ok(()) => Ok(true),
-        Err(error) if knows_no_locks(error) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// NFS without its lock daemon, Lustre that was mounted without locks, FUSE; and where locks are made of those of
-/// `fcntl`, what is open for reading only cannot be locked against others.
-fn knows_no_locks(error: Errno) -> bool {
-    [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOLCK, Errno::BADF].contains(&error)
-}
-
 /// Opens and locks a file for whoever wants to continue or remove it; `None` while somebody holds it, and for all that is
 /// no plain file under one name: what is written through a link lands somewhere else.
-pub fn claim(path: &Path) -> Option<File> {
-    // For writing also where nothing is written: see `knows_no_locks`.
+pub fn claim(path: &Path) -> Option<Locked> {
+    // For writing also where nothing is written: some file systems lock nothing else.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
     let metadata = file.metadata().ok()?;
     let is_plain = metadata.is_file() && metadata.nlink() == 1;
-    (is_plain && lock(&file, FlockOperation::NonBlockingLockExclusive).ok()?).then_some(file)
+    Locked::alone_at_once(file).ok().filter(|file| is_plain && file.is_held())
 }
 
 /// Opens a file that somebody else may have put there: where it is a named pipe, nobody must wait for a writer.
@@ -146,15 +125,5 @@ mod tests {
         drop(first);
         fs::hard_link(at("precious"), at("hard")).unwrap();
         assert!(claim(&at("hard")).is_none());
-    }
-
-    #[test]
-    fn a_file_system_without_locks_is_told_from_a_lock_that_somebody_holds() {
-        for error in [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOLCK, Errno::BADF] {
-            assert!(knows_no_locks(error), "{error}");
-        }
-        for error in [Errno::WOULDBLOCK, Errno::AGAIN, Errno::INTR, Errno::IO] {
-            assert!(!knows_no_locks(error), "{error}");
-        }
     }
 }

@@ -7,6 +7,7 @@ mod partial;
 mod removal;
 
 use super::draft::{Drafts, open_without_waiting};
+use super::lock::Locked;
 use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name, ref_name};
 use super::{Destination, Removed, Source, referrers};
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ pub struct Layout {
     directory: PathBuf,
     name: Name,
     /// `blobs`, locked against removals.
-    held: OnceLock<File>,
+    held: OnceLock<Locked>,
 }
 
 impl Layout {

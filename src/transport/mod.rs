@@ -17,6 +17,7 @@ pub mod docker_archive;
 mod draft;
 pub mod layout;
 mod location;
+pub(crate) mod lock;
 pub mod memory;
 mod names;
 pub mod oci_archive;

@@ -26,7 +26,7 @@ pub use change::{Change, Changed, OnChange};
 pub use content::Content;
 pub use entry::{Entry, Kind, Metadata, Time};
 pub use extent::Extent;
-pub use extract::{ExtractOptions, Extracted, Extractor, SpoolPlace, Staged, Target};
+pub use extract::{ExtractOptions, Extracted, Extractor, Holes, SpoolPlace, Staged, Target};
 pub use file::FileContent;
 pub use merge::Walk;
 pub use observe::{Found, LeftOut, Reason, Summary, WalkOptions};

@@ -3,7 +3,7 @@
 use super::listed::Listed;
 use crate::error::{Error, Result};
 use crate::image::Selected;
-use crate::layer::{Budget, Toc, TocChecker, TocReader, decompress};
+use crate::layer::{Budget, Limits, Toc, TocChecker, TocReader, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
 use crate::stream::{HashingThread, Unverified};
@@ -43,29 +43,35 @@ impl Spool {
     }
 }
 
-/// Has all layers fetched, lowest first, as far as they must be before they can be extracted, and hands each of them on;
-/// while one is worked on, the next one is fetched.
+/// A layer that is to be fetched: the blob, and the digest of its plain archive.
+pub(super) type Wanted<'a> = (&'a Descriptor, &'a Digest);
+
+/// The layers of an image, lowest first.
+pub(super) fn layers(image: &Selected) -> Vec<Wanted<'_>> {
+    image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids).collect()
+}
+
+/// Has the layers fetched as far as they must be before they can be extracted, and hands each of them on; while one is
+/// worked on, the next one is fetched.
 pub(super) fn each_layer<'a>(
     source: &'a dyn Source,
-    image: &'a Selected,
+    layers: &[Wanted<'a>],
+    limits: &Limits,
     place: &SpoolPlace,
     progress: &dyn Progress,
     mut work: impl FnMut(usize, Fetched<'a>) -> Result<()>,
 ) -> Result<()> {
-    let layers = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
     thread::scope(|scope| {
         let (proved, next) = sync_channel(0);
         // Dropped with this closure: where extracting fails, nobody waits for the rest of the next layer.
         let wanted = Arc::new(());
         let still_wanted = Arc::downgrade(&wanted);
         scope.spawn(move || {
-            for (layer, diff_id) in layers {
-                let listed = Listed::find(source, layer, diff_id);
+            for layer in layers {
+                let listed = Listed::find(source, *layer, limits);
                 let fetched = listed.and_then(|listed| match listed {
                     Some(listed) => Ok(Fetched::Listed(listed)),
-                    None => {
-                        spool(source, layer, diff_id, place, &still_wanted, progress).map(Fetched::Spooled)
-                    }
+                    None => spool(source, *layer, place, &still_wanted, progress).map(Fetched::Spooled),
                 });
                 // Nobody takes it any more, or there is nothing to go on with.
                 if fetched.is_err() | proved.send(fetched).is_err() {
@@ -77,11 +83,21 @@ pub(super) fn each_layer<'a>(
     })
 }
 
+/// Has one layer fetched and proved.
+pub(super) fn one_layer(
+    source: &dyn Source,
+    layer: Wanted<'_>,
+    place: &SpoolPlace,
+    progress: &dyn Progress,
+) -> Result<Spool> {
+    let wanted = Arc::new(());
+    spool(source, layer, place, &Arc::downgrade(&wanted), progress)
+}
+
 /// Fetches a layer into a nameless file, and proves both its digests.
 fn spool(
     source: &dyn Source,
-    layer: &Descriptor,
-    diff_id: &Digest,
+    (layer, diff_id): Wanted<'_>,
     place: &SpoolPlace,
     wanted: &Weak<()>,
     progress: &dyn Progress,

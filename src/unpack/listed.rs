@@ -1,20 +1,20 @@
 //! A layer that is extracted while it comes: its table of contents, which the manifest proves, is fetched first and
 //! proves the rest frame by frame.
 
+use super::fetch::Wanted;
 use crate::error::{Error, Result};
-use crate::layer::{Budget, Proved, Prover, Toc, TocReader};
+use crate::layer::{Budget, Limits, Listing, Proved, Prover, TocReader};
 use crate::oci::{Descriptor, Digest};
+use crate::partial;
 use crate::transport::Source;
-use std::io::Read;
 use std::thread;
 
-/// A layer whose table of contents was proved, and is held compressed.
+/// A layer whose table of contents was proved.
 pub(super) struct Listed<'a> {
     source: &'a dyn Source,
     layer: &'a Descriptor,
     diff_id: &'a Digest,
-    toc: Toc,
-    bytes: Vec<u8>,
+    listing: Listing,
 }
 
 impl<'a> Listed<'a> {
@@ -22,14 +22,10 @@ impl<'a> Listed<'a> {
     ///
     /// # Errors
     /// Those of fetching; [`Integrity`](crate::error::Kind::Integrity) when the table of contents is another one.
-    pub fn find(source: &'a dyn Source, layer: &'a Descriptor, diff_id: &'a Digest) -> Result<Option<Self>> {
-        let Some(toc) = Toc::of(layer)? else { return Ok(None) };
-        let Some(part) = source.open_range(layer, toc.range())? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        part.verify(&toc.descriptor())
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::io("cannot fetch the layer's table of contents", error))?;
-        Ok(Some(Self { source, layer, diff_id, toc, bytes }))
+    pub fn find(source: &'a dyn Source, wanted: Wanted<'a>, limits: &Limits) -> Result<Option<Self>> {
+        let (layer, diff_id) = wanted;
+        let listing = partial::listing(source, layer, limits)?;
+        Ok(listing.map(|listing| Self { source, layer, diff_id, listing }))
     }
 
     /// The size of the layer in bytes.
@@ -42,7 +38,7 @@ impl<'a> Listed<'a> {
     /// # Errors
     /// When there is no memory for it.
     pub fn entries(&self, budget: Budget) -> Result<TocReader<&[u8]>> {
-        TocReader::within(&self.toc, self.bytes.as_slice(), budget)
+        self.listing.entries(budget)
     }
 
     /// Has its archive read by `work` while it is fetched, proved frame by frame; fails also when at the end the blob or

@@ -114,6 +114,15 @@ fn a_file_beyond_8_gib_comes_back_with_its_holes() {
 }
 
 #[test]
+fn no_hole_is_too_short_where_all_are_wanted() {
+    let Some(place) = Place::new() else { return };
+    place.make(&["tree", "shallow", "holes"]);
+    place.volio(&["pack", "oci:layout:v1", "tree"], None);
+    place.volio(&["unpack", "--sparse", "always", "oci:layout:v1", "target"], None);
+    place.same("tree", "target", "");
+}
+
+#[test]
 fn an_ordinary_user_loses_only_owners_and_devices() {
     let Some(place) = Place::new() else { return };
     if !is_root() {

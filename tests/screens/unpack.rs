@@ -35,6 +35,7 @@ fn the_result_as_json_is_one_document() {
     "os": "linux"
   },
   "layers": 1,
+  "dataIo": false,
   "removed": 0,
   "entries": 4,
   "bytes": 26,
@@ -439,11 +440,11 @@ hint: give every number one meaning
 "#]],
         ),
         (
-            "--sparse always",
+            "--sparse sometimes",
             str![[r#"
 -- stderr
-error: invalid value 'always' for '--sparse <WHEN>'
-  [possible values: auto, never]
+error: invalid value 'sometimes' for '--sparse <WHEN>'
+  [possible values: auto, always, never]
 
 For more information, try '--help'.
 -- exit 2
@@ -465,6 +466,7 @@ fn owners_groups_devices_and_holes_as_they_are_wanted() {
         ("owner", format!("--owner {uid}:{gid}")),
         ("map", format!("--uid-map {uid}:{uid} --gid-map {gid}:{gid}:2")),
         ("other", "--group-access --no-devices --sparse never".to_owned()),
+        ("blocks", "--sparse always".to_owned()),
     ] {
         in_turn(
             &place,

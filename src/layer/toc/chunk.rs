@@ -1,10 +1,12 @@
-//! One piece of a file in an indexed layer: where it is, and how it is taken out and proved.
+//! One piece of a file in an indexed layer: where it is, and how it is taken out of its frame and proved.
 
 use crate::error::{Error, Result};
+use crate::layer::frames::FRAME;
 use crate::oci::Digest;
 use std::fmt;
-use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::OnceLock;
+use zstd::zstd_safe;
 
 /// A SHA-256 digest in 32 bytes: a large file has one for each mebibyte.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,35 +74,35 @@ pub struct Chunk {
     pub size: u64,
     /// The digest of these bytes.
     pub digest: Sha256,
-    /// Whether they are said to be zeros, which need not be fetched; [`extract`](Self::extract) proves it.
+    /// Whether they are said to be zeros, which need not be fetched; [`prove_zeros`](Self::prove_zeros) proves it.
     pub zeros: bool,
 }
 
-/// The most that a frame may hold up to the end of a chunk. Those that volio writes have 4 MiB at the most; this much
-/// memory is spent on what others write.
+/// The most that a frame may hold. Those that volio writes have 4 MiB at the most; this much memory is spent on what
+/// others write.
 pub(super) const FRAME_LIMIT: u64 = 16 << 20;
+/// What a frame may have beyond its content where that does not compress.
+const OVERHEAD: u64 = 64 << 10;
 
 impl Chunk {
-    /// Takes the chunk out of its frame, and proves it. `frame` has the bytes of that range, and is not read at all
-    /// where the chunk is zeros.
+    /// Whether a frame can stand there and hold it: no reader needs more memory for it than [`FRAME_LIMIT`].
+    pub(super) fn is_possible(&self) -> bool {
+        let size = self.frame.end.saturating_sub(self.frame.start);
+        let end = self.inner.checked_add(self.size);
+        self.size > 0
+            && end.is_some_and(|end| end <= FRAME_LIMIT)
+            && size > 0
+            && size <= FRAME_LIMIT + OVERHEAD
+    }
+
+    /// Proves a chunk that is said to be zeros, without a frame.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the frame does not hold it; those of reading.
-    pub fn extract(&self, frame: impl Read) -> Result<Vec<u8>> {
-        let size = usize::try_from(self.size).map_err(|_| self.is_not_there("it is too large"))?;
-        let bytes = match self.zeros {
-            true => vec![0; size],
-            false => self.decompress(frame, size).map_err(|error| {
-                match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-                    true => Error::io("", error),
-                    false if error.raw_os_error().is_none() => self.is_not_there(error),
-                    false => Error::io("cannot read the layer", error),
-                }
-            })?,
-        };
-        match Sha256::of(&bytes) {
-            digest if digest == self.digest => Ok(bytes),
-            digest => Err(self.is_not_there(format!("there is {digest} instead"))),
+    /// [`Integrity`](crate::error::Kind::Integrity) when it is none, or its digest is not that of so many zeros.
+    pub fn prove_zeros(&self) -> Result<()> {
+        match self.zeros && self.is_possible() {
+            true => self.insist(zeros(self.size)),
+            false => Err(self.is_not_there("it cannot be zeros")),
         }
     }
 
@@ -108,27 +110,20 @@ impl Chunk {
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when it does not.
-    pub(in crate::layer) fn prove(&self, plain: &[u8]) -> Result<()> {
+    pub(in crate::layer) fn prove_in(&self, plain: &[u8]) -> Result<()> {
         let part = || {
             let (start, size) = (usize::try_from(self.inner).ok()?, usize::try_from(self.size).ok()?);
             plain.get(start..start.checked_add(size)?)
         };
         let part = part().ok_or_else(|| self.is_not_there("its frame is too short"))?;
-        match Sha256::of(part) {
-            digest if digest == self.digest => Ok(()),
-            digest => Err(self.is_not_there(format!("there is {digest} instead"))),
-        }
+        self.insist(Sha256::of(part))
     }
 
-    fn decompress(&self, frame: impl Read, size: usize) -> io::Result<Vec<u8>> {
-        let frame = frame.take(self.frame.end - self.frame.start);
-        let mut plain = zstd::stream::read::Decoder::new(frame)?;
-        // The window is never more than the frame, and no frame is larger than this.
-        plain.window_log_max(FRAME_LIMIT.ilog2())?;
-        io::copy(&mut plain.by_ref().take(self.inner), &mut io::sink())?;
-        let mut bytes = vec![0; size];
-        plain.read_exact(&mut bytes)?;
-        Ok(bytes)
+    fn insist(&self, found: Sha256) -> Result<()> {
+        match found == self.digest {
+            true => Ok(()),
+            false => Err(self.is_not_there(format!("there is {found} instead"))),
+        }
     }
 
     fn is_not_there(&self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -137,5 +132,78 @@ impl Chunk {
             self.digest, self.frame.start
         ))
         .because(why)
+        .hint("it was damaged or replaced where it is stored or on its way; nothing of it was used")
+    }
+}
+
+/// The digest of so many zeros. A sparse file has the largest ones by the million.
+fn zeros(size: u64) -> Sha256 {
+    static LARGEST: OnceLock<Sha256> = OnceLock::new();
+    let hash = || {
+        use sha2::Digest as _;
+        let mut hash = sha2::Sha256::new();
+        let nothing = [0; 64 << 10];
+        let mut left = size;
+        while left > 0 {
+            let now = left.min(nothing.len() as u64);
+            hash.update(&nothing[..now as usize]);
+            left -= now;
+        }
+        Sha256::from(hash)
+    };
+    match size == FRAME as u64 {
+        true => *LARGEST.get_or_init(hash),
+        false => hash(),
+    }
+}
+
+/// A frame that was decompressed. What is in it is not proved and cannot be read; only its chunks can.
+pub struct PlainFrame {
+    /// Where the frame stands in the layer.
+    at: Range<u64>,
+    plain: Vec<u8>,
+}
+
+impl PlainFrame {
+    /// The frame that stands at a place of a layer, from the bytes there.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when they are not exactly one frame that tells its size, or one
+    /// that is larger than a reader has memory for.
+    pub fn new(at: Range<u64>, bytes: &[u8]) -> Result<Self> {
+        let invalid = |why: &str| {
+            Error::integrity(format!("the layer has no frame at {}: {why}", at.start))
+                .hint("it was damaged or replaced where it is stored or on its way; nothing of it was used")
+        };
+        if zstd_safe::find_frame_compressed_size(bytes).ok() != Some(bytes.len())
+            || bytes.len() as u64 != at.end.saturating_sub(at.start)
+        {
+            return Err(invalid("what is there has another length"));
+        }
+        let size = zstd_safe::get_frame_content_size(bytes).ok().flatten();
+        let size =
+            size.filter(|size| *size <= FRAME_LIMIT).ok_or_else(|| invalid("it has no size that can be"))?;
+        let plain =
+            zstd::bulk::decompress(bytes, size as usize).map_err(|error| invalid(&error.to_string()))?;
+        Ok(Self { at, plain })
+    }
+
+    /// Whether this is the frame that stands there.
+    pub fn is_at(&self, at: &Range<u64>) -> bool {
+        self.at == *at
+    }
+
+    /// One chunk of it, proved.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when it is not in this frame.
+    pub fn chunk(&self, chunk: &Chunk) -> Result<&[u8]> {
+        let end = chunk.inner.saturating_add(chunk.size);
+        let range = usize::try_from(chunk.inner).ok().zip(usize::try_from(end).ok());
+        let bytes = range
+            .filter(|_| self.is_at(&chunk.frame))
+            .and_then(|(start, end)| self.plain.get(start..end))
+            .ok_or_else(|| chunk.is_not_there("its frame has less"))?;
+        chunk.insist(Sha256::of(bytes)).map(|()| bytes)
     }
 }

@@ -8,6 +8,7 @@
 
 mod checker;
 mod chunk;
+mod listing;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,8 @@ mod wire;
 mod writer;
 
 pub use checker::TocChecker;
-pub use chunk::{Chunk, Sha256};
+pub use chunk::{Chunk, PlainFrame, Sha256};
+pub use listing::Listing;
 pub use reader::{TocEntry, TocReader};
 pub(super) use writer::TocWriter;
 
@@ -86,8 +88,7 @@ impl Toc {
         parse().map(Some).ok_or_else(invalid)
     }
 
-    /// Where it stands in the layer: fetch this, prove it by [`descriptor`](Self::descriptor), and give it to
-    /// [`TocReader::new`].
+    /// Where it stands in the layer: fetch this, and give it to [`Listing::prove`].
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.size
     }

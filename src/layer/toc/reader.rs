@@ -1,7 +1,7 @@
 //! Reads a table of contents entry by entry, however hostile it is: never more than one of them is in memory.
 
 use super::Toc;
-use super::chunk::{Chunk, FRAME_LIMIT, Sha256};
+use super::chunk::{Chunk, Sha256};
 use super::wire::{CHUNK, Wire};
 use crate::error::{Error, Result};
 use crate::layer::limits::Budget;
@@ -10,6 +10,7 @@ use crate::layer::whiteout::{self, Meaning};
 use crate::tree::{Entry, Kind};
 use serde::Deserialize;
 use std::io::{self, BufRead, BufReader, Read, Take};
+use std::ops::Range;
 
 /// The most that one entry may take, in bytes: 1 MiB of extended attributes, base64, and the longest names.
 const ENTRY_LIMIT: usize = 2 << 20;
@@ -38,6 +39,8 @@ pub struct TocReader<R: Read> {
     objects: Objects<BufReader<Take<zstd::stream::read::Decoder<'static, BufReader<R>>>>>,
     toc: Toc,
     budget: Budget,
+    /// The frame of the last chunk, and where in it that chunk ended.
+    last: (Range<u64>, u64),
     /// The object behind the current entry, read already.
     ahead: Option<Vec<u8>>,
     ended: bool,
@@ -62,7 +65,7 @@ impl<R: Read> TocReader<R> {
         let plain = plain.take(toc.plain_size.saturating_add(1));
         let objects =
             Objects { text: BufReader::with_capacity(64 << 10, plain), around: Vec::new(), depth: 0 };
-        Ok(Self { objects, toc: toc.clone(), budget, ahead: None, ended: false })
+        Ok(Self { objects, toc: toc.clone(), budget, last: (0..0, 0), ahead: None, ended: false })
     }
 
     /// What is left for the layers to come.
@@ -145,15 +148,21 @@ impl<R: Read> TocReader<R> {
     }
 
     /// Adds a chunk, if it is where one can be.
-    fn add(&self, wire: &Wire<'_>, left: &mut u64, chunks: &mut Vec<Chunk>) -> Result<()> {
+    fn add(&mut self, wire: &Wire<'_>, left: &mut u64, chunks: &mut Vec<Chunk>) -> Result<()> {
         let chunk = wire.chunk(*left).map_err(|why| invalid(&wire.name, why))?;
         let offset = chunks.last().map_or(0, |last| last.offset + last.size);
-        let lasts = chunk.size > 0 && chunk.size <= *left && chunk.offset == offset;
-        let in_frame = chunk.inner.checked_add(chunk.size).is_some_and(|end| end <= FRAME_LIMIT);
-        let in_layer = chunk.frame.start < chunk.frame.end && chunk.frame.end <= self.toc.frames_end();
-        if !(lasts && in_frame && in_layer) || chunks.len() == CHUNK_LIMIT {
+        let lasts = chunk.size <= *left && chunk.offset == offset;
+        let in_layer = chunk.is_possible() && chunk.frame.end <= self.toc.frames_end();
+        if !(lasts && in_layer) || chunks.len() == CHUNK_LIMIT {
             return Err(invalid(&wire.name, "a chunk of it cannot be there"));
         }
+        // An archive has its bytes in one order and each of them once.
+        let (frame, end) = &self.last;
+        let follows = chunk.frame.start >= frame.end || (chunk.frame == *frame && chunk.inner >= *end);
+        if !follows {
+            return Err(invalid(&wire.name, "a chunk of it is where another one is, or in front of it"));
+        }
+        self.last = (chunk.frame.clone(), chunk.inner + chunk.size);
         *left -= chunk.size;
         chunks.push(chunk);
         Ok(())

@@ -1,6 +1,6 @@
 //! What is written into a table of contents is read from it, proved by it, and nothing else.
 
-use super::{Toc, TocChecker, TocEntry, TocReader};
+use super::{Chunk, PlainFrame, Toc, TocChecker, TocEntry, TocReader};
 use crate::error::Kind as ErrorKind;
 use crate::layer::{Compression, Item, Layer, LayerReader, LayerWriter, decompress};
 use crate::oci::{Descriptor, Digest};
@@ -65,6 +65,14 @@ fn read(toc: &Toc, bytes: &[u8]) -> crate::Result<Vec<TocEntry>> {
     Ok(entries)
 }
 
+/// A chunk out of these bytes of its frame.
+fn extract(chunk: &Chunk, frame: &[u8]) -> crate::Result<Vec<u8>> {
+    match chunk.zeros {
+        true => chunk.prove_zeros().map(|()| vec![0; chunk.size as usize]),
+        false => PlainFrame::new(chunk.frame.clone(), frame)?.chunk(chunk).map(<[u8]>::to_vec),
+    }
+}
+
 fn part<'a>(bytes: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
     &bytes[range.start as usize..range.end as usize]
 }
@@ -99,7 +107,7 @@ fn each_file_can_be_taken_out_by_the_table_of_contents_alone() {
         assert_eq!(told.item, Item::Entry(entry.clone()));
         let mut taken = Vec::new();
         for chunk in &told.chunks {
-            taken.extend(chunk.extract(part(&bytes, &chunk.frame)).unwrap());
+            taken.extend(extract(chunk, part(&bytes, &chunk.frame)).unwrap());
         }
         assert!(taken == *content, "{}", entry.path);
         assert_eq!(told.digest.is_some(), !content.is_empty());
@@ -118,7 +126,7 @@ fn zeros_are_told_as_zeros_and_need_no_frame() {
     assert_eq!(zeros[..2], [(0, 4 << 20), (4 << 20, 1 << 20)]);
     assert_eq!(zeros[2..].iter().map(|(_, size)| size / (4 << 20)).sum::<u64>(), 2);
     let zero = sparse.chunks.iter().find(|chunk| chunk.zeros).unwrap();
-    assert_eq!(zero.extract(std::io::empty()).unwrap(), vec![0; 4 << 20]);
+    assert_eq!(extract(zero, b"").unwrap(), vec![0; 4 << 20]);
 }
 
 #[test]
@@ -231,7 +239,11 @@ fn a_listing_that_lies_is_an_integrity_error() {
     let chunk = |more: &str| format!(r#"{{"name":"a","type":"chunk","chunkDigest":"{digest}"{more}}}"#);
     let here = r#","offset":3,"endOffset":9"#;
     let good = file(1, here);
-    assert!(listing(&format!(r#"{{"entries":[{good},{good}],"version":1}}"#)).is_ok());
+    let next = file(1, r#","offset":9,"endOffset":19"#);
+    let in_same = file(1, &format!(r#"{here},"innerOffset":1"#));
+    for more in [&next, &in_same] {
+        assert!(listing(&format!(r#"{{"entries":[{good},{more}],"version":1}}"#)).is_ok());
+    }
     let two = file(9, &format!(r#"{here},"chunkSize":4"#));
     let bad = [
         file(1, r#","offset":3,"endOffset":3"#),
@@ -244,6 +256,11 @@ fn a_listing_that_lies_is_an_integrity_error() {
         format!("{two},{}", chunk(&format!(r#"{here},"chunkOffset":5,"chunkSize":4"#))),
         format!("{two},{}", chunk(&format!(r#"{here},"chunkOffset":4,"chunkSize":6"#))),
         format!("{good},{}", chunk(here)),
+        format!("{good},{good}"),
+        format!("{next},{good}"),
+        format!("{in_same},{good}"),
+        format!("{good},{}", file(1, r#","offset":8,"endOffset":19"#)),
+        format!("{good},{}", file(1, r#","offset":3,"endOffset":19,"innerOffset":1"#)),
         r#"{"name":"../a","type":"dir"}"#.to_owned(),
         r#"{"name":"a","type":"strange"}"#.to_owned(),
         r#"{"name":"a","type":"dir","uid":4294967295}"#.to_owned(),
@@ -280,13 +297,34 @@ fn a_chunk_that_is_another_one_is_an_integrity_error() {
     let (layer, bytes) = indexed(&tree(), 2);
     let toc = toc_of(&layer, &bytes).unwrap();
     let chunks: Vec<_> = toc.iter().flat_map(|told| &told.chunks).filter(|chunk| !chunk.zeros).collect();
-    let extract = |chunk: &super::Chunk, bytes: &[u8]| chunk.extract(bytes).unwrap_err().kind();
+    let extract = |chunk: &Chunk, bytes: &[u8]| extract(chunk, bytes).unwrap_err().kind();
     let (one, other) = (chunks[0], chunks[chunks.len() - 2]);
-    assert_eq!(extract(one, part(&bytes, &other.frame)), ErrorKind::Integrity);
-    assert_eq!(extract(other, &part(&bytes, &other.frame)[..20]), ErrorKind::Integrity);
-    assert_eq!(extract(one, b""), ErrorKind::Integrity);
-    let lie = super::Chunk { zeros: true, ..one.clone() };
+    let frame = part(&bytes, &other.frame);
+    assert_eq!(extract(one, frame), ErrorKind::Integrity);
+    for wrong in [&frame[..20], b"", &[frame, frame].concat(), &[frame, b"x"].concat()] {
+        assert_eq!(extract(other, wrong), ErrorKind::Integrity);
+    }
+    let lie = Chunk { zeros: true, ..one.clone() };
     assert_eq!(extract(&lie, b""), ErrorKind::Integrity);
+    let behind = Chunk { inner: other.inner + 1, ..other.clone() };
+    assert_eq!(extract(&behind, frame), ErrorKind::Integrity);
+    let elsewhere = Chunk { frame: other.frame.start + 1..other.frame.end + 1, ..other.clone() };
+    let held = PlainFrame::new(other.frame.clone(), frame).unwrap();
+    assert!(held.chunk(&elsewhere).is_err() && held.chunk(other).is_ok());
+}
+
+#[test]
+fn a_chunk_of_any_size_takes_no_memory_before_it_is_there() {
+    let digest = super::Sha256::of(b"");
+    for size in [0, (16 << 20) + 1, 1 << 50, u64::MAX] {
+        let chunk = Chunk { frame: 8..17, inner: 0, offset: 0, size, digest, zeros: true };
+        assert_eq!(extract(&chunk, b"").unwrap_err().kind(), ErrorKind::Integrity);
+        let chunk = Chunk { zeros: false, ..chunk };
+        assert_eq!(extract(&chunk, &[0; 9]).unwrap_err().kind(), ErrorKind::Integrity);
+    }
+    // A frame that says it holds very much.
+    let frame = [0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0];
+    assert_eq!(PlainFrame::new(0..16, &frame).err().unwrap().kind(), ErrorKind::Integrity);
 }
 
 /// Reads the archive of one tree beside the table of contents of another one.

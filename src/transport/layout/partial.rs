@@ -10,6 +10,7 @@ use super::Layout;
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::stream::{Body, Written};
+use crate::transport::lock::Locked;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A blob that is not whole yet.
 pub(super) struct Partial {
-    file: File,
+    file: Locked,
     path: PathBuf,
 }
 
@@ -131,11 +132,12 @@ impl Layout {
 impl Partial {
     fn fill(&mut self, body: &mut Body) -> Result<()> {
         let cannot = |error: io::Error| Error::io(format!("cannot write {}", self.path.display()), error);
-        let here = body.begin_with(&self.file)?;
+        let mut file = &*self.file;
+        let here = body.begin_with(file)?;
         // What stands behind it was not hashed.
-        self.file.set_len(here).map_err(cannot)?;
-        (&self.file).seek(SeekFrom::Start(here)).map_err(cannot)?;
-        io::copy(body, &mut &self.file).map(drop).map_err(cannot)
+        file.set_len(here).map_err(cannot)?;
+        file.seek(SeekFrom::Start(here)).map_err(cannot)?;
+        io::copy(body, &mut file).map(drop).map_err(cannot)
     }
 }
 

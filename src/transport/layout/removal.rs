@@ -5,13 +5,12 @@
 //! Other programs hold no lock: only blobs of the removed image are ever deleted, so that theirs are at risk only where
 //! they count on one of those.
 
-use super::super::draft::lock;
 use super::{Layout, ref_name};
 use crate::error::{Error, Result};
 use crate::oci::Descriptor;
+use crate::transport::lock::Locked;
 use crate::transport::reach::reach;
 use crate::transport::{Removed, fetch};
-use rustix::fs::FlockOperation;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -25,10 +24,9 @@ impl Layout {
         let path = self.directory.join("blobs");
         match File::open(&path) {
             Ok(blobs) => {
-                lock(&blobs, FlockOperation::LockShared)
-                    .map_err(|error| self.cannot("lock", &path, error))?;
+                let held = Locked::shared(blobs).map_err(|error| self.cannot("lock", &path, error))?;
                 // Another thread may have been faster; its lock does as well.
-                let _ = self.held.set(blobs);
+                let _ = self.held.set(held);
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -72,13 +70,12 @@ impl Layout {
     fn free(&self, mut removed: Removed, gone: &[Descriptor], kept: &[Descriptor]) -> Result<Removed> {
         let path = self.directory.join("blobs");
         let blobs = File::open(&path).map_err(|error| self.cannot("open", &path, error))?;
-        let busy = match lock(&blobs, FlockOperation::NonBlockingLockExclusive) {
-            Ok(true) => None,
-            Ok(false) => Some("this file system cannot tell whether somebody is writing to the layout"),
-            Err(_) => Some("somebody is writing to the layout"),
+        let left = |why: &str| Ok(Removed { blobs_left: Some(why.to_owned()), ..removed.clone() });
+        let Ok(alone) = Locked::alone_at_once(blobs) else {
+            return left("somebody is writing to the layout");
         };
-        if busy.is_some() {
-            return Ok(Removed { blobs_left: busy.map(str::to_owned), ..removed });
+        if !alone.is_held() {
+            return left("this file system cannot tell whether somebody is writing to the layout");
         }
         let read = |entry: &Descriptor| fetch(self, entry);
         let mut needed = HashMap::new();

@@ -4,8 +4,8 @@
 use super::auth_file::{SECRETS, inside, is_absent, is_key_of, key_of, malformed};
 use crate::error::{Error, Result};
 use crate::transport::Secret;
+use crate::transport::lock::Locked;
 use base64::Engine as _;
-use rustix::fs::{FlockOperation, flock};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
@@ -23,7 +23,7 @@ pub(super) struct Ledger {
     path: PathBuf,
     members: Members,
     /// The file's directory, locked.
-    _alone: Option<File>,
+    _alone: Option<Locked>,
 }
 
 impl Ledger {
@@ -55,8 +55,7 @@ impl Ledger {
         let path = destination(&inside(path))?;
         make_directory(&path)?;
         // A file system that knows no locks is no reason to keep nothing.
-        let alone = File::open(directory_of(&path)).ok();
-        let alone = alone.filter(|directory| flock(directory, FlockOperation::LockExclusive).is_ok());
+        let alone = File::open(directory_of(&path)).ok().and_then(|directory| Locked::alone(directory).ok());
         Ok(Self { _alone: alone, ..Self::open(&path)? })
     }
 

@@ -5,9 +5,9 @@
 
 use super::super::Transfer;
 use crate::oci::{Digest, Reference};
+use crate::transport::lock::Locked;
 use reqwest::Url;
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ const LIMIT: u64 = 16 << 10;
 
 /// The memory of one upload; locked, so that nobody else continues the same one.
 pub(super) struct Unfinished {
-    file: File,
+    file: Locked,
     path: PathBuf,
 }
 
@@ -37,7 +37,7 @@ impl Unfinished {
             .mode(0o600)
             .open(&path)
             .ok()?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let file = Locked::alone_at_once(file).ok().filter(Locked::is_held)?;
         Some(Self { file, path })
     }
 
@@ -45,7 +45,7 @@ impl Unfinished {
     pub(super) fn address(&mut self) -> Option<Url> {
         let mut text = String::new();
         self.file.rewind().ok()?;
-        (&self.file).take(LIMIT).read_to_string(&mut text).ok()?;
+        (&*self.file).take(LIMIT).read_to_string(&mut text).ok()?;
         Url::parse(&text).ok()
     }
 

@@ -6,22 +6,43 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A run of zeros becomes a hole from this length on; shorter ones would tear a file into pieces for little.
-const HOLE: u64 = 64 << 10;
+/// Which zeros become holes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holes {
+    /// All are written.
+    Never,
+    /// Runs of 64 KiB and more; shorter holes would tear a file into pieces for little.
+    #[default]
+    Long,
+    /// All that fill a block, so that no file takes more room than it took where it was packed.
+    All,
+}
 
-/// Where a hole begins and ends: file systems keep whole blocks of this size. A file that had holes before takes no
-/// more room afterwards.
+impl Holes {
+    /// Writes the zeros between two places, unless they are enough for a hole.
+    fn fill(self, file: &File, from: u64, to: u64) -> io::Result<()> {
+        match to - from {
+            zeros @ 1..LONG if self == Self::Long => file.write_all_at(&ZEROS[..zeros as usize], from),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How long a run is that is [long](Holes::Long), in bytes.
+const LONG: u64 = 64 << 10;
+
+/// Where a hole begins and ends: file systems keep whole blocks of this size.
 const BLOCK: usize = 4 << 10;
 
 /// How much is read before it is written.
 const BUFFER: usize = 256 << 10;
 
-static ZEROS: [u8; HOLE as usize] = [0; HOLE as usize];
+static ZEROS: [u8; LONG as usize] = [0; LONG as usize];
 
 /// Writes contents to files, one after the other.
 pub(super) struct ContentWriter {
     buffer: Vec<u8>,
-    holes: bool,
+    holes: Holes,
 }
 
 /// Which half of it failed.
@@ -31,7 +52,7 @@ pub(super) enum Failure {
 }
 
 impl ContentWriter {
-    pub fn new(holes: bool) -> Self {
+    pub fn new(holes: Holes) -> Self {
         Self { buffer: vec![0; BUFFER], holes }
     }
 
@@ -41,7 +62,7 @@ impl ContentWriter {
         // Where the zeros begin that come before `offset` and were not written.
         let mut zeros_from = 0;
         while offset < size {
-            if self.holes {
+            if self.holes != Holes::Never {
                 offset += content.skip_hole().min(size - offset);
             }
             // What is read ends where a block ends, wherever a hole ended.
@@ -51,7 +72,7 @@ impl ContentWriter {
             content.read_exact(buffer).map_err(|error| Failure::Reading(short(error, size)))?;
             for run in runs(buffer, offset, self.holes).into_iter().filter(|run| !run.is_zero) {
                 let start = offset + run.start as u64;
-                fill(file, zeros_from, start).map_err(Failure::Writing)?;
+                self.holes.fill(file, zeros_from, start).map_err(Failure::Writing)?;
                 file.write_all_at(&buffer[run.start..run.end], start).map_err(Failure::Writing)?;
                 zeros_from = offset + run.end as u64;
             }
@@ -64,14 +85,6 @@ impl ContentWriter {
     }
 }
 
-/// Writes the zeros between two places, unless they are enough for a hole.
-fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
-    match to - from {
-        zeros @ 1..HOLE => file.write_all_at(&ZEROS[..zeros as usize], from),
-        _ => Ok(()),
-    }
-}
-
 /// Neighbouring bytes that are all zero, or are written as they are.
 struct Run {
     start: usize,
@@ -80,13 +93,13 @@ struct Run {
 }
 
 /// Cuts a buffer that stands at `offset` of a file into blocks that are zero and blocks that are not.
-fn runs(buffer: &[u8], offset: u64, holes: bool) -> Vec<Run> {
+fn runs(buffer: &[u8], offset: u64, holes: Holes) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut start = 0;
     while start < buffer.len() {
         let to_boundary = BLOCK - ((offset + start as u64) % BLOCK as u64) as usize;
         let end = buffer.len().min(start + to_boundary);
-        let is_zero = holes && buffer[start..end] == ZEROS[..end - start];
+        let is_zero = holes != Holes::Never && buffer[start..end] == ZEROS[..end - start];
         match runs.last_mut() {
             Some(run) if run.is_zero == is_zero => run.end = end,
             _ => runs.push(Run { start, end, is_zero }),

@@ -16,12 +16,13 @@ mod spool;
 mod staged;
 mod target;
 
+pub use content::Holes;
 pub use spool::SpoolPlace;
 pub use staged::Staged;
 pub use target::Target;
 
 use super::descent::Descent;
-use super::{Content, Entry, IdMaps, Kind, Metadata, Owner, TreePath};
+use super::{Content, Entry, IdMaps, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
 use content::ContentWriter;
@@ -41,12 +42,14 @@ use std::path::Path;
 pub struct ExtractOptions {
     /// Whether more than one layer will come. Only then is it noted what each of them made, as whiteouts need it.
     pub several_layers: bool,
-    /// Whether long runs of zeros become holes.
-    pub holes: bool,
+    /// Which zeros become holes.
+    pub holes: Holes,
     /// Whether the file systems are told to write everything to the disk before all is said to be well.
     pub sync: bool,
-    /// Who owns everything, whatever the entries say.
-    pub owner: Option<Owner>,
+    /// The user whom everything belongs to, whatever the entries say.
+    pub uid: Option<u32>,
+    /// The group, in the same way.
+    pub gid: Option<u32>,
     /// What the numbers of owners, in ACLs too, mean on this disk.
     pub maps: IdMaps,
     /// Whether the group may do what the owner may, and has all that is made in directories later.
@@ -61,9 +64,10 @@ impl Default for ExtractOptions {
     fn default() -> Self {
         Self {
             several_layers: false,
-            holes: true,
+            holes: Holes::default(),
             sync: true,
-            owner: None,
+            uid: None,
+            gid: None,
             maps: IdMaps::default(),
             group_access: false,
             devices: true,

@@ -88,6 +88,9 @@ Tree options:
       --gid-map <IMAGE:HOST[:SIZE]>
           What numbers of groups in the image mean here, and those of users unless --uid-map says it
 
+      --as-is
+          Take an image that data-io made as it is: its base, and a file data.tar.gz
+
       --group-access
           Let the group do what the owner may, and own what is made in directories later
 
@@ -95,10 +98,10 @@ Tree options:
           Make no devices, as who is not root makes none
 
       --sparse <WHEN>
-          Make holes of long runs of zeros, or write them
+          Make holes of runs of zeros of 64 KiB and more, of all whole blocks, or of none
           
           [default: auto]
-          [possible values: auto, never]
+          [possible values: auto, always, never]
 
 Registry options:
       --authfile <FILE>

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volio::oci::Platform;
 use volio::transport::Location;
-use volio::tree::{ExtractOptions, Extracted, IdMaps, IdRange, Owner, TreePath};
+use volio::tree::{ExtractOptions, Extracted, Holes, IdMaps, IdRange, Owner, TreePath};
 use volio::unpack::{Options, Outcome, Part, Unpacked, unpack};
 use volio::{Error, Result};
 
@@ -114,6 +114,10 @@ struct TreeArgs {
     #[arg(long, value_name = "IMAGE:HOST[:SIZE]", value_delimiter = ',')]
     gid_map: Vec<IdRange>,
 
+    /// Take an image that data-io made as it is: its base, and a file data.tar.gz
+    #[arg(long)]
+    as_is: bool,
+
     /// Let the group do what the owner may, and own what is made in directories later
     #[arg(long)]
     group_access: bool,
@@ -122,7 +126,7 @@ struct TreeArgs {
     #[arg(long)]
     no_devices: bool,
 
-    /// Make holes of long runs of zeros, or write them
+    /// Make holes of runs of zeros of 64 KiB and more, of all whole blocks, or of none
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     sparse: Sparse,
 }
@@ -132,7 +136,18 @@ struct TreeArgs {
 enum Sparse {
     #[default]
     Auto,
+    Always,
     Never,
+}
+
+impl From<Sparse> for Holes {
+    fn from(sparse: Sparse) -> Self {
+        match sparse {
+            Sparse::Auto => Self::Long,
+            Sparse::Always => Self::All,
+            Sparse::Never => Self::Never,
+        }
+    }
 }
 
 /// Reads a path as it is typed: names are bytes and need not be text.
@@ -164,9 +179,10 @@ impl Unpack {
             platform: self.platform.clone(),
             limits: self.bounds.limits(),
             tree: ExtractOptions {
-                holes: tree.sparse == Sparse::Auto,
+                holes: tree.sparse.into(),
                 sync: !target.no_sync,
-                owner: tree.owner,
+                uid: tree.owner.map(|owner| owner.uid),
+                gid: tree.owner.map(|owner| owner.gid),
                 maps: IdMaps::new(tree.uid_map.clone(), tree.gid_map.clone())?,
                 group_access: tree.group_access,
                 devices: !tree.no_devices,
@@ -181,6 +197,7 @@ impl Unpack {
             merge: target.merge,
             keep: target.keep,
             checksum: target.checksum,
+            as_is: tree.as_is,
             atomic: target.atomic,
         })
     }
@@ -224,10 +241,11 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         hardlinks_copied,
     } = unpacked.extracted;
     let mut line = format!(
-        "unpacked {}, {} from {} in {}",
+        "unpacked {}, {} from {}{} in {}",
         count(entries, "entry", "entries"),
         bytes(size),
         count(unpacked.layers as u64, "layer", "layers"),
+        if unpacked.data_io { " that data-io made" } else { "" },
         duration(time),
     );
     line.extend(rate(size, time).map(|rate| format!(", {rate}")));

@@ -1,0 +1,106 @@
+//! An image read in part: its tables of contents, and of its layers only the frames that are needed.
+//!
+//! Whatever comes out of here was proved: a table of contents by the manifest, a chunk of content by its table of
+//! contents. Where a layer has none, or a place gives only whole blobs, that is said, and the layer has to be read whole.
+
+mod content;
+mod frames;
+#[cfg(test)]
+mod tests;
+
+pub use content::ChunkReader;
+pub use frames::{Frames, Plan};
+
+use crate::error::Result;
+use crate::layer::{Limits, Listing, Toc};
+use crate::oci::Descriptor;
+use crate::progress::Progress;
+use crate::stream::in_order;
+use crate::transport::Source;
+
+/// Fetches the table of contents of a layer, and nothing else of it; `None` where it has none, and where the place gives only
+/// whole blobs.
+///
+/// # Errors
+/// Those of the source; [`Integrity`](crate::error::Kind::Integrity) when it is not what the descriptor says.
+pub fn listing(source: &dyn Source, layer: &Descriptor, limits: &Limits) -> Result<Option<Listing>> {
+    let Some(toc) = Toc::of(layer)? else { return Ok(None) };
+    let Some(part) = source.open_range(layer, toc.range())? else { return Ok(None) };
+    Listing::prove(toc, part, limits).map(Some)
+}
+
+/// How an image is read in part.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// Where it is.
+    pub source: &'a dyn Source,
+    /// Its layers, lowest first.
+    pub layers: &'a [Descriptor],
+    /// What it may make us remember.
+    pub limits: &'a Limits,
+    /// How many ranges are fetched at once. Each takes up to 4 MiB of memory.
+    pub connections: usize,
+    /// Who is told about it.
+    pub progress: &'a dyn Progress,
+}
+
+impl Reading<'_> {
+    /// Fetches the tables of contents of all layers side by side, and has `work` look at them in order. It is told for
+    /// whom it matters where a layer has to be read whole.
+    ///
+    /// # Errors
+    /// Those of [`listing`] and of `work`, the first one in the order of the layers.
+    pub fn each_listing(
+        &self,
+        mut work: impl FnMut(usize, &Descriptor, Option<Listing>) -> Result<()>,
+    ) -> Result<()> {
+        let task = self.progress.begin("reading tables of contents", None);
+        let fetch = |layer: &Descriptor| listing(self.source, layer, self.limits);
+        let mut whole = Whole::default();
+        in_order(self.connections, self.layers, fetch, |next| {
+            for (number, layer) in self.layers.iter().enumerate() {
+                let Some(listing) = next() else { break };
+                let listing = listing?;
+                match &listing {
+                    Some(_) => task.advance(Toc::of(layer)?.map_or(0, |toc| toc.descriptor().size)),
+                    None => whole.tell(layer, self)?,
+                }
+                work(number, layer, listing)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What has to be read whole, said once for each reason.
+#[derive(Default)]
+struct Whole {
+    without_toc: bool,
+    without_ranges: bool,
+}
+
+impl Whole {
+    fn tell(&mut self, layer: &Descriptor, reading: &Reading<'_>) -> Result<()> {
+        let (told, message) = match Toc::of(layer)? {
+            None => {
+                let without = |layer: &&Descriptor| matches!(Toc::of(layer), Ok(None));
+                let (all, count) = (reading.layers.len(), reading.layers.iter().filter(without).count());
+                let which = match (count, all) {
+                    (1, 1) => "the layer has".to_owned(),
+                    (count, all) if count == all => format!("the {all} layers have"),
+                    (1, _) => format!("one of {all} layers has"),
+                    (count, all) => format!("{count} of {all} layers have"),
+                };
+                (&mut self.without_toc, format!("{which} no table of contents to read in part: all is read"))
+            }
+            Some(_) => {
+                let message = "the place gives only whole blobs, and no parts of them: all is read";
+                (&mut self.without_ranges, message.to_owned())
+            }
+        };
+        if !std::mem::replace(told, true) {
+            reading.progress.warn(&message);
+        }
+        Ok(())
+    }
+}

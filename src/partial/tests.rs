@@ -1,0 +1,246 @@
+//! What is fetched of a layer, and what is believed of it.
+
+use super::{ChunkReader, Plan, Reading, listing};
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::layer::{Budget, Chunk, Compression, Item, Layer, Limits, TocEntry};
+use crate::oci::{Descriptor, Digest, Document};
+use crate::progress::Silent;
+use crate::stream::{Unverified, Workers, Written};
+use crate::transport::Source;
+use crate::tree::{Content, Entry, Kind, Metadata, TreePath};
+use std::io::{Cursor, Read};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::thread;
+
+/// A layer at a place that remembers what was asked for.
+struct Place {
+    layer: Descriptor,
+    bytes: Vec<u8>,
+    asked: Mutex<Vec<Range<u64>>>,
+    gives_parts: bool,
+}
+
+impl Source for Place {
+    fn resolve(&self) -> Result<Document> {
+        Err(Error::not_found("no image"))
+    }
+
+    fn open(&self, _: &Descriptor) -> Result<Unverified> {
+        Ok(Unverified::new(Cursor::new(self.bytes.clone())))
+    }
+
+    fn open_range(&self, _: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
+        self.asked.lock().unwrap().push(range.clone());
+        let part = self.bytes[range.start as usize..range.end as usize].to_vec();
+        Ok(self.gives_parts.then(|| Unverified::new(Cursor::new(part))))
+    }
+}
+
+impl Place {
+    fn reading<'a>(&'a self, limits: &'a Limits, connections: usize) -> Reading<'a> {
+        let layers = std::slice::from_ref(&self.layer);
+        Reading { source: self, layers, limits, connections, progress: &Silent }
+    }
+
+    fn entries(&self) -> Vec<TocEntry> {
+        let listing = listing(self, &self.layer, &Limits::default()).unwrap().unwrap();
+        let mut entries = listing.entries(Budget::default()).unwrap();
+        std::iter::from_fn(|| entries.next_entry().unwrap()).collect()
+    }
+
+    /// The content of some files, and how many bytes were fetched by how many ranges.
+    fn read(&self, wanted: &[&TocEntry], connections: usize) -> Result<(Vec<Vec<u8>>, u64, usize)> {
+        self.asked.lock().unwrap().clear();
+        let limits = Limits::default();
+        let mut plan = Plan::default();
+        wanted.iter().for_each(|entry| plan.add(0, &entry.chunks));
+        let read = self.reading(&limits, connections).frames(&plan, |frames| {
+            let content = |entry: &&TocEntry| {
+                let mut content = Vec::new();
+                let mut reader = ChunkReader::new(frames, 0, entry.chunks.clone());
+                reader.read_to_end(&mut content).map_err(|error| Error::io("", error))?;
+                Ok(content)
+            };
+            wanted.iter().map(content).collect::<Result<Vec<_>>>()
+        })?;
+        let asked = self.asked.lock().unwrap();
+        let bytes = asked.iter().map(|range| range.end - range.start).sum();
+        assert_eq!(bytes, plan.bytes());
+        Ok((read, bytes, asked.len()))
+    }
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+fn tree() -> Vec<(&'static str, Vec<u8>)> {
+    let sparse = [vec![0; 9 << 20], noise(3, 700_000), vec![0; 300_000], noise(4, 10)].concat();
+    vec![
+        ("a", noise(1, 1000)),
+        ("b", noise(2, 2000)),
+        ("c-large", noise(5, 11 << 20)),
+        ("d", noise(6, 3000)),
+        ("e-sparse", sparse),
+        ("f", vec![]),
+        ("g", noise(7, 10)),
+    ]
+}
+
+fn place() -> Place {
+    let (mut layer, mut blob) = Compression::default().layer(&Workers::new(2), 2).unwrap();
+    let mut bytes = Vec::new();
+    let contents = thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            for (path, content) in tree() {
+                let kind = Kind::File { size: content.len() as u64 };
+                let path = TreePath::parse(path).unwrap();
+                let entry = Entry { path, kind, metadata: Metadata::default() };
+                layer.append(&entry, content.as_slice(), |_| {}).unwrap();
+            }
+            layer.finish().unwrap().1
+        });
+        blob.read_to_end(&mut bytes).unwrap();
+        writer.join().unwrap()
+    });
+    let written = Written { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+    let layer = Layer::new(Compression::default(), &contents, written).descriptor;
+    Place { layer, bytes, asked: Mutex::default(), gives_parts: true }
+}
+
+#[test]
+fn files_are_read_by_their_frames_alone_and_in_any_order() {
+    let (place, tree) = (place(), tree());
+    let entries = place.entries();
+    assert_eq!(entries.len(), tree.len());
+    for connections in [1, 4] {
+        for order in [vec![0, 1], vec![6, 5, 4, 3, 2, 1, 0], (0..7).collect(), vec![2], vec![3, 0, 3, 0]] {
+            let wanted: Vec<_> = order.iter().map(|at| &entries[*at]).collect();
+            let (read, ..) = place.read(&wanted, connections).unwrap();
+            for (read, at) in read.iter().zip(&order) {
+                assert!(*read == tree[*at].1, "{}", tree[*at].0);
+            }
+        }
+    }
+}
+
+#[test]
+fn small_files_in_one_frame_are_fetched_once_and_neighbours_together() {
+    let place = place();
+    let entries = place.entries();
+    let frame = &entries[0].chunks[0].frame;
+    let (_, bytes, ranges) = place.read(&[&entries[0], &entries[1]], 3).unwrap();
+    assert_eq!((bytes, ranges), (frame.end - frame.start, 1));
+    let (_, _, ranges) = place.read(&[&entries[2]], 3).unwrap();
+    let size: u64 = entries[2].chunks.iter().map(|chunk| chunk.frame.end - chunk.frame.start).sum();
+    assert!((3..=5).contains(&ranges), "{ranges} for {size} bytes in {} frames", entries[2].chunks.len());
+    let (_, bytes, ranges) = place.read(&[&entries[5]], 3).unwrap();
+    assert_eq!((bytes, ranges), (0, 0), "an empty file");
+}
+
+#[test]
+fn zeros_are_not_fetched_and_can_be_passed_over() {
+    let place = place();
+    let entries = place.entries();
+    let sparse = &entries[4];
+    let (_, bytes, _) = place.read(&[sparse], 1).unwrap();
+    assert!((700_000..1_100_000).contains(&bytes), "{bytes}");
+    let mut plan = Plan::default();
+    plan.add(0, &sparse.chunks);
+    let limits = Limits::default();
+    place
+        .reading(&limits, 1)
+        .frames(&plan, |frames| {
+            let mut reader = ChunkReader::new(frames, 0, sparse.chunks.clone());
+            let holes: u64 = std::iter::from_fn(|| Some(reader.skip_hole()).filter(|hole| *hole > 0)).sum();
+            assert!((8 << 20..=9 << 20).contains(&holes), "{holes}");
+            let mut rest = Vec::new();
+            reader.read_to_end(&mut rest).unwrap();
+            assert!(tree()[4].1[holes as usize..] == rest);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_byte_that_is_another_is_never_read_and_asked_again_it_fails_again() {
+    let mut place = place();
+    let entries = place.entries();
+    let at = entries[2].chunks[3].frame.start as usize + 1000;
+    place.bytes[at] ^= 1;
+    let before: u64 = entries[2].chunks[..3].iter().map(|chunk| chunk.size).sum();
+    let (mut plan, limits) = (Plan::default(), Limits::default());
+    plan.add(0, &entries[2].chunks);
+    let read = place.reading(&limits, 2).frames(&plan, |frames| {
+        let mut reader = ChunkReader::new(frames, 0, entries[2].chunks.clone());
+        let mut content = Vec::new();
+        let first = Error::io("", reader.read_to_end(&mut content).unwrap_err());
+        assert_eq!(first.kind(), ErrorKind::Integrity, "{first}");
+        assert!(content == tree()[2].1[..before as usize]);
+        assert_eq!(reader.skip_hole(), 0);
+        assert!(reader.read(&mut [0; 10]).is_err());
+        Ok(())
+    });
+    read.unwrap();
+    assert!(place.read(&[&entries[0], &entries[3]], 2).is_ok(), "what was not hit is still believed");
+}
+
+#[test]
+fn zeros_that_are_none_are_an_error_that_nobody_passes_over() {
+    let place = place();
+    let mut lie = place.entries().swap_remove(4);
+    let zeros = lie.chunks.iter_mut().find(|chunk| chunk.zeros).unwrap();
+    *zeros = Chunk { size: zeros.size - 1, ..zeros.clone() };
+    let (plan, limits) = (Plan::default(), Limits::default());
+    let read = place.reading(&limits, 1).frames(&plan, |frames| {
+        let mut reader = ChunkReader::new(frames, 0, lie.chunks.clone());
+        assert_eq!(reader.skip_hole(), 0);
+        reader.read(&mut [0; 10]).map_err(|error| Error::io("", error))
+    });
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::Integrity);
+}
+
+#[test]
+fn a_place_that_stops_giving_parts_is_an_error_and_one_that_gives_none_has_no_listing() {
+    let mut place = place();
+    let entries = place.entries();
+    place.gives_parts = false;
+    let error = place.read(&[&entries[0]], 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
+    assert!(listing(&place, &place.layer, &Limits::default()).unwrap().is_none());
+}
+
+#[test]
+fn a_table_of_contents_that_is_another_one_or_too_large_is_an_integrity_error() {
+    let mut place = place();
+    let few = Limits { entries: 1, names: 1, ..Limits::default() };
+    assert_eq!(listing(&place, &place.layer, &few).unwrap_err().kind(), ErrorKind::Integrity);
+    let at = place.bytes.len() - 100;
+    place.bytes[at] ^= 1;
+    assert_eq!(listing(&place, &place.layer, &Limits::default()).unwrap_err().kind(), ErrorKind::Integrity);
+}
+
+#[test]
+fn all_entries_are_told_in_the_order_of_the_archive() {
+    let place = place();
+    let limits = Limits::default();
+    let mut paths = Vec::new();
+    place
+        .reading(&limits, 2)
+        .each_listing(|number, _, listing| {
+            let listing = listing.unwrap();
+            let mut entries = listing.entries(Budget::default())?;
+            while let Some(TocEntry { item: Item::Entry(entry), .. }) = entries.next_entry()? {
+                paths.push(format!("{number}{}", entry.path));
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(paths[..3], ["0/a", "0/b", "0/c-large"]);
+}
