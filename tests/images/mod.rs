@@ -11,6 +11,7 @@ mod owners;
 mod part;
 mod partial;
 mod parts;
+mod proved;
 mod round_trip;
 mod sparse;
 mod targets;
