@@ -59,14 +59,14 @@ impl Reading<'_> {
     ) -> Result<()> {
         let task = self.progress.begin("reading tables of contents", None);
         let fetch = |layer: &Descriptor| listing(self.source, layer, self.limits);
-        let mut whole = Whole::default();
+        let mut whole = ReadWhole::default();
         in_order(self.connections, self.layers, fetch, |next| {
             for (number, layer) in self.layers.iter().enumerate() {
                 let Some(listing) = next() else { break };
                 let listing = listing?;
                 match &listing {
                     Some(_) => task.advance(Toc::of(layer)?.map_or(0, |toc| toc.descriptor().size)),
-                    None => whole.tell(layer, self)?,
+                    None => whole.tell(self, layer)?,
                 }
                 work(number, layer, listing)?;
             }
@@ -76,14 +76,18 @@ impl Reading<'_> {
 }
 
 /// What has to be read whole, said once for each reason.
-#[derive(Default)]
-struct Whole {
+#[derive(Debug, Default)]
+pub struct ReadWhole {
     without_toc: bool,
     without_ranges: bool,
 }
 
-impl Whole {
-    fn tell(&mut self, layer: &Descriptor, reading: &Reading<'_>) -> Result<()> {
+impl ReadWhole {
+    /// Tells that a layer is read whole, and why, unless it was told of another one for the same reason.
+    ///
+    /// # Errors
+    /// When the layer's descriptor makes no sense.
+    pub fn tell(&mut self, reading: &Reading<'_>, layer: &Descriptor) -> Result<()> {
         let (told, message) = match Toc::of(layer)? {
             None => {
                 let without = |layer: &&Descriptor| matches!(Toc::of(layer), Ok(None));

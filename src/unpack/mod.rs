@@ -3,6 +3,7 @@
 mod data_io;
 mod fetch;
 mod listed;
+mod part;
 mod plan;
 mod selection;
 
@@ -12,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::image::{self, Selected};
 use crate::layer::{Budget, Item, LayerReader, Limits, TocChecker, decompress};
 use crate::oci::{Digest, Document, Platform};
+use crate::partial::{ReadWhole, Reading};
 use crate::progress::Progress;
-use crate::transport::{self, Source};
+use crate::transport::{self, Source, Transfer};
 use crate::tree::{ExtractOptions, Extracted, Extractor, Record, Staged, Target};
 use fetch::{Fetched, Spool, each_layer, one_layer};
 use listed::Listed;
@@ -24,7 +26,7 @@ use std::io::{self, Read, Seek};
 use std::path::Path;
 
 /// What may be chosen when an image is unpacked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The platform whose image is wanted; otherwise the host's.
     pub platform: Option<Platform>,
@@ -44,6 +46,25 @@ pub struct Options {
     pub as_is: bool,
     /// Whether the target appears complete or not at all. With [`ExtractOptions::force`], it replaces what is there.
     pub atomic: bool,
+    /// How many ranges are fetched at once where a part of the image is wanted.
+    pub connections: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            platform: None,
+            tree: ExtractOptions::default(),
+            limits: Limits::default(),
+            part: Part::All,
+            merge: false,
+            keep: false,
+            checksum: false,
+            as_is: false,
+            atomic: false,
+            connections: Transfer::default().concurrency,
+        }
+    }
 }
 
 /// What was done.
@@ -229,11 +250,19 @@ impl Job<'_> {
             data_io::extract(last, &mut selection, extractor, &mut budget, passed)?;
             return selection.finish().map(|()| true);
         }
+        let Options { limits, connections, .. } = self.options;
+        let (source, all, progress) = (self.source, &image.manifest.layers, self.progress);
+        let reading = Reading { source, layers: all, limits, connections: *connections, progress };
+        let mut whole = ReadWhole::default();
         let mut extract = |number: usize, layer: Fetched<'_>| {
             let task = |size| self.progress.begin(&format!("extracting layer {}", number + 1), Some(size));
             let mut work = Work { selection: &mut selection, extractor, budget: &mut budget };
             match layer {
+                Fetched::Listed(layer) if work.selection.is_small() => work.in_part(&layer, number, &reading),
                 Fetched::Spooled(layer) => {
+                    if work.selection.is_small() {
+                        whole.tell(&reading, &all[number])?;
+                    }
                     let task = task(layer.plain_size);
                     work.spooled(&layer, move |bytes| task.advance(bytes))
                 }
@@ -271,15 +300,20 @@ impl Work<'_, '_> {
 
     /// Extracts what is wanted of a layer while it comes.
     fn listed(&mut self, layer: &Listed<'_>, passed: impl Fn(u64) + Send + 'static) -> Result<()> {
-        if self.selection.needs_survey() {
-            let mut entries = layer.entries(self.budget.clone())?;
-            self.selection.survey(|| Ok(entries.next_entry()?.map(|entry| entry.item)))?;
-        }
+        self.survey(layer)?;
         layer.stream(self.budget.clone(), passed, |archive| {
             let listed = TocChecker::proved(layer.entries(self.budget.clone())?, archive.place());
             let budget = std::mem::take(self.budget);
             self.extract(LayerReader::within(archive, budget), Some(listed))
         })
+    }
+
+    fn survey(&mut self, layer: &Listed<'_>) -> Result<()> {
+        if !self.selection.needs_survey() {
+            return Ok(());
+        }
+        let mut entries = layer.entries(self.budget.clone())?;
+        self.selection.survey(|| Ok(entries.next_entry()?.map(|entry| entry.item)))
     }
 
     /// Extracts what is wanted of an archive; whatever stands behind its end is left.

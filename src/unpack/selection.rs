@@ -104,6 +104,16 @@ impl<'a> Selection<'a> {
         Ok(())
     }
 
+    /// Whether so little may be wanted that it is better fetched by itself.
+    pub fn is_small(&self) -> bool {
+        matches!(self.part, Part::Subpath(part) if !part.is_root())
+    }
+
+    /// Whether the content of an entry will be extracted, for all that is known of its layer.
+    pub fn wants(&self, entry: &Entry) -> bool {
+        self.part.place_of(entry).is_some() || self.instead.contains_key(&entry.path)
+    }
+
     /// Extracts an entry if it is wanted.
     pub fn put(&mut self, entry: Entry, content: &mut dyn Content, extractor: &mut Extractor) -> Result<()> {
         if *self.part == Part::All {

@@ -495,3 +495,13 @@ hint: add a range to --uid-map or --gid-map, or give everything one owner with -
 "#]],
     );
 }
+
+#[test]
+fn a_part_of_a_layer_without_a_table_of_contents() {
+    let place = Place::with_tree().and("pack --compression gzip oci:layout:v1 tree");
+    assert_screen(
+        place.screen("unpack --subpath etc oci:layout:v1 out"),
+        str![[r#"
+"#]],
+    );
+}

@@ -159,7 +159,7 @@ struct Done<'a> {
 }
 
 impl Unpack {
-    fn options(&self) -> Result<Options> {
+    fn options(&self, connections: usize) -> Result<Options> {
         let Self { target_args: target, tree, .. } = self;
         if target.force && !target.merge && !target.atomic {
             return Err(Error::usage("--force says what --merge or --atomic may replace")
@@ -189,13 +189,14 @@ impl Unpack {
             checksum: target.checksum,
             as_is: tree.as_is,
             atomic: target.atomic,
+            connections,
         })
     }
 
     /// Unpacks, and says what came of it.
     pub fn run(self) -> Result<()> {
-        let options = self.options()?;
         let access = self.registries.access()?;
+        let options = self.options(access.transfer.concurrency)?;
         let begun = Instant::now();
         let source = self.image.source(&access)?;
         let progress = progress::start("unpack", self.report.quiet);

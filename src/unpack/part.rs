@@ -1,0 +1,46 @@
+//! What is wanted of a layer, and nothing else of it: its table of contents says where that is.
+
+use super::Work;
+use super::listed::Listed;
+use crate::error::Result;
+use crate::layer::Item;
+use crate::partial::{ChunkReader, Plan, Reading};
+use std::io;
+
+impl Work<'_, '_> {
+    /// Extracts what is wanted of a layer, the `number`th of the image, from the frames that hold it.
+    pub(super) fn in_part(&mut self, layer: &Listed<'_>, number: usize, reading: &Reading<'_>) -> Result<()> {
+        self.survey(layer)?;
+        let mut plan = Plan::default();
+        let mut entries = layer.entries(self.budget.clone())?;
+        while let Some(listed) = entries.next_entry()? {
+            if let Item::Entry(entry) = &listed.item
+                && self.selection.wants(entry)
+            {
+                plan.add(number, &listed.chunks);
+            }
+        }
+        let mut entries = layer.entries(std::mem::take(self.budget))?;
+        let (selection, extractor) = (&mut *self.selection, &mut *self.extractor);
+        reading.frames(&plan, |frames| {
+            extractor.begin_layer();
+            while let Some(listed) = entries.next_entry()? {
+                match listed.item {
+                    Item::Entry(entry) if selection.wants(&entry) => {
+                        selection.put(
+                            entry,
+                            &mut ChunkReader::new(frames, number, listed.chunks),
+                            extractor,
+                        )?;
+                    }
+                    // It may still take the place of what lower layers have.
+                    Item::Entry(entry) => selection.put(entry, &mut io::empty(), extractor)?,
+                    Item::Whiteout(whiteout) => selection.whiteout(&whiteout, extractor)?,
+                }
+            }
+            Ok(())
+        })?;
+        *self.budget = entries.budget().clone();
+        Ok(())
+    }
+}
