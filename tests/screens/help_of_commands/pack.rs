@@ -62,6 +62,10 @@ Tree options:
           
           [default: 512M]
 
+      --wait-for-signal
+          Wait for SIGTERM or Ctrl-C before anything is read, as a sidecar does; another one
+          interrupts
+
 Image options:
       --platform <OS/ARCH>
           Make the image for these platforms [default: linux/amd64,linux/arm64]
