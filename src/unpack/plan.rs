@@ -30,6 +30,9 @@ pub(super) fn content(root: &Document, options: &Options) -> Value {
         Part::Subpath(path) => note("subpath", text(path.to_string())),
         Part::Strip(count) => note("strip", Value::from(*count)),
     }
+    if options.as_is {
+        note("asIs", Value::Bool(true));
+    }
     let tree = &options.tree;
     for (name, id) in [("uid", tree.uid), ("gid", tree.gid)] {
         if let Some(id) = id {

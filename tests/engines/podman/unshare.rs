@@ -1,0 +1,58 @@
+//! `podman unshare`: an ordinary user who is root of a namespace, with a range of numbers for everybody else.
+
+use super::super::fixture::Directory;
+use super::super::program::tool;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+/// `nobody`, whatever it is called here.
+const NOBODY: u32 = 65534;
+
+/// Run as root in a mount namespace of its own, where the ordinary user has numbers that the machine's files do not give.
+const SCRIPT: &str = r#"
+set -e
+echo "$(id -un 65534):100000:65536" >numbers
+mount --bind numbers /etc/subuid
+mount --bind numbers /etc/subgid
+own() {
+    setpriv --reuid 65534 --regid 65534 --clear-groups env -i PATH="$PATH" HOME="$PWD/home" \
+        XDG_RUNTIME_DIR="$PWD/run" podman unshare "$@" 2>>errors
+}
+status=0
+own sh -e work || status=$?
+# podman keeps the namespace for later calls.
+kill "$(cat run/libpod/tmp/pause.pid)" || true
+exit $status
+"#;
+
+/// Run inside: what containers wrote is packed and comes back.
+const WORK: &str = r#"
+cd home
+mkdir tree
+touch tree/root tree/user
+chown 999:33 tree/user
+../volio pack --digestfile digest oci:layout:v1 tree
+../volio unpack oci:layout:v1 target
+stat -c '%u:%g %n' target/root target/user
+"#;
+
+#[test]
+#[ignore = "needs podman and root: run tests/run"]
+fn inside_podman_unshare_numbers_are_those_of_containers_both_ways() {
+    let place = Directory::empty();
+    let own = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(place.path(), own).expect("chmod");
+    // By another process: a file that is open for writing in this one cannot be run while any thread forks.
+    tool("cp", &[env!("CARGO_BIN_EXE_volio"), place.text()]);
+    for directory in ["home", "run"] {
+        fs::create_dir(place.path().join(directory)).expect("mkdir");
+        chown(place.path().join(directory), Some(NOBODY), Some(NOBODY)).expect("chown");
+    }
+    fs::write(place.path().join("work"), WORK).expect("a script");
+    fs::write(place.path().join("errors"), "").expect("a file");
+    let script = format!("cd '{}'\n{SCRIPT}", place.text());
+    let said = tool("unshare", &["--mount", "sh", "-c", &script]);
+    assert!(said.ends_with("0:0 target/root\n999:33 target/user"), "{said}");
+    let user = fs::metadata(place.path().join("home/target/user")).expect("what was unpacked");
+    assert_eq!((user.uid(), user.gid()), (100_998, 100_032));
+}
