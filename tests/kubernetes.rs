@@ -152,6 +152,50 @@ fn kubernetes_manifests_with_a_field_that_is_not_there_or_a_right_too_many_are_f
     }
 }
 
+/// What runtimes want of an image volume, and of every image that the kubelet pulls.
+#[test]
+fn kubernetes_image_volumes_are_ordinary_images_with_files_as_layers() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).display().to_string();
+    fs::create_dir_all(at("tree/directory")).unwrap();
+    fs::write(at("tree/directory/file"), "data").unwrap();
+    let volio = |arguments: &[&str]| {
+        let mut volio = std::process::Command::new(env!("CARGO_BIN_EXE_volio"));
+        assert!(volio.args(arguments).current_dir(place.path()).output().unwrap().status.success());
+    };
+    volio(&["pack", "oci:layout:v1", "tree"]);
+    let blob = |digest: &str| fs::read(at(&format!("layout/blobs/{}", digest.replace(':', "/")))).unwrap();
+    let document = |descriptor: &Value| -> Value {
+        serde_json::from_slice(&blob(descriptor["digest"].as_str().unwrap())).unwrap()
+    };
+    let layout: Value = serde_json::from_slice(&fs::read(at("layout/index.json")).unwrap()).unwrap();
+    let index = document(&layout["manifests"][0]);
+    let platforms = index["manifests"].as_array().unwrap();
+    assert_eq!(platforms.len(), 2, "one for each kind of node");
+    for entry in platforms {
+        let manifest = document(entry);
+        assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+        assert_eq!(manifest.get("artifactType"), None);
+        assert_eq!(manifest["config"]["mediaType"], "application/vnd.oci.image.config.v1+json");
+        let config = document(&manifest["config"]);
+        assert_eq!(
+            (&config["os"], &config["architecture"]),
+            (&json!("linux"), &entry["platform"]["architecture"])
+        );
+        let layers = manifest["layers"].as_array().unwrap();
+        assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), layers.len());
+        for layer in layers {
+            assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+zstd");
+            let archive = blob(layer["digest"].as_str().unwrap());
+            let archive = zstd::decode_all(archive.as_slice()).unwrap();
+            let mut archive = tar::Archive::new(archive.as_slice());
+            for entry in archive.entries().unwrap() {
+                assert!(entry.unwrap().path().unwrap().is_relative());
+            }
+        }
+    }
+}
+
 /// The directory of a mounted secret as the kubelet makes it: files are links, and all of them change at once.
 struct MountedSecret(tempfile::TempDir);
 
