@@ -58,7 +58,7 @@ fn podman_gives_up_after_five_seconds_and_finds_what_was_fetched_the_next_time()
         podman.run(&[&["run", "--rm", "--network=none", "-v", "slow:/data"][..], &script].concat())
     };
     let said = run().failed_with(126);
-    assert!(said.contains("VolumeDriver.Mount on volume slow in volume plugin volio"), "{said}");
+    assert!(said.contains("volume plugin volio endpoint /VolumeDriver.Mount"), "{said}");
     assert!(said.contains("Client.Timeout exceeded"), "{said}");
     gate.open();
     wait_until("the mount is taken back", || plugin.log().contains("hung up"));
