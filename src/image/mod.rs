@@ -1,7 +1,9 @@
 //! Layers under one name: what makes a set of layers an image.
 
 mod builder;
+mod docker;
 mod platform;
 
 pub use builder::{Built, Description};
+pub use docker::archive_image;
 pub use platform::{DEPTH_LIMIT, Selected, images, offers, select};

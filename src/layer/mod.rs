@@ -8,6 +8,7 @@ mod decode;
 mod decompression;
 mod frame_reader;
 mod frames;
+mod gnu;
 mod header;
 mod limits;
 mod overlay;

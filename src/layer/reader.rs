@@ -27,6 +27,8 @@ pub struct LayerReader<R> {
     /// The content of the current entry that was not read.
     content: Content,
     ended: bool,
+    /// Whether `.wh.` at the beginning of a name means something.
+    whiteouts: bool,
 }
 
 impl<R: Read> LayerReader<R> {
@@ -37,7 +39,13 @@ impl<R: Read> LayerReader<R> {
 
     /// The same within what other layers of the image have left.
     pub fn within(archive: R, budget: Budget) -> Self {
-        Self { archive, budget, content: Content::default(), ended: false }
+        Self { archive, budget, content: Content::default(), ended: false, whiteouts: true }
+    }
+
+    /// The same for an archive that is no layer: every name in it is a name.
+    #[must_use]
+    pub fn without_whiteouts(self) -> Self {
+        Self { whiteouts: false, ..self }
     }
 
     /// What is left for the layers to come.
@@ -51,7 +59,11 @@ impl<R: Read> LayerReader<R> {
     /// [`Integrity`](crate::error::Kind::Integrity) when the archive is malformed, truncated, or would leave the tree.
     pub fn next_item(&mut self) -> Result<Option<Item>> {
         while let Some(entry) = self.next_entry()? {
-            match whiteout::parse(&entry.path) {
+            let meaning = match self.whiteouts {
+                true => whiteout::parse(&entry.path),
+                false => Ok(Meaning::Entry),
+            };
+            match meaning {
                 Ok(Meaning::Entry) => {
                     self.budget.admit(&entry)?;
                     return Ok(Some(Item::Entry(entry)));

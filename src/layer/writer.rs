@@ -1,7 +1,7 @@
 //! Writes entries as a deterministic tar archive and hashes it as it passes.
 
 use super::frames::PIECE;
-use super::{Toc, header, whiteout};
+use super::{Toc, gnu, header, whiteout};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::stream::{HashingWriter, Written};
@@ -69,6 +69,8 @@ pub struct LayerWriter<A> {
     buffer: Box<[u8]>,
     entries: u64,
     bytes: u64,
+    /// Whether it is no layer but an archive for old tars.
+    is_for_tar: bool,
 }
 
 /// A read or a write of files costs next to nothing above this size, and it still fits the cache.
@@ -84,7 +86,15 @@ impl<W: Write> LayerWriter<HashingWriter<W>> {
 impl<A: Archive> LayerWriter<A> {
     /// A layer that becomes this archive.
     pub(super) fn over(archive: A) -> Self {
-        Self { archive, buffer: vec![0; BUFFER].into_boxed_slice(), entries: 0, bytes: 0 }
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Self { archive, buffer, entries: 0, bytes: 0, is_for_tar: false }
+    }
+
+    /// The same, but an archive that old tars extract, and no layer: every name in it is a name, and what needs PAX records
+    /// is left out.
+    #[must_use]
+    pub fn for_tar(self) -> Self {
+        Self { is_for_tar: true, ..self }
     }
 
     /// Appends an entry; `content` is read for regular files only, and `passed` is told how much was read.
@@ -92,7 +102,8 @@ impl<A: Archive> LayerWriter<A> {
     /// # Errors
     /// When an image cannot hold the entry, or the content is shorter than the entry says.
     pub fn append(&mut self, entry: &Entry, content: impl Read, passed: impl Fn(u64)) -> Result<()> {
-        if let Some(name) = entry.path.names().find(|name| whiteout::is_reserved(name)) {
+        let reserved = entry.path.names().find(|name| whiteout::is_reserved(name));
+        if let Some(name) = reserved.filter(|_| !self.is_for_tar) {
             return Err(Error::failed(format!(
                 "{} cannot be in an image: names that begin with .wh. mean deleted files there ({})",
                 entry.path,
@@ -100,7 +111,11 @@ impl<A: Archive> LayerWriter<A> {
             ))
             .hint("rename it, or leave it out with --exclude"));
         }
-        self.archive.header(entry, &header::encode(entry)?).map_err(cannot_write)?;
+        let header = match self.is_for_tar {
+            true => gnu::encode(entry)?,
+            false => header::encode(entry)?,
+        };
+        self.archive.header(entry, &header).map_err(cannot_write)?;
         if let Kind::File { size } = entry.kind {
             self.copy(entry, size, content, passed)?;
             let padding = size.wrapping_neg() % header::BLOCK as u64;

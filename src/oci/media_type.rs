@@ -18,6 +18,10 @@ pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.mani
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Docker's counterpart of the configuration.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Docker's counterpart of a layer that is a plain tar archive.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// Docker's counterpart of a layer compressed with gzip.
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
 /// What a registry may answer when an image is asked for by name.
 pub const DOCUMENTS: [&str; 4] = [INDEX, MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_MANIFEST];
@@ -58,7 +62,8 @@ mod tests {
             LAYER,
             LAYER_GZIP,
             LAYER_ZSTD,
-            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            DOCKER_LAYER,
+            DOCKER_LAYER_GZIP,
             "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
         ] {
             assert!(is_layer(layer), "{layer}");

@@ -1,5 +1,6 @@
 //! A tree into an image, wherever the image is.
 
+mod data_io;
 mod plan;
 mod send;
 mod told;
@@ -15,6 +16,7 @@ use crate::tree::{LeftOut, OnChange, SourceSpec, Summary, Walk, WalkOptions};
 use plan::{Part, Planner};
 use serde::Serialize;
 use std::io;
+use std::path::PathBuf;
 
 /// What a layer has, in bytes of its archive, unless it is said otherwise.
 pub const LAYER_SIZE: u64 = 512 << 20;
@@ -30,6 +32,22 @@ pub struct Options {
     pub tree: WalkOptions,
     /// What the image is, apart from its layers.
     pub image: Description,
+    /// How the tree is in the image.
+    pub form: Form,
+}
+
+/// How the tree is in the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As layers: an engine can mount it.
+    #[default]
+    Layers,
+    /// As data-io had it: in an archive that is the only file of the image. Nothing but data-io and volio can use that;
+    /// extended attributes and fractions of seconds are lost.
+    DataIo {
+        /// A directory with room for the archive, which is kept there until its size is known.
+        spool: PathBuf,
+    },
 }
 
 impl Default for Options {
@@ -39,6 +57,7 @@ impl Default for Options {
             layer_size: LAYER_SIZE,
             tree: WalkOptions::default(),
             image: Description::default(),
+            form: Form::default(),
         }
     }
 }
@@ -101,6 +120,9 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
+    if let Form::DataIo { spool } = &options.form {
+        return data_io::pack(destination, sources, options, spool, progress);
+    }
     let options = &mut options.fitting(destination.holds())?;
     options.image.platforms()?;
     let layer_size = options.layer_size;

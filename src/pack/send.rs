@@ -1,9 +1,9 @@
 //! Layers on their way: several are made and sent side by side, each while it is read.
 
 use super::plan::Part;
-use super::{Options, persist, told};
+use super::{Form, Options, persist, told};
 use crate::error::{Error, Result};
-use crate::layer::{Contents, Framer, Layer, LayerWriter};
+use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
 use crate::progress::{Progress, Task};
 use crate::stream::{Body, Workers, Written};
 use crate::transport::Destination;
@@ -109,19 +109,12 @@ impl Sender<'_> {
     /// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.
     fn attempt(&self, part: &Part, tree: &WalkOptions, task: &dyn Task) -> Result<Sent> {
         let tree = Walk::new(self.sources, tree)?.within(&part.extent);
-        let (layer, blob) = self.options.compression.layer(&self.workers, self.share)?;
-        thread::scope(|scope| {
-            let archiver = scope.spawn(|| self.archive(part, tree, layer, task));
-            let written = self.destination.upload(Body::new(blob));
-            let archived = archiver.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            match (archived, written) {
-                (Ok(archived), Ok(written)) => Ok(self.sent(part, archived, written)),
-                // Where one half failed, the other one only sees a broken pipe: the cause is what the user must read.
-                (Err(error), _) if !error.is_broken_pipe() => Err(error),
-                (_, Err(error)) => Err(error),
-                (Err(error), Ok(_)) => Err(error),
-            }
-        })
+        let is_for_tar = self.options.form != Form::Layers;
+        let (archived, written) =
+            while_made(self.destination, self.options.compression, &self.workers, self.share, |layer| {
+                self.archive(part, tree, if is_for_tar { layer.for_tar() } else { layer }, task)
+            })?;
+        Ok(self.sent(part, archived, written))
     }
 
     /// Writes a part of the tree as one layer; says how many of its entries stand for themselves.
@@ -174,6 +167,32 @@ impl Sender<'_> {
         };
         Sent { layer, contents, summary, entries }
     }
+}
+
+/// Sends a layer while `write` makes it on another thread.
+///
+/// # Errors
+/// That of the half which failed first.
+pub fn while_made<T: Send>(
+    destination: &dyn Destination,
+    compression: Compression,
+    workers: &Workers,
+    share: usize,
+    write: impl FnOnce(LayerWriter<Framer>) -> Result<T> + Send,
+) -> Result<(T, Written)> {
+    let (layer, blob) = compression.layer(workers, share)?;
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| write(layer));
+        let written = destination.upload(Body::new(blob));
+        let made = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (made, written) {
+            (Ok(made), Ok(written)) => Ok((made, written)),
+            // Where one half failed, the other one only sees a broken pipe: the cause is what the user must read.
+            (Err(error), _) if !error.is_broken_pipe() => Err(error),
+            (_, Err(error)) => Err(error),
+            (Err(error), Ok(_)) => Err(error),
+        }
+    })
 }
 
 /// Writes entries, each behind the directories that lead to it where those are not told by the tree.

@@ -34,24 +34,30 @@ impl Spool {
     }
 }
 
-/// Has all layers fetched and proved, lowest first, and hands each of them on; while one is worked on, the next one is
-/// fetched.
+/// A layer that is to be fetched: the blob, and the digest of its plain archive.
+pub(super) type Wanted<'a> = (&'a Descriptor, &'a Digest);
+
+/// The layers of an image, lowest first.
+pub(super) fn layers(image: &Selected) -> Vec<Wanted<'_>> {
+    image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids).collect()
+}
+
+/// Has the layers fetched and proved, and hands each of them on; while one is worked on, the next one is fetched.
 pub(super) fn each_layer(
     source: &dyn Source,
-    image: &Selected,
+    layers: &[Wanted<'_>],
     place: &SpoolPlace,
     progress: &dyn Progress,
     mut work: impl FnMut(usize, Spool) -> Result<()>,
 ) -> Result<()> {
-    let layers = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
     thread::scope(|scope| {
         let (proved, next) = sync_channel(0);
         // Dropped with this closure: where extracting fails, nobody waits for the rest of the next layer.
         let wanted = Arc::new(());
         let still_wanted = Arc::downgrade(&wanted);
         scope.spawn(move || {
-            for (layer, diff_id) in layers {
-                let spool = spool(source, layer, diff_id, place, &still_wanted, progress);
+            for layer in layers {
+                let spool = spool(source, *layer, place, &still_wanted, progress);
                 // Nobody takes it any more, or there is nothing to go on with.
                 if spool.is_err() | proved.send(spool).is_err() {
                     return;
@@ -62,11 +68,21 @@ pub(super) fn each_layer(
     })
 }
 
+/// Has one layer fetched and proved.
+pub(super) fn one_layer(
+    source: &dyn Source,
+    layer: Wanted<'_>,
+    place: &SpoolPlace,
+    progress: &dyn Progress,
+) -> Result<Spool> {
+    let wanted = Arc::new(());
+    spool(source, layer, place, &Arc::downgrade(&wanted), progress)
+}
+
 /// Fetches a layer into a nameless file, and proves both its digests.
 fn spool(
     source: &dyn Source,
-    layer: &Descriptor,
-    diff_id: &Digest,
+    (layer, diff_id): Wanted<'_>,
     place: &SpoolPlace,
     wanted: &Weak<()>,
     progress: &dyn Progress,

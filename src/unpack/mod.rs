@@ -1,5 +1,6 @@
 //! An image into a directory: each layer is fetched, proved, and only then extracted.
 
+mod data_io;
 mod fetch;
 mod plan;
 mod selection;
@@ -13,7 +14,7 @@ use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
 use crate::tree::{ExtractOptions, Extracted, Extractor, Record, Staged, Target};
-use fetch::{Spool, each_layer};
+use fetch::{Spool, each_layer, one_layer};
 use plan::Plan;
 use selection::Selection;
 use serde::Serialize;
@@ -37,6 +38,8 @@ pub struct Options {
     pub keep: bool,
     /// Whether an image that is there is looked at, and not only its record; what differs is made right.
     pub checksum: bool,
+    /// Whether an image that data-io made is taken as it is, with its base and its archive in it.
+    pub as_is: bool,
     /// Whether the target appears complete or not at all. With [`ExtractOptions::force`], it replaces what is there.
     pub atomic: bool,
 }
@@ -65,6 +68,8 @@ pub struct Unpacked {
     pub platform: Platform,
     /// How many layers were extracted.
     pub layers: usize,
+    /// Whether data-io has made the image, so that the archive in its last layer was extracted.
+    pub data_io: bool,
     /// Entries of an interrupted run of another image that were taken away first.
     pub removed: u64,
     /// What was made of them.
@@ -74,7 +79,15 @@ pub struct Unpacked {
 
 impl Unpacked {
     fn nothing(outcome: Outcome, digest: Digest, platform: Platform) -> Self {
-        Self { outcome, digest, platform, layers: 0, removed: 0, extracted: Extracted::default() }
+        Self {
+            outcome,
+            digest,
+            platform,
+            layers: 0,
+            data_io: false,
+            removed: 0,
+            extracted: Extracted::default(),
+        }
     }
 }
 
@@ -179,11 +192,12 @@ impl Job<'_> {
         let options = ExtractOptions { several_layers, ..self.options.tree.clone() };
         let mut extractor = Extractor::over(target, options)?;
         match self.extract(&image, &mut extractor) {
-            Ok(()) => Ok(Unpacked {
+            Ok(data_io) => Ok(Unpacked {
                 outcome: Outcome::Unpacked,
                 digest: self.root.descriptor().digest.clone(),
                 platform: image.config.platform,
-                layers: image.manifest.layers.len(),
+                layers: if data_io { 1 } else { image.manifest.layers.len() },
+                data_io,
                 removed,
                 extracted: extractor.finish()?,
             }),
@@ -194,18 +208,33 @@ impl Job<'_> {
         }
     }
 
-    /// Extracts the layers, lowest first.
-    fn extract(&self, image: &Selected, extractor: &mut Extractor) -> Result<()> {
+    /// Extracts the layers, lowest first, or the archive in the last one, where data-io has made the image; says which.
+    fn extract(&self, image: &Selected, extractor: &mut Extractor) -> Result<bool> {
         extractor.mark(self.content.clone())?;
         let place = extractor.spool()?;
         let mut selection = Selection::new(&self.options.part);
         let mut budget = Budget::new(self.options.limits);
-        each_layer(self.source, image, &place, self.progress, |number, layer| {
+        let mut layers = fetch::layers(image);
+        // All that is below the archive of data-io is for nothing: the last layer says whether it need be fetched.
+        let may_be_data_io = !self.options.as_is && data_io::may_have_made(image);
+        let last = layers.pop_if(|_| may_be_data_io);
+        let last = last.map(|last| one_layer(self.source, last, &place, self.progress)).transpose()?;
+        if let Some(last) = &last
+            && data_io::is_its_layer(last, &budget)?
+        {
+            let task = self.progress.begin("extracting data.tar.gz", Some(last.plain_size));
+            let passed = move |bytes| task.advance(bytes);
+            data_io::extract(last, &mut selection, extractor, &mut budget, passed)?;
+            return selection.finish().map(|()| true);
+        }
+        let mut extract = |number: usize, layer: Spool| {
             let task =
                 self.progress.begin(&format!("extracting layer {}", number + 1), Some(layer.plain_size));
             extract_layer(&layer, &mut selection, extractor, &mut budget, move |bytes| task.advance(bytes))
-        })?;
-        selection.finish()
+        };
+        each_layer(self.source, &layers, &place, self.progress, &mut extract)?;
+        last.map_or(Ok(()), |last| extract(layers.len(), last))?;
+        selection.finish().map(|()| false)
     }
 }
 

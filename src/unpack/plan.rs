@@ -30,9 +30,14 @@ pub(super) fn content(root: &Document, options: &Options) -> Value {
         Part::Subpath(path) => note("subpath", text(path.to_string())),
         Part::Strip(count) => note("strip", Value::from(*count)),
     }
+    if options.as_is {
+        note("asIs", Value::Bool(true));
+    }
     let tree = &options.tree;
-    if let Some(owner) = tree.owner {
-        note("owner", text(format!("{}:{}", owner.uid, owner.gid)));
+    for (name, id) in [("uid", tree.uid), ("gid", tree.gid)] {
+        if let Some(id) = id {
+            note(name, Value::from(id));
+        }
     }
     if !tree.maps.is_empty() {
         note("uidMap", text(tree.maps.uid.to_string()));

@@ -19,5 +19,6 @@ mod registry_content;
 mod services;
 mod skopeo;
 mod survey;
+mod systemd;
 mod umoci;
 mod volume_plugin;

@@ -2,6 +2,7 @@
 
 mod changing;
 mod damage;
+mod data_io;
 mod diff;
 mod digests;
 mod fidelity;

@@ -35,6 +35,7 @@ fn the_result_as_json_is_one_document() {
     "os": "linux"
   },
   "layers": 1,
+  "dataIo": false,
   "removed": 0,
   "entries": 4,
   "bytes": 26,

@@ -133,6 +133,11 @@ pub fn state(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(named.or_else(home)?.join("volio"))
 }
 
+/// Where files are for a moment that nobody shall see.
+pub fn temporary(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    variable("TMPDIR").map_or_else(|| "/tmp".into(), PathBuf::from)
+}
+
 /// Whether there is such a file. One that cannot be looked at counts: reading it will say why.
 fn is_there(file: &Path) -> bool {
     file.try_exists().unwrap_or(true)

@@ -137,10 +137,11 @@ Registry options:
 
 Output options:
       --format <FORMAT>
-          Print the result for people, or as one JSON document
+          Print the result as text or as one JSON document; data-io packs an image as data-io made
+          them. May be given twice
           
           [default: text]
-          [possible values: text, json]
+          [possible values: text, json, data-io]
 
   -q, --quiet
           Print nothing on stderr but errors
@@ -154,6 +155,7 @@ Examples:
   volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
+  volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '["/volio"]' registry.example/volio:v1 volio
 
 SOURCE is a directory or a file; PATH is absolute, and / unless given. A directory's contents land

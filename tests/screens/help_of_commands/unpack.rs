@@ -88,6 +88,9 @@ Tree options:
       --gid-map <IMAGE:HOST[:SIZE]>
           What numbers of groups in the image mean here, and those of users unless --uid-map says it
 
+      --as-is
+          Take an image that data-io made as it is: its base, and a file data.tar.gz
+
       --group-access
           Let the group do what the owner may, and own what is made in directories later
 

@@ -1,6 +1,6 @@
 //! `volio pack`: a tree into an image, wherever the image is.
 
-use crate::args::{AbsolutePath, Format, Pair, Registries, Report, Words, size};
+use crate::args::{AbsolutePath, Pair, Registries, Words, size};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use volio::image::Description;
 use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
-use volio::pack::{Options, Packed, pack};
+use volio::pack::{Form, Options, Packed, pack};
 use volio::transport::Location;
 use volio::tree::{IdMaps, IdRange, OnChange, Owner, SourceSpec, Time, WalkOptions};
 use volio::{Error, Result, oci};
@@ -22,6 +22,7 @@ Examples:
   volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
+  volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '[\"/volio\"]' registry.example/volio:v1 volio
 
 SOURCE is a directory or a file; PATH is absolute, and / unless given. A directory's contents land at PATH. A file \
@@ -63,7 +64,7 @@ pub struct Pack {
     #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
-    report: Report,
+    report: PackReport,
 
     /// Write the digest of the image to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output options")]
@@ -113,6 +114,37 @@ struct TreeArgs {
     /// Cut the tree into layers of about this size; a file of more than twice that is a layer by itself
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = layer_size)]
     layer_size: u64,
+}
+
+/// How much is said, and in what form; and in what form the tree is in the image.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output options")]
+struct PackReport {
+    /// Print the result as text or as one JSON document; data-io packs an image as data-io made them. May be given twice
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    format: Vec<PackFormat>,
+
+    /// Print nothing on stderr but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// A form of the result, or of the image: `podman build --format` says the latter too. The variants have no words of their
+/// own: they would double the length of the help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PackFormat {
+    Text,
+    Json,
+    DataIo,
+}
+
+impl PackReport {
+    fn form(&self) -> Form {
+        match self.format.contains(&PackFormat::DataIo) {
+            true => Form::DataIo { spool: environment::temporary(environment::variable) },
+            false => Form::Layers,
+        }
+    }
 }
 
 /// What to do when something changes while it is read.
@@ -199,6 +231,7 @@ impl Pack {
             compression: self.tree.compression,
             tree: self.tree.walk(epoch)?,
             image: self.image_args.describe(),
+            form: self.report.form(),
         };
         let begun = Instant::now();
         let destination = self.image.destination(&access)?;
@@ -210,9 +243,9 @@ impl Pack {
         if !self.report.quiet {
             output::line(&summary(&packed, begun.elapsed()));
         }
-        match self.report.format {
-            Format::Text => output::results(|out| writeln!(out, "{}", packed.address)),
-            Format::Json => output::json(&packed),
+        match self.report.format.contains(&PackFormat::Json) {
+            true => output::json(&packed),
+            false => output::results(|out| writeln!(out, "{}", packed.address)),
         }
     }
 }

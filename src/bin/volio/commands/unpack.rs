@@ -114,6 +114,10 @@ struct TreeArgs {
     #[arg(long, value_name = "IMAGE:HOST[:SIZE]", value_delimiter = ',')]
     gid_map: Vec<IdRange>,
 
+    /// Take an image that data-io made as it is: its base, and a file data.tar.gz
+    #[arg(long)]
+    as_is: bool,
+
     /// Let the group do what the owner may, and own what is made in directories later
     #[arg(long)]
     group_access: bool,
@@ -177,7 +181,8 @@ impl Unpack {
             tree: ExtractOptions {
                 holes: tree.sparse.into(),
                 sync: !target.no_sync,
-                owner: tree.owner,
+                uid: tree.owner.map(|owner| owner.uid),
+                gid: tree.owner.map(|owner| owner.gid),
                 maps: IdMaps::new(tree.uid_map.clone(), tree.gid_map.clone())?,
                 group_access: tree.group_access,
                 devices: !tree.no_devices,
@@ -192,6 +197,7 @@ impl Unpack {
             merge: target.merge,
             keep: target.keep,
             checksum: target.checksum,
+            as_is: tree.as_is,
             atomic: target.atomic,
         })
     }
@@ -235,10 +241,11 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         hardlinks_copied,
     } = unpacked.extracted;
     let mut line = format!(
-        "unpacked {}, {} from {} in {}",
+        "unpacked {}, {} from {}{} in {}",
         count(entries, "entry", "entries"),
         bytes(size),
         count(unpacked.layers as u64, "layer", "layers"),
+        if unpacked.data_io { " that data-io made" } else { "" },
         duration(time),
     );
     line.extend(rate(size, time).map(|rate| format!(", {rate}")));

@@ -1,0 +1,50 @@
+//! An image in Docker's own format, schema 2, for programs that are older than the OCI's.
+
+use super::{Built, Description};
+use crate::error::Result;
+use crate::layer::Layer;
+use crate::oci::{Config, Descriptor, Document, Manifest, media_type};
+use serde_json::Value;
+
+/// What docker notes of a container that it commits: the command. Also what `docker create` starts, for it wants one.
+const COMMAND: &str = "sh";
+
+/// The image that data-io would have committed, in Docker's format or, where the place knows only that, in OCI's: one
+/// layer, which holds the archive, and a command that nobody runs.
+///
+/// # Errors
+/// Those of [`Description::build`].
+pub fn archive_image(description: &Description, layer: &Layer, is_docker: bool) -> Result<Built> {
+    let mut description = description.clone();
+    if description.execution.cmd.is_empty() && description.execution.entrypoint.is_empty() {
+        description.execution.cmd.push(COMMAND.to_owned());
+    }
+    let built = description.build(std::slice::from_ref(layer))?;
+    let mut config: Config = built.configs[0].parse()?;
+    for step in &mut config.history {
+        step.created_by = Some(COMMAND.to_owned());
+        step.extra.insert("comment".to_owned(), Value::from("volio pack --format data-io"));
+    }
+    let types = match is_docker {
+        true => (media_type::DOCKER_CONFIG, media_type::DOCKER_MANIFEST),
+        false => (media_type::CONFIG, media_type::MANIFEST),
+    };
+    let config = Document::write(types.0, &config);
+    let layer = match is_docker {
+        true => Descriptor { media_type: docker_type(&layer.descriptor), ..layer.descriptor.clone() },
+        false => layer.descriptor.clone(),
+    };
+    let mut manifest = Manifest::new(config.descriptor().clone(), vec![layer], description.annotations);
+    manifest.media_type = Some(types.1.to_owned());
+    let root = Document::write(types.1, &manifest);
+    Ok(Built { configs: vec![config], manifests: vec![root.clone()], root, platforms: built.platforms })
+}
+
+/// What Docker calls a layer of this kind.
+fn docker_type(layer: &Descriptor) -> String {
+    match layer.media_type.as_str() {
+        media_type::LAYER => media_type::DOCKER_LAYER,
+        _ => media_type::DOCKER_LAYER_GZIP,
+    }
+    .to_owned()
+}

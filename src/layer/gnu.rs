@@ -1,0 +1,69 @@
+//! An entry as the headers of an archive that old tars understand: GNU's long names, and no PAX records.
+//!
+//! busybox passes over PAX records, and then a long name would be a part of itself. What these headers cannot say is
+//! lost, as it was with data-io: extended attributes and fractions of seconds.
+
+use super::header::BLOCK;
+use crate::error::{Error, Result};
+use crate::tree::{Entry, Kind, Metadata};
+use tar_core::builder::EntryBuilder;
+use tar_core::{EntryType, HeaderError};
+
+/// The header blocks of an entry; its content, padded to whole blocks, follows them.
+///
+/// # Errors
+/// When the format cannot hold the entry.
+pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
+    let blocks = blocks(entry).map_err(|error: HeaderError| {
+        Error::failed(format!("{} does not fit a tar header", entry.path)).because(error)
+    })?;
+    debug_assert!(blocks.len().is_multiple_of(BLOCK));
+    Ok(blocks)
+}
+
+fn blocks(entry: &Entry) -> Result<Vec<u8>, HeaderError> {
+    let Metadata { mode, uid, gid, mtime, .. } = &entry.metadata;
+    let mut header = EntryBuilder::new_gnu();
+    header.path(name(entry)).mode(mode & 0o7777)?;
+    header.uid((*uid).into())?.gid((*gid).into())?;
+    // Before 1970 there is nothing that all of them understand.
+    header.mtime(u64::try_from(mtime.seconds).unwrap_or(0))?.size(0)?;
+    let entry_type = match &entry.kind {
+        Kind::File { size } => {
+            header.size(*size)?;
+            EntryType::Regular
+        }
+        Kind::Directory => EntryType::Directory,
+        Kind::Symlink { target } => {
+            header.link_name(target);
+            EntryType::Symlink
+        }
+        Kind::Hardlink { target } => {
+            header.link_name(from_here(target.as_bytes()));
+            EntryType::Link
+        }
+        Kind::Fifo => EntryType::Fifo,
+        Kind::CharDevice { major, minor } => {
+            header.device(*major, *minor)?;
+            EntryType::Char
+        }
+        Kind::BlockDevice { major, minor } => {
+            header.device(*major, *minor)?;
+            EntryType::Block
+        }
+    };
+    Ok(header.entry_type(entry_type).finish_bytes())
+}
+
+/// The path as `tar -C DIRECTORY .` writes it: it begins with `./`, and that of a directory ends in `/`.
+fn name(entry: &Entry) -> Vec<u8> {
+    let mut name = from_here(entry.path.as_bytes());
+    if entry.kind == Kind::Directory && !entry.path.is_root() {
+        name.push(b'/');
+    }
+    name
+}
+
+fn from_here(path: &[u8]) -> Vec<u8> {
+    [b"./", path].concat()
+}
