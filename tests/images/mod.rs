@@ -9,6 +9,7 @@ mod fidelity;
 mod layers;
 mod owners;
 mod part;
+mod partial;
 mod parts;
 mod proved;
 mod round_trip;
