@@ -40,7 +40,9 @@ impl<R: Read> Prover<R> {
         let pool = Pool::default();
         let work = move |(frame, chunks): (Frame, Vec<Chunk>)| {
             let start = frame.range().start;
-            let plain = frame.decompress(&pool)?;
+            let damaged =
+                |error| Error::integrity("a frame of the layer cannot be decompressed").because(error);
+            let plain = frame.decompress(&pool).map_err(damaged)?;
             chunks.iter().try_for_each(|chunk| chunk.prove_in(&plain))?;
             Ok((start, plain))
         };
