@@ -121,7 +121,7 @@ mod tests {
             "a/up->../top",
             "a/far-up->../../../../top",
             "a/b/",
-            "a/b/dots->.././/file/",
+            "a/b/dots->.././/file",
             "chain->to-a/up",
             "a/b/through->../../to-a/b/../file",
         ]);
