@@ -20,4 +20,5 @@ mod services;
 mod skopeo;
 mod survey;
 mod umoci;
+mod volio_image;
 mod volume_plugin;

@@ -5,6 +5,7 @@
 //! writes the literals anew.
 
 mod copy;
+mod data_io;
 mod diff;
 mod help;
 mod help_of_commands;

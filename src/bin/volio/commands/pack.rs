@@ -1,17 +1,19 @@
 //! `volio pack`: a tree into an image, wherever the image is.
 
 use crate::args::{AbsolutePath, Pair, Registries, Words, size};
+use crate::data_io::{Way, Wish};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::image::Description;
 use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
 use volio::pack::{Form, Options, Packed, pack};
-use volio::transport::Location;
+use volio::transport::{Access, Location};
 use volio::tree::{IdMaps, IdRange, OnChange, Owner, SourceSpec, Time, WalkOptions};
 use volio::{Error, Result, oci};
 
@@ -40,6 +42,10 @@ command fails. With skip, what still changes, such as a log that is written to a
 warning and counted; with fail, the first change is an error. What is in the image was never half old and half new. \
 To pack what is written to all the time, pack a snapshot.
 
+Without IMAGE and SOURCE it is data-io's pack: DATA_TAG (behind REGISTRY, where that is set) names the image, and \
+/source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and REGISTRY_PASSWORD log in; NO_PUSH puts the image into the \
+layout /var/lib/volio/store, or VOLIO_STORE. A file in /run/secrets counts as a variable.
+
 Maps of owners are written as podman, buildah and umoci have them: --uid-map 0:100000:65536 packs what belongs to \
 100000 here as root's. ACLs are translated too. An owner that is in no range is an error.
 
@@ -50,11 +56,12 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[command(after_long_help = EXAMPLES)]
 pub struct Pack {
     /// Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-    /// docker-archive:FILE[:REF]
-    image: Location,
+    /// docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
+    #[arg(requires = "sources")]
+    image: Option<Location>,
 
     /// What to pack, and where it lands in the image
-    #[arg(value_name = "SOURCE[:PATH]", required = true, value_hint = ValueHint::AnyPath, value_parser = source())]
+    #[arg(value_name = "SOURCE[:PATH]", value_hint = ValueHint::AnyPath, value_parser = source())]
     sources: Vec<SourceSpec>,
 
     #[command(flatten)]
@@ -139,9 +146,9 @@ enum PackFormat {
 }
 
 impl PackReport {
-    fn form(&self) -> Form {
+    fn form(&self, variable: impl Fn(&str) -> Option<OsString>) -> Form {
         match self.format.contains(&PackFormat::DataIo) {
-            true => Form::DataIo { spool: environment::temporary(environment::variable) },
+            true => Form::DataIo { spool: environment::temporary(variable) },
             false => Form::Layers,
         }
     }
@@ -224,17 +231,41 @@ impl Pack {
     /// Packs, and says what came of it.
     pub fn run(self) -> Result<()> {
         super::check_digestfile(self.digestfile.as_deref())?;
-        let access = self.registries.access()?;
-        let epoch = environment::source_date_epoch(environment::variable)?;
+        match self.image.clone() {
+            Some(image) => {
+                let access = self.registries.access()?;
+                self.pack(&image, &access, environment::variable)
+            }
+            None => self.run_as_data_io(),
+        }
+    }
+
+    /// The same with everything in the environment.
+    fn run_as_data_io(mut self) -> Result<()> {
+        let wish = Wish::read(Way::Out)?;
+        wish.check_source()?;
+        let access = self.registries.access_of(&wish)?;
+        let image = wish.location(&access)?;
+        self.sources = vec![SourceSpec::new(&wish.source)];
+        self.pack(&image, &access, |name| wish.variable(name))
+    }
+
+    fn pack(
+        self,
+        image: &Location,
+        access: &Access,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<()> {
+        let epoch = environment::source_date_epoch(&variable)?;
         let options = Options {
             layer_size: self.tree.layer_size,
             compression: self.tree.compression,
             tree: self.tree.walk(epoch)?,
             image: self.image_args.describe(),
-            form: self.report.form(),
+            form: self.report.form(variable),
         };
         let begun = Instant::now();
-        let destination = self.image.destination(&access)?;
+        let destination = image.destination(access)?;
         let progress = progress::start("pack", self.report.quiet);
         let packed = pack(destination.as_ref(), &self.sources, &options, progress.as_ref())?;
         drop(progress);
