@@ -11,12 +11,14 @@ use super::options::{Fill, Owner, Policy, Pull};
 use super::record::{Moment, Record};
 use super::volume::{Doing, Passed, Turn, Volume, Watched};
 use crate::error::{Error, Result};
-use crate::unpack::{self, unpack};
+use crate::transport::Source;
+use crate::tree::{ExtractOptions, Target, TreePath};
+use crate::unpack::{self, Part, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -37,7 +39,7 @@ fn is_from(filled: &Moment, fill: &Fill) -> bool {
 }
 
 fn subpath(fill: &Fill) -> Option<String> {
-    fill.subpath.as_ref().map(|path| path.display().to_string())
+    fill.subpath.as_ref().map(|path| path.to_string())
 }
 
 /// Fills the volume in a thread of its own, which goes on when nobody waits any more.
@@ -87,7 +89,7 @@ impl Filling<'_> {
         if record.filled.as_ref().is_some_and(|filled| is_from(filled, fill)) && fill.pull == Pull::Missing {
             return Ok(());
         }
-        self.refuse_to_lose(&record, holds.as_deref())?;
+        self.refuse_to_lose(&record, holds.as_ref())?;
 
         let source = fill.image.source(&(keeper.settings.access)()?)?;
         if fill.pull == Pull::Newer && record.filled.as_ref().is_some_and(|filled| is_from(filled, fill)) {
@@ -100,10 +102,10 @@ impl Filling<'_> {
         keeper.log(&format!("{}: filling it from {}", volume.name, fill.image));
         let begun = Instant::now();
         let staging = keeper.directory.staging(&volume.name);
-        let outcome = self.stage(source.as_ref(), &staging).and_then(|(content, digest)| {
+        let outcome = self.stage(source.as_ref(), &staging).and_then(|digest| {
             let at = super::volume::shown(keeper.now());
             let image = fill.image.to_string();
-            self.swap(&content, &target, Moment { image, digest, at, subpath: subpath(fill) })
+            self.swap(&staging, &target, Moment { image, digest, at, subpath: subpath(fill) })
         });
         let cleared = clear(&staging);
         let digest = outcome?;
@@ -117,13 +119,13 @@ impl Filling<'_> {
     }
 
     /// Insists that nothing gets lost that is to stay.
-    fn refuse_to_lose(&self, record: &Record, holds: Option<&str>) -> Result<()> {
+    fn refuse_to_lose(&self, record: &Record, holds: Option<&TreePath>) -> Result<()> {
         let Self { keeper, volume, fill, .. } = self;
         let Some(held) = holds else { return Ok(()) };
         let target = keeper.directory.volume(&volume.name);
         if fill.policy == Policy::Once {
             return Err(Error::refused(format!(
-                "{} holds data that is not from {}, such as {held:?}",
+                "{} holds data that is not from {}, such as {held}",
                 target.display(),
                 fill.image
             ))
@@ -140,36 +142,25 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Makes the new content beside its place. Returns where it is, and the digest of its image.
-    fn stage(&self, source: &dyn crate::transport::Source, staging: &Path) -> Result<(PathBuf, String)> {
+    /// Makes the new content beside its place. Returns the digest of its image.
+    fn stage(&self, source: &dyn Source, staging: &Path) -> Result<String> {
         clear(staging)?;
         let own = staging.parent().unwrap_or(staging);
         make_private(own).map_err(|error| Error::io(format!("cannot make {}", own.display()), error))?;
         // A root that no image describes is as other volumes are.
         fs::create_dir(staging)
             .map_err(|error| Error::io(format!("cannot make {}", staging.display()), error))?;
-        #[allow(clippy::needless_update)] // there will be more to choose
-        let options = unpack::Options { platform: self.fill.platform.clone(), ..unpack::Options::default() };
+        let options = unpack::Options {
+            platform: self.fill.platform.clone(),
+            part: self.fill.subpath.clone().map_or(Part::All, Part::Subpath),
+            tree: ExtractOptions { uid: self.owner.uid, gid: self.owner.gid, ..ExtractOptions::default() },
+            ..unpack::Options::default()
+        };
         let watched = Watched { passed: Arc::clone(&self.passed), journal: &self.keeper.settings.journal };
         let unpacked = unpack(source, staging, &options, &watched)?;
-        let content = self.part(staging)?;
-        give(&content, self.owner).map_err(|error| {
-            Error::io(format!("cannot give the files in {} away", staging.display()), error)
-        })?;
-        Ok((content, unpacked.digest.to_string()))
-    }
-
-    /// The part of the image that is wanted. A symbolic link of the image leads nowhere.
-    fn part(&self, staging: &Path) -> Result<PathBuf> {
-        let mut path = staging.to_owned();
-        for name in self.fill.subpath.iter().flatten() {
-            path.push(name);
-            if !fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
-                let shown = path.strip_prefix(staging).unwrap_or(&path).display();
-                return Err(Error::not_found(format!("{} has no directory {shown}", self.fill.image)));
-            }
-        }
-        Ok(path)
+        set_mode(staging, self.owner)
+            .map_err(|error| Error::io(format!("cannot set the mode of {}", staging.display()), error))?;
+        Ok(unpacked.digest.to_string())
     }
 
     /// Puts the new content in its place; returns its digest.
@@ -239,38 +230,11 @@ fn clear(staging: &Path) -> Result<()> {
     }
 }
 
-/// Something that the directory holds but an ext4's own `lost+found`; `None` when it is empty or not there.
-fn something_in(directory: &Path) -> Result<Option<String>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        entries => entries,
-    };
-    let entries =
-        entries.map_err(|error| Error::io(format!("cannot list {}", directory.display()), error))?;
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    Ok(names.filter(|name| name != "lost+found").min())
-}
-
-/// Gives everything in a directory that nobody else sees to its owner, and the directory its mode.
-fn give(directory: &Path, owner: Owner) -> io::Result<()> {
-    if owner.uid.is_some() || owner.gid.is_some() {
-        give_all(directory, owner)?;
-    }
-    set_mode(directory, owner)
-}
-
-fn give_all(path: &Path, owner: Owner) -> io::Result<()> {
-    let found = fs::symlink_metadata(path)?;
-    if found.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give_all(&entry?.path(), owner)?;
-        }
-    }
-    lchown(path, owner.uid, owner.gid)?;
-    // The kernel takes set-user-ID away with the owner.
-    match found.is_file() && found.mode() & 0o6000 != 0 {
-        true => fs::set_permissions(path, Permissions::from_mode(found.mode() & 0o7777)),
-        false => Ok(()),
+/// Something that the directory holds; `None` when that is nothing but a file system's or volio's own, or it is not there.
+fn something_in(directory: &Path) -> Result<Option<TreePath>> {
+    match Target::find(directory)? {
+        Some(target) => target.held(),
+        None => Ok(None),
     }
 }
 

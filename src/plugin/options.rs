@@ -4,8 +4,8 @@ use super::{Driver, hooks};
 use crate::error::{Error, Result};
 use crate::oci::Platform;
 use crate::transport::Location;
+use crate::tree::TreePath;
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -49,8 +49,8 @@ pub(super) struct Fill {
     pub(super) image: Location,
     pub(super) pull: Pull,
     pub(super) policy: Policy,
-    /// The directory in the image that is taken, in place of its root; relative, and without `..`.
-    pub(super) subpath: Option<PathBuf>,
+    /// What of the image is taken: the content of a directory in place of the root's, or a file.
+    pub(super) subpath: Option<TreePath>,
     pub(super) platform: Option<Platform>,
 }
 
@@ -229,18 +229,10 @@ fn destination(text: &str) -> Result<Location> {
     }
 }
 
-/// A directory inside an image.
-fn subpath(text: &str) -> Result<PathBuf> {
-    let components =
-        Path::new(text).components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir));
-    let path: Option<PathBuf> = components
-        .map(|part| match part {
-            Component::Normal(name) => Some(name),
-            _ => None,
-        })
-        .collect();
-    path.filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| {
-        Error::usage("subpath is not a directory inside the image").hint("write a path without '..'")
+/// Something inside an image.
+fn subpath(text: &str) -> Result<TreePath> {
+    TreePath::parse(text).filter(|path| !path.is_root()).ok_or_else(|| {
+        Error::usage("subpath is not a path inside the image").hint("write a path without '..'")
     })
 }
 
@@ -334,7 +326,7 @@ mod tests {
         .unwrap();
         let fill = spec.fill.unwrap();
         assert_eq!((fill.pull, fill.policy), (Pull::Newer, Policy::Replace));
-        assert_eq!(fill.subpath, Some("var/lib/x".into()));
+        assert_eq!(fill.subpath, TreePath::parse("var/lib/x"));
         assert_eq!(spec.owner, Owner { uid: Some(70), gid: None, mode: Some(0o2750) });
         assert_eq!(spec.pre_mount.unwrap(), ["sh", "-c", r#"echo "$VOLIO_NAME""#]);
         assert_eq!(spec.post_unmount.unwrap(), ["a b", "c"]);

@@ -34,8 +34,10 @@ pub(super) fn content(root: &Document, options: &Options) -> Value {
         note("asIs", Value::Bool(true));
     }
     let tree = &options.tree;
-    if let Some(owner) = tree.owner {
-        note("owner", text(format!("{}:{}", owner.uid, owner.gid)));
+    for (name, id) in [("uid", tree.uid), ("gid", tree.gid)] {
+        if let Some(id) = id {
+            note(name, Value::from(id));
+        }
     }
     if !tree.maps.is_empty() {
         note("uidMap", text(tree.maps.uid.to_string()));

@@ -19,6 +19,7 @@ mod registry_content;
 mod services;
 mod skopeo;
 mod survey;
+mod systemd;
 mod umoci;
 mod volio_image;
 mod volume_plugin;

@@ -63,16 +63,17 @@ impl<'a> Attributes<'a> {
         if !options.maps.is_empty() {
             options.maps.to_host(metadata.to_mut())?;
         }
-        let owner = options.owner.filter(|owner| (owner.uid, owner.gid) != (metadata.uid, metadata.gid));
-        if let Some(owner) = owner {
+        let owner = (options.uid.unwrap_or(metadata.uid), options.gid.unwrap_or(metadata.gid));
+        let is_given_away = owner != (metadata.uid, metadata.gid);
+        if is_given_away {
             let metadata = metadata.to_mut();
-            (metadata.uid, metadata.gid) = (owner.uid, owner.gid);
+            (metadata.uid, metadata.gid) = owner;
         }
         if options.group_access {
             let metadata = metadata.to_mut();
             metadata.mode |= (metadata.mode & 0o700) >> 3;
         }
-        Ok(Self { metadata, is_given_away: owner.is_some(), may_inherit: true })
+        Ok(Self { metadata, is_given_away, may_inherit: true })
     }
 
     /// These and no others.
@@ -128,15 +129,13 @@ fn apply_open(fd: BorrowedFd<'_>, wanted: &Attributes<'_>, special: u32) -> Resu
 pub(super) fn apply_plain(fd: BorrowedFd<'_>, options: &ExtractOptions) -> Result<Lost, Failure> {
     let stat = fstat(fd).map_err(failed("look at"))?;
     let mut plain = Metadata::plain_directory();
-    (plain.uid, plain.gid) = match options.owner {
-        Some(owner) => (owner.uid, owner.gid),
-        None => (stat.st_uid, stat.st_gid),
-    };
+    (plain.uid, plain.gid) = (options.uid.unwrap_or(stat.st_uid), options.gid.unwrap_or(stat.st_gid));
     if options.group_access {
         plain.mode |= (plain.mode & 0o700) >> 3;
     }
     let lost = apply_to_directory(fd, &mut Attributes::exactly(&plain), options)?;
-    Ok(Lost { ownership: lost.ownership && options.owner.is_some(), ..lost })
+    let is_owner_named = options.uid.or(options.gid).is_some();
+    Ok(Lost { ownership: lost.ownership && is_owner_named, ..lost })
 }
 
 /// What was made under a name and cannot be opened: a fifo, a device or a symbolic link.

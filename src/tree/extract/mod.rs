@@ -21,7 +21,7 @@ pub use staged::Staged;
 pub use target::Target;
 
 use super::descent::Descent;
-use super::{Content, Entry, IdMaps, Kind, Metadata, Owner, TreePath};
+use super::{Content, Entry, IdMaps, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
 use content::ContentWriter;
@@ -44,8 +44,10 @@ pub struct ExtractOptions {
     pub holes: Holes,
     /// Whether the file systems are told to write everything to the disk before all is said to be well.
     pub sync: bool,
-    /// Who owns everything, whatever the entries say.
-    pub owner: Option<Owner>,
+    /// The user whom everything belongs to, whatever the entries say.
+    pub uid: Option<u32>,
+    /// The group, in the same way.
+    pub gid: Option<u32>,
     /// What the numbers of owners, in ACLs too, mean on this disk.
     pub maps: IdMaps,
     /// Whether the group may do what the owner may, and has all that is made in directories later.
@@ -62,7 +64,8 @@ impl Default for ExtractOptions {
             several_layers: false,
             holes: Holes::default(),
             sync: true,
-            owner: None,
+            uid: None,
+            gid: None,
             maps: IdMaps::default(),
             group_access: false,
             devices: true,

@@ -169,7 +169,6 @@ fn who_gives_everything_another_owner_gives_no_rights_away() {
     if !needs_root("owners are given") {
         return;
     }
-    let owner = Some(Owner { uid: 1234, gid: 5678 });
     let target = tempfile::tempdir().unwrap();
     let capability = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
     let mut seen = [file("a/b", ""), symlink("link", "x"), file("own", "")];
@@ -178,7 +177,9 @@ fn who_gives_everything_another_owner_gives_no_rights_away() {
     }
     (seen[2].0.metadata.uid, seen[2].0.metadata.gid) = (1234, 5678);
     seen[0].0.metadata.xattrs.insert(b"security.capability".to_vec(), capability.to_vec());
-    let mut extractor = Extractor::new(target.path(), ExtractOptions { owner, ..quick() }).unwrap();
+    let mut extractor =
+        Extractor::new(target.path(), ExtractOptions { uid: Some(1234), gid: Some(5678), ..quick() })
+            .unwrap();
     seen.iter().for_each(|seen| put(&mut extractor, seen).unwrap());
     let done = extractor.finish().unwrap();
     assert_eq!((done.ownership_not_restored, done.xattrs_not_restored), (0, 1));

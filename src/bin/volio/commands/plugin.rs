@@ -35,7 +35,7 @@ Options of a volume, each behind -o:
   image=IMAGE          fill the volume from this image before a container gets it
   pull=WHEN            missing (once, the default), newer (when the name means another image) or always
   policy=WHAT          once (keep what is there, the default) or replace, which newer and always need
-  subpath=DIR          take this directory of the image, not all of it
+  subpath=PATH         take what is in this directory of the image, or this file
   platform=OS/ARCH     take the image for this platform
   uid=N gid=N mode=N   whom the files belong to, and the mode of the volume's root
   export=IMAGE         pack the volume when the last container has let go of it

@@ -188,7 +188,8 @@ impl Unpack {
             tree: ExtractOptions {
                 holes: tree.sparse.into(),
                 sync: !target.no_sync,
-                owner: tree.owner,
+                uid: tree.owner.map(|owner| owner.uid),
+                gid: tree.owner.map(|owner| owner.gid),
                 maps: IdMaps::new(tree.uid_map.clone(), tree.gid_map.clone())?,
                 group_access: tree.group_access,
                 devices: !tree.no_devices,

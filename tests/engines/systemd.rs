@@ -1,0 +1,70 @@
+//! The units in `examples/systemd`, as systemd itself reads them. systemd need not run: its own programs check units and hand
+//! sockets out.
+
+use super::fixture::Directory;
+use super::program::finish;
+use super::volume_plugin::wait_until;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+/// Where the units expect the program.
+const INSTALLED: &str = "/usr/local/bin/volio";
+
+#[test]
+#[ignore = "needs systemd-analyze: run tests/run"]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let place = Directory::empty();
+    for (name, volmex) in [("volio.service", " --volmex"), ("volio.socket", "")] {
+        let unit = fs::read_to_string(format!("examples/systemd/{name}")).expect("the unit");
+        // As migration.md says: the second socket, and --volmex.
+        let unit = unit.replace("#ListenStream=", "ListenStream=");
+        let unit = unit.replace(INSTALLED, env!("CARGO_BIN_EXE_volio"));
+        let unit = unit.replace("volio plugin", &format!("volio plugin{volmex}"));
+        fs::write(place.path().join(name), unit).expect("write");
+    }
+    let verify = ["verify", "--man=no", &place.join("volio.socket"), &place.join("volio.service")];
+    let output = Command::new("systemd-analyze").args(verify).output().expect("systemd-analyze");
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It reads the machine's other units too; what is wrong with those is not ours.
+    let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("volio")).collect();
+    assert!(output.status.success() && of_ours.is_empty(), "{said}");
+}
+
+#[test]
+#[ignore = "needs systemd-analyze: run tests/run"]
+fn systemd_hands_its_sockets_to_the_plugin_with_the_first_question() {
+    let place = Directory::empty();
+    fs::create_dir(place.path().join("storage")).expect("mkdir");
+    let socket = place.join("volmex.sock");
+    let mut activate = Command::new("systemd-socket-activate")
+        .args(["--listen", &socket, env!("CARGO_BIN_EXE_volio"), "plugin"])
+        .args(["--storage", &place.join("storage")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("systemd-socket-activate");
+    wait_until("systemd listens", || fs::symlink_metadata(&socket).is_ok());
+    let mut stream = loop {
+        // The file is there a moment before anybody listens.
+        if let Ok(stream) = UnixStream::connect(&socket) {
+            break stream;
+        }
+    };
+    stream
+        .write_all(b"POST /VolumeDriver.Create HTTP/1.1\r\nHost: \r\nConnection: close\r\nContent-Length: 31\r\n\r\n")
+        .expect("write");
+    stream.write_all(br#"{"Name":"a","Opts":{"cmd":"x"}}"#).expect("write");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains(r#"{"Err":""}"#), "{answer}");
+    assert!(
+        place.path().join("storage/a").is_dir(),
+        "the socket's name says that it is a volume of volmex's"
+    );
+    // It has become the plugin.
+    finish(Command::new("kill").args(["-TERM", &activate.id().to_string()])).succeeded();
+    assert!(activate.wait().expect("the plugin ends").success());
+    assert!(fs::symlink_metadata(&socket).is_ok(), "the socket is systemd's");
+}
