@@ -3,7 +3,8 @@
 
 mod secrets;
 
-use crate::environment;
+use crate::{environment, output};
+use rustix::fs::statfs;
 use secrets::Secrets;
 use serde_json::json;
 use std::ffi::OsString;
@@ -20,6 +21,9 @@ const SOURCE: &str = "/source";
 const TARGET: &str = "/";
 /// Where images are that are not pushed, and those that are not pulled.
 const STORE: &str = "/var/lib/volio/store";
+
+/// `OVERLAYFS_SUPER_MAGIC` of statfs(2): the root of most containers, which goes with them.
+const OVERLAY: i64 = 0x794c_7630;
 
 /// Which way the data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +141,21 @@ impl Wish {
                 }
             })?;
         }
+        if let (Way::Out, Some(store)) = (self.way, &self.store)
+            && store.ancestors().find_map(|place| statfs(place).ok()).is_some_and(|fs| fs.f_type == OVERLAY)
+        {
+            let store = store.display();
+            output::warning(&format!("{store} is on no volume: the image goes when the container goes"));
+        }
         Ok(location)
+    }
+
+    /// The same error with what can be done about it here.
+    pub fn explain(error: Error) -> Error {
+        match (error.kind(), error.status()) {
+            (Kind::Denied, Some(_)) => error.hint("REGISTRY_USERNAME and REGISTRY_PASSWORD log in"),
+            _ => error,
+        }
     }
 
     fn place(&self) -> Result<Location> {

@@ -247,7 +247,7 @@ impl Pack {
         let access = self.registries.access_of(&wish)?;
         let image = wish.location(&access)?;
         self.sources = vec![SourceSpec::new(&wish.source)];
-        self.pack(&image, &access, |name| wish.variable(name))
+        self.pack(&image, &access, |name| wish.variable(name)).map_err(Wish::explain)
     }
 
     fn pack(

@@ -226,7 +226,7 @@ impl Unpack {
         let image = wish.location(&access)?;
         let (merge, checksum) = (!options.atomic, !options.keep);
         let options = Options { merge, checksum, announce: wish.announces, ..options };
-        self.unpack(&image, &wish.target, &options, &access)
+        self.unpack(&image, &wish.target, &options, &access).map_err(Wish::explain)
     }
 
     fn unpack(&self, image: &Location, target: &Path, options: &Options, access: &Access) -> Result<()> {
