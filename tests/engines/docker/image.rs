@@ -44,7 +44,7 @@ fn volios_own_image_has_the_program_and_certificates_and_nothing_else() {
     let listed: Vec<&str> = listed
         .lines()
         .map(|line| line.trim_end_matches('/'))
-        .filter(|line| *line != "" && !line.contains('@'))
+        .filter(|line| !line.is_empty() && !line.contains('@'))
         .collect();
     assert_eq!(listed, files);
     load();
