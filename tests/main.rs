@@ -12,9 +12,11 @@ mod fuzzed; // the targets of fuzz/, on this toolchain
 mod hostile; // images that were made to do harm
 mod images; // trees into images and back, in memory and in layouts
 mod interrupted; // packs that are killed while they publish
+mod kubernetes; // the examples for Kubernetes, held against its API
 mod places; // the contracts kept by layouts, archives and memory
 mod plugin; // the volume plugin, asked as engines ask it
 mod registry; // the registry client, against a registry in this process
 mod restricted; // little is allowed: no name, no home, no root to write to
 mod screens; // the program as its users see it
+mod sidecar; // a pack that waits for its signal
 mod snapshot; // a tree as an independent witness sees it

@@ -9,7 +9,7 @@ pub use compare::{Attribute, Change, Difference};
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{LayerReader, decompress, lay_over};
+use crate::layer::{Budget, LayerReader, Limits, decompress, lay_over};
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
@@ -34,6 +34,8 @@ pub struct Options {
     pub platform: Option<Platform>,
     /// What is not compared.
     pub ignore: BTreeSet<Attribute>,
+    /// What an image may make us remember, for each of the two.
+    pub limits: Limits,
 }
 
 /// What came of it.
@@ -58,17 +60,19 @@ pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn P
 
 fn gather(side: Side<'_>, options: &Options, progress: &dyn Progress) -> Result<Nodes> {
     match side {
-        Side::Image(source) => of_image(source, options.platform.as_ref(), progress),
+        Side::Image(source) => of_image(source, options, progress),
         Side::Directory(directory) => of_directory(directory, progress),
     }
 }
 
-fn of_image(source: &dyn Source, platform: Option<&Platform>, progress: &dyn Progress) -> Result<Nodes> {
+fn of_image(source: &dyn Source, options: &Options, progress: &dyn Progress) -> Result<Nodes> {
     let root = source.resolve()?;
-    let image = image::select(&root, platform, |descriptor| transport::fetch(source, descriptor))?;
+    let fetch = |descriptor: &Descriptor| transport::fetch(source, descriptor);
+    let image = image::select(&root, options.platform.as_ref(), fetch)?;
     let mut overlay = Overlay::new();
+    let mut budget = Budget::new(options.limits);
     for layer in &image.manifest.layers {
-        lay(source, layer, &mut overlay, progress)?;
+        lay(source, layer, &mut overlay, &mut budget, progress)?;
     }
     Ok(overlay.finish().into_iter().map(|(entry, learned)| Node::new(entry, learned)).collect())
 }
@@ -78,15 +82,17 @@ fn lay(
     source: &dyn Source,
     layer: &Descriptor,
     overlay: &mut Overlay<Learned>,
+    budget: &mut Budget,
     progress: &dyn Progress,
 ) -> Result<()> {
     let task = progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
     let mut body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
     let laid = (|| {
         let plain = decompress(&mut body).map_err(|error| Error::io("cannot read the layer", error))?;
-        let mut reader = LayerReader::new(plain);
+        let mut reader = LayerReader::within(plain, std::mem::take(budget));
         let mut hasher = Hasher::default();
         lay_over(overlay, &mut reader, |entry, content| Ok(Learned::Told(hasher.hash(entry, content)?)))?;
+        *budget = reader.budget().clone();
         reader.drain()
     })();
     // A blob with the wrong digest is that before it is a malformed archive.

@@ -38,7 +38,7 @@ pub(super) fn pack(
     let mut options = fitting(options)?;
     let spool = Spool::new(spool)?;
     let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
-        plan(destination, sources, tree, u64::MAX)
+        plan(destination, sources, tree, u64::MAX, progress)
     })?;
     let mut sent = send::layers(&spool, sources, &options, &parts, progress)?;
     let archive = sent.pop().ok_or_else(|| Error::failed("the tree became no archive"))?;

@@ -127,7 +127,7 @@ pub fn pack(
     options.image.platforms()?;
     let layer_size = options.layer_size;
     let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
-        plan(destination, sources, tree, layer_size)
+        plan(destination, sources, tree, layer_size, progress)
     })?;
     let sent = send::layers(destination, sources, options, &parts, progress)?;
     let summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
@@ -159,14 +159,18 @@ fn plan(
     sources: &[SourceSpec],
     tree: &WalkOptions,
     layer_size: u64,
+    progress: &dyn Progress,
 ) -> Result<Vec<Part>> {
     let tree = Walk::new(sources, tree)?;
     if let Some(directory) = destination.directory() {
         tree.insist_without(&directory)?;
     }
     let mut planner = Planner::new(layer_size);
+    let mut refused = told::Refused::new(progress);
     for found in tree.at_a_glance() {
-        planner.add(&found?.entry);
+        let entry = found?.entry;
+        refused.count(&entry);
+        planner.add(&entry);
     }
     Ok(planner.finish())
 }

@@ -1,7 +1,8 @@
 //! What the user should know about a tree that is packed although the work goes on.
 
+use crate::layer::{Budget, Limits};
 use crate::progress::Progress;
-use crate::tree::{FileContent, Found, Summary};
+use crate::tree::{Entry, FileContent, Found, Summary};
 
 /// Holes up to this many bytes are packed without a word: they take about as long as a minute's coffee.
 const QUIET: u64 = 64 << 30;
@@ -38,6 +39,30 @@ impl<'a> Holes<'a> {
     }
 }
 
+/// Warns of a tree that an unpack refuses unless it is told otherwise: it is within no [`Limits`] that are meant to be
+/// beyond what anybody has.
+pub struct Refused<'a> {
+    /// None when there was a warning.
+    budget: Option<Budget>,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Refused<'a> {
+    pub fn new(progress: &'a dyn Progress) -> Self {
+        Self { budget: Some(Budget::new(Limits::default())), progress }
+    }
+
+    /// Counts one more entry.
+    pub fn count(&mut self, entry: &Entry) {
+        let Some(budget) = &mut self.budget else { return };
+        if let Err(error) = budget.pass(&entry.path) {
+            let hint = error.advice().unwrap_or_default();
+            self.progress.warn(&format!("unpack will refuse this image by default: {error} ({hint})"));
+            self.budget = None;
+        }
+    }
+}
+
 /// Names what is not in the image.
 pub fn left_out(summary: &Summary, progress: &dyn Progress) {
     for left_out in &summary.left_out {
@@ -53,7 +78,7 @@ pub fn left_out(summary: &Summary, progress: &dyn Progress) {
 mod tests {
     use super::*;
     use crate::progress::{Silent, Task};
-    use crate::tree::{Change, LeftOut, Reason, SourceSpec, TreePath, Walk, WalkOptions};
+    use crate::tree::{Change, Kind, LeftOut, Metadata, Reason, SourceSpec, TreePath, Walk, WalkOptions};
     use std::fs::File;
     use std::sync::Mutex;
 
@@ -104,5 +129,21 @@ mod tests {
                 "2 more are not in the image for such reasons",
             ]
         );
+    }
+
+    #[test]
+    fn what_an_unpack_refuses_by_default_is_told_once() {
+        let told = Told::default();
+        let mut refused = Refused::new(&told);
+        let count = |refused: &mut Refused<'_>, depth: usize| {
+            let path = TreePath::parse("d/".repeat(depth).as_bytes()).unwrap();
+            refused.count(&Entry { path, kind: Kind::Directory, metadata: Metadata::plain_directory() });
+        };
+        count(&mut refused, 2048);
+        assert!(told.0.lock().unwrap().is_empty());
+        count(&mut refused, 2049);
+        count(&mut refused, 2050);
+        let told = told.0.lock().unwrap();
+        assert!(matches!(told.as_slice(), [one] if one.contains("--max-depth")), "{told:?}");
     }
 }

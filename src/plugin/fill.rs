@@ -245,6 +245,17 @@ fn set_mode(directory: &Path, owner: Owner) -> io::Result<()> {
     }
 }
 
+/// Gives the directory of a volume that is made anew, over data of an earlier one, to the owner that was named this time.
+/// What is in it belongs to whom it did.
+pub(super) fn claim(directory: &Path, owner: Owner) -> Result<()> {
+    let claimed = match fs::symlink_metadata(directory) {
+        // What an administrator has put in its place is not followed.
+        Ok(found) if !found.is_dir() => Ok(()),
+        _ => lchown(directory, owner.uid, owner.gid).and_then(|()| set_mode(directory, owner)),
+    };
+    claimed.map_err(|error| Error::io(format!("cannot give {} away", directory.display()), error))
+}
+
 /// Makes the directory of a volume where it is missing, and gives it to its owner.
 pub(super) fn make(directory: &Path, owner: Owner) -> Result<()> {
     let made = match fs::create_dir(directory) {

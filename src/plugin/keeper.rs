@@ -120,6 +120,7 @@ impl Keeper {
         }
         let mountpoint = self.directory.volume(name);
         fill::make(&mountpoint, spec.owner)?;
+        fill::claim(&mountpoint, spec.owner)?;
         let created = volume::shown(self.now());
         definitions.put(Definition::new(name, mountpoint, options, driver, created))?;
         drop(definitions);

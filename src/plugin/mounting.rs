@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 /// How long podman waits for an unmount, unless it is told otherwise, with a margin.
 const PODMANS_PATIENCE: Duration = Duration::from_secs(4);
 
+/// What a failure of a hook was a failure of.
+const MOUNTING: &str = "mounting it";
+const UNMOUNTING: &str = "unmounting it";
+
 /// A mount or an unmount of a volume.
 struct Mounting<'a> {
     keeper: &'a Arc<Keeper>,
@@ -130,13 +134,14 @@ impl<'a> Mounting<'a> {
             return Err(Error::refused(format!("{} is not a directory", self.mountpoint.display())));
         }
         if let Err(error) = self.before() {
-            self.keeper.failed(&self.volume, "mounting it", &error);
+            self.keeper.failed(&self.volume, MOUNTING, &error);
             return Err(error);
         }
         let now = self.keeper.now();
         self.volume.change(|record| {
             record.count(self.id, now);
             record.export_due |= self.spec.export.is_some();
+            record.mend(MOUNTING);
         })?;
         self.volume.use_fetch();
         drop(turn);
@@ -182,7 +187,7 @@ impl<'a> Mounting<'a> {
         if self.spec.post_unmount.is_some() {
             let turn = self.volume.turn(Doing::Unmounting, self.deadline)?;
             if let Err(error) = self.hook("post-unmount", self.spec.post_unmount.as_ref()) {
-                self.keeper.failed(&self.volume, "unmounting it", &error);
+                self.keeper.failed(&self.volume, UNMOUNTING, &error);
                 if self.spec.export.is_some() {
                     // The hook may have been to make the data fit for an export.
                     self.keeper.log(&format!("{name}: not exported, since post-unmount failed"));
@@ -190,6 +195,7 @@ impl<'a> Mounting<'a> {
                 }
                 return Err(error);
             }
+            self.volume.change(|record| record.mend(UNMOUNTING))?;
             drop(turn);
         }
         match &self.spec.export {

@@ -4,7 +4,7 @@
 //! status 500 only. Fields that nobody knows yet are passed over.
 
 use super::name::VolumeName;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_harmful};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -128,12 +128,20 @@ impl Answer {
         Self { mountpoint: Some(mountpoint), ..Self::default() }
     }
 
-    /// An error as the user of an engine reads it, in one line.
+    /// An error as the user of an engine reads it. Docker shows it as it is, and words of a registry or of an image may be
+    /// in it; a hook's lines stay lines.
     pub(super) fn failed(error: &Error) -> Self {
-        let err = match error.advice() {
+        let text = match error.advice() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         };
+        let err = text.chars().fold(String::with_capacity(text.len()), |mut clean, c| {
+            match is_harmful(c) && !matches!(c, '\n' | '\t') {
+                true => clean.extend(c.escape_default()),
+                false => clean.push(c),
+            }
+            clean
+        });
         Self { err, ..Self::default() }
     }
 }

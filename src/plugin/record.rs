@@ -129,6 +129,11 @@ impl Record {
         }
     }
 
+    /// What went wrong last does no more.
+    pub(super) fn mend(&mut self, doing: &str) {
+        self.last_error.take_if(|failure| failure.doing == doing);
+    }
+
     /// Whether an engine may be about to give the volume to a container, although none sees it.
     pub(super) fn is_promised(&self, now: Timestamp) -> bool {
         let Some(Ok(last)) = self.last_mount.as_ref().map(|time| time.parse::<Timestamp>()) else {

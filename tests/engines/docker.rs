@@ -2,6 +2,7 @@
 
 mod data_io;
 mod image;
+mod migration;
 mod volumes;
 mod volumes_restart;
 mod volumes_volmex;

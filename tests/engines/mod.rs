@@ -12,6 +12,7 @@ mod fixture;
 mod login;
 mod network;
 mod oci_client;
+mod own_image;
 mod podman;
 mod program;
 mod registry;

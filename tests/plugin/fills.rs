@@ -295,8 +295,23 @@ mod as_root {
         let found = fs::metadata(service.mount("user", "1").unwrap().join("tool")).unwrap();
         assert_eq!((found.uid(), found.gid()), (70, fs::metadata(tree.path().join("tool")).unwrap().gid()));
         service.create("plain", &[("uid", "70"), ("mode", "0700")]);
-        let found = fs::metadata(service.mount("plain", "1").unwrap()).unwrap();
-        assert_eq!((found.uid(), found.mode() & 0o7777), (70, 0o700));
+        let path = service.mount("plain", "1").unwrap();
+        let owned = |path: &Path| {
+            let found = fs::metadata(path).unwrap();
+            (found.uid(), found.mode() & 0o7777)
+        };
+        assert_eq!(owned(&path), (70, 0o700));
+        // To change options is to remove the volume and to make it anew; its data stays and is whose it was.
+        fs::write(path.join("file"), "x").unwrap();
+        let file = owned(&path.join("file"));
+        service.unmount("plain", "1");
+        service.volio("Remove", json!({"Name": "plain"}));
+        service.create("plain", &[("uid", "71"), ("mode", "0750")]);
+        assert_eq!((owned(&path), owned(&path.join("file"))), ((71, 0o750), file));
+        // What its container does with it stays done.
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        service.mount("plain", "2").unwrap();
+        assert_eq!(owned(&path), (71, 0o711));
     }
 
     /// A process that has a directory mounted elsewhere, in a mount namespace of its own, as a container has.

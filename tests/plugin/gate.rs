@@ -49,6 +49,11 @@ impl Gate {
         self.open.1.notify_all();
     }
 
+    /// Lets nothing pass again, and forgets who came before.
+    pub fn shut_again(&self) {
+        *self.open.0.lock().unwrap() = State { open: false, connections: 0 };
+    }
+
     /// Waits until somebody stands before it.
     pub fn wait_for_somebody(&self) {
         let state = self.open.0.lock().unwrap();

@@ -70,6 +70,36 @@ fn a_hook_that_fails_stops_the_container_with_its_last_words() {
 }
 
 #[test]
+fn a_hook_that_was_mended_is_no_last_error_any_more() {
+    let service = Service::start();
+    let hook = |event: &str| format!("test -e {}", service.path(event).display());
+    service.create("a", &[("pre-mount", &hook("ready")), ("post-unmount", &hook("saved"))]);
+    service.mount("a", "1").unwrap_err();
+    assert_eq!(service.status("a")["lastError"]["doing"], "mounting it");
+    std::fs::write(service.path("ready"), "").unwrap();
+    service.mount("a", "1").unwrap();
+    assert_eq!(service.status("a").get("lastError"), None);
+    assert_eq!(service.unmount("a", "1").0, 500);
+    service.mount("a", "2").unwrap();
+    assert_eq!(service.status("a")["lastError"]["doing"], "unmounting it", "that is another matter");
+    std::fs::write(service.path("saved"), "").unwrap();
+    assert_eq!(service.unmount("a", "2").0, 200);
+    assert_eq!(service.status("a").get("lastError"), None);
+}
+
+#[test]
+fn nothing_in_an_error_is_obeyed_by_the_terminal_of_who_reads_it() {
+    let service = Service::start();
+    service.create("b", &[("pre-mount", r#"["sh", "-c", "printf '\\033[2Jone\\n\\ttwo'; exit 1"]"#)]);
+    let error = service.mount("b", "1").unwrap_err();
+    assert!(error.contains("\\u{1b}[2Jone\n\ttwo") && !error.contains('\u{1b}'), "{error:?}");
+    let (_, answer) =
+        service.volio("Create", serde_json::json!({"Name": "c", "Opts": {"\u{1b}[2J\u{202e}": "x"}}));
+    let error = answer["Err"].as_str().unwrap();
+    assert!(!error.contains('\u{1b}') && !error.contains('\u{202e}'), "{error:?}");
+}
+
+#[test]
 fn a_hook_that_hangs_is_ended_with_its_children_and_a_second_mount_waits_its_turn() {
     let service = Service::start();
     let mark = format!("volio-test-{}", std::process::id());

@@ -66,8 +66,12 @@ pub fn credentials(
         // Who may not even look there, because root has made the directory, has nothing there.
         guess.exists().then_some(guess)
     });
+    // A mounted secret of Kubernetes has the name that it has in the cluster.
+    let secrets = ["config.json", ".dockerconfigjson", ".dockercfg"];
+    let moved = moved.iter().flat_map(|directory| secrets.map(|name| directory.join(name)));
+    let moved = moved.into_iter().find(|file| is_there(file));
     let files = [
-        moved.map(|directory| directory.join("config.json")),
+        moved,
         session,
         configuration(&variable).map(|directory| directory.join("containers/auth.json")),
         usual,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{process, thread};
 use volio::transport::Stop;
+use volio::{Error, Result};
 
 /// How long registries may take to hear of it. A block of data that is being compressed comes to its end before, which takes
 /// many seconds at the highest levels on a busy machine.
@@ -27,7 +28,11 @@ pub fn stop() -> Stop {
 /// Does the work, and ends the program in the middle of it when a signal comes. A second signal ends it at once.
 pub fn watched<T>(work: impl FnOnce() -> T) -> T {
     // Without handlers a signal just kills, which is safe too.
-    if let Ok(signals) = Signals::new([SIGINT, SIGTERM]) {
+    watched_by(Signals::new([SIGINT, SIGTERM]).ok(), work)
+}
+
+fn watched_by<T>(signals: Option<Signals>, work: impl FnOnce() -> T) -> T {
+    if let Some(signals) = signals {
         thread::spawn(move || watch(signals));
     }
     let outcome = work();
@@ -38,6 +43,29 @@ pub fn watched<T>(work: impl FnOnce() -> T) -> T {
         }
     }
     outcome
+}
+
+/// Somebody who waits for the first signal. It is kept from the beginning, so that none is lost that comes early: the first
+/// process of a container has no other way to hear of its end.
+pub struct Waiting(Signals);
+
+impl Waiting {
+    /// From now on a signal is not the end.
+    ///
+    /// # Errors
+    /// When the system takes no handlers: then it would wait for ever.
+    pub fn begin() -> Result<Self> {
+        let signals = Signals::new([SIGINT, SIGTERM]);
+        signals.map(Self).map_err(|error| Error::io("cannot listen for signals", error))
+    }
+
+    /// Waits, and does the work. Further signals end the program in the middle of it.
+    pub fn then<T>(mut self, work: impl FnOnce() -> T) -> T {
+        output::line("waiting for SIGTERM");
+        // There is always a next one: nobody else closes it.
+        let _ = self.0.forever().next();
+        watched_by(Some(self.0), work)
+    }
 }
 
 fn watch(mut signals: Signals) {

@@ -38,6 +38,11 @@ fn run(command: args::Command) -> volio::Result<exit::Exit> {
     match &command {
         // A service ends in its own good order.
         args::Command::Plugin(_) => commands::run(command),
+        args::Command::Pack(pack) if pack.wait_for_signal => {
+            let waiting = interrupt::Waiting::begin()?;
+            pack.check()?;
+            waiting.then(|| commands::run(command))
+        }
         _ => interrupt::watched(|| commands::run(command)),
     }
 }

@@ -1,10 +1,12 @@
 //! Volumes of `volio plugin` in podman, which finds the plugin in its configuration.
 
-use crate::engines::program::{Finished, finish};
-use crate::engines::volume_plugin::{Plugin, busybox_tree};
+use crate::engines::program::{Finished, finish, volio};
+use crate::engines::services::repository;
+use crate::engines::volume_plugin::{Plugin, busybox_tree, wait_until};
+use crate::plugin::Gate;
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 struct Podman {
@@ -27,17 +29,60 @@ impl Podman {
     }
 }
 
+/// An image that holds one static program.
+fn import_busybox(podman: &Podman, place: &Path, image: &str) {
+    let busybox = busybox_tree();
+    let root = busybox.path().join("root").display().to_string();
+    let archive = place.join("tar").display().to_string();
+    finish(Command::new("tar").args(["--create", "--file", &archive, "--directory", &root, "."])).succeeded();
+    podman.run(&["import", "--quiet", &archive, image]).succeeded();
+}
+
+#[test]
+#[ignore = "needs docker-registry, podman and root: run tests/run"]
+fn podman_gives_up_after_five_seconds_and_finds_what_was_fetched_the_next_time() {
+    let place = tempfile::tempdir().unwrap();
+    let plugin = Plugin::beside(place.path(), &[]);
+    let podman = Podman::with(&plugin);
+    import_busybox(&podman, place.path(), "localhost/volumes-podman-slow:1");
+    let image = repository("podman-slow:v1");
+    fs::create_dir(place.path().join("tree")).unwrap();
+    fs::write(place.path().join("tree/file"), "far away").unwrap();
+    volio(&["pack", &image, place.path().join("tree").to_str().unwrap()]).succeeded();
+    let (host, rest) = image.split_once('/').unwrap();
+    let gate = Gate::shut(host);
+    let option = format!("image={}/{rest}", gate.host());
+    podman.run(&["volume", "create", "--driver", "volio", "-o", &option, "slow"]).succeeded();
+    let run = || {
+        let script = ["localhost/volumes-podman-slow:1", "/bin/busybox", "cat", "/data/file"];
+        podman.run(&[&["run", "--rm", "--network=none", "-v", "slow:/data"][..], &script].concat())
+    };
+    let said = run().failed_with(126);
+    assert!(said.contains("volume plugin volio endpoint /VolumeDriver.Mount"), "{said}");
+    assert!(said.contains("Client.Timeout exceeded"), "{said}");
+    gate.open();
+    wait_until("the mount is taken back", || plugin.log().contains("hung up"));
+    assert_eq!(run().succeeded(), "far away");
+    // Whoever lost podman's own list finds the volumes again.
+    podman.run(&["volume", "rm", "slow"]).succeeded();
+    let body = format!(r#"{{"Name":"slow","Opts":{{"{}":"{}"}}}}"#, "image", option.replace("image=", ""));
+    let post = format!("POST /VolumeDriver.Create HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut socket = std::os::unix::net::UnixStream::connect(plugin.socket("volio")).unwrap();
+    std::io::Write::write_all(&mut socket, post.as_bytes()).unwrap();
+    std::io::Read::read_exact(&mut socket, &mut [0; 15]).unwrap();
+    podman.run(&["volume", "reload"]).succeeded();
+    assert_eq!(run().succeeded(), "far away");
+    podman.run(&["volume", "rm", "slow"]).succeeded();
+    podman.run(&["rmi", "--force", "localhost/volumes-podman-slow:1"]).succeeded();
+}
+
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
 fn a_volume_is_filled_shared_exported_and_removed() {
     let place = tempfile::tempdir().unwrap();
     let plugin = Plugin::beside(place.path(), &[]);
     let podman = Podman::with(&plugin);
-    let busybox = busybox_tree();
-    let root = busybox.path().join("root").display().to_string();
-    let archive = place.path().join("tar").display().to_string();
-    finish(Command::new("tar").args(["--create", "--file", &archive, "--directory", &root, "."])).succeeded();
-    podman.run(&["import", "--quiet", &archive, "localhost/volumes-podman:1"]).succeeded();
+    import_busybox(&podman, place.path(), "localhost/volumes-podman:1");
     let container = |options: &[&str], script: &str| {
         let image = ["localhost/volumes-podman:1", "/bin/busybox", "sh", "-c", script];
         podman.run(&[&["run", "--network=none"], options, &image].concat())
@@ -53,7 +98,7 @@ fn a_volume_is_filled_shared_exported_and_removed() {
     assert_eq!(said.succeeded(), "from the image");
     assert!(!place.path().join("export").exists(), "one container still has it");
     podman.run(&["rm", "--force", "--time", "0", &first]).succeeded();
-    crate::engines::volume_plugin::wait_until("it is exported", || plugin.log().contains("exported as"));
+    wait_until("it is exported", || plugin.log().contains("exported as"));
 
     // Without options podman leaves them out.
     podman.run(&["volume", "create", "--driver", "volio", "plain"]).succeeded();

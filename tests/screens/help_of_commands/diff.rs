@@ -29,6 +29,32 @@ Options:
   -h, --help
           Print help (see a summary with '-h')
 
+Limits against hostile images:
+      --max-entries <N>
+          Refuse an image with more entries than this in all its layers together
+          
+          [default: 10000000]
+
+      --max-names <SIZE>
+          Refuse more names, links and extended attributes than this in all layers together
+          
+          [default: 2000000000]
+
+      --max-metadata <SIZE>
+          Refuse an entry with larger headers and extended attributes than this
+          
+          [default: 1048576]
+
+      --max-path <SIZE>
+          Refuse a longer path than this
+          
+          [default: 65536]
+
+      --max-depth <N>
+          Refuse a path through more directories than this
+          
+          [default: 2048]
+
 Registry options:
       --authfile <FILE>
           Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]

@@ -62,6 +62,10 @@ Tree options:
           
           [default: 512M]
 
+      --wait-for-signal
+          Wait for SIGTERM or Ctrl-C before anything is read, as a sidecar does; another one
+          interrupts
+
 Image options:
       --platform <OS/ARCH>
           Make the image for these platforms [default: linux/amd64,linux/arm64]
@@ -155,6 +159,7 @@ Examples:
   volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
+  volio pack --wait-for-signal registry.example/results:v1 /results   when a pod ends
   volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '["/volio"]' registry.example/volio:v1 volio
 

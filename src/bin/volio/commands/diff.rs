@@ -3,6 +3,7 @@
 use super::ls::{absolute, text};
 use crate::args::{Format, Registries, Report};
 use crate::exit::Exit;
+use crate::limits::Bounds;
 use crate::quantity::count;
 use crate::{output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -57,6 +58,8 @@ pub struct Diff {
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 
+    #[command(flatten)]
+    bounds: Bounds,
     #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
@@ -138,7 +141,7 @@ impl Diff {
         let access = self.registries.access()?;
         let (first, second) = (self.first.open(&access)?, self.second.open(&access)?);
         let ignore: BTreeSet<Attribute> = self.ignore.into_iter().map(Attribute::from).collect();
-        let options = Options { platform: self.platform, ignore };
+        let options = Options { platform: self.platform, ignore, limits: self.bounds.limits() };
         let progress = progress::start("diff", self.report.quiet);
         let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
         drop(progress);

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use volio::error::Kind;
 use volio::image::Description;
 use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
@@ -24,6 +25,7 @@ Examples:
   volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
+  volio pack --wait-for-signal registry.example/results:v1 /results   when a pod ends
   volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '[\"/volio\"]' registry.example/volio:v1 volio
 
@@ -76,6 +78,10 @@ pub struct Pack {
     /// Write the digest of the image to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output options")]
     digestfile: Option<PathBuf>,
+
+    /// Wait for SIGTERM or Ctrl-C before anything is read, as a sidecar does; another one interrupts
+    #[arg(long, help_heading = "Tree options")]
+    pub wait_for_signal: bool,
 }
 
 /// What of the sources is packed, and how.
@@ -174,6 +180,11 @@ impl From<OnChangeArg> for OnChange {
 }
 
 impl TreeArgs {
+    /// Whether this can be understood at all.
+    fn check(&self) -> Result<()> {
+        IdMaps::new(self.uid_map.clone(), self.gid_map.clone()).map(drop)
+    }
+
     /// How the tree is read. `epoch` is `SOURCE_DATE_EPOCH`.
     fn walk(self, epoch: Option<Time>) -> Result<WalkOptions> {
         Ok(WalkOptions {
@@ -228,6 +239,26 @@ struct ImageArgs {
 }
 
 impl Pack {
+    /// Finds what is wrong with the command before it waits: nobody is there any more when it has waited. Whether a registry
+    /// takes the image is not known before, but one that does not know us says so now; one that fails now may do better
+    /// later.
+    pub fn check(&self) -> Result<()> {
+        super::check_digestfile(self.digestfile.as_deref())?;
+        self.tree.check()?;
+        environment::source_date_epoch(environment::variable)?;
+        for source in &self.sources {
+            source.path.metadata().map_err(|error| {
+                Error::io(format!("cannot read {}", source.path.display()), error)
+                    .hint("what shall be packed must be there before it is waited for")
+            })?;
+        }
+        let access = self.registries.access()?;
+        match self.image.source(&access).and_then(|image| image.resolve()) {
+            Err(error) if error.kind() == Kind::Denied => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Packs, and says what came of it.
     pub fn run(self) -> Result<()> {
         super::check_digestfile(self.digestfile.as_deref())?;
