@@ -238,6 +238,28 @@ struct ImageArgs {
     workdir: Option<AbsolutePath>,
 }
 
+/// What is packed, and where to.
+struct Job {
+    image: Location,
+    sources: Vec<SourceSpec>,
+    access: Access,
+    /// What the environment wants, where nothing was typed.
+    wish: Option<Wish>,
+}
+
+impl Job {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        self.wish.as_ref().map_or_else(|| environment::variable(name), |wish| wish.variable(name))
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        match self.wish {
+            Some(_) => Wish::explain(error),
+            None => error,
+        }
+    }
+}
+
 impl Pack {
     /// Finds what is wrong with the command before it waits: nobody is there any more when it has waited. Whether a registry
     /// takes the image is not known before, but one that does not know us says so now; one that fails now may do better
@@ -245,16 +267,16 @@ impl Pack {
     pub fn check(&self) -> Result<()> {
         super::check_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;
-        environment::source_date_epoch(environment::variable)?;
-        for source in &self.sources {
+        let job = self.job()?;
+        environment::source_date_epoch(|name| job.variable(name))?;
+        for source in &job.sources {
             source.path.metadata().map_err(|error| {
                 Error::io(format!("cannot read {}", source.path.display()), error)
                     .hint("what shall be packed must be there before it is waited for")
             })?;
         }
-        let access = self.registries.access()?;
-        match self.image.source(&access).and_then(|image| image.resolve()) {
-            Err(error) if error.kind() == Kind::Denied => Err(error),
+        match job.image.source(&job.access).and_then(|image| image.resolve()) {
+            Err(error) if error.kind() == Kind::Denied => Err(job.explain(error)),
             _ => Ok(()),
         }
     }
@@ -262,43 +284,35 @@ impl Pack {
     /// Packs, and says what came of it.
     pub fn run(self) -> Result<()> {
         super::check_digestfile(self.digestfile.as_deref())?;
-        match self.image.clone() {
-            Some(image) => {
-                let access = self.registries.access()?;
-                self.pack(&image, &access, environment::variable)
-            }
-            None => self.run_as_data_io(),
-        }
+        let job = self.job()?;
+        self.pack(&job).map_err(|error| job.explain(error))
     }
 
-    /// The same with everything in the environment.
-    fn run_as_data_io(mut self) -> Result<()> {
-        let wish = Wish::read(Way::Out)?;
-        wish.check_source()?;
-        let access = self.registries.access_of(&wish)?;
-        let image = wish.location(&access)?;
-        self.sources = vec![SourceSpec::new(&wish.source)];
-        self.pack(&image, &access, |name| wish.variable(name)).map_err(Wish::explain)
+    /// What is packed, and where to: as it was typed, or else as the environment says it.
+    fn job(&self) -> Result<Job> {
+        let Some(image) = self.image.clone() else {
+            let wish = Wish::read(Way::Out)?;
+            wish.check_source()?;
+            let access = self.registries.access_of(&wish)?;
+            let sources = vec![SourceSpec::new(&wish.source)];
+            return Ok(Job { image: wish.location(&access)?, sources, access, wish: Some(wish) });
+        };
+        Ok(Job { image, sources: self.sources.clone(), access: self.registries.access()?, wish: None })
     }
 
-    fn pack(
-        self,
-        image: &Location,
-        access: &Access,
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<()> {
-        let epoch = environment::source_date_epoch(&variable)?;
+    fn pack(self, job: &Job) -> Result<()> {
+        let epoch = environment::source_date_epoch(|name| job.variable(name))?;
         let options = Options {
             layer_size: self.tree.layer_size,
             compression: self.tree.compression,
             tree: self.tree.walk(epoch)?,
             image: self.image_args.describe(),
-            form: self.report.form(variable),
+            form: self.report.form(|name| job.variable(name)),
         };
         let begun = Instant::now();
-        let destination = image.destination(access)?;
+        let destination = job.image.destination(&job.access)?;
         let progress = progress::start("pack", self.report.quiet);
-        let packed = pack(destination.as_ref(), &self.sources, &options, progress.as_ref())?;
+        let packed = pack(destination.as_ref(), &job.sources, &options, progress.as_ref())?;
         drop(progress);
 
         super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
