@@ -110,7 +110,8 @@ fn each_file_can_be_taken_out_by_the_table_of_contents_alone() {
             taken.extend(extract(chunk, part(&bytes, &chunk.frame)).unwrap());
         }
         assert!(taken == *content, "{}", entry.path);
-        assert_eq!(told.digest.is_some(), !content.is_empty());
+        // Several chunks prove a file without a digest of the whole.
+        assert_eq!(told.digest.is_some(), told.chunks.len() == 1);
         assert!(told.digest.is_none_or(|digest| digest == Digest::of(content)));
     }
 }
