@@ -123,6 +123,26 @@ mod as_root {
         assert!(String::from_utf8_lossy(&stderr).contains("/other"), "{}", String::from_utf8_lossy(&stderr));
     }
 
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn while_an_archive_for_data_io_is_made_the_image_stays_as_it_was() {
+        let (small, directory) = (Small::mount("2m"), tempfile::tempdir().unwrap());
+        let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+        make_tree(&tree, false);
+        let image = format!("oci:{}:v1", layout.display());
+        let mut pack = Command::new(env!("CARGO_BIN_EXE_volio"));
+        pack.args(["pack", "--format", "data-io", &image]).arg(&tree).env("TMPDIR", small.path(""));
+        let output = pack.output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(
+            stderr.contains("cannot write the archive in") && stderr.contains("No space left"),
+            "{stderr}"
+        );
+        assert!(!layout.join("index.json").exists());
+        assert!(small.used() < 1 << 20, "the archive must not stay: {} bytes", small.used());
+    }
+
     /// Debian's registry, with its storage where a test wants it.
     struct Registry {
         process: Child,

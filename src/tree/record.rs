@@ -46,6 +46,9 @@ pub struct Record {
     /// What is mounted below the target, was written to, and has a record of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
+    /// What else was to be put there and was refused, so that the next time it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<String>,
 }
 
 impl Record {
@@ -58,6 +61,7 @@ impl Record {
             inode: 0,
             at: String::new(),
             volumes: Vec::new(),
+            announced: None,
         }
     }
 

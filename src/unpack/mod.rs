@@ -38,6 +38,9 @@ pub struct Options {
     pub keep: bool,
     /// Whether an image that is there is looked at, and not only its record; what differs is made right.
     pub checksum: bool,
+    /// Whether another image than the one that is there is refused the first time it is met, so that somebody can look at
+    /// it before it is unpacked.
+    pub announce: bool,
     /// Whether an image that data-io made is taken as it is, with its base and its archive in it.
     pub as_is: bool,
     /// Whether the target appears complete or not at all. With [`ExtractOptions::force`], it replaces what is there.
@@ -107,6 +110,9 @@ pub fn unpack(
         return Ok(kept);
     }
     let root = source.resolve()?;
+    if let Some(found) = found.as_ref().filter(|_| options.announce) {
+        plan::announce(found, &root)?;
+    }
     let job = Job { source, root: &root, content: plan::content(&root, options), options, progress };
     let plan = match &found {
         Some(found) if !(options.atomic && options.tree.force && !job.is_there(found)) => job.plan(found)?,

@@ -89,6 +89,25 @@ pub(super) fn plan_anew(target: &Target, options: &Options) -> Result<()> {
     }
 }
 
+/// Refuses an image once where another one is there.
+///
+/// # Errors
+/// [`Refused`](crate::error::Kind::Refused) when this is the first time that it is met; when that cannot be noted.
+pub(super) fn announce(target: &Target, root: &Document) -> Result<()> {
+    let wanted = &root.descriptor().digest;
+    let filled = target.filled();
+    let other = |record: &Record| digest(record).is_none_or(|held| held != *wanted);
+    let is_known = |record: &Record| record.announced.as_deref() == Some(wanted.to_string().as_str());
+    let Some((_, record)) = filled.iter().find(|(_, record)| other(record) && !is_known(record)) else {
+        return Ok(());
+    };
+    target.announce(&wanted.to_string())?;
+    let shown = target.path().display();
+    let held = digest(record).map_or_else(|| "another image".to_owned(), |held| format!("the image {held}"));
+    Err(Error::refused(format!("there is a new version: {shown} holds {held}, and it is {wanted} now"))
+        .hint("look at it if you like, and run the same again: the next run unpacks it"))
+}
+
 fn refused(target: &Target, record: Option<&Record>, held: &TreePath, options: &Options) -> Error {
     let over = match options.atomic {
         true => "replace all of it with --force",

@@ -1,5 +1,7 @@
 //! dockerd 20.10, the oldest Docker in wide use: it knows no zstd, so its users pack with gzip.
 
+mod data_io;
+mod image;
 mod migration;
 mod volumes;
 mod volumes_restart;

@@ -22,4 +22,5 @@ mod skopeo;
 mod survey;
 mod systemd;
 mod umoci;
+mod volio_image;
 mod volume_plugin;

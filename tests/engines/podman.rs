@@ -1,5 +1,6 @@
 //! podman: pulls into its own storage, mounts images as volumes, and runs what volio packed.
 
+mod image;
 mod pods;
 mod unshare;
 mod volumes;

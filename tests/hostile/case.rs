@@ -58,6 +58,11 @@ impl Case {
         Self { kind, name, digests: digests.split(',').map(str::to_owned).collect(), expected }
     }
 
+    /// Whether it is one file.
+    pub fn is_single(&self) -> bool {
+        self.digests.len() == 1
+    }
+
     /// The bytes of its files: layers or a layout plain, blobs as they are.
     pub fn contents(&self) -> Vec<Vec<u8>> {
         let number = |n: usize| if self.digests.len() == 1 { String::new() } else { format!(".{}", n + 1) };

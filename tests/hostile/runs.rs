@@ -128,6 +128,28 @@ impl<'a> Place<'a> {
         layout.commit(&built.root).unwrap();
     }
 
+    /// Makes `layout` an image that data-io could have made, with the case as its data.
+    pub fn fill_as_data_io(&self, case: &Case) {
+        let data = case.contents().swap_remove(0);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_data(&mut header, "data.tar.gz", data.as_slice()).unwrap();
+        let blob = archive.into_inner().unwrap();
+        let layout = Layout::create(&self.path("layout"), Some("v1")).unwrap();
+        let contents =
+            Contents { diff_id: Digest::of(&blob), size: blob.len() as u64, entries: 1, bytes: 0, toc: None };
+        let written = layout.upload(Body::new(std::io::Cursor::new(blob))).unwrap();
+        let layer = Layer::new(Compression::None, &contents, written);
+        let description =
+            Description { platforms: vec![volio::oci::Platform::host()], ..Description::default() };
+        let built = volio::image::archive_image(&description, &layer, true).unwrap();
+        layout.upload(Body::new(std::io::Cursor::new(built.configs[0].bytes().to_vec()))).unwrap();
+        layout.put_manifest(&built.root).unwrap();
+        layout.commit(&built.root).unwrap();
+    }
+
     pub fn volio(&self, arguments: &[&str]) -> Outcome {
         let limited = "ulimit -v $0 && exec \"$@\"";
         let mut command = Command::new("timeout");

@@ -183,7 +183,7 @@ error: unexpected argument '--plattform' found
 
   tip: a similar argument exists: '--platform'
 
-Usage: volio pack --platform <OS/ARCH> <IMAGE> <SOURCE[:PATH]>...
+Usage: volio pack --platform <OS/ARCH> [IMAGE] [SOURCE[:PATH]]...
 
 For more information, try '--help'.
 -- exit 2

@@ -6,6 +6,7 @@
 
 mod cat;
 mod copy;
+mod data_io;
 mod diff;
 mod help;
 mod help_of_commands;

@@ -140,7 +140,7 @@ fn a_reference_that_does_not_parse() {
         Place::with_tree().screen("pack localhost:5000/UPPER tree"),
         str![[r#"
 -- stderr
-error: <IMAGE>: "localhost:5000/UPPER" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
+error: [IMAGE]: "localhost:5000/UPPER" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
 hint: write HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:TAG]
 -- exit 2
 
@@ -170,7 +170,7 @@ fn a_transport_that_is_not_built() {
         Place::with_tree().screen("pack docker-daemon:image:v1 tree"),
         str![[r#"
 -- stderr
-error: <IMAGE>: "docker-daemon:image:v1": volio does not read or write docker-daemon:
+error: [IMAGE]: "docker-daemon:image:v1": volio does not read or write docker-daemon:
 hint: use a registry (HOST/REPOSITORY:TAG), a layout (oci:DIRECTORY:TAG) or an archive (oci-archive:FILE:TAG)
 -- exit 2
 
@@ -184,7 +184,7 @@ fn a_path_that_leads_out_of_the_image() {
         Place::with_tree().screen("pack oci:layout:v1 tree:/../etc"),
         str![[r#"
 -- stderr
-error: <SOURCE[:PATH]>...: "tree:/../etc" puts "tree" outside of the tree
+error: [SOURCE[:PATH]]...: "tree:/../etc" puts "tree" outside of the tree
 hint: the path behind the colon is the one inside the image and has no `..`
 -- exit 2
 

@@ -6,6 +6,7 @@
 use crate::commands::{
     cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
 };
+use crate::data_io::Wish;
 use crate::{environment, exit, interrupt, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
@@ -149,6 +150,16 @@ impl Registries {
     /// When a file with credentials was named and is not there.
     pub fn access(&self) -> Result<Access> {
         let credentials = environment::credentials(self.authfile.as_deref(), environment::variable)?;
+        Ok(Access { credentials, ..self.access_without_credentials() })
+    }
+
+    /// The same where the environment says what is wanted: its own credentials come first.
+    ///
+    /// # Errors
+    /// As [`access`](Self::access).
+    pub fn access_of(&self, wish: &Wish) -> Result<Access> {
+        let usual = environment::credentials(self.authfile.as_deref(), |name| wish.variable(name))?;
+        let credentials = wish.login().into_iter().chain(usual).collect();
         Ok(Access { credentials, ..self.access_without_credentials() })
     }
 

@@ -8,6 +8,7 @@
 
 mod args;
 mod commands;
+mod data_io;
 mod environment;
 mod exit;
 mod interrupt;

@@ -82,7 +82,8 @@ impl Extractor {
             };
             let inode = fstat(&directory)?.st_ino;
             let at = record::place(&path);
-            let record = Record { complete: false, content, alone, inode, at, volumes: Vec::new() };
+            let record =
+                Record { complete: false, content, alone, inode, at, volumes: Vec::new(), announced: None };
             record::write(directory.as_fd(), &record)?;
             Ok((record, earlier))
         })();

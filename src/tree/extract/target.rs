@@ -120,6 +120,36 @@ impl Target {
         records
     }
 
+    /// What was noted where something is: on each of the file systems that are mounted below and were filled, or, where
+    /// there are none, on the target itself. What was emptied since counts no more.
+    pub fn filled(&self) -> Vec<(TreePath, Record)> {
+        let mut records = self.records_below();
+        let own = || record::read(self.root.as_fd()).filter(|record| record.at.is_empty());
+        if records.is_empty() {
+            records.extend(own().map(|record| (TreePath::root(), record)));
+        }
+        records.retain(|(path, _)| {
+            let directory = self.directory(path);
+            directory.is_some_and(|fd| held(fd.as_fd(), path).is_ok_and(|found| found.something.is_some()))
+        });
+        records
+    }
+
+    /// Notes in the records of what is filled that this was refused.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn announce(&self, what: &str) -> Result<()> {
+        for (path, _) in self.filled() {
+            let Some(directory) = self.directory(&path) else { continue };
+            let Some(record) = record::read(directory.as_fd()) else { continue };
+            let record = Record { announced: Some(what.to_owned()), ..record };
+            record::write(directory.as_fd(), &record)
+                .map_err(|errno| trouble(&self.shown, "write the record of", &path, errno))?;
+        }
+        Ok(())
+    }
+
     /// A directory below, reached without following links.
     fn directory(&self, path: &TreePath) -> Option<OwnedFd> {
         let mut descent = Descent::new(fcntl_dupfd_cloexec(&self.root, 0).ok()?);

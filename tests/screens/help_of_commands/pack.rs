@@ -8,14 +8,14 @@ fn pack() {
         str![[r#"
 Pack directories and files into an image
 
-Usage: volio pack [OPTIONS] <IMAGE> <SOURCE[:PATH]>...
+Usage: volio pack [OPTIONS] [IMAGE] [SOURCE[:PATH]]...
 
 Arguments:
-  <IMAGE>
+  [IMAGE]
           Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-          docker-archive:FILE[:REF]
+          docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
 
-  <SOURCE[:PATH]>...
+  [SOURCE[:PATH]]...
           What to pack, and where it lands in the image
 
 Options:
@@ -177,6 +177,11 @@ with the whole layer; then the command fails. With skip, what still changes, suc
 written to all the time, is left out, named in a warning and counted; with fail, the first change is
 an error. What is in the image was never half old and half new. To pack what is written to all the
 time, pack a snapshot.
+
+Without IMAGE and SOURCE it is data-io's pack: DATA_TAG (behind REGISTRY, where that is set) names
+the image, and /source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and REGISTRY_PASSWORD log in;
+NO_PUSH puts the image into the layout /var/lib/volio/store, or VOLIO_STORE. A file in /run/secrets
+counts as a variable.
 
 Maps of owners are written as podman, buildah and umoci have them: --uid-map 0:100000:65536 packs
 what belongs to 100000 here as root's. ACLs are translated too. An owner that is in no range is an

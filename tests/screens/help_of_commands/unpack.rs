@@ -8,14 +8,14 @@ fn unpack() {
         str![[r#"
 Unpack an image into a directory
 
-Usage: volio unpack [OPTIONS] <IMAGE> <DIR>
+Usage: volio unpack [OPTIONS] [IMAGE] [DIR]
 
 Arguments:
-  <IMAGE>
+  [IMAGE]
           Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-          docker-archive:FILE[:REF]
+          docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
 
-  <DIR>
+  [DIR]
           The directory that the files shall be in
 
 Options:
@@ -176,6 +176,12 @@ lost+found of root's does not count, nor do empty directories for mounts.
 What DIR holds is noted on it, in the attribute user.volio.image or in a file .volio.json. So the
 same command completes what was interrupted, and does nothing when the image is there. Files that
 were changed since are not noticed; --checksum looks at them.
+
+Without IMAGE and DIR it is data-io's unpack: DATA_TAG (behind REGISTRY, where that is set) names
+the image, and it is extracted over / each time. REGISTRY_USERNAME and REGISTRY_PASSWORD log in;
+NO_PULL takes the image from the layout /var/lib/volio/store, or VOLIO_STORE. A version that is not
+the one that is there is refused once, unless NO_CHECK is set. A file in /run/secrets counts as a
+variable. VOLIO_TARGET takes the place of /.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

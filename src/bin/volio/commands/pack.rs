@@ -1,10 +1,12 @@
 //! `volio pack`: a tree into an image, wherever the image is.
 
 use crate::args::{AbsolutePath, Pair, Registries, Words, size};
+use crate::data_io::{Way, Wish};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::error::Kind;
@@ -12,7 +14,7 @@ use volio::image::Description;
 use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
 use volio::pack::{Form, Options, Packed, pack};
-use volio::transport::Location;
+use volio::transport::{Access, Location};
 use volio::tree::{IdMaps, IdRange, OnChange, Owner, SourceSpec, Time, WalkOptions};
 use volio::{Error, Result, oci};
 
@@ -42,6 +44,10 @@ command fails. With skip, what still changes, such as a log that is written to a
 warning and counted; with fail, the first change is an error. What is in the image was never half old and half new. \
 To pack what is written to all the time, pack a snapshot.
 
+Without IMAGE and SOURCE it is data-io's pack: DATA_TAG (behind REGISTRY, where that is set) names the image, and \
+/source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and REGISTRY_PASSWORD log in; NO_PUSH puts the image into the \
+layout /var/lib/volio/store, or VOLIO_STORE. A file in /run/secrets counts as a variable.
+
 Maps of owners are written as podman, buildah and umoci have them: --uid-map 0:100000:65536 packs what belongs to \
 100000 here as root's. ACLs are translated too. An owner that is in no range is an error.
 
@@ -52,11 +58,12 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[command(after_long_help = EXAMPLES)]
 pub struct Pack {
     /// Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-    /// docker-archive:FILE[:REF]
-    image: Location,
+    /// docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
+    #[arg(requires = "sources")]
+    image: Option<Location>,
 
     /// What to pack, and where it lands in the image
-    #[arg(value_name = "SOURCE[:PATH]", required = true, value_hint = ValueHint::AnyPath, value_parser = source())]
+    #[arg(value_name = "SOURCE[:PATH]", value_hint = ValueHint::AnyPath, value_parser = source())]
     sources: Vec<SourceSpec>,
 
     #[command(flatten)]
@@ -145,9 +152,9 @@ enum PackFormat {
 }
 
 impl PackReport {
-    fn form(&self) -> Form {
+    fn form(&self, variable: impl Fn(&str) -> Option<OsString>) -> Form {
         match self.format.contains(&PackFormat::DataIo) {
-            true => Form::DataIo { spool: environment::temporary(environment::variable) },
+            true => Form::DataIo { spool: environment::temporary(variable) },
             false => Form::Layers,
         }
     }
@@ -231,6 +238,28 @@ struct ImageArgs {
     workdir: Option<AbsolutePath>,
 }
 
+/// What is packed, and where to.
+struct Job {
+    image: Location,
+    sources: Vec<SourceSpec>,
+    access: Access,
+    /// What the environment wants, where nothing was typed.
+    wish: Option<Wish>,
+}
+
+impl Job {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        self.wish.as_ref().map_or_else(|| environment::variable(name), |wish| wish.variable(name))
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        match self.wish {
+            Some(_) => Wish::explain(error),
+            None => error,
+        }
+    }
+}
+
 impl Pack {
     /// Finds what is wrong with the command before it waits: nobody is there any more when it has waited. Whether a registry
     /// takes the image is not known before, but one that does not know us says so now; one that fails now may do better
@@ -238,16 +267,16 @@ impl Pack {
     pub fn check(&self) -> Result<()> {
         super::check_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;
-        environment::source_date_epoch(environment::variable)?;
-        for source in &self.sources {
+        let job = self.job()?;
+        environment::source_date_epoch(|name| job.variable(name))?;
+        for source in &job.sources {
             source.path.metadata().map_err(|error| {
                 Error::io(format!("cannot read {}", source.path.display()), error)
                     .hint("what shall be packed must be there before it is waited for")
             })?;
         }
-        let access = self.registries.access()?;
-        match self.image.source(&access).and_then(|image| image.resolve()) {
-            Err(error) if error.kind() == Kind::Denied => Err(error),
+        match job.image.source(&job.access).and_then(|image| image.resolve()) {
+            Err(error) if error.kind() == Kind::Denied => Err(job.explain(error)),
             _ => Ok(()),
         }
     }
@@ -255,19 +284,35 @@ impl Pack {
     /// Packs, and says what came of it.
     pub fn run(self) -> Result<()> {
         super::check_digestfile(self.digestfile.as_deref())?;
-        let access = self.registries.access()?;
-        let epoch = environment::source_date_epoch(environment::variable)?;
+        let job = self.job()?;
+        self.pack(&job).map_err(|error| job.explain(error))
+    }
+
+    /// What is packed, and where to: as it was typed, or else as the environment says it.
+    fn job(&self) -> Result<Job> {
+        let Some(image) = self.image.clone() else {
+            let wish = Wish::read(Way::Out)?;
+            wish.check_source()?;
+            let access = self.registries.access_of(&wish)?;
+            let sources = vec![SourceSpec::new(&wish.source)];
+            return Ok(Job { image: wish.location(&access)?, sources, access, wish: Some(wish) });
+        };
+        Ok(Job { image, sources: self.sources.clone(), access: self.registries.access()?, wish: None })
+    }
+
+    fn pack(self, job: &Job) -> Result<()> {
+        let epoch = environment::source_date_epoch(|name| job.variable(name))?;
         let options = Options {
             layer_size: self.tree.layer_size,
             compression: self.tree.compression,
             tree: self.tree.walk(epoch)?,
             image: self.image_args.describe(),
-            form: self.report.form(),
+            form: self.report.form(|name| job.variable(name)),
         };
         let begun = Instant::now();
-        let destination = self.image.destination(&access)?;
+        let destination = job.image.destination(&job.access)?;
         let progress = progress::start("pack", self.report.quiet);
-        let packed = pack(destination.as_ref(), &self.sources, &options, progress.as_ref())?;
+        let packed = pack(destination.as_ref(), &job.sources, &options, progress.as_ref())?;
         drop(progress);
 
         super::write_digest(self.digestfile.as_deref(), &packed.digest)?;

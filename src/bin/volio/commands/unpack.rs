@@ -1,6 +1,7 @@
 //! `volio unpack`: an image into a directory.
 
 use crate::args::{Format, Registries, Report, tree_path};
+use crate::data_io::{Way, Wish};
 use crate::limits::Bounds;
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volio::oci::Platform;
-use volio::transport::Location;
+use volio::transport::{Access, Location};
 use volio::tree::{ExtractOptions, Extracted, Holes, IdMaps, IdRange, Owner, TreePath};
 use volio::unpack::{Options, Outcome, Part, Unpacked, unpack};
 use volio::{Error, Result};
@@ -30,6 +31,11 @@ What DIR holds is noted on it, in the attribute user.volio.image or in a file .v
 completes what was interrupted, and does nothing when the image is there. Files that were changed since are not \
 noticed; --checksum looks at them.
 
+Without IMAGE and DIR it is data-io's unpack: DATA_TAG (behind REGISTRY, where that is set) names the image, and it is \
+extracted over / each time. REGISTRY_USERNAME and REGISTRY_PASSWORD log in; NO_PULL takes the image from the layout \
+/var/lib/volio/store, or VOLIO_STORE. A version that is not the one that is there is refused once, unless NO_CHECK is \
+set. A file in /run/secrets counts as a variable. VOLIO_TARGET takes the place of /.
+
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
 /// Unpack an image into a directory
@@ -37,12 +43,13 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[command(after_long_help = EXAMPLES)]
 pub struct Unpack {
     /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-    /// docker-archive:FILE[:REF]
-    image: Location,
+    /// docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
+    #[arg(requires = "target")]
+    image: Option<Location>,
 
     /// The directory that the files shall be in
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    target: PathBuf,
+    target: Option<PathBuf>,
 
     /// Take the image for this platform [default: the host's]
     #[arg(long, value_name = "OS/ARCH")]
@@ -188,6 +195,7 @@ impl Unpack {
             keep: target.keep,
             checksum: target.checksum,
             as_is: tree.as_is,
+            announce: false,
             atomic: target.atomic,
         })
     }
@@ -195,17 +203,33 @@ impl Unpack {
     /// Unpacks, and says what came of it.
     pub fn run(self) -> Result<()> {
         let options = self.options()?;
-        let access = self.registries.access()?;
+        match (&self.image, &self.target) {
+            (Some(image), Some(target)) => self.unpack(image, target, &options, &self.registries.access()?),
+            _ => self.run_as_data_io(options),
+        }
+    }
+
+    /// The same with everything in the environment: over what is there, each time, unless a flag says otherwise.
+    fn run_as_data_io(&self, options: Options) -> Result<()> {
+        let wish = Wish::read(Way::In)?;
+        let access = self.registries.access_of(&wish)?;
+        let image = wish.location(&access)?;
+        let (merge, checksum) = (!options.atomic, !options.keep);
+        let options = Options { merge, checksum, announce: wish.announces, ..options };
+        self.unpack(&image, &wish.target, &options, &access).map_err(Wish::explain)
+    }
+
+    fn unpack(&self, image: &Location, target: &Path, options: &Options, access: &Access) -> Result<()> {
         let begun = Instant::now();
-        let source = self.image.source(&access)?;
+        let source = image.source(access)?;
         let progress = progress::start("unpack", self.report.quiet);
-        let unpacked = unpack(source.as_ref(), &self.target, &options, progress.as_ref())?;
+        let unpacked = unpack(source.as_ref(), target, options, progress.as_ref())?;
         drop(progress);
 
         if !self.report.quiet {
-            output::line(&summary(&unpacked, &self.target, begun.elapsed()));
+            output::line(&summary(&unpacked, target, begun.elapsed()));
         }
-        let address = super::address(&self.image, &unpacked.digest);
+        let address = super::address(image, &unpacked.digest);
         match self.report.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
             Format::Json => output::json(&Done { address: &address, unpacked: &unpacked }),
