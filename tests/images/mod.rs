@@ -14,6 +14,7 @@ mod parts;
 mod proved;
 mod round_trip;
 mod sparse;
+mod subpath;
 mod targets;
 mod verify;
 

@@ -24,11 +24,10 @@ use volio::transport::layout::Layout;
 use volio::transport::memory::Memory;
 use volio::transport::{Access, Destination, Source};
 use volio::tree::{Entry, Kind, TreePath};
-use volio::unpack::{self, Part};
 use volio::{Error, Result};
 use volio::{copy, pack};
 
-fn path(text: &str) -> TreePath {
+pub fn path(text: &str) -> TreePath {
     TreePath::parse(text).unwrap()
 }
 
@@ -46,18 +45,18 @@ fn read(source: &dyn Source, paths: &[TreePath]) -> Result<Vec<u8>> {
 }
 
 /// A place that counts what is read of its layers, whole and in part.
-struct Counting<'a> {
+pub struct Counting<'a> {
     inner: &'a dyn Source,
     whole: AtomicU64,
     parts: AtomicU64,
 }
 
 impl<'a> Counting<'a> {
-    fn new(inner: &'a dyn Source) -> Self {
+    pub fn new(inner: &'a dyn Source) -> Self {
         Self { inner, whole: AtomicU64::new(0), parts: AtomicU64::new(0) }
     }
 
-    fn taken(&self) -> (u64, u64) {
+    pub fn taken(&self) -> (u64, u64) {
         (self.whole.swap(0, Ordering::SeqCst), self.parts.swap(0, Ordering::SeqCst))
     }
 }
@@ -81,7 +80,7 @@ impl Source for Counting<'_> {
 }
 
 /// The layer of this table of contents, written by hand, with its frames.
-fn handmade(image: &Memory, frames: &[Vec<u8>], entries: &[Value]) -> Layer {
+pub fn handmade(image: &Memory, frames: &[Vec<u8>], entries: &[Value]) -> Layer {
     let text = serde_json::to_vec(&json!({"version": 1, "entries": entries})).unwrap();
     let toc = zstd::encode_all(text.as_slice(), 1).unwrap();
     let mut bytes = frames.concat();
@@ -99,7 +98,7 @@ fn handmade(image: &Memory, frames: &[Vec<u8>], entries: &[Value]) -> Layer {
     layer
 }
 
-fn frame(bytes: &[u8]) -> Vec<u8> {
+pub fn frame(bytes: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(bytes, 1).unwrap()
 }
 
@@ -140,7 +139,7 @@ fn indexed(image: &Memory, lines: &[&str]) -> Layer {
     handmade(image, &frames, &entries)
 }
 
-fn both(layers: &[Vec<String>]) -> (Memory, Memory) {
+pub fn both(layers: &[Vec<String>]) -> (Memory, Memory) {
     let (whole, part) = (memory(), memory());
     let (mut plain, mut listed) = (Vec::new(), Vec::new());
     for lines in layers {
@@ -153,7 +152,7 @@ fn both(layers: &[Vec<String>]) -> (Memory, Memory) {
     (whole, part)
 }
 
-fn any_line() -> impl Strategy<Value = String> {
+pub fn any_line() -> impl Strategy<Value = String> {
     let name = prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4);
     let what = prop_oneof![
         4 => "[a-z]{0,9}".prop_map(|content| format!("={content}")),
@@ -197,77 +196,6 @@ proptest! {
                 outcome => prop_assert!(false, "{} {:?}", path, outcome),
             }
         }
-    }
-}
-
-/// What a part of an image becomes in an empty directory.
-fn taken(source: &dyn Source, part: &str) -> Result<BTreeMap<std::path::PathBuf, crate::snapshot::Seen>> {
-    let target = tempfile::tempdir().unwrap();
-    let options = unpack::Options { part: Part::Subpath(path(part)), ..unpack::Options::default() };
-    unpack::unpack(source, target.path(), &options, &Silent)?;
-    let again = unpack::unpack(source, target.path(), &options, &Silent)?;
-    let seen: BTreeMap<_, _> = crate::snapshot::snapshot(target.path()).into_iter().collect();
-    // Somebody has emptied what never held anything; that is filled again.
-    assert!(again.outcome == unpack::Outcome::Present || seen.len() == 1);
-    Ok(seen)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
-    #[test]
-    fn a_part_of_an_image_is_unpacked_alike_from_ranges_and_whole(
-        layers in prop::collection::vec(prop::collection::vec(any_line(), 0..7), 1..4),
-        part in prop::sample::select(vec!["a", "b", "a/b", "b/c", "a/b/c"]),
-    ) {
-        let (whole, ranged) = both(&layers);
-        let counting = Counting::new(&ranged);
-        match (taken(&whole, part), taken(&counting, part)) {
-            (Ok(expected), Ok(found)) => {
-                prop_assert!(expected.keys().eq(found.keys()), "{:?} {:?}", expected.keys(), found.keys());
-                for (path, seen) in expected {
-                    let found = &found[&path];
-                    // What was made when is no part of an image.
-                    prop_assert_eq!((seen.kind, seen.content), (found.kind, found.content.clone()));
-                }
-            }
-            (Err(expected), Err(found)) => prop_assert_eq!(expected.kind(), found.kind()),
-            (expected, found) => prop_assert!(false, "{:?} {:?}", expected.map(drop), found.map(drop)),
-        }
-        prop_assert_eq!(counting.taken().0, 0);
-    }
-}
-
-#[test]
-fn a_small_part_of_a_large_image_is_all_that_is_fetched_of_it() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::create_dir_all(directory.path().join("wanted/below")).unwrap();
-    fs::write(directory.path().join("large"), crate::registry::noise(20 << 20)).unwrap();
-    fs::write(directory.path().join("wanted/small"), "small").unwrap();
-    fs::hard_link(directory.path().join("wanted/small"), directory.path().join("again")).unwrap();
-    let mut sparse = vec![0; 9 << 20];
-    sparse[5 << 20] = 1;
-    fs::write(directory.path().join("wanted/below/sparse"), &sparse).unwrap();
-    let image = memory();
-    super::pack(&image, directory.path());
-    let counting = Counting::new(&image);
-    let seen = taken(&counting, "wanted").unwrap();
-    assert_eq!(seen[Path::new("small")].content, b"small", "its first name is elsewhere");
-    assert!(seen[Path::new("below/sparse")].content == sparse);
-    let (whole, parts) = counting.taken();
-    assert!(whole == 0 && parts < 200_000, "{whole} {parts}");
-}
-
-#[test]
-fn a_part_that_was_changed_is_an_integrity_error_and_its_target_remembers_that_it_is_incomplete() {
-    let (one, two) = (frame(b"one"), frame(b"two"));
-    let entries = [file("d/a", b"one", 0..one.len()), file("d/b", b"twO", one.len()..one.len() + two.len())];
-    let image = of(|image| handmade(image, &[one, two], &entries));
-    let target = tempfile::tempdir().unwrap();
-    let options = unpack::Options { part: Part::Subpath(path("d")), ..unpack::Options::default() };
-    for _ in 0..2 {
-        let error = unpack::unpack(&image, target.path(), &options, &Silent).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
-        assert!(!target.path().join("b").exists() || fs::read(target.path().join("b")).unwrap().is_empty());
     }
 }
 
@@ -400,14 +328,14 @@ fn what_was_proved_once_must_be_the_same_when_it_is_read_again() {
 }
 
 /// An image of one such layer.
-fn of(make: impl FnOnce(&Memory) -> Layer) -> Memory {
+pub fn of(make: impl FnOnce(&Memory) -> Layer) -> Memory {
     let image = memory();
     let layer = make(&image);
     publish(&image, &[layer]);
     image
 }
 
-fn file(name: &str, content: &[u8], at: Range<usize>) -> Value {
+pub fn file(name: &str, content: &[u8], at: Range<usize>) -> Value {
     let digest = Digest::of(content).to_string();
     json!({
         "name": name, "type": "reg", "mode": 420, "size": content.len(), "digest": digest, "chunkDigest": digest,
