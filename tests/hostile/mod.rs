@@ -35,12 +35,12 @@ fn violations(program: &Program, case: &Case, user: User) -> Option<String> {
     place.fill(case);
     let before = place.surroundings();
     let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);
-    let listed = place.volio(&["ls", "--format", "json", "oci:layout:v1"]);
+    let listed = place.volio(&["ls", "-R", "--format", "json", "oci:layout:v1"]);
     // Layers mean the same to everybody who only reads; documents are everybody's business.
     let others: &[&[&str]] = match case.kind.as_str() {
         "layers" if !case.name.starts_with("terminal") => &[],
         _ => &[
-            &["ls", "-l", "oci:layout:v1"],
+            &["ls", "-lR", "oci:layout:v1"],
             &["verify", "oci:layout:v1"],
             &["inspect", "oci:layout:v1"],
             &["copy", "oci:layout:v1", "oci:copy:v1"],

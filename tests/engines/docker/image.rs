@@ -39,7 +39,7 @@ pub fn open_directory() -> TempDir {
 #[ignore = "needs dockerd and root: run tests/run"]
 fn volios_own_image_has_the_program_and_certificates_and_nothing_else() {
     let image = format!("docker-archive:{}", volio_image::archive());
-    let listed = volio(&["ls", &image]).succeeded();
+    let listed = volio(&["ls", "-R", &image]).succeeded();
     let files = ["/etc", "/etc/ssl", "/etc/ssl/certs", "/etc/ssl/certs/ca-certificates.crt", "/volio"];
     let listed: Vec<&str> = listed
         .lines()
@@ -84,7 +84,7 @@ fn volios_own_image_resolves_names_by_the_hosts_file_and_by_a_name_server() {
     volio(&["pack", &image, &source.path().display().to_string()]).succeeded();
     for host in ["by-hosts.test", "by-dns.test"] {
         let image = format!("{host}:{port}/own-image-names:1");
-        let listed = docker(&[&RESTRICTED, &[NAME, "ls", "--plain-http", &image][..]].concat());
+        let listed = docker(&[&RESTRICTED, &[NAME, "ls", "-R", "--plain-http", &image][..]].concat());
         assert!(listed.succeeded().contains("/file"), "{host}");
     }
     let nowhere = format!("nowhere.test:{port}/own-image-names:1");
