@@ -3,10 +3,11 @@
 //! A **tree** is packed into a **layer**; layers make an **image**; images travel between **transports**.
 //!
 //! The nouns are modules: [`tree`], [`layer`], [`image`], [`transport`], with the specification's words in [`oci`]
-//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`], [`diff`],
+//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`], [`cat`], [`diff`],
 //! [`inspect`] and [`verify`]. Content (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs
 //! only, and in [`partial`], by which several of them read an image in part.
 
+pub mod cat;
 pub mod copy;
 pub mod diff;
 pub mod error;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "diff", "inspect", "verify"];
+const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "verify"];
 const CONTENT_AND_PLACE: &[&str] =
     &["partial", "transport", "image", "layer", "tree", "stream", "oci", "progress", "error"];
 
@@ -20,9 +20,19 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "transport" => &["stream", "oci", "error"],
         "partial" => &["transport", "image", "layer", "tree", "stream", "oci", "progress", "error"],
         verb if VERBS.contains(&verb) => CONTENT_AND_PLACE,
-        "plugin" => {
-            &["pack", "unpack", "copy", "list", "inspect", "transport", "tree", "oci", "progress", "error"]
-        }
+        "plugin" => &[
+            "pack",
+            "unpack",
+            "copy",
+            "list",
+            "cat",
+            "inspect",
+            "transport",
+            "tree",
+            "oci",
+            "progress",
+            "error",
+        ],
         _ => return None,
     })
 }

@@ -118,7 +118,7 @@ pub fn images(bytes: &[u8]) {
     for kind in ["oci-archive", "docker-archive"] {
         let location: Location = format!("{kind}:{}", file.path().display()).parse().unwrap();
         let Ok(source) = location.source(&Access::default()) else { continue };
-        let _ = volio::list::list(source.as_ref(), None, &Silent);
+        let _ = volio::list::list(source.as_ref(), &volio::list::Options::default(), &Silent);
         let _ = volio::inspect::inspect(source.as_ref());
         let _ = volio::verify::verify(source.as_ref(), &Default::default(), &Silent);
         let _ = source.tags();

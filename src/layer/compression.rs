@@ -6,13 +6,15 @@ use super::toc::{Sha256, TocWriter};
 use super::writer::LayerWriter;
 use crate::error::{Error, Result};
 use crate::oci::media_type;
-use crate::stream::{Workers, pipe};
+use crate::stream::{Workers, pipe, workers};
 use crate::tree::Kind;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::mpsc::channel;
-use std::{cmp, fmt, thread};
 
 /// One gzip member: its window is 32 KiB, so that 1 MiB costs less than 0.1 % (measured).
 const GZIP_BLOCK: usize = 1 << 20;
@@ -48,8 +50,7 @@ impl Compression {
 
     /// The threads that compress: as many as there are cores, and as fit into the memory.
     pub fn workers(self) -> Workers {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        Workers::new(cmp::min(cores, self.most_workers()))
+        Workers::new(workers(self.most_workers()))
     }
 
     /// How many workers fit into 150 MiB. Measured on blocks of 4 MiB, a worker takes 12 MiB at zstd's level 6, 20 at
@@ -93,7 +94,7 @@ impl Compression {
                     }
                 }
                 Note::Chunk { digest, .. } => *digest = Some(Sha256::of(plain)),
-                Note::Begin(_) | Note::End(_) => {}
+                Note::Begin(_) | Note::End => {}
             }
         }
         let bytes = match self {
@@ -111,15 +112,60 @@ fn content(plain: &[u8], inner: usize, size: u64) -> Option<&[u8]> {
 
 thread_local! {
     /// The tables of a compressor are larger than many frames; what was compressed before changes nothing.
-    static COMPRESSOR: RefCell<Option<(i32, zstd::bulk::Compressor<'static>)>> = const { RefCell::new(None) };
+    static COMPRESSORS: RefCell<BTreeMap<i32, zstd::bulk::Compressor<'static>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// A zstd frame that tells its content's size.
 fn zstd_frame(plain: &[u8], level: i32) -> io::Result<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|kept| {
-        let compressor = match kept {
-            Some((same, compressor)) if *same == level => compressor,
-            _ => &mut kept.insert((level, zstd::bulk::Compressor::new(level)?)).1,
+    if level <= STORING && plain.len() >= LOOKED_AT && is_noise(plain)? {
+        return Ok(stored(plain));
+    }
+    compressed(plain, level)
+}
+
+/// Up to this level a frame that looks like noise is stored. Who asks for more wants it tried.
+const STORING: i32 = 6;
+/// A smaller frame is compressed sooner than it is looked at, in bytes.
+const LOOKED_AT: usize = 256 << 10;
+/// How many places of a frame are looked at, and how many bytes of each.
+const PLACES: usize = 4;
+const PLACE: usize = 8 << 10;
+
+/// Whether some places of a frame do not compress. They are the same wherever it is done.
+fn is_noise(plain: &[u8]) -> io::Result<bool> {
+    let mut places = Vec::with_capacity(PLACES * PLACE);
+    for number in 0..PLACES {
+        // In the middle of each quarter: beginnings are headers, of files and of the blocks in them.
+        let middle = plain.len() / PLACES * number + plain.len() / (2 * PLACES);
+        places.extend_from_slice(&plain[middle..middle + PLACE]);
+    }
+    // What does not compress becomes a little larger; a 64th less would be worth the trouble.
+    Ok(compressed(&places, 1)?.len() > places.len() - places.len() / 64)
+}
+
+/// A frame of blocks that are as they were (RFC 8878, sections 3.1.1 and 3.1.1.2.2).
+fn stored(plain: &[u8]) -> Vec<u8> {
+    /// No block is larger.
+    const BLOCK: usize = 128 << 10;
+    /// One segment, which needs no window, and whose size stands in four bytes behind this.
+    const DESCRIPTOR: u8 = 0xa0;
+    let blocks = plain.len().div_ceil(BLOCK);
+    let mut frame = Vec::with_capacity(9 + plain.len() + 3 * blocks);
+    frame.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, DESCRIPTOR]);
+    frame.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+    for (number, block) in plain.chunks(BLOCK).enumerate() {
+        let header = (block.len() as u32) << 3 | u32::from(number + 1 == blocks);
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
+}
+
+fn compressed(plain: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    COMPRESSORS.with_borrow_mut(|kept| {
+        let compressor = match kept.entry(level) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            Entry::Vacant(place) => place.insert(zstd::bulk::Compressor::new(level)?),
         };
         let mut frame = compressor.compress(plain)?;
         frame.shrink_to_fit();
@@ -183,6 +229,7 @@ mod tests {
     use crate::tree::{Entry, Metadata, TreePath};
     use proptest::prelude::*;
     use std::io::Read;
+    use std::thread;
 
     /// A layer of one file.
     fn compress(compression: Compression, workers: usize, bytes: &[u8]) -> Vec<u8> {
@@ -224,6 +271,34 @@ mod tests {
         for compression in [Compression::default(), Compression::Gzip { level: 6 }, Compression::None] {
             assert_eq!(compress(compression, 1, &bytes), compress(compression, 5, &bytes), "{compression}");
         }
+    }
+
+    /// Bytes that do not compress.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 7u64;
+        let next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    }
+
+    #[test]
+    fn what_does_not_compress_is_stored_and_what_does_in_places_is_compressed() {
+        for length in [LOOKED_AT, LOOKED_AT + 1, (1 << 20) - 1, 4 << 20] {
+            let plain = noise(length);
+            let frame = zstd_frame(&plain, 3).unwrap();
+            assert!(frame == stored(&plain), "{length}");
+            assert!(zstd::bulk::decompress(&frame, length).unwrap() == plain, "{length}");
+            // No larger than what zstd makes of it.
+            assert!(frame.len() <= compressed(&plain, 3).unwrap().len(), "{length}");
+        }
+        let mut half = noise(1 << 20);
+        half[..512 << 10].fill(b'x');
+        assert!(zstd_frame(&half, 3).unwrap().len() < 600 << 10);
+        assert!(zstd_frame(&vec![b'x'; 1 << 20], 3).unwrap().len() < 1 << 10);
+        let small = noise(LOOKED_AT - 1);
+        assert!(zstd_frame(&small, 3).unwrap() == compressed(&small, 3).unwrap());
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The plain archive behind a compressed layer. Independent zstd frames are decompressed on all cores.
 
 use super::frame_reader::{Frame, FrameReader};
-use crate::stream::{Buffer, PipeReader, PipeWriter, Pool, Workers, pipe};
+use crate::stream::{Buffer, PipeReader, PipeWriter, Pool, Workers, pipe, workers};
 use std::io::{self, BufReader, Cursor, Read};
-use std::{cmp, mem, thread};
+use std::mem;
 
 /// How much is read of a layer at once.
 const BUFFER: usize = 256 << 10;
@@ -125,8 +125,7 @@ struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     fn new(layer: Bytes<'a>, pool: Pool) -> Self {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let workers = Workers::new(cmp::min(cores, MOST_WORKERS));
+        let workers = Workers::new(workers(MOST_WORKERS));
         let plain_pool = pool.clone();
         let work = move |frame: Frame| frame.decompress(&plain_pool);
         let (jobs, plain) = pipe(&workers, workers.count(), work);

@@ -3,6 +3,7 @@
 use crate::stream::{Buffer, Pool};
 use std::cell::RefCell;
 use std::io::{self, Cursor, Read};
+use std::ops::Range;
 
 /// What a frame begins with.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -14,6 +15,8 @@ const OVERHEAD: u64 = 64 << 10;
 
 /// A frame that can be decompressed by itself.
 pub(super) struct Frame {
+    /// Where it begins in the layer.
+    start: u64,
     bytes: Buffer,
     plain_size: usize,
 }
@@ -27,6 +30,11 @@ impl Frame {
     /// How much memory it takes while it is decompressed, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len() + self.plain_size
+    }
+
+    /// Where it stands in the layer.
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.start + self.bytes.len() as u64
     }
 
     /// Its content, in a buffer of the pool.
@@ -50,6 +58,8 @@ impl Frame {
 /// Reads frame after frame.
 pub(super) struct FrameReader<R> {
     layer: R,
+    /// How much of the layer was read.
+    offset: u64,
     /// What was read of a frame that is none of those that can be decompressed by themselves.
     begun: Vec<u8>,
     pool: Pool,
@@ -70,7 +80,12 @@ impl<'a> FrameReader<Box<dyn Read + Send + 'a>> {
 
 impl<R: Read> FrameReader<R> {
     pub fn new(layer: R, pool: Pool) -> Self {
-        Self { layer, begun: Vec::new(), pool }
+        Self { layer, offset: 0, begun: Vec::new(), pool }
+    }
+
+    /// Whether nothing stands behind the frames that were taken out, once there was no next one.
+    pub fn is_at_end(&self) -> bool {
+        self.begun.is_empty()
     }
 
     /// The next frame; `None` at the end of the layer, and where something stands that must be read as a stream.
@@ -87,7 +102,8 @@ impl<R: Read> FrameReader<R> {
         if plain_size.is_none() {
             self.begun = bytes.to_vec();
         }
-        Ok(plain_size.map(|plain_size| Frame { bytes, plain_size }))
+        let start = self.offset - bytes.len() as u64;
+        Ok(plain_size.map(|plain_size| Frame { start, bytes, plain_size }))
     }
 
     /// Reads the next frame and says how large its content is; `None` where it cannot be taken out.
@@ -104,7 +120,9 @@ impl<R: Read> FrameReader<R> {
 
     /// Reads so many bytes more; `false` where there are fewer.
     fn take(&mut self, frame: &mut Vec<u8>, count: u64) -> io::Result<bool> {
-        Ok(self.layer.by_ref().take(count).read_to_end(frame)? as u64 == count)
+        let read = self.layer.by_ref().take(count).read_to_end(frame)? as u64;
+        self.offset += read;
+        Ok(read == count)
     }
 
     /// Passes over a skippable frame; `false` when the layer ends in its size.
@@ -114,6 +132,7 @@ impl<R: Read> FrameReader<R> {
         }
         let size = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]);
         let skipped = io::copy(&mut self.layer.by_ref().take(size.into()), &mut io::sink())?;
+        self.offset += skipped;
         match skipped == u64::from(size) {
             true => Ok(true),
             false => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -56,8 +56,8 @@ pub enum Note {
     Begin(Entry),
     /// The whole frame is the next chunk of that file.
     Chunk { digest: Option<Sha256>, zeros: bool },
-    /// The file has ended, and this will be its digest.
-    End(Receiver<Written>),
+    /// The file has ended.
+    End,
 }
 
 /// A frame when it is compressed.
@@ -99,7 +99,6 @@ struct Large {
     cutter: Cutter,
     /// Zeros that were met last and are in no frame yet.
     zeros: usize,
-    hash: HashingThread<Block>,
 }
 
 impl Framer {
@@ -146,13 +145,12 @@ impl Framer {
     }
 
     /// A chunk of the large file.
-    fn send_chunk(&mut self, large: &Large, block: Block, zeros: bool) -> io::Result<()> {
+    fn send_chunk(&mut self, block: Block, zeros: bool) -> io::Result<()> {
         // What still waits for its frame came before.
         self.close()?;
         let mut notes = mem::take(&mut self.notes);
         notes.push(Note::Chunk { digest: None, zeros });
-        self.send(block.clone(), notes)?;
-        large.hash.update(block)
+        self.send(block, notes)
     }
 
     fn large_content(&mut self, large: &mut Large, bytes: &[u8]) -> io::Result<()> {
@@ -161,7 +159,7 @@ impl Framer {
                 large.zeros += piece.len();
                 if large.zeros >= FRAME {
                     self.end_chunk(large)?;
-                    self.send_chunk(large, zeros(FRAME), true)?;
+                    self.send_chunk(zeros(FRAME), true)?;
                     large.zeros -= FRAME;
                 }
             } else {
@@ -177,7 +175,7 @@ impl Framer {
         let mut left = mem::take(&mut large.zeros);
         if left >= ZERO_RUN {
             self.end_chunk(large)?;
-            return self.send_chunk(large, zeros(left), true);
+            return self.send_chunk(zeros(left), true);
         }
         while left > 0 {
             let piece = left.min(PIECE);
@@ -207,7 +205,7 @@ impl Framer {
         large.cutter = Cutter::default();
         match mem::take(&mut large.chunk) {
             chunk if chunk.is_empty() => Ok(()),
-            chunk => self.send_chunk(large, chunk.into(), false),
+            chunk => self.send_chunk(chunk.into(), false),
         }
     }
 }
@@ -237,8 +235,7 @@ impl Archive for Framer {
             return Ok(());
         }
         self.notes.push(Note::Begin(entry.clone()));
-        let (cutter, hash) = (Cutter::default(), HashingThread::start());
-        self.large = Some(Large { chunk: Vec::new(), cutter, zeros: 0, hash });
+        self.large = Some(Large { chunk: Vec::new(), cutter: Cutter::default(), zeros: 0 });
         Ok(())
     }
 
@@ -257,7 +254,7 @@ impl Archive for Framer {
         if let Some(mut large) = self.large.take() {
             self.settle_zeros(&mut large)?;
             self.end_chunk(&mut large)?;
-            self.notes.push(Note::End(large.hash.finish()));
+            self.notes.push(Note::End);
         }
         self.push(padding)
     }

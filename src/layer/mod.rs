@@ -13,6 +13,7 @@ mod header;
 mod limits;
 mod overlay;
 mod pax;
+mod proved;
 mod reader;
 mod sparse;
 #[cfg(test)]
@@ -26,7 +27,8 @@ pub use compression::Compression;
 pub use decompression::{Plain, decompress};
 pub use frames::Framer;
 pub use limits::{Budget, Limits};
-pub use overlay::lay_over;
+pub use overlay::{lay_listing_over, lay_over};
+pub use proved::{Place, Proved, Prover};
 pub use reader::{Item, LayerReader};
 pub use toc::{Chunk, Listing, PlainFrame, Sha256, Toc, TocChecker, TocEntry, TocReader};
 pub use whiteout::Whiteout;

@@ -98,6 +98,11 @@ impl<R: Read> LayerReader<R> {
         Ok(())
     }
 
+    /// The archive; what was not read of it is still to be read.
+    pub fn into_archive(self) -> R {
+        self.archive
+    }
+
     /// The next entry with all that stands before it; `None` at the end.
     fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.skip_content()?;

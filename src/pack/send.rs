@@ -5,7 +5,7 @@ use super::{Form, Options, persist, told};
 use crate::error::{Error, Result};
 use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
 use crate::progress::{Progress, Task};
-use crate::stream::{Body, Workers, Written};
+use crate::stream::{Body, Workers, Written, room};
 use crate::transport::Destination;
 use crate::tree::{Entry, Found, Kind, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,8 +36,9 @@ pub fn layers(
     parts: &[Part],
     progress: &dyn Progress,
 ) -> Result<Vec<Sent>> {
-    let lanes = parts.len().min(SIDE_BY_SIDE);
     let workers = options.compression.workers();
+    // Each has blocks of its own: where there is no memory for more workers, there is none for those.
+    let lanes = parts.len().min(SIDE_BY_SIDE).min(room());
     let sender = Sender {
         destination,
         sources,

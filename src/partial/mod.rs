@@ -7,9 +7,11 @@ mod content;
 mod frames;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use content::ChunkReader;
 pub use frames::{Frames, Plan};
+pub use tree::{Learn, Names};
 
 use crate::error::Result;
 use crate::layer::{Limits, Listing, Toc};
@@ -25,6 +27,7 @@ use crate::transport::Source;
 /// Those of the source; [`Integrity`](crate::error::Kind::Integrity) when it is not what the descriptor says.
 pub fn listing(source: &dyn Source, layer: &Descriptor, limits: &Limits) -> Result<Option<Listing>> {
     let Some(toc) = Toc::of(layer)? else { return Ok(None) };
+    toc.insist_on(limits)?;
     let Some(part) = source.open_range(layer, toc.range())? else { return Ok(None) };
     Listing::prove(toc, part, limits).map(Some)
 }

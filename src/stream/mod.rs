@@ -3,11 +3,13 @@
 mod ahead;
 mod body;
 mod hash;
+mod machine;
 mod pipe;
 mod pool;
 
 pub use ahead::in_order;
 pub use body::{Body, Unverified, Written};
 pub use hash::{HashingReader, HashingThread, HashingWriter};
+pub use machine::{room, workers};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
 pub use pool::{Buffer, Pool};

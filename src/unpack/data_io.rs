@@ -59,7 +59,8 @@ pub(super) fn extract(
 ) -> Result<()> {
     if selection.needs_survey() {
         with_archive(Observed { bytes: plain(layer)?, passed: |_| {} }, budget, |archive| {
-            selection.survey(files(archive, budget)?)
+            let mut files = files(archive, budget)?;
+            selection.survey(|| files.next_item())
         })?;
     }
     extractor.begin_layer();

@@ -1,8 +1,9 @@
-//! Layers on their way from the source to the disk: nothing of them is extracted before all of it was proved.
+//! Layers on their way from the source to the disk: nothing of them is extracted before it was proved.
 
+use super::listed::Listed;
 use crate::error::{Error, Result};
 use crate::image::Selected;
-use crate::layer::{Budget, Toc, TocChecker, TocReader, decompress};
+use crate::layer::{Budget, Limits, Toc, TocChecker, TocReader, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
 use crate::stream::{HashingThread, Unverified};
@@ -13,6 +14,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::thread;
+
+/// A layer that can be extracted.
+pub(super) enum Fetched<'a> {
+    /// All of it was proved.
+    Spooled(Spool),
+    /// Its table of contents was, and will prove the rest while it comes.
+    Listed(Listed<'a>),
+}
 
 /// A layer that was proved, in a file without a name.
 pub(super) struct Spool {
@@ -42,13 +51,15 @@ pub(super) fn layers(image: &Selected) -> Vec<Wanted<'_>> {
     image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids).collect()
 }
 
-/// Has the layers fetched and proved, and hands each of them on; while one is worked on, the next one is fetched.
-pub(super) fn each_layer(
-    source: &dyn Source,
-    layers: &[Wanted<'_>],
+/// Has the layers fetched as far as they must be before they can be extracted, and hands each of them on; while one is
+/// worked on, the next one is fetched.
+pub(super) fn each_layer<'a>(
+    source: &'a dyn Source,
+    layers: &[Wanted<'a>],
+    limits: &Limits,
     place: &SpoolPlace,
     progress: &dyn Progress,
-    mut work: impl FnMut(usize, Spool) -> Result<()>,
+    mut work: impl FnMut(usize, Fetched<'a>) -> Result<()>,
 ) -> Result<()> {
     thread::scope(|scope| {
         let (proved, next) = sync_channel(0);
@@ -57,9 +68,13 @@ pub(super) fn each_layer(
         let still_wanted = Arc::downgrade(&wanted);
         scope.spawn(move || {
             for layer in layers {
-                let spool = spool(source, *layer, place, &still_wanted, progress);
+                let listed = Listed::find(source, *layer, limits);
+                let fetched = listed.and_then(|listed| match listed {
+                    Some(listed) => Ok(Fetched::Listed(listed)),
+                    None => spool(source, *layer, place, &still_wanted, progress).map(Fetched::Spooled),
+                });
                 // Nobody takes it any more, or there is nothing to go on with.
-                if spool.is_err() | proved.send(spool).is_err() {
+                if fetched.is_err() | proved.send(fetched).is_err() {
                     return;
                 }
             }

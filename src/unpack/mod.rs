@@ -1,7 +1,8 @@
-//! An image into a directory: each layer is fetched, proved, and only then extracted.
+//! An image into a directory: each layer is fetched, and nothing of it is extracted that was not proved.
 
 mod data_io;
 mod fetch;
+mod listed;
 mod plan;
 mod selection;
 
@@ -14,7 +15,8 @@ use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
 use crate::tree::{ExtractOptions, Extracted, Extractor, Record, Staged, Target};
-use fetch::{Spool, each_layer, one_layer};
+use fetch::{Fetched, Spool, each_layer, one_layer};
+use listed::Listed;
 use plan::Plan;
 use selection::Selection;
 use serde::Serialize;
@@ -98,7 +100,7 @@ impl Unpacked {
 ///
 /// # Errors
 /// [`Refused`](crate::error::Kind::Refused) when the directory holds something, [`Integrity`](crate::error::Kind::Integrity)
-/// when the image is not what it says; nothing of a layer is extracted before all of it was proved.
+/// when the image is not what it says; nothing is extracted that was not proved.
 pub fn unpack(
     source: &dyn Source,
     target: &Path,
@@ -233,51 +235,87 @@ impl Job<'_> {
             data_io::extract(last, &mut selection, extractor, &mut budget, passed)?;
             return selection.finish().map(|()| true);
         }
-        let mut extract = |number: usize, layer: Spool| {
-            let task =
-                self.progress.begin(&format!("extracting layer {}", number + 1), Some(layer.plain_size));
-            extract_layer(&layer, &mut selection, extractor, &mut budget, move |bytes| task.advance(bytes))
+        let mut extract = |number: usize, layer: Fetched<'_>| {
+            let task = |size| self.progress.begin(&format!("extracting layer {}", number + 1), Some(size));
+            let mut work = Work { selection: &mut selection, extractor, budget: &mut budget };
+            match layer {
+                Fetched::Spooled(layer) => {
+                    let task = task(layer.plain_size);
+                    work.spooled(&layer, move |bytes| task.advance(bytes))
+                }
+                Fetched::Listed(layer) => {
+                    let task = task(layer.size());
+                    work.listed(&layer, move |bytes| task.advance(bytes))
+                }
+            }
         };
-        each_layer(self.source, &layers, &place, self.progress, &mut extract)?;
-        last.map_or(Ok(()), |last| extract(layers.len(), last))?;
+        each_layer(self.source, &layers, &self.options.limits, &place, self.progress, &mut extract)?;
+        last.map_or(Ok(()), |last| extract(layers.len(), Fetched::Spooled(last)))?;
         selection.finish().map(|()| false)
     }
 }
 
-/// Extracts what is wanted of a layer that was proved.
-fn extract_layer(
-    layer: &Spool,
-    selection: &mut Selection<'_>,
-    extractor: &mut Extractor,
-    budget: &mut Budget,
-    passed: impl Fn(u64),
-) -> Result<()> {
-    if selection.needs_survey() {
-        selection.survey(LayerReader::within(plain(layer)?, budget.clone()))?;
-    }
-    let mut listed = layer.checker(budget.clone())?;
-    let archive = Observed { bytes: plain(layer)?, passed };
-    let mut layer = LayerReader::within(archive, std::mem::take(budget));
-    extractor.begin_layer();
-    while let Some(item) = layer.next_item()? {
-        if let Some(listed) = &mut listed {
-            listed.item(&item)?;
+/// What is done with the layers, one after the other.
+struct Work<'a, 'b> {
+    selection: &'a mut Selection<'b>,
+    extractor: &'a mut Extractor,
+    budget: &'a mut Budget,
+}
+
+impl Work<'_, '_> {
+    /// Extracts what is wanted of a layer that was proved.
+    fn spooled(&mut self, layer: &Spool, passed: impl Fn(u64)) -> Result<()> {
+        if self.selection.needs_survey() {
+            let mut archive = LayerReader::within(plain(layer)?, self.budget.clone());
+            self.selection.survey(|| archive.next_item())?;
         }
-        match (item, &mut listed) {
-            (Item::Entry(entry), None) => selection.put(entry, &mut layer.content(), extractor)?,
-            (Item::Entry(entry), Some(listed)) => {
-                let mut content = listed.content(layer.content());
-                selection.put(entry, &mut content, extractor)?;
-                // What is not wanted is compared too.
-                io::copy(&mut content, &mut io::sink())
-                    .map_err(|error| Error::io("cannot read the layer", error))?;
+        let listed = layer.checker(self.budget.clone())?;
+        let archive = Observed { bytes: plain(layer)?, passed };
+        let budget = std::mem::take(self.budget);
+        self.extract(LayerReader::within(archive, budget), listed).map(drop)
+    }
+
+    /// Extracts what is wanted of a layer while it comes.
+    fn listed(&mut self, layer: &Listed<'_>, passed: impl Fn(u64) + Send + 'static) -> Result<()> {
+        if self.selection.needs_survey() {
+            let mut entries = layer.entries(self.budget.clone())?;
+            self.selection.survey(|| Ok(entries.next_entry()?.map(|entry| entry.item)))?;
+        }
+        layer.stream(self.budget.clone(), passed, |archive| {
+            let listed = TocChecker::proved(layer.entries(self.budget.clone())?, archive.place());
+            let budget = std::mem::take(self.budget);
+            self.extract(LayerReader::within(archive, budget), Some(listed))
+        })
+    }
+
+    /// Extracts what is wanted of an archive; whatever stands behind its end is left.
+    fn extract<R: Read, T: Read>(
+        &mut self,
+        mut layer: LayerReader<R>,
+        mut listed: Option<TocChecker<T>>,
+    ) -> Result<R> {
+        let (selection, extractor) = (&mut *self.selection, &mut *self.extractor);
+        extractor.begin_layer();
+        while let Some(item) = layer.next_item()? {
+            if let Some(listed) = &mut listed {
+                listed.item(&item)?;
             }
-            (Item::Whiteout(whiteout), _) => selection.whiteout(&whiteout, extractor)?,
+            match (item, &mut listed) {
+                (Item::Entry(entry), None) => selection.put(entry, &mut layer.content(), extractor)?,
+                (Item::Entry(entry), Some(listed)) => {
+                    let mut content = listed.content(layer.content());
+                    selection.put(entry, &mut content, extractor)?;
+                    // What is not wanted is compared too.
+                    io::copy(&mut content, &mut io::sink())
+                        .map_err(|error| Error::io("cannot read the layer", error))?;
+                }
+                (Item::Whiteout(whiteout), _) => selection.whiteout(&whiteout, extractor)?,
+            }
         }
+        listed.map_or(Ok(()), TocChecker::finish)?;
+        *self.budget = layer.budget().clone();
+        Ok(layer.into_archive())
     }
-    listed.map_or(Ok(()), TocChecker::finish)?;
-    *budget = layer.budget().clone();
-    Ok(())
 }
 
 /// The plain archive of a layer, from its beginning.

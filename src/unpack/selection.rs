@@ -1,10 +1,9 @@
 //! Which part of an image is wanted, and where it lands in the target.
 
 use crate::error::{Error, Result};
-use crate::layer::{Item, LayerReader, Whiteout};
+use crate::layer::{Item, Whiteout};
 use crate::tree::{Content, Entry, Extractor, Kind, TreePath};
 use std::collections::{BTreeSet, HashMap};
-use std::io::Read;
 
 /// What of an image is unpacked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,10 +83,10 @@ impl<'a> Selection<'a> {
     }
 
     /// Finds the hard links of a layer whose other name is not wanted: the first of them becomes the file itself.
-    pub fn survey(&mut self, mut layer: LayerReader<impl Read>) -> Result<()> {
+    pub fn survey(&mut self, mut next: impl FnMut() -> Result<Option<Item>>) -> Result<()> {
         self.instead.clear();
         self.aliases.clear();
-        while let Some(item) = layer.next_item()? {
+        while let Some(item) = next()? {
             let Item::Entry(entry) = item else { continue };
             let Kind::Hardlink { target } = &entry.kind else { continue };
             if self.part.place(target).is_some() {

@@ -24,7 +24,8 @@ struct Writer {
 
 impl Progress for &'static Writer {
     fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
-        match what.starts_with("packing") {
+        // The file is the first in the tree, and so it is in the first layer.
+        match what == "packing" || what.starts_with("packing layer 1 of") {
             true => Box::new(Writing { writer: self, done: AtomicU32::new(0) }),
             false => Box::new(Silent),
         }
@@ -57,12 +58,21 @@ fn pack_while_written(
     on_change: OnChange,
     times: u32,
 ) -> (Memory, volio::Result<Packed>, Vec<String>) {
+    pack_in_layers_while_written(tree, on_change, times, Options::default().layer_size)
+}
+
+fn pack_in_layers_while_written(
+    tree: &Path,
+    on_change: OnChange,
+    times: u32,
+    layer_size: u64,
+) -> (Memory, volio::Result<Packed>, Vec<String>) {
     fs::write(tree.join("log"), vec![b'x'; LARGE]).unwrap();
     fs::write(tree.join("quiet"), "quiet").unwrap();
     let (file, written, warnings) = (tree.join("log"), AtomicU32::new(0), Mutex::default());
     let writer: &'static Writer = Box::leak(Box::new(Writer { file, times, written, warnings }));
     let tree_options = WalkOptions { on_change, ..WalkOptions::default() };
-    let options = Options { tree: tree_options, ..Options::default() };
+    let options = Options { tree: tree_options, layer_size, ..Options::default() };
     let image = memory();
     let packed = pack(&image, &[SourceSpec::new(tree)], &options, &writer);
     let warnings = writer.warnings.lock().unwrap().clone();
@@ -103,4 +113,37 @@ fn a_file_that_always_changes_can_be_left_out_and_is_counted_and_named() {
     assert!(warnings.last().unwrap().starts_with("/log is not in the image: it grew from"), "{warnings:?}");
     unpack(&image, target.path()).unwrap();
     assert!(!target.path().join("log").exists() && target.path().join("quiet").exists());
+}
+
+/// Some megabytes of files behind the one that changes.
+fn more_files(tree: &Path) {
+    (0..60u8).for_each(|n| fs::write(tree.join(format!("more-{n:02}")), vec![n; 100_000]).unwrap());
+}
+
+#[test]
+fn of_several_layers_only_the_one_with_the_file_that_changed_is_made_again() {
+    let (tree, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    more_files(tree.path());
+    let (image, packed, warnings) = pack_in_layers_while_written(tree.path(), OnChange::Retry, 2, 2 << 20);
+    let packed = packed.unwrap();
+    assert!(packed.layers.len() > 3, "{}", packed.layers.len());
+    assert_eq!((packed.changed_skipped, packed.entries), (0, 63));
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    unpack(&image, target.path()).unwrap();
+    crate::snapshot::assert_same(tree.path(), target.path());
+}
+
+#[test]
+fn of_several_layers_the_file_that_always_changes_is_left_out_once() {
+    let (tree, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    more_files(tree.path());
+    let (image, packed, _) = pack_in_layers_while_written(tree.path(), OnChange::Skip, u32::MAX, 2 << 20);
+    let packed = packed.unwrap();
+    assert_eq!((packed.changed_skipped, packed.entries), (1, 62));
+    unpack(&image, target.path()).unwrap();
+    assert!(!target.path().join("log").exists() && target.path().join("more-59").exists());
+
+    let (image, packed, _) = pack_in_layers_while_written(tree.path(), OnChange::Fail, u32::MAX, 2 << 20);
+    assert!(packed.unwrap_err().to_string().contains("/log changed while it was read"));
+    assert!(volio::transport::Source::resolve(&image).is_err());
 }

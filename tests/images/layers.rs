@@ -69,7 +69,7 @@ fn applied(layers: &[&[&str]]) -> Vec<String> {
     let target = tempfile::tempdir().unwrap();
     unpack(&image, target.path()).unwrap();
     let seen: Vec<_> = crate::snapshot::snapshot(target.path()).into_iter().skip(1).collect();
-    let listed = volio::list::list(&image, None, &Silent).unwrap();
+    let listed = volio::list::list(&image, &volio::list::Options::default(), &Silent).unwrap();
     let listed: Vec<_> =
         listed.keys().filter(|path| !path.is_root()).map(|path| path.as_path().to_owned()).collect();
     assert_eq!(

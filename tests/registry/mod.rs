@@ -6,6 +6,7 @@ mod front;
 mod listing;
 mod login;
 mod mirrors;
+mod partial;
 mod proxy;
 mod ranges;
 mod referrers;

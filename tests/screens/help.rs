@@ -4,13 +4,14 @@ use super::{Place, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "pack",
     "unpack",
     "copy",
     "push",
     "pull",
     "ls",
+    "cat",
     "diff",
     "inspect",
     "verify",
@@ -40,6 +41,7 @@ Commands:
   push         Copy an image into a registry
   pull         Copy an image out of a registry
   ls           List what is in an image
+  cat          Write files of an image to standard output
   diff         Show what differs between two images, or an image and a directory
   inspect      Show what an image says about itself
   verify       Verify every blob of an image
@@ -81,6 +83,7 @@ Commands:
   push         Copy an image into a registry
   pull         Copy an image out of a registry
   ls           List what is in an image
+  cat          Write files of an image to standard output
   diff         Show what differs between two images, or an image and a directory
   inspect      Show what an image says about itself
   verify       Verify every blob of an image

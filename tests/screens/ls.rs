@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 #[test]
 fn everything_in_an_image() {
     assert_screen(
-        Place::with_image().screen("ls oci:layout:v1"),
+        Place::with_image().screen("ls -R oci:layout:v1"),
         str![[r#"
 /
 /etc
@@ -21,9 +21,73 @@ fn everything_in_an_image() {
 }
 
 #[test]
+fn what_is_in_a_directory_and_not_below() {
+    assert_screen(
+        Place::with_image().screen("ls oci:layout:v1"),
+        str![[r#"
+/etc
+/hello
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_file_itself() {
+    assert_screen(
+        Place::with_image().screen("ls -l oci:layout:v1 /hello"),
+        str![[r#"
+-rw-r--r-- 0:0 6 1970-01-01T00:00:00Z /hello
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_layer_without_a_table_of_contents() {
+    let place = Place::with_tree().and("pack --normalize --compression gzip oci:layout:v1 tree");
+    assert_screen(
+        place.screen("ls oci:layout:v1 etc"),
+        str![[r#"
+/etc/hosts
+-- stderr
+warning: the layer has no table of contents to read in part: all is read
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_table_of_contents_that_was_changed() {
+    let place = Place::with_image();
+    for blob in place.blobs() {
+        let mut bytes = fs::read(&blob).unwrap();
+        if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            // In front of the footer, which has 48 bytes.
+            let at = bytes.len() - 60;
+            bytes[at] ^= 1;
+            fs::write(&blob, bytes).unwrap();
+        }
+    }
+    assert_screen(
+        place.screen("ls oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: blob sha256:[DIGEST] has the digest sha256:[DIGEST]
+hint: it was damaged or replaced where it is stored or on its way; nothing of it was used
+-- exit 3
+
+"#]],
+    );
+}
+
+#[test]
 fn everything_below_a_path_with_its_metadata() {
     assert_screen(
-        Place::with_image().screen("ls -l oci:layout:v1 etc"),
+        Place::with_image().screen("ls -lR oci:layout:v1 etc"),
         str![[r#"
 drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /etc
 -rw-r--r-- 0:0 20 1970-01-01T00:00:00Z /etc/hosts
@@ -64,7 +128,7 @@ fn names_that_a_terminal_would_obey() {
     symlink("\x1b[2J", place.path().join("tree/link")).unwrap();
     place.screen("pack --normalize oci:layout:v1 tree");
     assert_screen(
-        place.screen("ls -l oci:layout:v1"),
+        place.screen("ls -lR oci:layout:v1"),
         str![[r#"
 drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /
 drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /etc
@@ -85,7 +149,7 @@ fn a_path_that_is_not_in_the_image() {
         str![[r#"
 -- stderr
 error: /var is not in oci:layout:v1
-hint: volio ls without a path lists all that is there
+hint: volio ls -R lists all that is there; links in a path are not followed
 -- exit 4
 
 "#]],
@@ -98,8 +162,8 @@ fn a_path_that_leads_out() {
         Place::with_image().screen("ls oci:layout:v1 /../etc"),
         str![[r#"
 -- stderr
-error: "/../etc" leads out of the image
-hint: write a path without ..
+error: [PATH]: "/../etc" leads out of the image
+hint: write a path without `..`
 -- exit 2
 
 "#]],

@@ -4,6 +4,7 @@
 //! remarks go where they belong. What the verbs do is proved closer to them. `SNAPSHOTS=overwrite cargo test screens`
 //! writes the literals anew.
 
+mod cat;
 mod copy;
 mod data_io;
 mod diff;

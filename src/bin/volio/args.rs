@@ -4,15 +4,17 @@
 //! work. The arguments of one command stand in its own file.
 
 use crate::commands::{
-    completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
+    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
 };
 use crate::data_io::Wish;
 use crate::{environment, exit, interrupt, output, progress};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use volio::transport::{Access, Retry, Tls, Told, Transfer};
+use volio::tree::TreePath;
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -66,6 +68,7 @@ pub enum Command {
     Push(copy::Push),
     Pull(copy::Pull),
     Ls(ls::Ls),
+    Cat(cat::Cat),
     Diff(diff::Diff),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
@@ -245,6 +248,15 @@ pub fn size(text: &str) -> Result<u64> {
         .zip(shift)
         .and_then(|(number, shift)| number.checked_mul(1 << shift))
         .ok_or_else(|| Error::usage(format!("{text:?} is not a size")).hint("write bytes, or 64K, 16M, 1G"))
+}
+
+/// Reads a path in an image as it is typed: names are bytes and need not be text.
+pub fn tree_path() -> impl TypedValueParser<Value = TreePath> {
+    OsStringValueParser::new().try_map(|text| {
+        TreePath::parse(text.as_encoded_bytes()).ok_or_else(|| {
+            Error::usage(format!("{text:?} leads out of the image")).hint("write a path without `..`")
+        })
+    })
 }
 
 /// How much is said, and in what form.

@@ -34,9 +34,21 @@ pub fn tell(message: &str) {
 /// Begins to show what happens, in the way that fits stderr.
 pub fn start(verb: &'static str, quiet: bool) -> Arc<dyn Progress> {
     let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    show(verb, quiet, std::io::stderr().is_terminal() && !dumb)
+}
+
+/// The same where results come while the work goes on: on one terminal with them, bars would paint over them.
+pub fn start_beside_results(verb: &'static str, quiet: bool) -> Arc<dyn Progress> {
+    match std::io::stdout().is_terminal() {
+        true => show(verb, quiet, false),
+        false => start(verb, quiet),
+    }
+}
+
+fn show(verb: &'static str, quiet: bool, bars: bool) -> Arc<dyn Progress> {
     let progress: Arc<dyn Progress> = match () {
         () if quiet => Arc::new(Silent),
-        () if std::io::stderr().is_terminal() && !dumb => Arc::new(bars::Bars::new()),
+        () if bars => Arc::new(bars::Bars::new()),
         () => Arc::new(lines::Lines::new(verb, INTERVAL)),
     };
     *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::downgrade(&progress));

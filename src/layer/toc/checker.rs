@@ -4,6 +4,7 @@
 use super::chunk::{Chunk, Sha256};
 use super::reader::{TocEntry, TocReader};
 use crate::error::{Error, Result};
+use crate::layer::proved::Place;
 use crate::layer::reader::Item;
 use crate::layer::whiteout::Whiteout;
 use crate::tree::{Content, TreePath};
@@ -14,6 +15,8 @@ use std::vec;
 /// Told of an archive item by item, compares it with a table of contents.
 pub struct TocChecker<R: Read> {
     toc: TocReader<R>,
+    /// Where the bytes are that pass, if their chunks were proved before they could be read.
+    place: Option<Place>,
     /// The content that passes now.
     content: Option<Expected>,
 }
@@ -33,7 +36,13 @@ struct Expected {
 impl<R: Read> TocChecker<R> {
     /// One that was told nothing yet.
     pub fn new(toc: TocReader<R>) -> Self {
-        Self { toc, content: None }
+        Self { toc, place: None, content: None }
+    }
+
+    /// The same for an archive whose chunks are proved already, where they are: only that they are read from there is
+    /// left to see to.
+    pub fn proved(toc: TocReader<R>, place: Place) -> Self {
+        Self { toc, place: Some(place), content: None }
     }
 
     /// Compares the next item of the archive. All content of the one before must have passed.
@@ -97,20 +106,33 @@ impl<R: Read> TocChecker<R> {
     }
 
     fn pass(&mut self, mut bytes: &[u8]) -> Result<()> {
+        // What was read ends there, and never reaches over the end of a frame.
+        let place = self.place.as_ref().map(|place| place.behind(bytes.len()));
+        let all = bytes.len();
         while !bytes.is_empty() {
             let Some(expected) = &mut self.content else { return Ok(()) };
             let now = usize::try_from(expected.left).map_or(bytes.len(), |left| left.min(bytes.len()));
             let Some(chunk) = expected.chunks.as_slice().first() else {
                 return Err(differs(&expected.path, "with more content"));
             };
-            expected.chunk.update(&bytes[..now]);
+            match place {
+                None => expected.chunk.update(&bytes[..now]),
+                Some((frame, inner)) => {
+                    let passed = chunk.inner + (chunk.size - expected.left);
+                    let inner = inner + (all - bytes.len()) as u64;
+                    if (chunk.frame.start, passed) != (frame, inner) {
+                        return Err(differs(&expected.path, "with other content"));
+                    }
+                }
+            }
             if let Some((hash, _)) = &mut expected.whole {
                 hash.update(&bytes[..now]);
             }
             expected.left -= now as u64;
             bytes = &bytes[now..];
             if expected.left == 0 {
-                if Sha256::from(std::mem::take(&mut expected.chunk)) != chunk.digest {
+                let digest = Sha256::from(std::mem::take(&mut expected.chunk));
+                if place.is_none() && digest != chunk.digest {
                     return Err(differs(&expected.path, "with other content"));
                 }
                 expected.chunks.next();

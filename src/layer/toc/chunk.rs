@@ -106,6 +106,19 @@ impl Chunk {
         }
     }
 
+    /// Insists that a frame, decompressed, holds it.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when it does not.
+    pub(in crate::layer) fn prove_in(&self, plain: &[u8]) -> Result<()> {
+        let part = || {
+            let (start, size) = (usize::try_from(self.inner).ok()?, usize::try_from(self.size).ok()?);
+            plain.get(start..start.checked_add(size)?)
+        };
+        let part = part().ok_or_else(|| self.is_not_there("its frame is too short"))?;
+        self.insist(Sha256::of(part))
+    }
+
     fn insist(&self, found: Sha256) -> Result<()> {
         match found == self.digest {
             true => Ok(()),

@@ -16,20 +16,31 @@ pub struct Listing {
     bytes: Vec<u8>,
 }
 
+impl Toc {
+    /// Insists that it can be held: before it is fetched.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when it is more than an image may make us remember.
+    pub fn insist_on(&self, limits: &Limits) -> Result<()> {
+        let most = limits.entries.saturating_mul(ENTRY).saturating_add(limits.names);
+        match self.size > most {
+            true => Err(Error::integrity(format!(
+                "a layer's table of contents has {} bytes, and at most {most} are allowed",
+                self.size
+            ))
+            .hint("no honest image has that; --max-entries allows more")),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Listing {
     /// The table of contents in these bytes, which are those in its range.
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when they are others, or more than such an image may make us remember.
     pub fn prove(toc: Toc, bytes: Unverified, limits: &Limits) -> Result<Self> {
-        let most = limits.entries.saturating_mul(ENTRY).saturating_add(limits.names);
-        if toc.size > most {
-            return Err(Error::integrity(format!(
-                "a layer's table of contents has {} bytes, and at most {most} are allowed",
-                toc.size
-            ))
-            .hint("no honest image has that; --max-entries allows more"));
-        }
+        toc.insist_on(limits)?;
         let mut body = bytes.verify(&toc.descriptor());
         let mut bytes = Vec::new();
         body.read_to_end(&mut bytes)

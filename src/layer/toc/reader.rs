@@ -24,7 +24,8 @@ const CHUNK_LIMIT: usize = 1 << 24;
 pub struct TocEntry {
     /// What is there, or that nothing is.
     pub item: Item,
-    /// The digest of a file's content; `None` for what has none.
+    /// The digest of a file's content; `None` for what has none, and for several chunks whose digest as a whole is not
+    /// told.
     pub digest: Option<Sha256>,
     /// The content of a file in order, without a gap; nothing for what has none.
     pub chunks: Vec<Chunk>,
@@ -122,11 +123,14 @@ impl<R: Read> TocReader<R> {
             0 => None,
             _ => {
                 self.add(first, &mut left, &mut chunks)?;
-                let digest = match (&*first.digest, left) {
+                match (&*first.digest, left) {
                     ("", 0) => chunks.first().map(|chunk| chunk.digest),
-                    (digest, _) => Sha256::parse(digest),
-                };
-                Some(digest.ok_or_else(|| invalid(&first.name, "it has no digest"))?)
+                    ("", _) => None,
+                    (digest, _) => {
+                        let why = || invalid(&first.name, "its digest is none");
+                        Some(Sha256::parse(digest).ok_or_else(why)?)
+                    }
+                }
             }
         };
         while let Some(object) = self.next_object()? {

@@ -110,7 +110,8 @@ fn each_file_can_be_taken_out_by_the_table_of_contents_alone() {
             taken.extend(extract(chunk, part(&bytes, &chunk.frame)).unwrap());
         }
         assert!(taken == *content, "{}", entry.path);
-        assert_eq!(told.digest.is_some(), !content.is_empty());
+        // Several chunks prove a file without a digest of the whole.
+        assert_eq!(told.digest.is_some(), told.chunks.len() == 1);
         assert!(told.digest.is_none_or(|digest| digest == Digest::of(content)));
     }
 }
@@ -160,7 +161,10 @@ fn each_frame_tells_its_size_and_none_is_larger_than_four_mebibytes() {
 #[test]
 fn the_number_of_workers_changes_no_byte() {
     let tree = tree();
-    assert!(indexed(&tree, 1).1 == indexed(&tree, 7).1);
+    let one = indexed(&tree, 1);
+    for workers in [2, 7, 16] {
+        assert!(indexed(&tree, workers) == one, "{workers}");
+    }
 }
 
 #[test]

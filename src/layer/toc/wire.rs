@@ -27,7 +27,8 @@ pub struct Wire<'a> {
     dev_major: u64,
     #[serde(skip_serializing_if = "is_zero")]
     dev_minor: u64,
-    /// Of the whole file; nothing where that is one chunk, whose digest it has.
+    /// Of the whole file. volio leaves it out: one chunk has the same, and several prove the file without being hashed
+    /// once more as a whole.
     #[serde(skip_serializing_if = "is_empty")]
     pub digest: Cow<'a, str>,
     /// Where the frame ends; stargz' readers do without.

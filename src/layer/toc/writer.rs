@@ -6,7 +6,7 @@ use super::wire::Wire;
 use super::{FRAME_HEADER, SKIPPABLE, Toc};
 use crate::error::{Error, Result};
 use crate::layer::frames::Note;
-use crate::stream::{HashingWriter, Written};
+use crate::stream::HashingWriter;
 use crate::tree::{Entry, Kind};
 use std::io::{self, Write};
 use std::ops::Range;
@@ -44,7 +44,7 @@ impl TocWriter {
                 Note::Whole { entry, inner, digest } => self.whole(&entry, frame, inner, digest)?,
                 Note::Begin(entry) => self.open = Some((entry, Vec::new())),
                 Note::Chunk { digest, zeros } => self.chunk(frame, plain_size, digest, zeros)?,
-                Note::End(digest) => self.end(&digest.recv().map_err(io::Error::other)?)?,
+                Note::End => self.end()?,
             }
         }
         Ok(())
@@ -89,15 +89,14 @@ impl TocWriter {
         Ok(())
     }
 
-    fn end(&mut self, content: &Written) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         let Some((entry, chunks)) = self.open.take() else {
             return Err(io::Error::other("the end of no file; this is a bug in volio"));
         };
         for (number, chunk) in chunks.iter().enumerate() {
             let mut wire = Wire::of(&entry);
-            match number {
-                0 => wire.digest = content.digest.to_string().into(),
-                _ => wire = wire.further(),
+            if number > 0 {
+                wire = wire.further();
             }
             self.object(&wire.with(chunk))?;
         }

@@ -102,7 +102,13 @@ impl Download {
         let is_large = all.end - all.start > 2 * PART;
         let connections = self.server.transfer().concurrency.max(1);
         let end = if is_large && connections > 1 { all.start + PART } else { all.end };
-        let begun = wait(self.ask(&(all.start..end), self.request.clone()))?;
+        let begun = match wait(self.ask(&(all.start..end), self.request.clone())) {
+            Err(error) if self.is_part() && refuses_parts(&error) => {
+                self.server.has_sent_a_whole_blob();
+                return Ok(None);
+            }
+            begun => begun?,
+        };
         let partial = is_partial(&begun.0);
         if self.is_part() && !partial {
             self.server.has_sent_a_whole_blob();
@@ -130,7 +136,13 @@ impl Download {
         let what = request.what.clone();
         let answer = self.server.fetch(request, &self.scopes).await?;
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            return Err(self.lie(&what, "it has fewer bytes there"));
+            return Err(match answer.header(&CONTENT_RANGE).and_then(parse_size) {
+                Some(size) if size != self.size => self.lie(&what, &format!("it has {size} bytes there")),
+                // Whoever then reads all of it finds out whether it is too short.
+                _ if self.is_part() => Error::failed(format!("cannot {what}: the registry sends no parts"))
+                    .with_status(answer.status().as_u16()),
+                _ => self.lie(&what, "it has fewer bytes there"),
+            });
         }
         let answer = answer.success().await?;
         let begun = match answer.status() {
@@ -247,6 +259,18 @@ fn is_partial(answer: &Answer) -> bool {
 fn another_range(what: &str) -> Error {
     Error::integrity(format!("cannot {what}: the registry sends another range than it was asked for"))
         .hint("it, or a cache in front of it, does not know ranges")
+}
+
+/// Whether a registry, or what stands in front of it, says that it does not know ranges.
+fn refuses_parts(error: &Error) -> bool {
+    [StatusCode::RANGE_NOT_SATISFIABLE, StatusCode::NOT_IMPLEMENTED]
+        .iter()
+        .any(|status| error.status() == Some(status.as_u16()))
+}
+
+/// The size of the whole, of the `Content-Range` of an answer that has no such range.
+fn parse_size(header: &str) -> Option<u64> {
+    header.trim().strip_prefix("bytes")?.trim().strip_prefix("*/")?.trim().parse().ok()
 }
 
 /// The range and the size of the whole, of a `Content-Range` (RFC 9110, section 14.4).

@@ -81,19 +81,37 @@ impl<'a> Attributes<'a> {
         Self { metadata: Cow::Borrowed(metadata), is_given_away: false, may_inherit: true }
     }
 
+    /// The owner and the group.
+    pub fn owner(&self) -> (u32, u32) {
+        (self.metadata.uid, self.metadata.gid)
+    }
+
+    /// The mode, where that is all there is: no extended attributes, and no bits that give rights away.
+    pub fn plain_mode(&self) -> Option<Mode> {
+        let Metadata { mode, xattrs, .. } = &*self.metadata;
+        (xattrs.is_empty() && mode & 0o7000 == 0).then(|| self.mode(0))
+    }
+
     /// The mode without what is dropped: without its owner, a setuid file would give somebody else's rights away.
     fn mode(&self, dropped: u32) -> Mode {
         Mode::from_raw_mode(self.metadata.mode & 0o7777 & !dropped)
     }
 }
 
-/// Gives an open file its attributes.
+/// What a new file has of that already.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Given {
+    pub owner: bool,
+    pub mode: bool,
+}
+
+/// Gives an open file its attributes, as far as it was not made with them.
 ///
 /// The order matters: a change of the owner takes setuid bits and capabilities away, an ACL changes the mode and the
 /// mode an ACL, and extended attributes can be set only while the file may be written, which its final mode may forbid
 /// even to its owner.
-pub(super) fn apply(fd: BorrowedFd<'_>, wanted: &Attributes<'_>) -> Result<Lost, Failure> {
-    apply_open(fd, wanted, SPECIAL)
+pub(super) fn apply(fd: BorrowedFd<'_>, wanted: &Attributes<'_>, given: Given) -> Result<Lost, Failure> {
+    apply_open(fd, wanted, SPECIAL, given)
 }
 
 /// Gives an open directory its attributes. It keeps its setgid bit whosever it is: on a directory the bit gives no
@@ -106,20 +124,27 @@ pub(super) fn apply_to_directory(
     if options.group_access {
         wanted.metadata.to_mut().mode |= SETGID;
     }
-    apply_open(fd, wanted, 0)
+    apply_open(fd, wanted, 0, Given::default())
 }
 
-fn apply_open(fd: BorrowedFd<'_>, wanted: &Attributes<'_>, special: u32) -> Result<Lost, Failure> {
+fn apply_open(
+    fd: BorrowedFd<'_>,
+    wanted: &Attributes<'_>,
+    special: u32,
+    given: Given,
+) -> Result<Lost, Failure> {
     let Metadata { uid, gid, mtime, .. } = &*wanted.metadata;
     let (uid, gid) = numbers(*uid, *gid);
-    let ownership = is_lost(fchown(fd, uid, gid))?;
+    let ownership = !given.owner && is_lost(fchown(fd, uid, gid))?;
     let is_foreign = ownership || wanted.is_given_away;
     if wanted.may_inherit {
         drop_acls(wanted, |name| fremovexattr(fd, name))?;
     }
     let xattrs =
         set_xattrs(wanted, is_foreign, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()))?;
-    fchmod(fd, wanted.mode(if is_foreign { special } else { 0 })).map_err(failed("set the mode of"))?;
+    if !given.mode {
+        fchmod(fd, wanted.mode(if is_foreign { special } else { 0 })).map_err(failed("set the mode of"))?;
+    }
     futimens(fd, &times(*mtime)).map_err(failed("set the mtime of"))?;
     Ok(Lost { ownership, xattrs, mode: false })
 }

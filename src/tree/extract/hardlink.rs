@@ -1,6 +1,6 @@
 //! Further names for what was extracted.
 
-use super::attributes::{self, Attributes};
+use super::attributes::{self, Attributes, Given};
 use super::{Extractor, content};
 use crate::error::{Error, Result};
 use crate::tree::observe::kind;
@@ -93,13 +93,14 @@ impl Extractor {
         let metadata = metadata.map_err(|errno| self.trouble("read", path, errno))?;
         let place = format!("{}{target}", self.target.shown);
         let mut source = FileContent::disk(source, &stat, place, target.clone());
-        let file = self.make(path, super::make::create)?;
+        let private = Mode::RUSR | Mode::WUSR;
+        let file = self.make(path, |here, name| super::make::create(here, name, private))?;
         self.content.write(&file, size, &mut source).map_err(|failure| match failure {
             content::Failure::Reading(error) | content::Failure::Writing(error) => {
                 self.trouble("copy", path, error)
             }
         })?;
-        let given = attributes::apply(file.as_fd(), &Attributes::exactly(&metadata));
+        let given = attributes::apply(file.as_fd(), &Attributes::exactly(&metadata), Given::default());
         self.account(path, given)
     }
 }

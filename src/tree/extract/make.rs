@@ -2,6 +2,7 @@
 
 use super::attributes::{Attributes, Failure, Lost, Pinned};
 use super::content;
+use super::newborn::Newborns;
 use super::{Directory, Extractor, attributes, trouble, wanted};
 use crate::error::{Error, Result};
 use crate::tree::descent::open_directory;
@@ -132,7 +133,11 @@ impl Extractor {
 
     pub(super) fn put_file(&mut self, entry: &Entry, size: u64, content: &mut dyn Content) -> Result<()> {
         let path = &entry.path;
-        let file = self.make(path, create)?;
+        let wanted = self.wanted(entry)?;
+        let mode = self.newborns.as_ref().map_or(Mode::RUSR | Mode::WUSR, |newborns| newborns.mode(&wanted));
+        let file = self.make(path, |here, name| create(here, name, mode))?;
+        let given = self.newborns.as_mut().map(|newborns| newborns.given(file.as_fd(), &wanted, mode));
+        let given = given.transpose().map_err(|errno| self.trouble("look at", path, errno))?;
         self.content.write(&file, size, content).map_err(|failure| match failure {
             content::Failure::Reading(error) => {
                 Error::io(format!("cannot read the content of {path}"), error)
@@ -140,8 +145,7 @@ impl Extractor {
             content::Failure::Writing(error) => trouble(&self.target.shown, "write", path, error),
         })?;
         self.done.bytes += size;
-        let wanted = self.wanted(entry)?;
-        self.account(path, attributes::apply(file.as_fd(), &wanted))
+        self.account(path, attributes::apply(file.as_fd(), &wanted, given.unwrap_or_default()))
     }
 
     /// The attributes of an entry that was just made.
@@ -153,15 +157,16 @@ impl Extractor {
 
     /// Whether what is made in the directory that the descent is in gets an ACL from it.
     fn hands_acls_down(&mut self) -> bool {
-        if let Some((path, answer)) = &self.heirs
-            && path == self.descent.path()
-        {
-            return *answer;
+        let path = self.descent.path();
+        if let Some(newborns) = self.newborns.as_ref().filter(|newborns| newborns.path == *path) {
+            return newborns.inherit;
         }
+        let path = path.clone();
         let asked = self.descent.here().and_then(|here| fgetxattr(here, DEFAULT_ACL, &mut [0u8; 0][..]));
-        let answer = !matches!(asked, Err(Errno::NODATA | Errno::NOTSUP));
-        self.heirs = Some((self.descent.path().clone(), answer));
-        answer
+        let inherit = !matches!(asked, Err(Errno::NODATA | Errno::NOTSUP));
+        let is_ours = self.directories.get(&path).is_some_and(|directory| directory.made);
+        self.newborns = Some(Newborns::new(path, inherit, is_ours));
+        inherit
     }
 
     pub(super) fn put_symlink(&mut self, entry: &Entry, target: &[u8]) -> Result<()> {
@@ -232,8 +237,8 @@ impl Extractor {
     }
 }
 
-/// Makes an empty file under a name that was free. Nobody else may read it before it has its owner and its mode.
-pub(super) fn create(here: BorrowedFd<'_>, name: &[u8]) -> Result<File, Errno> {
+/// Makes an empty file under a name that was free.
+pub(super) fn create(here: BorrowedFd<'_>, name: &[u8], mode: Mode) -> Result<File, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(here, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+    openat(here, name, flags, mode).map(File::from)
 }

@@ -11,6 +11,7 @@ mod hardlink;
 mod layers;
 mod make;
 mod marks;
+mod newborn;
 mod spool;
 mod staged;
 mod target;
@@ -27,6 +28,7 @@ use attributes::{Attributes, Lost};
 use content::ContentWriter;
 use layers::Layers;
 use marks::Marks;
+use newborn::Newborns;
 use rustix::fs::{FileType, fstat, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::geteuid;
@@ -110,8 +112,8 @@ pub struct Extractor {
     layers: Layers,
     /// Directories whose attributes come last.
     directories: BTreeMap<TreePath, Directory>,
-    /// The directory that was asked last, and whether it has a default ACL, which all that is made in it gets.
-    heirs: Option<(TreePath, bool)>,
+    /// What new files are given in the directory that was last worked in.
+    newborns: Option<Newborns>,
     content: ContentWriter,
     /// Devices that were not made: their other names are not there either.
     skipped: BTreeSet<TreePath>,
@@ -157,7 +159,7 @@ impl Extractor {
             marks: Marks::default(),
             directories: BTreeMap::new(),
             skipped: BTreeSet::new(),
-            heirs: None,
+            newborns: None,
             done: Extracted::default(),
             target,
         })
@@ -174,6 +176,7 @@ impl Extractor {
     /// What comes from now on belongs to the next layer.
     pub fn begin_layer(&mut self) {
         self.layers.begin();
+        self.newborns = None;
     }
 
     /// Makes what the entry describes, in place of what an earlier entry made there; `content` is read for files.

@@ -35,6 +35,12 @@ pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, di
     let whole = bytes.len();
     let range = inside.behaviour.ranges.choose(head, whole);
     let (status, bytes) = match &range {
+        Some(_) if inside.behaviour.ranges == Ranges::Unsatisfiable => {
+            return error(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE");
+        }
+        Some(_) if inside.behaviour.ranges == Ranges::NotImplemented => {
+            return error(StatusCode::NOT_IMPLEMENTED, "RANGE");
+        }
         Some(range) if range.start >= whole => return error(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE"),
         Some(range) => (StatusCode::PARTIAL_CONTENT, bytes.slice(range.clone())),
         None => (StatusCode::OK, bytes),

@@ -157,6 +157,10 @@ pub enum Ranges {
     Unsaid,
     /// Sends all from there on.
     Longer,
+    /// Says that there is no such range.
+    Unsatisfiable,
+    /// Says that it cannot.
+    NotImplemented,
 }
 
 /// What becomes of an upload when the connection of one of its requests breaks.

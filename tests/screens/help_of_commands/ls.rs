@@ -16,9 +16,12 @@ Arguments:
           docker-archive:FILE[:REF]
 
   [PATH]
-          List this and what is below it [default: /]
+          List what is in this directory, or this file [default: /]
 
 Options:
+  -R, --recursive
+          List the directory itself and all that is below it
+
   -l, --long
           Show modes, owners, sizes, times and where links lead
 
@@ -115,10 +118,15 @@ Output options:
 Examples:
   volio ls registry.example/data:v1
   volio ls -l oci:backup:monday /etc
-  volio ls --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
+  volio ls -R --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
 
-What is listed is PATH, which is / unless given, and all that is below it, over all layers of the
-image.
+What is listed is what is in PATH, which is / unless given, over all layers of the image; with -R,
+PATH itself and all below
+it. Links are shown and not followed.
+
+Of layers that volio made with zstd, only their tables of contents are fetched. Other layers are
+read whole, which a warning
+says.
 -- exit 0
 
 "#]],

@@ -1,6 +1,6 @@
 //! `volio ls`: what is in an image.
 
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, Registries, Report, tree_path};
 use crate::limits::Bounds;
 use crate::{output, progress};
 use base64::Engine as _;
@@ -9,7 +9,8 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use volio::list::list_within;
+use std::ops::Bound;
+use volio::list::{Options, list};
 use volio::oci::Platform;
 use volio::transport::Location;
 use volio::tree::{Entry, Kind, Metadata, Time, TreePath};
@@ -19,9 +20,13 @@ const EXAMPLES: &str = "\
 Examples:
   volio ls registry.example/data:v1
   volio ls -l oci:backup:monday /etc
-  volio ls --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
+  volio ls -R --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
 
-What is listed is PATH, which is / unless given, and all that is below it, over all layers of the image.";
+What is listed is what is in PATH, which is / unless given, over all layers of the image; with -R, PATH itself and all below
+it. Links are shown and not followed.
+
+Of layers that volio made with zstd, only their tables of contents are fetched. Other layers are read whole, which a warning
+says.";
 
 /// List what is in an image
 #[derive(Debug, Args)]
@@ -31,8 +36,13 @@ pub struct Ls {
     /// docker-archive:FILE[:REF]
     image: Location,
 
-    /// List this and what is below it [default: /]
-    path: Option<String>,
+    /// List what is in this directory, or this file [default: /]
+    #[arg(value_parser = tree_path())]
+    path: Option<TreePath>,
+
+    /// List the directory itself and all that is below it
+    #[arg(short = 'R', long)]
+    recursive: bool,
 
     /// Show modes, owners, sizes, times and where links lead
     #[arg(short, long)]
@@ -53,23 +63,18 @@ pub struct Ls {
 impl Ls {
     /// Lists.
     pub fn run(self) -> Result<()> {
-        let path = match &self.path {
-            Some(text) => TreePath::parse(text).ok_or_else(|| {
-                Error::usage(format!("{text:?} leads out of the image")).hint("write a path without ..")
-            })?,
-            None => TreePath::root(),
+        let access = self.registries.access()?;
+        let source = self.image.source(&access)?;
+        let options = Options {
+            platform: self.platform.clone(),
+            limits: self.bounds.limits(),
+            connections: access.transfer.concurrency,
         };
-        let source = self.image.source(&self.registries.access()?)?;
         let progress = progress::start("ls", self.report.quiet);
-        let platform = self.platform.as_ref();
-        let tree = list_within(source.as_ref(), platform, self.bounds.limits(), progress.as_ref())?;
+        let tree = list(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);
 
-        let entries: Vec<&Entry> = tree.values().filter(|entry| entry.path.is_in(&path)).collect();
-        if entries.is_empty() && !path.is_root() {
-            return Err(Error::not_found(format!("{path} is not in {}", self.image))
-                .hint("volio ls without a path lists all that is there"));
-        }
+        let entries = self.wanted(&tree)?;
         match self.report.format {
             Format::Json => output::json(&Listing { entries: entries.into_iter().map(Row::new).collect() }),
             Format::Text if self.long => output::results(|out| long(out, &entries)),
@@ -77,6 +82,26 @@ impl Ls {
                 output::results(|out| entries.iter().try_for_each(|entry| writeln!(out, "{}", entry.path)))
             }
         }
+    }
+}
+
+impl Ls {
+    /// What of the tree is listed.
+    fn wanted<'t>(&self, tree: &'t BTreeMap<TreePath, Entry>) -> Result<Vec<&'t Entry>> {
+        let path = self.path.clone().unwrap_or_default();
+        let found = tree.get(&path);
+        if found.is_none() && !path.is_root() {
+            return Err(Error::not_found(format!("{path} is not in {}", self.image))
+                .hint("volio ls -R lists all that is there; links in a path are not followed"));
+        }
+        let is_directory = found.is_none_or(|entry| entry.kind == Kind::Directory);
+        let is_wanted = |entry: &&Entry| match is_directory && !self.recursive {
+            true => entry.path.parent().is_some_and(|parent| parent == path),
+            false => true,
+        };
+        let from = (Bound::Included(&path), Bound::Unbounded);
+        let below = tree.range::<TreePath, _>(from).map(|(_, entry)| entry);
+        Ok(below.take_while(|entry| entry.path.is_in(&path)).filter(is_wanted).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands, one file each: what was typed becomes what it means, and one verb of the library does it.
 
+pub mod cat;
 pub mod completions;
 pub mod copy;
 pub mod diff;
@@ -32,6 +33,7 @@ pub fn run(command: Command) -> Result<Exit> {
         Command::Push(args) => args.run(),
         Command::Pull(args) => args.run(),
         Command::Ls(args) => args.run(),
+        Command::Cat(args) => args.run(),
         Command::Inspect(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Tags(args) => args.run(),

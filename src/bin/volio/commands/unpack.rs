@@ -1,11 +1,10 @@
 //! `volio unpack`: an image into a directory.
 
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, Registries, Report, tree_path};
 use crate::data_io::{Way, Wish};
 use crate::limits::Bounds;
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -102,7 +101,7 @@ struct TargetArgs {
 #[command(next_help_heading = "Tree options")]
 struct TreeArgs {
     /// Extract only what is at this path: a directory's contents, or a file under its own name
-    #[arg(long, value_name = "PATH", value_parser = subpath(), conflicts_with = "strip")]
+    #[arg(long, value_name = "PATH", value_parser = tree_path(), conflicts_with = "strip")]
     subpath: Option<TreePath>,
 
     /// Leave out this many names at the beginning of each path, and what has no more than those
@@ -155,15 +154,6 @@ impl From<Sparse> for Holes {
             Sparse::Never => Self::Never,
         }
     }
-}
-
-/// Reads a path as it is typed: names are bytes and need not be text.
-fn subpath() -> impl TypedValueParser<Value = TreePath> {
-    OsStringValueParser::new().try_map(|text| {
-        TreePath::parse(text.as_encoded_bytes()).ok_or_else(|| {
-            Error::usage(format!("{text:?} leads out of the image")).hint("write a path without `..`")
-        })
-    })
 }
 
 /// What came of it, as JSON.

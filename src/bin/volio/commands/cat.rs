@@ -1,0 +1,90 @@
+//! `volio cat`: the content of files in an image.
+
+use crate::args::{Registries, tree_path};
+use crate::limits::Bounds;
+use crate::{output, progress};
+use clap::Args;
+use std::io::{self, Write};
+use volio::Result;
+use volio::cat::{Options, cat};
+use volio::oci::Platform;
+use volio::transport::Location;
+use volio::tree::TreePath;
+
+const EXAMPLES: &str = "\
+Examples:
+  volio cat registry.example/data:v1 /etc/nginx/nginx.conf
+  volio cat oci:backup:monday /var/log/app.log /var/log/app.log.1 | grep ERROR
+  volio cat registry.example/site:v2 /dump.sql.gz > dump.sql.gz
+
+Symbolic links are followed, inside of the image. Bytes come out as they are, and only when they were proved.
+
+Of layers that volio made with zstd, only the table of contents and the content itself are fetched. Other layers are read
+whole, and twice, which a warning says.";
+
+/// Write files of an image to standard output
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Cat {
+    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]
+    image: Location,
+
+    /// Write the content of these, one behind the other
+    #[arg(required = true, value_name = "PATH", value_parser = tree_path())]
+    paths: Vec<TreePath>,
+
+    /// Take the image for this platform [default: the host's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+
+    /// Print nothing on stderr but errors
+    #[arg(short, long, help_heading = "Output options")]
+    quiet: bool,
+
+    #[command(flatten)]
+    bounds: Bounds,
+    #[command(flatten)]
+    registries: Registries,
+}
+
+impl Cat {
+    /// Writes the files.
+    pub fn run(self) -> Result<()> {
+        let access = self.registries.access()?;
+        let source = self.image.source(&access)?;
+        let options = Options {
+            platform: self.platform.clone(),
+            limits: self.bounds.limits(),
+            connections: access.transfer.concurrency,
+        };
+        let progress = progress::start_beside_results("cat", self.quiet);
+        output::results(|out| {
+            let mut reader = Reader { out, is_gone: false };
+            let done = cat(source.as_ref(), &self.paths, &options, &mut reader, progress.as_ref());
+            match done {
+                // The image was read as far as somebody wanted it.
+                Err(_) if reader.is_gone => Err(io::ErrorKind::BrokenPipe.into()),
+                done => done.map(drop).map_err(io::Error::from),
+            }
+        })
+    }
+}
+
+/// Whoever reads standard output, and whether they have gone.
+struct Reader<'a> {
+    out: &'a mut dyn Write,
+    is_gone: bool,
+}
+
+impl Write for Reader<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.is_gone |= written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

@@ -1,0 +1,208 @@
+//! The content of files in an image, without unpacking it.
+
+mod resolve;
+mod stream;
+
+use crate::error::{Error, Result};
+use crate::image;
+use crate::layer::{Budget, Chunk, Limits, Listing, TocEntry};
+use crate::oci::Platform;
+use crate::partial::{ChunkReader, Frames, Learn, Plan, Reading};
+use crate::progress::Progress;
+use crate::transport::{self, Source, Transfer};
+use crate::tree::{Content, Entry, Kind, TreePath};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::rc::Rc;
+use stream::{Piece, Streams, pieces};
+
+/// How much is written at once where it is there.
+const BUFFER: usize = 128 << 10;
+
+/// What may be chosen when files are read.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The platform whose image is wanted; otherwise the host's.
+    pub platform: Option<Platform>,
+    /// What the image may make us remember.
+    pub limits: Limits,
+    /// How many ranges are fetched at once.
+    pub connections: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let connections = Transfer::default().concurrency;
+        Self { platform: None, limits: Limits::default(), connections }
+    }
+}
+
+/// Writes the content of these files of an image, one behind the other. Symbolic links are followed, inside of the image.
+/// Says how many bytes there were.
+///
+/// Only proven bytes are written. Where a layer has a table of contents, it and the frames with the content are fetched and
+/// nothing else; where not, the layer is read twice, and proved by what was read first.
+///
+/// # Errors
+/// [`NotFound`](crate::error::Kind::NotFound) when one of the paths is not there, [`Usage`](crate::error::Kind::Usage) when it
+/// is no file; then nothing was written. [`Integrity`](crate::error::Kind::Integrity) when the image is not what it says.
+pub fn cat(
+    source: &dyn Source,
+    paths: &[TreePath],
+    options: &Options,
+    out: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    let root = source.resolve()?;
+    let fetch = |descriptor: &_| transport::fetch(source, descriptor);
+    let image = image::select(&root, options.platform.as_ref(), fetch)?;
+    let Options { limits, connections, .. } = options;
+    let layers = &image.manifest.layers;
+    let reading = Reading { source, layers, limits, connections: *connections, progress };
+    let mut places = Places::default();
+    let tree = reading.tree(&image.config.rootfs.diff_ids, &mut places)?;
+    let tree = tree.into_iter().map(|(entry, place)| (entry.path, (entry.kind, place))).collect();
+    let files = paths.iter().map(|path| resolve::file(&tree, path)).collect::<Result<Vec<_>>>()?;
+    let chunks = places.chunks(&files, limits)?;
+    let mut plan = Plan::default();
+    for file in &files {
+        if let Place::Listed(at) = file {
+            plan.add(at.layer, chunks.get(at).map_or(&[], Vec::as_slice));
+        }
+    }
+    reading.frames(&plan, |frames| {
+        let mut streams = Streams::new(&reading);
+        files
+            .iter()
+            .try_fold(0, |written, file| Ok(written + write(file, &chunks, frames, &mut streams, out)?))
+    })
+}
+
+/// The tree of an image: what is where, and where its content is.
+type Tree = BTreeMap<TreePath, (Kind, Place)>;
+
+/// An entry of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct At {
+    layer: usize,
+    /// Which one it is in the table of contents or in the archive.
+    number: u64,
+}
+
+/// Where the content of a file is.
+#[derive(Clone, Debug, Default)]
+enum Place {
+    /// It has none.
+    #[default]
+    Nowhere,
+    /// In frames that a table of contents names.
+    Listed(At),
+    /// In the archive of a layer that was read and proved, and has these pieces.
+    Streamed(At, Rc<[Piece]>),
+}
+
+/// Learns where the content of each file is.
+#[derive(Default)]
+struct Places {
+    listings: BTreeMap<usize, Listing>,
+}
+
+impl Learn for Places {
+    type Learned = Place;
+
+    fn listed(&mut self, layer: usize, number: u64, entry: &TocEntry) -> Place {
+        match entry.chunks.is_empty() {
+            true => Place::Nowhere,
+            false => Place::Listed(At { layer, number }),
+        }
+    }
+
+    fn streamed(
+        &mut self,
+        layer: usize,
+        number: u64,
+        entry: &Entry,
+        content: &mut dyn Content,
+    ) -> Result<Place> {
+        match entry.kind {
+            Kind::File { size } if size > 0 => {
+                let pieces = pieces(content)
+                    .map_err(|error| Error::io(format!("cannot read {}", entry.path), error))?;
+                Ok(Place::Streamed(At { layer, number }, pieces.into()))
+            }
+            _ => Ok(Place::Nowhere),
+        }
+    }
+
+    fn keep(&mut self, layer: usize, listing: Listing) {
+        self.listings.insert(layer, listing);
+    }
+}
+
+impl Places {
+    /// The chunks of the files that are listed. To remember those of all files while the tables of contents are read for the
+    /// first time would take more memory than to read them twice.
+    fn chunks(self, files: &[Place], limits: &Limits) -> Result<BTreeMap<At, Vec<Chunk>>> {
+        let listed = |file: &Place| match file {
+            Place::Listed(at) => Some(*at),
+            _ => None,
+        };
+        let wanted: BTreeSet<At> = files.iter().filter_map(listed).collect();
+        let mut found = BTreeMap::new();
+        for (layer, listing) in &self.listings {
+            let mut missing = wanted.iter().filter(|at| at.layer == *layer).count();
+            let mut entries = listing.entries(Budget::new(*limits))?;
+            let mut number = 0;
+            while missing > 0
+                && let Some(entry) = entries.next_entry()?
+            {
+                let at = At { layer: *layer, number };
+                if wanted.contains(&at) {
+                    found.insert(at, entry.chunks);
+                    missing -= 1;
+                }
+                number += 1;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Writes one file, and says how large it was.
+fn write(
+    file: &Place,
+    chunks: &BTreeMap<At, Vec<Chunk>>,
+    frames: &mut Frames<'_>,
+    streams: &mut Streams<'_>,
+    out: &mut dyn Write,
+) -> Result<u64> {
+    match file {
+        Place::Nowhere => Ok(0),
+        Place::Listed(at) => {
+            let chunks = chunks.get(at).cloned().unwrap_or_default();
+            pass_on(&mut ChunkReader::new(frames, at.layer, chunks), out)
+        }
+        Place::Streamed(at, pieces) => streams.write(*at, pieces, out),
+    }
+}
+
+/// Writes what was proved.
+fn pass_on(content: &mut dyn Content, out: &mut dyn Write) -> Result<u64> {
+    let mut buffer = vec![0; BUFFER];
+    let mut written = 0;
+    loop {
+        match content.read(&mut buffer) {
+            Ok(0) => return Ok(written),
+            Ok(read) => {
+                out.write_all(&buffer[..read]).map_err(cannot_write)?;
+                written += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("cannot read the image", error)),
+        }
+    }
+}
+
+fn cannot_write(error: io::Error) -> Error {
+    Error::io("cannot write the content of a file", error)
+}

@@ -1,0 +1,155 @@
+//! Which file a path means: links are followed as a shell in the image would follow them, whose `/` is the image's root.
+
+use super::{Place, Tree};
+use crate::error::{Error, Result};
+use crate::tree::{Kind, TreePath};
+use std::collections::VecDeque;
+
+/// How many symbolic links may lead from one to the next, as Linux has it.
+const LINKS_LIMIT: usize = 40;
+
+/// Where the content of the file is that this path means.
+///
+/// # Errors
+/// [`NotFound`](crate::error::Kind::NotFound) when there is none, [`Usage`](crate::error::Kind::Usage) when it is something
+/// else.
+pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<Place> {
+    let mut at = TreePath::root();
+    let mut names: VecDeque<Vec<u8>> = path.names().map(<[u8]>::to_vec).collect();
+    let mut followed = 0;
+    while let Some(name) = names.pop_front() {
+        let next = match name.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                at = at.parent().unwrap_or_default();
+                continue;
+            }
+            name => at.join(name),
+        };
+        let Some((kind, place)) = tree.get(&next) else { return Err(missing(path, &next)) };
+        match kind {
+            Kind::Directory => at = next,
+            Kind::Symlink { target } => {
+                followed += 1;
+                if followed > LINKS_LIMIT {
+                    return Err(Error::not_found(format!("the symbolic links at {path} lead in a circle")));
+                }
+                if target.starts_with(b"/") {
+                    at = TreePath::root();
+                }
+                for name in target.split(|byte| *byte == b'/').rev() {
+                    names.push_front(name.to_vec());
+                }
+            }
+            _ if !names.is_empty() => {
+                return Err(Error::not_found(format!(
+                    "{path} is not in the image: {next} is not a directory"
+                )));
+            }
+            Kind::File { .. } => return Ok(place.clone()),
+            Kind::Hardlink { target } => return linked(tree, path, target).map(|()| place.clone()),
+            other => return Err(no_file(path, other)),
+        }
+    }
+    Err(no_file(path, &Kind::Directory))
+}
+
+/// Insists that another name is one of a file.
+fn linked(tree: &Tree, path: &TreePath, target: &TreePath) -> Result<()> {
+    match tree.get(target) {
+        Some((Kind::File { .. }, _)) => Ok(()),
+        Some((other, _)) => Err(no_file(path, other)),
+        None => Err(missing(path, target)),
+    }
+}
+
+fn missing(path: &TreePath, next: &TreePath) -> Error {
+    let what = match next == path {
+        true => format!("{path} is not in the image"),
+        false => format!("{path} is not in the image: there is no {next}"),
+    };
+    Error::not_found(what).hint("`volio ls -R` shows what it has")
+}
+
+fn no_file(path: &TreePath, kind: &Kind) -> Error {
+    let what = match kind {
+        Kind::Directory => "a directory",
+        Kind::Fifo => "a named pipe",
+        Kind::CharDevice { .. } | Kind::BlockDevice { .. } => "a device",
+        _ => "no file",
+    };
+    let error = Error::usage(format!("{path} is {what}, which has no content to show"));
+    match kind {
+        Kind::Directory => error.hint("`volio ls` lists it; `volio unpack --subpath` unpacks it"),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::At;
+    use super::*;
+    use crate::error::Kind as ErrorKind;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text).unwrap()
+    }
+
+    /// A tree from lines: `name/`, `name->target`, or `name`, whose content has the number of its line.
+    fn tree(lines: &[&str]) -> Tree {
+        let line = |(number, line): (usize, &&str)| match (line.split_once("->"), line.ends_with('/')) {
+            (Some((name, target)), _) => {
+                (path(name), (Kind::Symlink { target: target.into() }, Place::Nowhere))
+            }
+            (None, true) => (path(line), (Kind::Directory, Place::Nowhere)),
+            (None, false) => {
+                let place = Place::Listed(At { layer: 0, number: number as u64 });
+                (path(line), (Kind::File { size: 1 }, place))
+            }
+        };
+        lines.iter().enumerate().map(line).collect()
+    }
+
+    #[test]
+    fn links_are_followed_as_a_shell_in_the_image_would() {
+        let tree = tree(&[
+            "a/",
+            "a/file",
+            "top",
+            "to-a->a",
+            "absolute->/a/file",
+            "a/up->../top",
+            "a/far-up->../../../../top",
+            "a/b/",
+            "a/b/dots->.././/file",
+            "chain->to-a/up",
+            "a/b/through->../../to-a/b/../file",
+        ]);
+        let found = |text: &str| match file(&tree, &path(text)).unwrap() {
+            Place::Listed(at) => at.number,
+            place => panic!("{place:?}"),
+        };
+        for text in ["a/file", "to-a/file", "absolute", "a/b/dots", "a/b/through", "to-a/b/through"] {
+            assert_eq!(found(text), 1, "{text}");
+        }
+        for text in ["top", "a/up", "to-a/up", "a/far-up", "chain"] {
+            assert_eq!(found(text), 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_not_found_and_what_is_no_file_is_a_usage_error() {
+        let mut tree =
+            tree(&["a/", "file", "gone->a/gone", "round->round", "x->y", "y->x", "dir->a", "out->.."]);
+        tree.insert(path("fifo"), (Kind::Fifo, Place::Nowhere));
+        tree.insert(path("null"), (Kind::CharDevice { major: 1, minor: 3 }, Place::Nowhere));
+        let linked = (Kind::Hardlink { target: path("fifo") }, Place::Nowhere);
+        tree.insert(path("also-fifo"), linked);
+        for text in ["b", "a/b", "gone", "round", "x", "file/x", "file/x/y", "fifo/x", "dir/gone"] {
+            assert_eq!(file(&tree, &path(text)).unwrap_err().kind(), ErrorKind::NotFound, "{text}");
+        }
+        for text in ["", "a", "dir", "out", "fifo", "null", "also-fifo"] {
+            assert_eq!(file(&tree, &path(text)).unwrap_err().kind(), ErrorKind::Usage, "{text}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A layer that is extracted while it comes: its table of contents, which the manifest proves, is fetched first and
+//! proves the rest frame by frame.
+
+use super::fetch::Wanted;
+use crate::error::{Error, Result};
+use crate::layer::{Budget, Limits, Listing, Proved, Prover, TocReader};
+use crate::oci::{Descriptor, Digest};
+use crate::partial;
+use crate::transport::Source;
+use std::thread;
+
+/// A layer whose table of contents was proved.
+pub(super) struct Listed<'a> {
+    source: &'a dyn Source,
+    layer: &'a Descriptor,
+    diff_id: &'a Digest,
+    listing: Listing,
+}
+
+impl<'a> Listed<'a> {
+    /// The layer, if it has a table of contents and the source gives out parts of it.
+    ///
+    /// # Errors
+    /// Those of fetching; [`Integrity`](crate::error::Kind::Integrity) when the table of contents is another one.
+    pub fn find(source: &'a dyn Source, wanted: Wanted<'a>, limits: &Limits) -> Result<Option<Self>> {
+        let (layer, diff_id) = wanted;
+        let listing = partial::listing(source, layer, limits)?;
+        Ok(listing.map(|listing| Self { source, layer, diff_id, listing }))
+    }
+
+    /// The size of the layer in bytes.
+    pub fn size(&self) -> u64 {
+        self.layer.size
+    }
+
+    /// What it has, as the table of contents says.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn entries(&self, budget: Budget) -> Result<TocReader<&[u8]>> {
+        self.listing.entries(budget)
+    }
+
+    /// Has its archive read by `work` while it is fetched, proved frame by frame; fails also when at the end the blob or
+    /// its archive has another digest than it should.
+    ///
+    /// # Errors
+    /// Those of fetching and of `work`, which gives the archive back.
+    pub fn stream(
+        &self,
+        budget: Budget,
+        passed: impl Fn(u64) + Send + 'static,
+        work: impl FnOnce(Proved) -> Result<Proved>,
+    ) -> Result<()> {
+        let body = self.source.open(self.layer)?.verify(self.layer).observed(passed);
+        let (prover, archive) = Prover::new(self.entries(budget)?);
+        let (fetched, archive) = thread::scope(|scope| {
+            let fetching = scope.spawn(move || prover.pass(body));
+            let archive = work(archive).and_then(Proved::finish);
+            (fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), archive)
+        });
+        let archive = match (fetched, archive) {
+            // Where one half failed, the other one only sees a broken pipe: the cause is what the user must read.
+            (Err(error), _) if !error.is_broken_pipe() => return Err(error),
+            (_, Err(error)) | (Err(error), Ok(_)) => return Err(error),
+            (Ok(()), Ok(archive)) => archive,
+        };
+        match archive.digest == *self.diff_id {
+            true => Ok(()),
+            false => Err(Error::integrity(format!(
+                "the content of a layer has the digest {}, and the image says {}",
+                archive.digest, self.diff_id
+            ))),
+        }
+    }
+}
