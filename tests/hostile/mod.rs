@@ -35,7 +35,7 @@ fn violations(program: &Program, case: &Case, user: User) -> Option<String> {
     place.fill(case);
     let before = place.surroundings();
     let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);
-    let listed = place.volio(&["ls", "--format", "json", "oci:layout:v1"]);
+    let listed = place.volio(&["ls", "-R", "--format", "json", "oci:layout:v1"]);
     // Layers mean the same to everybody who only reads; documents are everybody's business.
     let others: &[&[&str]] = match case.kind.as_str() {
         "layers" if !case.name.starts_with("terminal") => &[],
