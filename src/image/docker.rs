@@ -9,6 +9,17 @@ use serde_json::Value;
 /// What docker notes of a container that it commits: the command. Also what `docker create` starts, for it wants one.
 const COMMAND: &str = "sh";
 
+/// The same layer as Docker calls it.
+#[must_use]
+pub fn docker_layer(layer: Layer) -> Layer {
+    let media_type = match layer.descriptor.media_type.as_str() {
+        media_type::LAYER => media_type::DOCKER_LAYER,
+        _ => media_type::DOCKER_LAYER_GZIP,
+    };
+    let descriptor = Descriptor { media_type: media_type.to_owned(), ..layer.descriptor };
+    Layer { descriptor, ..layer }
+}
+
 /// The image that data-io would have committed, in Docker's format or, where the place knows only that, in OCI's: one
 /// layer, which holds the archive, and a command that nobody runs.
 ///
@@ -30,21 +41,9 @@ pub fn archive_image(description: &Description, layer: &Layer, is_docker: bool) 
         false => (media_type::CONFIG, media_type::MANIFEST),
     };
     let config = Document::write(types.0, &config);
-    let layer = match is_docker {
-        true => Descriptor { media_type: docker_type(&layer.descriptor), ..layer.descriptor.clone() },
-        false => layer.descriptor.clone(),
-    };
-    let mut manifest = Manifest::new(config.descriptor().clone(), vec![layer], description.annotations);
+    let mut manifest =
+        Manifest::new(config.descriptor().clone(), vec![layer.descriptor.clone()], description.annotations);
     manifest.media_type = Some(types.1.to_owned());
     let root = Document::write(types.1, &manifest);
     Ok(Built { configs: vec![config], manifests: vec![root.clone()], root, platforms: built.platforms })
-}
-
-/// What Docker calls a layer of this kind.
-fn docker_type(layer: &Descriptor) -> String {
-    match layer.media_type.as_str() {
-        media_type::LAYER => media_type::DOCKER_LAYER,
-        _ => media_type::DOCKER_LAYER_GZIP,
-    }
-    .to_owned()
 }

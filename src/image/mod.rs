@@ -5,5 +5,5 @@ mod docker;
 mod platform;
 
 pub use builder::{Built, Description};
-pub use docker::archive_image;
+pub use docker::{archive_image, docker_layer};
 pub use platform::{DEPTH_LIMIT, Selected, images, offers, select};

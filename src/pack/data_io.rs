@@ -5,7 +5,7 @@
 
 use super::{Options, Packed, PackedLayer, persist, plan, publish, send, told};
 use crate::error::{Error, Result};
-use crate::image::{Description, archive_image};
+use crate::image::{Description, archive_image, docker_layer};
 use crate::layer::{Compression, Layer};
 use crate::oci::{Descriptor, Digest, Document, Platform};
 use crate::progress::Progress;
@@ -132,6 +132,7 @@ impl Spool {
             }
         };
         let layer = Layer::new(compression, &contents, written);
+        let layer = if compression == OUTER { docker_layer(layer) } else { layer };
         let packed = PackedLayer::new(&layer, &contents);
         Ok((layer, packed))
     }

@@ -59,8 +59,11 @@ fn export(keeper: &Keeper, volume: &Volume, to: &Location) -> Result<()> {
     let before = fingerprint(&directory).ok();
     let record = volume.record()?;
     // What was filled or exported and not changed since would make the same image again.
-    let is_known =
-        record.filled.is_some() || record.exported.as_ref().is_some_and(|last| last.image == to.to_string());
+    // An export that went elsewhere, before the volume was made anew, does not count.
+    let is_known = match &record.exported {
+        Some(last) => last.image == to.to_string(),
+        None => record.filled.is_some(),
+    };
     if is_known && before.is_some() && before == record.fingerprint {
         return volume.change(|record| {
             record.mounts.clear();

@@ -183,9 +183,11 @@ impl<'a> Mounting<'a> {
     fn unmount(&self) -> Result<()> {
         let name = &self.volume.name;
         let _leaving = self.volume.leave();
-        self.volume.change(|record| record.discount(self.id))?;
+        let was_mounted = self.volume.change(|record| record.discount(self.id))?;
         if self.spec.post_unmount.is_some() {
-            let turn = self.volume.turn(Doing::Unmounting, self.deadline)?;
+            let turn = self.volume.turn(Doing::Unmounting, self.deadline);
+            // Docker only logs it, and the hook does not run any more.
+            let turn = turn.inspect_err(|error| self.keeper.failed(&self.volume, UNMOUNTING, error))?;
             if let Err(error) = self.hook("post-unmount", self.spec.post_unmount.as_ref()) {
                 self.keeper.failed(&self.volume, UNMOUNTING, &error);
                 if self.spec.export.is_some() {
@@ -195,7 +197,11 @@ impl<'a> Mounting<'a> {
                 }
                 return Err(error);
             }
-            self.volume.change(|record| record.mend(UNMOUNTING))?;
+            self.volume.change(|record| {
+                record.mend(UNMOUNTING);
+                // The hook of another container may have failed before, and have kept all from being exported.
+                record.export_due |= was_mounted && self.spec.export.is_some();
+            })?;
             drop(turn);
         }
         match &self.spec.export {

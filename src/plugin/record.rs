@@ -121,11 +121,14 @@ impl Record {
         self.last_mount = Some(now.to_string());
     }
 
-    /// One mount less; an id that never mounted it is none.
-    pub(super) fn discount(&mut self, id: &str) {
+    /// One mount less; whether there was one. An id that never mounted it is none.
+    pub(super) fn discount(&mut self, id: &str) -> bool {
         match self.mounts.get_mut(id) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => _ = self.mounts.remove(id),
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                true
+            }
+            _ => self.mounts.remove(id).is_some(),
         }
     }
 

@@ -8,7 +8,11 @@ use crate::progress::{Progress, Task};
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long what a fetch brought need not be fetched again: who has waited in vain for it starts the container once more
+/// within minutes, and who comes the next day wants what is new then.
+const FRESH: Duration = Duration::from_secs(10 * 60);
 
 /// A volume. Two mounts, a fetch and an export of one volume never happen at the same time; other volumes do not wait.
 pub(super) struct Volume {
@@ -28,8 +32,8 @@ struct Work {
     /// How many fetches have ended, and how the last one did.
     fetches: u64,
     fetch_failed: Option<String>,
-    /// Whether what the last fetch brought was not mounted yet.
-    fetch_is_fresh: bool,
+    /// When the last fetch ended, if it ended well and what it brought was not mounted yet.
+    fetched: Option<Instant>,
     /// How often an export failed since one did not, and when the next is due.
     failures: u32,
     not_before: Option<Instant>,
@@ -122,26 +126,27 @@ impl Volume {
         }
     }
 
+    /// Whether what came last may do for a mount that would have everything newest.
     pub(super) fn fetch_is_fresh(&self) -> bool {
-        self.work().fetch_is_fresh
+        self.work().fetched.is_some_and(|time| time.elapsed() < FRESH)
     }
 
     /// What a fetch brought has been mounted.
     pub(super) fn use_fetch(&self) {
-        self.work().fetch_is_fresh = false;
+        self.work().fetched = None;
     }
 
     /// What a fetch brought has not been mounted after all.
     pub(super) fn keep_fetch(&self) {
         let mut work = self.work();
-        work.fetch_is_fresh = work.fetches > 0 && work.fetch_failed.is_none();
+        work.fetched = (work.fetches > 0 && work.fetch_failed.is_none()).then(Instant::now);
     }
 
     /// Notes how a fetch ended.
     pub(super) fn end_fetch(&self, outcome: Result<(), String>) {
         let mut work = self.work();
         work.fetches += 1;
-        work.fetch_is_fresh = outcome.is_ok();
+        work.fetched = outcome.is_ok().then(Instant::now);
         work.fetch_failed = outcome.err();
         self.changed.notify_all();
     }
@@ -152,7 +157,7 @@ impl Volume {
         let mut work = self.work();
         work.failures = if ended_well { 0 } else { work.failures.saturating_add(1) };
         let wait = 15u64.saturating_mul(1 << work.failures.min(6)).min(900);
-        work.not_before = (!ended_well).then(|| Instant::now() + std::time::Duration::from_secs(wait));
+        work.not_before = (!ended_well).then(|| Instant::now() + Duration::from_secs(wait));
     }
 
     /// Whether an export may be tried now.
@@ -301,4 +306,27 @@ impl Task for Part {
 /// The time as the state has it: seconds are enough for people.
 pub(super) fn shown(time: Timestamp) -> String {
     Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_fetch_brought_is_fresh_for_some_minutes_and_for_one_mount() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = Directory::open(place.path()).unwrap();
+        let volume = Volume::new("a".parse().unwrap(), &directory, "boot");
+        assert!(!volume.fetch_is_fresh());
+        volume.end_fetch(Ok(()));
+        assert!(volume.fetch_is_fresh());
+        volume.use_fetch();
+        assert!(!volume.fetch_is_fresh());
+        volume.keep_fetch();
+        assert!(volume.fetch_is_fresh());
+        volume.work().fetched = Instant::now().checked_sub(FRESH);
+        assert!(!volume.fetch_is_fresh());
+        volume.end_fetch(Err("no network".to_owned()));
+        assert!(!volume.fetch_is_fresh());
+    }
 }

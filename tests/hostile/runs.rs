@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use tempfile::TempDir;
-use volio::image::Description;
+use volio::image::{Description, archive_image, docker_layer};
 use volio::layer::{Compression, Contents, Layer};
 use volio::oci::Digest;
 use volio::stream::Body;
@@ -144,7 +144,7 @@ impl<'a> Place<'a> {
         let layer = Layer::new(Compression::None, &contents, written);
         let description =
             Description { platforms: vec![volio::oci::Platform::host()], ..Description::default() };
-        let built = volio::image::archive_image(&description, &layer, true).unwrap();
+        let built = archive_image(&description, &docker_layer(layer), true).unwrap();
         layout.upload(Body::new(std::io::Cursor::new(built.configs[0].bytes().to_vec()))).unwrap();
         layout.put_manifest(&built.root).unwrap();
         layout.commit(&built.root).unwrap();

@@ -223,6 +223,7 @@ fn what_is_packed_for_data_io_is_in_dockers_format_and_always_the_same() {
     assert_eq!(manifest.config.media_type, media_type::DOCKER_CONFIG);
     assert_eq!(manifest.layers.len(), 1);
     assert_eq!(manifest.layers[0].media_type, media_type::DOCKER_LAYER_GZIP);
+    assert_eq!(packed.layers[0].media_type, media_type::DOCKER_LAYER_GZIP);
     let config: Config = volio::transport::fetch(&first, &manifest.config).unwrap().parse().unwrap();
     assert_eq!(config.config.unwrap().cmd, ["sh"]);
 }

@@ -6,6 +6,7 @@ use super::{make_tree, pack, unpack};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use volio::error::Kind;
 use volio::layer::{Toc, TocReader};
@@ -232,8 +233,12 @@ fn content_is_read_from_nowhere_but_from_where_it_was_proved() {
         fs::write(tree.join("b"), noise(2, 512)).unwrap();
         // So much comes behind them that the verdict about the whole blob cannot come first.
         fs::write(tree.join("c"), noise(3, 20 << 20)).unwrap();
-        // The same for all: the header of one can take the place of another's.
-        super::set_times(tree);
+        // The same for all, so that the header of one can take the place of another's; of whole seconds, so that no PAX
+        // record stands before it.
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+        for name in ["a", "b", "c"] {
+            fs::File::open(tree.join(name)).unwrap().set_modified(time).unwrap();
+        }
     });
     let frame = &image.frames()[0];
     let plain = image.plain(frame);

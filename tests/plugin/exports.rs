@@ -55,6 +55,24 @@ fn what_was_not_changed_is_not_exported_again() {
 }
 
 #[test]
+fn a_volume_that_is_made_anew_with_another_export_is_exported_there_too() {
+    let service = Service::start();
+    let image = service.pack("v1", &[("file", "one")]);
+    let export = |name: &str| format!("oci:{}:v1", service.path(name).display());
+    for name in ["first", "second"] {
+        service.create("a", &[("image", &image), ("export", &export(name))]);
+        let path = service.mount("a", "1").unwrap();
+        if name == "first" {
+            fs::write(path.join("file"), "changed").unwrap();
+        }
+        service.unmount("a", "1");
+        let exported = service.unpack(&export(name));
+        assert_eq!(fs::read_to_string(exported.path().join("file")).unwrap(), "changed", "{name}");
+        service.volio("Remove", json!({"Name": "a"}));
+    }
+}
+
+#[test]
 fn an_export_that_fails_is_told_and_tried_again_after_a_restart() {
     let registry = Registry::start();
     let mut service = Service::start();

@@ -149,3 +149,21 @@ fn a_failing_post_unmount_keeps_the_volume_from_being_exported() {
     assert!(service.has_said("not exported"));
     assert!(!service.path("export").exists());
 }
+
+#[test]
+fn a_post_unmount_that_fails_for_one_container_keeps_not_what_the_next_one_leaves_from_being_exported() {
+    let service = Service::start();
+    let export = format!("oci:{}:v1", service.path("export").display());
+    let hook = format!("test -e {}", service.path("saved").display());
+    service.create("a", &[("export", &export), ("post-unmount", &hook)]);
+    let path = service.mount("a", "1").unwrap();
+    service.mount("a", "2").unwrap();
+    std::fs::write(path.join("file"), "data").unwrap();
+    assert_eq!(service.unmount("a", "1").0, 500);
+    std::fs::write(service.path("saved"), "").unwrap();
+    // An engine that says it twice, or never had it, begins nothing.
+    assert_eq!(service.unmount("a", "3").0, 200);
+    assert!(!service.path("export").exists());
+    assert_eq!(service.unmount("a", "2").0, 200);
+    assert_eq!(std::fs::read_to_string(service.unpack(&export).path().join("file")).unwrap(), "data");
+}

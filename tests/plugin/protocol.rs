@@ -17,16 +17,18 @@ fn raw(service: &Service, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn docker_finds_a_local_volume_driver() {
+fn docker_finds_a_local_volume_driver_as_volio_and_as_volmex() {
     let service = Service::start();
-    let mut stream = service.connect("volio");
-    // One connection for all, and no body for the first call.
-    send(&mut stream, "Plugin.Activate", "");
-    assert_eq!(receive(&mut stream), Some((200, json!({"Implements": ["VolumeDriver"], "Err": ""}))));
-    send(&mut stream, "Capabilities", "{}\n");
-    assert_eq!(receive(&mut stream), Some((200, json!({"Capabilities": {"Scope": "local"}, "Err": ""}))));
-    send(&mut stream, "List", "{}\n");
-    assert_eq!(receive(&mut stream), Some((200, json!({"Volumes": [], "Err": ""}))));
+    for driver in ["volio", "volmex"] {
+        let mut stream = service.connect(driver);
+        // One connection for all, and no body for the first call.
+        send(&mut stream, "Plugin.Activate", "");
+        assert_eq!(receive(&mut stream), Some((200, json!({"Implements": ["VolumeDriver"], "Err": ""}))));
+        send(&mut stream, "Capabilities", "{}\n");
+        assert_eq!(receive(&mut stream), Some((200, json!({"Capabilities": {"Scope": "local"}, "Err": ""}))));
+        send(&mut stream, "List", "{}\n");
+        assert_eq!(receive(&mut stream), Some((200, json!({"Volumes": [], "Err": ""}))));
+    }
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn ask(place: &Path, call: &str, body: &Value) -> Option<Value> {
 }
 
 #[test]
-fn a_signal_stops_it_in_good_order_and_its_sockets_are_gone() {
+fn volmex_signals_stop_it_in_good_order_and_its_sockets_are_gone() {
     for signal in ["-TERM", "-INT"] {
         let mut daemon = Daemon::new();
         daemon.start();

@@ -61,7 +61,6 @@ impl Waiting {
 
     /// Waits, and does the work. Further signals end the program in the middle of it.
     pub fn then<T>(mut self, work: impl FnOnce() -> T) -> T {
-        output::line("waiting for SIGTERM");
         // There is always a next one: nobody else closes it.
         let _ = self.0.forever().next();
         watched_by(Some(self.0), work)

@@ -41,6 +41,9 @@ fn run(command: args::Command) -> volio::Result<exit::Exit> {
         args::Command::Pack(pack) if pack.wait_for_signal => {
             let waiting = interrupt::Waiting::begin()?;
             pack.check()?;
+            if !pack.is_quiet() {
+                output::line("waiting for SIGTERM");
+            }
             waiting.then(|| commands::run(command))
         }
         _ => interrupt::watched(|| commands::run(command)),

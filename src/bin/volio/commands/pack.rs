@@ -261,6 +261,11 @@ impl Job {
 }
 
 impl Pack {
+    /// Whether nothing but errors shall be told.
+    pub fn is_quiet(&self) -> bool {
+        self.report.quiet
+    }
+
     /// Finds what is wrong with the command before it waits: nobody is there any more when it has waited. Whether a registry
     /// takes the image is not known before, but one that does not know us says so now; one that fails now may do better
     /// later.
