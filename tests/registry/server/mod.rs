@@ -286,6 +286,11 @@ impl Registry {
         self.shared.inside().store.open_uploads()
     }
 
+    /// Whether a body is on its way that was let in.
+    pub fn receives(&self) -> bool {
+        self.shared.inside().arriving > 0
+    }
+
     /// The forms in which tokens were asked for.
     pub fn exchanges(&self) -> Vec<String> {
         self.shared.inside().guard.exchanges.clone()
