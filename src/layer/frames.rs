@@ -9,6 +9,7 @@ use super::toc::Sha256;
 use super::toc::Toc;
 use super::writer::Archive;
 use crate::error::{Error, Result};
+use crate::oci::Algorithm;
 use crate::stream::{HashingThread, PipeWriter, Written};
 use crate::tree::{Entry, Kind};
 use std::io;
@@ -104,7 +105,7 @@ struct Large {
 impl Framer {
     /// Frames for this pipe; `toc` will be told when all of them were written.
     pub fn new(cuts: Cuts, pipe: PipeWriter<Frame, Packed>, toc: Receiver<Option<Toc>>) -> Self {
-        let hash = HashingThread::start();
+        let hash = HashingThread::start(Algorithm::Sha256);
         Self { cuts, group: Vec::new(), notes: Vec::new(), large: None, hash, pipe, toc }
     }
 

@@ -10,6 +10,7 @@ use super::frames::FRAME;
 use super::header::BLOCK;
 use super::toc::{Chunk, TocReader};
 use crate::error::{Error, Result};
+use crate::oci::Algorithm;
 use crate::stream::{Buffer, HashingThread, PipeReader, PipeWriter, Pool, Workers, Written, pipe, workers};
 use std::cell::Cell;
 use std::io::{self, BufReader, Read};
@@ -34,8 +35,9 @@ pub struct Prover<R: Read> {
 }
 
 impl<R: Read> Prover<R> {
-    /// For a layer with this table of contents, and the archive that comes of it, which must be read on another thread.
-    pub fn new(toc: TocReader<R>) -> (Self, Proved) {
+    /// For a layer with this table of contents, and the archive that comes of it, which must be read on another thread
+    /// and is hashed by this algorithm.
+    pub fn new(toc: TocReader<R>, algorithm: Algorithm) -> (Self, Proved) {
         let workers = Workers::new(workers(MOST_WORKERS));
         let pool = Pool::default();
         let work = move |(frame, chunks): (Frame, Vec<Chunk>)| {
@@ -52,7 +54,7 @@ impl<R: Read> Prover<R> {
             current: Shared::default(),
             position: 0,
             place: Place::default(),
-            hash: HashingThread::start(),
+            hash: HashingThread::start(algorithm),
         };
         (Self { toc, chunks: Vec::new(), jobs }, archive)
     }

@@ -16,7 +16,11 @@ pub struct HashingWriter<W> {
 impl<W: Write> HashingWriter<W> {
     /// A writer in front of `inner`.
     pub fn new(inner: W) -> Self {
-        Self { inner, hasher: Hasher::new(Algorithm::Sha256), size: 0 }
+        Self::by(Algorithm::Sha256, inner)
+    }
+
+    fn by(algorithm: Algorithm, inner: W) -> Self {
+        Self { inner, hasher: Hasher::new(algorithm), size: 0 }
     }
 
     /// The writer behind this one, and what passed.
@@ -71,13 +75,13 @@ pub struct HashingThread<B> {
 }
 
 impl<B: AsRef<[u8]> + Send + 'static> HashingThread<B> {
-    /// Starts the thread; nothing is hashed yet.
-    pub fn start() -> Self {
+    /// Starts the thread, which hashes by this algorithm; nothing is hashed yet.
+    pub fn start(algorithm: Algorithm) -> Self {
         // One block waits while another one is hashed: more would only take memory.
         let (blocks, queue) = sync_channel::<B>(1);
         let (done, result) = channel();
         thread::spawn(move || {
-            let mut hashing = HashingWriter::new(io::sink());
+            let mut hashing = HashingWriter::by(algorithm, io::sink());
             for block in queue {
                 // A sink takes all there is.
                 let _ = hashing.write_all(block.as_ref());

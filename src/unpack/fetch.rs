@@ -130,7 +130,7 @@ fn table_of_contents(toc: Toc, layer: &File) -> Result<(Toc, Vec<u8>)> {
 /// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns
 /// the size of that archive.
 fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
-    let hash = HashingThread::start();
+    let hash = HashingThread::start(diff_id.algorithm());
     let plain = decompress(&mut layer).and_then(|mut plain| {
         while let Some(block) = plain.block()? {
             hash.update(block)?;

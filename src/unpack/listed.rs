@@ -53,7 +53,7 @@ impl<'a> Listed<'a> {
         work: impl FnOnce(Proved) -> Result<Proved>,
     ) -> Result<()> {
         let body = self.source.open(self.layer)?.verify(self.layer).observed(passed);
-        let (prover, archive) = Prover::new(self.entries(budget)?);
+        let (prover, archive) = Prover::new(self.entries(budget)?, self.diff_id.algorithm());
         let (fetched, archive) = thread::scope(|scope| {
             let fetching = scope.spawn(move || prover.pass(body));
             let archive = work(archive).and_then(Proved::finish);

@@ -1,18 +1,18 @@
 //! Images of several layers: what upper layers change, and what whiteouts take away.
 
-use super::{memory, unpack};
+use super::{make_tree, memory, pack, unpack};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use volio::copy::copy;
 use volio::error::Kind as ErrorKind;
 use volio::image::Description;
-use volio::layer::{Compression, Layer, LayerWriter};
-use volio::oci::{Document, Index, media_type};
+use volio::layer::{Compression, Layer, LayerWriter, decompress};
+use volio::oci::{Algorithm, Digest, Document, Index, Manifest, media_type};
 use volio::progress::Silent;
-use volio::stream::Body;
+use volio::stream::{Body, HashingReader};
 use volio::transport::memory::Memory;
-use volio::transport::{Destination, Source};
+use volio::transport::{Destination, Source, fetch};
 use volio::tree::{Entry, Kind, Metadata, TreePath};
 
 /// A layer from lines: `dir/` is a directory, `name=content` a file, `name->target` a symbolic link, and
@@ -231,4 +231,36 @@ fn a_new_file_changes_the_layer_that_it_is_in_and_the_one_of_the_directories() {
     let after = digests();
     assert_eq!(after.difference(&before).count(), 2);
     assert_eq!(after.len(), before.len());
+}
+
+/// The digest of the plain archive of a layer by the other algorithm.
+fn sha512(image: &Memory, layer: &Layer) -> Digest {
+    let blob = image.open(&layer.descriptor).unwrap().verify(&layer.descriptor);
+    let mut plain = HashingReader::new(decompress(blob).unwrap(), Algorithm::Sha512);
+    io::copy(&mut plain, &mut io::sink()).unwrap();
+    plain.finish()
+}
+
+#[test]
+fn a_diff_id_of_sha512_is_proved_like_any_other_with_and_without_a_table_of_contents() {
+    let (tree, image) = (tempfile::tempdir().unwrap(), memory());
+    make_tree(tree.path());
+    pack(&image, tree.path());
+    let index = Index::parse(&image.resolve().unwrap()).unwrap();
+    let manifest = Manifest::parse(&fetch(&image, &index.manifests[0]).unwrap()).unwrap();
+    let plain = layer(&image, &["added=1"]);
+    let indexed = Layer { descriptor: manifest.layers[0].clone(), ..plain.clone() };
+    let layers = [indexed, plain].map(|layer| Layer { diff_id: sha512(&image, &layer), ..layer });
+    publish(&image, &layers);
+    let target = tempfile::tempdir().unwrap();
+    unpack(&image, target.path()).unwrap();
+    assert_eq!(fs::read(target.path().join("added")).unwrap(), b"1");
+
+    for damaged in 0..layers.len() {
+        let mut layers = layers.clone();
+        layers[damaged].diff_id = layers[1 - damaged].diff_id.clone();
+        publish(&image, &layers);
+        let target = tempfile::tempdir().unwrap();
+        assert_eq!(unpack(&image, target.path()).unwrap_err().kind(), ErrorKind::Integrity);
+    }
 }
