@@ -13,13 +13,13 @@ fn volios_own_image_runs_in_podman_as_anybody_with_no_rights_on_a_root_that_cann
     fs::set_permissions(place.path(), Permissions::from_mode(0o777)).expect("chmod");
     fs::create_dir(place.path().join("in")).expect("mkdir");
     fs::write(place.path().join("in/file"), "data\n").expect("write");
-    let mount = format!("{}:/work", place.path().display());
+    let mount = format!("{}:/job", place.path().display());
     let run = |arguments: &[&str]| {
         let restricted = ["run", "--rm", "--network=none", "--read-only", "--read-only-tmpfs=false"];
         let user = ["--cap-drop=all", "--security-opt=no-new-privileges", "--user=54321:0"];
         tool("podman", &[&restricted, &user[..], &["-v", &mount, volio_image::NAME], arguments].concat())
     };
-    assert!(run(&["pack", "oci:/work/layout:v1", "/work/in"]).contains("@sha256:"));
-    run(&["unpack", "oci:/work/layout:v1", "/work/out"]);
+    assert!(run(&["pack", "oci:/job/layout:v1", "/job/in"]).contains("@sha256:"));
+    run(&["unpack", "oci:/job/layout:v1", "/job/out"]);
     assert_eq!(fs::read_to_string(place.path().join("out/file")).expect("read"), "data\n");
 }
