@@ -4,6 +4,7 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
+use flate2::{Compression as Level, read::GzEncoder};
 use std::io::{self, Read};
 use std::{fs, thread};
 use tempfile::TempDir;
@@ -75,6 +76,21 @@ fn tree() -> TempDir {
     tree
 }
 
+/// A layer of one file.
+fn layer(compression: Compression, size: usize) -> Vec<u8> {
+    let bytes = bytes("text", size);
+    let (mut layer, mut blob) = compression.layer(&Workers::new(1), 1).unwrap();
+    let mut written = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            layer.append(&file(0, size), &bytes[..], |_| {}).unwrap();
+            layer.finish().unwrap()
+        });
+        blob.read_to_end(&mut written).unwrap();
+    });
+    written
+}
+
 fn memory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -133,6 +149,25 @@ fn decompress_frames(bencher: Bencher, kind: &str) {
     let frame = zstd::bulk::compress(&bytes(kind, FRAME), 3).unwrap();
     let layer = frame.repeat(16);
     bencher.counter(BytesCount::new(16 * FRAME)).bench(|| {
+        let mut plain = decompress(black_box(&layer[..])).unwrap();
+        while plain.block().unwrap().is_some() {}
+    });
+}
+
+/// A layer as volio writes it, and what anybody else makes of the same archive.
+#[divan::bench(args = ["members", "stream"])]
+fn decompress_gzip(bencher: Bencher, kind: &str) {
+    const SIZE: usize = 16 * FRAME;
+    let layer = match kind {
+        "members" => layer(Compression::Gzip { level: 6 }, SIZE),
+        _ => {
+            let bytes = bytes("text", SIZE);
+            let mut layer = Vec::new();
+            GzEncoder::new(&bytes[..], Level::default()).read_to_end(&mut layer).unwrap();
+            layer
+        }
+    };
+    bencher.counter(BytesCount::new(SIZE)).bench(|| {
         let mut plain = decompress(black_box(&layer[..])).unwrap();
         while plain.block().unwrap().is_some() {}
     });

@@ -1,11 +1,13 @@
-//! The frames of a zstd stream, found without decompressing them (RFC 8878, section 3.1).
+//! The frames of a layer, found without decompressing them: those of zstd (RFC 8878, section 3.1), and gzip members that
+//! tell their size.
 
+use super::gzip;
 use crate::stream::{Buffer, Pool};
 use std::cell::RefCell;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
 
-/// What a frame begins with.
+/// What a zstd frame begins with.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// A larger frame, or one that does not tell its size, is decompressed as a stream: it might be all of the layer.
 const LARGEST: u64 = 16 << 20;
@@ -13,8 +15,18 @@ const LARGEST: u64 = 16 << 20;
 /// which nobody makes smaller than a kibibyte on purpose.
 const OVERHEAD: u64 = 64 << 10;
 
+/// What frames are like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// zstd frames, whose blocks lead to their end.
+    Zstd,
+    /// gzip members, whose end is only where they say.
+    Gzip,
+}
+
 /// A frame that can be decompressed by itself.
 pub(super) struct Frame {
+    format: Format,
     /// Where it begins in the layer.
     start: u64,
     bytes: Buffer,
@@ -37,26 +49,37 @@ impl Frame {
         self.start..self.start + self.bytes.len() as u64
     }
 
+    /// What it is, compressed, where its end may be another one than it says.
+    pub fn into_doubtful(self) -> Option<Buffer> {
+        (self.format == Format::Gzip).then_some(self.bytes)
+    }
+
     /// Its content, in a buffer of the pool.
     ///
     /// # Errors
-    /// When it is damaged, or has more content than it says.
-    pub fn decompress(self, pool: &Pool) -> io::Result<Buffer> {
+    /// When it is damaged, or has more content than it says, or another end.
+    pub fn decompress(&self, pool: &Pool) -> io::Result<Buffer> {
+        pool.fill(|plain| match self.format {
+            Format::Zstd => self.decompress_zstd(plain),
+            Format::Gzip => gzip::unpack(&self.bytes, plain),
+        })
+    }
+
+    fn decompress_zstd(&self, plain: &mut Vec<u8>) -> io::Result<()> {
         DECOMPRESSOR.with_borrow_mut(|kept| {
             let decompressor = match kept {
                 Some(decompressor) => decompressor,
                 None => kept.insert(zstd::bulk::Decompressor::new()?),
             };
-            pool.fill(|plain| {
-                plain.reserve(self.plain_size);
-                decompressor.decompress_to_buffer(&self.bytes[..], plain).map(drop)
-            })
+            plain.reserve(self.plain_size);
+            decompressor.decompress_to_buffer(&self.bytes[..], plain).map(drop)
         })
     }
 }
 
 /// Reads frame after frame.
 pub(super) struct FrameReader<R> {
+    format: Format,
     layer: R,
     /// How much of the layer was read.
     offset: u64,
@@ -73,14 +96,22 @@ impl<'a> FrameReader<Box<dyn Read + Send + 'a>> {
             return Ok(None);
         }
         let begun = Cursor::new(std::mem::take(&mut self.begun));
-        let layer = std::mem::replace(&mut self.layer, Box::new(io::empty()));
-        Ok(Some(Box::new(zstd::stream::read::Decoder::new(begun.chain(layer))?)))
+        let rest = begun.chain(std::mem::replace(&mut self.layer, Box::new(io::empty())));
+        Ok(Some(match self.format {
+            Format::Zstd => Box::new(zstd::stream::read::Decoder::new(rest)?),
+            Format::Gzip => Box::new(flate2::read::MultiGzDecoder::new(rest)),
+        }))
     }
 }
 
 impl<R: Read> FrameReader<R> {
-    pub fn new(layer: R, pool: Pool) -> Self {
-        Self { layer, offset: 0, begun: Vec::new(), pool }
+    pub fn new(format: Format, layer: R, pool: Pool) -> Self {
+        Self { format, layer, offset: 0, begun: Vec::new(), pool }
+    }
+
+    /// Makes what was taken out last the beginning of the rest.
+    pub fn put_back(&mut self, frames: Vec<u8>) {
+        self.begun.splice(..0, frames);
     }
 
     /// Whether nothing stands behind the frames that were taken out, once there was no next one.
@@ -96,17 +127,21 @@ impl<R: Read> FrameReader<R> {
         let mut plain_size = None;
         let pool = self.pool.clone();
         let bytes = pool.fill(|frame| {
-            plain_size = self.read(frame)?;
+            plain_size = match self.format {
+                Format::Zstd => self.read(frame)?,
+                Format::Gzip => self.member(frame)?,
+            };
             Ok::<_, io::Error>(())
         })?;
         if plain_size.is_none() {
             self.begun = bytes.to_vec();
         }
         let start = self.offset - bytes.len() as u64;
-        Ok(plain_size.map(|plain_size| Frame { start, bytes, plain_size }))
+        let format = self.format;
+        Ok(plain_size.map(|plain_size| Frame { format, start, bytes, plain_size }))
     }
 
-    /// Reads the next frame and says how large its content is; `None` where it cannot be taken out.
+    /// Reads the next zstd frame and says how large its content is; `None` where it cannot be taken out.
     fn read(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
         loop {
             frame.clear();
@@ -115,6 +150,16 @@ impl<R: Read> FrameReader<R> {
                 continue;
             }
             return if *frame == MAGIC { self.rest_of(frame) } else { Ok(None) };
+        }
+    }
+
+    /// Reads the next gzip member and says how large its content is; `None` where it cannot be taken out.
+    fn member(&mut self, member: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        self.take(member, gzip::HEADER as u64)?;
+        let Some(size) = gzip::told_size(member) else { return Ok(None) };
+        match self.take(member, (size - gzip::HEADER) as u64)? {
+            true => Ok(gzip::told_content(member)),
+            false => Ok(None),
         }
     }
 
@@ -206,7 +251,7 @@ mod tests {
     /// All content, and how many of the frames were taken out.
     fn read(layer: &[u8]) -> io::Result<(Vec<u8>, usize)> {
         let mut frames: FrameReader<Box<dyn Read + Send>> =
-            FrameReader::new(Box::new(layer), Pool::default());
+            FrameReader::new(Format::Zstd, Box::new(layer), Pool::default());
         let (mut plain, mut count) = (Vec::new(), 0);
         while let Some(frame) = frames.next()? {
             plain.extend_from_slice(&frame.decompress(&Pool::default())?);

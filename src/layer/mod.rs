@@ -9,6 +9,7 @@ mod decompression;
 mod frame_reader;
 mod frames;
 mod gnu;
+mod gzip;
 mod header;
 mod limits;
 mod overlay;

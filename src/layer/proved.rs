@@ -5,7 +5,7 @@
 //! proved by nothing yet: who reads it compares it with the table of contents before anything is done about it, and that
 //! content is read from where the chunk is that was proved ([`TocChecker::proved`](super::TocChecker::proved)).
 
-use super::frame_reader::{Frame, FrameReader};
+use super::frame_reader::{Format, Frame, FrameReader};
 use super::frames::FRAME;
 use super::header::BLOCK;
 use super::toc::{Chunk, TocReader};
@@ -65,7 +65,8 @@ impl<R: Read> Prover<R> {
     /// Those of reading; [`Integrity`](crate::error::Kind::Integrity) when its frames are not those that the table of
     /// contents tells of; a broken pipe when nobody reads the archive any more.
     pub fn pass(mut self, layer: impl Read) -> Result<()> {
-        let mut frames = FrameReader::new(BufReader::with_capacity(BUFFER, layer), Pool::default());
+        let layer = BufReader::with_capacity(BUFFER, layer);
+        let mut frames = FrameReader::new(Format::Zstd, layer, Pool::default());
         while let Some(frame) = frames.next().map_err(cannot_read)? {
             let chunks = self.chunks_in(&frame.range())?;
             self.jobs.send((frame, chunks)).map_err(cannot_read)?;
