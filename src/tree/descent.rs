@@ -18,6 +18,9 @@ const MOST_OPEN: usize = 64;
 /// depth of n then costs n²/32 steps and not n².
 const REOPENED: usize = 32;
 
+/// setgid: what is made in a directory belongs to the directory's group.
+pub(super) const SETGID: u32 = 0o2000;
+
 /// Which thing on this machine something is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
@@ -30,6 +33,23 @@ pub(super) struct Identity {
 impl From<&Stat> for Identity {
     fn from(stat: &Stat) -> Self {
         Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// What decides, besides an ACL, whose the things are that are made in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// The file system.
+    pub device: u64,
+    /// The owner and the group of the directory.
+    pub owner: (u32, u32),
+    /// Whether they get the directory's group.
+    is_setgid: bool,
+}
+
+impl From<&Stat> for Standing {
+    fn from(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, owner: (stat.st_uid, stat.st_gid), is_setgid: stat.st_mode & SETGID != 0 }
     }
 }
 
@@ -46,6 +66,8 @@ pub(super) struct Descent {
 #[derive(Debug)]
 struct Level {
     identity: Identity,
+    /// As it was when it was entered.
+    standing: Standing,
     fd: Option<OwnedFd>,
 }
 
@@ -78,6 +100,11 @@ impl Descent {
         (here.identity.device != above).then_some(here.identity.device)
     }
 
+    /// How the directory stood when the descent came into it; `None` at the root, which was not entered.
+    pub fn standing(&self) -> Option<Standing> {
+        self.levels.last().map(|level| level.standing)
+    }
+
     /// The directory that the descent is in, open.
     ///
     /// # Errors
@@ -99,15 +126,15 @@ impl Descent {
     /// link to one is not.
     pub fn enter(&mut self, name: &[u8]) -> Result<()> {
         let fd = open_directory(self.here()?, name)?;
-        let identity = Identity::from(&fstat(&fd)?);
-        self.push(name, fd, identity);
+        let stat = fstat(&fd)?;
+        self.push(name, fd, &stat);
         Ok(())
     }
 
     /// Goes into the directory `name`, which is open already.
-    pub fn push(&mut self, name: &[u8], fd: OwnedFd, identity: Identity) {
+    pub fn push(&mut self, name: &[u8], fd: OwnedFd, stat: &Stat) {
         self.path = self.path.join(name);
-        self.levels.push(Level { identity, fd: Some(fd) });
+        self.levels.push(Level { identity: stat.into(), standing: stat.into(), fd: Some(fd) });
         if self.levels.len() - self.open_from > MOST_OPEN {
             self.levels[self.open_from].fd = None;
             self.open_from += 1;

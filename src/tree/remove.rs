@@ -1,7 +1,7 @@
 //! Takes away what is in a directory, and nothing outside of it.
 
 use super::TreePath;
-use super::descent::{Descent, Identity, names_in, open_directory};
+use super::descent::{Descent, names_in, open_directory};
 use super::walk::is_mount_point;
 use super::xattr::itself;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -79,7 +79,7 @@ fn remove_one(descent: &mut Descent, name: &CStr, what: &Removal<'_>) -> Result<
     }
     make_usable(fd.as_fd());
     let below = names(fd.as_fd(), is_mounted.then_some(what))?;
-    descent.push(name.to_bytes(), fd, Identity::from(&stat));
+    descent.push(name.to_bytes(), fd, &stat);
     Ok(Taken::Entered(below))
 }
 

@@ -209,7 +209,7 @@ impl DirectoryWalk {
             self.observer.entry(self.at.append(path), Kind::Directory, &stat, Carrier::Open(fd.as_fd()))?;
         if !self.observer.options.one_file_system || stat.st_dev == self.device {
             self.names.push(list(fd.as_fd())?);
-            self.descent.push(name.to_bytes(), fd, Identity::from(&stat));
+            self.descent.push(name.to_bytes(), fd, &stat);
         }
         Ok(Found { entry, file: None })
     }

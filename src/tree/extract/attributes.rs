@@ -1,6 +1,7 @@
 //! Owner, permissions, extended attributes and mtime of something that was just made.
 
 use super::ExtractOptions;
+use crate::tree::descent::SETGID;
 use crate::tree::owner::{ACLS, Unmapped};
 use crate::tree::xattr::{itself, travels};
 use crate::tree::{Metadata, Time};
@@ -14,9 +15,6 @@ use std::borrow::Cow;
 
 /// setuid and setgid: what gives the owner's rights to whoever runs a file.
 const SPECIAL: u32 = 0o6000;
-
-/// setgid: what is made in a directory belongs to the directory's group.
-const SETGID: u32 = 0o2000;
 
 /// What gives rights of root's to whoever runs a file.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -115,16 +113,18 @@ pub(super) fn apply(fd: BorrowedFd<'_>, wanted: &Attributes<'_>, given: Given) -
 }
 
 /// Gives an open directory its attributes. It keeps its setgid bit whosever it is: on a directory the bit gives no
-/// rights away, and a group that shares a volume relies on it.
+/// rights away, and a group that shares a volume relies on it. `owner` is whose it is, where that is known.
 pub(super) fn apply_to_directory(
     fd: BorrowedFd<'_>,
     wanted: &mut Attributes<'_>,
+    owner: Option<(u32, u32)>,
     options: &ExtractOptions,
 ) -> Result<Lost, Failure> {
     if options.group_access {
         wanted.metadata.to_mut().mode |= SETGID;
     }
-    apply_open(fd, wanted, 0, Given::default())
+    let given = Given { owner: owner == Some(wanted.owner()), mode: false };
+    apply_open(fd, wanted, 0, given)
 }
 
 fn apply_open(
@@ -151,14 +151,20 @@ fn apply_open(
 
 /// Gives an open directory that no entry has described the attributes of a plain one, but no other owner than it has
 /// unless one was named.
-pub(super) fn apply_plain(fd: BorrowedFd<'_>, options: &ExtractOptions) -> Result<Lost, Failure> {
+pub(super) fn apply_plain(
+    fd: BorrowedFd<'_>,
+    may_inherit: bool,
+    options: &ExtractOptions,
+) -> Result<Lost, Failure> {
     let stat = fstat(fd).map_err(failed("look at"))?;
+    let owner = (stat.st_uid, stat.st_gid);
     let mut plain = Metadata::plain_directory();
-    (plain.uid, plain.gid) = (options.uid.unwrap_or(stat.st_uid), options.gid.unwrap_or(stat.st_gid));
+    (plain.uid, plain.gid) = (options.uid.unwrap_or(owner.0), options.gid.unwrap_or(owner.1));
     if options.group_access {
         plain.mode |= (plain.mode & 0o700) >> 3;
     }
-    let lost = apply_to_directory(fd, &mut Attributes::exactly(&plain), options)?;
+    let mut wanted = Attributes { may_inherit, ..Attributes::exactly(&plain) };
+    let lost = apply_to_directory(fd, &mut wanted, Some(owner), options)?;
     let is_owner_named = options.uid.or(options.gid).is_some();
     Ok(Lost { ownership: lost.ownership && is_owner_named, ..lost })
 }

@@ -30,7 +30,9 @@ impl Extractor {
                 let made = self.descent.here().and_then(|here| mkdirat(here, name, Mode::RWXU));
                 made.map_err(|errno| self.trouble("make the directory", &directory, errno))?;
                 self.layers.note(&directory);
-                self.directories.insert(directory.clone(), Directory { metadata: None, made: true });
+                let may_inherit = self.hands_acls_down();
+                self.directories
+                    .insert(directory.clone(), Directory { metadata: None, made: true, may_inherit });
                 entered = self.descent.enter(name);
             }
             match entered {
@@ -83,7 +85,7 @@ impl Extractor {
         if entry.kind != Kind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
-        self.describe(entry, self.target.made);
+        self.describe(entry, self.target.made, true);
         Ok(())
     }
 
@@ -94,13 +96,15 @@ impl Extractor {
         match mkdirat(here, path.name(), Mode::RWXU) {
             Ok(()) => {
                 self.layers.note(path);
-                self.describe(entry, true);
+                let may_inherit = self.hands_acls_down();
+                self.describe(entry, true, may_inherit);
             }
             Err(Errno::EXIST) => match open_directory(here, path.name()) {
                 Ok(fd) => self.keep_directory(entry, fd.as_fd()),
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     self.make(path, |here, name| mkdirat(here, name, Mode::RWXU))?;
-                    self.describe(entry, true);
+                    let may_inherit = self.hands_acls_down();
+                    self.describe(entry, true, may_inherit);
                 }
                 Err(errno) => return Err(self.trouble("enter", path, errno)),
             },
@@ -111,22 +115,23 @@ impl Extractor {
 
     /// A directory that was there keeps what is in it.
     fn keep_directory(&mut self, entry: &Entry, directory: BorrowedFd<'_>) {
-        let made = self.directories.get(&entry.path).is_some_and(|directory| directory.made);
+        let known = self.directories.get(&entry.path);
+        let (made, may_inherit) = known.map_or((false, true), |known| (known.made, known.may_inherit));
         match self.alone {
             // An interrupted run has made it.
             true => self.layers.note(&entry.path),
             false => self.layers.mention(&entry.path),
         }
-        self.describe(entry, made);
-        if !self.is_root && self.directories.contains_key(&entry.path) {
+        self.describe(entry, made, may_inherit);
+        if !self.user.is_root() && self.directories.contains_key(&entry.path) {
             make_usable(directory);
         }
     }
 
     /// Notes the attributes of a directory for later. A plain one says nothing about one that was in the target.
-    fn describe(&mut self, entry: &Entry, made: bool) {
+    fn describe(&mut self, entry: &Entry, made: bool, may_inherit: bool) {
         if made || entry.metadata != Metadata::plain_directory() {
-            let directory = Directory { metadata: Some(entry.metadata.clone()), made };
+            let directory = Directory { metadata: Some(entry.metadata.clone()), made, may_inherit };
             self.directories.insert(entry.path.clone(), directory);
         }
     }
@@ -136,7 +141,9 @@ impl Extractor {
         let wanted = self.wanted(entry)?;
         let mode = self.newborns.as_ref().map_or(Mode::RUSR | Mode::WUSR, |newborns| newborns.mode(&wanted));
         let file = self.make(path, |here, name| create(here, name, mode))?;
-        let given = self.newborns.as_mut().map(|newborns| newborns.given(file.as_fd(), &wanted, mode));
+        // What stood in its place may have led elsewhere, and to other newborns.
+        let newborns = self.newborns.as_mut().filter(|newborns| newborns.path == *self.descent.path());
+        let given = newborns.map(|newborns| newborns.given(file.as_fd(), &wanted, mode));
         let given = given.transpose().map_err(|errno| self.trouble("look at", path, errno))?;
         self.content.write(&file, size, content).map_err(|failure| match failure {
             content::Failure::Reading(error) => {
@@ -162,11 +169,25 @@ impl Extractor {
             return newborns.inherit;
         }
         let path = path.clone();
-        let asked = self.descent.here().and_then(|here| fgetxattr(here, DEFAULT_ACL, &mut [0u8; 0][..]));
-        let inherit = !matches!(asked, Err(Errno::NODATA | Errno::NOTSUP));
-        let is_ours = self.directories.get(&path).is_some_and(|directory| directory.made);
-        self.newborns = Some(Newborns::new(path, inherit, is_ours));
+        let made = self.directories.get(&path).filter(|directory| directory.made);
+        let (is_ours, may_inherit) = (made.is_some(), made.is_none_or(|directory| directory.may_inherit));
+        // A directory that got no ACL when it was made has none to hand down: its own comes last.
+        let inherit = (may_inherit || !self.is_here_ours()) && self.has_default_acl();
+        let standing = self.descent.standing().unwrap_or(self.root);
+        self.newborns = Some(Newborns::new(path, inherit, is_ours, standing, self.newborns.take()));
         inherit
+    }
+
+    /// Whether what is open is of this process' user: somebody else could have put a directory of their own, with an ACL
+    /// of theirs, under the name of one that was made here.
+    pub(super) fn is_here_ours(&self) -> bool {
+        self.descent.standing().is_some_and(|standing| standing.owner.0 == self.user.as_raw())
+    }
+
+    /// Asks whether the directory that the descent is in has an ACL for what is made in it.
+    fn has_default_acl(&mut self) -> bool {
+        let asked = self.descent.here().and_then(|here| fgetxattr(here, DEFAULT_ACL, &mut [0u8; 0][..]));
+        !matches!(asked, Err(Errno::NODATA | Errno::NOTSUP))
     }
 
     pub(super) fn put_symlink(&mut self, entry: &Entry, target: &[u8]) -> Result<()> {
@@ -177,7 +198,7 @@ impl Extractor {
     /// Makes a fifo or a device.
     pub(super) fn put_node(&mut self, entry: &Entry, kind: FileType, device: u64) -> Result<()> {
         let is_device = kind != FileType::Fifo;
-        let may_make = self.is_root && self.options.devices;
+        let may_make = self.user.is_root() && self.options.devices;
         let made = self.make(&entry.path, |here, name| {
             // The kernel lets everybody make the device 0:0, which means "deleted" to overlayfs.
             let made = match is_device && !may_make {

@@ -49,7 +49,7 @@ impl Extractor {
     /// operating system says.
     pub fn mark(&mut self, content: Value) -> Result<()> {
         self.marks.content = Some(content);
-        if !self.is_root {
+        if !self.user.is_root() {
             make_usable(self.descent.root());
         }
         let root = fcntl_dupfd_cloexec(self.descent.root(), 0);

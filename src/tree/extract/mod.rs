@@ -21,7 +21,7 @@ pub use spool::SpoolPlace;
 pub use staged::Staged;
 pub use target::Target;
 
-use super::descent::Descent;
+use super::descent::{Descent, Standing};
 use super::{Content, Entry, IdMaps, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
@@ -31,7 +31,7 @@ use marks::Marks;
 use newborn::Newborns;
 use rustix::fs::{FileType, fstat, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::geteuid;
+use rustix::process::{Uid, geteuid};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -103,9 +103,10 @@ pub struct Extractor {
     target: Target,
     options: ExtractOptions,
     descent: Descent,
-    /// The device of the target's root.
-    device: u64,
-    is_root: bool,
+    /// The target's root as it was found.
+    root: Standing,
+    /// Who runs this.
+    user: Uid,
     /// Whether whatever stands in the way came from volio: nothing was in the target, or what an interrupted run made.
     alone: bool,
     marks: Marks,
@@ -126,6 +127,8 @@ struct Directory {
     metadata: Option<Metadata>,
     /// Whether it was made by this extraction.
     made: bool,
+    /// Whether it may have got an ACL from the directory above, and hand it down.
+    may_inherit: bool,
 }
 
 impl Extractor {
@@ -144,8 +147,8 @@ impl Extractor {
     pub fn over(target: Target, options: ExtractOptions) -> Result<Self> {
         let is_claimed = target.record().is_some_and(|record| record.alone && !record.complete);
         let alone = is_claimed || target.held()?.is_none();
-        let opened = fcntl_dupfd_cloexec(&target.root, 0).and_then(|root| Ok((fstat(&root)?.st_dev, root)));
-        let (device, root) =
+        let opened = fcntl_dupfd_cloexec(&target.root, 0).and_then(|root| Ok((fstat(&root)?, root)));
+        let (stat, root) =
             opened.map_err(|errno| trouble(&target.shown, "open", &TreePath::root(), errno))?;
         Ok(Self {
             content: ContentWriter::new(options.holes),
@@ -153,8 +156,8 @@ impl Extractor {
             layers: Layers::new(options.several_layers || !alone),
             options,
             descent: Descent::new(root),
-            device,
-            is_root: geteuid().is_root(),
+            root: Standing::from(&stat),
+            user: geteuid(),
             alone,
             marks: Marks::default(),
             directories: BTreeMap::new(),
@@ -240,13 +243,16 @@ impl Extractor {
     fn complete(&mut self, path: &TreePath, directory: &Directory) -> Result<()> {
         self.go_to(path)?;
         let shown = &self.target.shown;
+        let owner = self.descent.standing().filter(|_| directory.made).map(|standing| standing.owner);
+        let may_inherit = directory.may_inherit || !self.is_here_ours();
         let here = self.descent.here().map_err(|errno| trouble(shown, "enter", path, errno))?;
         let result = match &directory.metadata {
             Some(metadata) => {
                 let mut wanted = wanted(metadata, path, &self.options)?;
-                attributes::apply_to_directory(here, &mut wanted, &self.options)
+                wanted.may_inherit = may_inherit;
+                attributes::apply_to_directory(here, &mut wanted, owner, &self.options)
             }
-            None => attributes::apply_plain(here, &self.options),
+            None => attributes::apply_plain(here, may_inherit, &self.options),
         };
         match result {
             Ok(lost) => self.count(lost),
@@ -271,7 +277,7 @@ impl Extractor {
 
     /// Takes note of the file system, where a directory that was just entered is on another one than those above.
     fn look_around(&mut self) -> Result<()> {
-        match self.descent.crossed_from(self.device) {
+        match self.descent.crossed_from(self.root.device) {
             Some(device) => self.arrive(device),
             None => Ok(()),
         }

@@ -6,6 +6,7 @@ mod hostile;
 mod layers;
 mod limits;
 mod merging;
+mod newborns;
 mod roundtrip;
 mod sparse;
 mod targets;

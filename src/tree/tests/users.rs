@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 
 /// Nobody's number on every system that has one.
-const NOBODY: u32 = 65534;
+pub(super) const NOBODY: u32 = 65534;
 
 /// Runs a test as an ordinary user, whoever runs the tests.
 pub(super) fn as_ordinary_user(name: &str) -> Option<PathBuf> {
@@ -19,7 +19,7 @@ pub(super) fn as_ordinary_user(name: &str) -> Option<PathBuf> {
     })
 }
 
-fn needs_root(what: &str) -> bool {
+pub(super) fn needs_root(what: &str) -> bool {
     if !is_root() {
         skipped(&format!("{what}, because that takes root"));
     }
