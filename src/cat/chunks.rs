@@ -2,7 +2,7 @@
 
 use super::{At, Place};
 use crate::error::Result;
-use crate::layer::{Budget, Chunk, Limits, Listing, TocReader};
+use crate::layer::{Budget, Chunk, Limits, Listing, ListingBytes, TocReader};
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
@@ -22,7 +22,7 @@ pub(super) struct Chunks {
 pub(super) enum Told<'a> {
     Kept(slice::Iter<'a, Chunk>),
     /// A reader that has come to the file.
-    Again(Box<TocReader<&'a [u8]>>),
+    Again(Box<TocReader<ListingBytes>>),
 }
 
 impl Chunks {
@@ -77,7 +77,7 @@ impl Told<'_> {
 }
 
 /// Has a reader, whose next entry is the `next`th, read the `number`th.
-fn pass_to(entries: &mut TocReader<&[u8]>, next: &mut u64, number: u64) -> Result<()> {
+fn pass_to(entries: &mut TocReader<ListingBytes>, next: &mut u64, number: u64) -> Result<()> {
     while *next <= number && entries.next_entry()?.is_some() {
         *next += 1;
     }
@@ -85,7 +85,7 @@ fn pass_to(entries: &mut TocReader<&[u8]>, next: &mut u64, number: u64) -> Resul
 }
 
 /// All chunks of the current entry; `None` where they are more than are kept.
-fn few(entries: &mut TocReader<&[u8]>) -> Result<Option<Vec<Chunk>>> {
+fn few(entries: &mut TocReader<ListingBytes>) -> Result<Option<Vec<Chunk>>> {
     let mut chunks = Vec::new();
     while let Some(chunk) = entries.next_chunk()? {
         if chunks.len() == KEPT {

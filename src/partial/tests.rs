@@ -60,7 +60,7 @@ impl Place {
     }
 
     fn entries(&self) -> Vec<Told> {
-        let listing = listing(self, &self.layer, &Limits::default()).unwrap().unwrap();
+        let listing = listing(self, &self.layer, &Limits::default(), None).unwrap().unwrap();
         let mut entries = listing.entries(Budget::default()).unwrap();
         let mut told = Vec::new();
         while entries.next_entry().unwrap().is_some() {
@@ -233,17 +233,20 @@ fn a_place_that_stops_giving_parts_is_an_error_and_one_that_gives_none_has_no_li
     place.gives_parts = false;
     let error = place.read(&[&entries[0]], 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
-    assert!(listing(&place, &place.layer, &Limits::default()).unwrap().is_none());
+    assert!(listing(&place, &place.layer, &Limits::default(), None).unwrap().is_none());
 }
 
 #[test]
 fn a_table_of_contents_that_is_another_one_or_too_large_is_an_integrity_error() {
     let mut place = place();
     let few = Limits { entries: 1, names: 1, ..Limits::default() };
-    assert_eq!(listing(&place, &place.layer, &few).unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(listing(&place, &place.layer, &few, None).unwrap_err().kind(), ErrorKind::Integrity);
     let at = place.bytes.len() - 100;
     place.bytes[at] ^= 1;
-    assert_eq!(listing(&place, &place.layer, &Limits::default()).unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(
+        listing(&place, &place.layer, &Limits::default(), None).unwrap_err().kind(),
+        ErrorKind::Integrity
+    );
 }
 
 #[test]
