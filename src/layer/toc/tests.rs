@@ -1,10 +1,10 @@
 //! What is written into a table of contents is read from it, proved by it, and nothing else.
 
-use super::{Chunk, PlainFrame, Sha256, Toc, TocChecker, TocEntry, TocReader};
+use super::{Chunk, Listing, PlainFrame, Sha256, Toc, TocChecker, TocEntry, TocReader};
 use crate::error::Kind as ErrorKind;
-use crate::layer::{Compression, Item, Layer, LayerReader, LayerWriter, decompress};
+use crate::layer::{Budget, Compression, Item, Layer, LayerReader, LayerWriter, Limits, decompress};
 use crate::oci::{Descriptor, Digest};
-use crate::stream::{Workers, Written};
+use crate::stream::{Unverified, Workers, Written};
 use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
 use proptest::prelude::*;
 use std::io::Read;
@@ -382,6 +382,29 @@ fn a_chunk_that_is_another_one_is_an_integrity_error() {
     let elsewhere = Chunk { frame: other.frame.start + 1..other.frame.end + 1, ..other.clone() };
     let held = PlainFrame::new(other.frame.clone(), frame).unwrap();
     assert!(held.chunk(&elsewhere).is_err() && held.chunk(other).is_ok());
+}
+
+#[test]
+fn a_listing_held_in_a_file_is_proved_and_read_as_often_as_one_in_memory() {
+    let (layer, bytes) = indexed(&tree()[..50], 1);
+    let toc = Toc::of(&layer).unwrap().unwrap();
+    let limits = Limits::default();
+    let hold = |bytes: Vec<u8>| {
+        let bytes = Unverified::new(std::io::Cursor::new(bytes));
+        Listing::prove_into(tempfile::tempfile().unwrap(), toc.clone(), bytes, &limits)
+    };
+    let mut good = part(&bytes, &toc.range()).to_vec();
+    let listing = hold(good.clone()).unwrap();
+    for _ in 0..2 {
+        let mut one = listing.entries(Budget::default()).unwrap();
+        let mut other = TocReader::new(&toc, &good[..]).unwrap();
+        while let Some(entry) = other.next_entry().unwrap() {
+            assert_eq!(one.next_entry().unwrap(), Some(entry));
+        }
+        assert_eq!(one.next_entry().unwrap(), None);
+    }
+    good[7] ^= 1;
+    assert_eq!(hold(good).unwrap_err().kind(), ErrorKind::Integrity);
 }
 
 #[test]

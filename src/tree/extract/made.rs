@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_paths_take_a_fifth_of_what_a_map_takes() {
+    fn a_path_of_a_large_tree_takes_ten_bytes_beside_its_part_of_a_block() {
         let mut made = Made::default();
         for directory in 0..100 {
             for file in 0..1000 {
