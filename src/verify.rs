@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::DEPTH_LIMIT;
-use crate::layer::{Budget, LayerReader, Limits, Listing, Toc, TocChecker, decompress};
+use crate::layer::{Budget, LayerReader, Limits, Listing, ListingBytes, Toc, TocChecker, decompress};
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
 use crate::stream::{Body, HashingReader, Unverified};
@@ -312,7 +312,7 @@ fn table_of_contents(source: &dyn Source, layer: &Descriptor) -> Result<Option<C
         }
     };
     let listing = Listing::prove(toc, part, unlimited().limits())?;
-    Ok(Some(TocChecker::new(listing.into_entries(unlimited())?)))
+    Ok(Some(TocChecker::new(listing.entries(unlimited())?)))
 }
 
 /// Nothing is remembered here: an image may have as many entries as it likes, wherever they are.
@@ -321,7 +321,7 @@ fn unlimited() -> Budget {
     Budget::new(Limits { entries: most, names: most, path: most, depth: most, ..Limits::default() })
 }
 
-type Checker = TocChecker<io::Cursor<Vec<u8>>>;
+type Checker = TocChecker<ListingBytes>;
 
 /// Reads the archive of a layer entry by entry, beside its table of contents; the digest of the whole, by the
 /// algorithm of its diff_id.

@@ -48,13 +48,13 @@ fn read(bytes: &[u8], plain_size: usize) {
             assert_eq!(entry.impossible(), None);
         }
         let mut end = 0;
-        for chunk in &found.chunks {
+        while let Ok(Some(chunk)) = listing.next_chunk() {
             assert_eq!(chunk.offset, end, "a gap in a file");
             assert!(chunk.zeros || chunk.frame.start < chunk.frame.end && chunk.frame.end <= offset);
             end += chunk.size;
             let _ = chunk.prove_zeros();
             if let Ok(frame) = PlainFrame::new(chunk.frame.clone(), bytes) {
-                let _ = frame.chunk(chunk);
+                let _ = frame.chunk(&chunk);
             }
         }
     }

@@ -1,17 +1,19 @@
 //! The content of files in an image, without unpacking it.
 
+mod chunks;
 mod resolve;
 mod stream;
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{Budget, Chunk, Limits, Listing, TocEntry};
+use crate::layer::{Item, Limits, Listing, TocEntry};
 use crate::oci::Platform;
 use crate::partial::{ChunkReader, Frames, Learn, Plan, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
 use crate::tree::{Content, Entry, Kind, TreePath};
-use std::collections::{BTreeMap, BTreeSet};
+use chunks::Chunks;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::rc::Rc;
 use stream::{Piece, Streams, pieces};
@@ -63,11 +65,14 @@ pub fn cat(
     let tree = reading.tree(&image.config.rootfs.diff_ids, &mut places)?;
     let tree = tree.into_iter().map(|(entry, place)| (entry.path, (entry.kind, place))).collect();
     let files = paths.iter().map(|path| resolve::file(&tree, path)).collect::<Result<Vec<_>>>()?;
-    let chunks = places.chunks(&files, limits)?;
-    let mut plan = Plan::default();
+    let chunks = Chunks::find(places.listings, &files, limits)?;
+    let mut plan = Plan::within(limits);
     for file in &files {
         if let Place::Listed(at) = file {
-            plan.add(at.layer, chunks.get(at).map_or(&[], Vec::as_slice));
+            let mut told = chunks.of(*at)?;
+            while let Some(chunk) = told.next()? {
+                plan.add(at.layer, &chunk)?;
+            }
         }
     }
     reading.frames(&plan, |frames| {
@@ -111,9 +116,11 @@ impl Learn for Places {
     type Learned = Place;
 
     fn listed(&mut self, layer: usize, number: u64, entry: &TocEntry) -> Place {
-        match entry.chunks.is_empty() {
-            true => Place::Nowhere,
-            false => Place::Listed(At { layer, number }),
+        match &entry.item {
+            Item::Entry(Entry { kind: Kind::File { size }, .. }) if *size > 0 => {
+                Place::Listed(At { layer, number })
+            }
+            _ => Place::Nowhere,
         }
     }
 
@@ -139,39 +146,10 @@ impl Learn for Places {
     }
 }
 
-impl Places {
-    /// The chunks of the files that are listed. To remember those of all files while the tables of contents are read for the
-    /// first time would take more memory than to read them twice.
-    fn chunks(self, files: &[Place], limits: &Limits) -> Result<BTreeMap<At, Vec<Chunk>>> {
-        let listed = |file: &Place| match file {
-            Place::Listed(at) => Some(*at),
-            _ => None,
-        };
-        let wanted: BTreeSet<At> = files.iter().filter_map(listed).collect();
-        let mut found = BTreeMap::new();
-        for (layer, listing) in &self.listings {
-            let mut missing = wanted.iter().filter(|at| at.layer == *layer).count();
-            let mut entries = listing.entries(Budget::new(*limits))?;
-            let mut number = 0;
-            while missing > 0
-                && let Some(entry) = entries.next_entry()?
-            {
-                let at = At { layer: *layer, number };
-                if wanted.contains(&at) {
-                    found.insert(at, entry.chunks);
-                    missing -= 1;
-                }
-                number += 1;
-            }
-        }
-        Ok(found)
-    }
-}
-
 /// Writes one file, and says how large it was.
 fn write(
     file: &Place,
-    chunks: &BTreeMap<At, Vec<Chunk>>,
+    chunks: &Chunks,
     frames: &mut Frames<'_>,
     streams: &mut Streams<'_>,
     out: &mut dyn Write,
@@ -179,8 +157,8 @@ fn write(
     match file {
         Place::Nowhere => Ok(0),
         Place::Listed(at) => {
-            let chunks = chunks.get(at).cloned().unwrap_or_default();
-            pass_on(&mut ChunkReader::new(frames, at.layer, chunks), out)
+            let mut told = chunks.of(*at)?;
+            pass_on(&mut ChunkReader::new(frames, at.layer, || told.next()), out)
         }
         Place::Streamed(at, pieces) => streams.write(*at, pieces, out),
     }

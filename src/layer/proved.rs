@@ -29,8 +29,8 @@ const MOST_CHUNKS: usize = FRAME / BLOCK;
 /// The frames of an indexed layer on their way to whoever reads its archive.
 pub struct Prover<R: Read> {
     toc: TocReader<R>,
-    /// Chunks in frames that are still to come, the first one's last.
-    chunks: Vec<Chunk>,
+    /// The first chunk in a frame that is still to come, if it is known already.
+    ahead: Option<Chunk>,
     jobs: PipeWriter<(Frame, Vec<Chunk>), (u64, Buffer)>,
 }
 
@@ -56,7 +56,7 @@ impl<R: Read> Prover<R> {
             place: Place::default(),
             hash: HashingThread::start(algorithm),
         };
-        (Self { toc, chunks: Vec::new(), jobs }, archive)
+        (Self { toc, ahead: None, jobs }, archive)
     }
 
     /// Reads the layer to its end.
@@ -82,7 +82,7 @@ impl<R: Read> Prover<R> {
         let mut found = Vec::new();
         while let Some(chunk) = self.next_chunk()? {
             if chunk.frame.start >= frame.end {
-                self.chunks.push(chunk);
+                self.ahead = Some(chunk);
                 break;
             }
             if chunk.frame != *frame || found.len() == MOST_CHUNKS {
@@ -94,12 +94,17 @@ impl<R: Read> Prover<R> {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Chunk>> {
-        while self.chunks.is_empty() {
-            let Some(entry) = self.toc.next_entry()? else { return Ok(None) };
-            self.chunks = entry.chunks;
-            self.chunks.reverse();
+        if let Some(chunk) = self.ahead.take() {
+            return Ok(Some(chunk));
         }
-        Ok(self.chunks.pop())
+        loop {
+            if let Some(chunk) = self.toc.next_chunk()? {
+                return Ok(Some(chunk));
+            }
+            if self.toc.next_entry()?.is_none() {
+                return Ok(None);
+            }
+        }
     }
 }
 

@@ -5,13 +5,15 @@ use crate::error::Result;
 use crate::layer::Chunk;
 use crate::tree::Content;
 use std::io::{self, Read};
-use std::vec;
 
 /// The content of a file, chunk by chunk; each is proved before any of it can be read.
-pub struct ChunkReader<'f, 'a> {
+pub struct ChunkReader<'f, 'a, C> {
     frames: &'f mut Frames<'a>,
     layer: usize,
-    chunks: vec::IntoIter<Chunk>,
+    /// Tells the chunks, one by one.
+    chunks: C,
+    /// The next one, or why there is none, once it was told.
+    next: Option<Result<Chunk>>,
     /// The current chunk, and how much of it was read.
     bytes: Vec<u8>,
     position: usize,
@@ -19,17 +21,28 @@ pub struct ChunkReader<'f, 'a> {
     zeros: u64,
 }
 
-impl<'f, 'a> ChunkReader<'f, 'a> {
-    /// The content that these chunks of a layer are.
-    pub fn new(frames: &'f mut Frames<'a>, layer: usize, chunks: Vec<Chunk>) -> Self {
-        Self { frames, layer, chunks: chunks.into_iter(), bytes: Vec::new(), position: 0, zeros: 0 }
+impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
+    /// The content that these chunks of a layer are; they are asked for one by one, and behind the last one never again.
+    pub fn new(frames: &'f mut Frames<'a>, layer: usize, chunks: C) -> Self {
+        Self { frames, layer, chunks, next: None, bytes: Vec::new(), position: 0, zeros: 0 }
+    }
+
+    fn peek(&mut self) -> Option<&Result<Chunk>> {
+        if self.next.is_none() {
+            self.next = (self.chunks)().transpose();
+        }
+        self.next.as_ref()
     }
 
     /// Goes on to the next chunk where the current one is over; `false` at the end. Who asks again after a failure gets it
     /// again, and not what is behind it.
     fn advance(&mut self) -> Result<bool> {
         while self.is_over() {
-            let Some(chunk) = self.chunks.as_slice().first() else { return Ok(false) };
+            let chunk = match self.peek() {
+                None => return Ok(false),
+                Some(Ok(chunk)) => chunk.clone(),
+                Some(Err(_)) => return self.next.take().transpose().map(|_| false),
+            };
             match chunk.zeros {
                 true => {
                     chunk.prove_zeros()?;
@@ -37,13 +50,13 @@ impl<'f, 'a> ChunkReader<'f, 'a> {
                     self.bytes.clear();
                 }
                 false => {
-                    let bytes = self.frames.chunk(self.layer, chunk)?;
+                    let bytes = self.frames.chunk(self.layer, &chunk)?;
                     self.position = 0;
                     self.bytes.clear();
                     self.bytes.extend_from_slice(bytes);
                 }
             }
-            self.chunks.next();
+            self.next = None;
         }
         Ok(true)
     }
@@ -53,7 +66,7 @@ impl<'f, 'a> ChunkReader<'f, 'a> {
     }
 }
 
-impl Read for ChunkReader<'_, '_> {
+impl<C: FnMut() -> Result<Option<Chunk>>> Read for ChunkReader<'_, '_, C> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.advance()? {
             return Ok(0);
@@ -70,9 +83,9 @@ impl Read for ChunkReader<'_, '_> {
     }
 }
 
-impl Content for ChunkReader<'_, '_> {
+impl<C: FnMut() -> Result<Option<Chunk>>> Content for ChunkReader<'_, '_, C> {
     fn skip_hole(&mut self) -> u64 {
-        let is_next = self.is_over() && self.chunks.as_slice().first().is_some_and(|next| next.zeros);
+        let is_next = self.is_over() && matches!(self.peek(), Some(Ok(next)) if next.zeros);
         match is_next {
             // What went wrong is met again by whoever reads on.
             true if self.advance().is_err() => 0,

@@ -2,7 +2,7 @@
 
 use super::Reading;
 use crate::error::{Error, Result};
-use crate::layer::{Chunk, PlainFrame};
+use crate::layer::{Chunk, Limits, PlainFrame};
 use crate::stream::in_order;
 use std::ops::Range;
 use std::slice;
@@ -21,27 +21,48 @@ pub(super) struct Span {
 }
 
 /// Which frames will be needed, in that order: some 30 bytes for each span of up to 4 MiB.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Plan {
     pub(super) spans: Vec<Span>,
+    /// The most spans that it may have.
+    most: u64,
 }
 
 impl Plan {
-    /// Adds the frames of these chunks of a layer, as far as they have to be fetched.
-    pub fn add(&mut self, layer: usize, chunks: &[Chunk]) {
-        for chunk in chunks.iter().filter(|chunk| !chunk.zeros) {
-            let Range { start, end } = chunk.frame;
-            match self.spans.last_mut().filter(|last| last.layer == layer) {
-                Some(last) if last.range.start <= start && end <= last.range.end => {}
-                Some(last)
-                    if (last.range.end..=last.range.end.saturating_add(GAP)).contains(&start)
-                        && end - last.range.start <= SPAN =>
-                {
-                    last.range.end = end;
-                }
-                _ => self.spans.push(Span { layer, range: start..end }),
-            }
+    /// One that needs nothing yet, and remembers no more than these allow: a span begins at an entry that is wanted, or
+    /// behind 4 MiB of one.
+    pub fn within(limits: &Limits) -> Self {
+        Self { spans: Vec::new(), most: limits.entries }
+    }
+
+    /// Adds the frame of this chunk of a layer, if it has to be fetched.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when that is more than an image may make us remember.
+    pub fn add(&mut self, layer: usize, chunk: &Chunk) -> Result<()> {
+        if chunk.zeros {
+            return Ok(());
         }
+        let Range { start, end } = chunk.frame;
+        let most = self.most;
+        let is_full = self.spans.len() as u64 >= most;
+        match self.spans.last_mut().filter(|last| last.layer == layer) {
+            Some(last) if last.range.start <= start && end <= last.range.end => {}
+            Some(last)
+                if (last.range.end..=last.range.end.saturating_add(GAP)).contains(&start)
+                    && end - last.range.start <= SPAN =>
+            {
+                last.range.end = end;
+            }
+            _ if is_full => {
+                return Err(Error::integrity(format!(
+                    "what is wanted is scattered over more than {most} places"
+                ))
+                .hint("no honest image has that; --max-entries allows more"));
+            }
+            _ => self.spans.push(Span { layer, range: start..end }),
+        }
+        Ok(())
     }
 
     /// How many bytes will be fetched.

@@ -13,23 +13,39 @@ pub use content::ChunkReader;
 pub use frames::{Frames, Plan};
 pub use tree::{Learn, Names};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::{Limits, Listing, Toc};
 use crate::oci::Descriptor;
 use crate::progress::Progress;
 use crate::stream::in_order;
 use crate::transport::Source;
+use crate::tree::SpoolPlace;
 
-/// Fetches the table of contents of a layer, and nothing else of it; `None` where it has none, and where the place gives only
+/// A table of contents of so many bytes is not worth a file.
+const SMALL: u64 = 1 << 20;
+
+/// Fetches the table of contents of a layer, into a file where there is a place for one, and nothing else of it; `None` where it has none, and where the place gives only
 /// whole blobs.
 ///
 /// # Errors
 /// Those of the source; [`Integrity`](crate::error::Kind::Integrity) when it is not what the descriptor says.
-pub fn listing(source: &dyn Source, layer: &Descriptor, limits: &Limits) -> Result<Option<Listing>> {
+pub fn listing(
+    source: &dyn Source,
+    layer: &Descriptor,
+    limits: &Limits,
+    spool: Option<&SpoolPlace>,
+) -> Result<Option<Listing>> {
     let Some(toc) = Toc::of(layer)? else { return Ok(None) };
     toc.insist_on(limits)?;
     let Some(part) = source.open_range(layer, toc.range())? else { return Ok(None) };
-    Listing::prove(toc, part, limits).map(Some)
+    let listing = match spool.filter(|_| toc.range().end - toc.range().start > SMALL) {
+        None => Listing::prove(toc, part, limits),
+        Some(place) => {
+            let file = place.file().map_err(|error| Error::io("cannot spool a table of contents", error))?;
+            Listing::prove_into(file, toc, part, limits)
+        }
+    };
+    listing.map(Some)
 }
 
 /// How an image is read in part.
@@ -58,7 +74,7 @@ impl Reading<'_> {
         mut work: impl FnMut(usize, &Descriptor, Option<Listing>) -> Result<()>,
     ) -> Result<()> {
         let task = self.progress.begin("reading tables of contents", None);
-        let fetch = |layer: &Descriptor| listing(self.source, layer, self.limits);
+        let fetch = |layer: &Descriptor| listing(self.source, layer, self.limits, None);
         let mut whole = ReadWhole::default();
         in_order(self.connections, self.layers, fetch, |next| {
             for (number, layer) in self.layers.iter().enumerate() {

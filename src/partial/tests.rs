@@ -37,28 +37,48 @@ impl Source for Place {
     }
 }
 
+/// The chunks of an entry in a table of contents.
+struct Told {
+    chunks: Vec<Chunk>,
+}
+
+impl Told {
+    fn tell(&self) -> impl FnMut() -> Result<Option<Chunk>> + use<> {
+        let mut chunks = self.chunks.clone().into_iter();
+        move || Ok(chunks.next())
+    }
+}
+
+fn add(plan: &mut Plan, entry: &Told) {
+    entry.chunks.iter().for_each(|chunk| plan.add(0, chunk).unwrap());
+}
+
 impl Place {
     fn reading<'a>(&'a self, limits: &'a Limits, connections: usize) -> Reading<'a> {
         let layers = std::slice::from_ref(&self.layer);
         Reading { source: self, layers, limits, connections, progress: &Silent }
     }
 
-    fn entries(&self) -> Vec<TocEntry> {
-        let listing = listing(self, &self.layer, &Limits::default()).unwrap().unwrap();
+    fn entries(&self) -> Vec<Told> {
+        let listing = listing(self, &self.layer, &Limits::default(), None).unwrap().unwrap();
         let mut entries = listing.entries(Budget::default()).unwrap();
-        std::iter::from_fn(|| entries.next_entry().unwrap()).collect()
+        let mut told = Vec::new();
+        while entries.next_entry().unwrap().is_some() {
+            told.push(Told { chunks: std::iter::from_fn(|| entries.next_chunk().unwrap()).collect() });
+        }
+        told
     }
 
     /// The content of some files, and how many bytes were fetched by how many ranges.
-    fn read(&self, wanted: &[&TocEntry], connections: usize) -> Result<(Vec<Vec<u8>>, u64, usize)> {
+    fn read(&self, wanted: &[&Told], connections: usize) -> Result<(Vec<Vec<u8>>, u64, usize)> {
         self.asked.lock().unwrap().clear();
         let limits = Limits::default();
-        let mut plan = Plan::default();
-        wanted.iter().for_each(|entry| plan.add(0, &entry.chunks));
+        let mut plan = Plan::within(&Limits::default());
+        wanted.iter().for_each(|entry| add(&mut plan, entry));
         let read = self.reading(&limits, connections).frames(&plan, |frames| {
-            let content = |entry: &&TocEntry| {
+            let content = |entry: &&Told| {
                 let mut content = Vec::new();
-                let mut reader = ChunkReader::new(frames, 0, entry.chunks.clone());
+                let mut reader = ChunkReader::new(frames, 0, entry.tell());
                 reader.read_to_end(&mut content).map_err(|error| Error::io("", error))?;
                 Ok(content)
             };
@@ -151,13 +171,13 @@ fn zeros_are_not_fetched_and_can_be_passed_over() {
     let sparse = &entries[4];
     let (_, bytes, _) = place.read(&[sparse], 1).unwrap();
     assert!((700_000..1_100_000).contains(&bytes), "{bytes}");
-    let mut plan = Plan::default();
-    plan.add(0, &sparse.chunks);
+    let mut plan = Plan::within(&Limits::default());
+    add(&mut plan, sparse);
     let limits = Limits::default();
     place
         .reading(&limits, 1)
         .frames(&plan, |frames| {
-            let mut reader = ChunkReader::new(frames, 0, sparse.chunks.clone());
+            let mut reader = ChunkReader::new(frames, 0, sparse.tell());
             let holes: u64 = std::iter::from_fn(|| Some(reader.skip_hole()).filter(|hole| *hole > 0)).sum();
             assert!((8 << 20..=9 << 20).contains(&holes), "{holes}");
             let mut rest = Vec::new();
@@ -175,10 +195,10 @@ fn a_byte_that_is_another_is_never_read_and_asked_again_it_fails_again() {
     let at = entries[2].chunks[3].frame.start as usize + 1000;
     place.bytes[at] ^= 1;
     let before: u64 = entries[2].chunks[..3].iter().map(|chunk| chunk.size).sum();
-    let (mut plan, limits) = (Plan::default(), Limits::default());
-    plan.add(0, &entries[2].chunks);
+    let (mut plan, limits) = (Plan::within(&Limits::default()), Limits::default());
+    add(&mut plan, &entries[2]);
     let read = place.reading(&limits, 2).frames(&plan, |frames| {
-        let mut reader = ChunkReader::new(frames, 0, entries[2].chunks.clone());
+        let mut reader = ChunkReader::new(frames, 0, entries[2].tell());
         let mut content = Vec::new();
         let first = Error::io("", reader.read_to_end(&mut content).unwrap_err());
         assert_eq!(first.kind(), ErrorKind::Integrity, "{first}");
@@ -197,9 +217,9 @@ fn zeros_that_are_none_are_an_error_that_nobody_passes_over() {
     let mut lie = place.entries().swap_remove(4);
     let zeros = lie.chunks.iter_mut().find(|chunk| chunk.zeros).unwrap();
     *zeros = Chunk { size: zeros.size - 1, ..zeros.clone() };
-    let (plan, limits) = (Plan::default(), Limits::default());
+    let (plan, limits) = (Plan::within(&Limits::default()), Limits::default());
     let read = place.reading(&limits, 1).frames(&plan, |frames| {
-        let mut reader = ChunkReader::new(frames, 0, lie.chunks.clone());
+        let mut reader = ChunkReader::new(frames, 0, lie.tell());
         assert_eq!(reader.skip_hole(), 0);
         reader.read(&mut [0; 10]).map_err(|error| Error::io("", error))
     });
@@ -213,17 +233,20 @@ fn a_place_that_stops_giving_parts_is_an_error_and_one_that_gives_none_has_no_li
     place.gives_parts = false;
     let error = place.read(&[&entries[0]], 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
-    assert!(listing(&place, &place.layer, &Limits::default()).unwrap().is_none());
+    assert!(listing(&place, &place.layer, &Limits::default(), None).unwrap().is_none());
 }
 
 #[test]
 fn a_table_of_contents_that_is_another_one_or_too_large_is_an_integrity_error() {
     let mut place = place();
     let few = Limits { entries: 1, names: 1, ..Limits::default() };
-    assert_eq!(listing(&place, &place.layer, &few).unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(listing(&place, &place.layer, &few, None).unwrap_err().kind(), ErrorKind::Integrity);
     let at = place.bytes.len() - 100;
     place.bytes[at] ^= 1;
-    assert_eq!(listing(&place, &place.layer, &Limits::default()).unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(
+        listing(&place, &place.layer, &Limits::default(), None).unwrap_err().kind(),
+        ErrorKind::Integrity
+    );
 }
 
 #[test]
@@ -243,4 +266,19 @@ fn all_entries_are_told_in_the_order_of_the_archive() {
         })
         .unwrap();
     assert_eq!(paths[..3], ["0/a", "0/b", "0/c-large"]);
+}
+
+#[test]
+fn a_plan_that_is_scattered_over_more_places_than_entries_are_allowed_is_an_integrity_error() {
+    let digest = crate::layer::Sha256::of(b"");
+    let chunk = |number: u64| {
+        let start = number << 20;
+        Chunk { frame: start..start + 9, inner: 0, offset: 0, size: 1, digest, zeros: false }
+    };
+    let mut plan = Plan::within(&Limits { entries: 3, ..Limits::default() });
+    (1..=3).for_each(|number| plan.add(0, &chunk(number)).unwrap());
+    plan.add(0, &chunk(3)).unwrap();
+    let error = plan.add(0, &chunk(4)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity);
+    assert!(error.advice().is_some_and(|hint| hint.contains("--max-entries")), "{error}");
 }

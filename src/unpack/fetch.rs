@@ -68,7 +68,7 @@ pub(super) fn each_layer<'a>(
         let still_wanted = Arc::downgrade(&wanted);
         scope.spawn(move || {
             for layer in layers {
-                let listed = Listed::find(source, *layer, limits);
+                let listed = Listed::find(source, *layer, limits, place);
                 let fetched = listed.and_then(|listed| match listed {
                     Some(listed) => Ok(Fetched::Listed(listed)),
                     None => spool(source, *layer, place, &still_wanted, progress).map(Fetched::Spooled),

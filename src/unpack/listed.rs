@@ -3,10 +3,11 @@
 
 use super::fetch::Wanted;
 use crate::error::{Error, Result};
-use crate::layer::{Budget, Limits, Listing, Proved, Prover, TocReader};
+use crate::layer::{Budget, Limits, Listing, ListingBytes, Proved, Prover, TocReader};
 use crate::oci::{Descriptor, Digest};
 use crate::partial;
 use crate::transport::Source;
+use crate::tree::SpoolPlace;
 use std::thread;
 
 /// A layer whose table of contents was proved.
@@ -22,9 +23,14 @@ impl<'a> Listed<'a> {
     ///
     /// # Errors
     /// Those of fetching; [`Integrity`](crate::error::Kind::Integrity) when the table of contents is another one.
-    pub fn find(source: &'a dyn Source, wanted: Wanted<'a>, limits: &Limits) -> Result<Option<Self>> {
+    pub fn find(
+        source: &'a dyn Source,
+        wanted: Wanted<'a>,
+        limits: &Limits,
+        place: &SpoolPlace,
+    ) -> Result<Option<Self>> {
         let (layer, diff_id) = wanted;
-        let listing = partial::listing(source, layer, limits)?;
+        let listing = partial::listing(source, layer, limits, Some(place))?;
         Ok(listing.map(|listing| Self { source, layer, diff_id, listing }))
     }
 
@@ -37,7 +43,7 @@ impl<'a> Listed<'a> {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn entries(&self, budget: Budget) -> Result<TocReader<&[u8]>> {
+    pub fn entries(&self, budget: Budget) -> Result<TocReader<ListingBytes>> {
         self.listing.entries(budget)
     }
 

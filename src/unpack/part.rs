@@ -11,13 +11,15 @@ impl Work<'_, '_> {
     /// Extracts what is wanted of a layer, the `number`th of the image, from the frames that hold it.
     pub(super) fn in_part(&mut self, layer: &Listed<'_>, number: usize, reading: &Reading<'_>) -> Result<()> {
         self.survey(layer)?;
-        let mut plan = Plan::default();
+        let mut plan = Plan::within(self.budget.limits());
         let mut entries = layer.entries(self.budget.clone())?;
         while let Some(listed) = entries.next_entry()? {
             if let Item::Entry(entry) = &listed.item
                 && self.selection.wants(entry)
             {
-                plan.add(number, &listed.chunks);
+                while let Some(chunk) = entries.next_chunk()? {
+                    plan.add(number, &chunk)?;
+                }
             }
         }
         let mut entries = layer.entries(std::mem::take(self.budget))?;
@@ -27,11 +29,8 @@ impl Work<'_, '_> {
             while let Some(listed) = entries.next_entry()? {
                 match listed.item {
                     Item::Entry(entry) if selection.wants(&entry) => {
-                        selection.put(
-                            entry,
-                            &mut ChunkReader::new(frames, number, listed.chunks),
-                            extractor,
-                        )?;
+                        let mut content = ChunkReader::new(frames, number, || entries.next_chunk());
+                        selection.put(entry, &mut content, extractor)?;
                     }
                     // It may still take the place of what lower layers have.
                     Item::Entry(entry) => selection.put(entry, &mut io::empty(), extractor)?,

@@ -5,6 +5,7 @@
 //! and a listing says the same as unpacking.
 
 mod case;
+mod chunks;
 mod data_io;
 mod limits;
 mod runs;

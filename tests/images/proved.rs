@@ -53,8 +53,9 @@ impl Image {
         let bytes = &self.good[range.start as usize..range.end as usize];
         let mut toc = TocReader::new(&toc, bytes).unwrap();
         let mut frames = Vec::new();
-        while let Some(entry) = toc.next_entry().unwrap() {
-            frames.extend(entry.chunks.into_iter().map(|chunk| chunk.frame));
+        while toc.next_entry().unwrap().is_some() {
+            let chunks = std::iter::from_fn(|| toc.next_chunk().unwrap());
+            frames.extend(chunks.map(|chunk| chunk.frame));
         }
         frames.dedup();
         frames

@@ -7,10 +7,9 @@ use crate::error::{Error, Result};
 use crate::layer::proved::Place;
 use crate::layer::reader::Item;
 use crate::layer::whiteout::Whiteout;
-use crate::tree::{Content, TreePath};
+use crate::tree::{Content, Entry, Kind, TreePath};
 use sha2::Digest as _;
 use std::io::{self, Read};
-use std::vec;
 
 /// Told of an archive item by item, compares it with a table of contents.
 pub struct TocChecker<R: Read> {
@@ -24,9 +23,9 @@ pub struct TocChecker<R: Read> {
 /// What the content of a file should be.
 struct Expected {
     path: TreePath,
-    /// The chunks that have not passed, the current one first.
-    chunks: vec::IntoIter<Chunk>,
-    /// How much of the current one is still to pass.
+    /// The chunk that passes now; `None` behind the last one.
+    current: Option<Chunk>,
+    /// How much of it is still to pass.
     left: u64,
     chunk: sha2::Sha256,
     /// The hash of the whole, and what it should be; nothing for a file of one chunk, which is the whole.
@@ -51,7 +50,7 @@ impl<R: Read> TocChecker<R> {
     /// [`Integrity`](crate::error::Kind::Integrity) when they differ; those of the table of contents.
     pub fn item(&mut self, item: &Item) -> Result<()> {
         self.end_content()?;
-        let Some(TocEntry { item: told, digest, chunks }) = self.toc.next_entry()? else {
+        let Some(TocEntry { item: told, digest }) = self.toc.next_entry()? else {
             return Err(differs(path(item), "and the table of contents has ended"));
         };
         if told != *item {
@@ -61,14 +60,14 @@ impl<R: Read> TocChecker<R> {
             };
             return Err(differs(path(item), &what));
         }
-        let is_whole = |chunk: &[Chunk]| matches!(chunk, [only] if Some(only.digest) == digest);
-        let whole = digest.filter(|_| !is_whole(&chunks)).map(|digest| (sha2::Sha256::new(), digest));
-        self.content = chunks.first().map(|first| Expected {
+        let Some(first) = self.toc.next_chunk()? else { return Ok(()) };
+        let is_whole = size(item) == first.size && digest == Some(first.digest);
+        self.content = Some(Expected {
             path: path(item).clone(),
             left: first.size,
             chunk: sha2::Sha256::new(),
-            chunks: chunks.clone().into_iter(),
-            whole,
+            current: Some(first),
+            whole: digest.filter(|_| !is_whole).map(|digest| (sha2::Sha256::new(), digest)),
         });
         Ok(())
     }
@@ -94,14 +93,14 @@ impl<R: Read> TocChecker<R> {
     }
 
     fn end_content(&mut self) -> Result<()> {
-        let Some(Expected { path, chunks, whole, .. }) = self.content.take() else { return Ok(()) };
-        match (chunks.as_slice(), whole) {
-            ([_, ..], _) => Err(differs(&path, "with less content")),
-            ([], Some((hash, digest))) => match Sha256::from(hash) == digest {
+        let Some(Expected { path, current, whole, .. }) = self.content.take() else { return Ok(()) };
+        match (current, whole) {
+            (Some(_), _) => Err(differs(&path, "with less content")),
+            (None, Some((hash, digest))) => match Sha256::from(hash) == digest {
                 true => Ok(()),
                 false => Err(differs(&path, "with other content")),
             },
-            ([], None) => Ok(()),
+            (None, None) => Ok(()),
         }
     }
 
@@ -112,7 +111,7 @@ impl<R: Read> TocChecker<R> {
         while !bytes.is_empty() {
             let Some(expected) = &mut self.content else { return Ok(()) };
             let now = usize::try_from(expected.left).map_or(bytes.len(), |left| left.min(bytes.len()));
-            let Some(chunk) = expected.chunks.as_slice().first() else {
+            let Some(chunk) = &expected.current else {
                 return Err(differs(&expected.path, "with more content"));
             };
             match place {
@@ -135,8 +134,8 @@ impl<R: Read> TocChecker<R> {
                 if place.is_none() && digest != chunk.digest {
                     return Err(differs(&expected.path, "with other content"));
                 }
-                expected.chunks.next();
-                expected.left = expected.chunks.as_slice().first().map_or(0, |chunk| chunk.size);
+                expected.current = self.toc.next_chunk()?;
+                expected.left = expected.current.as_ref().map_or(0, |chunk| chunk.size);
             }
         }
         Ok(())
@@ -163,6 +162,14 @@ fn path(item: &Item) -> &TreePath {
     match item {
         Item::Entry(entry) => &entry.path,
         Item::Whiteout(Whiteout::Entry(path) | Whiteout::Opaque(path)) => path,
+    }
+}
+
+/// How large the content is.
+fn size(item: &Item) -> u64 {
+    match item {
+        Item::Entry(Entry { kind: Kind::File { size }, .. }) => *size,
+        _ => 0,
     }
 }
 

@@ -4,7 +4,10 @@ use super::{Toc, TocReader};
 use crate::error::{Error, Result};
 use crate::layer::{Budget, Limits};
 use crate::stream::Unverified;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// What an entry may take when it is compressed, beside its names: more than twice of what it takes in ordinary trees.
 const ENTRY: u64 = 128;
@@ -13,7 +16,36 @@ const ENTRY: u64 = 128;
 #[derive(Clone, Debug)]
 pub struct Listing {
     toc: Toc,
-    bytes: Vec<u8>,
+    held: Arc<Held>,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Held {
+    Memory(Vec<u8>),
+    /// In a file that has no name.
+    File(File),
+}
+
+/// The bytes of a table of contents that was proved, from their beginning.
+#[derive(Clone, Debug)]
+pub struct ListingBytes {
+    held: Arc<Held>,
+    position: u64,
+}
+
+impl Read for ListingBytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &*self.held {
+            Held::Memory(bytes) => {
+                let from = usize::try_from(self.position).map_or(bytes.len(), |from| from.min(bytes.len()));
+                (&bytes[from..]).read(buffer)?
+            }
+            Held::File(file) => file.read_at(buffer, self.position)?,
+        };
+        self.position += read as u64;
+        Ok(read)
+    }
 }
 
 impl Toc {
@@ -40,28 +72,35 @@ impl Listing {
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when they are others, or more than such an image may make us remember.
     pub fn prove(toc: Toc, bytes: Unverified, limits: &Limits) -> Result<Self> {
-        toc.insist_on(limits)?;
-        let mut body = bytes.verify(&toc.descriptor());
-        let mut bytes = Vec::new();
-        body.read_to_end(&mut bytes)
-            .map_err(|error| Error::io("cannot read the table of contents of a layer", error))?;
-        body.finish()?;
-        Ok(Self { toc, bytes })
+        let mut held = Vec::new();
+        let toc = copy(toc, bytes, limits, &mut held)?;
+        Ok(Self { toc, held: Arc::new(Held::Memory(held)) })
+    }
+
+    /// The same, held in a file that nobody else can open: that of a million entries is more than a small container has
+    /// memory for.
+    ///
+    /// # Errors
+    /// As [`prove`](Self::prove), and those of the file.
+    pub fn prove_into(mut file: File, toc: Toc, bytes: Unverified, limits: &Limits) -> Result<Self> {
+        let toc = copy(toc, bytes, limits, &mut file)?;
+        Ok(Self { toc, held: Arc::new(Held::File(file)) })
     }
 
     /// Its entries, within what other layers of the image have left.
     ///
     /// # Errors
     /// Those of the decompressor when it has no memory.
-    pub fn entries(&self, budget: Budget) -> Result<TocReader<&[u8]>> {
-        TocReader::within(&self.toc, self.bytes.as_slice(), budget)
+    pub fn entries(&self, budget: Budget) -> Result<TocReader<ListingBytes>> {
+        TocReader::within(&self.toc, ListingBytes { held: Arc::clone(&self.held), position: 0 }, budget)
     }
+}
 
-    /// The same for a reader that outlives this.
-    ///
-    /// # Errors
-    /// As [`entries`](Self::entries).
-    pub fn into_entries(self, budget: Budget) -> Result<TocReader<io::Cursor<Vec<u8>>>> {
-        TocReader::within(&self.toc, io::Cursor::new(self.bytes), budget)
-    }
+fn copy(toc: Toc, bytes: Unverified, limits: &Limits, to: &mut impl Write) -> Result<Toc> {
+    toc.insist_on(limits)?;
+    let mut body = bytes.verify(&toc.descriptor());
+    io::copy(&mut body, to)
+        .map_err(|error| Error::io("cannot read the table of contents of a layer", error))?;
+    body.finish()?;
+    Ok(toc)
 }

@@ -17,7 +17,7 @@ mod writer;
 
 pub use checker::TocChecker;
 pub use chunk::{Chunk, PlainFrame, Sha256};
-pub use listing::Listing;
+pub use listing::{Listing, ListingBytes};
 pub use reader::{TocEntry, TocReader};
 pub(super) use writer::TocWriter;
 

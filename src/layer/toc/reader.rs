@@ -1,4 +1,5 @@
-//! Reads a table of contents entry by entry, however hostile it is: never more than one of them is in memory.
+//! Reads a table of contents entry by entry, however hostile it is: never more than one of them is in memory, and of its
+//! chunks one.
 
 use super::Toc;
 use super::chunk::{Chunk, Sha256};
@@ -27,8 +28,23 @@ pub struct TocEntry {
     /// The digest of a file's content; `None` for what has none, and for several chunks whose digest as a whole is not
     /// told.
     pub digest: Option<Sha256>,
-    /// The content of a file in order, without a gap; nothing for what has none.
-    pub chunks: Vec<Chunk>,
+}
+
+/// What is known of the chunks of the current entry.
+#[derive(Default)]
+struct Chunks {
+    /// The name of the entry, as the table of contents has it.
+    name: String,
+    /// The one that stands in the object of the entry itself, as long as nobody took it.
+    first: Option<Chunk>,
+    /// How many there were.
+    count: usize,
+    /// Where the next one begins in the file.
+    offset: u64,
+    /// What the file has from there on.
+    left: u64,
+    /// Whether the object behind is known to be none of them.
+    ended: bool,
 }
 
 /// A table of contents being read.
@@ -41,6 +57,7 @@ pub struct TocReader<R: Read> {
     budget: Budget,
     /// The frame of the last chunk, and where in it that chunk ended.
     last: (Range<u64>, u64),
+    chunks: Chunks,
     /// The object behind the current entry, read already.
     ahead: Option<Vec<u8>>,
     ended: bool,
@@ -65,7 +82,15 @@ impl<R: Read> TocReader<R> {
         let plain = plain.take(toc.plain_size.saturating_add(1));
         let objects =
             Objects { text: BufReader::with_capacity(64 << 10, plain), around: Vec::new(), depth: 0 };
-        Ok(Self { objects, toc: toc.clone(), budget, last: (0..0, 0), ahead: None, ended: false })
+        Ok(Self {
+            objects,
+            toc: toc.clone(),
+            budget,
+            last: (0..0, 0),
+            chunks: Chunks { ended: true, ..Chunks::default() },
+            ahead: None,
+            ended: false,
+        })
     }
 
     /// What is left for the layers to come.
@@ -73,16 +98,19 @@ impl<R: Read> TocReader<R> {
         &self.budget
     }
 
-    /// The next entry, in the order of the archive; `None` at the end.
+    /// The next entry, in the order of the archive; `None` at the end. Its chunks come by [`next_chunk`](Self::next_chunk);
+    /// those of the one before that nobody asked for are checked and passed over.
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when the table of contents is malformed or describes a layer that
     /// cannot be; those of reading.
     pub fn next_entry(&mut self) -> Result<Option<TocEntry>> {
-        while let Some(object) = self.next_object()? {
+        loop {
+            while self.next_chunk()?.is_some() {}
+            let Some(object) = self.next_object()? else { return Ok(None) };
             let wire = parse(&object)?;
             let entry = wire.entry().map_err(|why| invalid(&wire.name, why))?;
-            let (digest, chunks) = self.content(&wire, &entry)?;
+            let digest = self.begin(&wire, &entry)?;
             let item = match whiteout::parse(&entry.path) {
                 Ok(Meaning::Entry) => {
                     self.budget.admit(&entry)?;
@@ -95,9 +123,40 @@ impl<R: Read> TocReader<R> {
                 Ok(Meaning::Nothing) => continue,
                 Err(why) => return Err(invalid(&wire.name, why)),
             };
-            return Ok(Some(TocEntry { item, digest, chunks }));
+            return Ok(Some(TocEntry { item, digest }));
         }
-        Ok(None)
+    }
+
+    /// The next piece of the current entry's content, in order and without a gap; `None` behind the last one, and where it
+    /// has no content. They are handed out one by one because a file may be said to have very many.
+    ///
+    /// # Errors
+    /// As [`next_entry`](Self::next_entry).
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk>> {
+        if let Some(first) = self.chunks.first.take() {
+            return Ok(Some(first));
+        }
+        if self.chunks.ended {
+            return Ok(None);
+        }
+        if let Some(object) = self.next_object()? {
+            let chunk = match parse(&object) {
+                Ok(wire) if wire.kind == CHUNK => self.chunk(&wire).map(Some),
+                Ok(_) => Ok(None),
+                Err(error) => Err(error),
+            };
+            if let Ok(Some(_)) = chunk {
+                return chunk;
+            }
+            // It belongs to the next entry, or is met again by who asks again.
+            self.ahead = Some(object);
+            chunk?;
+        }
+        self.chunks.ended = self.chunks.left == 0;
+        match self.chunks.ended {
+            true => Ok(None),
+            false => Err(invalid(&self.chunks.name, "its chunks are less than the file")),
+        }
     }
 
     fn next_object(&mut self) -> Result<Option<Vec<u8>>> {
@@ -112,48 +171,35 @@ impl<R: Read> TocReader<R> {
         Ok(object)
     }
 
-    /// The content of the entry: what its own object says, and those behind it that are chunks.
-    fn content(&mut self, first: &Wire<'_>, entry: &Entry) -> Result<(Option<Sha256>, Vec<Chunk>)> {
-        let mut chunks = Vec::new();
-        let mut left = match entry.kind {
+    /// Goes on to the content of an entry, and says its digest as a whole.
+    fn begin(&mut self, wire: &Wire<'_>, entry: &Entry) -> Result<Option<Sha256>> {
+        let left = match entry.kind {
             Kind::File { size } => size,
             _ => 0,
         };
-        let digest = match left {
-            0 => None,
-            _ => {
-                self.add(first, &mut left, &mut chunks)?;
-                match (&*first.digest, left) {
-                    ("", 0) => chunks.first().map(|chunk| chunk.digest),
-                    ("", _) => None,
-                    (digest, _) => {
-                        let why = || invalid(&first.name, "its digest is none");
-                        Some(Sha256::parse(digest).ok_or_else(why)?)
-                    }
-                }
+        self.chunks = Chunks { name: wire.name.to_string(), left, ..Chunks::default() };
+        if left == 0 {
+            return Ok(None);
+        }
+        let first = self.chunk(wire)?;
+        let digest = match (&*wire.digest, self.chunks.left) {
+            ("", 0) => Some(first.digest),
+            ("", _) => None,
+            (digest, _) => {
+                Some(Sha256::parse(digest).ok_or_else(|| invalid(&wire.name, "its digest is none"))?)
             }
         };
-        while let Some(object) = self.next_object()? {
-            let wire = parse(&object)?;
-            if wire.kind != CHUNK {
-                self.ahead = Some(object);
-                break;
-            }
-            self.add(&wire, &mut left, &mut chunks)?;
-        }
-        match left {
-            0 => Ok((digest, chunks)),
-            _ => Err(invalid(&first.name, "its chunks are less than the file")),
-        }
+        self.chunks.first = Some(first);
+        Ok(digest)
     }
 
-    /// Adds a chunk, if it is where one can be.
-    fn add(&mut self, wire: &Wire<'_>, left: &mut u64, chunks: &mut Vec<Chunk>) -> Result<()> {
-        let chunk = wire.chunk(*left).map_err(|why| invalid(&wire.name, why))?;
-        let offset = chunks.last().map_or(0, |last| last.offset + last.size);
-        let lasts = chunk.size <= *left && chunk.offset == offset;
+    /// The chunk of the current entry that an object tells of, if it is where one can be.
+    fn chunk(&mut self, wire: &Wire<'_>) -> Result<Chunk> {
+        let chunks = &mut self.chunks;
+        let chunk = wire.chunk(chunks.left).map_err(|why| invalid(&wire.name, why))?;
+        let lasts = chunk.size <= chunks.left && chunk.offset == chunks.offset;
         let in_layer = chunk.is_possible() && chunk.frame.end <= self.toc.frames_end();
-        if !(lasts && in_layer) || chunks.len() == CHUNK_LIMIT {
+        if !(lasts && in_layer) || chunks.count == CHUNK_LIMIT {
             return Err(invalid(&wire.name, "a chunk of it cannot be there"));
         }
         // An archive has its bytes in one order and each of them once.
@@ -163,9 +209,10 @@ impl<R: Read> TocReader<R> {
             return Err(invalid(&wire.name, "a chunk of it is where another one is, or in front of it"));
         }
         self.last = (chunk.frame.clone(), chunk.inner + chunk.size);
-        *left -= chunk.size;
-        chunks.push(chunk);
-        Ok(())
+        chunks.count += 1;
+        chunks.offset += chunk.size;
+        chunks.left -= chunk.size;
+        Ok(chunk)
     }
 }
 

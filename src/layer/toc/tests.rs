@@ -1,10 +1,10 @@
 //! What is written into a table of contents is read from it, proved by it, and nothing else.
 
-use super::{Chunk, PlainFrame, Toc, TocChecker, TocEntry, TocReader};
+use super::{Chunk, Listing, PlainFrame, Sha256, Toc, TocChecker, TocEntry, TocReader};
 use crate::error::Kind as ErrorKind;
-use crate::layer::{Compression, Item, Layer, LayerReader, LayerWriter, decompress};
+use crate::layer::{Budget, Compression, Item, Layer, LayerReader, LayerWriter, Limits, decompress};
 use crate::oci::{Descriptor, Digest};
-use crate::stream::{Workers, Written};
+use crate::stream::{Unverified, Workers, Written};
 use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
 use proptest::prelude::*;
 use std::io::Read;
@@ -51,16 +51,29 @@ fn indexed(entries: &[(Entry, Vec<u8>)], workers: usize) -> (Descriptor, Vec<u8>
     (Layer::new(compression, &contents, written).descriptor, bytes)
 }
 
-fn toc_of(layer: &Descriptor, bytes: &[u8]) -> crate::Result<Vec<TocEntry>> {
+/// An entry of a table of contents with all its chunks.
+#[derive(Debug)]
+struct Told {
+    item: Item,
+    digest: Option<Sha256>,
+    chunks: Vec<Chunk>,
+}
+
+fn toc_of(layer: &Descriptor, bytes: &[u8]) -> crate::Result<Vec<Told>> {
     let toc = Toc::of(layer)?.unwrap();
     read(&toc, part(bytes, &toc.range()))
 }
 
-fn read(toc: &Toc, bytes: &[u8]) -> crate::Result<Vec<TocEntry>> {
+fn read(toc: &Toc, bytes: &[u8]) -> crate::Result<Vec<Told>> {
     let mut reader = TocReader::new(toc, bytes)?;
     let mut entries = Vec::new();
-    while let Some(entry) = reader.next_entry()? {
-        entries.push(entry);
+    while let Some(TocEntry { item, digest }) = reader.next_entry()? {
+        let mut chunks = Vec::new();
+        while let Some(chunk) = reader.next_chunk()? {
+            chunks.push(chunk);
+        }
+        assert_eq!(reader.next_chunk()?, None, "and none again");
+        entries.push(Told { item, digest, chunks });
     }
     Ok(entries)
 }
@@ -205,7 +218,7 @@ fn annotations_that_cannot_be_true_are_an_integrity_error_and_none_are_none() {
 }
 
 /// A table of contents of this text, wherever it may stand.
-fn listing(text: &str) -> crate::Result<Vec<TocEntry>> {
+fn listing(text: &str) -> crate::Result<Vec<Told>> {
     let bytes = zstd::encode_all(text.as_bytes(), 1).unwrap();
     let toc = Toc {
         offset: 1000,
@@ -293,6 +306,63 @@ fn a_listing_that_lies_is_an_integrity_error() {
     assert!(listing(r#"{"entries":[],"version":1}"#).unwrap().is_empty());
 }
 
+/// A file of so many chunks, which is said to be there in the frames of a layer.
+fn many_chunks(count: u64) -> Vec<u8> {
+    let mut text = br#"{"entries":["#.to_vec();
+    for number in 0..count {
+        let (kind, digest) =
+            (if number == 0 { "reg" } else { "chunk" }, Digest::of(&noise(number, 8)).to_string());
+        let (begin, size) = (8 + number * 9, if number == 0 { count } else { 0 });
+        let comma = if number == 0 { "" } else { "," };
+        text.extend_from_slice(
+            format!(
+                r#"{comma}{{"name":"a","type":"{kind}","size":{size},"chunkDigest":"{digest}","chunkOffset":{number},"chunkSize":1,"offset":{begin},"endOffset":{}}}"#,
+                begin + 9
+            )
+            .as_bytes(),
+        );
+    }
+    [&text[..], br#"],"version":1}"#].concat()
+}
+
+#[test]
+fn a_file_of_many_chunks_is_told_before_they_are_read_and_none_of_them_is_kept() {
+    let text = many_chunks(50_000);
+    let bytes = zstd::encode_all(&text[..], 1).unwrap();
+    let (size, plain_size) = (bytes.len() as u64, text.len() as u64);
+    let toc = Toc { offset: 1 << 20, size, plain_size, digest: Digest::of(&bytes), plain_digest: None };
+    let mut left = &bytes[..];
+    let mut reader = TocReader::new(&toc, &mut left).unwrap();
+    assert!(reader.next_entry().unwrap().is_some());
+    assert_eq!(reader.next_chunk().unwrap().map(|chunk| chunk.size), Some(1));
+    drop(reader);
+    assert!(left.len() > bytes.len() / 2, "{} of {} are left", left.len(), bytes.len());
+    // Who does not ask for them comes to the end all the same.
+    let mut reader = TocReader::new(&toc, &bytes[..]).unwrap();
+    assert!(reader.next_entry().unwrap().is_some() && reader.next_entry().unwrap().is_none());
+}
+
+#[test]
+fn a_chunk_that_cannot_be_is_an_error_whoever_asks_and_however_often() {
+    let text = String::from_utf8(many_chunks(9)).unwrap();
+    let less = text.replacen(r#""size":9"#, r#""size":10"#, 1);
+    let elsewhere = text.replacen(r#""chunkOffset":5"#, r#""chunkOffset":6"#, 1);
+    for text in [less, elsewhere] {
+        let bytes = zstd::encode_all(text.as_bytes(), 1).unwrap();
+        let (size, plain_size) = (bytes.len() as u64, text.len() as u64);
+        let toc = Toc { offset: 1000, size, plain_size, digest: Digest::of(&bytes), plain_digest: None };
+        let mut asked = TocReader::new(&toc, &bytes[..]).unwrap();
+        asked.next_entry().unwrap();
+        while matches!(asked.next_chunk(), Ok(Some(_))) {}
+        let mut passed = TocReader::new(&toc, &bytes[..]).unwrap();
+        passed.next_entry().unwrap();
+        for _ in 0..3 {
+            assert_eq!(asked.next_chunk().unwrap_err().kind(), ErrorKind::Integrity);
+            assert_eq!(passed.next_entry().unwrap_err().kind(), ErrorKind::Integrity);
+        }
+    }
+}
+
 #[test]
 fn a_chunk_that_is_another_one_is_an_integrity_error() {
     let (layer, bytes) = indexed(&tree(), 2);
@@ -312,6 +382,29 @@ fn a_chunk_that_is_another_one_is_an_integrity_error() {
     let elsewhere = Chunk { frame: other.frame.start + 1..other.frame.end + 1, ..other.clone() };
     let held = PlainFrame::new(other.frame.clone(), frame).unwrap();
     assert!(held.chunk(&elsewhere).is_err() && held.chunk(other).is_ok());
+}
+
+#[test]
+fn a_listing_held_in_a_file_is_proved_and_read_as_often_as_one_in_memory() {
+    let (layer, bytes) = indexed(&tree()[..50], 1);
+    let toc = Toc::of(&layer).unwrap().unwrap();
+    let limits = Limits::default();
+    let hold = |bytes: Vec<u8>| {
+        let bytes = Unverified::new(std::io::Cursor::new(bytes));
+        Listing::prove_into(tempfile::tempfile().unwrap(), toc.clone(), bytes, &limits)
+    };
+    let mut good = part(&bytes, &toc.range()).to_vec();
+    let listing = hold(good.clone()).unwrap();
+    for _ in 0..2 {
+        let mut one = listing.entries(Budget::default()).unwrap();
+        let mut other = TocReader::new(&toc, &good[..]).unwrap();
+        while let Some(entry) = other.next_entry().unwrap() {
+            assert_eq!(one.next_entry().unwrap(), Some(entry));
+        }
+        assert_eq!(one.next_entry().unwrap(), None);
+    }
+    good[7] ^= 1;
+    assert_eq!(hold(good).unwrap_err().kind(), ErrorKind::Integrity);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which layer made what, so that a whiteout removes what the image had and never what was in the target.
 
 use super::Extractor;
+use super::made::Made;
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
 use crate::tree::descent::open_directory;
@@ -8,19 +9,17 @@ use crate::tree::remove::{self, Removal, make_usable};
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
-use std::ops::Bound;
 
 /// What was made, and in which layer it was last mentioned.
 pub(super) struct Layers {
     current: u32,
     /// Empty where a single layer comes: nothing will ever ask, and a large tree would cost much memory.
-    made: Option<BTreeMap<TreePath, u32>>,
+    made: Option<Made>,
 }
 
 impl Layers {
     pub fn new(several: bool) -> Self {
-        Self { current: 0, made: several.then(BTreeMap::new) }
+        Self { current: 0, made: several.then(Made::default) }
     }
 
     pub fn begin(&mut self) {
@@ -30,40 +29,34 @@ impl Layers {
     /// Notes that the current layer made this.
     pub fn note(&mut self, path: &TreePath) {
         if let Some(made) = &mut self.made {
-            made.insert(path.clone(), self.current);
+            made.put(path, self.current);
         }
     }
 
     /// Notes that the current layer mentions a directory that is there; only if a layer made it.
     pub fn mention(&mut self, path: &TreePath) {
-        if let Some(layer) = self.made.as_mut().and_then(|made| made.get_mut(path)) {
-            *layer = self.current;
+        if self.has_made(path) {
+            self.note(path);
         }
     }
 
     /// Whether a layer made this, as far as that is noted.
     pub fn has_made(&self, path: &TreePath) -> bool {
-        self.made.as_ref().is_some_and(|made| made.contains_key(path))
+        self.made.as_ref().is_some_and(|made| made.get(path).is_some())
     }
 
     /// What is in a directory and was made before the given layer, deepest first.
     fn made_in(&self, directory: &TreePath, before: u32) -> Vec<TreePath> {
-        let below = (Bound::Excluded(directory), Bound::Unbounded);
-        let made = self.made.iter().flat_map(|made| made.range::<TreePath, _>(below));
-        let mut paths: Vec<_> = made
-            .take_while(|(path, _)| path.is_in(directory))
-            .filter(|(_, layer)| **layer < before)
-            .map(|(path, _)| path.clone())
-            .collect();
+        let made = self.made.iter().flat_map(|made| made.below(directory));
+        let mut paths: Vec<_> = made.filter(|(_, layer)| *layer < before).map(|(path, _)| path).collect();
         paths.reverse();
         paths
     }
 
     /// Whether the current layer has something in this directory.
     fn mentions_below(&self, directory: &TreePath) -> bool {
-        let below = (Bound::Excluded(directory), Bound::Unbounded);
-        let mut made = self.made.iter().flat_map(|made| made.range::<TreePath, _>(below));
-        made.by_ref().take_while(|(path, _)| path.is_in(directory)).any(|(_, layer)| *layer == self.current)
+        let mut made = self.made.iter().flat_map(|made| made.below(directory));
+        made.any(|(_, layer)| layer == self.current)
     }
 
     fn forget(&mut self, path: &TreePath) {
@@ -82,7 +75,7 @@ impl Extractor {
     pub fn whiteout(&mut self, path: &TreePath) -> Result<()> {
         self.opaque(path)?;
         let is_earlier = self.layers.made.as_ref().and_then(|made| made.get(path));
-        match is_earlier.is_some_and(|layer| *layer < self.layers.current) {
+        match is_earlier.is_some_and(|layer| layer < self.layers.current) {
             true => self.remove_made(path),
             false => Ok(()),
         }

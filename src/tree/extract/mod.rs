@@ -9,6 +9,7 @@ mod attributes;
 mod content;
 mod hardlink;
 mod layers;
+mod made;
 mod make;
 mod marks;
 mod newborn;
