@@ -417,7 +417,7 @@ fn an_image_for_data_io_is_packed_and_unpacked() {
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-packed 4 entries, 26 B into 1 layer of 270 B in [TIME]
+packed 4 entries, 26 B into 1 layer of 293 B in [TIME]
 -- exit 0
 
 "#]],
