@@ -438,7 +438,7 @@ unpacked 4 entries, 26 B from 1 layer that data-io made in [TIME]
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-unpacked 1 entry, 165 B from 1 layer in [TIME]
+unpacked 1 entry, 175 B from 1 layer in [TIME]
 -- exit 0
 
 "#]],

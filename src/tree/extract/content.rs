@@ -2,8 +2,10 @@
 
 use crate::error::Error;
 use crate::tree::Content;
+use rustix::fs::{Advice, fadvise};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
 /// Which zeros become holes.
@@ -37,12 +39,18 @@ const BLOCK: usize = 4 << 10;
 /// How much is read before it is written.
 const BUFFER: usize = 256 << 10;
 
+/// The disk is told to begin after so many bytes of a file, in bytes. A kernel that is told nothing waits until a tenth of the
+/// memory is full of them or half a minute is over, and all of it is waited for in the end.
+const PORTION: u64 = 8 << 20;
+
 static ZEROS: [u8; LONG as usize] = [0; LONG as usize];
 
 /// Writes contents to files, one after the other.
 pub(super) struct ContentWriter {
     buffer: Vec<u8>,
     holes: Holes,
+    /// Whether all that is written will be waited for.
+    sync: bool,
 }
 
 /// Which half of it failed.
@@ -52,8 +60,8 @@ pub(super) enum Failure {
 }
 
 impl ContentWriter {
-    pub fn new(holes: Holes) -> Self {
-        Self { buffer: vec![0; BUFFER], holes }
+    pub fn new(holes: Holes, sync: bool) -> Self {
+        Self { buffer: vec![0; BUFFER], holes, sync }
     }
 
     /// Writes `size` bytes to a new file.
@@ -61,6 +69,7 @@ impl ContentWriter {
         let mut offset = 0;
         // Where the zeros begin that come before `offset` and were not written.
         let mut zeros_from = 0;
+        let mut begun = 0;
         while offset < size {
             if self.holes != Holes::Never {
                 offset += content.skip_hole().min(size - offset);
@@ -77,12 +86,23 @@ impl ContentWriter {
                 zeros_from = offset + run.end as u64;
             }
             offset += wanted as u64;
+            if self.sync && offset - begun >= PORTION {
+                begin_writing(file, begun, offset);
+                begun = offset;
+            }
         }
         match zeros_from < size {
             true => file.set_len(size).map_err(Failure::Writing),
             false => Ok(()),
         }
     }
+}
+
+/// Has the kernel send to the disk what was written between two places, and waits for nothing. What it thinks of that is of
+/// no consequence: all is synced in the end.
+fn begin_writing(file: &File, from: u64, to: u64) {
+    // This advice begins to write what is dirty, and then drops what is not: nothing yet, of bytes that were just written.
+    let _ = fadvise(file, from, NonZeroU64::new(to - from), Advice::DontNeed);
 }
 
 /// Neighbouring bytes that are all zero, or are written as they are.

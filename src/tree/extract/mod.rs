@@ -152,7 +152,7 @@ impl Extractor {
         let (stat, root) =
             opened.map_err(|errno| trouble(&target.shown, "open", &TreePath::root(), errno))?;
         Ok(Self {
-            content: ContentWriter::new(options.holes),
+            content: ContentWriter::new(options.holes, options.sync),
             // A hard link may lead to what the image has, and not to what else is in the target.
             layers: Layers::new(options.several_layers || !alone),
             options,
