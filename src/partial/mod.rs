@@ -24,7 +24,8 @@ use crate::tree::SpoolPlace;
 /// A table of contents of so many bytes is not worth a file.
 const SMALL: u64 = 1 << 20;
 
-/// Fetches the table of contents of a layer, into a file where there is a place for one, and nothing else of it; `None` where it has none, and where the place gives only
+/// Fetches the table of contents of a layer, into a file where there is a place for one, and nothing else of it; `None`
+/// where it has none, and where the place gives only
 /// whole blobs.
 ///
 /// # Errors
