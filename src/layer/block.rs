@@ -3,7 +3,7 @@
 //! Read is what Go's reader, which docker, containerd and podman use, and GNU tar understand alike. What they would
 //! understand differently is refused: an archive that is one tree to a scanner and another to an engine is an attack.
 
-use super::header::BLOCK;
+use super::format::BLOCK;
 use std::ops::Range;
 
 /// Where the fields of a header stand (POSIX ustar; the GNU dialect differs behind the device numbers).
@@ -128,6 +128,16 @@ pub fn number(field: &[u8]) -> Option<i64> {
             })
         }
     }
+}
+
+/// A decimal number without sign and blanks, as PAX records have them.
+///
+/// # Errors
+/// The defect, to be put after the name of the entry.
+pub fn decimal_number(text: &[u8]) -> Result<u64, &'static str> {
+    let digits = Some(text).filter(|text| text.iter().all(u8::is_ascii_digit));
+    let number = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
+    number.ok_or("has a PAX record that is no number")
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! How a layer is compressed: frame by frame, so that all cores can work and no byte depends on how many.
 
 use super::blob::Blob;
-use super::frames::{Cuts, FRAME, Frame, Framer, Note, Packed};
+use super::format::FRAME;
+use super::frames::{Cuts, Frame, Framer, Note, Packed};
 use super::gzip;
 use super::toc::{Sha256, TocWriter};
 use super::writer::LayerWriter;

@@ -3,7 +3,7 @@
 //! busybox passes over PAX records, and then a long name would be a part of itself. What these headers cannot say is
 //! lost, as it was with data-io: extended attributes and fractions of seconds.
 
-use super::header::BLOCK;
+use super::format::BLOCK;
 use crate::error::{Error, Result};
 use crate::tree::{Entry, Kind, Metadata};
 use tar_core::builder::EntryBuilder;

@@ -2,6 +2,7 @@
 //!
 //! Written are only PAX records, sorted, and no GNU extensions; what stands in a header depends on the entry alone.
 
+use super::format::BLOCK;
 use super::pax::{XATTR, decimal};
 use crate::error::{Error, Result};
 use crate::tree::{Entry, Kind, Metadata};
@@ -9,8 +10,6 @@ use std::collections::BTreeMap;
 use tar_core::builder::{HeaderBuilder, PaxBuilder};
 use tar_core::{EntryType, HeaderError};
 
-/// Archives come in blocks of this many bytes.
-pub const BLOCK: usize = 512;
 /// `name` and `linkname` of a ustar header; longer ones go into PAX records. The `prefix` field stays unused: one
 /// rule instead of two.
 const NAME_FIELD: usize = 100;

@@ -6,6 +6,7 @@ mod compression;
 mod cuts;
 mod decode;
 mod decompression;
+mod format;
 mod frame_reader;
 mod frames;
 mod gnu;

@@ -1,5 +1,6 @@
 //! PAX records: what a header has no room for (POSIX pax, "Extended Header").
 
+use super::block::decimal_number as number;
 use super::sparse::{self, Form, Region};
 use crate::tree::Time;
 use std::collections::BTreeMap;
@@ -157,13 +158,6 @@ fn name(value: &[u8]) -> Result<Vec<u8>, Why> {
         true => Err("has an empty name or a NUL in it"),
         false => Ok(value.to_vec()),
     }
-}
-
-/// A number without sign and blanks.
-pub fn number(value: &[u8]) -> Result<u64, Why> {
-    let digits = Some(value).filter(|value| value.iter().all(u8::is_ascii_digit));
-    let number = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
-    number.ok_or("has a PAX record that is no number")
 }
 
 /// Seconds as PAX writes them: `-1.5` is one and a half seconds before 1970.

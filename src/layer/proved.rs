@@ -5,9 +5,8 @@
 //! proved by nothing yet: who reads it compares it with the table of contents before anything is done about it, and that
 //! content is read from where the chunk is that was proved ([`TocChecker::proved`](super::TocChecker::proved)).
 
+use super::format::{BLOCK, FRAME};
 use super::frame_reader::{Format, Frame, FrameReader};
-use super::frames::FRAME;
-use super::header::BLOCK;
 use super::toc::{Chunk, TocReader};
 use crate::error::{Error, Result};
 use crate::oci::Algorithm;

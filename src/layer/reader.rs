@@ -2,7 +2,7 @@
 
 use super::block::{Block, Dialect, field, until_nul};
 use super::decode::{Decoded, Extensions, decode};
-use super::header::BLOCK;
+use super::format::BLOCK;
 use super::limits::Budget;
 use super::pax;
 use super::sparse::{Content, Form, MapReader, Region, of_block};

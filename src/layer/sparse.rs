@@ -1,8 +1,7 @@
 //! Sparse files as GNU tar archives them. Nobody writes them into layers, but images were made from such archives.
 
-use super::block::{Block, field, number};
-use super::header::BLOCK;
-use super::pax;
+use super::block::{Block, decimal_number, field, number};
+use super::format::BLOCK;
 
 /// A part of a sparse file that is stored; what lies between the parts is zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub enum Form {
 
 /// Regions with commas between the numbers.
 pub fn parse_map(map: &[u8]) -> Result<Vec<Region>, &'static str> {
-    let mut numbers = map.split(|byte| *byte == b',').map(pax::number);
+    let mut numbers = map.split(|byte| *byte == b',').map(decimal_number);
     let mut regions = Vec::new();
     if map.is_empty() {
         return Ok(regions);
@@ -81,7 +80,7 @@ impl MapReader {
                 self.digits.push(*byte);
                 continue;
             }
-            let number = pax::number(&self.digits)?;
+            let number = decimal_number(&self.digits)?;
             if self.digits.is_empty() {
                 return Err("has a sparse map that cannot be read");
             }

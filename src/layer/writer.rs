@@ -1,6 +1,6 @@
 //! Writes entries as a deterministic tar archive and hashes it as it passes.
 
-use super::frames::PIECE;
+use super::format::{BLOCK, PIECE};
 use super::{Toc, gnu, header, whiteout};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
@@ -118,9 +118,9 @@ impl<A: Archive> LayerWriter<A> {
         self.archive.header(entry, &header).map_err(cannot_write)?;
         if let Kind::File { size } = entry.kind {
             self.copy(entry, size, content, passed)?;
-            let padding = size.wrapping_neg() % header::BLOCK as u64;
+            let padding = size.wrapping_neg() % BLOCK as u64;
             let padding = usize::try_from(padding).unwrap_or_default();
-            self.archive.end(&[0; header::BLOCK][..padding]).map_err(cannot_write)?;
+            self.archive.end(&[0; BLOCK][..padding]).map_err(cannot_write)?;
             self.bytes += size;
         }
         self.entries += 1;
@@ -153,7 +153,7 @@ impl<A: Archive> LayerWriter<A> {
     /// Those of writing.
     pub fn finish(mut self) -> Result<(A::Out, Contents)> {
         // POSIX: an archive ends with two blocks of zeros. No padding to a tape record beyond that.
-        self.archive.end(&[0; 2 * header::BLOCK]).map_err(cannot_write)?;
+        self.archive.end(&[0; 2 * BLOCK]).map_err(cannot_write)?;
         let Self { entries, bytes, .. } = self;
         let (out, archive, toc) = self.archive.seal()?;
         Ok((out, Contents { diff_id: archive.digest, size: archive.size, entries, bytes, toc }))

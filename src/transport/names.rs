@@ -1,8 +1,9 @@
 //! The images of a layout by their names: what `index.json` lists, be the layout a directory or an archive.
 
-use super::referrers::is_referrer;
 use crate::error::{Error, Result};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, SINCE, media_type};
+use crate::oci::{
+    ARTIFACT_TYPE, DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, SINCE, media_type,
+};
 use std::collections::BTreeSet;
 
 /// The file that makes a layout, and all that stands in it.
@@ -129,4 +130,9 @@ pub fn describe(digest: &Digest, bytes: &[u8]) -> Option<Descriptor> {
     let kind = document.get("mediaType")?.as_str().filter(|kind| media_type::is_document(kind))?;
     let size = bytes.len() as u64;
     (size <= DOCUMENT_LIMIT).then(|| Descriptor::new(kind, digest.clone(), size))
+}
+
+/// Tells whether an entry of an index has no tag and is listed only because it refers to another manifest.
+pub fn is_referrer(entry: &Descriptor) -> bool {
+    ref_name(entry).is_none() && entry.extra.contains_key(ARTIFACT_TYPE)
 }

@@ -3,7 +3,7 @@
 
 use super::names::ref_name;
 use super::{Source, fetch};
-use crate::oci::{ARTIFACT_TYPE, Descriptor, Digest, Document, Index, media_type, referrers_tag};
+use crate::oci::{Descriptor, Digest, Document, Index, media_type, referrers_tag};
 use std::collections::HashSet;
 
 /// What of this index refers to the manifest; `source` has the documents.
@@ -39,9 +39,4 @@ pub fn enter(index: &mut Index, entry: Descriptor) -> bool {
         index.manifests.push(entry);
     }
     is_new
-}
-
-/// Whether an entry of the index stands there only because it refers to another.
-pub fn is_referrer(entry: &Descriptor) -> bool {
-    ref_name(entry).is_none() && entry.extra.contains_key(ARTIFACT_TYPE)
 }

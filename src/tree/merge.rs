@@ -5,12 +5,13 @@ use super::extent::{Extent, Place};
 use super::observe::{Answer, Failure, Found, Observer, Summary, WalkOptions};
 use super::source::SourceSpec;
 use super::walk::{DirectoryWalk, place, shown, trouble};
-use super::{Entry, Kind, Metadata, TreePath};
+use super::{Content, Entry, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
 use rustix::io::Errno;
 use std::collections::{BTreeSet, btree_set};
+use std::io::Read as _;
 use std::iter::{FusedIterator, Peekable};
 use std::path::{self, Path, PathBuf};
 
@@ -22,6 +23,33 @@ pub struct Walk {
     /// The directories that lead to the sources. What no source has is invented.
     ancestors: Peekable<btree_set::IntoIter<TreePath>>,
     failed: bool,
+}
+
+impl WalkOptions {
+    /// Reads the tree without keeping anything, and learns everything that changes meanwhile: making a layer anew for
+    /// one file after the other would take as many attempts as there are such files.
+    ///
+    /// # Errors
+    /// Those of reading that another walk would meet too.
+    pub fn survey(&mut self, sources: &[SourceSpec]) -> Result<()> {
+        let mut buffer = vec![0; 256 << 10];
+        for found in Walk::new(sources, self)? {
+            let Found { entry, file: Some(mut content) } = found? else { continue };
+            let error = loop {
+                content.skip_hole();
+                match content.read(&mut buffer) {
+                    Ok(0) => break None,
+                    Ok(_) => {}
+                    Err(error) => break Some(Error::io(format!("cannot read {}", entry.path), error)),
+                }
+            };
+            match error {
+                Some(error) if !self.learn(&error, 0) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One source, and the entry of it that comes next.

@@ -4,7 +4,7 @@ use super::change::{Change, Changed, OnChange};
 use super::file::{self, FileContent, READ_AT_ONCE, read_at_once};
 use super::owner::{IdMaps, Owner, Unmapped};
 use super::xattr::{Carrier, Reader};
-use super::{Content, Entry, Kind, Metadata, SourceSpec, Time, TreePath, Walk};
+use super::{Entry, Kind, Metadata, Time, TreePath};
 use crate::error::Error;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Stat, major, minor};
@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read;
 
 /// Something that a walk came by.
 #[derive(Debug)]
@@ -63,31 +62,6 @@ impl WalkOptions {
                 self.changed.insert(path.clone(), *change).is_none()
             }
         }
-    }
-
-    /// Reads the tree without keeping anything, and learns everything that changes meanwhile: making a layer anew for
-    /// one file after the other would take as many attempts as there are such files.
-    ///
-    /// # Errors
-    /// Those of reading that another walk would meet too.
-    pub fn survey(&mut self, sources: &[SourceSpec]) -> crate::Result<()> {
-        let mut buffer = vec![0; 256 << 10];
-        for found in Walk::new(sources, self)? {
-            let Found { entry, file: Some(mut content) } = found? else { continue };
-            let error = loop {
-                content.skip_hole();
-                match content.read(&mut buffer) {
-                    Ok(0) => break None,
-                    Ok(_) => {}
-                    Err(error) => break Some(Error::io(format!("cannot read {}", entry.path), error)),
-                }
-            };
-            match error {
-                Some(error) if !self.learn(&error, 0) => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }
 

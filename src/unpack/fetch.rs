@@ -1,10 +1,11 @@
 //! Layers on their way from the source to the disk: nothing of them is extracted before it was proved.
 
+use super::Wanted;
 use super::listed::Listed;
 use crate::error::{Error, Result};
 use crate::image::Selected;
 use crate::layer::{Budget, Limits, Toc, TocChecker, TocReader, decompress};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::Digest;
 use crate::progress::Progress;
 use crate::stream::{HashingThread, Unverified};
 use crate::transport::Source;
@@ -42,9 +43,6 @@ impl Spool {
         Ok(Some(TocChecker::new(TocReader::within(toc, bytes.as_slice(), budget)?)))
     }
 }
-
-/// A layer that is to be fetched: the blob, and the digest of its plain archive.
-pub(super) type Wanted<'a> = (&'a Descriptor, &'a Digest);
 
 /// The layers of an image, lowest first.
 pub(super) fn layers(image: &Selected) -> Vec<Wanted<'_>> {

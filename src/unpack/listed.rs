@@ -1,7 +1,7 @@
 //! A layer that is extracted while it comes: its table of contents, which the manifest proves, is fetched first and
 //! proves the rest frame by frame.
 
-use super::fetch::Wanted;
+use super::Wanted;
 use crate::error::{Error, Result};
 use crate::layer::{Budget, Limits, Listing, ListingBytes, Proved, Prover, TocReader};
 use crate::oci::{Descriptor, Digest};

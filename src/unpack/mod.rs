@@ -12,7 +12,7 @@ pub use selection::Part;
 use crate::error::{Error, Result};
 use crate::image::{self, Selected};
 use crate::layer::{Budget, Item, LayerReader, Limits, TocChecker, decompress};
-use crate::oci::{Digest, Document, Platform};
+use crate::oci::{Descriptor, Digest, Document, Platform};
 use crate::partial::{ReadWhole, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
@@ -284,6 +284,9 @@ impl Job<'_> {
         selection.finish().map(|()| false)
     }
 }
+
+/// A layer that is to be fetched: the blob, and the digest of its plain archive.
+type Wanted<'a> = (&'a Descriptor, &'a Digest);
 
 /// What is done with the layers, one after the other.
 struct Work<'a, 'b> {

@@ -46,8 +46,7 @@ impl Modules {
     pub fn parse(sources: impl IntoIterator<Item = (ModulePath, PathBuf, String)>) -> Self {
         let mut modules = Self::default();
         for (path, file, text) in sources {
-            let parsed =
-                syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             modules.add(path, &file, &parsed.items);
         }
         modules

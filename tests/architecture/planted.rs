@@ -63,7 +63,8 @@ fn what_is_allowed_or_only_in_tests_or_in_comments_is_not_found() {
         assert_eq!(wrong, Vec::<String>::new(), "{walk}");
     }
     let writer = ("layer/writer.rs", "use crate::oci::Hash; use crate::tree::walk::Walk;");
-    let wrong = forbidden_imports(&library(&[DIGEST, OCI, TREE, ("tree/walk.rs", "pub struct Walk;"), writer]));
+    let wrong =
+        forbidden_imports(&library(&[DIGEST, OCI, TREE, ("tree/walk.rs", "pub struct Walk;"), writer]));
     assert_eq!(wrong, Vec::<String>::new());
 }
 
@@ -76,7 +77,8 @@ fn a_module_without_a_rule_is_found() {
 #[test]
 fn a_verb_that_imports_another_is_found() {
     let unpack = ("unpack/mod.rs", "pub fn unpack() {}");
-    let wrong = forbidden_imports(&library(&[unpack, ("pack/mod.rs", "fn f() { crate::unpack::unpack(); }")]));
+    let wrong =
+        forbidden_imports(&library(&[unpack, ("pack/mod.rs", "fn f() { crate::unpack::unpack(); }")]));
     assert_eq!(wrong.len(), 1, "{wrong:?}");
 }
 
@@ -114,7 +116,9 @@ fn uses_of_a_runtime_the_environment_the_clock_or_the_terminal_are_found() {
     ] {
         assert_eq!(forbidden_uses(Path::new("copy.rs"), text).len(), 1, "{text}");
     }
-    for text in ["#[cfg(test)] mod tests { use std::env; }", "use std::process::Command;", "fn environment() {}"] {
+    for text in
+        ["#[cfg(test)] mod tests { use std::env; }", "use std::process::Command;", "fn environment() {}"]
+    {
         assert_eq!(forbidden_uses(Path::new("copy.rs"), text), Vec::<String>::new(), "{text}");
     }
     let runtime = "use tokio::runtime::Runtime; async fn f() {}";

@@ -1,7 +1,7 @@
 //! One piece of a file in an indexed layer: where it is, and how it is taken out of its frame and proved.
 
 use crate::error::{Error, Result};
-use crate::layer::frames::FRAME;
+use crate::layer::format::FRAME;
 use crate::oci::Digest;
 use std::fmt;
 use std::ops::Range;
