@@ -13,7 +13,7 @@ use crate::layer::{Budget, LayerReader, Limits, decompress, lay_over};
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
-use crate::tree::{Kind, Overlay, SourceSpec, Walk, WalkOptions};
+use crate::tree::{Kind, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
 use nodes::{Hasher, Learned, Node, Nodes};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -106,7 +106,8 @@ fn of_directory(directory: &Path, progress: &dyn Progress) -> Result<Nodes> {
     }
     let task = progress.begin(&format!("reading {}", directory.display()), None);
     let mut hasher = Hasher::default();
-    Walk::new(&[SourceSpec::new(directory)], &WalkOptions::default())?
+    let options = WalkOptions { rule_files: RuleFiles::Apply, ..WalkOptions::default() };
+    Walk::new(&[SourceSpec::new(directory)], &options)?
         .map(|found| {
             let found = found?;
             let hash = match found.file {

@@ -1,6 +1,6 @@
 //! What is left out of a tree: the rules of `.gitignore`, which people know.
 
-use super::TreePath;
+use super::{RuleFiles, TreePath, WalkOptions};
 use crate::error::{Error, Kind, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fd::BorrowedFd;
@@ -19,20 +19,25 @@ const LARGEST: u64 = 1 << 20;
 pub(super) struct Filter(Gitignore);
 
 impl Filter {
-    /// The rules in the root of a source, followed by those of the command line: the last one that matches counts.
+    /// The rules in the root of a source, where they count, followed by those of the options: the last one that matches
+    /// counts.
     ///
     /// `shown` is the source as the user knows it.
-    pub fn new(root: BorrowedFd<'_>, shown: &str, exclude: &[String]) -> Result<Self> {
+    pub fn new(root: BorrowedFd<'_>, shown: &str, options: &WalkOptions) -> Result<Self> {
         let mut rules = GitignoreBuilder::new("");
         let invalid = |place: &str, rule: &str, why: &dyn std::fmt::Display| {
             Error::usage(format!("{place} {rule:?} is not a rule of gitignore: {why}"))
         };
-        for (number, line) in read_rules(root, shown)?.lines().enumerate() {
+        let text = match options.rule_files {
+            RuleFiles::Ignore => String::new(),
+            RuleFiles::Apply => read_rules(root, shown)?,
+        };
+        for (number, line) in text.lines().enumerate() {
             if let Err(why) = rules.add_line(None, line) {
                 return Err(invalid(&format!("{shown}/{RULES}, line {}:", number + 1), line, &why));
             }
         }
-        for rule in exclude {
+        for rule in &options.exclude {
             rules.add_line(None, rule).map_err(|why| invalid("exclude", rule, &why))?;
         }
         let rules = rules.build().map_err(|why| Error::usage("the rules are too many").because(why))?;

@@ -29,7 +29,7 @@ pub use extent::Extent;
 pub use extract::{ExtractOptions, Extracted, Extractor, Holes, SpoolPlace, Staged, Target};
 pub use file::FileContent;
 pub use merge::Walk;
-pub use observe::{Found, LeftOut, Reason, Summary, WalkOptions};
+pub use observe::{Found, LeftOut, Reason, RuleFiles, Summary, WalkOptions};
 pub use overlay::Overlay;
 pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;

@@ -27,6 +27,8 @@ pub struct Found {
 pub struct WalkOptions {
     /// What is left out: rules of gitignore, which come after those in `.volioignore`.
     pub exclude: Vec<String>,
+    /// What `.volioignore` at the root of a source means.
+    pub rule_files: RuleFiles,
     /// Whether directories on which another file system is mounted are taken as empty.
     pub one_file_system: bool,
     /// Whether all that depends on the machine and its users is replaced: the owner becomes 0:0, the mode 0644, or
@@ -45,6 +47,16 @@ pub struct WalkOptions {
     pub on_change: OnChange,
     /// What is left out because it changed while it was read, in an earlier walk over the same tree.
     pub changed: BTreeMap<TreePath, Change>,
+}
+
+/// The meaning of `.volioignore` at the root of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleFiles {
+    /// A file like any other. For trees that others can write to: whoever writes the rules decides what is packed.
+    #[default]
+    Ignore,
+    /// Rules of gitignore, which leave entries out. For trees whose owner wants them packed by these rules.
+    Apply,
 }
 
 /// How often something that changes while it is read is read anew: by the same walk where it is small, otherwise by

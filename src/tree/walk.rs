@@ -60,7 +60,7 @@ impl DirectoryWalk {
     /// The walk over the directory `root`, whose entries are told as being below `at`.
     pub fn new(source: &Path, root: OwnedFd, at: TreePath, options: &WalkOptions) -> Result<Self> {
         let shown = shown(source);
-        let filter = Filter::new(root.as_fd(), &shown, &options.exclude)?;
+        let filter = Filter::new(root.as_fd(), &shown, options)?;
         let stat =
             fstat(&root).map_err(|errno| trouble("look at", &shown, &TreePath::root(), errno.into()))?;
         Ok(Self {

@@ -55,6 +55,20 @@ fn what_was_not_changed_is_not_exported_again() {
 }
 
 #[test]
+fn rules_in_a_volume_leave_nothing_out_of_its_export() {
+    let service = Service::start();
+    let export = format!("oci:{}:v1", service.path("export").display());
+    service.create("a", &[("export", &export)]);
+    let path = service.mount("a", "1").unwrap();
+    fs::write(path.join(".volioignore"), "*\n").unwrap();
+    fs::write(path.join("result"), "42").unwrap();
+    service.unmount("a", "1");
+    let exported = service.unpack(&export);
+    assert_eq!(fs::read_to_string(exported.path().join("result")).unwrap(), "42");
+    assert_eq!(fs::read_to_string(exported.path().join(".volioignore")).unwrap(), "*\n");
+}
+
+#[test]
 fn a_volume_that_is_made_anew_with_another_export_is_exported_there_too() {
     let service = Service::start();
     let image = service.pack("v1", &[("file", "one")]);

@@ -10,7 +10,8 @@ fn with(options: WalkOptions, directory: &Path) -> (Vec<String>, Summary) {
 }
 
 fn excluding(rules: &[&str]) -> WalkOptions {
-    WalkOptions { exclude: rules.iter().map(|rule| rule.to_string()).collect(), ..WalkOptions::default() }
+    let exclude = rules.iter().map(|rule| rule.to_string()).collect();
+    WalkOptions { exclude, rule_files: RuleFiles::Apply, ..WalkOptions::default() }
 }
 
 /// A directory with these files; a name that ends in `/` is a directory.
@@ -104,11 +105,22 @@ fn rules_that_make_no_sense_are_an_error_with_their_place() {
     assert_eq!(error.kind(), ErrorKind::Usage);
     assert!(error.to_string().contains("a{b"), "{error}");
     fs::write(dir.path().join(".volioignore"), "ok\na{b\n").unwrap();
-    let error = failed(WalkOptions::default());
+    let error = failed(excluding(&[]));
     assert!(error.to_string().contains(".volioignore, line 2"), "{error}");
     fs::remove_file(dir.path().join(".volioignore")).unwrap();
     make_symlink("/dev/zero", dir.path().join(".volioignore")).unwrap();
-    assert!(failed(WalkOptions::default()).to_string().contains(".volioignore"));
+    assert!(failed(excluding(&[])).to_string().contains(".volioignore"));
+}
+
+#[test]
+fn a_rule_file_is_a_file_like_any_other_unless_it_is_to_be_applied() {
+    let dir = tree(&["a"]);
+    fs::write(dir.path().join(".volioignore"), "*\na{b\n").unwrap();
+    let (names, summary) = with(WalkOptions::default(), dir.path());
+    assert_eq!(
+        (names.as_slice(), summary.excluded),
+        (["/.volioignore".to_owned(), "/a".to_owned()].as_slice(), 0)
+    );
 }
 
 #[test]

@@ -167,6 +167,7 @@ SOURCE is a directory or a file; PATH is absolute, and / unless given. A directo
 at PATH. A file lands at PATH, or in it under its own name where PATH ends with a slash.
 
 A file .volioignore at the root of a SOURCE names what to leave out, in the words of .gitignore.
+Without SOURCE on the command line it is a file like any other.
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images
 are data and the same for all platforms.

@@ -15,7 +15,7 @@ use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
 use volio::pack::{Form, Options, Packed, pack};
 use volio::transport::{Access, Location};
-use volio::tree::{IdMaps, IdRange, OnChange, Owner, SourceSpec, Time, WalkOptions};
+use volio::tree::{IdMaps, IdRange, OnChange, Owner, RuleFiles, SourceSpec, Time, WalkOptions};
 use volio::{Error, Result, oci};
 
 const EXAMPLES: &str = "\
@@ -33,7 +33,7 @@ SOURCE is a directory or a file; PATH is absolute, and / unless given. A directo
 lands at PATH, or in it under its own name where PATH ends with a slash.
 
 A file .volioignore at the root of a SOURCE names what to leave out, in the words of \
-.gitignore.
+.gitignore. Without SOURCE on the command line it is a file like any other.
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images are data and \
 the same for all platforms.
@@ -186,9 +186,10 @@ impl TreeArgs {
     }
 
     /// How the tree is read. `epoch` is `SOURCE_DATE_EPOCH`.
-    fn walk(self, epoch: Option<Time>) -> Result<WalkOptions> {
+    fn walk(self, epoch: Option<Time>, rule_files: RuleFiles) -> Result<WalkOptions> {
         Ok(WalkOptions {
             exclude: self.exclude,
+            rule_files,
             one_file_system: self.one_file_system,
             normalize: self.normalize.then(|| epoch.unwrap_or_default()),
             clamp_mtime: epoch,
@@ -248,6 +249,15 @@ struct Job {
 }
 
 impl Job {
+    /// Returns the meaning of rule files. Somebody who types a source chooses its rules; what the environment names is
+    /// volumes that containers write to.
+    fn rule_files(&self) -> RuleFiles {
+        match self.wish {
+            Some(_) => RuleFiles::Ignore,
+            None => RuleFiles::Apply,
+        }
+    }
+
     fn variable(&self, name: &str) -> Option<OsString> {
         self.wish.as_ref().map_or_else(|| environment::variable(name), |wish| wish.variable(name))
     }
@@ -310,7 +320,7 @@ impl Pack {
         let options = Options {
             layer_size: self.tree.layer_size,
             compression: self.tree.compression,
-            tree: self.tree.walk(epoch)?,
+            tree: self.tree.walk(epoch, job.rule_files())?,
             image: self.image_args.describe(),
             form: self.report.form(|name| job.variable(name)),
         };
