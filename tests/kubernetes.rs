@@ -98,8 +98,11 @@ fn manifests() -> BTreeMap<String, String> {
         let path = entry.unwrap().path();
         manifests.insert(path.display().to_string(), fs::read_to_string(&path).unwrap());
     }
-    for page in ["README.md", "docs/migration.md"] {
-        let text = fs::read_to_string(page).unwrap();
+    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    for page in pages.chain(["README.md".into()]) {
+        let text = fs::read_to_string(&page).unwrap();
+        let page = page.display();
         for (number, block) in text.split("```yaml\n").skip(1).enumerate() {
             let block = block.split("```").next().unwrap();
             if block.contains("apiVersion:") {
