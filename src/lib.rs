@@ -10,6 +10,7 @@
 pub mod cat;
 pub mod copy;
 pub mod diff;
+mod disk;
 pub mod error;
 pub mod image;
 pub mod inspect;

@@ -5,10 +5,10 @@
 //! is in and takes one step at a time, by a single name and without following links.
 
 use super::TreePath;
+pub(super) use crate::disk::directory::{Identity, names_in, open_directory};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, RawDir, Stat, fstat, openat};
+use rustix::fs::{Stat, fstat};
 use rustix::io::{Errno, Result};
-use std::ffi::CString;
 
 /// How many directories stay open: enough that honest trees never reopen one, few enough for the usual limit of 1024
 /// descriptors, also when several trees are walked at a time.
@@ -20,21 +20,6 @@ const REOPENED: usize = 32;
 
 /// setgid: what is made in a directory belongs to the directory's group.
 pub(super) const SETGID: u32 = 0o2000;
-
-/// Which thing on this machine something is, whatever it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Identity {
-    /// The file system.
-    pub device: u64,
-    /// The number within it.
-    pub inode: u64,
-}
-
-impl From<&Stat> for Identity {
-    fn from(stat: &Stat) -> Self {
-        Self { device: stat.st_dev, inode: stat.st_ino }
-    }
-}
 
 /// What decides, besides an ACL, whose the things are that are made in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,31 +170,4 @@ impl Descent {
         self.open_from = keep_from;
         Ok(())
     }
-}
-
-/// Opens the directory `name` in `above`, not what a symbolic link of that name says.
-///
-/// A directory that may be passed but not listed is opened as a mere place (`O_PATH`): enough to go through it.
-pub(super) fn open_directory(above: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(above, name, flags | OFlags::RDONLY, Mode::empty()) {
-        Err(Errno::ACCESS) => openat(above, name, flags | OFlags::PATH, Mode::empty()),
-        result => result,
-    }
-}
-
-/// The names in a directory, in any order, without `.` and `..`.
-pub(super) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
-    // A descriptor of its own: the position in a directory belongs to whoever opened it.
-    let own = openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(own, buffer.spare_capacity_mut());
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
 }

@@ -9,13 +9,11 @@ mod extract;
 mod file;
 mod filter;
 mod merge;
-mod mounts;
 mod observe;
 mod overlay;
 mod owner;
 mod path;
 mod record;
-mod remove;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,10 @@ use super::filter::Filter;
 use super::observe::{Answer, Failure, Found, Observer, Reason, Summary, WalkOptions, kind};
 use super::xattr::Carrier;
 use super::{Entry, Kind, Metadata, TreePath};
+use crate::disk::directory::is_mount_point;
 use crate::error::{self, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, Stat, StatxAttributes, StatxFlags, fstat, openat, readlinkat,
-    statat, statx,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -357,19 +355,6 @@ fn list(directory: BorrowedFd<'_>) -> Result<vec::IntoIter<Name>, Errno> {
     }
     names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(names.into_iter())
-}
-
-/// Whether something is mounted here. Kernels before 5.8 do not say; there, another file system above tells.
-pub(super) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
-    if let Ok(status) = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
-        && status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
-    {
-        return status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-    }
-    match (fstat(directory), statat(directory, "..", AtFlags::empty())) {
-        (Ok(here), Ok(above)) => here.st_dev != above.st_dev || here.st_ino == above.st_ino,
-        _ => false,
-    }
 }
 
 /// A source as messages show it, so that a path can follow.

@@ -1,6 +1,7 @@
 //! Extended attributes: which of them belong to the tree, and how they are read.
 
-use rustix::fd::{AsRawFd, BorrowedFd};
+use crate::disk::directory::path_of;
+use rustix::fd::BorrowedFd;
 use rustix::fs::{fgetxattr, flistxattr, lgetxattr, llistxattr};
 use rustix::io::{Errno, Result};
 use std::collections::BTreeMap;
@@ -78,11 +79,5 @@ impl Reader {
 
 /// A path that means `name` in the directory that is open, for calls that take no descriptor.
 fn named(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(OsStr::from_bytes(name))
-}
-
-/// A path that means what is open, for calls that take no descriptor of its kind. Without `/proc` there is nothing
-/// of that name.
-pub(super) fn itself(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+    PathBuf::from(path_of(directory)).join(OsStr::from_bytes(name))
 }

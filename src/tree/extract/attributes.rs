@@ -1,9 +1,10 @@
 //! Owner, permissions, extended attributes and mtime of something that was just made.
 
 use super::ExtractOptions;
+use crate::disk::directory::path_of;
 use crate::tree::descent::SETGID;
 use crate::tree::owner::{ACLS, Unmapped};
-use crate::tree::xattr::{itself, travels};
+use crate::tree::xattr::travels;
 use crate::tree::{Metadata, Time};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{
@@ -191,7 +192,7 @@ pub(super) fn apply_pinned(thing: &Pinned<'_>, wanted: &Attributes<'_>) -> Resul
     let ownership = is_lost(chownat(thing.pin, "", uid, gid, AtFlags::EMPTY_PATH))?;
     let is_foreign = ownership || wanted.is_given_away;
     // A descriptor of this kind can be used for little; its magic link in /proc leads to the thing itself.
-    let path = itself(thing.pin);
+    let path = path_of(thing.pin);
     if wanted.may_inherit && !thing.is_link {
         drop_acls(wanted, |name| removexattr(&path, name))?;
     }

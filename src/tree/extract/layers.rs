@@ -2,13 +2,12 @@
 
 use super::Extractor;
 use super::made::Made;
+use crate::disk::remove::{self, Failure, Removal, Removed};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
-use crate::tree::descent::open_directory;
-use crate::tree::remove::{self, Removal, make_usable};
-use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
+use std::ffi::CString;
 
 /// What was made, and in which layer it was last mentioned.
 pub(super) struct Layers {
@@ -114,14 +113,18 @@ impl Extractor {
                     .hint("the image has something else there; move the directory away, or use --force"));
             }
             Err(Errno::BUSY) => {
-                return Err(Error::refused(format!("something is mounted on {}{path}", self.target.shown))
-                    .hint("the image has something else than a directory there"));
+                return Err(self.is_mounted(path));
             }
             Err(errno) => return Err(self.trouble("remove", path, errno)),
         }
         self.layers.forget(path);
         self.directories.remove(path);
         Ok(())
+    }
+
+    fn is_mounted(&self, path: &TreePath) -> Error {
+        Error::refused(format!("something is mounted on {}{path}", self.target.shown))
+            .hint("the image has something else than a directory there")
     }
 
     fn is_twice(&self, path: &TreePath) -> Error {
@@ -131,14 +134,19 @@ impl Extractor {
 
     /// Removes a directory with all that was in it before; nothing that is mounted in it.
     fn remove_foreign(&mut self, path: &TreePath) -> Result<()> {
-        let opened = self.descent.here().and_then(|here| open_directory(here, path.name()));
-        let directory = opened.map_err(|errno| self.trouble("remove", path, errno))?;
-        let everything = Removal { crosses: &|_| false, spares: &|_, _| false };
-        make_usable(directory.as_fd());
-        remove::contents(directory, &everything)
-            .map_err(|(below, errno)| self.trouble("remove", &path.append(&below), errno))?;
-        let removed = self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR));
-        removed.map_err(|errno| self.trouble("remove", path, errno))
+        let parent = path.parent().unwrap_or_default();
+        let below = |place: &[u8]| parent.append(&TreePath::parse(place).unwrap_or_default());
+        // No path has a zero byte.
+        let name = CString::new(path.name()).unwrap_or_default();
+        let removed = match self.descent.here() {
+            Ok(here) => remove::entry(here, &name, &Removal::EVERYTHING),
+            Err(errno) => return Err(self.trouble("remove", path, errno)),
+        };
+        match removed {
+            Ok(Removed { mounted: None, .. }) => Ok(()),
+            Ok(Removed { mounted: Some(place), .. }) => Err(self.is_mounted(&below(&place))),
+            Err(Failure { path, errno }) => Err(self.trouble("remove", &below(&path), errno)),
+        }
     }
 
     /// Whether this came with the image: it was made here, or nothing was in the target.

@@ -4,9 +4,9 @@ use super::attributes::{Attributes, Failure, Lost, Pinned};
 use super::content;
 use super::newborn::Newborns;
 use super::{Directory, Extractor, attributes, trouble, wanted};
+use crate::disk::directory::make_usable;
 use crate::error::{Error, Result};
 use crate::tree::descent::open_directory;
-use crate::tree::remove::make_usable;
 use crate::tree::{Content, Entry, Kind, Metadata, TreePath};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{

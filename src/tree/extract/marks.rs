@@ -2,10 +2,10 @@
 
 use super::target::held;
 use super::{Extractor, trouble};
+use crate::disk::directory::make_usable;
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
 use crate::tree::record::{self, Record};
-use crate::tree::remove::make_usable;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{fstat, fsync, sync, syncfs};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};

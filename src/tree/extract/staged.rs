@@ -2,10 +2,12 @@
 
 use super::Target;
 use super::trouble;
+use crate::disk::directory::make_usable;
+use crate::disk::mountinfo;
+use crate::disk::remove::{self, Failure, Removal, Removed};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
 use crate::tree::record::{self, Record};
-use crate::tree::remove::{self, Removal, make_usable};
 use crate::tree::walk::shown;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
@@ -142,6 +144,13 @@ impl Staged {
 
     /// Both change places, and then the old one goes.
     fn exchange(&self, place: &Path) -> Result<()> {
+        // It would go where the old directory goes.
+        if let Some(mount) = mountinfo::below(place).unwrap_or_default().first() {
+            return Err(Error::refused(format!("something is mounted on {}", place.join(mount).display()))
+                .hint(
+                    "unmount it first, or unpack into a new directory and let a symbolic link lead to it",
+                ));
+        }
         let exchanged =
             renameat_with(&self.parent, &self.stage, &self.parent, &self.name, RenameFlags::EXCHANGE);
         exchanged.map_err(|errno| match errno {
@@ -158,8 +167,12 @@ impl Staged {
         // Should volio be killed now, the next run finds that this may go.
         let inode = fstat(&old).map_err(|errno| failed(&TreePath::root(), errno))?.st_ino;
         let _ = record::write(old.as_fd(), &Record { inode, ..Record::abandoned() });
-        let everything = Removal { crosses: &|_| false, spares: &|_, _| false };
-        remove::contents(old, &everything).map_err(|(path, errno)| failed(&path, errno))?;
+        let below = |place: &[u8]| TreePath::parse(place).unwrap_or_default();
+        match remove::contents(old.as_fd(), &Removal::EVERYTHING) {
+            Ok(Removed { mounted: None, .. }) => {}
+            Ok(Removed { mounted: Some(place), .. }) => return Err(failed(&below(&place), Errno::BUSY)),
+            Err(Failure { path, errno }) => return Err(failed(&below(&path), errno)),
+        }
         unlinkat(&self.parent, &self.stage, AtFlags::REMOVEDIR)
             .map_err(|errno| failed(&TreePath::root(), errno))
     }

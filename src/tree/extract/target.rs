@@ -2,18 +2,21 @@
 
 use super::spool::SpoolPlace;
 use super::trouble;
+use crate::disk::directory::is_mount_point;
+use crate::disk::mountinfo;
+use crate::disk::remove::{self, Failure, Removal};
 use crate::error::{Error, Result};
+use crate::tree::TreePath;
 use crate::tree::descent::{Descent, names_in, open_directory};
 use crate::tree::record::{self, Record};
-use crate::tree::remove::{self, Removal, make_usable};
-use crate::tree::walk::{is_mount_point, shown};
-use crate::tree::{TreePath, mounts};
+use crate::tree::walk::shown;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde_json::Value;
 use std::ffi::CStr;
 use std::fs::{self, DirBuilder};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -111,7 +114,7 @@ impl Target {
     /// The records of what is mounted below, where the target itself has none.
     fn records_below(&self) -> Vec<(TreePath, Record)> {
         let mut records = Vec::new();
-        for path in mounts::below(&self.path) {
+        for path in mounts_below(&self.path) {
             let record = self.directory(&path).and_then(|fd| record::read(fd.as_fd()));
             if let Some(record) = record.filter(|record| record.at == record::place(&path)) {
                 records.push((path, self.confirmed(record)));
@@ -174,10 +177,13 @@ impl Target {
             let Some(directory) = self.directory(&path).filter(|directory| claims(directory.as_fd())) else {
                 continue;
             };
-            make_usable(directory.as_fd());
-            let contents = remove::contents(directory, &removal);
+            let contents = remove::contents(directory.as_fd(), &removal);
             removed += contents
-                .map_err(|(below, errno)| trouble(&self.shown, "remove", &path.append(&below), errno))?;
+                .map_err(|Failure { path: below, errno }| {
+                    let below = TreePath::parse(below).unwrap_or_default();
+                    trouble(&self.shown, "remove", &path.append(&below), errno)
+                })?
+                .entries;
         }
         Ok(removed)
     }
@@ -194,7 +200,7 @@ impl Target {
             place => return place.map_err(|errno| self.no_spool(errno)),
         };
         let mut volumes: Vec<OwnedFd> =
-            mounts::below(&self.path).iter().filter_map(|path| self.directory(path)).collect();
+            mounts_below(&self.path).iter().filter_map(|path| self.directory(path)).collect();
         let free = |fd: &OwnedFd| {
             rustix::fs::fstatvfs(fd).map_or(0, |status| status.f_bavail.saturating_mul(status.f_frsize))
         };
@@ -232,6 +238,12 @@ impl Drop for Target {
     fn drop(&mut self) {
         let _ = flock(&self.root, FlockOperation::Unlock);
     }
+}
+
+/// The places below a directory on which something is mounted, highest first. None where the kernel does not say.
+fn mounts_below(directory: &Path) -> Vec<TreePath> {
+    let places = mountinfo::below(directory).unwrap_or_default();
+    places.iter().filter_map(|place| TreePath::parse(place.as_os_str().as_bytes())).collect()
 }
 
 /// What two file systems below one target tell together.

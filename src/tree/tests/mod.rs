@@ -15,6 +15,7 @@ mod volumes;
 mod walking;
 
 use super::*;
+use crate::disk::tests::skipped;
 use crate::error::Kind as ErrorKind;
 use rustix::process::{getegid, geteuid};
 use std::fs;
@@ -25,9 +26,6 @@ use std::process::Command;
 
 /// What is known about an entry, and its content if it is a file.
 type Seen = (Entry, Vec<u8>);
-
-/// Names the directory in which a test that was started again works.
-const AGAIN: &str = "VOLIO_TEST_AGAIN";
 
 fn path(text: impl AsRef<[u8]>) -> TreePath {
     TreePath::parse(text).unwrap()
@@ -71,12 +69,6 @@ fn hardlink(name: impl AsRef<[u8]>, target: &str) -> Seen {
     entry(name, Kind::Hardlink { target: path(target) })
 }
 
-/// Says that something was not tested. Not by `eprintln!`, which the test harness keeps to itself.
-fn skipped(what: &str) {
-    use std::io::Write;
-    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
-}
-
 /// All that a walk over one directory finds.
 fn walk(directory: &Path) -> Vec<Seen> {
     walk_with(&[SourceSpec::new(directory)], &WalkOptions::default()).unwrap().0
@@ -115,46 +107,20 @@ fn extract(seen: &[Seen], target: &Path) -> crate::Result<Extracted> {
     extractor.finish()
 }
 
-/// Runs the test `name` again in a process of its own, prepared by `prepare`, with a directory for it to work in.
-///
-/// In that process, it returns the directory; in the first one, `None` after the other has succeeded.
+/// Runs the test `name` of these modules again in a process of its own.
 fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<PathBuf> {
-    if let Some(directory) = std::env::var_os(AGAIN) {
-        return Some(directory.into());
-    }
-    let directory = tempfile::tempdir().unwrap();
-    // An ordinary user may not be allowed to enter the directory that the tests were built in.
-    let beside = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-    let (built, program) = (std::env::current_exe().unwrap(), beside.path().join("test"));
-    fs::hard_link(&built, &program).or_else(|_| fs::copy(&built, &program).map(drop)).unwrap();
-    let mut command = prepare(directory.path(), Command::new(program));
-    let module = module_path!().split_once("::").unwrap().1;
-    command.args(["--exact", &format!("{module}::{name}"), "--nocapture"]).env(AGAIN, directory.path());
-    let output = command.output().unwrap();
-    // The standard library needs a descriptor for each level to remove it, and the test may have made many.
-    Command::new("rm").arg("-rf").arg(directory.path()).status().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
-    None
+    crate::disk::tests::again(&whole(name), prepare)
 }
 
-/// Runs the test `name` again where it can mount things that nobody else sees; `None` also where nobody can.
+/// Runs the test `name` of these modules again where it can mount things that nobody else sees.
 fn again_with_mounts(name: &str) -> Option<PathBuf> {
-    let unshare = || {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private"]);
-        unshare
-    };
-    let is_possible = || unshare().arg("true").output().is_ok_and(|output| output.status.success());
-    if std::env::var_os(AGAIN).is_none() && !(is_root() && is_possible()) {
-        skipped(&format!("{name}, because nothing can be mounted here"));
-        return None;
-    }
-    again(name, |_, test| {
-        let mut unshare = unshare();
-        unshare.arg(test.get_program());
-        unshare
-    })
+    crate::disk::tests::again_with_mounts(&whole(name))
+}
+
+/// The name of a test with all modules that it is in.
+fn whole(name: &str) -> String {
+    let module = module_path!().split_once("::").unwrap().1;
+    format!("{module}::{name}")
 }
 
 /// Mounts a file system of 1 MiB and 1000 files.

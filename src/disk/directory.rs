@@ -1,0 +1,98 @@
+//! Directories by their descriptors: opened without following links, and told apart.
+
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, RawDir, Stat, StatxAttributes, StatxFlags, chmodat, fchmod, fstat, openat,
+    statat, statx,
+};
+use rustix::io::{Errno, Result};
+use std::ffi::CString;
+
+/// Which thing on this machine something is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    /// The file system.
+    pub device: u64,
+    /// The number within it.
+    pub inode: u64,
+}
+
+impl From<&Stat> for Identity {
+    fn from(stat: &Stat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// Opens the directory `name` in `above`, not what a symbolic link of that name says.
+///
+/// A directory that may be passed but not listed is opened as a mere place (`O_PATH`): enough to go through it.
+pub(crate) fn open_directory(above: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(above, name, flags | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::ACCESS) => openat(above, name, flags | OFlags::PATH, Mode::empty()),
+        result => result,
+    }
+}
+
+/// Opens a directory once more, to be listed: the position in a listing belongs to the open file.
+pub(crate) fn open_again(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// The names in a directory, in any order, without `.` and `..`.
+pub(crate) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
+    let mut buffer = Vec::with_capacity(32 << 10);
+    let mut entries = RawDir::new(open_again(directory)?, buffer.spare_capacity_mut());
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// A path that means what is open, for calls that take no descriptor of its kind. Without `/proc` there is nothing
+/// of that name.
+pub(crate) fn path_of(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Lets its owner fill or empty a directory that is read-only or closed. Whether that worked shows when it is used.
+pub(crate) fn make_usable(directory: BorrowedFd<'_>) {
+    let Ok(stat) = fstat(directory) else { return };
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if !mode.contains(Mode::RWXU) && fchmod(directory, mode | Mode::RWXU).is_err() {
+        // It may not be listed, so what is open is a mere place, which takes no mode.
+        let _ = chmodat(CWD, path_of(directory), mode | Mode::RWXU, AtFlags::empty());
+    }
+}
+
+/// Tells whether something is mounted here. Kernels before 5.8 do not say; there, another file system above tells.
+pub(crate) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
+    if let Ok(status) = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+        && status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+    {
+        return status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    }
+    match (fstat(directory), statat(directory, "..", AtFlags::empty())) {
+        (Ok(here), Ok(above)) => here.st_dev != above.st_dev || here.st_ino == above.st_ino,
+        _ => false,
+    }
+}
+
+/// The number of the mount through which something was opened: a bind mount has another one than the directory that it
+/// shows. `None` where the kernel does not say, as before 5.8 without `/proc`.
+pub(crate) fn mount_id(fd: impl AsFd) -> Option<u64> {
+    let fd = fd.as_fd();
+    match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(status) if StatxFlags::from_bits_retain(status.stx_mask).contains(StatxFlags::MNT_ID) => {
+            Some(status.stx_mnt_id)
+        }
+        _ => {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+            info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+        }
+    }
+}
