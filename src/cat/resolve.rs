@@ -2,11 +2,7 @@
 
 use super::{Place, Tree};
 use crate::error::{Error, Result};
-use crate::tree::{Kind, TreePath};
-use std::collections::VecDeque;
-
-/// How many symbolic links may lead from one to the next, as Linux has it.
-const LINKS_LIMIT: usize = 40;
+use crate::tree::{Kind, Resolution, Step, TreePath};
 
 /// Where the content of the file is that this path means.
 ///
@@ -15,52 +11,40 @@ const LINKS_LIMIT: usize = 40;
 /// else.
 pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<Place> {
     let mut at = TreePath::root();
-    let mut names: VecDeque<Vec<u8>> = path.names().map(<[u8]>::to_vec).collect();
-    let mut followed = 0;
-    while let Some(name) = names.pop_front() {
-        let next = match name.as_slice() {
-            b"" | b"." => continue,
-            b".." => {
+    let mut steps = Resolution::of(path);
+    while let Some(step) = steps.next() {
+        let next = match step {
+            Step::Root => {
+                at = TreePath::root();
+                continue;
+            }
+            Step::Up => {
                 at = at.parent().unwrap_or_default();
                 continue;
             }
-            name => at.join(name),
+            Step::Enter { name, .. } => at.join(&name),
         };
         let Some((kind, place)) = tree.get(&next) else { return Err(missing(path, &next)) };
+        let kind = match kind {
+            // Another name of a symbolic link is that link.
+            Kind::Hardlink { target } => &tree.get(target).ok_or_else(|| missing(path, target))?.0,
+            kind => kind,
+        };
         match kind {
             Kind::Directory => at = next,
-            Kind::Symlink { target } => {
-                followed += 1;
-                if followed > LINKS_LIMIT {
-                    return Err(Error::not_found(format!("the symbolic links at {path} lead in a circle")));
-                }
-                if target.starts_with(b"/") {
-                    at = TreePath::root();
-                }
-                for name in target.split(|byte| *byte == b'/').rev() {
-                    names.push_front(name.to_vec());
-                }
-            }
-            _ if !names.is_empty() => {
+            Kind::Symlink { target } => steps.follow(target).map_err(|_| {
+                Error::not_found(format!("the symbolic links at {path} are too many or lead in a circle"))
+            })?,
+            _ if !steps.is_done() => {
                 return Err(Error::not_found(format!(
                     "{path} is not in the image: {next} is not a directory"
                 )));
             }
             Kind::File { .. } => return Ok(place.clone()),
-            Kind::Hardlink { target } => return linked(tree, path, target).map(|()| place.clone()),
             other => return Err(no_file(path, other)),
         }
     }
     Err(no_file(path, &Kind::Directory))
-}
-
-/// Insists that another name is one of a file.
-fn linked(tree: &Tree, path: &TreePath, target: &TreePath) -> Result<()> {
-    match tree.get(target) {
-        Some((Kind::File { .. }, _)) => Ok(()),
-        Some((other, _)) => Err(no_file(path, other)),
-        None => Err(missing(path, target)),
-    }
 }
 
 fn missing(path: &TreePath, next: &TreePath) -> Error {
@@ -112,7 +96,7 @@ mod tests {
 
     #[test]
     fn links_are_followed_as_a_shell_in_the_image_would() {
-        let tree = tree(&[
+        let mut tree = tree(&[
             "a/",
             "a/file",
             "top",
@@ -125,11 +109,15 @@ mod tests {
             "chain->to-a/up",
             "a/b/through->../../to-a/b/../file",
         ]);
+        let also = (Kind::Hardlink { target: path("to-a") }, Place::Nowhere);
+        tree.insert(path("also-to-a"), also);
         let found = |text: &str| match file(&tree, &path(text)).unwrap() {
             Place::Listed(at) => at.number,
             place => panic!("{place:?}"),
         };
-        for text in ["a/file", "to-a/file", "absolute", "a/b/dots", "a/b/through", "to-a/b/through"] {
+        for text in
+            ["a/file", "to-a/file", "also-to-a/file", "absolute", "a/b/dots", "a/b/through", "to-a/b/through"]
+        {
             assert_eq!(found(text), 1, "{text}");
         }
         for text in ["top", "a/up", "to-a/up", "a/far-up", "chain"] {

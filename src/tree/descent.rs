@@ -133,6 +133,11 @@ impl Descent {
         self.path = self.path.parent().unwrap_or_default();
     }
 
+    /// Goes up to the root.
+    pub fn rise_to_root(&mut self) {
+        self.rise_towards(&TreePath::root());
+    }
+
     /// Goes up until `path` is in the directory or is the directory itself.
     pub fn rise_towards(&mut self, path: &TreePath) {
         while !path.is_in(&self.path) {

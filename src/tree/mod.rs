@@ -14,6 +14,7 @@ mod overlay;
 mod owner;
 mod path;
 mod record;
+mod resolution;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -32,4 +33,5 @@ pub use overlay::Overlay;
 pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;
 pub use record::Record;
+pub(crate) use resolution::{Resolution, Step};
 pub use source::SourceSpec;

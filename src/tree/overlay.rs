@@ -4,12 +4,14 @@
 //!
 //! - Entries count in the order in which they come. A directory over a directory keeps what is in it; everything else
 //!   takes the place of what was there.
-//! - What leads to an entry is a directory, or becomes a plain one; never is it a file or a link.
+//! - What leads to an entry is a directory, or becomes a plain one; or a symbolic link to a directory that is there, and then the
+//!   entry is in that one ([`Resolution`]). The same is true of whiteouts and of what hard links lead to.
 //! - A directory gives way to something else with all that earlier layers have in it. If its own layer has something
 //!   in it, the layer contradicts itself.
 //! - A hard link is another name of what is there when it comes, which is no directory and not below the link itself.
 //! - A whiteout removes what earlier layers have, and never what its own layer has, wherever it stands in it.
 
+use super::resolution::{Blocked, Moved, Resolution, Step};
 use super::{Entry, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +23,7 @@ use std::rc::Rc;
 pub struct Overlay<T = ()> {
     layer: u32,
     nodes: BTreeMap<TreePath, Node<T>>,
+    moved: Moved,
 }
 
 /// Something that has a name.
@@ -49,7 +52,7 @@ impl<T> Node<T> {
 
 impl<T> Default for Overlay<T> {
     fn default() -> Self {
-        Self { layer: 0, nodes: BTreeMap::new() }
+        Self { layer: 0, nodes: BTreeMap::new(), moved: Moved::default() }
     }
 }
 
@@ -77,7 +80,9 @@ impl<T: Clone + Default> Overlay<T> {
         if path.is_root() && *kind != Kind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
-        self.make_parents(path)?;
+        let located = self.locate(path).and_then(|place| self.moved.count(path, place));
+        let path = &located.map_err(|blocked| blocked.error(path))?;
+        self.make_parents(path);
         let what = match kind {
             Kind::Hardlink { target } => self.linked(path, target)?,
             kind => Rc::new(What { kind: kind.clone(), metadata: metadata.clone(), learned }),
@@ -92,7 +97,8 @@ impl<T: Clone + Default> Overlay<T> {
 
     /// Removes what earlier layers have at `path` and below.
     pub fn whiteout(&mut self, path: &TreePath) {
-        self.opaque(path);
+        let Ok(path) = &self.locate(path) else { return };
+        self.remove_below(path);
         if self.nodes.get(path).is_some_and(|node| node.layer < self.layer) {
             self.remove(path);
         }
@@ -100,6 +106,12 @@ impl<T: Clone + Default> Overlay<T> {
 
     /// Removes what earlier layers have in the directory `path`.
     pub fn opaque(&mut self, path: &TreePath) {
+        if let Ok(directory) = self.resolve(path) {
+            self.remove_below(&directory);
+        }
+    }
+
+    fn remove_below(&mut self, path: &TreePath) {
         let earlier = self.below(path).filter(|(_, node)| node.layer < self.layer);
         let earlier: Vec<_> = earlier.map(|(path, _)| path.clone()).collect();
         earlier.iter().rev().for_each(|path| self.remove(path));
@@ -133,33 +145,65 @@ impl<T: Clone + Default> Overlay<T> {
         self.nodes.range::<TreePath, _>(below).take_while(|(path, _)| path.is_in(directory))
     }
 
-    fn make_parents(&mut self, path: &TreePath) -> Result<()> {
-        let mut missing = Vec::new();
-        let mut above = path.parent().filter(|parent| !parent.is_root());
-        while let Some(directory) = above {
-            match self.nodes.get(&directory) {
-                Some(node) if node.is_directory() => break,
-                Some(_) => {
-                    return Err(Error::integrity(format!(
-                        "{path} would be in {directory}, which is not a directory but a file or a link"
-                    ))
-                    .hint("the image was made wrongly, or to do harm: links are never followed"));
-                }
-                None => above = directory.parent().filter(|parent| !parent.is_root()),
-            }
-            missing.push(directory);
+    /// The place of an entry after the links that lead to it.
+    ///
+    /// # Errors
+    /// When it leads through something else than directories and links to them.
+    pub(crate) fn locate(&self, path: &TreePath) -> Result<TreePath, Blocked> {
+        match path.parent() {
+            Some(parent) if !self.is_directory(&parent) => Ok(self.resolve(&parent)?.join(path.name())),
+            _ => Ok(path.clone()),
         }
-        for directory in missing {
+    }
+
+    /// The directory that a path means. What is missing there is as a directory, unless a link leads to it.
+    ///
+    /// # Errors
+    /// As [`locate`](Self::locate).
+    pub(crate) fn resolve(&self, path: &TreePath) -> Result<TreePath, Blocked> {
+        let mut at = TreePath::root();
+        let mut steps = Resolution::of(path);
+        while let Some(step) = steps.next() {
+            at = match step {
+                Step::Root => TreePath::root(),
+                Step::Up => at.parent().unwrap_or_default(),
+                Step::Enter { name, from_link } => {
+                    let next = at.join(&name);
+                    match self.nodes.get(&next).map(|node| &node.what.kind) {
+                        Some(Kind::Directory) => next,
+                        Some(Kind::Symlink { target }) => {
+                            steps.follow(target)?;
+                            at
+                        }
+                        Some(_) => return Err(Blocked::NotADirectory(next)),
+                        None if from_link => return Err(Blocked::Missing(next)),
+                        None => next,
+                    }
+                }
+            };
+        }
+        Ok(at)
+    }
+
+    fn is_directory(&self, path: &TreePath) -> bool {
+        path.is_root() || self.nodes.get(path).is_some_and(Node::is_directory)
+    }
+
+    /// Makes plain directories of what is missing above a path.
+    fn make_parents(&mut self, path: &TreePath) {
+        let mut above = path.parent();
+        while let Some(directory) = above.filter(|directory| !self.is_directory(directory)) {
+            above = directory.parent();
             let metadata = Metadata::plain_directory();
             let what = Rc::new(What { kind: Kind::Directory, metadata, learned: T::default() });
             self.nodes.insert(directory, Node { layer: self.layer, is_link: false, what });
         }
-        Ok(())
     }
 
     /// What a hard link is another name of.
     fn linked(&self, path: &TreePath, target: &TreePath) -> Result<Rc<What<T>>> {
         let senseless = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
+        let target = &self.locate(target).map_err(|blocked| senseless(blocked.of_hard_link()))?;
         match self.nodes.get(target) {
             _ if target.is_in(path) => Err(senseless("which it would replace")),
             None => Err(senseless("which is not there")),

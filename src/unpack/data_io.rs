@@ -65,7 +65,10 @@ pub(super) fn extract(
     }
     extractor.begin_layer();
     with_archive(Observed { bytes: plain(layer)?, passed }, &budget.clone(), |archive| {
-        each_entry(archive, budget, |entry, content| selection.put(entry, content, extractor))
+        each_entry(archive, budget, |entry, content| match selection.resolve(Item::Entry(entry)) {
+            Some(Item::Entry(entry)) => selection.put(entry, content, extractor),
+            _ => Ok(()),
+        })
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod data_io;
 mod fetch;
+mod links;
 mod listed;
 mod part;
 mod plan;
@@ -338,6 +339,7 @@ impl Work<'_, '_> {
             if let Some(listed) = &mut listed {
                 listed.item(&item)?;
             }
+            let Some(item) = selection.resolve(item) else { continue };
             match (item, &mut listed) {
                 (Item::Entry(entry), None) => selection.put(entry, &mut layer.content(), extractor)?,
                 (Item::Entry(entry), Some(listed)) => {

@@ -14,20 +14,22 @@ impl Work<'_, '_> {
         let mut plan = Plan::within(self.budget.limits());
         let mut entries = layer.entries(self.budget.clone())?;
         while let Some(listed) = entries.next_entry()? {
-            if let Item::Entry(entry) = &listed.item
-                && self.selection.wants(entry)
+            if let Some(Item::Entry(entry)) = self.selection.resolve(listed.item)
+                && self.selection.wants(&entry)
             {
                 while let Some(chunk) = entries.next_chunk()? {
                     plan.add(number, &chunk)?;
                 }
             }
         }
+        self.selection.rewind();
         let mut entries = layer.entries(std::mem::take(self.budget))?;
         let (selection, extractor) = (&mut *self.selection, &mut *self.extractor);
         reading.frames(&plan, |frames| {
             extractor.begin_layer();
             while let Some(listed) = entries.next_entry()? {
-                match listed.item {
+                let Some(item) = selection.resolve(listed.item) else { continue };
+                match item {
                     Item::Entry(entry) if selection.wants(&entry) => {
                         let mut content = ChunkReader::new(frames, number, || entries.next_chunk());
                         selection.put(entry, &mut content, extractor)?;

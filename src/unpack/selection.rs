@@ -1,5 +1,6 @@
 //! Which part of an image is wanted, and where it lands in the target.
 
+use super::links::Links;
 use crate::error::{Error, Result};
 use crate::layer::{Item, Whiteout};
 use crate::tree::{Content, Entry, Extractor, Kind, TreePath};
@@ -50,12 +51,15 @@ pub(super) struct Selection<'a> {
     is_directory: Option<bool>,
     /// Whether anything was wanted.
     found: bool,
+    /// Whether anything of the current layer was, which no whiteout of that layer takes away.
+    found_in_layer: bool,
     /// Where paths of earlier layers were that were stripped: their whiteouts name directories that are not there.
     stripped: BTreeSet<TreePath>,
     /// What a hard link of this layer leads to although it is not wanted itself, and where it lands instead.
     instead: HashMap<TreePath, StandIn>,
     /// Further names of this layer that are not wanted, and what they are names of.
     aliases: HashMap<TreePath, TreePath>,
+    links: Links,
 }
 
 /// The place of a hard link that becomes the file itself.
@@ -71,9 +75,11 @@ impl<'a> Selection<'a> {
             part,
             is_directory: None,
             found: false,
+            found_in_layer: false,
             stripped: BTreeSet::new(),
             instead: HashMap::new(),
             aliases: HashMap::new(),
+            links: Links::default(),
         }
     }
 
@@ -82,12 +88,28 @@ impl<'a> Selection<'a> {
         *self.part != Part::All
     }
 
-    /// Finds the hard links of a layer whose other name is not wanted: the first of them becomes the file itself.
+    /// The next item of a layer with its paths as they are in the tree, which is what all else here is asked about; `None` for a
+    /// whiteout of nothing.
+    pub fn resolve(&mut self, item: Item) -> Option<Item> {
+        match self.needs_survey() {
+            true => self.links.resolve(item),
+            false => Some(item),
+        }
+    }
+
+    /// Goes back to the beginning of the layer, which is read once more.
+    pub fn rewind(&mut self) {
+        self.links.rewind();
+    }
+
+    /// Reads a layer for the first time: finds the hard links whose other name is not wanted: the first of them becomes the file itself.
     pub fn survey(&mut self, mut next: impl FnMut() -> Result<Option<Item>>) -> Result<()> {
         self.instead.clear();
         self.aliases.clear();
+        self.links.begin_layer();
+        self.found_in_layer = false;
         while let Some(item) = next()? {
-            let Item::Entry(entry) = item else { continue };
+            let Some(Item::Entry(entry)) = self.links.note(item)? else { continue };
             let Kind::Hardlink { target } = &entry.kind else { continue };
             if self.part.place(target).is_some() {
                 continue;
@@ -101,6 +123,7 @@ impl<'a> Selection<'a> {
                 None => drop(self.aliases.insert(entry.path, target)),
             }
         }
+        self.rewind();
         Ok(())
     }
 
@@ -123,13 +146,14 @@ impl<'a> Selection<'a> {
         let Some(place) = self.part.place_of(&entry) else {
             return match self.instead.get_mut(&entry.path) {
                 Some(stand_in) if !matches!(entry.kind, Kind::Hardlink { .. }) => {
-                    (self.found, stand_in.is_there) = (true, true);
+                    stand_in.is_there = true;
+                    (self.found, self.found_in_layer) = (true, true);
                     extractor.put(&Entry { path: stand_in.place.clone(), ..entry }, content)
                 }
                 _ => Ok(()),
             };
         };
-        self.found = true;
+        (self.found, self.found_in_layer) = (true, true);
         if let Part::Strip(_) = self.part {
             self.stripped.insert(entry.path.clone());
         }
@@ -168,7 +192,13 @@ impl<'a> Selection<'a> {
         if entry.path == *part {
             if self.is_directory.replace(is_directory).is_some_and(|before| before != is_directory) {
                 extractor.opaque(&TreePath::root())?;
+                if is_directory {
+                    extractor.take_back(&TreePath::root().join(part.name()))?;
+                }
             }
+        } else if entry.path.is_in(part) {
+            // No entry need describe the directory that this is in.
+            self.is_directory = Some(true);
         } else if part.is_in(&entry.path) && !is_directory {
             self.hide_all(extractor)?;
         }
@@ -176,8 +206,9 @@ impl<'a> Selection<'a> {
     }
 
     fn hide_all(&mut self, extractor: &mut Extractor) -> Result<()> {
-        self.found = false;
-        self.is_directory = None;
+        if !self.found_in_layer {
+            (self.found, self.is_directory) = (false, None);
+        }
         extractor.opaque(&TreePath::root())
     }
 

@@ -54,6 +54,32 @@ impl Directory {
     }
 }
 
+/// Makes an image in a layout whose upper layer has files, a hard link and a whiteout below symbolic links of the lower one, as
+/// images of distributions have that merged `/lib` into `/usr/lib`. Returns `DIRECTORY:TAG`.
+pub fn image_with_merged_usr(place: &Directory) -> String {
+    use crate::images::layers::{layer, publish};
+    use volio::transport::{layout::Layout, memory::Memory};
+    let lower = [
+        "usr/",
+        "usr/lib/",
+        "usr/lib/a=1",
+        "usr/lib/gone=1",
+        "lib->usr/lib",
+        "lib64->/usr/lib",
+        "srv/",
+        "srv/up->../..",
+    ];
+    let upper = ["lib/x.so=2", "lib64/y.so=3", "srv/up/top=4", "lib/.wh.gone"];
+    let image = Memory::default();
+    publish(&image, &[&lower[..], &upper].map(|lines| layer(&image, lines)));
+    let layout = Layout::create(&place.path().join("layout"), Some("tag")).expect("a layout");
+    // One manifest, which is all that umoci 0.4 reads.
+    let platforms = vec!["linux/amd64".parse().expect("a platform")];
+    let options = volio::copy::Options { platforms, ..volio::copy::Options::default() };
+    volio::copy::copy(&image, &layout, &options, &volio::progress::Silent).expect("a copy");
+    place.join("layout:tag")
+}
+
 /// Fills the directory. Root also gets what only root can make: owners, a device, a file capability, unreadable modes.
 pub fn fill(root: &Path) {
     fill_portable(root);

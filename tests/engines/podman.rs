@@ -49,6 +49,28 @@ fn podman_stores_the_identical_tree() {
     }
 }
 
+/// With directories that are copies of those below: where podman has overlayfs lay layers over one another, the upper layer's path
+/// makes a directory of its own, which hides the link.
+#[test]
+#[ignore = "needs podman and root: run tests/run"]
+fn podman_puts_what_leads_through_a_link_where_volio_puts_it() {
+    let (place, target) = (Directory::empty(), Directory::empty());
+    let image = format!("oci:{}", super::fixture::image_with_merged_usr(&place));
+    volio(&["unpack", "--platform", "linux/amd64", &image, target.text()]).succeeded();
+    let podman = "podman --storage-driver vfs --root \"$PWD/root\" --runroot \"$PWD/run\"";
+    let podman =
+        |arguments: &str| tool("sh", &["-c", &format!("cd '{}' && {podman} {arguments}", place.text())]);
+    let pulled = podman("pull --quiet oci:layout:tag");
+    // podman leaves directories the times of the last change in them.
+    let seen =
+        |root: &str| tool("sh", &["-c", &format!("cd '{root}' && find . -type f | sort | xargs grep -H .")]);
+    let stored = seen(&podman(&format!("image mount {pulled}")));
+    podman(&format!("image unmount {pulled}"));
+    podman(&format!("rmi {pulled}"));
+    assert_eq!(stored, "./top:4\n./usr/lib/a:1\n./usr/lib/x.so:2\n./usr/lib/y.so:3");
+    assert_eq!(seen(target.text()), stored);
+}
+
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
 fn podman_runs_a_program_that_volio_packed() {

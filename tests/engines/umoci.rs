@@ -94,3 +94,17 @@ fn umoci_unpacks_an_archive_that_was_untarred() {
     volio(&["unpack", &format!("oci-archive:{again}:tag"), target.text()]).succeeded();
     Survey::of(source.path()).assert_same(&Survey::of(target.path()));
 }
+
+#[test]
+#[ignore = "needs umoci: run tests/run"]
+fn umoci_puts_what_leads_through_a_link_where_volio_puts_it() {
+    let (place, target) = (Directory::empty(), Directory::empty());
+    let image = fixture::image_with_merged_usr(&place);
+    volio(&["unpack", "--platform", "linux/amd64", &format!("oci:{image}"), target.text()]).succeeded();
+    tool("umoci", &["unpack", "--rootless", "--image", &image, &place.join("bundle")]);
+    let expected = Survey::of(&place.path().join("bundle/rootfs")).below_the_root();
+    assert!(expected.has("usr/lib/x.so") && !expected.has("usr/lib/gone"));
+    expected
+        .without_owners_and_xattrs()
+        .assert_same(&Survey::of(target.path()).below_the_root().without_owners_and_xattrs());
+}

@@ -6,7 +6,7 @@ mod data_io;
 mod diff;
 mod digests;
 mod fidelity;
-mod layers;
+pub mod layers;
 mod owners;
 mod part;
 mod partial;

@@ -54,6 +54,22 @@ fn a_directory_or_a_file_of_the_image_lands_in_the_target() {
 }
 
 #[test]
+fn what_an_upper_layer_has_through_a_link_is_where_the_link_leads() {
+    let below_usr = ["usr/", "usr/lib/", "usr/lib/a=1", "lib->usr/lib", "up/", "up/l->/usr"];
+    let image = image(&[&below_usr, &["lib/x.so=2", "up/l/y=3", "lib/.wh.a"], &["lib/", "lib/mine=4"]]);
+    let mut all = ["lib/", "lib/mine=4", "up/", "up/l=/usr", "usr/", "usr/lib/", "usr/lib/x.so=2", "usr/y=3"];
+    assert_eq!(taken(&image, Part::All).unwrap(), all);
+    assert_eq!(taken(&image, below("usr")).unwrap(), ["lib/", "lib/x.so=2", "y=3"]);
+    assert_eq!(taken(&image, below("lib")).unwrap(), ["mine=4"]);
+    assert_eq!(taken(&image, below("up")).unwrap(), ["l=/usr"]);
+    let listed = volio::list::list(&image, &volio::list::Options::default(), &Silent).unwrap();
+    let mut listed: Vec<String> = listed.keys().map(|path| path.to_string()[1..].to_owned()).collect();
+    listed.retain(|path| !path.is_empty());
+    all = all.map(|line| line.split('=').next().unwrap().trim_end_matches('/'));
+    assert_eq!(listed, all);
+}
+
+#[test]
 fn what_is_not_there_is_not_found_and_links_are_not_followed() {
     let image = image(&[&["a/", "a/b=1", "l->a"]]);
     for part in [below("x"), below("a/b/c"), below("l/b"), Part::Strip(2)] {

@@ -5,7 +5,7 @@ use super::partial::{Counting, any_line, both, file, frame, handmade, of, path};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use volio::Result;
 use volio::error::Kind as ErrorKind;
 use volio::progress::Silent;
@@ -13,7 +13,7 @@ use volio::transport::Source;
 use volio::unpack::{self, Part};
 
 /// What a part of an image becomes in an empty directory.
-fn taken(source: &dyn Source, part: &str) -> Result<BTreeMap<std::path::PathBuf, crate::snapshot::Seen>> {
+fn taken(source: &dyn Source, part: &str) -> Result<BTreeMap<PathBuf, crate::snapshot::Seen>> {
     let target = tempfile::tempdir().unwrap();
     let options = unpack::Options { part: Part::Subpath(path(part)), ..unpack::Options::default() };
     unpack::unpack(source, target.path(), &options, &Silent)?;
@@ -24,8 +24,38 @@ fn taken(source: &dyn Source, part: &str) -> Result<BTreeMap<std::path::PathBuf,
     Ok(seen)
 }
 
+/// What is below a path, by paths from there.
+fn cut(tree: BTreeMap<PathBuf, crate::snapshot::Seen>, part: &str) -> Option<BTreeMap<PathBuf, Vec<u8>>> {
+    let kind = tree.get(Path::new(part))?.kind;
+    let below = tree.into_iter().filter_map(|(path, seen)| match kind {
+        "directory" => Some((path.strip_prefix(part).ok()?.to_owned(), seen.content)),
+        _ => (path == Path::new(part)).then(|| (path.file_name().unwrap().into(), seen.content)),
+    });
+    Some(below.filter(|(path, _)| path != Path::new("")).collect())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn a_part_of_an_image_is_what_the_whole_image_has_there(
+        layers in prop::collection::vec(prop::collection::vec(any_line(), 0..7), 1..4),
+        part in prop::sample::select(vec!["a", "b", "a/b", "b/c"]),
+    ) {
+        let (image, ranged) = both(&layers);
+        let target = tempfile::tempdir().unwrap();
+        if unpack::unpack(&image, target.path(), &unpack::Options::default(), &Silent).is_ok() {
+            let expected = cut(crate::snapshot::snapshot(target.path()).into_iter().collect(), part);
+            for image in [&image, &ranged] {
+                let found = taken(image, part).map(|tree| cut(tree, "").unwrap());
+                match (&expected, found) {
+                    (Some(expected), Ok(found)) => prop_assert_eq!(expected, &found),
+                    (None, Err(error)) => prop_assert_eq!(error.kind(), ErrorKind::NotFound),
+                    (expected, found) => prop_assert!(false, "{expected:?} {found:?}"),
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_part_of_an_image_is_unpacked_alike_from_ranges_and_whole(
         layers in prop::collection::vec(prop::collection::vec(any_line(), 0..7), 1..4),

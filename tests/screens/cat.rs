@@ -71,7 +71,7 @@ hint: `volio ls -R` shows what it has
         place.screen("cat oci:layout:v1 circle"),
         str![[r#"
 -- stderr
-error: the symbolic links at /circle lead in a circle
+error: the symbolic links at /circle are too many or lead in a circle
 -- exit 4
 
 "#]],

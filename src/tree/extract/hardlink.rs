@@ -1,6 +1,7 @@
 //! Further names for what was extracted.
 
 use super::attributes::{self, Attributes, Given};
+use super::enter::{Missing, NoWay};
 use super::{Extractor, content};
 use crate::error::{Error, Result};
 use crate::tree::observe::kind;
@@ -14,6 +15,13 @@ impl Extractor {
     /// Makes another name for something that is there. It has its attributes already.
     pub(super) fn put_hardlink(&mut self, path: &TreePath, target: &TreePath) -> Result<()> {
         let senseless = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
+        let above = target.parent().unwrap_or_default();
+        self.pass(&above, Missing::End).map_err(|no_way| match no_way {
+            NoWay::Blocked(blocked) => senseless(blocked.of_hard_link()),
+            NoWay::Foreign(_) => senseless("which was in the target and is not of the image"),
+            NoWay::Failed(error) => error,
+        })?;
+        let target = &self.descent.path().join(target.name());
         if target.is_in(path) {
             return Err(senseless("which it would replace"));
         }
@@ -22,13 +30,8 @@ impl Extractor {
             self.skipped.insert(path.clone());
             return Ok(());
         }
-        let above = target.parent().unwrap_or_default();
-        let found = self.descent.go_to(&above).and_then(|()| fcntl_dupfd_cloexec(self.descent.here()?, 0));
-        let above = found.map_err(|errno| match errno {
-            Errno::NOENT => senseless("which is not there"),
-            Errno::NOTDIR | Errno::LOOP => senseless("and that is not in a directory"),
-            errno => self.trouble("enter", &above, errno),
-        })?;
+        let above = self.descent.here().and_then(|here| fcntl_dupfd_cloexec(here, 0));
+        let above = above.map_err(|errno| self.trouble("look at", target, errno))?;
         let stat = statat(&above, target.name(), AtFlags::SYMLINK_NOFOLLOW);
         match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
             Ok(FileType::Directory) => return Err(senseless("which is a directory")),

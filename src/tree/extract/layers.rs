@@ -72,7 +72,8 @@ impl Extractor {
     /// # Errors
     /// What the operating system says.
     pub fn whiteout(&mut self, path: &TreePath) -> Result<()> {
-        self.opaque(path)?;
+        let Some(path) = &self.place_of(path)? else { return Ok(()) };
+        self.remove_below(path)?;
         let is_earlier = self.layers.made.as_ref().and_then(|made| made.get(path));
         match is_earlier.is_some_and(|layer| layer < self.layers.current) {
             true => self.remove_made(path),
@@ -86,8 +87,23 @@ impl Extractor {
     /// # Errors
     /// What the operating system says.
     pub fn opaque(&mut self, path: &TreePath) -> Result<()> {
+        match self.directory_of(path)? {
+            Some(directory) => self.remove_below(&directory),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_below(&mut self, path: &TreePath) -> Result<()> {
         let earlier = self.layers.made_in(path, self.layers.current);
         earlier.iter().try_for_each(|path| self.remove_made(path))
+    }
+
+    /// Removes what was made at `path`, in whichever layer; a directory only when it is empty.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn take_back(&mut self, path: &TreePath) -> Result<()> {
+        self.remove_made(path)
     }
 
     /// Removes a directory that stands in the way of something else, with all that layers made in it.

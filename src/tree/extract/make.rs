@@ -19,41 +19,6 @@ use std::fs::File;
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 impl Extractor {
-    /// Goes to the directory that `path` is in, and makes what is missing on the way.
-    pub(super) fn enter_parent(&mut self, path: &TreePath) -> Result<()> {
-        let parent = path.parent().unwrap_or_default();
-        self.descent.rise_towards(&parent);
-        for name in parent.names().skip(self.descent.depth()) {
-            let directory = self.descent.path().join(name);
-            let mut entered = self.descent.enter(name);
-            if entered == Err(Errno::NOENT) {
-                let made = self.descent.here().and_then(|here| mkdirat(here, name, Mode::RWXU));
-                made.map_err(|errno| self.trouble("make the directory", &directory, errno))?;
-                self.layers.note(&directory);
-                let may_inherit = self.hands_acls_down();
-                self.directories
-                    .insert(directory.clone(), Directory { metadata: None, made: true, may_inherit });
-                entered = self.descent.enter(name);
-            }
-            match entered {
-                Ok(()) => self.look_around()?,
-                Err(Errno::NOTDIR | Errno::LOOP) => return Err(self.not_a_directory(&directory, path)),
-                Err(errno) => return Err(self.trouble("enter", &directory, errno)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The error for an entry that would lead through something that is no directory.
-    fn not_a_directory(&self, directory: &TreePath, path: &TreePath) -> Error {
-        let what = format!("{path} would be in {directory}, which is not a directory but a file or a link");
-        match self.was_made(directory) {
-            true => Error::integrity(what)
-                .hint("the image was made wrongly, or to do harm: links are never followed"),
-            false => Error::refused(format!("{what} that was in {}", self.target.shown)).hint("move it away"),
-        }
-    }
-
     /// Makes something by `create`, after removing what is in its place.
     pub(super) fn make<T>(
         &mut self,
@@ -163,7 +128,7 @@ impl Extractor {
     }
 
     /// Whether what is made in the directory that the descent is in gets an ACL from it.
-    fn hands_acls_down(&mut self) -> bool {
+    pub(super) fn hands_acls_down(&mut self) -> bool {
         let path = self.descent.path();
         if let Some(newborns) = self.newborns.as_ref().filter(|newborns| newborns.path == *path) {
             return newborns.inherit;

@@ -1,12 +1,14 @@
 //! A tree comes into being in a directory, and nowhere else.
 //!
 //! What is extracted may come from a stranger, and the target may belong to one. So every step goes through the
-//! descriptor of the directory above, by a single name and without following links ([`Descent`]); new things are
+//! descriptor of the directory above, by a single name and without following links ([`Descent`]); links of the image are
+//! read and taken in such steps, beneath the root (`enter`); new things are
 //! made under names that were free (`O_EXCL`); and attributes are set on what is open, not on what has a name.
 //! Single steps need no `openat2`: it answers a whole path at once, and here there is never more than one name.
 
 mod attributes;
 mod content;
+mod enter;
 mod hardlink;
 mod layers;
 mod made;
@@ -23,6 +25,7 @@ pub use staged::Staged;
 pub use target::Target;
 
 use super::descent::{Descent, Standing};
+use super::resolution::Moved;
 use super::{Content, Entry, IdMaps, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
@@ -34,6 +37,7 @@ use rustix::fs::{FileType, fstat, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -112,6 +116,7 @@ pub struct Extractor {
     alone: bool,
     marks: Marks,
     layers: Layers,
+    moved: Moved,
     /// Directories whose attributes come last.
     directories: BTreeMap<TreePath, Directory>,
     /// What new files are given in the directory that was last worked in.
@@ -161,6 +166,7 @@ impl Extractor {
             user: geteuid(),
             alone,
             marks: Marks::default(),
+            moved: Moved::default(),
             directories: BTreeMap::new(),
             skipped: BTreeSet::new(),
             newborns: None,
@@ -186,20 +192,23 @@ impl Extractor {
     /// Makes what the entry describes, in place of what an earlier entry made there; `content` is read for files.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense: it leads through a symbolic link of the
-    /// image, links to what is not there, or has less content than it says. [`Refused`](crate::error::Kind::Refused) when
+    /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense: it leads through a file, or through a symbolic
+    /// link to what is not in the image, links to what is not there, or has less content than it says. [`Refused`](crate::error::Kind::Refused) when
     /// something that was in the target stands in its way. Otherwise what the operating system says.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         check(entry)?;
-        self.skipped.remove(&entry.path);
-        if self.marks.is_ours(&entry.path) {
-            // An image must not be able to say what the target holds.
-            return Ok(());
-        }
         if entry.path.is_root() {
             self.put_root(entry)?;
         } else {
-            self.enter_parent(&entry.path)?;
+            let entry = &match self.enter_parent(&entry.path)? {
+                Cow::Borrowed(_) => Cow::Borrowed(entry),
+                Cow::Owned(path) => Cow::Owned(Entry { path, ..entry.clone() }),
+            };
+            self.skipped.remove(&entry.path);
+            if self.marks.is_ours(&entry.path) {
+                // An image must not be able to say what the target holds.
+                return Ok(());
+            }
             match &entry.kind {
                 Kind::File { size } => self.put_file(entry, *size, content)?,
                 Kind::Directory => self.put_directory(entry)?,

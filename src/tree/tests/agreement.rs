@@ -17,11 +17,18 @@ fn any_path() -> impl Strategy<Value = TreePath> {
         .prop_map(|names| path(names.join("/")))
 }
 
+/// What a symbolic link says: to something above, beside or below it, or from the root.
+fn any_target() -> impl Strategy<Value = String> {
+    let names = prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "..", "."]), 1..4);
+    (any::<bool>(), names)
+        .prop_map(|(absolute, names)| format!("{}{}", if absolute { "/" } else { "" }, names.join("/")))
+}
+
 fn any_entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![
         2 => Just(Kind::File { size: 0 }),
         3 => Just(Kind::Directory),
-        1 => any_path().prop_map(|target| Kind::Symlink { target: target.as_bytes().to_vec() }),
+        2 => any_target().prop_map(|target| Kind::Symlink { target: target.into_bytes() }),
         2 => any_path().prop_map(|target| Kind::Hardlink { target }),
         1 => Just(Kind::Fifo),
     ];

@@ -43,8 +43,8 @@ impl Place {
 }
 
 #[test]
-fn nothing_is_ever_put_through_a_link() {
-    for target in ["..", "../outside", "/", ".", "/proc/self/cwd"] {
+fn nothing_is_put_through_a_link_that_leads_to_nothing_in_the_image() {
+    for target in ["../outside", "../../../../outside", "/proc/self/cwd", "missing", "missing/..", "link"] {
         Place::new().refuses(&[symlink("link", target), file("link/owned", "")], "/link/owned");
         Place::new().refuses(&[symlink("link", target), directory("link/owned")], "/link/owned");
         Place::new().refuses(&[symlink("link", target), hardlink("owned", "link/precious")], "/owned");
@@ -54,6 +54,68 @@ fn nothing_is_ever_put_through_a_link() {
     let place = Place::new();
     let chain = [symlink("a", "b"), symlink("b", place.outside()), file("a/owned", "")];
     place.refuses(&chain, "/a/owned");
+    Place::new().refuses(&[file("a", ""), symlink("l", "a"), file("l/owned", "")], "/l/owned");
+}
+
+#[test]
+fn links_are_followed_beneath_the_root_and_never_out_of_it() {
+    for target in ["d", "./d/", "d/../d", "/d", "../d", "../../../../d", "chain"] {
+        let place = Place::new();
+        let entries = [
+            directory("d"),
+            symlink("chain", "/d"),
+            symlink("link", target),
+            file("link/file", "f"),
+            directory("link/below"),
+            file("link/below/file", "g"),
+            hardlink("hard", "link/file"),
+            symlink("link/up", ".."),
+            file("link/up/top", "t"),
+        ];
+        place.extract(&entries).unwrap();
+        let made = walk(&place.target);
+        let expected =
+            ["/chain", "/d", "/d/below", "/d/below/file", "/d/file", "/d/up", "/hard", "/link", "/top"];
+        assert_eq!(names(&made), expected, "{target}");
+        assert_eq!(fs::read(place.target.join("hard")).unwrap(), b"f");
+    }
+    // At the root, `..` is the root, whatever is beside the target.
+    let place = Place::new();
+    fs::create_dir(place.target.join("outside")).unwrap();
+    place.extract(&[symlink("link", "../outside"), file("link/precious", "mine")]).unwrap();
+    assert_eq!(fs::read_to_string(place.target.join("outside/precious")).unwrap(), "mine");
+}
+
+#[test]
+fn a_record_cannot_be_written_through_a_link() {
+    let place = Place::new();
+    let mut extractor = Extractor::new(&place.target, quick()).unwrap();
+    extractor.mark(serde_json::json!("image")).unwrap();
+    for seen in [symlink("link", "/"), directory("d"), symlink("d/up", "..")] {
+        put(&mut extractor, &seen).unwrap();
+    }
+    for forged in ["link/.volio.json", "d/up/.volio.json", "link/d/up/.volio.json.new"] {
+        put(&mut extractor, &file(forged, "forged")).unwrap();
+    }
+    extractor.finish().unwrap();
+    assert_eq!(names(&walk(&place.target)), ["/d", "/d/up", "/link"]);
+}
+
+#[test]
+fn a_link_that_is_swapped_for_one_to_outside_leads_nowhere() {
+    let place = Place::new();
+    let mut extractor = Extractor::new(&place.target, quick()).unwrap();
+    for seen in [directory("d"), symlink("link", "d"), file("link/1", "")] {
+        put(&mut extractor, &seen).unwrap();
+    }
+    // Somebody else at work in the target: neither the link nor what it leads to is what the image said.
+    fs::rename(place.target.join("d"), place.target.join("moved")).unwrap();
+    make_symlink(&place.outside, place.target.join("d")).unwrap();
+    assert!(put(&mut extractor, &file("link/2", "")).is_err());
+    fs::remove_file(place.target.join("link")).unwrap();
+    make_symlink("../outside", place.target.join("link")).unwrap();
+    assert!(put(&mut extractor, &file("link/3", "")).is_err());
+    assert_eq!(names(&walk(&place.outside)), ["/precious"]);
 }
 
 #[test]
