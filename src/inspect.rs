@@ -21,6 +21,9 @@ pub struct Inspected {
     pub annotations: BTreeMap<String, String>,
     /// The images, one for each platform.
     pub images: Vec<ImageSummary>,
+    /// What is no image: a chart, a module, a signature.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<ArtifactSummary>,
 }
 
 /// The image for one platform.
@@ -47,7 +50,28 @@ pub struct ImageSummary {
     pub layers: Vec<LayerSummary>,
 }
 
-/// One layer of an image.
+/// An artifact: a manifest whose configuration is not that of an image.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArtifactSummary {
+    /// The digest of the manifest.
+    pub digest: Digest,
+    /// What the artifact is.
+    pub artifact_type: String,
+    /// The digest of the manifest that it refers to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Digest>,
+    /// The size of its layers as they are stored, in bytes.
+    pub size: u64,
+    /// The annotations of its manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Its configuration.
+    pub config: LayerSummary,
+    /// The layers in the order of the manifest.
+    pub layers: Vec<LayerSummary>,
+}
+
+/// One layer of an image or an artifact.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LayerSummary {
@@ -71,42 +95,77 @@ pub struct LayerSummary {
 pub fn inspect(source: &dyn Source) -> Result<Inspected> {
     let root = source.resolve()?;
     let fetch = |descriptor: &Descriptor| transport::fetch(source, descriptor);
-    let images = image::images(&root, fetch)?
-        .iter()
-        .map(|(_, document)| {
-            let manifest = Manifest::parse(document)?;
-            let config = fetch(&manifest.config)?.parse()?;
-            Ok(ImageSummary::new(document, &manifest, config))
-        })
-        .collect::<Result<_>>()?;
+    let (mut images, mut artifacts) = (Vec::new(), Vec::new());
+    for (platform, document) in image::manifests(&root, fetch)? {
+        let manifest = Manifest::parse(&document)?;
+        if let Some(kind) = manifest.artifact_type() {
+            artifacts.push(ArtifactSummary::new(&document, &manifest, kind));
+            continue;
+        }
+        let mut config: Config = fetch(&manifest.config)?.parse()?;
+        // What the configuration leaves out, the index may say.
+        if let Some(platform) = platform.filter(|_| !config.platform.is_complete()) {
+            config.platform = platform;
+        }
+        images.push(ImageSummary::new(&document, &manifest, config));
+    }
     let annotations = match media_type::is_index(&root.descriptor().media_type) {
         true => Index::parse(&root)?.annotations,
         false => Manifest::parse(&root)?.annotations,
     };
     let Descriptor { digest, media_type, size, .. } = root.descriptor().clone();
-    Ok(Inspected { digest, media_type, size, annotations, images })
+    Ok(Inspected { digest, media_type, size, annotations, images, artifacts })
+}
+
+impl ArtifactSummary {
+    fn new(document: &Document, manifest: &Manifest, kind: &str) -> Self {
+        Self {
+            digest: document.descriptor().digest.clone(),
+            artifact_type: kind.to_owned(),
+            subject: document.as_referrer().map(|(subject, _)| subject),
+            size: size(manifest),
+            annotations: manifest.annotations.clone(),
+            config: LayerSummary::new(&manifest.config, None),
+            layers: manifest.layers.iter().map(|layer| LayerSummary::new(layer, None)).collect(),
+        }
+    }
+}
+
+impl LayerSummary {
+    fn new(blob: &Descriptor, diff_id: Option<Digest>) -> Self {
+        Self {
+            digest: blob.digest.clone(),
+            media_type: blob.media_type.clone(),
+            size: blob.size,
+            diff_id,
+            annotations: blob.annotations.clone(),
+        }
+    }
+}
+
+/// The size of all layers together.
+fn size(manifest: &Manifest) -> u64 {
+    manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)
 }
 
 impl ImageSummary {
     fn new(document: &Document, manifest: &Manifest, config: Config) -> Self {
         let diff_ids = config.rootfs.diff_ids.into_iter().map(Some).chain(std::iter::repeat(None));
-        let layer = |(layer, diff_id): (&Descriptor, Option<Digest>)| LayerSummary {
-            digest: layer.digest.clone(),
-            media_type: layer.media_type.clone(),
-            size: layer.size,
-            diff_id,
-            annotations: layer.annotations.clone(),
-        };
         let labels = config.config.as_ref().map(|execution| execution.labels.clone()).unwrap_or_default();
         Self {
             digest: document.descriptor().digest.clone(),
             platform: config.platform,
             created: config.created,
-            size: manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
+            size: size(manifest),
             labels,
             annotations: manifest.annotations.clone(),
             execution: config.config,
-            layers: manifest.layers.iter().zip(diff_ids).map(layer).collect(),
+            layers: manifest
+                .layers
+                .iter()
+                .zip(diff_ids)
+                .map(|(layer, diff_id)| LayerSummary::new(layer, diff_id))
+                .collect(),
         }
     }
 }

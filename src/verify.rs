@@ -161,6 +161,7 @@ impl<'a> Plan<'a> {
     /// Reads what an index names: a manifest, another index, or anything else.
     fn entry(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
         if let (Some(wanted), Some(platform)) = (&self.options.platform, &entry.platform)
+            && platform.is_complete()
             && !wanted.accepts(platform)
         {
             return Ok(());

@@ -57,7 +57,7 @@ pub fn documents(bytes: &[u8]) {
         // An index whose every entry is itself never ends by itself.
         let fetch = |_: &Descriptor| Ok(document.clone());
         let _ = image::select(&document, None, fetch);
-        let _ = image::images(&document, fetch);
+        let _ = image::manifests(&document, fetch);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Some of the platforms of an image. What is copied is then another document, with another digest.
 
 use crate::error::{Error, Result};
-use crate::image;
+use crate::image::{self, Offer};
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use std::collections::HashSet;
 
@@ -20,26 +20,28 @@ pub(super) fn choose(
     }
     if media_type::is_manifest(&root.descriptor().media_type) {
         let platform = platform_of(root, &fetch)?;
-        return match wanted.iter().find(|wanted| !wanted.accepts(&platform)) {
+        let is_for = |wanted: &Platform| platform.as_ref().is_some_and(|platform| wanted.accepts(platform));
+        return match wanted.iter().find(|wanted| !is_for(wanted)) {
             None => Ok(root.clone()),
-            Some(wanted) => Err(absent(wanted, &[platform])),
+            Some(wanted) => Err(absent(wanted, platform.as_slice())),
         };
     }
     let index = Index::parse(root)?;
-    // What no index says about a platform, the configuration does.
-    let named = |(platform, entry): (Option<Platform>, Descriptor)| match platform {
-        Some(platform) => Ok((platform, entry)),
-        None => Ok((platform_of(&fetch(&entry)?, &fetch)?, entry)),
-    };
-    let offers = image::offers(root, &fetch)?.into_iter().map(named).collect::<Result<Vec<_>>>()?;
+    let offers = image::offers(root, &fetch)?;
+    // What no index says about a platform, the configuration does. An artifact is for no platform.
+    let (named, unnamed): (Vec<Offer>, Vec<Offer>) =
+        offers.iter().cloned().partition(|(platform, _)| platform.is_some());
+    let configured = |(_, entry): Offer| Ok((platform_of(&fetch(&entry)?, &fetch)?, entry));
+    let unnamed = unnamed.into_iter().map(configured).collect::<Result<Vec<Offer>>>()?;
+    let unnamed: Vec<Offer> = unnamed.into_iter().filter(|(platform, _)| platform.is_some()).collect();
     let mut chosen: Vec<&Descriptor> = Vec::new();
     for wanted in wanted {
-        // The first that fits, as everywhere where one is chosen.
-        match offers.iter().find(|(platform, _)| wanted.accepts(platform)) {
-            Some((_, entry)) => chosen.push(entry),
+        let fitting = [&named, &unnamed].into_iter().flat_map(|offers| image::ranked(offers, wanted)).next();
+        match fitting {
+            Some((_, (_, entry))) => chosen.push(entry),
             None => {
-                let offered: Vec<_> = offers.iter().map(|(platform, _)| platform.clone()).collect();
-                return Err(absent(wanted, &offered));
+                let offered = named.iter().chain(&unnamed).filter_map(|(platform, _)| platform.clone());
+                return Err(absent(wanted, &offered.collect::<Vec<_>>()));
             }
         }
     }
@@ -68,10 +70,17 @@ fn narrowed<'a>(entries: impl Iterator<Item = &'a Descriptor>, chosen: &HashSet<
         .collect()
 }
 
-/// The platform that the configuration of an image names.
-fn platform_of(document: &Document, fetch: &impl Fn(&Descriptor) -> Result<Document>) -> Result<Platform> {
-    let config: Config = fetch(&Manifest::parse(document)?.config)?.parse()?;
-    Ok(config.platform)
+/// The platform that the configuration of an image names; `None` for an artifact.
+fn platform_of(
+    document: &Document,
+    fetch: &impl Fn(&Descriptor) -> Result<Document>,
+) -> Result<Option<Platform>> {
+    let manifest = Manifest::parse(document)?;
+    if manifest.artifact_type().is_some() {
+        return Ok(None);
+    }
+    let config: Config = fetch(&manifest.config)?.parse()?;
+    Ok(Some(config.platform).filter(Platform::is_complete))
 }
 
 fn absent(wanted: &Platform, offered: &[Platform]) -> Error {

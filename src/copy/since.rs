@@ -20,7 +20,7 @@ impl Base {
     /// When the image is not there, or is not what it says.
     pub fn read(name: &str, source: &dyn Source) -> Result<Self> {
         let root = source.resolve()?;
-        let images = image::images(&root, |descriptor| transport::fetch(source, descriptor))?;
+        let images = image::manifests(&root, |descriptor| transport::fetch(source, descriptor))?;
         let mut layers = HashSet::new();
         for (_, document) in images {
             layers.extend(Manifest::parse(&document)?.layers.into_iter().map(|layer| layer.digest));

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the blob is; see [`media_type`](super::media_type).
+    /// What the blob is; see [`media_type`](super::media_type). Empty where a program left it out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub media_type: String,
     /// The digest of the blob as it is stored.
     pub digest: Digest,
@@ -37,6 +38,12 @@ impl Descriptor {
             annotations: BTreeMap::new(),
             extra: BTreeMap::new(),
         }
+    }
+
+    /// The addresses outside of the registry that have the blob (image-spec, "Content Descriptors", `urls`).
+    pub fn urls(&self) -> Vec<&str> {
+        let urls = self.extra.get("urls").and_then(Value::as_array);
+        urls.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
     /// The descriptor of these bytes.

@@ -1,9 +1,9 @@
 //! A JSON document together with its exact bytes.
 
-use super::Descriptor;
+use super::{Descriptor, media_type};
 use crate::error::{Error, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
 
 /// The largest document that is read, in bytes: registries take no larger manifest (distribution-spec,
 /// "Pushing Manifests": at least 4 MiB, which is also the limit of its reference implementation).
@@ -50,6 +50,16 @@ impl Document {
         &self.bytes
     }
 
+    /// A document whose media type may be generic or missing: then it is what the document calls itself, or what its
+    /// members make it (image-spec, "Image Manifest", `mediaType`: an index has `manifests`, a manifest `config` and
+    /// `layers`). Where even that does not tell, the type stays as it is given.
+    pub fn identified(media_type: &str, bytes: Vec<u8>) -> Self {
+        match media_type::is_generic(media_type).then(|| identify(&bytes)).flatten() {
+            Some(found) => Self::new(found, bytes),
+            None => Self::new(media_type, bytes),
+        }
+    }
+
     /// Reads the JSON.
     ///
     /// # Errors
@@ -64,5 +74,49 @@ impl Document {
             "{} is not a valid {}: {why}",
             self.descriptor.digest, self.descriptor.media_type
         ))
+    }
+}
+
+/// Returns the media type of a manifest or an index that is not announced as one.
+fn identify(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Members {
+        media_type: Option<String>,
+        config: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
+        manifests: Option<IgnoredAny>,
+    }
+    let members: Members = serde_json::from_slice(bytes).ok()?;
+    let claimed = members.media_type.filter(|claimed| !media_type::is_generic(claimed));
+    let by_members = match (members.config, members.layers, members.manifests) {
+        (Some(_), Some(_), None) => Some(media_type::MANIFEST),
+        (None, None, Some(_)) => Some(media_type::INDEX),
+        _ => None,
+    };
+    claimed.or(by_members.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_without_a_media_type_is_known_by_its_members() {
+        let manifest = r#"{"config":{},"layers":[]}"#;
+        let own = r#"{"mediaType":"application/vnd.docker.distribution.manifest.v2+json"}"#;
+        for (announced, json, found) in [
+            ("", manifest, media_type::MANIFEST),
+            ("application/json", manifest, media_type::MANIFEST),
+            ("", r#"{"manifests":[]}"#, media_type::INDEX),
+            ("application/octet-stream", own, media_type::DOCKER_MANIFEST),
+            ("", r#"{"config":{},"layers":[],"manifests":[]}"#, ""),
+            ("text/plain", r#"{"rootfs":{}}"#, "text/plain"),
+            ("", "<html>", ""),
+            (media_type::CONFIG, manifest, media_type::CONFIG),
+        ] {
+            let document = Document::identified(announced, json.as_bytes().to_vec());
+            assert_eq!(document.descriptor().media_type, found, "{announced} {json}");
+        }
     }
 }

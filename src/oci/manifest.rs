@@ -1,7 +1,7 @@
 //! Manifests and indexes (image-spec, "Image Manifest" and "Image Index").
 
 use super::descriptor::null_is_default;
-use super::{Descriptor, Document, media_type};
+use super::{ARTIFACT_TYPE, Descriptor, Document, media_type};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -75,6 +75,18 @@ impl Manifest {
             false => Ok(manifest),
         }
     }
+
+    /// The type of the artifact that this is the manifest of; `None` for an image (image-spec, "Guidelines for
+    /// Artifact Usage"): the configuration decides, because it is what engines go by.
+    pub fn artifact_type(&self) -> Option<&str> {
+        let config = self.config.media_type.as_str();
+        let claimed = self.extra.get(ARTIFACT_TYPE).and_then(Value::as_str).filter(|kind| !kind.is_empty());
+        match media_type::is_config(config) {
+            true => None,
+            false if media_type::is_generic(config) => claimed,
+            false => Some(claimed.unwrap_or(config)),
+        }
+    }
 }
 
 impl Index {
@@ -106,11 +118,13 @@ impl Index {
 /// Fails unless what the document calls itself is what its descriptor calls it.
 fn agree(document: &Document, claimed: Option<&str>, is_right: fn(&str) -> bool) -> Result<()> {
     match claimed {
-        Some(claimed) if !is_right(claimed) => Err(Error::integrity(format!(
-            "{} is announced as {} and calls itself {claimed:?}",
-            document.descriptor().digest,
-            document.descriptor().media_type
-        ))),
+        Some(claimed) if !is_right(claimed) && !media_type::is_generic(claimed) => {
+            Err(Error::integrity(format!(
+                "{} is announced as {} and calls itself {claimed:?}",
+                document.descriptor().digest,
+                document.descriptor().media_type
+            )))
+        }
         _ => Ok(()),
     }
 }
@@ -132,6 +146,25 @@ mod tests {
         let index = Index::parse(&document(media_type::INDEX, &both));
         assert_eq!(manifest.unwrap_err().kind(), Kind::Integrity);
         assert_eq!(index.unwrap_err().kind(), Kind::Integrity);
+    }
+
+    #[test]
+    fn an_artifact_is_told_from_an_image_by_its_configuration() {
+        let helm = "application/vnd.cncf.helm.config.v1+json";
+        let empty = "application/vnd.oci.empty.v1+json";
+        for (config, claimed, kind) in [
+            (media_type::CONFIG, "", None),
+            (media_type::CONFIG, "application/x", None),
+            (media_type::DOCKER_CONFIG, "", None),
+            ("application/octet-stream", "", None),
+            ("", "application/x", Some("application/x")),
+            (helm, "", Some(helm)),
+            (empty, "application/x", Some("application/x")),
+        ] {
+            let mut manifest = Manifest::new(Descriptor::of(config, b"{}"), Vec::new(), BTreeMap::new());
+            manifest.extra.insert(ARTIFACT_TYPE.to_owned(), claimed.into());
+            assert_eq!(manifest.artifact_type(), kind, "{config} {claimed}");
+        }
     }
 
     #[test]

@@ -26,6 +26,15 @@ pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.ta
 /// What a registry may answer when an image is asked for by name.
 pub const DOCUMENTS: [&str; 4] = [INDEX, MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_MANIFEST];
 
+/// Returns `true` for what programs write that do not know, or do not say, what something is; the binary one is that of
+/// object stores.
+pub fn is_generic(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "" | "application/json" | "application/octet-stream" | "binary/octet-stream" | "text/plain"
+    )
+}
+
 /// Whether this is an index: a document that lists manifests.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, INDEX | DOCKER_MANIFEST_LIST)

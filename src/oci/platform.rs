@@ -10,9 +10,11 @@ use std::str::FromStr;
 /// An operating system and an architecture in Go's words, such as `linux/arm64/v8`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
-    /// `amd64`, `arm64`, …
+    /// `amd64`, `arm64`, …; empty where a program left it out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub architecture: String,
-    /// `linux`, …
+    /// `linux`, …; empty where a program left it out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub os: String,
     /// `v7`, `v8`: where one architecture is not enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,23 +45,59 @@ impl Platform {
         )
     }
 
-    /// Whether an image for `offered` serves someone who asks for this platform.
-    ///
-    /// A variant counts only where both name one; `arm64` and `arm64/v8` are the same thing.
-    pub fn accepts(&self, offered: &Platform) -> bool {
-        self.os == offered.os
-            && self.architecture == offered.architecture
-            && match (&self.variant, &offered.variant) {
-                (Some(wanted), Some(offered)) => wanted == offered,
-                _ => true,
-            }
+    /// Returns `true` if both the operating system and the architecture are named. A platform that lacks one of them
+    /// selects nothing: it is as good as none.
+    pub fn is_complete(&self) -> bool {
+        !self.os.is_empty() && !self.architecture.is_empty()
     }
+
+    /// Returns how well an image for `offered` serves this platform; `None` if it does not.
+    ///
+    /// Variants exclude each other only where both sides name one.
+    pub fn fit(&self, offered: &Platform) -> Option<Fit> {
+        let is_same_machine = self.os == offered.os && self.architecture == offered.architecture;
+        match (self.named_variant(), offered.named_variant()) {
+            _ if !is_same_machine => None,
+            _ if self.usual_variant() == offered.usual_variant() => Some(Fit::Exact),
+            (Some(_), Some(_)) => None,
+            _ => Some(Fit::OtherVariant),
+        }
+    }
+
+    /// Returns `true` if an image for `offered` serves this platform at all.
+    pub fn accepts(&self, offered: &Platform) -> bool {
+        self.fit(offered).is_some()
+    }
+
+    fn named_variant(&self) -> Option<&str> {
+        self.variant.as_deref().filter(|variant| !variant.is_empty())
+    }
+
+    /// The variant, or the one that is meant where none is named, as containerd has it.
+    fn usual_variant(&self) -> Option<&str> {
+        self.named_variant().or(match self.architecture.as_str() {
+            "amd64" => Some("v1"),
+            "arm" => Some("v7"),
+            "arm64" => Some("v8"),
+            _ => None,
+        })
+    }
+}
+
+/// How well an image serves a platform. The least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// It is for this very platform.
+    Exact,
+    /// It is for a variant of it, where only one side names a variant.
+    OtherVariant,
 }
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
+        let word = |word: &'_ str| if word.is_empty() { "unknown".to_owned() } else { word.to_owned() };
+        write!(f, "{}/{}", word(&self.os), word(&self.architecture))?;
+        match self.named_variant() {
             Some(variant) => write!(f, "/{variant}"),
             None => Ok(()),
         }
@@ -98,6 +136,34 @@ mod tests {
         for text in ["linux", "linux/", "/amd64", "linux/amd64/v1/x", "Linux/amd64", ""] {
             assert!(text.parse::<Platform>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_usual_variant_fits_better_than_another_one() {
+        let platform = |text: &str| text.parse::<Platform>().unwrap();
+        for (wanted, offered, fit) in [
+            ("linux/amd64", "linux/amd64", Some(Fit::Exact)),
+            ("linux/amd64", "linux/amd64/v1", Some(Fit::Exact)),
+            ("linux/amd64", "linux/amd64/v3", Some(Fit::OtherVariant)),
+            ("linux/arm", "linux/arm/v6", Some(Fit::OtherVariant)),
+            ("linux/arm", "linux/arm/v7", Some(Fit::Exact)),
+            ("linux/arm64", "linux/arm64/v8", Some(Fit::Exact)),
+            ("linux/amd64/v3", "linux/amd64", Some(Fit::OtherVariant)),
+            ("linux/arm/v6", "linux/arm/v7", None),
+            ("linux/amd64", "windows/amd64", None),
+        ] {
+            assert_eq!(platform(wanted).fit(&platform(offered)), fit, "{wanted} {offered}");
+        }
+        assert!(Fit::Exact < Fit::OtherVariant);
+    }
+
+    #[test]
+    fn a_platform_without_a_system_or_an_architecture_is_read_and_is_incomplete() {
+        for json in ["{}", r#"{"architecture":"amd64"}"#, r#"{"os":"linux","architecture":""}"#] {
+            let platform: Platform = serde_json::from_str(json).unwrap();
+            assert!(!platform.is_complete() && !platform.accepts(&Platform::host()), "{json}");
+        }
+        assert_eq!(serde_json::from_str::<Platform>("{}").unwrap().to_string(), "unknown/unknown");
     }
 
     #[test]

@@ -14,6 +14,24 @@ pub fn referrers_tag(subject: &Digest) -> String {
     format!("{}-{:.64}", subject.algorithm().name(), subject.hex())
 }
 
+/// How the tags end under which cosign attaches signatures, attestations and lists of contents to an image.
+const ATTACHMENTS: [&str; 3] = [".sig", ".att", ".sbom"];
+
+/// The tags under which cosign attaches manifests to the manifest or the index with this digest.
+pub fn attachment_tags(subject: &Digest) -> [String; 3] {
+    ATTACHMENTS.map(|ending| format!("{}-{}{ending}", subject.algorithm().name(), subject.hex()))
+}
+
+/// Returns `true` if the tag stands for what is attached to another image, and not for an image of its own.
+pub fn is_attachment_tag(tag: &str) -> bool {
+    let digest = ATTACHMENTS.iter().find_map(|ending| tag.strip_suffix(ending)).unwrap_or(tag);
+    digest.split_once('-').is_some_and(|(algorithm, hex)| {
+        matches!(algorithm, "sha256" | "sha512")
+            && hex.len() >= 64
+            && hex.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Claims {
@@ -61,6 +79,24 @@ mod tests {
             assert_eq!(entry.annotations["a"], "b");
         }
         assert!(Document::new(media_type::MANIFEST, b"{}".to_vec()).as_referrer().is_none());
+    }
+
+    #[test]
+    fn tags_of_attachments_are_told_from_tags_of_images() {
+        let subject = Digest::of(b"");
+        let tags = attachment_tags(&subject);
+        assert!(tags[0].starts_with("sha256-e3b0") && tags[0].ends_with("b855.sig"), "{}", tags[0]);
+        assert!(tags.iter().all(|tag| is_attachment_tag(tag) && super::super::reference::is_tag(tag)));
+        assert!(is_attachment_tag(&referrers_tag(&subject)));
+        for tag in [
+            "v1",
+            "sha256-abc",
+            "latest.sig",
+            "sha256-",
+            "v1-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        ] {
+            assert!(!is_attachment_tag(tag), "{tag}");
+        }
     }
 
     #[test]

@@ -143,3 +143,105 @@ hint: write oci:DIRECTORY[:TAG]
 "#]],
     );
 }
+
+/// A layout with an artifact of a chart of helm, and of a file as oras pushes it.
+fn with_artifact() -> Place {
+    let chart = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
+    let layers = [(chart, None, &b"chart"[..]), ("text/plain", Some("notes\x1b.txt"), b"notes")];
+    Place::with_image().with_artifact("application/vnd.cncf.helm.config.v1+json", &layers)
+}
+
+#[test]
+fn an_artifact_for_people() {
+    assert_screen(
+        with_artifact().screen("inspect oci:layout:chart"),
+        str![[r#"
+digest      sha256:[DIGEST]
+media type  application/vnd.oci.image.manifest.v1+json
+
+artifact of type application/vnd.cncf.helm.config.v1+json
+  digest      sha256:[DIGEST]
+  size        10 B
+  config      sha256:[DIGEST]         2 B  application/vnd.cncf.helm.config.v1+json
+  layer       sha256:[DIGEST]         5 B  application/vnd.cncf.helm.chart.content.v1.tar+gzip
+  layer       sha256:[DIGEST]         5 B  text/plain  notes\u{1b}.txt
+
+oci:layout@sha256:[DIGEST]
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn an_artifact_as_json() {
+    assert_screen(
+        with_artifact().screen("inspect --format json oci:layout:chart"),
+        str![[r#"
+{
+  "address": "oci:layout@sha256:[DIGEST]",
+  "digest": "sha256:[DIGEST]",
+  "mediaType": "application/vnd.oci.image.manifest.v1+json",
+  "size": 591,
+  "annotations": {},
+  "images": [],
+  "artifacts": [
+    {
+      "digest": "sha256:[DIGEST]",
+      "artifactType": "application/vnd.cncf.helm.config.v1+json",
+      "size": 10,
+      "annotations": {},
+      "config": {
+        "digest": "sha256:[DIGEST]",
+        "mediaType": "application/vnd.cncf.helm.config.v1+json",
+        "size": 2,
+        "annotations": {}
+      },
+      "layers": [
+        {
+          "digest": "sha256:[DIGEST]",
+          "mediaType": "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+          "size": 5,
+          "annotations": {}
+        },
+        {
+          "digest": "sha256:[DIGEST]",
+          "mediaType": "text/plain",
+          "size": 5,
+          "annotations": {
+            "org.opencontainers.image.title": "notes\u001b.txt"
+          }
+        }
+      ]
+    }
+  ]
+}
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn an_artifact_where_an_image_is_needed() {
+    assert_screen(
+        with_artifact().screen("ls oci:layout:chart"),
+        str![[r#"
+-- stderr
+error: sha256:[DIGEST] is an artifact of type application/vnd.cncf.helm.config.v1+json and not an image
+hint: volio inspect shows what it holds
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        with_artifact().screen("unpack oci:layout:chart there"),
+        str![[r#"
+-- stderr
+error: sha256:[DIGEST] is an artifact of type application/vnd.cncf.helm.config.v1+json and not an image
+hint: volio inspect shows what it holds
+-- exit 2
+
+"#]],
+    );
+}

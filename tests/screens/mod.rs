@@ -22,12 +22,14 @@ mod tags;
 mod unpack;
 mod verify;
 
+use serde_json::{Value, json};
 use snapbox::assert::DEFAULT_ACTION_ENV;
 use snapbox::{Assert, IntoData};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
+use volio::oci::{Digest, media_type::MANIFEST};
 
 /// A directory to work in, and an environment in which nothing is set that the program reads.
 struct Place(TempDir);
@@ -65,6 +67,41 @@ impl Place {
 
     fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// The same after the index of that layout was edited.
+    fn with_index(self, edit: impl FnOnce(&mut Value)) -> Self {
+        let path = self.path().join("layout/index.json");
+        let mut index = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        edit(&mut index);
+        fs::write(&path, index.to_string()).unwrap();
+        self
+    }
+
+    /// Puts a blob into that layout, and returns its descriptor.
+    fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
+        let digest = Digest::of(bytes);
+        fs::write(self.path().join("layout/blobs/sha256").join(digest.hex()), bytes).unwrap();
+        json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
+    }
+
+    /// The same with an artifact in that layout under the tag `chart`: the layers have a media type, a title and bytes.
+    fn with_artifact(self, kind: &str, layers: &[(&str, Option<&str>, &[u8])]) -> Self {
+        let config = self.blob(kind, b"{}");
+        let layers: Vec<Value> = layers
+            .iter()
+            .map(|(media_type, title, bytes)| {
+                let mut layer = self.blob(media_type, bytes);
+                if let Some(title) = title {
+                    layer["annotations"] = json!({"org.opencontainers.image.title": title});
+                }
+                layer
+            })
+            .collect();
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
+        let mut entry = self.blob(MANIFEST, manifest.to_string().as_bytes());
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": "chart"});
+        self.with_index(|index| index["manifests"].as_array_mut().unwrap().push(entry))
     }
 
     /// The files that hold the blobs of that layout.

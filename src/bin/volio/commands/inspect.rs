@@ -8,8 +8,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use volio::Result;
-use volio::inspect::{ImageSummary, Inspected, inspect};
-use volio::oci::Execution;
+use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary, inspect};
+use volio::oci::{Execution, TITLE};
 use volio::transport::Location;
 
 const EXAMPLES: &str = "\
@@ -63,7 +63,30 @@ fn text(out: &mut dyn Write, inspected: &Inspected) -> io::Result<()> {
     writeln!(out, "digest      {}", inspected.digest)?;
     writeln!(out, "media type  {}", printable(&inspected.media_type))?;
     map(out, "annotation  ", &inspected.annotations)?;
-    inspected.images.iter().try_for_each(|image| one_image(out, image))
+    inspected.images.iter().try_for_each(|image| one_image(out, image))?;
+    inspected.artifacts.iter().try_for_each(|artifact| one_artifact(out, artifact))
+}
+
+/// Writes an artifact; the layers with the names that their files have.
+fn one_artifact(out: &mut dyn Write, artifact: &ArtifactSummary) -> io::Result<()> {
+    writeln!(out, "\nartifact of type {}", printable(&artifact.artifact_type))?;
+    writeln!(out, "  digest      {}", artifact.digest)?;
+    if let Some(subject) = &artifact.subject {
+        writeln!(out, "  subject     {subject}")?;
+    }
+    map(out, "  annotation  ", &artifact.annotations)?;
+    writeln!(out, "  size        {}", bytes(artifact.size))?;
+    layer(out, "config", &artifact.config)?;
+    artifact.layers.iter().try_for_each(|blob| layer(out, "layer", blob))
+}
+
+fn layer(out: &mut dyn Write, what: &str, blob: &LayerSummary) -> io::Result<()> {
+    let (size, kind) = (bytes(blob.size), printable(&blob.media_type));
+    write!(out, "  {what:10}  {}  {size:>10}  {kind}", blob.digest)?;
+    match blob.annotations.get(TITLE) {
+        Some(title) => writeln!(out, "  {}", printable(title)),
+        None => writeln!(out),
+    }
 }
 
 fn one_image(out: &mut dyn Write, image: &ImageSummary) -> io::Result<()> {
@@ -78,16 +101,7 @@ fn one_image(out: &mut dyn Write, image: &ImageSummary) -> io::Result<()> {
         run(out, execution)?;
     }
     writeln!(out, "  size        {}", bytes(image.size))?;
-    for layer in &image.layers {
-        writeln!(
-            out,
-            "  layer       {}  {:>10}  {}",
-            layer.digest,
-            bytes(layer.size),
-            printable(&layer.media_type)
-        )?;
-    }
-    Ok(())
+    image.layers.iter().try_for_each(|blob| layer(out, "layer", blob))
 }
 
 /// Writes how a container is started, as far as the image says it.
