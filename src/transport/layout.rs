@@ -8,7 +8,7 @@ mod removal;
 
 use super::draft::{Drafts, open_without_waiting};
 use super::lock::Locked;
-use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name, ref_name};
+use super::names::{self, Found, INDEX_FILE, INDEX_LIMIT, MARKER, Name, ref_name};
 use super::{Destination, Removed, Source, referrers};
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
@@ -149,8 +149,8 @@ impl Layout {
         }
     }
 
-    /// What this image is called in the index, or the only image that there is.
-    fn descriptor(&self) -> Result<Descriptor> {
+    /// What the index lists under this name, or the only image that there is.
+    fn found(&self) -> Result<Found> {
         let index = self.index()?;
         self.name.find(&index, &self.place(), |digest| self.unlisted(digest))
     }
@@ -180,9 +180,7 @@ impl Layout {
     fn open_blob(&self, blob: &Descriptor) -> Result<File> {
         let path = self.blob(&blob.digest);
         open_file(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                names::missing(&blob.digest, &self.place(), self.descriptor().ok().as_ref())
-            }
+            io::ErrorKind::NotFound => names::missing(blob, &self.place(), self.found().ok().as_ref()),
             _ => self.cannot("open the blob", &path, error),
         })
     }
@@ -194,7 +192,7 @@ impl Layout {
 
 impl Source for Layout {
     fn resolve(&self) -> Result<Document> {
-        super::fetch(self, &self.descriptor()?)
+        self.found()?.root(|entry| super::fetch(self, entry))
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
@@ -217,6 +215,10 @@ impl Source for Layout {
 
     fn tags(&self) -> Result<Vec<String>> {
         Ok(names::tags(&self.index()?))
+    }
+
+    fn untagged(&self) -> Result<Vec<Digest>> {
+        Ok(names::untagged(&self.index()?).into_iter().map(|entry| entry.digest).collect())
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {

@@ -74,6 +74,14 @@ pub trait Source: Send + Sync {
         Err(Error::usage("this place has no tags to list"))
     }
 
+    /// The digests of the images here that have no tag.
+    ///
+    /// # Errors
+    /// Those of [`tags`](Self::tags).
+    fn untagged(&self) -> Result<Vec<Digest>> {
+        Ok(Vec::new())
+    }
+
     /// What refers to the manifest or the index with this digest, such as signatures.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! its name: until then, and when a writer is killed, the file is what it was.
 
 use super::archive::{Archive, ArchiveWriter, Composed, Section, View};
-use super::names::{self, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
+use super::names::{self, Found, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
 use super::reach::reach;
 use super::{Destination, Source, referrers};
 use crate::error::{Error, Kind, Result};
@@ -37,8 +37,8 @@ impl OciArchive {
         Ok(Self { archive, name: Name::new(tag, digest) })
     }
 
-    /// What this image is called in the index, or the only image that there is.
-    fn descriptor(&self) -> Result<Descriptor> {
+    /// What the index lists under this name, or the only image that there is.
+    fn found(&self) -> Result<Found> {
         let index = read_index(&self.archive)?;
         self.name.find(&index, &self.place(), |digest| self.unlisted(digest))
     }
@@ -46,7 +46,7 @@ impl OciArchive {
     fn find(&self, blob: &Descriptor) -> Result<Section> {
         self.archive
             .find(&member(&blob.digest))?
-            .ok_or_else(|| names::missing(&blob.digest, &self.place(), self.descriptor().ok().as_ref()))
+            .ok_or_else(|| names::missing(blob, &self.place(), self.found().ok().as_ref()))
     }
 
     fn place(&self) -> String {
@@ -67,7 +67,7 @@ impl OciArchive {
 
 impl Source for OciArchive {
     fn resolve(&self) -> Result<Document> {
-        super::fetch(self, &self.descriptor()?)
+        self.found()?.root(|entry| super::fetch(self, entry))
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
@@ -81,6 +81,10 @@ impl Source for OciArchive {
 
     fn tags(&self) -> Result<Vec<String>> {
         Ok(names::tags(&read_index(&self.archive)?))
+    }
+
+    fn untagged(&self) -> Result<Vec<Digest>> {
+        Ok(names::untagged(&read_index(&self.archive)?).into_iter().map(|entry| entry.digest).collect())
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {

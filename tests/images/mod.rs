@@ -7,6 +7,7 @@ mod diff;
 mod digests;
 mod fidelity;
 pub mod layers;
+mod names;
 mod owners;
 mod part;
 mod partial;

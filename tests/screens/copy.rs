@@ -331,3 +331,32 @@ error: --digestfile: cannot write to absent/file: No such file or directory (os 
     place.screen("copy --digestfile file oci:layout:v2 oci:copy:v1");
     assert!(!place.path().join("file").exists());
 }
+
+#[test]
+fn all_tags_of_a_layout_without_tags_are_not_nothing() {
+    let place = Place::with_image().with_index(|index| {
+        index["manifests"][0].as_object_mut().unwrap().remove("annotations");
+    });
+    assert_screen(
+        place.screen("copy --all-tags oci:layout oci:copy"),
+        str![[r#"
+-- stderr
+error: --all-tags: oci:layout has no tags
+hint: copy 1 image without a tag: @sha256:[DIGEST] by its digest
+-- exit 4
+
+"#]],
+    );
+    let place = place.and("pack --compression none oci:layout:v2 tree");
+    assert_screen(
+        place.screen("copy --all-tags oci:layout oci:copy"),
+        str![[r#"
+oci:copy@sha256:[DIGEST]
+-- stderr
+warning: not copied: 1 image without a tag: @sha256:[DIGEST]
+copied 3 blobs, 8.6 KiB in [TIME]
+-- exit 0
+
+"#]],
+    );
+}

@@ -3,6 +3,13 @@
 use super::{Place, assert_screen};
 use snapbox::str;
 
+/// A layout with an image that has no tag beside one that has.
+fn with_untagged() -> Place {
+    Place::with_image().and("pack --compression none oci:layout:other tree").with_index(|index| {
+        index["manifests"][1].as_object_mut().unwrap().remove("annotations");
+    })
+}
+
 fn place() -> Place {
     Place::with_image().and("copy oci:layout:v1 oci:layout:older").and("copy oci:layout:v1 oci:layout:V2")
 }
@@ -73,6 +80,36 @@ fn a_layout_that_is_not_there() {
 error: layout is not an image layout: there is no such directory
 hint: write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote
 -- exit 4
+
+"#]],
+    );
+}
+
+#[test]
+fn images_without_a_tag_are_listed_by_their_digests() {
+    assert_screen(
+        with_untagged().screen("tags oci:layout"),
+        str![[r#"
+v1
+-- stderr
+1 image without a tag: @sha256:[DIGEST]
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        with_untagged().screen("tags --format json oci:layout"),
+        str![[r#"
+{
+  "place": "oci:layout",
+  "tags": [
+    "v1"
+  ],
+  "untagged": [
+    "sha256:[DIGEST]"
+  ]
+}
+-- exit 0
 
 "#]],
     );

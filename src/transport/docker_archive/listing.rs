@@ -1,7 +1,7 @@
 //! `manifest.json`: the images in an archive of `docker save` (moby, image/spec/v1.2.md, "Combined Image JSON").
 
 use crate::error::{Error, Kind, Result};
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 use crate::transport::archive::Archive;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -35,6 +35,11 @@ impl Entry {
         self.repo_tags.iter().any(|tag| is_same(tag, reference))
     }
 
+    /// Whether the other entry is the same image, whatever it is called.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.config == other.config && self.layers == other.layers
+    }
+
     /// Takes a name away from the image.
     pub fn forget(&mut self, reference: &Reference) {
         self.repo_tags.retain(|tag| !is_same(tag, reference));
@@ -61,12 +66,17 @@ pub fn read(archive: &Archive, otherwise: Kind) -> Result<Vec<Entry>> {
     serde_json::from_slice(&bytes).map_err(|error| archive.damaged(&format!("{LIST_FILE}: {error}")))
 }
 
-/// The names that there are, as a hint.
-pub fn tags(entries: &[Entry]) -> String {
-    let tags: Vec<&str> = entries.iter().flat_map(|entry| &entry.repo_tags).map(String::as_str).collect();
-    match tags.is_empty() {
-        true => "none of its images has a name".to_owned(),
-        false => format!("its images are {}", tags.join(", ")),
+/// What the images are called, as a hint: by their names, or by their digests where they have none, which `digest` finds
+/// out.
+pub fn images(entries: &[Entry], digest: impl Fn(&Entry) -> Option<Digest>) -> String {
+    let called = |entry: &Entry| match entry.repo_tags.is_empty() {
+        true => digest(entry).map(|digest| format!("@{digest}")).into_iter().collect(),
+        false => entry.repo_tags.clone(),
+    };
+    let images: Vec<String> = entries.iter().flat_map(called).collect();
+    match images.is_empty() {
+        true => "it holds no image".to_owned(),
+        false => format!("its images are {}", images.join(", ")),
     }
 }
 

@@ -54,19 +54,25 @@ impl DockerArchive {
         let entries = listing::read(&archive, Kind::NotFound)?;
         let absent = |what: &str| {
             let found = format!("there is no image {what} in the archive {}", path.display());
-            Error::not_found(found).hint(listing::tags(&entries))
+            Error::not_found(found).hint(listed(&archive, &entries))
         };
         let image = match (digest, reference, entries.as_slice()) {
             (Some(digest), ..) => {
                 Some(find_by_digest(&archive, &entries, digest)?.ok_or_else(|| absent(&digest.to_string()))?)
             }
             (None, Some(reference), entries) => {
-                let entry = entries.iter().find(|entry| entry.is_called(reference));
-                Some(describe(&archive, entry.ok_or_else(|| absent(&reference.to_string()))?)?)
+                let called: Vec<_> = entries.iter().filter(|entry| entry.is_called(reference)).collect();
+                let entry = called.first().ok_or_else(|| absent(&reference.to_string()))?;
+                if called.iter().any(|other| !other.is_same(entry)) {
+                    return Err(ambiguous(&archive, reference, &called));
+                }
+                Some(describe(&archive, entry)?)
             }
-            (None, None, [only]) => Some(describe(&archive, only)?),
             (None, None, []) => return Err(absent("at all")),
-            (None, None, _) => None,
+            (None, None, [first, others @ ..]) => match others.iter().all(|other| other.is_same(first)) {
+                true => Some(describe(&archive, first)?),
+                false => None,
+            },
         };
         Ok(Self { archive, entries, image })
     }
@@ -87,7 +93,7 @@ impl DockerArchive {
         self.image.as_ref().ok_or_else(|| {
             let path = self.archive.path().display();
             Error::usage(format!("there are {} images in the archive {path}", self.entries.len()))
-                .hint(listing::tags(&self.entries))
+                .hint(listed(&self.archive, &self.entries))
         })
     }
 }
@@ -117,6 +123,33 @@ impl Source for DockerArchive {
         let tags: BTreeSet<&String> = self.entries.iter().flat_map(|entry| &entry.repo_tags).collect();
         Ok(tags.into_iter().cloned().collect())
     }
+
+    fn untagged(&self) -> Result<Vec<Digest>> {
+        let untagged = self.entries.iter().filter(|entry| entry.repo_tags.is_empty());
+        untagged.map(|entry| Ok(describe(&self.archive, entry)?.root.descriptor().digest.clone())).collect()
+    }
+}
+
+/// What the images are called, as a hint.
+fn listed(archive: &Archive, entries: &[Entry]) -> String {
+    listing::images(entries, |entry| digest_of(archive, entry))
+}
+
+/// The digest of an image, if it can be read.
+fn digest_of(archive: &Archive, entry: &Entry) -> Option<Digest> {
+    describe(archive, entry).ok().map(|image| image.root.descriptor().digest.clone())
+}
+
+/// The error for a name that several images have.
+fn ambiguous(archive: &Archive, reference: &Reference, called: &[&Entry]) -> Error {
+    let digests: Vec<String> = called
+        .iter()
+        .filter_map(|entry| digest_of(archive, entry))
+        .map(|digest| format!("@{digest}"))
+        .collect();
+    let path = archive.path().display();
+    Error::usage(format!("{reference} is the name of {} images in the archive {path}", called.len()))
+        .hint(format!("name one of them by its digest: {}", digests.join(", ")))
 }
 
 fn find_by_digest(archive: &Archive, entries: &[Entry], digest: &Digest) -> Result<Option<Image>> {

@@ -41,7 +41,7 @@ impl DockerArchiveWriter {
             });
             new.repo_tags.push(reference.to_string());
         }
-        match entries.iter_mut().find(|entry| entry.config == new.config && entry.layers == new.layers) {
+        match entries.iter_mut().find(|entry| entry.is_same(&new)) {
             Some(same) => same.repo_tags.append(&mut new.repo_tags),
             None => entries.push(new),
         }

@@ -5,7 +5,7 @@
 //! Other programs hold no lock: only blobs of the removed image are ever deleted, so that theirs are at risk only where
 //! they count on one of those.
 
-use super::{Layout, ref_name};
+use super::{Layout, names, ref_name};
 use crate::error::{Error, Result};
 use crate::oci::Descriptor;
 use crate::transport::lock::Locked;
@@ -37,32 +37,37 @@ impl Layout {
     /// Takes away what the name stands for.
     pub(super) fn take_away(&self, force: bool) -> Result<Removed> {
         let _lock = self.drafts().lock()?;
-        let named = self.descriptor()?;
+        let found = self.found()?;
         let mut index = self.index()?;
-        let is_named = |entry: &Descriptor| match (self.name.digest(), self.name.tag()) {
-            (Some(digest), None) => entry.digest == *digest,
-            (digest, Some(tag)) => {
-                ref_name(entry) == Some(tag) && digest.is_none_or(|digest| entry.digest == *digest)
+        let digest = found.digest();
+        let called = self.name.tag().map(|tag| names::called(&index, tag).into_iter().cloned());
+        let called: Option<Vec<Descriptor>> = called.map(Iterator::collect);
+        let is_named = |entry: &Descriptor| match (self.name.digest(), &called) {
+            (Some(digest), None) => entry.digest == *digest || found.has(entry),
+            (digest, Some(called)) => {
+                called.contains(entry) && digest.is_none_or(|digest| entry.digest == *digest)
             }
-            (None, None) => *entry == named,
+            (None, None) => found.has(entry),
         };
         let (gone, kept): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_named);
-        let tags: Vec<String> = gone.iter().filter_map(|entry| ref_name(entry).map(str::to_owned)).collect();
+        let mut tags: Vec<String> =
+            gone.iter().filter_map(|entry| ref_name(entry).map(str::to_owned)).collect();
+        tags.dedup();
         if gone.is_empty() {
             return Err(match self.name.tag() {
-                Some(tag) => Error::refused(format!("the tag {tag} does not mean {} any more", named.digest))
+                Some(tag) => Error::refused(format!("the tag {tag} does not mean {digest} any more"))
                     .hint("name the tag or the digest alone"),
-                None => Error::not_found(format!("{} is part of another image in the layout", named.digest))
+                None => Error::not_found(format!("{digest} is part of another image in the layout"))
                     .hint("remove the image that it is part of"),
             });
         }
         if tags.len() > 1 && !force {
-            return Err(Error::refused(format!("{} has several tags: {}", named.digest, tags.join(", ")))
+            return Err(Error::refused(format!("{digest} has several tags: {}", tags.join(", ")))
                 .hint("name one of the tags, or use --force if all of them shall go"));
         }
         index.manifests = kept;
         self.replace_index(&index)?;
-        let removed = Removed { tags, ..Removed::nothing(named.digest) };
+        let removed = Removed { tags, ..Removed::nothing(digest) };
         self.free(removed, &gone, &index.manifests)
     }
 

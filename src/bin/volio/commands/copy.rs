@@ -201,7 +201,7 @@ impl Journey {
             }
         }
         let begun = Instant::now();
-        let tags = self.from.source(access)?.tags()?;
+        let tags = self.tags(access)?;
         let progress = progress::start(verb, self.report.quiet);
         let done = self.copy_tags(&tags, options, access, progress.as_ref())?;
         drop(progress);
@@ -217,6 +217,23 @@ impl Journey {
             Format::Json => output::json(&done.iter().map(Line::new).collect::<Vec<_>>())?,
         }
         failures(done)
+    }
+
+    /// The tags to copy: one at least, so that nothing is not taken for everything.
+    fn tags(&self, access: &Access) -> Result<Vec<String>> {
+        let source = self.from.source(access)?;
+        let (tags, untagged) = (source.tags()?, source.untagged()?);
+        if tags.is_empty() {
+            let error = Error::not_found(format!("--all-tags: {} has no tags", super::place(&self.from)));
+            return Err(error.hint(match untagged.is_empty() {
+                true => "it holds no image".to_owned(),
+                false => format!("copy {} by its digest", super::without_tag(&untagged)),
+            }));
+        }
+        if !untagged.is_empty() {
+            output::warning(&format!("not copied: {}", super::without_tag(&untagged)));
+        }
+        Ok(tags)
     }
 
     fn copy_tags(

@@ -17,6 +17,7 @@ pub mod verify;
 
 use crate::args::Command;
 use crate::exit::Exit;
+use crate::quantity::count;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use volio::oci::Digest;
@@ -72,6 +73,12 @@ fn write_digest(file: Option<&Path>, digest: &Digest) -> Result<()> {
 /// What to call an image that was read: the place without its tag, and the digest.
 fn address(location: &Location, digest: &Digest) -> String {
     format!("{}@{digest}", place(location))
+}
+
+/// Says which images of a place have no tag, so that somebody can name them by their digests.
+fn without_tag(digests: &[Digest]) -> String {
+    let listed: Vec<String> = digests.iter().map(|digest| format!("@{digest}")).collect();
+    format!("{} without a tag: {}", count(digests.len() as u64, "image", "images"), listed.join(", "))
 }
 
 /// What to call the place of an image, without its tag and its digest.

@@ -4,6 +4,7 @@ use crate::args::{Format, Registries, Report};
 use crate::output::{self, printable};
 use clap::Args;
 use serde::Serialize;
+use volio::oci::Digest;
 use volio::transport::Location;
 use volio::{Error, Result};
 
@@ -13,7 +14,8 @@ Examples:
   volio tags oci:backup
   volio tags --format json registry.example/data | jq -r '.tags[-1]'
 
-One tag a line, in the order of their bytes. An image without a tag has no line.";
+One tag a line, in the order of their bytes. Where several images of a layout share a short tag, their full names take \
+its place. Images without a tag are listed on stderr, by their digests.";
 
 /// List the tags of a repository or a layout
 #[derive(Debug, Args)]
@@ -35,6 +37,9 @@ pub struct Tags {
 struct Found {
     place: String,
     tags: Vec<String>,
+    /// The digests of the images without a tag.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    untagged: Vec<Digest>,
 }
 
 impl Tags {
@@ -45,12 +50,16 @@ impl Tags {
             return Err(Error::usage(format!("tags: {} is one image", self.place))
                 .hint(format!("write volio tags {place}")));
         }
-        let tags = self.place.source(&self.registries.access()?)?.tags()?;
+        let source = self.place.source(&self.registries.access()?)?;
+        let (tags, untagged) = (source.tags()?, source.untagged()?);
+        if let (Format::Text, false, false) = (self.report.format, self.report.quiet, untagged.is_empty()) {
+            output::line(&super::without_tag(&untagged));
+        }
         match self.report.format {
             Format::Text => {
                 output::results(|out| tags.iter().try_for_each(|tag| writeln!(out, "{}", printable(tag))))
             }
-            Format::Json => output::json(&Found { place, tags }),
+            Format::Json => output::json(&Found { place, tags, untagged }),
         }
     }
 }
