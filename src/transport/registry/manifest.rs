@@ -7,9 +7,6 @@ use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher, Reference
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
-/// What servers say that know nothing of images.
-const MEANINGLESS: [&str; 4] = ["", "application/json", "application/octet-stream", "text/plain"];
-
 /// Reads the document that a name stands for, and believes nothing that it says of itself.
 pub(super) async fn read(mut answer: Answer, reference: &Reference) -> Result<Document> {
     let announced = answer.header(&CONTENT_TYPE).unwrap_or_default().to_owned();
@@ -35,7 +32,19 @@ fn check(bytes: Vec<u8>, announced: &str, digests: [Option<&Digest>; 2], name: &
         }
     }
     let media_type = media_type_of(&bytes, announced, name)?;
-    Ok(Document::new(media_type, bytes))
+    let document = Document::identified(&media_type, bytes);
+    match media_type::is_document(&document.descriptor().media_type) {
+        true => Ok(document),
+        false if media_type::is_generic(&document.descriptor().media_type) => Err(Error::failed(format!(
+            "neither the registry nor {name} itself says what kind of thing it is"
+        ))
+        .hint("a proxy in front of the registry may have taken the Content-Type away")),
+        false => Err(Error::failed(format!(
+            "{name} is a {}, which is no image that volio knows",
+            printable(&document.descriptor().media_type)
+        ))
+        .hint("it was pushed by a very old program, or is no image at all")),
+    }
 }
 
 /// What the document is, if everybody agrees: tools that believe the header and tools that believe the document
@@ -50,28 +59,14 @@ fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
     let claim: Claim = serde_json::from_slice(bytes).map_err(|error| {
         Error::integrity(format!("{name} is not a valid manifest: {}", printable(&error.to_string())))
     })?;
-    let media_type = match claim.media_type {
-        Some(own) if MEANINGLESS.contains(&announced.as_str()) => own,
-        Some(own) if own != announced => {
-            return Err(Error::integrity(format!(
-                "{name} is announced as {} and calls itself {}",
-                printable(&announced),
-                printable(&own)
-            )));
-        }
-        _ => announced,
-    };
-    match media_type::is_document(&media_type) {
-        true => Ok(media_type),
-        false if media_type.is_empty() => Err(Error::failed(format!(
-            "neither the registry nor {name} itself says what kind of thing it is"
-        ))
-        .hint("a proxy in front of the registry may have taken the Content-Type away")),
-        false => Err(Error::failed(format!(
-            "{name} is a {}, which is no image that volio knows",
-            printable(&media_type)
-        ))
-        .hint("it was pushed by a very old program, or is no image at all")),
+    match claim.media_type.filter(|own| !media_type::is_generic(own)) {
+        Some(own) if media_type::is_generic(&announced) => Ok(own),
+        Some(own) if own != announced => Err(Error::integrity(format!(
+            "{name} is announced as {} and calls itself {}",
+            printable(&announced),
+            printable(&own)
+        ))),
+        _ => Ok(announced),
     }
 }
 
@@ -107,6 +102,21 @@ mod tests {
         let error = checked("{}", "").unwrap_err();
         assert!(error.to_string().starts_with("neither the registry nor r.io/a:1 itself says"), "{error}");
         assert_eq!(checked("<html>", media_type::INDEX).unwrap_err().kind(), Kind::Integrity);
+    }
+
+    #[test]
+    fn where_nobody_says_what_a_document_is_its_members_do() {
+        let manifest = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+        for announced in ["", "application/octet-stream", "text/plain; charset=utf-8", "application/json"] {
+            assert_eq!(checked(manifest, announced).unwrap().descriptor().media_type, media_type::MANIFEST);
+            let index = checked(r#"{"schemaVersion":2,"manifests":[]}"#, announced).unwrap();
+            assert_eq!(index.descriptor().media_type, media_type::INDEX);
+            let both = r#"{"config":{},"layers":[],"manifests":[]}"#;
+            assert_eq!(checked(both, announced).unwrap_err().kind(), Kind::Failed);
+        }
+        let generic = r#"{"mediaType":"application/json","manifests":[]}"#;
+        let index = checked(generic, media_type::DOCKER_MANIFEST_LIST).unwrap();
+        assert_eq!(index.descriptor().media_type, media_type::DOCKER_MANIFEST_LIST);
     }
 
     #[test]
