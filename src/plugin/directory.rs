@@ -3,24 +3,31 @@
 //! ```text
 //! volumes.json            which volumes there are, in volmex's own form
 //! NAME/                   what a container sees
-//! .volio/lock             held by the plugin that uses the storage
-//! .volio/used             there once was a volumes.json
+//! .volio/.lock            held by the plugin that uses the storage
+//! .volio/.used            there once was a volumes.json
+//! .volio/.trash/          what is being removed
 //! .volio/NAME/record.json what is in the volume and who has it
 //! .volio/NAME/new/        what will be in the volume
 //! ```
+//!
+//! No name of a volume begins with a dot. Nobody but its owner may enter the storage: an image, or a container's root, can
+//! put programs with setuid and devices into a volume, and every user who reaches them is root.
 
 use super::name::{DEFINITIONS, VolumeName};
+use super::trash::Trash;
 use crate::error::{Error, Result};
 use crate::transport::lock::Locked;
 use rustix::fs::fsync;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A storage that belongs to this plugin as long as the value lives.
 pub(super) struct Directory {
     path: PathBuf,
+    /// What no volume needs any more.
+    pub(super) trash: Trash,
     _lock: Locked,
 }
 
@@ -41,10 +48,11 @@ impl Directory {
             return Err(Error::usage(format!("the storage {shown} has a name that is not UTF-8")));
         }
         let trouble = |error: io::Error| Error::io(format!("cannot use the storage {shown}"), error);
+        close_to_others(&path)?;
         let own = path.join(".volio");
         make_private(&own).map_err(trouble)?;
         let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(own.join("lock"));
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(own.join(".lock"));
         let lock = lock.map_err(trouble)?;
         let lock = Locked::alone_at_once(lock).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
@@ -52,7 +60,22 @@ impl Directory {
             }
             _ => trouble(error),
         })?;
-        Ok(Self { path, _lock: lock })
+        move_old_files(&own).map_err(trouble)?;
+        let trash = Trash::open(own.join(".trash")).map_err(trouble)?;
+        let directory = Self { path, trash, _lock: lock };
+        directory.discard_unfinished().map_err(trouble)?;
+        Ok(directory)
+    }
+
+    /// Takes away what fetches have left that did not end: a plugin was killed.
+    fn discard_unfinished(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.path.join(".volio"))?.flatten() {
+            if entry.file_name().to_str().is_some_and(|name| name.parse::<VolumeName>().is_ok()) {
+                // One that cannot be moved is told by the next fetch of its volume.
+                let _ = self.trash.take(&entry.path().join("new"));
+            }
+        }
+        Ok(())
     }
 
     /// The list of all volumes.
@@ -93,8 +116,43 @@ impl Directory {
     }
 
     fn used(&self) -> PathBuf {
-        self.path.join(".volio/used")
+        self.path.join(".volio/.used")
     }
+}
+
+/// Keeps other users out of the storage. One with the mode 0711 stays so, since with user namespaces (`userns-remap`) some
+/// engines reach volumes as another user: then others can reach what they know the name of.
+fn close_to_others(storage: &Path) -> Result<()> {
+    let shown = storage.display();
+    let mode = || fs::metadata(storage).map(|found| found.permissions().mode() & 0o7777);
+    let is_closed = |mode: u32| mode & 0o077 == 0 || mode == 0o711;
+    let closed = match mode() {
+        Ok(mode) if is_closed(mode) => Ok(mode),
+        _ => fs::set_permissions(storage, Permissions::from_mode(0o700)).and_then(|()| mode()),
+    };
+    match closed {
+        Ok(mode) if is_closed(mode) => Ok(()),
+        Ok(mode) => {
+            Err(Error::refused(format!("other users can enter the storage {shown}, of mode {mode:o}"))
+                .hint("its file system keeps no modes: take a directory on another one"))
+        }
+        Err(error) => Err(Error::io(format!("cannot keep other users out of the storage {shown}"), error)
+            .hint("give the directory to the user that the plugin runs as, or make its mode 0700")),
+    }
+}
+
+/// Gives files of earlier versions their names of now. Until then no volume could have their old ones.
+fn move_old_files(own: &Path) -> io::Result<()> {
+    for name in ["lock", "used"] {
+        let old = own.join(name);
+        if fs::symlink_metadata(&old).is_ok_and(|found| found.is_file()) {
+            match name {
+                "used" => fs::rename(&old, own.join(".used"))?,
+                _ => fs::remove_file(&old)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory that only its owner may enter, unless it is there.

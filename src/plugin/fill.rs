@@ -10,6 +10,7 @@ use super::mounts::{self, Seen};
 use super::options::{Fill, Owner, Policy, Pull};
 use super::record::{Moment, Record};
 use super::volume::{Doing, Passed, Turn, Volume, Watched};
+use crate::disk::mountinfo;
 use crate::error::{Error, Result};
 use crate::transport::Source;
 use crate::tree::{ExtractOptions, Target, TreePath};
@@ -99,6 +100,7 @@ impl Filling<'_> {
                 return Ok(());
             }
         }
+        refuse_mounts_in(&target)?;
         keeper.log(&format!("{}: filling it from {}", volume.name, fill.image));
         let begun = Instant::now();
         let staging = keeper.directory.staging(&volume.name);
@@ -107,9 +109,12 @@ impl Filling<'_> {
             let image = fill.image.to_string();
             self.swap(&staging, &target, Moment { image, digest, at, subpath: subpath(fill) })
         });
-        let cleared = clear(&staging);
+        // What has been replaced, or what has failed.
+        if let Err(error) = keeper.directory.trash.take(&staging) {
+            keeper.log(&format!("{}: {error}", volume.name));
+        }
+        keeper.directory.trash.empty(&|line| keeper.log(line));
         let digest = outcome?;
-        cleared?;
         keeper.log(&format!(
             "{}: filled with {digest} in {:.1} s",
             volume.name,
@@ -144,7 +149,7 @@ impl Filling<'_> {
 
     /// Makes the new content beside its place. Returns the digest of its image.
     fn stage(&self, source: &dyn Source, staging: &Path) -> Result<String> {
-        clear(staging)?;
+        self.keeper.directory.trash.take(staging)?;
         let own = staging.parent().unwrap_or(staging);
         make_private(own).map_err(|error| Error::io(format!("cannot make {}", own.display()), error))?;
         // A root that no image describes is as other volumes are.
@@ -172,6 +177,7 @@ impl Filling<'_> {
             return Err(Error::refused(format!("{shown} is in use by process {process}"))
                 .hint("it is filled when no container has it any more"));
         }
+        refuse_mounts_in(target)?;
         let inode = fs::symlink_metadata(content).map_err(trouble)?.ino();
         volume.change(|record| record.filling = Some((filled.clone(), inode)))?;
         let exchanged = match fs::symlink_metadata(target) {
@@ -220,13 +226,23 @@ pub(super) fn recover(keeper: &Keeper, volume: &Volume) -> Result<()> {
     }
 }
 
-/// Removes what a fetch has left, or what it has replaced.
-fn clear(staging: &Path) -> Result<()> {
-    match fs::remove_dir_all(staging) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot clear {}", staging.display()), error))
-        }
-        _ => Ok(()),
+/// Insists that nothing is mounted in a volume, by a hook or by an administrator: it would go where the old content goes.
+fn refuse_mounts_in(target: &Path) -> Result<()> {
+    let below = match mountinfo::below(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        below => below.map_err(|error| {
+            Error::io(format!("cannot find out what is mounted in {}", target.display()), error)
+        })?,
+    };
+    match below.first() {
+        None => Ok(()),
+        Some(place) => Err(Error::refused(format!(
+            "something is mounted on {}",
+            target.join(place).display()
+        ))
+        .hint(
+            "a volume is filled when nothing is mounted in it any more; a post-unmount hook can see to that",
+        )),
     }
 }
 

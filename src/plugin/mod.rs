@@ -23,6 +23,7 @@ mod record;
 mod server;
 mod socket;
 mod status;
+mod trash;
 mod volume;
 
 pub use server::{Stop, serve};

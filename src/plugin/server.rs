@@ -214,6 +214,7 @@ fn look_after_exports(keeper: &Arc<Keeper>, stop: &Stop) -> Result<JoinHandle<()
         let interval = Timespec::try_from(keeper.settings.interval).ok();
         while !stop.is_said() {
             keeper.export_what_is_due();
+            keeper.empty_trash();
             let _ = poll(&mut [PollFd::new(&stop.0.there, PollFlags::IN)], interval.as_ref());
         }
     };

@@ -1,8 +1,11 @@
 //! The sockets on which engines find the plugin.
 
 use super::Driver;
+use crate::disk::directory::path_of;
 use crate::error::{Error, Result};
-use std::fs::{self, Permissions};
+use rustix::fd::AsFd;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -28,12 +31,8 @@ impl Socket {
         let trouble = |error: io::Error| Error::io(format!("cannot listen on {}", path.display()), error);
         fs::create_dir_all(directory).map_err(trouble)?;
         clear_away(&path)?;
-        let listener = UnixListener::bind(&path).map_err(trouble)?;
-        let inode = fs::symlink_metadata(&path).map_err(trouble)?.ino();
-        let socket = Self { listener, driver, made: Some((path.clone(), inode)) };
-        // Whoever can speak to it can have commands run as this user.
-        fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(trouble)?;
-        Ok(socket)
+        let (listener, inode) = bind_closed(directory, &path).map_err(trouble)?;
+        Ok(Self { listener, driver, made: Some((path, inode)) })
     }
 
     /// Takes over a socket that is listening already, as systemd hands them out; its name says whose it is.
@@ -55,6 +54,20 @@ impl Socket {
     pub fn driver(&self) -> Driver {
         self.driver
     }
+}
+
+/// Binds a socket that nobody else can speak to at any moment, whatever the umask is: it is made in a directory that
+/// nobody else can enter. Who can speak to it can have commands run as this user. Returns the number of its inode too.
+fn bind_closed(directory: &Path, path: &Path) -> io::Result<(UnixListener, u64)> {
+    let closed = tempfile::Builder::new().prefix(".volio-").tempdir_in(directory)?;
+    let new = closed.path().join("sock");
+    // The address of a socket is short, and a path may be long.
+    let fd = File::open(closed.path())?;
+    let listener = UnixListener::bind(Path::new(&path_of(fd.as_fd())).join("sock"))?;
+    fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+    let inode = fs::symlink_metadata(&new)?.ino();
+    renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE)?;
+    Ok((listener, inode))
 }
 
 impl Drop for Socket {

@@ -6,6 +6,7 @@ mod gate;
 mod hooks;
 mod protocol;
 mod state;
+mod storage;
 mod volmex;
 
 pub use gate::Gate;
@@ -213,6 +214,17 @@ fn pack(image: &str, tree: &Path) {
         image.parse::<volio::transport::Location>().unwrap().destination(&Access::default()).unwrap();
     let sources = [volio::tree::SourceSpec::new(tree)];
     volio::pack::pack(destination.as_ref(), &sources, &Default::default(), &volio::progress::Silent).unwrap();
+}
+
+/// Makes directories in each other.
+fn nest(root: &Path, depth: usize) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut here = openat(CWD, root, flags, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        mkdirat(&here, "directory", Mode::RWXU).unwrap();
+        here = openat(&here, "directory", flags, Mode::empty()).unwrap();
+    }
 }
 
 /// Sends what Docker 20.10 sends.

@@ -12,14 +12,18 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The program as a process of its own.
-struct Daemon {
-    place: TempDir,
+pub(super) struct Daemon {
+    pub(super) place: TempDir,
     child: Option<Child>,
 }
 
 impl Daemon {
     fn new() -> Self {
-        let place = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    /// With its storage in this directory.
+    pub(super) fn at(place: TempDir) -> Self {
         fs::create_dir(place.path().join("storage")).unwrap();
         Self { place, child: None }
     }
@@ -46,8 +50,17 @@ impl Daemon {
         }
     }
 
+    /// Starts it with a limit on open files.
+    pub(super) fn start_with_descriptors(&mut self, most: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        self.start();
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        let child = self.child.as_ref().map(Pid::from_child);
+        prlimit(child, Resource::Nofile, limit).unwrap();
+    }
+
     /// Asks, if there is somebody to ask; `None` when there is no answer.
-    fn ask(&self, call: &str, body: &Value) -> Option<Value> {
+    pub(super) fn ask(&self, call: &str, body: &Value) -> Option<Value> {
         ask(self.place.path(), call, body)
     }
 
@@ -102,6 +115,28 @@ fn the_sockets_are_for_nobody_else() {
         let socket = daemon.place.path().join(format!("sockets/{name}.sock"));
         assert_eq!(fs::metadata(socket).unwrap().permissions().mode() & 0o777, 0o600);
     }
+}
+
+#[test]
+fn a_socket_gets_its_name_when_nobody_else_can_speak_to_it() {
+    use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+    let mut daemon = Daemon::new();
+    let sockets = daemon.place.path().join("sockets");
+    fs::create_dir(&sockets).unwrap();
+    let events = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
+    add_watch(&events, &sockets, WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ATTRIB).unwrap();
+    daemon.start();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut events = Reader::new(&events, &mut buffer);
+    let mut seen = Vec::new();
+    while let Ok(event) = events.next() {
+        if event.file_name().is_some_and(|name| name == c"volio.sock") {
+            seen.push(event.events());
+        }
+    }
+    // Not made there with the mode that the umask leaves, and closed afterwards.
+    assert_eq!(seen, [ReadFlags::MOVED_TO]);
+    assert_eq!(fs::read_dir(&sockets).unwrap().count(), 2, "and nothing else is left there");
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl PluginArgs {
         if let Some(storage) = &self.storage {
             return Ok(storage.clone());
         }
-        DirBuilder::new().recursive(true).mode(0o755).create(STORAGE).map_err(|error| {
+        DirBuilder::new().recursive(true).mode(0o700).create(STORAGE).map_err(|error| {
             Error::io(format!("cannot make {STORAGE}"), error).hint("name another directory with --storage")
         })?;
         Ok(STORAGE.into())
