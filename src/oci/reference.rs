@@ -22,6 +22,12 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Returns `true` if a name as it is written begins with the host of a registry, and does not leave out that it is in
+    /// Docker's.
+    pub fn names_registry(text: &str) -> bool {
+        text.split_once('/').is_some_and(|(first, _)| is_registry(first))
+    }
+
     /// The registry's host name, with its port where one is given.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -123,10 +129,15 @@ impl FromStr for Reference {
     }
 }
 
-/// Splits off the registry: the first component, if it can be nothing else (Docker's rule).
+/// Returns `true` if the first component of a name can be nothing but a registry (Docker's rule).
+fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
+/// Splits off the registry: the first component, if it can be nothing else.
 fn split_registry(name: &str) -> (&str, &str) {
     match name.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => match first {
+        Some((first, rest)) if is_registry(first) => match first {
             "index.docker.io" | "registry-1.docker.io" => (DEFAULT_REGISTRY, rest),
             host => (host, rest),
         },

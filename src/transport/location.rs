@@ -5,14 +5,16 @@ use super::oci_archive::{OciArchive, OciArchiveWriter};
 use super::{Access, Destination, Source, layout::Layout, registry::Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where an image is or shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// `host/repository:tag` or `docker://…`.
+    /// `host/repository:tag`, `docker://…` or `oci://host/…`.
     Registry(Reference),
     /// `oci:DIRECTORY[:TAG]` or `oci:DIRECTORY@DIGEST`.
     Layout {
@@ -175,41 +177,75 @@ fn show(
     }
 }
 
-impl FromStr for Location {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text.split_once(':') {
-            Some(("docker", rest)) if rest.starts_with("//") => Ok(Self::Registry(rest[2..].parse()?)),
-            Some(("oci", rest)) => {
+impl Location {
+    /// Reads a location as it is typed. Paths are bytes and need not be UTF-8.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::error::Kind::Usage) when it is none.
+    pub fn parse(text: &OsStr) -> Result<Self> {
+        let Some((scheme, rest)) = split_once(text.as_bytes(), b':') else {
+            return Ok(Self::Registry(utf8(text)?.parse()?));
+        };
+        match scheme {
+            b"docker" if rest.starts_with(b"//") => Ok(Self::Registry(utf8(text)?[9..].parse()?)),
+            // As helm and flux write it.
+            b"oci" if rest.starts_with(b"//") => match &utf8(text)?[6..] {
+                name if Reference::names_registry(name) => Ok(Self::Registry(name.parse()?)),
+                _ => Err(Error::usage(format!("{text:?} names no registry")).hint(
+                    "write oci://HOST/REPOSITORY:TAG for an image in a registry, or oci:DIRECTORY:TAG for one in a \
+                     layout",
+                )),
+            },
+            b"oci" => {
                 let parts = Parts::of(text, rest, "oci:DIRECTORY[:TAG]")?;
                 let tag = parts.tag()?;
                 Ok(Self::Layout { directory: parts.path, tag, digest: parts.digest })
             }
-            Some(("oci-archive", rest)) => {
+            b"oci-archive" => {
                 let parts = Parts::of(text, rest, "oci-archive:FILE[:TAG]")?;
                 let tag = parts.tag()?;
                 Ok(Self::OciArchive { file: parts.path, tag, digest: parts.digest })
             }
-            Some(("docker-archive", rest)) => {
+            b"docker-archive" => {
                 let parts = Parts::of(text, rest, "docker-archive:FILE[:HOST/REPOSITORY:TAG]")?;
                 let reference = parts.reference()?;
                 Ok(Self::DockerArchive { file: parts.path, reference, digest: parts.digest })
             }
-            Some((scheme @ ("docker-daemon" | "containers-storage" | "dir"), _)) => {
+            b"docker-daemon" | b"containers-storage" | b"dir" => {
+                let scheme = String::from_utf8_lossy(scheme);
                 Err(Error::usage(format!("{text:?}: volio does not read or write {scheme}:")).hint(
                     "use a registry (HOST/REPOSITORY:TAG), a layout (oci:DIRECTORY:TAG) or an archive \
                      (oci-archive:FILE:TAG)",
                 ))
             }
-            _ => Ok(Self::Registry(text.parse()?)),
+            _ => Ok(Self::Registry(utf8(text)?.parse()?)),
         }
     }
 }
 
+impl FromStr for Location {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::parse(OsStr::new(text))
+    }
+}
+
+fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let position = bytes.iter().position(|byte| *byte == at)?;
+    Some((&bytes[..position], &bytes[position + 1..]))
+}
+
+fn utf8(text: &OsStr) -> Result<&str> {
+    text.to_str().ok_or_else(|| {
+        Error::usage(format!("{text:?} is not a reference to an image: it is not UTF-8"))
+            .hint("only the paths of layouts and archives may have other bytes: oci:DIRECTORY[:TAG]")
+    })
+}
+
 /// What follows the name of a transport: `PATH[:NAME][@DIGEST]`.
 struct Parts<'a> {
-    text: &'a str,
+    text: &'a OsStr,
     /// How it is written.
     form: &'static str,
     path: PathBuf,
@@ -219,23 +255,27 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// Takes a location apart; a digest says more than a name. As with skopeo, the first colon ends the path.
-    fn of(text: &'a str, rest: &'a str, form: &'static str) -> Result<Self> {
+    fn of(text: &'a OsStr, rest: &'a [u8], form: &'static str) -> Result<Self> {
         let parts = Self { text, form, path: PathBuf::new(), name: None, digest: None };
         // Paths may have an `@` in their names too: only what begins like a digest is one.
         let is_digest = |text: &str| text.starts_with("sha256:") || text.starts_with("sha512:");
-        let (place, digest) = match rest.rsplit_once('@').filter(|(_, digest)| is_digest(digest)) {
-            Some((place, digest)) => {
-                (place, Some(digest.parse().map_err(|error: Error| parts.invalid(&error.to_string()))?))
+        let at = rest.iter().rposition(|byte| *byte == b'@');
+        let digest = at.and_then(|at| str::from_utf8(&rest[at + 1..]).ok()).filter(|text| is_digest(text));
+        let (place, digest) = match (digest, at) {
+            (Some(digest), Some(at)) => {
+                let digest = digest.parse().map_err(|error: Error| parts.invalid(&error.to_string()))?;
+                (&rest[..at], Some(digest))
             }
-            None => (rest, None),
+            _ => (rest, None),
         };
-        let (path, name) = match place.split_once(':') {
+        let (path, name) = match split_once(place, b':') {
             Some((path, name)) => (path, Some(name)),
             None => (place, None),
         };
+        let name = name.map(str::from_utf8).transpose().map_err(|_| parts.invalid("its tag is not UTF-8"))?;
         match path.is_empty() {
             true => Err(parts.invalid("it has no path")),
-            false => Ok(Self { path: path.into(), name, digest, ..parts }),
+            false => Ok(Self { path: OsStr::from_bytes(path).into(), name, digest, ..parts }),
         }
     }
 
@@ -291,6 +331,42 @@ mod tests {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }
         assert_eq!("docker://h.io/a".parse::<Location>().unwrap().to_string(), "h.io/a:latest");
+    }
+
+    #[test]
+    fn two_slashes_after_oci_are_a_registry() {
+        for text in ["oci://h.io/a:v1", "oci://localhost/a:v1", "oci://localhost:5000/team/a:v1"] {
+            let location: Location = text.parse().unwrap();
+            assert!(matches!(location, Location::Registry(_)), "{text}");
+            assert_eq!(location.to_string(), text[6..]);
+        }
+        // A host is left out, or a directory is meant.
+        for text in ["oci://a", "oci://team/a:v1", "oci:///h.io/a", "oci://", "oci://h.io/", "oci://h.io/A"] {
+            let error = text.parse::<Location>().unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Usage, "{text}");
+        }
+        let layout: Location = "oci:/h.io/a:v1".parse().unwrap();
+        assert!(matches!(layout, Location::Layout { .. }));
+    }
+
+    #[test]
+    fn a_path_need_not_be_text_and_a_tag_must() {
+        for (scheme, tag) in [("oci:", ":v1"), ("oci-archive:", ":v1"), ("docker-archive:", ":host.io/a:v1")]
+        {
+            let text = [scheme.as_bytes(), b"d\xff@r", tag.as_bytes()].concat();
+            let path = match Location::parse(OsStr::from_bytes(&text)).unwrap() {
+                Location::Layout { directory, .. } => directory,
+                Location::OciArchive { file, .. } | Location::DockerArchive { file, .. } => file,
+                location @ Location::Registry(_) => panic!("{location:?}"),
+            };
+            assert_eq!(path.as_os_str().as_bytes(), b"d\xff@r");
+        }
+        for text in
+            [&b"oci:dir:\xff"[..], b"host.io/\xff", b"docker://\xff", b"oci://host.io/\xff", b"\xff:v1"]
+        {
+            let error = Location::parse(OsStr::from_bytes(text)).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Usage, "{error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use super::{Place, assert_screen};
 use snapbox::str;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 #[test]
 fn an_image_goes_from_layout_to_layout() {
@@ -359,4 +362,22 @@ copied 3 blobs, 8.6 KiB in [TIME]
 
 "#]],
     );
+}
+
+#[test]
+fn a_path_that_is_not_text_is_written_to_and_read_from() {
+    let place = Place::with_image();
+    for scheme in ["oci:", "oci-archive:"] {
+        let name =
+            OsString::from_vec([scheme.as_bytes(), b"d\xff", scheme.len().to_string().as_bytes()].concat());
+        let mut there = place.volio("copy --quiet oci:layout:v1");
+        let there = place.run(there.arg(&name));
+        assert!(there.status.success(), "{there:?}");
+        let mut back = place.volio("copy --quiet");
+        let back = place.run(back.arg(&name).arg(format!("oci:back{}:v1", scheme.len())));
+        assert!(back.status.success(), "{back:?}");
+    }
+    let names: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let odd = names.iter().filter(|name| name.as_bytes().starts_with(b"d\xff")).count();
+    assert_eq!(odd, 2, "{names:?}");
 }

@@ -112,12 +112,22 @@ fn something_that_is_neither_an_image_nor_a_directory() {
         Place::with_image().screen("diff oci:layout:v1 NOWHERE"),
         str![[r#"
 -- stderr
-error: <SECOND>: "NOWHERE" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
-hint: write HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:TAG]
--- exit 2
+error: there is no directory NOWHERE
+hint: if an image is meant, write its registry or its tag: docker.io/library/NOWHERE:latest, oci:NOWHERE
+-- exit 4
 
 "#]],
     );
+}
+
+#[test]
+fn a_directory_that_is_misspelt_is_not_looked_for_in_a_registry() {
+    for place in ["nodir", "some/nodir"] {
+        let screen = Place::with_image().screen(&format!("diff oci:layout:v1 {place}"));
+        assert!(screen.contains(&format!("error: there is no directory {place}\n")), "{screen}");
+        assert!(screen.contains(&format!("docker.io/library/{place}:latest")), "{screen}");
+        assert!(screen.ends_with("-- exit 4\n"), "{screen}");
+    }
 }
 
 #[test]

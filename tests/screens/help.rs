@@ -110,7 +110,8 @@ Examples:
   volio copy oci:backup:monday registry.example/backup:monday
 
 Places:
-  HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// may stand before it
+  HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// or oci:// may stand
+  before it
   oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory
   oci-archive:FILE[:TAG]                 an image in such a layout in a tar file
   docker-archive:FILE[:REF]              an image in a tar file for docker load, called REF there

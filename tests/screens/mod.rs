@@ -25,6 +25,7 @@ mod verify;
 use serde_json::{Value, json};
 use snapbox::assert::DEFAULT_ACTION_ENV;
 use snapbox::{Assert, IntoData};
+use std::borrow::BorrowMut;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -125,8 +126,8 @@ impl Place {
         command
     }
 
-    fn run(&self, mut command: Command) -> Output {
-        command.output().unwrap()
+    fn run(&self, mut command: impl BorrowMut<Command>) -> Output {
+        command.borrow_mut().output().unwrap()
     }
 
     /// The screen after a command line.

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use volio::transport::{Access, Retry, Tls, Told, Transfer};
+use volio::transport::{Access, Location, Retry, Tls, Told, Transfer};
 use volio::tree::TreePath;
 use volio::{Error, Result};
 
@@ -25,7 +25,7 @@ Examples:
   volio copy oci:backup:monday registry.example/backup:monday
 
 Places:
-  HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// may stand before it
+  HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// or oci:// may stand before it
   oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory
   oci-archive:FILE[:TAG]                 an image in such a layout in a tar file
   docker-archive:FILE[:REF]              an image in a tar file for docker load, called REF there
@@ -248,6 +248,11 @@ pub fn size(text: &str) -> Result<u64> {
         .zip(shift)
         .and_then(|(number, shift)| number.checked_mul(1 << shift))
         .ok_or_else(|| Error::usage(format!("{text:?} is not a size")).hint("write bytes, or 64K, 16M, 1G"))
+}
+
+/// Reads the name of an image or a place as it is typed: paths are bytes and need not be text.
+pub fn location() -> impl TypedValueParser<Value = Location> {
+    OsStringValueParser::new().try_map(|text| Location::parse(&text))
 }
 
 /// Reads a path in an image as it is typed: names are bytes and need not be text.

@@ -30,7 +30,8 @@ Copy options:
           Copy all tags of a repository or a layout
 
       --referrers
-          Copy what refers to the image too, such as signatures
+          Copy what refers to the image too, such as signatures, and what cosign attached to it by
+          tags
 
       --since <IMAGE>
           Leave out layers that this image has; may be given several times

@@ -119,8 +119,8 @@ Examples:
   volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
 FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of something
-that is there, is a directory; ./NAME and oci:NAME are never mistaken. A directory is looked at as
-volio pack would.
+that is there, is a directory, and so is a word without a registry, a tag and a digest; ./NAME and
+oci:NAME are never mistaken. A directory is looked at as volio pack would.
 
 Each difference is one line, in the order of paths:
   + PATH                         only SECOND has it

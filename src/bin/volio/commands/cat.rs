@@ -1,6 +1,6 @@
 //! `volio cat`: the content of files in an image.
 
-use crate::args::{Registries, tree_path};
+use crate::args::{Registries, location, tree_path};
 use crate::limits::Bounds;
 use crate::{output, progress};
 use clap::Args;
@@ -28,6 +28,7 @@ whole, and twice, which a warning says.";
 pub struct Cat {
     /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
+    #[arg(value_parser = location())]
     image: Location,
 
     /// Write the content of these, one behind the other

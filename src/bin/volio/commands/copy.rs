@@ -1,6 +1,6 @@
 //! `volio copy`, `volio push` and `volio pull`: an image from one place to another, byte for byte.
 
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, Registries, Report, location};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
 use clap::{Args, ValueHint};
@@ -76,9 +76,11 @@ pub struct Pull {
 struct Journey {
     /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
+    #[arg(value_parser = location())]
     from: Location,
 
     /// Where it shall be too
+    #[arg(value_parser = location())]
     to: Location,
 
     #[command(flatten)]
@@ -105,12 +107,12 @@ struct Choice {
     #[arg(long, conflicts_with = "digestfile")]
     all_tags: bool,
 
-    /// Copy what refers to the image too, such as signatures
+    /// Copy what refers to the image too, such as signatures, and what cosign attached to it by tags
     #[arg(long)]
     referrers: bool,
 
     /// Leave out layers that this image has; may be given several times
-    #[arg(long, value_name = "IMAGE")]
+    #[arg(long, value_name = "IMAGE", value_parser = location())]
     since: Vec<Location>,
 }
 
@@ -299,6 +301,7 @@ fn summary(copied: &[&Copied], time: Duration) -> String {
         (sum(|copied| copied.blobs_present), "there already"),
         (sum(|copied| copied.blobs_mounted), "taken over from a neighbour"),
         (sum(|copied| copied.blobs_omitted), "left out"),
+        (sum(|copied| copied.blobs_foreign), "foreign and not copied"),
     ] {
         if number > 0 {
             line += &format!("; {number} {what}");

@@ -11,12 +11,13 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use volio::Result;
 use volio::diff::{Attribute, Change, Compared, Difference, Options, Side, diff};
-use volio::oci::Platform;
+use volio::oci::{Platform, Reference};
 use volio::transport::{Access, Location, Source};
+use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +26,7 @@ Examples:
   volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
 FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of something that is there, is \
-a directory; ./NAME and oci:NAME are never mistaken. A directory is looked at as volio pack would.
+a directory, and so is a word without a registry, a tag and a digest; ./NAME and oci:NAME are never mistaken. A directory is looked at as volio pack would.
 
 Each difference is one line, in the order of paths:
   + PATH                         only SECOND has it
@@ -105,21 +106,48 @@ enum Opened {
 
 impl Place {
     fn parse(text: &OsStr) -> Result<Self> {
-        let directory = || Self::Directory(text.into());
         let is_path = matches!(text.as_bytes(), [b'/' | b'.', ..]);
-        match text.to_str() {
-            _ if is_path || Path::new(text).exists() => Ok(directory()),
-            Some(text) => text.parse().map(Self::Image),
-            None => Ok(directory()),
+        if is_path || Path::new(text).exists() {
+            return Ok(Self::Directory(text.into()));
+        }
+        match Location::parse(text) {
+            // More likely a directory that is misspelt than an image that nobody says where to find.
+            Ok(Location::Registry(reference)) if reference.is_repository() && names_no_place(text) => {
+                Ok(Self::Directory(text.into()))
+            }
+            Err(_) if names_no_place(text) => Ok(Self::Directory(text.into())),
+            location => location.map(Self::Image),
         }
     }
 
     fn open(self, access: &Access) -> Result<Opened> {
-        Ok(match self {
-            Self::Image(location) => Opened::Image(location.source(access)?),
-            Self::Directory(directory) => Opened::Directory(directory),
-        })
+        match self {
+            Self::Image(location) => Ok(Opened::Image(location.source(access)?)),
+            Self::Directory(directory) if directory.symlink_metadata().is_err_and(is_missing) => {
+                let shown = directory.display();
+                let error = Error::not_found(format!("there is no directory {shown}"));
+                Err(match names_no_place(directory.as_os_str()) {
+                    true => error.hint(format!(
+                        "if an image is meant, write its registry or its tag: docker.io/library/{shown}:latest, \
+                         oci:{shown}"
+                    )),
+                    false => error,
+                })
+            }
+            Self::Directory(directory) => Ok(Opened::Directory(directory)),
+        }
     }
+}
+
+/// Returns `true` if a word is neither a path from somewhere nor the name of an image with a registry, a transport, a tag
+/// or a digest.
+fn names_no_place(text: &OsStr) -> bool {
+    let registry = text.to_str().is_some_and(Reference::names_registry);
+    !registry && !text.as_bytes().contains(&b':') && !text.as_bytes().starts_with(b"/")
+}
+
+fn is_missing(error: io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 impl Opened {

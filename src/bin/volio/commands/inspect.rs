@@ -1,6 +1,6 @@
 //! `volio inspect`: what an image says about itself.
 
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, Registries, Report, location};
 use crate::output::{self, printable};
 use crate::quantity::bytes;
 use clap::Args;
@@ -25,6 +25,7 @@ Only the manifests and the configuration are read, no layer.";
 pub struct Inspect {
     /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
+    #[arg(value_parser = location())]
     image: Location,
 
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `volio ls`: what is in an image.
 
-use crate::args::{Format, Registries, Report, tree_path};
+use crate::args::{Format, Registries, Report, location, tree_path};
 use crate::limits::Bounds;
 use crate::{output, progress};
 use base64::Engine as _;
@@ -34,6 +34,7 @@ says.";
 pub struct Ls {
     /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
+    #[arg(value_parser = location())]
     image: Location,
 
     /// List what is in this directory, or this file [default: /]

@@ -1,6 +1,6 @@
 //! `volio pack`: a tree into an image, wherever the image is.
 
-use crate::args::{AbsolutePath, Pair, Registries, Words, size};
+use crate::args::{AbsolutePath, Pair, Registries, Words, location, size};
 use crate::data_io::{Way, Wish};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
@@ -59,7 +59,7 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 pub struct Pack {
     /// Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
-    #[arg(requires = "sources")]
+    #[arg(requires = "sources", value_parser = location())]
     image: Option<Location>,
 
     /// What to pack, and where it lands in the image

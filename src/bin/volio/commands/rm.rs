@@ -1,6 +1,6 @@
 //! `volio rm`: an image is taken out of the place where it is.
 
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, Registries, Report, location};
 use crate::output::{self, printable};
 use crate::quantity::{bytes, count};
 use clap::Args;
@@ -27,6 +27,7 @@ The last line of the output is what was removed, with its digest: REPOSITORY@DIG
 #[command(after_long_help = EXAMPLES)]
 pub struct Rm {
     /// The image: HOST/REPOSITORY:TAG, oci:DIR:TAG, or either with @DIGEST
+    #[arg(value_parser = location())]
     image: Location,
 
     /// Remove tags too that were not named, where the image has several

@@ -1,6 +1,6 @@
 //! `volio tags`: which images a place has.
 
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, Registries, Report, location};
 use crate::output::{self, printable};
 use clap::Args;
 use serde::Serialize;
@@ -22,7 +22,7 @@ its place. Images without a tag are listed on stderr, by their digests.";
 #[command(after_long_help = EXAMPLES)]
 pub struct Tags {
     /// The repository or the layout: HOST/REPOSITORY or oci:DIR
-    #[arg(value_name = "PLACE")]
+    #[arg(value_name = "PLACE", value_parser = location())]
     place: Location,
 
     #[command(flatten)]

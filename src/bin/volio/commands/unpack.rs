@@ -1,6 +1,6 @@
 //! `volio unpack`: an image into a directory.
 
-use crate::args::{Format, Registries, Report, tree_path};
+use crate::args::{Format, Registries, Report, location, tree_path};
 use crate::data_io::{Way, Wish};
 use crate::limits::Bounds;
 use crate::quantity::{bytes, count, duration, rate};
@@ -44,7 +44,7 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 pub struct Unpack {
     /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
-    #[arg(requires = "target")]
+    #[arg(requires = "target", value_parser = location())]
     image: Option<Location>,
 
     /// The directory that the files shall be in

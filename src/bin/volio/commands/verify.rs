@@ -1,6 +1,6 @@
 //! `volio verify`: whether an image is what it says.
 
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, Registries, Report, location};
 use crate::quantity::{bytes, count, duration, rate};
 use crate::{output, progress};
 use clap::Args;
@@ -30,6 +30,7 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 pub struct Verify {
     /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
+    #[arg(value_parser = location())]
     image: Location,
 
     /// Verify the image for this platform only [default: all]
