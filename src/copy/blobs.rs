@@ -1,7 +1,7 @@
 //! The blobs of a manifest on their way: several at once, because one connection rarely fills a network.
 
 use super::Copy;
-use crate::error::{Result, Side};
+use crate::error::{Kind, Result, Side};
 use crate::oci::Descriptor;
 use crate::progress::Progress;
 use crate::transport::{Destination, Source};
@@ -19,6 +19,7 @@ enum Outcome {
     Omitted,
     Mounted,
     Copied,
+    Foreign,
 }
 
 impl Copy<'_> {
@@ -39,6 +40,7 @@ impl Copy<'_> {
                 Outcome::Present => self.done.blobs_present += 1,
                 Outcome::Omitted => self.done.blobs_omitted += 1,
                 Outcome::Mounted => self.done.blobs_mounted += 1,
+                Outcome::Foreign => self.done.blobs_foreign += 1,
                 Outcome::Copied => {
                     self.done.blobs_copied += 1;
                     self.done.bytes_copied += blob.size;
@@ -111,7 +113,19 @@ fn blob_between(
         task.skip();
         return Ok(Outcome::Mounted);
     }
-    let body = from.open(blob).map_err(|error| error.on(Side::Source))?.verify(blob);
+    let body = match from.open(blob) {
+        // As every other tool does: whoever unpacks the image gets such a layer from its own address.
+        Err(error) if error.kind() == Kind::NotFound && !blob.urls().is_empty() => {
+            task.skip();
+            progress.warn(&format!(
+                "the foreign layer {} is not copied, because the source does not have it: it is at {}",
+                blob.digest,
+                blob.urls().join(", ")
+            ));
+            return Ok(Outcome::Foreign);
+        }
+        opened => opened.map_err(|error| error.on(Side::Source))?.verify(blob),
+    };
     to.upload(body.observed(move |bytes| task.advance(bytes))).map_err(there)?;
     Ok(Outcome::Copied)
 }

@@ -64,10 +64,17 @@ pub struct Copied {
     pub blobs_mounted: u64,
     /// How many blobs were left out.
     pub blobs_omitted: u64,
+    /// How many foreign layers were left where they are, outside of the source.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub blobs_foreign: u64,
     /// How many bytes were sent.
     pub bytes_copied: u64,
-    /// How many manifests that refer to the image were copied with it.
+    /// How many manifests that refer to the image, or are attached to it, were copied with it.
     pub referrers: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Copies the image, and gives it its name at the destination.
@@ -176,6 +183,7 @@ impl Copied {
             blobs_present: 0,
             blobs_mounted: 0,
             blobs_omitted: 0,
+            blobs_foreign: 0,
             bytes_copied: 0,
             referrers: 0,
         }

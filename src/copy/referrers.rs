@@ -1,4 +1,5 @@
-//! What refers to an image goes with it: signatures, attestations, lists of what is in it.
+//! What refers to an image goes with it: signatures, attestations, lists of what is in it, be they listed as its
+//! referrers or under the tags that cosign makes of its digest.
 
 use super::Copy;
 use crate::error::{Error, Kind, Result, Side};
@@ -18,6 +19,7 @@ impl Copy<'_> {
             }
             for subject in &subjects {
                 self.referrers_of(subject)?;
+                self.attachments_of(subject)?;
             }
         }
         match self.documents.is_empty() {
@@ -25,6 +27,18 @@ impl Copy<'_> {
             false => Err(Error::integrity(format!("referrers refer to each other more than {DEPTH} deep"))
                 .on(Side::Source)),
         }
+    }
+
+    /// Copies what cosign attached to a document, each with its tag.
+    fn attachments_of(&mut self, subject: &Digest) -> Result<()> {
+        for (tag, document) in self.from.attachments(subject).map_err(|error| error.on(Side::Source))? {
+            if !self.seen.contains(&document.descriptor().digest) {
+                self.document(&document, 0)?;
+                self.done.referrers += 1;
+            }
+            self.to.attach(&tag, &document).map_err(|error| error.on(Side::Destination))?;
+        }
+        Ok(())
     }
 
     /// A list may be older than what it lists: what is not there, or is about something else, is left out aloud.

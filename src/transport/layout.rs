@@ -131,6 +131,14 @@ impl Layout {
         Ok(())
     }
 
+    /// Lets a name mean this document from now on.
+    fn enter(&self, name: &Name, document: &Document) -> Result<()> {
+        let _lock = self.drafts().lock()?;
+        let mut index = self.index()?;
+        name.enter(&mut index, document);
+        self.replace_index(&index)
+    }
+
     /// The index, or an empty one where there is none yet.
     fn index(&self) -> Result<Index> {
         let path = self.directory.join(INDEX_FILE);
@@ -217,6 +225,10 @@ impl Source for Layout {
         Ok(names::tags(&self.index()?))
     }
 
+    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
+        names::attachments(&self.index()?, subject, |entry| super::fetch(self, entry))
+    }
+
     fn untagged(&self) -> Result<Vec<Digest>> {
         Ok(names::untagged(&self.index()?).into_iter().map(|entry| entry.digest).collect())
     }
@@ -229,12 +241,15 @@ impl Source for Layout {
 impl Destination for Layout {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
         self.hold_blobs()?;
+        let cannot = |error| self.cannot("look for", &self.blob(&descriptor.digest), error);
         match fs::metadata(self.blob(&descriptor.digest)) {
-            // Another size: a file system lost the end of it. The right bytes will replace it.
-            Ok(found) => Ok(found.is_file() && found.len() == descriptor.size),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(self.cannot("look for", &self.blob(&descriptor.digest), error)),
+            Ok(found) if found.is_file() && found.len() == descriptor.size => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(cannot(error)),
         }
+        // A damaged blob is not there: the right bytes will replace it.
+        super::is_sound(self.open(descriptor)?, descriptor)
     }
 
     fn upload(&self, mut body: Body) -> Result<Written> {
@@ -267,10 +282,11 @@ impl Destination for Layout {
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
-        let _lock = self.drafts().lock()?;
-        let mut index = self.index()?;
-        self.name.enter(&mut index, root);
-        self.replace_index(&index)
+        self.enter(&self.name, root)
+    }
+
+    fn attach(&self, tag: &str, document: &Document) -> Result<()> {
+        self.enter(&Name::new(Some(tag), None), document)
     }
 
     fn remove(&self, force: bool) -> Result<Removed> {

@@ -34,7 +34,7 @@ pub use retry::Retry;
 pub use stop::Stop;
 pub use transfer::{Told, Transfer};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
 use crate::stream::{Body, Unverified, Written};
 use serde::Serialize;
@@ -90,6 +90,15 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// The manifests that cosign attached to the manifest or the index with this digest, under tags made of the digest:
+    /// signatures, attestations, and lists of contents. Each with its tag.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    fn attachments(&self, _subject: &Digest) -> Result<Vec<(String, Document)>> {
+        Ok(Vec::new())
+    }
+
     /// The repository of a registry that this is, for a destination that can take blobs over from it.
     fn origin(&self) -> Option<Origin> {
         None
@@ -129,6 +138,14 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// When the place does not take it; then the name means what it meant before.
     fn commit(&self, root: &Document) -> Result<()>;
+
+    /// Gives a document that is there another tag than the one that this is bound to.
+    ///
+    /// # Errors
+    /// When the place has no such tags.
+    fn attach(&self, tag: &str, _document: &Document) -> Result<()> {
+        Err(Error::usage(format!("this place cannot give an image the tag {tag} of an attachment")))
+    }
 
     /// Whether what failed shall be done once more, with a body that is made anew; waits for the right moment.
     /// `failures` is how often that was said already.
@@ -212,6 +229,27 @@ fn check_range(blob: &Descriptor, range: &Range<u64>) -> Result<()> {
             "the blob {} has {} bytes, and those from {} to {} are asked for",
             blob.digest, blob.size, range.start, range.end
         ))),
+    }
+}
+
+/// Reads a blob to its end and returns `true` if it is what the descriptor says. Somebody relies on it next.
+fn is_sound(blob: Unverified, descriptor: &Descriptor) -> Result<bool> {
+    match blob.verify(descriptor).drain() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::Integrity => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same error for a blob that is not there, with where a foreign layer is to be had (image-spec, "Non-Distributable
+/// Layers"): registries need not have such layers.
+fn say_urls(blob: &Descriptor, error: Error) -> Error {
+    match (error.kind(), blob.urls().as_slice()) {
+        (Kind::NotFound, urls @ [_, ..]) => error.hint(format!(
+            "it is a foreign layer, which volio does not fetch: its image says that it is at {}",
+            urls.join(", ")
+        )),
+        _ => error,
     }
 }
 

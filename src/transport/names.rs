@@ -1,9 +1,10 @@
 //! The images of a layout by their names: what `index.json` lists, be the layout a directory or an archive.
 
+use super::say_urls;
 use crate::error::{Error, Result};
 use crate::oci::{
     ARTIFACT_TYPE, CONTAINERD_NAME, DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, Reference,
-    SINCE, is_attachment_tag, media_type,
+    SINCE, attachment_tags, is_attachment_tag, media_type,
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -260,6 +261,21 @@ pub fn tags(index: &Index) -> Vec<String> {
     tags.into_iter().map(str::to_owned).collect()
 }
 
+/// The documents under the tags of attachments to the manifest or the index with this digest, with their tags.
+pub fn attachments(
+    index: &Index,
+    subject: &Digest,
+    fetch: impl Fn(&Descriptor) -> Result<Document>,
+) -> Result<Vec<(String, Document)>> {
+    let mut found = Vec::new();
+    for tag in attachment_tags(subject) {
+        if let Some(entry) = index.manifests.iter().find(|entry| ref_name(entry) == Some(&tag)) {
+            found.push((tag, fetch(entry)?));
+        }
+    }
+    Ok(found)
+}
+
 /// The images without a name.
 pub fn untagged(index: &Index) -> Vec<Descriptor> {
     let is_unnamed = |entry: &&Descriptor| is_image(entry) && names(entry).next().is_none();
@@ -283,7 +299,7 @@ pub fn missing(blob: &Descriptor, place: &str, image: Option<&Found>) -> Error {
         Some(bases) => error.hint(format!(
             "it holds only what {bases} lacks: copy that image first to where this one shall be"
         )),
-        None => error,
+        None => say_urls(blob, error),
     }
 }
 

@@ -83,6 +83,10 @@ impl Source for OciArchive {
         Ok(names::tags(&read_index(&self.archive)?))
     }
 
+    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
+        names::attachments(&read_index(&self.archive)?, subject, |entry| super::fetch(self, entry))
+    }
+
     fn untagged(&self) -> Result<Vec<Digest>> {
         Ok(names::untagged(&read_index(&self.archive)?).into_iter().map(|entry| entry.digest).collect())
     }
@@ -98,6 +102,8 @@ pub struct OciArchiveWriter {
     name: Name,
     /// What is to be listed beside the image, because it refers to it or to others.
     referrers: Mutex<Vec<Descriptor>>,
+    /// What is to be listed beside the image under tags of its own.
+    attached: Mutex<Vec<(Name, Document)>>,
 }
 
 impl OciArchiveWriter {
@@ -107,7 +113,12 @@ impl OciArchiveWriter {
     /// [`Refused`](crate::error::Kind::Refused) when the file is something else.
     pub fn create(path: &Path, tag: Option<&str>) -> Result<Self> {
         let writer = ArchiveWriter::create(path, |archive| holds_layout(archive, Kind::Refused))?;
-        Ok(Self { writer, name: Name::new(tag, None), referrers: Mutex::default() })
+        Ok(Self {
+            writer,
+            name: Name::new(tag, None),
+            referrers: Mutex::default(),
+            attached: Mutex::default(),
+        })
     }
 
     fn referrers(&self) -> MutexGuard<'_, Vec<Descriptor>> {
@@ -118,7 +129,7 @@ impl OciArchiveWriter {
 
 impl Destination for OciArchiveWriter {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        self.writer.contains(&member(&descriptor.digest), Some(descriptor.size))
+        self.writer.contains(&member(&descriptor.digest), descriptor)
     }
 
     fn upload(&self, body: Body) -> Result<Written> {
@@ -141,6 +152,9 @@ impl Destination for OciArchiveWriter {
             for entry in self.referrers().drain(..) {
                 referrers::enter(&mut index, entry);
             }
+            for (name, document) in self.attached.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+                name.enter(&mut index, &document);
+            }
             self.name.enter(&mut index, root);
             let mut left_out = unreached(view, &before, &index.manifests);
             left_out.extend(OTHER_LISTS.map(str::to_owned));
@@ -149,6 +163,12 @@ impl Destination for OciArchiveWriter {
             Ok(Composed { last: vec![marker, (INDEX_FILE.to_owned(), index)], left_out })
         };
         self.writer.publish(compose)
+    }
+
+    fn attach(&self, tag: &str, document: &Document) -> Result<()> {
+        let name = Name::new(Some(tag), None);
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner).push((name, document.clone()));
+        Ok(())
     }
 
     fn directory(&self) -> Option<PathBuf> {

@@ -5,8 +5,10 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use volio::error::Kind;
+use volio::oci::Digest;
 use volio::progress::Silent;
 use volio::transport::layout::Layout;
+use volio::transport::{Access, Location};
 
 /// The blobs of a layout that an image for this machine's platform consists of.
 fn blobs(layout: &Path) -> Vec<PathBuf> {
@@ -141,4 +143,43 @@ fn a_layout_whose_index_is_damaged_says_so_and_is_not_overwritten() {
     );
     assert_eq!(again.unwrap_err().kind(), Kind::Integrity);
     assert_eq!(fs::read(layout.join("index.json")).unwrap(), damaged);
+}
+
+#[test]
+fn a_blob_of_the_right_size_that_is_damaged_at_the_destination_is_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, from) = (directory.path().join("tree"), directory.path().join("layout"));
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    pack(&Layout::create(&from, Some("v1")).unwrap(), &tree);
+    let damaged =
+        fs::read(blobs(&from).into_iter().max_by_key(|blob| fs::metadata(blob).unwrap().len()).unwrap());
+    let layer = damaged.unwrap();
+    let places = ["oci:copy:v1", "oci-archive:copy.tar:v1"].map(|name| {
+        let (scheme, rest) = name.split_once(':').unwrap();
+        format!("{scheme}:{}/{rest}", directory.path().display())
+    });
+    let files = [
+        directory.path().join("copy/blobs/sha256").join(Digest::of(&layer).hex()),
+        directory.path().join("copy.tar"),
+    ];
+    for (place, file) in places.iter().zip(files) {
+        let place: Location = place.parse().unwrap();
+        let copy = || {
+            let to = place.destination(&Access::default()).unwrap();
+            let copied =
+                volio::copy::copy(&open(&from), &*to, &volio::copy::Options::default(), &Silent).unwrap();
+            (copied.blobs_copied, copied.blobs_present)
+        };
+        assert_eq!(copy(), (3, 0));
+        assert_eq!(copy(), (0, 3), "{place}");
+        let mut bytes = fs::read(&file).unwrap();
+        let at = bytes.windows(layer.len()).position(|window| window == layer).unwrap();
+        bytes[at + layer.len() / 2] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(copy(), (1, 2), "{place}");
+        let source = place.source(&Access::default()).unwrap();
+        let verified = volio::verify::verify(&*source, &volio::verify::Options::default(), &Silent).unwrap();
+        assert!(verified.damage.is_empty(), "{place}");
+    }
 }

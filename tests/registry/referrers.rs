@@ -9,7 +9,7 @@ use volio::oci::{Descriptor, Document, Index, media_type, referrers_tag};
 use volio::progress::Silent;
 use volio::stream::Body;
 use volio::transport::layout::Layout;
-use volio::transport::{Destination, Source};
+use volio::transport::{Access, Destination, Source};
 
 /// Puts an artifact about a manifest there.
 fn sign(to: &dyn Destination, subject: &Document, word: &str) -> Document {
@@ -151,4 +151,86 @@ fn referrers_that_cannot_be_listed_fail_the_copy() {
     let error = copy(&from.client("data", "v1"), &to.client("data", "v1"), &options, &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Denied);
     assert!(to.client("data", "v1").resolve().is_err(), "an image without what was asked for gets no name");
+}
+
+/// Attaches a manifest to another as cosign does: under a tag that is made of the digest.
+fn attach(to: &Registry, subject: &Document, ending: &str) -> Document {
+    let tag = format!("{}.{ending}", referrers_tag(&subject.descriptor().digest));
+    let client = to.client("data", &tag);
+    let layer = Descriptor::of("application/vnd.dev.cosign.simplesigning.v1+json", tag.as_bytes());
+    client.upload(Body::new(Cursor::new(tag))).unwrap();
+    let config = Descriptor::of(media_type::CONFIG, b"{}");
+    let json = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": [layer],
+    });
+    let document = Document::new(media_type::MANIFEST, json.to_string().into_bytes());
+    client.put_manifest(&document).unwrap();
+    client.commit(&document).unwrap();
+    document
+}
+
+#[test]
+fn what_cosign_attached_by_tags_travels_with_the_image_and_is_counted() {
+    let (from, to) = (registry(true), registry(true));
+    let [image, ..] = fill(&from.client("data", "v1"));
+    let signature = attach(&from, &image, "sig");
+    attach(&from, &image, "att");
+    attach(&from, &image, "sbom");
+    attach(&from, &signature, "sig");
+    let mut tags = from.client("data", "v1").tags().unwrap();
+    assert_eq!(tags.len(), 5);
+
+    let directory = tempfile::tempdir().unwrap();
+    let [layout, archive] = ["oci:", "oci-archive:"].map(|scheme| -> volio::transport::Location {
+        format!("{scheme}{}/{}:v1", directory.path().display(), scheme.len()).parse().unwrap()
+    });
+    let access = Access::default();
+    for place in [&layout, &archive] {
+        let done = copied(&from.client("data", "v1"), &*place.destination(&access).unwrap());
+        assert_eq!(done.referrers, 3 + 4, "{place}");
+        let stick = place.source(&access).unwrap();
+        assert_eq!(stick.tags().unwrap(), tags);
+        assert_eq!(stick.attachments(&image.descriptor().digest).unwrap().len(), 3);
+    }
+    let nameless: volio::transport::Location = layout.to_string().trim_end_matches(":v1").parse().unwrap();
+    let stick = nameless.source(&access).unwrap();
+    assert_eq!(stick.resolve().unwrap(), image, "still the only image in the layout");
+    assert_eq!(copied(&*stick, &to.client("data", "v1")).referrers, 7);
+    let mut there = to.client("data", "v1").tags().unwrap();
+    there.sort();
+    tags.sort();
+    assert_eq!(there, tags);
+    assert_eq!(
+        to.client("data", &tags[0]).resolve().unwrap(),
+        from.client("data", &tags[0]).resolve().unwrap()
+    );
+}
+
+#[test]
+fn a_foreign_layer_that_the_source_does_not_have_is_said_to_be_at_its_address() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = Layout::create(&directory.path().join("from"), Some("v1")).unwrap();
+    let config = Descriptor::of(media_type::CONFIG, b"{}");
+    from.upload(Body::new(&b"{}"[..])).unwrap();
+    let url = "https://example.com/layer.tar.gz";
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    let mut layer = serde_json::to_value(Descriptor::of(foreign, b"foreign")).unwrap();
+    layer["urls"] = serde_json::json!([url]);
+    let json = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": [layer],
+    });
+    let image = Document::new(media_type::MANIFEST, json.to_string().into_bytes());
+    from.put_manifest(&image).unwrap();
+    from.commit(&image).unwrap();
+
+    let to = Layout::create(&directory.path().join("to"), Some("v1")).unwrap();
+    let done = copied(&from, &to);
+    assert_eq!((done.blobs_copied, done.blobs_foreign, done.blobs_omitted), (1, 1, 0));
+    let layer: Descriptor = serde_json::from_value(layer).unwrap();
+    let registry = registry(true);
+    for place in [&from as &dyn Source, &registry.client("data", "v1")] {
+        let error = place.open(&layer).err().unwrap();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(error.advice().unwrap().contains(url), "{error:?}");
+    }
 }

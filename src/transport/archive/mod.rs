@@ -187,6 +187,9 @@ impl Archive {
                     Ok(true) => continue,
                     // Without its closing blocks it is still an archive; what is missing will not be found.
                     Ok(false) if headers.bytes.is_empty() => return Ok(()),
+                    Ok(false) if self.members.is_empty() => {
+                        return Err(self.no_archive(&headers.bytes, "it is shorter than a header"));
+                    }
                     Ok(false) => return Err(self.damaged("it ends in the middle of a header")),
                     Err(error) => {
                         return Err(Error::io(format!("cannot read {}", self.path.display()), error));

@@ -3,7 +3,7 @@
 use super::header::{self, BLOCK};
 use super::{Archive, ArchiveWriter, Composed};
 use crate::error::Kind;
-use crate::oci::{Digest, Hasher};
+use crate::oci::{Descriptor, Digest, Hasher};
 use crate::stream::{Body, Unverified};
 use std::fs;
 use std::io::Read;
@@ -226,7 +226,9 @@ fn what_was_said_to_be_there_is_there_although_the_file_was_removed_meanwhile() 
     let path = directory.path().join("a.tar");
     write(&path, &[("a", FILE, "1"), ("b", FILE, "2")]);
     let writer = ArchiveWriter::create(&path, |_| Ok(())).unwrap();
-    assert!(writer.contains("a", Some(1)).unwrap() && !writer.contains("b", Some(2)).unwrap());
+    let has = |name: &str, bytes: &[u8]| writer.contains(name, &Descriptor::of("x", bytes)).unwrap();
+    assert!(has("a", b"1") && !has("b", b"22"));
+    assert!(!has("b", b"3"), "of the right size, and damaged");
     fs::remove_file(&path).unwrap();
     publish(&writer);
     let archive = Archive::open(&path).unwrap();
@@ -295,4 +297,22 @@ fn leftovers_of_a_killed_writer_are_swept_and_a_link_stays_a_link() {
     let mut content = String::new();
     Archive::open(&path).unwrap().find("list").unwrap().unwrap().read_to_string(&mut content).unwrap();
     assert_eq!(content, "list");
+}
+
+#[test]
+fn a_file_shorter_than_a_header_is_not_called_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    for (content, hint) in [
+        (&b"short"[..], "an archive is what docker save"),
+        (b"\x1f\x8b\x08", "gunzip"),
+        (b"\x28\xb5\x2f\xfd", "unzstd"),
+        (&[b'x'; BLOCK - 1], "an archive is what docker save"),
+    ] {
+        fs::write(&path, content).unwrap();
+        let error = Archive::open(&path).err().unwrap();
+        assert_eq!(error.kind(), Kind::Integrity);
+        assert!(error.to_string().ends_with("is no tar archive"), "{error}");
+        assert!(error.advice().unwrap().contains(hint), "{error:?}");
+    }
 }

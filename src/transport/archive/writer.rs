@@ -3,9 +3,10 @@
 use super::Archive;
 use super::header::{self, BLOCK};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::stream::{Body, Written};
 use crate::transport::draft::Drafts;
+use crate::transport::is_sound;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -135,16 +136,17 @@ impl ArchiveWriter {
         })
     }
 
-    /// Whether there is such a member; without a size, of any size.
-    pub fn contains(&self, name: &str, size: Option<u64>) -> Result<bool> {
-        let fits = |found: u64| size.is_none_or(|size| size == found);
-        if lock(&self.members).get(name).is_some_and(|found| fits(found.size)) {
+    /// Returns `true` if there is a member of this name with this content.
+    pub fn contains(&self, name: &str, blob: &Descriptor) -> Result<bool> {
+        if lock(&self.members).get(name).is_some_and(|found| found.size == blob.size) {
             return Ok(true);
         }
         let found = match lock(&self.existing).as_ref() {
-            Some(existing) => existing.find(name)?.is_some_and(|found| fits(found.len())),
-            None => false,
+            Some(existing) => existing.find(name)?.filter(|found| found.len() == blob.size),
+            None => None,
         };
+        // A damaged one is not there: the right bytes will replace it.
+        let found = found.map_or(Ok(false), |found| is_sound(found.unverified(), blob))?;
         if found {
             lock(&self.relied_on).insert(name.to_owned());
         }

@@ -50,7 +50,7 @@ impl DockerArchiveWriter {
 
 impl Destination for DockerArchiveWriter {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        self.writer.contains(&member(&descriptor.digest), Some(descriptor.size))
+        self.writer.contains(&member(&descriptor.digest), descriptor)
     }
 
     fn upload(&self, body: Body) -> Result<Written> {

@@ -7,7 +7,7 @@ use super::download::Incoming;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::stream::Unverified;
-use crate::transport::{Origin, Source, Told};
+use crate::transport::{Origin, Source, Told, say_urls};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -110,7 +110,8 @@ impl Source for Mirrored {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        let (first, descriptor, places) = (self.begin(descriptor, 0)?, descriptor.clone(), self.clone());
+        let first = self.begin(descriptor, 0).map_err(|error| say_urls(descriptor, error))?;
+        let (descriptor, places) = (descriptor.clone(), self.clone());
         Ok(Unverified::new(first).again(move |offset| Ok(Box::new(places.begin(&descriptor, offset)?))))
     }
 
@@ -124,6 +125,10 @@ impl Source for Mirrored {
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.itself()?.referrers(subject)
+    }
+
+    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
+        self.itself()?.attachments(subject)
     }
 
     fn origin(&self) -> Option<Origin> {

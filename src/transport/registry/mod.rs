@@ -47,9 +47,9 @@ use self::server::Server;
 use self::tls::Tls;
 use self::token::Scopes;
 use self::upload::Upload;
-use super::{Access, Destination, Origin, Removed, Source};
+use super::{Access, Destination, Origin, Removed, Source, say_urls};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
+use crate::oci::{Descriptor, Digest, Document, Reference, attachment_tags, media_type};
 use crate::stream::{Body, Unverified, Written};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, StatusCode, Url};
@@ -175,7 +175,7 @@ impl Source for Registry {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        self.download(descriptor).open()
+        self.download(descriptor).open().map_err(|error| say_urls(descriptor, error))
     }
 
     fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
@@ -184,7 +184,8 @@ impl Source for Registry {
             return Ok(None);
         }
         let request = self.ask(Method::GET, blob, "fetch a part of");
-        Download::new(&self.server, request, self.pull(), blob.size).open_range(range)
+        let download = Download::new(&self.server, request, self.pull(), blob.size);
+        download.open_range(range).map_err(|error| say_urls(blob, error))
     }
 
     fn tags(&self) -> Result<Vec<String>> {
@@ -193,6 +194,21 @@ impl Source for Registry {
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.list_referrers(subject)
+    }
+
+    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
+        let mut found = Vec::new();
+        for tag in attachment_tags(subject) {
+            // A digest of SHA-512 is too long for a tag: nothing can be attached so.
+            let Ok(reference) = self.reference.with_tag(&tag) else { continue };
+            let attachment = Self { reference, server: Arc::clone(&self.server) };
+            match attachment.resolve() {
+                Ok(document) => found.push((tag, document)),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     fn origin(&self) -> Option<Origin> {
@@ -238,6 +254,10 @@ impl Destination for Registry {
             Some(tag) => self.put(tag, root),
             None => Err(Error::usage(format!("{} names no tag to write to", self.reference))),
         }
+    }
+
+    fn attach(&self, tag: &str, document: &Document) -> Result<()> {
+        self.put(tag, document)
     }
 
     fn again(&self, error: &Error, failures: u32) -> bool {
