@@ -228,25 +228,34 @@ fn replace(
     Ok(())
 }
 
-/// The same ACL with other numbers: `linux/posix_acl_xattr.h`. What is none stays as it is.
+/// An ACL as an extended attribute begins with its version (`linux/posix_acl_xattr.h`). Entries of eight bytes follow: what kind
+/// (2), what is allowed (2), whom (4), little-endian.
+const ACL_VERSION: [u8; 4] = 2u32.to_le_bytes();
+const ACL_USER: [u8; 2] = 2u16.to_le_bytes();
+const ACL_OWNING_GROUP: [u8; 2] = 4u16.to_le_bytes();
+const ACL_GROUP: [u8; 2] = 8u16.to_le_bytes();
+
+/// What an ACL allows the owning group, as the lowest three bits (ACL_GROUP_OBJ).
+pub(super) fn owning_group_permissions(acl: &[u8]) -> Option<u32> {
+    let mut entries = acl.strip_prefix(&ACL_VERSION)?.chunks_exact(8);
+    entries.find(|entry| entry.starts_with(&ACL_OWNING_GROUP)).map(|entry| u32::from(entry[2] & 0o7))
+}
+
+/// The same ACL with other numbers. What is none stays as it is.
 fn replace_in_acl(
     acl: &[u8],
     uid: impl Fn(u32) -> Result<u32, Unmapped>,
     gid: impl Fn(u32) -> Result<u32, Unmapped>,
 ) -> Result<Vec<u8>, Unmapped> {
-    /// The version, four bytes; then entries of eight: what kind (2), what is allowed (2), whom (4), little-endian.
-    const VERSION: [u8; 4] = 2u32.to_le_bytes();
-    const USER: [u8; 2] = 2u16.to_le_bytes();
-    const GROUP: [u8; 2] = 8u16.to_le_bytes();
     let mut acl = acl.to_vec();
-    if !acl.starts_with(&VERSION) {
+    if !acl.starts_with(&ACL_VERSION) {
         return Ok(acl);
     }
-    for entry in acl[VERSION.len()..].chunks_exact_mut(8) {
+    for entry in acl[ACL_VERSION.len()..].chunks_exact_mut(8) {
         let whom = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
         let replaced = match [entry[0], entry[1]] {
-            USER => uid(whom)?,
-            GROUP => gid(whom)?,
+            ACL_USER => uid(whom)?,
+            ACL_GROUP => gid(whom)?,
             _ => continue,
         };
         entry[4..].copy_from_slice(&replaced.to_le_bytes());

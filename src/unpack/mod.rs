@@ -149,7 +149,7 @@ pub fn unpack(
             drop(found);
             job.staged(target)
         }
-        plan => job.fill(found.map_or_else(|| Target::make(target), Ok)?, &plan),
+        _ => job.fill(found.map_or_else(|| Target::make(target), Ok)?),
     }
 }
 
@@ -195,14 +195,14 @@ impl Job<'_> {
         let unpacked = match self.plan(&stage)? {
             // An earlier run came this far.
             Plan::Nothing => self.present(),
-            plan => self.fill(stage, &plan)?,
+            _ => self.fill(stage)?,
         };
         staged.publish(self.options.tree.force)?;
         Ok(Unpacked { outcome: Outcome::Unpacked, ..unpacked })
     }
 
     /// Extracts the image into a target.
-    fn fill(&self, target: Target, plan: &Plan) -> Result<Unpacked> {
+    fn fill(&self, target: Target) -> Result<Unpacked> {
         let fetch = |descriptor: &_| transport::fetch(self.source, descriptor);
         let image = image::select(self.root, self.options.platform.as_ref(), fetch);
         let image = match image {
@@ -212,13 +212,16 @@ impl Job<'_> {
                 return Err(error);
             }
         };
-        let removed = match plan {
-            Plan::StartOver => target.clear()?,
-            _ => 0,
+        // Again, and now the target is locked: the registry may have taken its time, and somebody may have put something there.
+        let removed = match self.plan(&target)? {
+            Plan::Nothing => return Ok(self.present()),
+            Plan::StartOver => {
+                let removed = target.clear()?;
+                plan::plan_anew(&target, self.options)?;
+                removed
+            }
+            Plan::Extract => 0,
         };
-        if *plan == Plan::StartOver {
-            plan::plan_anew(&target, self.options)?;
-        }
         let several_layers = image.manifest.layers.len() > 1;
         let options = ExtractOptions { several_layers, ..self.options.tree.clone() };
         let mut extractor = Extractor::over(target, options)?;

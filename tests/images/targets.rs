@@ -147,6 +147,56 @@ fn another_image_after_an_interruption_starts_over() {
     assert_eq!(run(&first, target.path(), &Options { tree, ..quick() }).unwrap().removed, 5);
 }
 
+/// A place that takes its time: somebody puts a file into the target before it answers.
+struct Slow<'a> {
+    image: &'a Memory,
+    target: &'a Path,
+    /// Whether it is the manifest that takes so long, and not the name.
+    is_manifest: bool,
+}
+
+impl Slow<'_> {
+    fn meanwhile(&self) {
+        fs::create_dir_all(self.target).unwrap();
+        fs::write(self.target.join("a"), "mine").unwrap();
+    }
+}
+
+impl Source for Slow<'_> {
+    fn resolve(&self) -> Result<Document> {
+        if !self.is_manifest {
+            self.meanwhile();
+        }
+        self.image.resolve()
+    }
+
+    fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
+        if self.is_manifest {
+            self.meanwhile();
+        }
+        self.image.open(descriptor)
+    }
+}
+
+#[test]
+fn what_appears_in_a_target_while_the_registry_answers_is_not_extracted_over() {
+    let image = image(&[&["a=theirs", "b=theirs"]]);
+    for is_manifest in [false, true] {
+        for is_there in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let target = directory.path().join("target");
+            if is_there {
+                fs::create_dir(&target).unwrap();
+            }
+            let slow = Slow { image: &image, target: &target, is_manifest };
+            refused(&slow, &target, &quick());
+            assert_eq!(seen(&target), ["a=mine"]);
+            let merged = run(&slow, &target, &Options { merge: true, ..quick() }).unwrap();
+            assert_eq!((merged.outcome, seen(&target).len()), (Outcome::Unpacked, 2));
+        }
+    }
+}
+
 #[test]
 fn what_was_there_before_an_interruption_is_never_taken_away() {
     let (first, second) = (image(&[LOWER, UPPER]), image(&[&["b=second"]]));

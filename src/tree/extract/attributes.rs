@@ -3,7 +3,7 @@
 use super::ExtractOptions;
 use crate::disk::directory::path_of;
 use crate::tree::descent::SETGID;
-use crate::tree::owner::{ACLS, Unmapped};
+use crate::tree::owner::{ACLS, Unmapped, owning_group_permissions};
 use crate::tree::xattr::travels;
 use crate::tree::{Metadata, Time};
 use rustix::fd::BorrowedFd;
@@ -50,6 +50,8 @@ pub(super) struct Attributes<'a> {
     is_given_away: bool,
     /// Whether ACLs that the tree does not have may have come from the directory above.
     pub may_inherit: bool,
+    /// Whether the group may do what the owner may, whatever an ACL says.
+    group_access: bool,
 }
 
 impl<'a> Attributes<'a> {
@@ -72,12 +74,17 @@ impl<'a> Attributes<'a> {
             let metadata = metadata.to_mut();
             metadata.mode |= (metadata.mode & 0o700) >> 3;
         }
-        Ok(Self { metadata, is_given_away, may_inherit: true })
+        Ok(Self { metadata, is_given_away, may_inherit: true, group_access: options.group_access })
     }
 
     /// These and no others.
     pub fn exactly(metadata: &'a Metadata) -> Self {
-        Self { metadata: Cow::Borrowed(metadata), is_given_away: false, may_inherit: true }
+        Self {
+            metadata: Cow::Borrowed(metadata),
+            is_given_away: false,
+            may_inherit: true,
+            group_access: false,
+        }
     }
 
     /// The owner and the group.
@@ -94,6 +101,16 @@ impl<'a> Attributes<'a> {
     /// The mode without what is dropped: without its owner, a setuid file would give somebody else's rights away.
     fn mode(&self, dropped: u32) -> Mode {
         Mode::from_raw_mode(self.metadata.mode & 0o7777 & !dropped)
+    }
+
+    /// The mode bits of the group that only an ACL gave a meaning: where a file has one, they are its mask, the most that any
+    /// user or group in it may do, and not what the owning group may do (acl(5)). A file without the ACL must not have them.
+    fn masked_only(&self) -> u32 {
+        let acl = self.metadata.xattrs.get(ACLS[0]).and_then(|acl| owning_group_permissions(acl));
+        match acl {
+            Some(permissions) if !self.group_access => 0o070 & !(permissions << 3),
+            _ => 0,
+        }
     }
 }
 
@@ -141,10 +158,11 @@ fn apply_open(
     if wanted.may_inherit {
         drop_acls(wanted, |name| fremovexattr(fd, name))?;
     }
-    let xattrs =
+    let LostXattrs { count: xattrs, mode_bits } =
         set_xattrs(wanted, is_foreign, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()))?;
     if !given.mode {
-        fchmod(fd, wanted.mode(if is_foreign { special } else { 0 })).map_err(failed("set the mode of"))?;
+        let dropped = mode_bits | if is_foreign { special } else { 0 };
+        fchmod(fd, wanted.mode(dropped)).map_err(failed("set the mode of"))?;
     }
     futimens(fd, &times(*mtime)).map_err(failed("set the mtime of"))?;
     Ok(Lost { ownership, xattrs, mode: false })
@@ -197,8 +215,8 @@ pub(super) fn apply_pinned(thing: &Pinned<'_>, wanted: &Attributes<'_>) -> Resul
         drop_acls(wanted, |name| removexattr(&path, name))?;
     }
     let set = |name: &[u8], value: &[u8]| setxattr(&path, name, value, XattrFlags::empty());
-    let xattrs = set_xattrs(wanted, is_foreign, set)?;
-    let mode = wanted.mode(if is_foreign { SPECIAL } else { 0 });
+    let LostXattrs { count: xattrs, mode_bits } = set_xattrs(wanted, is_foreign, set)?;
+    let mode = wanted.mode(mode_bits | if is_foreign { SPECIAL } else { 0 });
     let mode = !thing.is_link && thing.set_mode(&path, mode).map_err(failed("set the mode of"))?;
     thing.set_mtime(*mtime).map_err(failed("set the mtime of"))?;
     Ok(Lost { ownership, xattrs, mode })
@@ -268,26 +286,37 @@ fn drop_acls(wanted: &Attributes<'_>, remove: impl Fn(&[u8]) -> Answer<()>) -> R
     Ok(())
 }
 
-/// Sets what belongs to the tree; how many attributes were refused. What has another owner than the tree says gets no
+/// What was lost of extended attributes.
+#[derive(Default)]
+struct LostXattrs {
+    count: u64,
+    /// Mode bits that would give more rights away without them.
+    mode_bits: u32,
+}
+
+/// Sets what belongs to the tree, and says which attributes were refused. What has another owner than the tree says gets no
 /// capabilities.
 fn set_xattrs(
     wanted: &Attributes<'_>,
     is_foreign: bool,
     set: impl Fn(&[u8], &[u8]) -> Answer<()>,
-) -> Result<u64, Failure> {
-    let mut lost = 0;
+) -> Result<LostXattrs, Failure> {
+    let mut lost = LostXattrs::default();
     for (name, value) in wanted.metadata.xattrs.iter().filter(|(name, _)| travels(name)) {
-        if is_foreign && name == CAPABILITY {
-            lost += 1;
-            continue;
-        }
-        match set(name, value) {
-            Ok(()) => {}
+        let answer = match is_foreign && name == CAPABILITY {
+            true => Err(Errno::PERM),
+            false => set(name, value),
+        };
+        match answer {
+            Ok(()) => continue,
             // NOENT: there is no /proc to reach by what cannot be opened. INVAL: there is no attribute of that kind. The
             // others: this file system has less room for them than the one where they come from.
-            Err(Errno::PERM | Errno::NOTSUP | Errno::NOENT | Errno::INVAL) => lost += 1,
-            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => lost += 1,
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOENT | Errno::INVAL) => lost.count += 1,
+            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => lost.count += 1,
             Err(errno) => return Err(failed("set the extended attributes of")(errno)),
+        }
+        if name == ACLS[0] {
+            lost.mode_bits = wanted.masked_only();
         }
     }
     Ok(lost)

@@ -184,3 +184,31 @@ fn nothing_is_removed_from_what_is_mounted_in_a_directory_that_gives_way() {
         assert!(volume.join("precious").exists());
     }
 }
+
+#[test]
+fn an_acl_that_cannot_be_set_leaves_the_group_no_more_than_the_acl_gave_it() {
+    let name = "volumes::an_acl_that_cannot_be_set_leaves_the_group_no_more_than_the_acl_gave_it";
+    let Some(directory) = again_with_mounts(name) else { return };
+    // It has modes and no extended attributes.
+    assert!(Command::new("mount").args(["-t", "ramfs", "none"]).arg(&directory).status().unwrap().success());
+    let target = directory.join("target");
+    let mut seen = [file("file", "data"), super::directory("d"), super::entry("fifo", Kind::Fifo)];
+    // The owning group may read and enter; the mask, and with it the mode, lets the named user do everything.
+    for (entry, _) in &mut seen {
+        entry.metadata.mode = 0o770;
+        entry.metadata.xattrs.insert(b"system.posix_acl_access".to_vec(), super::newborns::default_acl());
+    }
+    let done = extract(&seen, &target).unwrap();
+    assert_eq!(done.xattrs_not_restored, 3);
+    let modes = |target: &Path| {
+        let mode = |(entry, _): &Seen| entry.metadata.mode;
+        walk(target)[1..].iter().map(mode).collect::<Vec<_>>()
+    };
+    assert_eq!(modes(&target), [0o750; 3]);
+    // Where the group shall have what the owner has, that was asked for.
+    let mut extractor =
+        Extractor::new(&directory.join("group"), ExtractOptions { group_access: true, ..quick() }).unwrap();
+    put(&mut extractor, &seen[0]).unwrap();
+    extractor.finish().unwrap();
+    assert_eq!(modes(&directory.join("group")), [0o770]);
+}
