@@ -1,6 +1,6 @@
 //! Which of the images under one name is the one for this machine.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::oci::{ARTIFACT_TYPE, Config, Descriptor, Document, Fit, Index, Manifest, Platform, media_type};
 use serde_json::Value;
 
@@ -67,14 +67,15 @@ pub fn select(
         offers => ranked(offers, &platform),
     };
     let (mut artifact, mut passed_over) = (None, Vec::new());
-    for (rank, (_, descriptor)) in candidates {
-        let document = document(root, descriptor, &fetch)?;
+    for (rank, (chosen, descriptor)) in candidates {
+        let left_out = |error| left_out(error, chosen.as_ref(), &offers);
+        let document = document(root, descriptor, &fetch).map_err(left_out)?;
         let manifest = Manifest::parse(&document)?;
         if let Some(kind) = manifest.artifact_type() {
             artifact.get_or_insert_with(|| not_an_image(&document, kind));
             continue;
         }
-        let config: Config = fetch(&manifest.config)?.parse()?;
+        let config: Config = fetch(&manifest.config).map_err(left_out)?.parse()?;
         let is_named = rank != Rank::Unnamed;
         let fits = match config.platform.is_complete() {
             // What no index says about a platform, the configuration does.
@@ -206,6 +207,20 @@ fn no_match(wanted: Option<&Platform>, offers: &[Offer]) -> Error {
     })
 }
 
+/// The error for an image that an index lists and that is not there: `docker save` and mirrors leave out what they do not have.
+fn left_out(error: Error, chosen: Option<&Platform>, offers: &[(Option<Platform>, Descriptor)]) -> Error {
+    let Some(chosen) = chosen.filter(|_| error.kind() == ErrorKind::NotFound) else { return error };
+    let others = offers.iter().filter_map(|(platform, _)| platform.as_ref()).filter(|other| *other != chosen);
+    let others: Vec<String> = others.map(Platform::to_string).collect();
+    match others.is_empty() {
+        true => error,
+        false => error.hint(format!(
+            "the image for {chosen} is listed here and was left out when it was saved or copied; choose another one with --platform: {}",
+            others.join(", ")
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +267,21 @@ mod tests {
         let selected = place.select("linux/arm64").unwrap();
         assert_eq!(selected.config.platform.architecture, "arm64");
         assert_eq!(place.fetched.borrow().len(), 2, "the manifest and its configuration");
+    }
+
+    #[test]
+    fn an_image_that_is_listed_and_was_left_out_is_not_found_and_others_are_named() {
+        let mut place = Place::new();
+        let manifest = place.select("linux/arm64").unwrap().document.descriptor().digest.to_string();
+        place.documents.remove(&manifest);
+        let error = place.select("linux/arm64").unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::NotFound);
+        let hint = error.advice().unwrap();
+        assert!(
+            hint.contains("linux/arm64 is listed") && hint.ends_with("--platform: linux/amd64"),
+            "{hint}"
+        );
+        assert!(place.select("linux/amd64").is_ok());
     }
 
     #[test]

@@ -67,10 +67,8 @@ fn read(block: &Block, extensions: Extensions, records: Records) -> Result<Decod
     if path.is_root() && kind != Kind::Directory {
         return Err("is the root of the tree and no directory");
     }
-    // What has no content has none, whatever its header says: engines disagree here, and so nobody writes it.
-    if stored > 0 && !matches!(kind, Kind::File { .. }) {
-        return Err("has content and is no file");
-    }
+    // What has no content has none, whatever its header says: so Go's reader has it, and with it every engine.
+    let stored = if matches!(kind, Kind::File { .. }) { stored } else { 0 };
     let id = |pax: Option<u64>, field| {
         let id = pax.or_else(|| unsigned(block.number(field)));
         id.and_then(|id| u32::try_from(id).ok()).ok_or("has an owner or a group that cannot be")

@@ -3,6 +3,7 @@
 
 use super::frame_reader::{Format, Frame, FrameReader};
 use super::gzip;
+use crate::error::Error;
 use crate::stream::{Buffer, PipeReader, PipeWriter, Pool, Workers, pipe, workers};
 use std::io::{self, BufReader, Cursor, Read};
 use std::mem;
@@ -37,9 +38,31 @@ pub fn decompress<'a>(layer: impl Read + Send + 'a) -> io::Result<Plain<'a>> {
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             Archive::Frames(Box::new(Frames::new(Format::Zstd, Box::new(layer), pool.clone())))
         }
-        _ => Archive::Stream(Box::new(layer)),
+        magic => match foreign_compression(magic) {
+            Some(name) => return Err(unreadable(name).into()),
+            None => Archive::Stream(Box::new(layer)),
+        },
     };
     Ok(Plain { archive, current: Cursor::default(), pool })
+}
+
+/// What else layers are compressed with, by the first bytes. None of these can be the name that a tar archive begins with, but for
+/// that of bzip2, which no file has by accident.
+fn foreign_compression(magic: &[u8]) -> Option<&'static str> {
+    match magic {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => Some("bzip2"),
+        [0x04, 0x22, 0x4d, 0x18, ..] => Some("lz4"),
+        [0x5d, 0, 0, 1..=255, 0, ..] => Some("lzma"),
+        _ => None,
+    }
+}
+
+fn unreadable(name: &str) -> Error {
+    Error::integrity(format!("the layer is compressed with {name}, which volio does not read")).hint(
+        "neither is that a compression of the image specification: have the image made with gzip or zstd, for example by podman or \
+         buildah with --compression-format",
+    )
 }
 
 type Bytes<'a> = Box<dyn Read + Send + 'a>;
@@ -253,6 +276,23 @@ mod tests {
         assert!(is_cut(&layer));
         assert_eq!(read(decompress(&layer[..]).unwrap()), (b"onetwo".to_vec(), None));
         assert!(!is_cut(&others(b"one")));
+    }
+
+    #[test]
+    fn a_compression_that_is_not_read_is_named() {
+        for (name, begins) in [
+            ("xz", &b"\xfd7zXZ\0\0\x04"[..]),
+            ("bzip2", b"BZh91AY&SY\0\0"),
+            ("lz4", b"\x04\x22\x4d\x18\x64"),
+            ("lzma", b"\x5d\0\0\x80\0"),
+        ] {
+            let error = Error::io("", decompress(begins).err().unwrap());
+            assert_eq!(error.kind(), crate::error::Kind::Integrity);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        for name in [&b"BZh is a name"[..], b"]\0\0\0\0\0\0"] {
+            assert_eq!(read(decompress(name).unwrap()).1, None);
+        }
     }
 
     #[test]

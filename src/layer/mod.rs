@@ -1,5 +1,6 @@
 //! A tree as one blob: entries become a tar archive, the archive is compressed, and both sides are hashed.
 
+mod acl;
 mod blob;
 mod block;
 mod compression;

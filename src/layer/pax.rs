@@ -1,5 +1,6 @@
 //! PAX records: what a header has no room for (POSIX pax, "Extended Header").
 
+use super::acl;
 use super::block::decimal_number as number;
 use super::sparse::{self, Form, Region};
 use crate::tree::Time;
@@ -30,32 +31,57 @@ impl Records {
     pub fn parse(pax: &[u8]) -> Result<Self, Why> {
         let mut records = Self::default();
         let mut sparse = Sparse::default();
+        let mut acls = Vec::new();
         for record in Pairs(pax) {
             let (key, value) = record?;
+            // An empty value takes the record away that may have come before, and the header counts (POSIX pax, "pax Extended
+            // Header"). Extended attributes may be empty.
+            let given = Some(value).filter(|value| !value.is_empty());
             match key {
-                b"path" => records.path = Some(name(value)?),
-                b"linkpath" => records.link = Some(name(value)?),
-                b"size" => records.size = Some(number(value)?),
-                b"uid" => records.uid = Some(number(value)?),
-                b"gid" => records.gid = Some(number(value)?),
-                b"mtime" => {
-                    let text = str::from_utf8(value).ok();
-                    records.mtime = Some(text.and_then(parse_decimal).ok_or("has a PAX time that is none")?);
-                }
+                b"path" => records.path = given.map(name).transpose()?,
+                b"linkpath" => records.link = given.map(name).transpose()?,
+                b"size" => records.size = given.map(number).transpose()?,
+                b"uid" => records.uid = given.map(number).transpose()?,
+                b"gid" => records.gid = given.map(number).transpose()?,
+                b"mtime" => records.mtime = given.map(time).transpose()?,
                 _ => {
                     if let Some(name) = key.strip_prefix(XATTR.as_bytes()) {
                         records.xattrs.insert(name.to_vec(), value.to_vec());
                     } else if let Some(key) = key.strip_prefix(SPARSE) {
                         sparse.note(key, value)?;
+                    } else if key.starts_with(b"SCHILY.acl.") {
+                        acls.push((key, value));
                     }
                 }
             }
         }
+        acls.into_iter().for_each(|(key, value)| records.note_acl(key, value));
         if let Some(name) = sparse.name.take() {
             records.path = Some(name);
         }
         records.sparse = sparse.form()?;
         Ok(records)
+    }
+
+    /// Takes an ACL that is text as the attribute that says the same, unless that is there too. What of it has no meaning here stays
+    /// as an attribute under the record's name, which no file system takes: so it is counted among what was not restored.
+    fn note_acl(&mut self, key: &[u8], text: &[u8]) {
+        let attribute =
+            acl::RECORDS.iter().find(|(record, _)| *record == key).map(|(_, attribute)| *attribute);
+        let Some(attribute) = attribute else {
+            self.xattrs.insert(key.to_vec(), text.to_vec());
+            return;
+        };
+        if self.xattrs.contains_key(attribute) {
+            return;
+        }
+        let parsed = acl::parse(text);
+        if parsed.as_ref().is_none_or(|acl| acl.is_partial) {
+            self.xattrs.insert(key.to_vec(), text.to_vec());
+        }
+        if let Some(acl) = parsed {
+            self.xattrs.insert(attribute.to_vec(), acl.value);
+        }
     }
 }
 
@@ -90,6 +116,7 @@ impl Sparse {
         match key {
             b"major" => self.major = Some(number(value)?),
             b"minor" => self.minor = Some(number(value)?),
+            b"name" if value.is_empty() => self.name = None,
             b"name" => self.name = Some(name(value)?),
             b"size" | b"realsize" => self.real_size = Some(number(value)?),
             b"numblocks" => _ = number(value)?,
@@ -152,12 +179,15 @@ fn split_record(pax: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     (!key.is_empty() && !key.contains(&0)).then_some((key, value, rest))
 }
 
-/// A path. Engines disagree about an empty one: it takes the header's away, or leaves it as it is.
 fn name(value: &[u8]) -> Result<Vec<u8>, Why> {
-    match value.is_empty() || value.contains(&0) {
-        true => Err("has an empty name or a NUL in it"),
+    match value.contains(&0) {
+        true => Err("has a name with a NUL in it"),
         false => Ok(value.to_vec()),
     }
+}
+
+fn time(value: &[u8]) -> Result<Time, Why> {
+    str::from_utf8(value).ok().and_then(parse_decimal).ok_or("has a PAX time that is none")
 }
 
 /// Seconds as PAX writes them: `-1.5` is one and a half seconds before 1970.
@@ -226,14 +256,39 @@ mod tests {
             b"0 uid=12\n",
             b"3 \n",
             b"99999999999999999999 uid=12\n",
-            b"8 size=\n",
             b"9 size=-\n",
             b"10 uid=-1\n\n",
             b"9 path=\0\n",
-            b"8 path=\n",
             b"5 =a\n",
         ] {
             assert!(Records::parse(bad).is_err(), "{}", bad.escape_ascii());
         }
+    }
+    #[test]
+    fn a_record_without_a_value_takes_the_one_before_away() {
+        let records = Records::parse(b"9 path=a\n8 path=\n9 uid=12\n7 uid=\n11 mtime=1\n9 mtime=\n").unwrap();
+        assert_eq!((records.path, records.uid, records.mtime), (None, None, None));
+        let records = Records::parse(b"8 path=\n9 path=a\n8 size=\n13 linkpath=\n").unwrap();
+        assert_eq!((records.path, records.size, records.link), (Some(b"a".to_vec()), None, None));
+        let records = Records::parse(b"24 SCHILY.xattr.user.x=\n").unwrap();
+        assert_eq!(records.xattrs[&b"user.x"[..]], b"", "an attribute may be empty");
+    }
+
+    #[test]
+    fn an_acl_in_a_record_is_an_attribute_and_what_it_cannot_be_is_kept_to_be_counted() {
+        let record = |text: &str| {
+            let body = format!(" SCHILY.acl.access={text}\n");
+            let length =
+                (1..).find(|length: &usize| length.to_string().len() + body.len() == *length).unwrap();
+            Records::parse(format!("{length}{body}").as_bytes()).unwrap().xattrs
+        };
+        let attribute = &b"system.posix_acl_access"[..];
+        let kept = &b"SCHILY.acl.access"[..];
+        let whole = record("user::rwx,user:5:r-x,group::r-x,mask::r-x,other::---");
+        assert!(whole.contains_key(attribute) && !whole.contains_key(kept));
+        let partial = record("user::rwx,user:lisa:r-x,group::r-x,mask::r-x,other::---");
+        assert!(partial.contains_key(attribute) && partial.contains_key(kept));
+        let none = record("rubbish");
+        assert!(!none.contains_key(attribute) && none.contains_key(kept));
     }
 }

@@ -256,7 +256,8 @@ fn entries_that_would_leave_the_tree_are_integrity_errors() {
     {
         assert_eq!(read(&hostile(name, kind, link, 0)).unwrap().len(), 1, "{name}");
     }
-    assert_eq!(read(&hostile("a", Symlink, "b", 512)).unwrap_err().kind(), ErrorKind::Integrity);
+    let sized = read(&hostile("a", Symlink, "b", 512)).unwrap();
+    assert_eq!(sized.len(), 1, "what has no content has none, whatever its header says");
 }
 
 #[test]
