@@ -3,7 +3,7 @@
 //! The header of that file comes before its content and says its size, so the archive is written to a file without a
 //! name first: the tree is read only once, and what changes meanwhile is noticed as ever.
 
-use super::{Options, Packed, PackedLayer, persist, plan, publish, send, told};
+use super::{Options, Packed, PackedLayer, layers, publish, send, told};
 use crate::error::{Error, Result};
 use crate::image::{Description, archive_image, docker_layer};
 use crate::layer::{Compression, Layer};
@@ -37,13 +37,10 @@ pub(super) fn pack(
     let is_docker = destination.holds() == Holds::AnyImage;
     let mut options = fitting(options)?;
     let spool = Spool::new(spool)?;
-    let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
-        plan(destination, sources, tree, u64::MAX, progress)
-    })?;
-    let mut sent = send::layers(&spool, sources, &options, &parts, progress)?;
+    let (mut sent, summary) = layers(destination, &spool, sources, &mut options, u64::MAX, progress)?;
     let archive = sent.pop().ok_or_else(|| Error::failed("the tree became no archive"))?;
-    told::left_out(&archive.summary, progress);
-    let time = options.tree.clamp_mtime.or(archive.summary.newest);
+    told::left_out(&summary, progress);
+    let time = options.tree.clamp_mtime.or(summary.newest);
     let outer = if is_docker { OUTER } else { Compression::None };
     let (layer, packed) = spool.send(destination, outer, time, progress)?;
     let description = Description { created: time.and_then(super::rfc3339), ..options.image };
@@ -57,11 +54,11 @@ pub(super) fn pack(
         layers: vec![packed],
         entries: archive.entries,
         bytes: archive.contents.bytes,
-        sockets_skipped: archive.summary.sockets,
-        excluded: archive.summary.excluded,
-        unreadable_skipped: archive.summary.unreadable,
-        changed_skipped: archive.summary.changed,
-        skipped: archive.summary.left_out,
+        sockets_skipped: summary.sockets,
+        excluded: summary.excluded,
+        unreadable_skipped: summary.unreadable,
+        changed_skipped: summary.changed,
+        skipped: summary.left_out,
     })
 }
 

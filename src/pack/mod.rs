@@ -14,6 +14,7 @@ use crate::stream::Body;
 use crate::transport::{Destination, Holds};
 use crate::tree::{LeftOut, OnChange, SourceSpec, Summary, Walk, WalkOptions};
 use plan::{Part, Planner};
+use send::Sent;
 use serde::Serialize;
 use std::io;
 use std::path::PathBuf;
@@ -126,11 +127,7 @@ pub fn pack(
     let options = &mut options.fitting(destination.holds())?;
     options.image.platforms()?;
     let layer_size = options.layer_size;
-    let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
-        plan(destination, sources, tree, layer_size, progress)
-    })?;
-    let sent = send::layers(destination, sources, options, &parts, progress)?;
-    let summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
+    let (sent, summary) = layers(destination, destination, sources, options, layer_size, progress)?;
     told::left_out(&summary, progress);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
@@ -151,6 +148,35 @@ pub fn pack(
         changed_skipped: summary.changed,
         skipped: summary.left_out,
     })
+}
+
+/// Sends the tree as layers to `into`, anew where something was moved meanwhile from where nothing had been read yet to
+/// where all had been. `destination` is where the image goes.
+fn layers(
+    destination: &dyn Destination,
+    into: &dyn Destination,
+    sources: &[SourceSpec],
+    options: &mut Options,
+    layer_size: u64,
+    progress: &dyn Progress,
+) -> Result<(Vec<Sent>, Summary)> {
+    let mut moves = 0;
+    loop {
+        let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
+            plan(destination, sources, tree, layer_size, progress)
+        })?;
+        let sent = send::layers(into, sources, options, &parts, progress)?;
+        let mut summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
+        let on_change = options.tree.on_change;
+        match sent.iter().try_for_each(|sent| sent.listed.check(on_change, &mut summary)) {
+            Ok(()) => return Ok((sent, summary)),
+            Err(error) if options.tree.learn(&error, moves) => {
+                progress.warn(&format!("{error}; the tree is packed anew"));
+                moves += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Looks at the tree, and decides which layer holds what of it.

@@ -7,7 +7,7 @@ use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
 use crate::progress::{Progress, Task};
 use crate::stream::{Body, Workers, Written, room};
 use crate::transport::Destination;
-use crate::tree::{Entry, Found, Kind, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions};
+use crate::tree::{Entry, Found, Kind, Listed, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
@@ -23,6 +23,17 @@ pub struct Sent {
     pub summary: Summary,
     /// How many entries of the tree are in this layer and in none before it.
     pub entries: u64,
+    /// The directories that were read for it.
+    pub listed: Listed,
+}
+
+/// A part of the tree that was written as a layer.
+struct Archived {
+    contents: Contents,
+    summary: Summary,
+    listed: Listed,
+    /// How many of its entries stand for themselves.
+    entries: u64,
 }
 
 /// Makes the layers of all parts and sends them; they are in the order of the parts.
@@ -118,14 +129,14 @@ impl Sender<'_> {
         Ok(self.sent(part, archived, written))
     }
 
-    /// Writes a part of the tree as one layer; says how many of its entries stand for themselves.
+    /// Writes a part of the tree as one layer.
     fn archive(
         &self,
         part: &Part,
         mut tree: Walk,
         layer: LayerWriter<Framer>,
         task: &dyn Task,
-    ) -> Result<(Contents, Summary, u64)> {
+    ) -> Result<Archived> {
         let mut holes = told::Holes::new(self.progress);
         let mut layer = PartWriter { layer, last: TreePath::root(), ancestors: 0 };
         let mut links = Vec::new();
@@ -154,19 +165,19 @@ impl Sender<'_> {
             layer.append(part, Found { entry, file: None }, |_| {})?;
         }
         let ((), contents) = layer.layer.finish()?;
-        let own = contents.entries - layer.ancestors;
-        Ok((contents, tree.summary(), own))
+        let (entries, summary) = (contents.entries - layer.ancestors, tree.summary());
+        Ok(Archived { contents, summary, listed: tree.into_listed(), entries })
     }
 
-    fn sent(&self, part: &Part, archived: (Contents, Summary, u64), written: Written) -> Sent {
-        let (contents, summary, entries) = archived;
+    fn sent(&self, part: &Part, archived: Archived, written: Written) -> Sent {
+        let Archived { contents, summary, listed, entries } = archived;
         let layer = Layer::new(self.options.compression, &contents, written);
         // What the layers of files came by, the one of the directories comes by again.
         let summary = match part.extent.only_directories {
             true => Summary { newest: summary.newest, ..Summary::default() },
             false => summary,
         };
-        Sent { layer, contents, summary, entries }
+        Sent { layer, contents, summary, entries, listed }
     }
 }
 

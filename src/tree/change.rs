@@ -40,6 +40,8 @@ pub enum Change {
     Vanished,
     /// It was listed as something and is something else.
     Replaced,
+    /// It is in a directory that had been read, and was somewhere else before.
+    Moved,
 }
 
 impl fmt::Display for Change {
@@ -50,6 +52,7 @@ impl fmt::Display for Change {
             Self::Touched => write!(f, "it was written to"),
             Self::Vanished => write!(f, "it vanished"),
             Self::Replaced => write!(f, "it became something else"),
+            Self::Moved => write!(f, "it was moved"),
         }
     }
 }
@@ -103,6 +106,11 @@ impl Stamp {
             mtime: time(stat.st_mtime, stat.st_mtime_nsec),
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
         }
+    }
+
+    /// The time of the last change: the ctime, or the mtime where that is later, as where it was set by hand.
+    pub fn latest(&self) -> Time {
+        self.mtime.max(self.ctime)
     }
 
     /// What happened until the later look; `None` when nothing did.

@@ -1,5 +1,6 @@
 //! The content of a file on disk: holes are found and not read, and a change is noticed.
 
+use super::activity::{Care, Sum, pause};
 use super::change::{Change, Changed, Stamp};
 use super::{Content, TreePath};
 use crate::error::Error;
@@ -16,13 +17,16 @@ pub(super) const READ_AT_ONCE: u64 = 1 << 20;
 /// How much is read of a file that does not say how long it is, as those in `/proc` and `/sys`.
 const UNKNOWN: usize = 16 << 20;
 
+/// How much of a file is read at a time when it is read for the second time.
+const PIECE: usize = 256 << 10;
+
 /// `st_blocks` counts in these, whatever the file system's own blocks are.
 const BLOCK: u64 = 512;
 
 /// The content of a regular file, from its beginning. Holes are zeros.
 ///
 /// Reading it fails when the file has changed since it was opened; that is known at the last byte. The cause of the
-/// error is then a [`Changed`].
+/// error is then a [`Changed`]. A file that somebody may be writing to is read once more before that byte is given away.
 #[derive(Debug)]
 pub struct FileContent(Source);
 
@@ -47,6 +51,9 @@ struct Disk {
     holes: u64,
     /// Whether it is worth asking where the holes are.
     seeks: bool,
+    /// What was read so far, where it is to be compared.
+    sum: Option<Sum>,
+    care: Care,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +83,7 @@ impl FileContent {
     }
 
     /// A file that is read later.
-    pub(super) fn disk(fd: OwnedFd, stat: &Stat, place: String, path: TreePath) -> Self {
+    pub(super) fn disk(fd: OwnedFd, stat: &Stat, care: Care, place: String, path: TreePath) -> Self {
         let holes = holes(stat);
         let (stamp, run) = (Stamp::new(stat), Run { end: 0, is_hole: false });
         Self(Source::Disk(Box::new(Disk {
@@ -88,6 +95,8 @@ impl FileContent {
             run,
             holes,
             seeks: holes > 0,
+            sum: (care != Care::Once).then(Sum::default),
+            care,
         })))
     }
 
@@ -149,6 +158,9 @@ impl Disk {
             }
             false => retry_on_intr(|| pread(&self.fd, &mut *buffer, self.position))?,
         };
+        if let Some(sum) = self.sum.as_mut().filter(|_| !self.run.is_hole) {
+            sum.add(self.position, &buffer[..read]);
+        }
         self.position += read as u64;
         // Asked before the last byte is given away: nobody who takes all of it can miss the answer.
         if read == 0 || self.position == self.stamp.size {
@@ -188,11 +200,39 @@ impl Disk {
         }
     }
 
-    fn insist_on_no_change(&self) -> io::Result<()> {
-        match self.stamp.change(&Stamp::new(&fstat(&self.fd)?)) {
-            None => Ok(()),
-            Some(change) => Err(Changed { path: self.path.clone(), change }.into_error(&self.place).into()),
+    fn insist_on_no_change(&mut self) -> io::Result<()> {
+        let is_same = match self.sum {
+            Some(sum) => self.sum_of_all()? == sum,
+            None => true,
+        };
+        let change = match self.stamp.change(&Stamp::new(&fstat(&self.fd)?)) {
+            None if is_same => return Ok(()),
+            None => Change::Touched,
+            Some(change) => change,
+        };
+        Err(Changed { path: self.path.clone(), change }.into_error(&self.place).into())
+    }
+
+    /// Reads everything once more; the position stays at the end.
+    fn sum_of_all(&mut self) -> io::Result<Sum> {
+        pause(&self.fd, self.care);
+        let mut sum = Sum::default();
+        let mut buffer = vec![0; PIECE];
+        let end = std::mem::take(&mut self.position);
+        while self.position < end {
+            let run = self.next_run();
+            while !run.is_hole && self.position < run.end {
+                let left = usize::try_from(run.end - self.position).unwrap_or(PIECE).min(PIECE);
+                let read = retry_on_intr(|| pread(&self.fd, &mut buffer[..left], self.position))?;
+                if read == 0 {
+                    break;
+                }
+                sum.add(self.position, &buffer[..read]);
+                self.position += read as u64;
+            }
+            self.position = run.end;
         }
+        Ok(sum)
     }
 }
 
@@ -202,7 +242,7 @@ fn holes(stat: &Stat) -> u64 {
 }
 
 /// Reads a file from its beginning to its end. It may have more or fewer bytes than it says, as in `/proc` and `/sys`.
-pub(super) fn read_at_once(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_at_once(fd: BorrowedFd<'_>, stat: &Stat, care: Care) -> Result<Vec<u8>, Failure> {
     let said = usize::try_from(stat.st_size).unwrap_or_default();
     // One byte more than it says, so that the end of an ordinary file is seen by one call.
     let mut bytes = Vec::with_capacity(said + 1);
@@ -219,10 +259,30 @@ pub(super) fn read_at_once(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Vec<u8>, F
             return Err(changed(fd, stat)?.map_or(Failure::Endless, Failure::Changed));
         }
     }
+    // What the kernel makes up as it is read does not know its size, and differs each time.
+    let is_same = care == Care::Once || bytes.len() != said || is_same(fd, &bytes, care)?;
     match changed(fd, stat)? {
-        None => Ok(bytes),
+        None if is_same => Ok(bytes),
+        None => Err(Failure::Changed(Change::Touched)),
         Some(change) => Err(Failure::Changed(change)),
     }
+}
+
+/// Whether a file still begins with these bytes, once nobody is in the middle of a `write()`.
+fn is_same(fd: BorrowedFd<'_>, bytes: &[u8], care: Care) -> Result<bool, Errno> {
+    pause(fd, care);
+    let mut buffer = [0; 16 << 10];
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let offset = (bytes.len() - rest.len()) as u64;
+        let most = rest.len().min(buffer.len());
+        let read = retry_on_intr(|| pread(fd, &mut buffer[..most], offset))?;
+        if read == 0 || buffer[..read] != rest[..read] {
+            return Ok(false);
+        }
+        rest = &rest[read..];
+    }
+    Ok(true)
 }
 
 fn changed(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Option<Change>, Errno> {

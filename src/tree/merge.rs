@@ -2,6 +2,7 @@
 
 use super::change::Changed;
 use super::extent::{Extent, Place};
+use super::listed::Listed;
 use super::observe::{Answer, Failure, Found, Observer, Summary, WalkOptions};
 use super::source::SourceSpec;
 use super::walk::{DirectoryWalk, place, shown, trouble};
@@ -146,6 +147,15 @@ impl Walk {
     /// What was passed over so far, and the newest mtime; complete at the end of the walk.
     pub fn summary(&self) -> Summary {
         self.branches.iter().map(|branch| branch.walk.summary()).fold(Summary::default(), Summary::and)
+    }
+
+    /// What was listed, to be checked when nothing more is read of the sources.
+    pub fn into_listed(self) -> Listed {
+        let directories = self.branches.into_iter().filter_map(|branch| match branch.walk {
+            SourceWalk::Directory(walk) => Some(walk.into_listed(branch.source)),
+            SourceWalk::File(..) => None,
+        });
+        Listed(directories.collect())
     }
 
     fn advance(&mut self) -> Result<Option<Found>> {

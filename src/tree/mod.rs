@@ -1,5 +1,6 @@
 //! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
 
+mod activity;
 mod change;
 mod content;
 mod descent;
@@ -8,6 +9,7 @@ mod extent;
 mod extract;
 mod file;
 mod filter;
+mod listed;
 mod merge;
 mod observe;
 mod overlay;
@@ -27,6 +29,7 @@ pub use entry::{Entry, Kind, Metadata, Time};
 pub use extent::Extent;
 pub use extract::{ExtractOptions, Extracted, Extractor, Holes, SpoolPlace, Staged, Target};
 pub use file::FileContent;
+pub use listed::Listed;
 pub use merge::Walk;
 pub use observe::{Found, LeftOut, Reason, RuleFiles, Summary, WalkOptions};
 pub use overlay::Overlay;

@@ -1,5 +1,6 @@
 //! How something on disk becomes an [`Entry`]: what is taken over, what is adjusted, and what is counted.
 
+use super::activity::{Activity, Care, wait_for_write};
 use super::change::{Change, Changed, OnChange};
 use super::file::{self, FileContent, READ_AT_ONCE, read_at_once};
 use super::owner::{IdMaps, Owner, Unmapped};
@@ -146,7 +147,7 @@ impl Summary {
         }
     }
 
-    fn leave_out(&mut self, path: TreePath, reason: Reason) {
+    pub(super) fn leave_out(&mut self, path: TreePath, reason: Reason) {
         match reason {
             Reason::Unreadable => self.unreadable += 1,
             Reason::Changed(_) => self.changed += 1,
@@ -198,11 +199,17 @@ pub(super) struct Observer {
     pub options: WalkOptions,
     pub summary: Summary,
     xattrs: Reader,
+    activity: Activity,
 }
 
 impl Observer {
     pub fn new(options: &WalkOptions) -> Self {
-        Self { options: options.clone(), summary: Summary::default(), xattrs: Reader::new() }
+        Self {
+            options: options.clone(),
+            summary: Summary::default(),
+            xattrs: Reader::new(),
+            activity: Activity::new(),
+        }
     }
 
     /// The entry for something with this status; `kind` says what the status does not.
@@ -250,14 +257,18 @@ impl Observer {
     ) -> Result<Found, Failure> {
         let size = stat.st_size.unsigned_abs();
         let mut entry = self.entry(path, Kind::File { size }, stat, Carrier::Open(fd.as_fd()))?;
+        let care = self.activity.care(&fd, stat);
+        if care != Care::Once {
+            wait_for_write(&fd);
+        }
         let content = match size <= READ_AT_ONCE {
             true => {
-                let bytes = read_at_once(fd.as_fd(), stat)?;
+                let bytes = read_at_once(fd.as_fd(), stat, care)?;
                 // In /proc and /sys the content is longer or shorter than the file system says.
                 entry.kind = Kind::File { size: bytes.len() as u64 };
                 FileContent::held(bytes)
             }
-            false => FileContent::disk(fd, stat, place, entry.path.clone()),
+            false => FileContent::disk(fd, stat, care, place, entry.path.clone()),
         };
         Ok(Found { entry, file: Some(content) })
     }
@@ -271,7 +282,10 @@ impl Observer {
             (Failure::Changed(Change::Vanished), _) | (Failure::Changed(_), OnChange::Fail) => {
                 return Err(failure);
             }
-            (Failure::Changed(_), _) if attempts < ATTEMPTS => return Ok(Answer::Again),
+            (Failure::Changed(_), _) if attempts < ATTEMPTS => {
+                self.activity.found();
+                return Ok(Answer::Again);
+            }
             (Failure::Changed(change), OnChange::Skip) => Reason::Changed(change),
             (Failure::Errno(Errno::ACCESS | Errno::PERM), _) if self.options.skip_unreadable => {
                 Reason::Unreadable

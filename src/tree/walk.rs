@@ -4,6 +4,7 @@ use super::change::{Change, Changed};
 use super::descent::{Descent, Identity};
 use super::extent::{Extent, Place};
 use super::filter::Filter;
+use super::listed::{Directories, Log};
 use super::observe::{Answer, Failure, Found, Observer, Reason, Summary, WalkOptions, kind};
 use super::xattr::Carrier;
 use super::{Entry, Kind, Metadata, TreePath};
@@ -14,7 +15,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, r
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::path::Path;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
 use std::vec;
 
 /// What volio writes into a target whose file system takes no extended attributes.
@@ -40,12 +42,24 @@ pub(super) struct DirectoryWalk {
     extent: Extent,
     /// Whether files are looked at without being opened.
     at_a_glance: bool,
+    log: Log,
 }
 
 /// A name as a directory lists it; the kind may be unknown.
-struct Name {
-    name: CString,
+pub(super) struct Name {
+    pub name: CString,
     kind: FileType,
+    inode: u64,
+}
+
+impl Name {
+    /// A number that stands for the name together with what has it.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(self.name.to_bytes());
+        hasher.write_u64(self.inode);
+        hasher.finish()
+    }
 }
 
 /// The first name of something that has several.
@@ -73,6 +87,7 @@ impl DirectoryWalk {
             observer: Observer::new(options),
             extent: Extent::default(),
             at_a_glance: false,
+            log: Log::new(),
         })
     }
 
@@ -89,6 +104,12 @@ impl DirectoryWalk {
     /// What was passed over so far.
     pub fn summary(&self) -> Summary {
         self.observer.summary.clone()
+    }
+
+    /// What was listed, to be checked when the walk is over; `source` is where it began.
+    pub fn into_listed(self, source: PathBuf) -> Directories {
+        let Self { shown, at, filter, extent, log, .. } = self;
+        Directories { source, shown, at, filter, extent, log }
     }
 
     /// Whether a directory, by its path below the source, is left out by a rule for it or for one above it.
@@ -133,11 +154,11 @@ impl DirectoryWalk {
             let root = self.descent.root();
             let stat = fstat(root)?;
             let entry = self.observer.entry(self.at.clone(), Kind::Directory, &stat, Carrier::Open(root))?;
-            Ok((entry, list(root)?))
+            Ok((entry, stat, list(root)?))
         })();
-        let (entry, names) = found.map_err(|failure| self.trouble(&here, failure))?;
+        let (entry, stat, names) = found.map_err(|failure| self.trouble(&here, failure))?;
         self.observer.note(&entry);
-        self.names.push(names);
+        self.begin(&here, &stat, names);
         Ok(Found { entry, file: None })
     }
 
@@ -152,7 +173,7 @@ impl DirectoryWalk {
                 return Ok(None);
             }
         }
-        let is_ours = self.descent.depth() == 0 && self.is_not_of_the_tree(&name.name);
+        let is_ours = self.descent.depth() == 0 && is_not_of_the_tree(self.descent.root(), &name.name);
         if is_ours || self.observer.leaves_out_changed(&self.at.append(&path)) {
             return Ok(None);
         }
@@ -206,10 +227,19 @@ impl DirectoryWalk {
         let entry =
             self.observer.entry(self.at.append(path), Kind::Directory, &stat, Carrier::Open(fd.as_fd()))?;
         if !self.observer.options.one_file_system || stat.st_dev == self.device {
-            self.names.push(list(fd.as_fd())?);
+            let names = list(fd.as_fd())?;
             self.descent.push(name.to_bytes(), fd, &stat);
+            self.begin(path, &stat, names);
         }
         Ok(Found { entry, file: None })
+    }
+
+    /// Begins with what is in the directory that the descent has come to.
+    fn begin(&mut self, path: &TreePath, stat: &Stat, names: Vec<Name>) {
+        if !self.at_a_glance {
+            self.log.note(path, self.descent.depth(), stat, &names);
+        }
+        self.names.push(names.into_iter());
     }
 
     /// A directory that may not be read: what can be seen from outside.
@@ -304,14 +334,6 @@ impl DirectoryWalk {
         }
     }
 
-    /// Whether something in the root of a source was put there by volio or by `mkfs`.
-    fn is_not_of_the_tree(&mut self, name: &CStr) -> bool {
-        let is_lost_and_found = name.to_bytes() == LOST_AND_FOUND
-            && self.stat(name).is_ok_and(|stat| stat.st_uid == 0)
-            && is_mount_point(self.descent.root());
-        is_lost_and_found || name.to_bytes() == RECORD
-    }
-
     fn stat(&mut self, name: &CStr) -> Result<Stat, Errno> {
         statat(self.descent.here()?, name, AtFlags::SYMLINK_NOFOLLOW)
     }
@@ -329,7 +351,7 @@ impl DirectoryWalk {
 
 /// Opens something for reading, if possible without leaving a trace: a backup that changes every atime makes the
 /// next one see changes.
-fn open_quietly(above: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn open_quietly(above: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
     loop {
         match openat(above, name, flags, Mode::empty()) {
@@ -343,18 +365,30 @@ fn open_quietly(above: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<Own
 }
 
 /// What is in a directory, sorted by the bytes of the names.
-fn list(directory: BorrowedFd<'_>) -> Result<vec::IntoIter<Name>, Errno> {
+pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Name>, Errno> {
     let mut buffer = Vec::with_capacity(32 << 10);
     let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(Name { name: entry.file_name().to_owned(), kind: entry.file_type() });
+            names.push(Name {
+                name: entry.file_name().to_owned(),
+                kind: entry.file_type(),
+                inode: entry.ino(),
+            });
         }
     }
     names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(names.into_iter())
+    Ok(names)
+}
+
+/// Whether something in the root of a source was put there by volio or by `mkfs`.
+pub(super) fn is_not_of_the_tree(root: BorrowedFd<'_>, name: &CStr) -> bool {
+    let is_lost_and_found = name.to_bytes() == LOST_AND_FOUND
+        && statat(root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_uid == 0)
+        && is_mount_point(root);
+    is_lost_and_found || name.to_bytes() == RECORD
 }
 
 /// A source as messages show it, so that a path can follow.

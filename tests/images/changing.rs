@@ -147,3 +147,49 @@ fn of_several_layers_the_file_that_always_changes_is_left_out_once() {
     assert!(packed.unwrap_err().to_string().contains("/log changed while it was read"));
     assert!(volio::transport::Source::resolve(&image).is_err());
 }
+
+/// Moves a file, once, when the first bytes were read.
+struct Mover {
+    from: PathBuf,
+    to: PathBuf,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Progress for &'static Mover {
+    fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
+        match what.starts_with("packing") {
+            true => Box::new(*self),
+            false => Box::new(Silent),
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        self.warnings.lock().unwrap().push(message.to_owned());
+    }
+}
+
+impl Task for &'static Mover {
+    fn advance(&self, _: u64) {
+        let _ = fs::rename(&self.from, &self.to);
+    }
+
+    fn skip(&self) {}
+}
+
+#[test]
+fn a_file_that_is_moved_past_the_reader_is_in_the_image() {
+    let (tree, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["a/first", "z/moved"] {
+        fs::create_dir_all(tree.path().join(name).parent().unwrap()).unwrap();
+        fs::write(tree.path().join(name), name).unwrap();
+    }
+    let (from, to) = (tree.path().join("z/moved"), tree.path().join("a/moved"));
+    let mover: &'static Mover = Box::leak(Box::new(Mover { from, to, warnings: Mutex::default() }));
+    let image = memory();
+    pack(&image, &[SourceSpec::new(tree.path())], &Options::default(), &mover).unwrap();
+    unpack(&image, target.path()).unwrap();
+    assert_eq!(fs::read(target.path().join("a/moved")).unwrap(), b"z/moved");
+    let warnings = mover.warnings.lock().unwrap();
+    assert!(warnings[0].contains("/a/moved changed while it was read: it was moved"), "{warnings:?}");
+    assert!(warnings[0].ends_with("the tree is packed anew"), "{warnings:?}");
+}

@@ -4,6 +4,7 @@ use super::attributes::{self, Attributes, Given};
 use super::enter::{Missing, NoWay};
 use super::{Extractor, content};
 use crate::error::{Error, Result};
+use crate::tree::activity::Care;
 use crate::tree::observe::kind;
 use crate::tree::xattr::{Carrier, Reader};
 use crate::tree::{Entry, FileContent, Kind, Metadata, Time, TreePath};
@@ -95,7 +96,7 @@ impl Extractor {
         let metadata = metadata(&stat, Carrier::Open(source.as_fd()));
         let metadata = metadata.map_err(|errno| self.trouble("read", path, errno))?;
         let place = format!("{}{target}", self.target.shown);
-        let mut source = FileContent::disk(source, &stat, place, target.clone());
+        let mut source = FileContent::disk(source, &stat, Care::Once, place, target.clone());
         let private = Mode::RUSR | Mode::WUSR;
         let file = self.make(path, |here, name| super::make::create(here, name, private))?;
         self.content.write(&file, size, &mut source).map_err(|failure| match failure {

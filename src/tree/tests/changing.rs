@@ -1,13 +1,16 @@
 //! A tree that changes while it is walked and read.
 
 use super::*;
+use crate::tree::activity::{Care, now};
 use crate::tree::change::Stamp;
 use crate::tree::file::{self, READ_AT_ONCE, read_at_once};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, fstat, utimensat};
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Stdio;
+use std::thread;
 
 /// More than is read at once.
 const LARGE: usize = READ_AT_ONCE as usize + 1;
@@ -44,7 +47,7 @@ fn noticed(size: usize, change: impl Fn(&Path)) -> Change {
         let open = File::open(&file).unwrap();
         let stat = fstat(&open).unwrap();
         change(&file);
-        match read_at_once(open.as_fd(), &stat) {
+        match read_at_once(open.as_fd(), &stat, Care::Once) {
             Err(file::Failure::Changed(change)) => change,
             _ => panic!("nothing was noticed"),
         }
@@ -200,5 +203,123 @@ fn a_survey_learns_everything_that_changes_at_once() {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(options.changed.keys().collect::<Vec<_>>(), [&path("a"), &path("c")]);
+    });
+}
+
+/// The content of the only file of a directory as runs of equal bytes; `None` where the walk noticed a change.
+fn runs_in(directory: &Path) -> Option<Vec<u8>> {
+    let mut walk = Walk::new(&[SourceSpec::new(directory)], &WalkOptions::default()).unwrap();
+    let mut content = Vec::new();
+    let mut file = walk.nth(1)?.ok()?.file?;
+    file.read_to_end(&mut content).ok()?;
+    content.dedup();
+    Some(content)
+}
+
+#[test]
+fn a_write_that_is_going_on_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let old = vec![b'a'; 32 << 20];
+    fs::write(&path, &old).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let stamp = || fs::metadata(&path).unwrap();
+    let stamp = || (stamp().mtime(), stamp().mtime_nsec());
+    for byte in b'b'..b'g' {
+        let new = vec![byte; old.len()];
+        let before = stamp();
+        let runs = thread::scope(|scope| {
+            scope.spawn(|| file.write_at(&new, 0).unwrap());
+            // Its stamps change when it begins, and not again.
+            while stamp() == before {}
+            runs_in(dir.path())
+        });
+        assert!(runs.as_ref().is_none_or(|runs| runs.len() == 1), "{runs:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_written_through_a_mapping_is_read_as_it_was_at_one_moment() {
+    // From the beginning to the end, again and again: what it has written last is never behind what it wrote before.
+    let script = "import mmap, sys\n\
+        f = open(sys.argv[1], 'r+b')\n\
+        m = mmap.mmap(f.fileno(), 0)\n\
+        m[:] = bytes(len(m))\n\
+        print('ready', flush=True)\n\
+        while True:\n  for n in range(256):\n    for at in range(0, len(m), 1 << 15):\n      \
+        m[at:at + (1 << 15)] = bytes([n]) * (1 << 15)\n";
+    for size in [READ_AT_ONCE as usize, 4 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, vec![0; size]).unwrap();
+        let python = Command::new("python3").args(["-c", script]).arg(&path).stdout(Stdio::piped()).spawn();
+        let Ok(mut writer) = python else { return skipped("shared mappings, because there is no python3") };
+        BufReader::new(writer.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+        let read: Vec<_> = (0..10).map(|_| runs_in(dir.path())).collect();
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        let is_of_one_moment = |runs: &Vec<u8>| match runs[..] {
+            [_] => true,
+            [new, old] => new == old.wrapping_add(1),
+            _ => false,
+        };
+        assert!(read.iter().flatten().all(is_of_one_moment), "{size}: {read:?}");
+    }
+}
+
+/// Walks over a tree while `change` is done to it, after `b` was read and before `c` is listed.
+fn changed_meanwhile(options: &WalkOptions, change: impl Fn(&Path)) -> (crate::Result<()>, Summary) {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c/below"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+    }
+    for name in ["a/1", "b/2", "c/3", "c/below/4"] {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    let begun = now();
+    let mut walk = Walk::new(&[SourceSpec::new(dir.path())], options).unwrap();
+    assert_eq!(walk.nth(4).unwrap().unwrap().entry.path, path("b/2"));
+    // What is made within the tick of the clock in which the walk began could be older than it.
+    let is_after = |time: std::time::SystemTime| {
+        let since = time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        (since.as_secs() as i64, since.subsec_nanos()) > (begun.seconds, begun.nanoseconds)
+    };
+    while !is_after(tempfile::tempfile().unwrap().metadata().unwrap().modified().unwrap()) {}
+    change(dir.path());
+    walk.by_ref().for_each(|found| drop(found.unwrap()));
+    let mut summary = walk.summary();
+    (walk.into_listed().check(options.on_change, &mut summary), summary)
+}
+
+#[test]
+fn what_is_moved_past_the_walk_is_noticed() {
+    let rename = |from: &'static str, to: &'static str| {
+        move |root: &Path| fs::rename(root.join(from), root.join(to)).unwrap()
+    };
+    for (from, to) in [("c/3", "a/3"), ("c/3", "b/3"), ("c/below", "a/below"), ("c/3", "0"), ("c/3", "a/1")] {
+        let error = changed_meanwhile(&WalkOptions::default(), rename(from, to)).0.unwrap_err();
+        assert!(
+            error.to_string().ends_with(&format!("/{to} changed while it was read: it was moved")),
+            "{error}"
+        );
+        assert_eq!(Changed::cause_of(&error).unwrap().path, path(to));
+    }
+    let (outcome, summary) = changed_meanwhile(&with_policy(OnChange::Skip), rename("c/3", "a/3"));
+    outcome.unwrap();
+    assert_eq!((summary.changed, summary.left_out[0].path.clone()), (1, path("a/3")));
+    let excluding = WalkOptions { exclude: vec!["a/3".to_owned()], ..WalkOptions::default() };
+    changed_meanwhile(&excluding, rename("c/3", "a/3")).0.unwrap();
+}
+
+#[test]
+fn what_is_made_or_removed_after_a_directory_was_read_is_no_change() {
+    let unchanged = |change: fn(&Path)| changed_meanwhile(&WalkOptions::default(), change).0.unwrap();
+    unchanged(|_| {});
+    unchanged(|root| fs::write(root.join("a/new"), "new").unwrap());
+    unchanged(|root| fs::remove_dir_all(root.join("a")).unwrap());
+    unchanged(|root| fs::rename(root.join("a/1"), root.join("c/1")).unwrap());
+    unchanged(|root| {
+        fs::write(root.join("a/1.new"), "new").unwrap();
+        fs::rename(root.join("a/1.new"), root.join("a/1")).unwrap();
     });
 }

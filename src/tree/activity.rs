@@ -1,0 +1,183 @@
+//! Files that somebody may be writing to right now, and what it takes to read them whole all the same.
+//!
+//! The stamps of a file say when a `write()` began and not that it is still going on, and nothing at all about a store
+//! into pages of a shared mapping that are dirty already. A read lease would tell; no safe interface to it exists. So
+//! what was changed lately is read twice: where both times gave the same bytes, the file had all of them at one moment
+//! between the two.
+
+use super::Time;
+use super::change::Stamp;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::{SeekFrom, Stat, fstatfs, seek};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+/// In seconds. What was changed longer ago than this before a walk is at rest: Linux writes dirty pages back after 30
+/// seconds, give or take 5, and the next store into a mapping then changes the stamps.
+const AT_REST: i64 = 60;
+
+/// File systems in memory, by `statfs(2)`: tmpfs and ramfs write nothing back, so stores into a mapping change the
+/// stamps once and never again.
+const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Care {
+    /// Once: it has not been written to for long.
+    Once,
+    /// Twice: somebody may be writing to it. That both times give the same bytes is the proof that the file had all of
+    /// them at one moment.
+    Twice,
+    /// Twice with a pause between: a writer that the scheduler has stopped in the middle goes on meanwhile.
+    TwiceApart,
+}
+
+/// The pause of [`Care::TwiceApart`]: longer than a time slice of the scheduler.
+const PAUSE: Duration = Duration::from_millis(8);
+
+/// Of files of this size and more, the first [`PAUSES`] of a walk are read apart. Programs map large files rather than
+/// small ones, and a pause for each file would make a walk over a fresh tree ten times longer.
+const WORTH_A_PAUSE: u64 = 64 << 10;
+const PAUSES: u32 = 4;
+
+/// Tells which files must be read twice.
+pub(super) struct Activity {
+    /// How many pauses are left.
+    pauses: u32,
+    /// Whether the next file is one that was found to be changing.
+    is_changing: bool,
+    /// Stamps after this time are recent.
+    at_rest: Time,
+    /// The device seen last, and whether it is in memory.
+    device: Option<(u64, bool)>,
+}
+
+impl Activity {
+    /// Counts from now. Nothing that is recorded depends on the clock.
+    pub fn new() -> Self {
+        let at_rest = Time { seconds: now().seconds - AT_REST, nanoseconds: 0 };
+        Self { pauses: PAUSES, is_changing: false, at_rest, device: None }
+    }
+
+    /// Takes note that the file that is read next has changed while it was read before.
+    pub fn found(&mut self) {
+        self.is_changing = true;
+    }
+
+    /// How an open file with this status is to be read.
+    pub fn care(&mut self, file: impl AsFd, stat: &Stat) -> Care {
+        let stamp = Stamp::new(stat);
+        if std::mem::take(&mut self.is_changing) {
+            return Care::TwiceApart;
+        }
+        if stamp.latest() <= self.at_rest && !self.is_in_memory(file.as_fd(), stat.st_dev) {
+            return Care::Once;
+        }
+        if stamp.size < WORTH_A_PAUSE || self.pauses == 0 {
+            return Care::Twice;
+        }
+        self.pauses -= 1;
+        Care::TwiceApart
+    }
+
+    fn is_in_memory(&mut self, file: BorrowedFd<'_>, device: u64) -> bool {
+        match self.device {
+            Some((known, is_in_memory)) if known == device => is_in_memory,
+            _ => {
+                // The width of the field differs between processors, and the numbers fit into each.
+                let is_in_memory =
+                    fstatfs(file).is_ok_and(|status| IN_MEMORY.contains(&(status.f_type as u32)));
+                self.device = Some((device, is_in_memory));
+                is_in_memory
+            }
+        }
+    }
+}
+
+/// The time by the clock that stamps files, which is this machine's where the file system is on it.
+pub(super) fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
+}
+
+/// Waits for whoever may be in the middle of changing a file that was read.
+pub(super) fn pause(file: impl AsFd, care: Care) {
+    if care == Care::TwiceApart {
+        thread::sleep(PAUSE);
+    }
+    wait_for_write(file);
+}
+
+/// Waits until a `write()` that is going on has ended: to look for data takes the lock that it holds, on ext4, tmpfs,
+/// btrfs and f2fs. On XFS each read takes it.
+pub(super) fn wait_for_write(file: impl AsFd) {
+    // What it finds is of no interest, and a file without a size has nothing to find.
+    let _ = seek(file, SeekFrom::Data(0));
+}
+
+/// A sum over the content of a file that zeros leave as it is, so that holes need not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum(u64);
+
+impl Sum {
+    /// Adds bytes that stand at a position.
+    pub fn add(&mut self, position: u64, bytes: &[u8]) {
+        let begun = (position % 8) as usize;
+        let (head, rest) = bytes.split_at(bytes.len().min((8 - begun) % 8));
+        let mut word = position / 8;
+        if !head.is_empty() {
+            self.add_word(word, part(begun, head));
+            word += 1;
+        }
+        let (words, tail) = rest.as_chunks::<8>();
+        for bytes in words {
+            self.add_word(word, u64::from_le_bytes(*bytes));
+            word += 1;
+        }
+        self.add_word(word, part(0, tail));
+    }
+
+    fn add_word(&mut self, number: u64, word: u64) {
+        self.0 = self.0.wrapping_add(word.wrapping_mul(weight(number)));
+    }
+}
+
+/// The word with these bytes from that byte on, and zeros else.
+fn part(from: usize, bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[from..from + bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
+}
+
+/// An odd number for each word of a file, as SplitMix64 makes them.
+fn weight(number: u64) -> u64 {
+    let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x ^ (x >> 31)) | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(pieces: &[(u64, &[u8])]) -> Sum {
+        let mut sum = Sum::default();
+        pieces.iter().for_each(|(position, bytes)| sum.add(*position, bytes));
+        sum
+    }
+
+    #[test]
+    fn a_sum_depends_on_the_bytes_and_not_on_how_they_come() {
+        let bytes: Vec<u8> = (1..=100).collect();
+        let whole = sum(&[(0, &bytes)]);
+        for cut in 0..bytes.len() {
+            assert_eq!(sum(&[(0, &bytes[..cut]), (cut as u64, &bytes[cut..])]), whole, "cut at {cut}");
+        }
+        assert_eq!(sum(&[(100, &[0; 50]), (0, &bytes)]), whole, "zeros need not be read");
+        assert_ne!(sum(&[(8, &bytes)]), whole);
+        let mut other = bytes.clone();
+        other.swap(3, 90);
+        assert_ne!(sum(&[(0, &other)]), whole);
+    }
+}
