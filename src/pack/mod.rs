@@ -12,10 +12,11 @@ use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::Body;
 use crate::transport::{Destination, Holds};
-use crate::tree::{LeftOut, OnChange, SourceSpec, Summary, Walk, WalkOptions};
+use crate::tree::{LeftOut, SourceSpec, Summary, Walk, WalkOptions};
 use plan::{Part, Planner};
 use send::Sent;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -83,7 +84,13 @@ pub struct Packed {
     pub sockets_skipped: u64,
     /// How many entries the ignore rules left out; what is below a directory among them is not counted.
     pub excluded: u64,
-    /// How many entries were left out because they may not be read.
+    /// How many extended attributes were left out because they are notes of the host, by the beginnings of their names.
+    pub attributes_skipped: BTreeMap<&'static str, u64>,
+    /// How many entries were left out because volio or `mkfs` put them into the root of a source.
+    pub bookkeeping_skipped: u64,
+    /// How many places were left out, or taken as empty, because something else is mounted there.
+    pub mounts_skipped: u64,
+    /// How many entries were left out because they cannot be read.
     pub unreadable_skipped: u64,
     /// How many entries were left out because they changed while they were read.
     pub changed_skipped: u64,
@@ -144,6 +151,9 @@ pub fn pack(
         bytes: sent.iter().map(|sent| sent.contents.bytes).sum(),
         sockets_skipped: summary.sockets,
         excluded: summary.excluded,
+        attributes_skipped: summary.attributes,
+        bookkeeping_skipped: summary.bookkeeping,
+        mounts_skipped: summary.mounts,
         unreadable_skipped: summary.unreadable,
         changed_skipped: summary.changed,
         skipped: summary.left_out,
@@ -217,7 +227,7 @@ fn persist<T>(
             Err(error) if tree.learn(&error, changes) => {
                 progress.warn(&format!("{error}; the layer is made anew"));
                 changes += 1;
-                if tree.on_change == OnChange::Skip {
+                if tree.leaves_out_cause_of(&error) {
                     tree.survey(sources)?;
                 }
             }

@@ -174,7 +174,7 @@ impl Sender<'_> {
         let layer = Layer::new(self.options.compression, &contents, written);
         // What the layers of files came by, the one of the directories comes by again.
         let summary = match part.extent.only_directories {
-            true => Summary { newest: summary.newest, ..Summary::default() },
+            true => Summary { newest: summary.newest, attributes: summary.attributes, ..Summary::default() },
             false => summary,
         };
         Sent { layer, contents, summary, entries, listed }

@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn what_is_left_out_is_named_and_the_rest_is_counted() {
         let left = |path: &str, reason| LeftOut { path: TreePath::parse(path).unwrap(), reason };
-        let left_out = vec![left("a", Reason::Unreadable), left("b", Reason::Changed(Change::Vanished))];
+        let left_out = vec![left("a", Reason::Unreadable(13)), left("b", Reason::Changed(Change::Vanished))];
         let told = Told::default();
         super::left_out(&Summary { unreadable: 3, changed: 1, left_out, ..Summary::default() }, &told);
         assert_eq!(

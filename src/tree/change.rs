@@ -3,6 +3,7 @@
 use super::{Time, TreePath};
 use crate::error::Error;
 use rustix::fs::Stat;
+use rustix::io::Errno;
 use std::{error, fmt};
 
 /// What is done when something changes while it is read.
@@ -87,6 +88,45 @@ impl fmt::Display for Changed {
 }
 
 impl error::Error for Changed {}
+
+/// The cause of an error about a file whose content cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Where it is in the tree.
+    pub path: TreePath,
+    /// The error, as the operating system numbers them.
+    pub errno: i32,
+}
+
+impl Unreadable {
+    /// What cannot be read, if that is what the error is about.
+    pub fn cause_of(error: &Error) -> Option<&Self> {
+        error.cause()?.downcast_ref()
+    }
+
+    /// The error that names it; `place` is its name on disk.
+    pub(super) fn into_error(self, place: &str) -> Error {
+        Error::failed(format!("cannot read {place}"))
+            .because(self)
+            .hint("leave it out with --exclude; --skip-unreadable leaves out all that cannot be read")
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::io::Error::from_raw_os_error(self.errno).fmt(f)
+    }
+}
+
+impl error::Error for Unreadable {}
+
+/// Whether an error says something about the file that is read: its rights, its disk, its file server. The others are
+/// about this process, or say that it has changed.
+pub(super) fn is_about_what_is_read(errno: Errno) -> bool {
+    let of_this_process = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::BADF, Errno::FAULT, Errno::INTR];
+    let of_changes = [Errno::NOENT, Errno::STALE, Errno::LOOP, Errno::NOTDIR];
+    !of_this_process.contains(&errno) && !of_changes.contains(&errno)
+}
 
 /// What tells whether a file was written to between two looks.
 ///

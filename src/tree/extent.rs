@@ -53,6 +53,11 @@ impl Extent {
         !self.only_directories && self.place(path) == Place::Inside
     }
 
+    /// Whether the directories that it tells are told by another walk too, which is over directories only.
+    pub(super) fn shares_directories(&self) -> bool {
+        !self.only_directories && *self != Self::default()
+    }
+
     pub(super) fn place(&self, path: &TreePath) -> Place {
         let behind = match &self.until {
             Bound::Unbounded => false,

@@ -1,7 +1,7 @@
 //! The content of a file on disk: holes are found and not read, and a change is noticed.
 
 use super::activity::{Care, Sum, pause};
-use super::change::{Change, Changed, Stamp};
+use super::change::{Change, Changed, Stamp, Unreadable, is_about_what_is_read};
 use super::{Content, TreePath};
 use crate::error::Error;
 use rustix::buffer::spare_capacity;
@@ -156,7 +156,7 @@ impl Disk {
                 buffer.fill(0);
                 most
             }
-            false => retry_on_intr(|| pread(&self.fd, &mut *buffer, self.position))?,
+            false => self.pread(&mut *buffer)?,
         };
         if let Some(sum) = self.sum.as_mut().filter(|_| !self.run.is_hole) {
             sum.add(self.position, &buffer[..read]);
@@ -175,6 +175,17 @@ impl Disk {
             .into()),
             read => Ok(read),
         }
+    }
+
+    fn pread(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        retry_on_intr(|| pread(&self.fd, &mut *buffer, self.position)).map_err(|errno| {
+            match is_about_what_is_read(errno) {
+                true => Unreadable { path: self.path.clone(), errno: errno.raw_os_error() }
+                    .into_error(&self.place)
+                    .into(),
+                false => errno.into(),
+            }
+        })
     }
 
     /// Whether bytes or a hole come next, and until where.
@@ -223,7 +234,7 @@ impl Disk {
             let run = self.next_run();
             while !run.is_hole && self.position < run.end {
                 let left = usize::try_from(run.end - self.position).unwrap_or(PIECE).min(PIECE);
-                let read = retry_on_intr(|| pread(&self.fd, &mut buffer[..left], self.position))?;
+                let read = self.pread(&mut buffer[..left])?;
                 if read == 0 {
                     break;
                 }

@@ -3,9 +3,10 @@
 use super::change::Changed;
 use super::extent::{Extent, Place};
 use super::listed::Listed;
+use super::listing::{place, shown, without_lease};
 use super::observe::{Answer, Failure, Found, Observer, Summary, WalkOptions};
 use super::source::SourceSpec;
-use super::walk::{DirectoryWalk, place, shown, trouble};
+use super::walk::{DirectoryWalk, trouble};
 use super::{Content, Entry, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use rustix::fd::OwnedFd;
@@ -275,12 +276,12 @@ impl SourceWalk {
 fn single(source: &Path, at: &TreePath, options: &WalkOptions) -> Result<(Option<Found>, Summary)> {
     let mut observer = Observer::new(options);
     let place = place(&shown(source), &TreePath::root());
-    if observer.leaves_out_changed(at) {
+    if observer.leaves_out(at) {
         return Ok((None, observer.summary));
     }
     for attempt in 1.. {
         let read = (|| {
-            let fd = open(source, OFlags::NONBLOCK)?;
+            let fd = without_lease(|| open(source, OFlags::NONBLOCK))?;
             let status = fstat(&fd)?;
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::RegularFile => observer.file(at.clone(), fd, &status, place.clone()),

@@ -1,7 +1,7 @@
 //! How something on disk becomes an [`Entry`]: what is taken over, what is adjusted, and what is counted.
 
 use super::activity::{Activity, Care, wait_for_write};
-use super::change::{Change, Changed, OnChange};
+use super::change::{Change, Changed, OnChange, Unreadable, is_about_what_is_read};
 use super::file::{self, FileContent, READ_AT_ONCE, read_at_once};
 use super::owner::{IdMaps, Owner, Unmapped};
 use super::xattr::{Carrier, Reader};
@@ -12,7 +12,9 @@ use rustix::fs::{FileType, Stat, major, minor};
 use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
+use std::io;
 
 /// Something that a walk came by.
 #[derive(Debug)]
@@ -27,9 +29,11 @@ pub struct Found {
 #[derive(Clone, Debug, Default)]
 pub struct WalkOptions {
     /// What is left out: rules of gitignore, which come after those in `.volioignore`.
-    pub exclude: Vec<String>,
+    pub exclude: Vec<OsString>,
     /// What `.volioignore` at the root of a source means.
     pub rule_files: RuleFiles,
+    /// Whether of directories that say they are caches, by a `CACHEDIR.TAG`, nothing but that is in the tree.
+    pub exclude_caches: bool,
     /// Whether directories on which another file system is mounted are taken as empty.
     pub one_file_system: bool,
     /// Whether all that depends on the machine and its users is replaced: the owner becomes 0:0, the mode 0644, or
@@ -42,12 +46,14 @@ pub struct WalkOptions {
     pub chown: Option<Owner>,
     /// What the numbers of owners on disk mean in the tree, also those in ACLs. Does not count with `chown`.
     pub id_maps: IdMaps,
-    /// Whether what may not be read is left out. A directory then is in the tree, without what is in it.
+    /// Whether what cannot be read is left out. A directory then is in the tree, without what is in it.
     pub skip_unreadable: bool,
     /// What is done when something changes while it is read.
     pub on_change: OnChange,
     /// What is left out because it changed while it was read, in an earlier walk over the same tree.
     pub changed: BTreeMap<TreePath, Change>,
+    /// What is left out because reading it failed, in an earlier walk over the same tree, with this error of the system.
+    pub unreadable: BTreeMap<TreePath, i32>,
 }
 
 /// The meaning of `.volioignore` at the root of a source.
@@ -68,6 +74,9 @@ impl WalkOptions {
     /// Learns from an error of a walk over the tree, or of reading what it found, whether another walk may succeed.
     /// `attempts` walks have failed before.
     pub fn learn(&mut self, error: &Error, attempts: u32) -> bool {
+        if let Some(Unreadable { path, errno }) = Unreadable::cause_of(error) {
+            return self.skip_unreadable && self.unreadable.insert(path.clone(), *errno).is_none();
+        }
         match (Changed::cause_of(error), self.on_change) {
             (None, _) | (_, OnChange::Fail) => false,
             (Some(_), OnChange::Retry) => attempts < ATTEMPTS,
@@ -76,21 +85,35 @@ impl WalkOptions {
             }
         }
     }
+
+    /// Whether what the error taught is left out, so that the rest of the tree is worth a survey.
+    pub fn leaves_out_cause_of(&self, error: &Error) -> bool {
+        Unreadable::cause_of(error).is_some() || self.on_change == OnChange::Skip
+    }
 }
 
 /// Why something is not in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It may not be read.
-    Unreadable,
+    /// It cannot be read: the number of the error, as the operating system counts them.
+    Unreadable(i32),
     /// It changed while it was read.
     Changed(Change),
+}
+
+impl Reason {
+    pub(super) fn unreadable(errno: Errno) -> Self {
+        Self::Unreadable(errno.raw_os_error())
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable => write!(f, "it may not be read"),
+            Self::Unreadable(errno) => match Errno::from_raw_os_error(*errno) {
+                Errno::ACCESS | Errno::PERM => write!(f, "it may not be read"),
+                errno => write!(f, "it cannot be read: {}", io::Error::from(errno)),
+            },
             Self::Changed(change) => write!(f, "{change} while it was read"),
         }
     }
@@ -118,6 +141,12 @@ pub struct Summary {
     pub sockets: u64,
     /// What the rules left out; a directory counts once.
     pub excluded: u64,
+    /// Extended attributes that are notes of the host and no part of the tree, by the beginnings of their names.
+    pub attributes: BTreeMap<&'static str, u64>,
+    /// What volio and `mkfs` put into the roots of sources: the record of a target, `lost+found`.
+    pub bookkeeping: u64,
+    /// Places on which something else is mounted, where mounts are not crossed.
+    pub mounts: u64,
     /// What may not be read. Of a directory among them, the tree has the attributes.
     pub unreadable: u64,
     /// What changed while it was read.
@@ -137,7 +166,13 @@ impl Summary {
     pub fn and(mut self, other: Self) -> Self {
         self.left_out.extend(other.left_out);
         self.left_out.truncate(Self::NAMED);
+        for (name, count) in other.attributes {
+            *self.attributes.entry(name).or_default() += count;
+        }
         Self {
+            attributes: self.attributes,
+            bookkeeping: self.bookkeeping + other.bookkeeping,
+            mounts: self.mounts + other.mounts,
             sockets: self.sockets + other.sockets,
             excluded: self.excluded + other.excluded,
             unreadable: self.unreadable + other.unreadable,
@@ -149,7 +184,7 @@ impl Summary {
 
     pub(super) fn leave_out(&mut self, path: TreePath, reason: Reason) {
         match reason {
-            Reason::Unreadable => self.unreadable += 1,
+            Reason::Unreadable(_) => self.unreadable += 1,
             Reason::Changed(_) => self.changed += 1,
         }
         if self.left_out.len() < Self::NAMED {
@@ -242,9 +277,18 @@ impl Observer {
         Ok(Entry { path, kind, metadata })
     }
 
-    /// Notes that an entry is part of the tree.
+    /// Notes that the entry that was made last is part of the tree.
     pub fn note(&mut self, entry: &Entry) {
         self.summary.newest = self.summary.newest.max(Some(entry.metadata.mtime));
+        for name in self.xattrs.left_out.drain(..) {
+            *self.summary.attributes.entry(name).or_default() += 1;
+        }
+    }
+
+    /// The same for a directory that another walk tells too, and counts.
+    pub fn note_again(&mut self, entry: &Entry) {
+        self.xattrs.left_out.clear();
+        self.note(entry);
     }
 
     /// A regular file that is open, with its content. `place` is its name on disk.
@@ -287,8 +331,10 @@ impl Observer {
                 return Ok(Answer::Again);
             }
             (Failure::Changed(change), OnChange::Skip) => Reason::Changed(change),
-            (Failure::Errno(Errno::ACCESS | Errno::PERM), _) if self.options.skip_unreadable => {
-                Reason::Unreadable
+            (Failure::Errno(errno), _) if self.may_skip(errno) => Reason::unreadable(errno),
+            // A file that its server does not know any more looks the same.
+            (Failure::Changed(Change::Replaced), _) if self.options.skip_unreadable => {
+                Reason::unreadable(Errno::STALE)
             }
             _ => return Err(failure),
         };
@@ -301,13 +347,19 @@ impl Observer {
         self.summary.leave_out(path, reason);
     }
 
-    /// Leaves out what has changed in an earlier walk; whether it did.
-    pub fn leaves_out_changed(&mut self, path: &TreePath) -> bool {
-        let change = self.options.changed.get(path).copied();
-        if let Some(change) = change {
-            self.leave_out(path.clone(), Reason::Changed(change));
+    /// Whether something for which this is the error is left out.
+    pub fn may_skip(&self, errno: Errno) -> bool {
+        self.options.skip_unreadable && is_about_what_is_read(errno)
+    }
+
+    /// Leaves out what has changed or could not be read in an earlier walk; whether it did.
+    pub fn leaves_out(&mut self, path: &TreePath) -> bool {
+        let changed = self.options.changed.get(path).copied().map(Reason::Changed);
+        let reason = changed.or_else(|| self.options.unreadable.get(path).copied().map(Reason::Unreadable));
+        if let Some(reason) = reason {
+            self.leave_out(path.clone(), reason);
         }
-        change.is_some()
+        reason.is_some()
     }
 }
 

@@ -94,6 +94,11 @@ pub(super) fn is_ours(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     }
 }
 
+/// Whether this is the file that stands in for the attribute, written by volio and by nobody else.
+pub(super) fn is_record(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+    name == FILE && read_file(directory).is_some()
+}
+
 /// The record of a directory. What cannot be read or understood is none.
 pub(super) fn read(directory: BorrowedFd<'_>) -> Option<Record> {
     let mut value = vec![0; LARGEST];

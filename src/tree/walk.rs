@@ -1,29 +1,23 @@
 //! One directory, entry by entry, in the order of [`TreePath`].
 
-use super::change::{Change, Changed};
+use super::change::{Change, Changed, is_about_what_is_read};
 use super::descent::{Descent, Identity};
 use super::extent::{Extent, Place};
 use super::filter::Filter;
 use super::listed::{Directories, Log};
+use super::listing::{CACHE_TAG, Name, is_cache, is_not_of_the_tree, list, open_quietly, place, shown};
 use super::observe::{Answer, Failure, Found, Observer, Reason, Summary, WalkOptions, kind};
 use super::xattr::Carrier;
 use super::{Entry, Kind, Metadata, TreePath};
 use crate::disk::directory::is_mount_point;
 use crate::error::{self, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat, fstat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
-use std::hash::{DefaultHasher, Hasher};
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::vec;
-
-/// What volio writes into a target whose file system takes no extended attributes.
-const RECORD: &[u8] = b".volio.json";
-
-/// What `mkfs.ext4` makes in every new file system.
-const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// The walk over one directory.
 pub(super) struct DirectoryWalk {
@@ -43,23 +37,6 @@ pub(super) struct DirectoryWalk {
     /// Whether files are looked at without being opened.
     at_a_glance: bool,
     log: Log,
-}
-
-/// A name as a directory lists it; the kind may be unknown.
-pub(super) struct Name {
-    pub name: CString,
-    kind: FileType,
-    inode: u64,
-}
-
-impl Name {
-    /// A number that stands for the name together with what has it.
-    pub fn hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(self.name.to_bytes());
-        hasher.write_u64(self.inode);
-        hasher.finish()
-    }
 }
 
 /// The first name of something that has several.
@@ -141,7 +118,10 @@ impl DirectoryWalk {
                 self.names.clear();
             }
             if let Some(found) = visited? {
-                self.observer.note(&found.entry);
+                match found.entry.kind == Kind::Directory && self.extent.shares_directories() {
+                    true => self.observer.note_again(&found.entry),
+                    false => self.observer.note(&found.entry),
+                }
                 return Ok(Some(found));
             }
         }
@@ -157,7 +137,10 @@ impl DirectoryWalk {
             Ok((entry, stat, list(root)?))
         })();
         let (entry, stat, names) = found.map_err(|failure| self.trouble(&here, failure))?;
-        self.observer.note(&entry);
+        match self.extent.shares_directories() {
+            true => self.observer.note_again(&entry),
+            false => self.observer.note(&entry),
+        }
         self.begin(&here, &stat, names);
         Ok(Found { entry, file: None })
     }
@@ -173,8 +156,11 @@ impl DirectoryWalk {
                 return Ok(None);
             }
         }
-        let is_ours = self.descent.depth() == 0 && is_not_of_the_tree(self.descent.root(), &name.name);
-        if is_ours || self.observer.leaves_out_changed(&self.at.append(&path)) {
+        if self.descent.depth() == 0 && is_not_of_the_tree(self.descent.root(), &name.name) {
+            self.observer.summary.bookkeeping += 1;
+            return Ok(None);
+        }
+        if self.observer.leaves_out(&self.at.append(&path)) {
             return Ok(None);
         }
         let mut listed = name.kind;
@@ -211,27 +197,46 @@ impl DirectoryWalk {
                 Ok(None)
             }
             _ if self.at_a_glance => self.glimpse(name, path).map(Some),
-            FileType::RegularFile => self.file(name, path).map(Some),
+            FileType::RegularFile => self.file(name, path),
             _ => self.special(name, path).map(Some),
         }
     }
 
     fn directory(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
         let fd = match open_quietly(self.descent.here()?, name, OFlags::DIRECTORY) {
-            Err(Errno::ACCESS | Errno::PERM) if self.observer.options.skip_unreadable => {
-                return self.closed_directory(name, path);
-            }
+            Err(errno) if self.observer.may_skip(errno) => return self.closed_directory(name, path, errno),
             opened => opened?,
         };
         let stat = fstat(&fd)?;
         let entry =
             self.observer.entry(self.at.append(path), Kind::Directory, &stat, Carrier::Open(fd.as_fd()))?;
-        if !self.observer.options.one_file_system || stat.st_dev == self.device {
-            let names = list(fd.as_fd())?;
-            self.descent.push(name.to_bytes(), fd, &stat);
-            self.begin(path, &stat, names);
+        if self.is_beyond(fd.as_fd(), &stat) {
+            self.observer.summary.mounts += 1;
+            return Ok(Found { entry, file: None });
+        }
+        match list(fd.as_fd()) {
+            Ok(mut names) if self.observer.options.exclude_caches && is_cache(fd.as_fd()) => {
+                names.retain(|name| name.name.as_c_str() == CACHE_TAG);
+                self.observer.summary.excluded += 1;
+                self.descent.push(name.to_bytes(), fd, &stat);
+                self.names.push(names.into_iter());
+            }
+            Ok(names) => {
+                self.descent.push(name.to_bytes(), fd, &stat);
+                self.begin(path, &stat, names);
+            }
+            Err(errno) if self.observer.may_skip(errno) => {
+                self.observer.leave_out(entry.path.clone(), Reason::unreadable(errno));
+            }
+            Err(errno) => return Err(errno.into()),
         }
         Ok(Found { entry, file: None })
+    }
+
+    /// Whether something is mounted here, and mounts are not crossed. What is mounted may be of the same file system: a
+    /// bind mount.
+    fn is_beyond(&self, fd: BorrowedFd<'_>, stat: &Stat) -> bool {
+        self.observer.options.one_file_system && (stat.st_dev != self.device || is_mount_point(fd))
     }
 
     /// Begins with what is in the directory that the descent has come to.
@@ -242,23 +247,27 @@ impl DirectoryWalk {
         self.names.push(names.into_iter());
     }
 
-    /// A directory that may not be read: what can be seen from outside.
-    fn closed_directory(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+    /// A directory that cannot be read: what can be seen from outside.
+    fn closed_directory(&mut self, name: &CStr, path: &TreePath, errno: Errno) -> Result<Found, Failure> {
         let stat = self.stat(name)?;
         if !FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(Errno::STALE.into());
         }
         let carrier = Carrier::Named(self.descent.here()?, name.to_bytes());
         let entry = self.observer.entry(self.at.append(path), Kind::Directory, &stat, carrier)?;
-        self.observer.leave_out(entry.path.clone(), Reason::Unreadable);
+        self.observer.leave_out(entry.path.clone(), Reason::unreadable(errno));
         Ok(Found { entry, file: None })
     }
 
-    fn file(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+    fn file(&mut self, name: &CStr, path: &TreePath) -> Result<Option<Found>, Failure> {
         let fd = open_quietly(self.descent.here()?, name, OFlags::NONBLOCK)?;
         let stat = fstat(&fd)?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(Errno::STALE.into());
+        }
+        if self.is_beyond(fd.as_fd(), &stat) {
+            self.observer.summary.mounts += 1;
+            return Ok(None);
         }
         let found = match self.earlier_name(&stat) {
             Some(link) => {
@@ -272,7 +281,7 @@ impl DirectoryWalk {
             }
         };
         self.remember(&stat, path);
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// A symbolic link, a fifo or a device: what is looked at and not opened.
@@ -349,63 +358,6 @@ impl DirectoryWalk {
     }
 }
 
-/// Opens something for reading, if possible without leaving a trace: a backup that changes every atime makes the
-/// next one see changes.
-pub(super) fn open_quietly(above: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let mut flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
-    loop {
-        match openat(above, name, flags, Mode::empty()) {
-            // Only the owner may ask for that.
-            Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => flags.remove(OFlags::NOATIME),
-            // Somebody holds a lease, as Samba does, and gives it back when waited for.
-            Err(Errno::AGAIN) if flags.contains(OFlags::NONBLOCK) => flags.remove(OFlags::NONBLOCK),
-            result => return result,
-        }
-    }
-}
-
-/// What is in a directory, sorted by the bytes of the names.
-pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Name>, Errno> {
-    let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(Name {
-                name: entry.file_name().to_owned(),
-                kind: entry.file_type(),
-                inode: entry.ino(),
-            });
-        }
-    }
-    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(names)
-}
-
-/// Whether something in the root of a source was put there by volio or by `mkfs`.
-pub(super) fn is_not_of_the_tree(root: BorrowedFd<'_>, name: &CStr) -> bool {
-    let is_lost_and_found = name.to_bytes() == LOST_AND_FOUND
-        && statat(root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_uid == 0)
-        && is_mount_point(root);
-    is_lost_and_found || name.to_bytes() == RECORD
-}
-
-/// A source as messages show it, so that a path can follow.
-pub(super) fn shown(source: &Path) -> String {
-    let shown = source.display().to_string();
-    shown.trim_end_matches('/').to_owned()
-}
-
-/// The name on disk of something in a source.
-pub(super) fn place(shown: &str, path: &TreePath) -> String {
-    match path.is_root() {
-        true if shown.is_empty() => "/".to_owned(),
-        true => shown.to_owned(),
-        false => format!("{shown}{path}"),
-    }
-}
-
 /// The error for something in a source that cannot be read.
 pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, failure: Failure) -> Error {
     let place = place(shown, path);
@@ -429,6 +381,9 @@ pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, failure: Failur
         error::Kind::Denied => error.hint(
             "read it as its owner or as root, or leave it out with --exclude; --skip-unreadable leaves out all such",
         ),
+        _ if is_about_what_is_read(errno) => {
+            error.hint("leave it out with --exclude; --skip-unreadable leaves out all that cannot be read")
+        }
         _ => error,
     }
 }

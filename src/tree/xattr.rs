@@ -12,15 +12,33 @@ use std::path::PathBuf;
 /// The most that Linux allows for one value, and for all names of one file together.
 const LARGEST: usize = 64 << 10;
 
-/// Whether an attribute is part of the tree, as opposed to what a machine notes for itself.
+/// Attributes that are the notes of a machine and no part of a tree, each with what its name begins with.
 ///
-/// Labels of security modules are the policy of a host: elsewhere they are wrong at best. Overlayfs keeps its books
-/// in attributes; copied to where they mean something, they make files vanish. `user.volio.` is what volio notes
-/// about a target, and an image must not be able to forge it.
+/// Labels of security modules are the policy of a host: elsewhere they are wrong at best. Overlayfs, fuse-overlayfs and
+/// container engines note in attributes what a file is to be shown as; copied to where that means something, files
+/// vanish or change their owners. `user.volio.` is what volio notes about a target, and an image must not forge it.
+const OF_THE_HOST: [&str; 11] = [
+    "security.SMACK64",
+    "security.apparmor",
+    "security.evm",
+    "security.fuseoverlayfs.",
+    "security.ima",
+    "security.selinux",
+    "trusted.overlay.",
+    "user.containers.override_",
+    "user.fuseoverlayfs.",
+    "user.overlay.",
+    "user.volio.",
+];
+
+/// What an attribute is a note of, if it is no part of the tree: the beginning of its name.
+fn of_the_host(name: &[u8]) -> Option<&'static str> {
+    OF_THE_HOST.into_iter().find(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// Whether an attribute is part of the tree.
 pub(super) fn travels(name: &[u8]) -> bool {
-    let prefixes: [&[u8]; 3] = [b"trusted.overlay.", b"user.overlay.", b"user.volio."];
-    let labels: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.evm"];
-    !prefixes.iter().any(|prefix| name.starts_with(prefix)) && !labels.contains(&name)
+    of_the_host(name).is_none()
 }
 
 /// What carries the attributes that are wanted.
@@ -37,11 +55,13 @@ pub(super) enum Carrier<'a> {
 pub(super) struct Reader {
     list: Vec<u8>,
     value: Vec<u8>,
+    /// What was read last and does not belong to the tree, by the beginnings of the names.
+    pub left_out: Vec<&'static str>,
 }
 
 impl Reader {
     pub fn new() -> Self {
-        Self { list: vec![0; LARGEST], value: vec![0; LARGEST] }
+        Self { list: vec![0; LARGEST], value: vec![0; LARGEST], left_out: Vec::new() }
     }
 
     /// All attributes that travel. None where the file system has none, or does not say.
@@ -60,8 +80,13 @@ impl Reader {
             length => length?,
         };
         let mut xattrs = BTreeMap::new();
+        self.left_out.clear();
         let names = self.list[..length].split(|byte| *byte == 0);
-        for name in names.filter(|name| !name.is_empty() && travels(name)) {
+        for name in names.filter(|name| !name.is_empty()) {
+            if let Some(note) = of_the_host(name) {
+                self.left_out.push(note);
+                continue;
+            }
             let got = match carrier {
                 Carrier::Open(fd) => fgetxattr(fd, name, &mut self.value[..]),
                 Carrier::Named(..) => lgetxattr(&path, name, &mut self.value[..]),

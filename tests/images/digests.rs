@@ -131,7 +131,7 @@ fn an_image_is_not_packed_into_itself_unless_its_place_is_left_out() {
     assert_eq!(error.kind(), volio::error::Kind::Usage, "{error}");
     assert!(!tree.path().join("backups/layout").exists());
 
-    let without = WalkOptions { exclude: vec!["backups".to_owned()], ..WalkOptions::default() };
+    let without = WalkOptions { exclude: vec!["backups".into()], ..WalkOptions::default() };
     let options = Options { tree: without, ..Options::default() };
     let first = pack_with(&destination, tree.path(), &options).unwrap();
     assert_eq!(pack_with(&destination, tree.path(), &options).unwrap().digest, first.digest);

@@ -469,6 +469,9 @@ unpacked 1 entry, 175 B from 1 layer in [TIME]
   "bytes": 26,
   "socketsSkipped": 0,
   "excluded": 0,
+  "attributesSkipped": {},
+  "bookkeepingSkipped": 0,
+  "mountsSkipped": 0,
   "unreadableSkipped": 0,
   "changedSkipped": 0,
   "skipped": []

@@ -52,6 +52,9 @@ fn the_result_as_json_is_one_document() {
   "bytes": 26,
   "socketsSkipped": 0,
   "excluded": 0,
+  "attributesSkipped": {},
+  "bookkeepingSkipped": 0,
+  "mountsSkipped": 0,
   "unreadableSkipped": 0,
   "changedSkipped": 0,
   "skipped": []
@@ -70,6 +73,57 @@ fn the_same_tree_has_the_same_digest() {
     place.screen("pack --digestfile second oci:b tree");
     assert!(digest("first").starts_with("sha256:") && digest("first").len() == 71, "{}", digest("first"));
     assert_eq!(digest("first"), digest("second"));
+}
+
+#[test]
+fn a_digestfile_of_an_earlier_run_does_not_survive_a_run_that_fails() {
+    let place = Place::with_tree();
+    let digest = place.path().join("digest");
+    for command in
+        ["pack --digestfile digest oci:layout:v1 nowhere", "copy --digestfile digest oci:nowhere:v1 oci:b:v1"]
+    {
+        fs::write(&digest, "sha256:0123").unwrap();
+        place.screen(command);
+        assert!(!digest.exists(), "{command}");
+    }
+    fs::write(place.path().join("target"), "sha256:0123").unwrap();
+    std::os::unix::fs::symlink("target", &digest).unwrap();
+    place.screen("pack --digestfile digest oci:layout:v1 nowhere");
+    assert_eq!(fs::read(&digest).unwrap(), b"", "what a link leads to is emptied");
+    place.screen("pack --digestfile digest oci:layout:v1 tree");
+    assert!(fs::read_to_string(place.path().join("target")).unwrap().starts_with("sha256:"));
+}
+
+#[test]
+fn patterns_may_stand_in_a_file_and_caches_are_left_out() {
+    let place = Place::with_tree();
+    fs::write(place.path().join("patterns"), "# comment\nhello\n").unwrap();
+    let cache = place.path().join("tree/cache");
+    fs::create_dir(&cache).unwrap();
+    fs::write(cache.join("CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55").unwrap();
+    fs::write(cache.join("made"), "").unwrap();
+    place.screen("pack --exclude-caches --exclude-from patterns oci:layout:v1 tree");
+    assert_screen(
+        place.screen("ls -R oci:layout:v1"),
+        str![[r#"
+/
+/cache
+/cache/CACHEDIR.TAG
+/etc
+/etc/hosts
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("pack --exclude-from nowhere oci:layout:v1 tree"),
+        str![[r#"
+-- stderr
+error: --exclude-from: cannot read nowhere: No such file or directory (os error 2)
+-- exit 4
+
+"#]],
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@ use crate::disk::mountinfo;
 use crate::disk::remove::{self, Failure, Removal, Removed};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
+use crate::tree::listing::shown;
 use crate::tree::record::{self, Record};
-use crate::tree::walk::shown;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, fchmod, fchown, fstat, fsync, mkdirat, openat, renameat,

@@ -307,7 +307,7 @@ fn what_is_moved_past_the_walk_is_noticed() {
     let (outcome, summary) = changed_meanwhile(&with_policy(OnChange::Skip), rename("c/3", "a/3"));
     outcome.unwrap();
     assert_eq!((summary.changed, summary.left_out[0].path.clone()), (1, path("a/3")));
-    let excluding = WalkOptions { exclude: vec!["a/3".to_owned()], ..WalkOptions::default() };
+    let excluding = WalkOptions { exclude: vec!["a/3".into()], ..WalkOptions::default() };
     changed_meanwhile(&excluding, rename("c/3", "a/3")).0.unwrap();
 }
 

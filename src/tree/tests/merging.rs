@@ -81,7 +81,7 @@ fn hard_links_point_into_their_own_source() {
 #[test]
 fn a_file_alone_is_a_tree_and_no_rule_leaves_it_out() {
     let dir = source(&[file("a", "data")]);
-    let options = WalkOptions { exclude: vec!["a".to_owned()], ..WalkOptions::default() };
+    let options = WalkOptions { exclude: vec!["a".into()], ..WalkOptions::default() };
     let (seen, _) = walk_with(&[SourceSpec::new(dir.path().join("a"))], &options).unwrap();
     assert_eq!(seen[0].0.metadata, Metadata::plain_directory());
     assert_eq!(seen[1], file("a", "data"));

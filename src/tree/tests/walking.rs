@@ -10,7 +10,7 @@ fn with(options: WalkOptions, directory: &Path) -> (Vec<String>, Summary) {
 }
 
 fn excluding(rules: &[&str]) -> WalkOptions {
-    let exclude = rules.iter().map(|rule| rule.to_string()).collect();
+    let exclude = rules.iter().map(Into::into).collect();
     WalkOptions { exclude, rule_files: RuleFiles::Apply, ..WalkOptions::default() }
 }
 
@@ -63,12 +63,54 @@ fn a_hard_link_whose_first_name_is_left_out_is_a_file() {
 }
 
 #[test]
-fn sockets_and_volios_own_record_are_passed_over() {
-    let dir = tree(&[".volio.json", "below/.volio.json"]);
+fn sockets_and_volios_own_record_are_passed_over_and_counted() {
+    let dir = tree(&["below/.volio.json"]);
+    let record = serde_json::to_string(&Record { complete: true, ..record::Record::abandoned() }).unwrap();
+    fs::write(dir.path().join(".volio.json"), record).unwrap();
     let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
     let (names, summary) = with(WalkOptions::default(), dir.path());
     assert_eq!(names, ["/below", "/below/.volio.json"]);
-    assert_eq!((summary.sockets, summary.excluded), (1, 0));
+    assert_eq!((summary.sockets, summary.excluded, summary.bookkeeping), (1, 0, 1));
+}
+
+#[test]
+fn a_file_of_the_user_that_is_called_like_the_record_is_part_of_the_tree() {
+    let dir = tree(&[".volio.json"]);
+    let (names, summary) = with(WalkOptions::default(), dir.path());
+    assert_eq!((names, summary.bookkeeping), (vec!["/.volio.json".to_owned()], 0));
+}
+
+#[test]
+fn attributes_in_which_a_host_keeps_its_books_are_left_out_and_counted() {
+    let dir = tree(&["a", "d/"]);
+    let set = |name: &str, attribute: &str| {
+        rustix::fs::setxattr(dir.path().join(name), attribute, b"x", rustix::fs::XattrFlags::empty())
+    };
+    set("a", "user.mine").unwrap();
+    let of_users = ["user.containers.override_stat", "user.fuseoverlayfs.origin", "user.overlay.opaque"];
+    let of_root = ["security.SMACK64", "security.apparmor", "trusted.overlay.opaque"];
+    let mut expected = std::collections::BTreeMap::new();
+    let of_root = of_root.into_iter().filter(|_| is_root());
+    for attribute in of_users.into_iter().chain(of_root) {
+        // A kernel with such a module may refuse what it does not understand.
+        let on = ["a", "d"].into_iter().filter(|name| set(name, attribute).is_ok()).count();
+        if on > 0 {
+            expected.insert(attribute, on as u64);
+        }
+    }
+    let (seen, summary) = walk_with(&[SourceSpec::new(dir.path())], &WalkOptions::default()).unwrap();
+    assert_eq!(seen[1].0.metadata.xattrs, [(b"user.mine".to_vec(), b"x".to_vec())].into());
+    assert!(seen[2].0.metadata.xattrs.is_empty());
+    let counted = |attribute: &str| {
+        let of = summary.attributes.iter().find(|(prefix, _)| attribute.starts_with(**prefix));
+        of.map(|(_, count)| *count)
+    };
+    assert!(expected.len() >= 3, "{expected:?}");
+    expected
+        .into_iter()
+        .for_each(|(attribute, count)| assert_eq!(counted(attribute), Some(count), "{attribute}"));
+    let normalized = WalkOptions { normalize: Some(Time::default()), ..WalkOptions::default() };
+    assert!(with(normalized, dir.path()).1.attributes.is_empty(), "all are left out then, by the option");
 }
 
 #[test]
@@ -95,6 +137,85 @@ fn names_that_are_not_text_can_be_left_out() {
     assert_eq!(with(WalkOptions::default(), dir.path()).0, ["/text", "/\\xff\\xfe.log"]);
     assert_eq!(with(excluding(&["*.log"]), dir.path()).0, ["/text"]);
     assert_eq!(with(excluding(&["??.log"]), dir.path()).0, ["/text"]);
+}
+
+#[test]
+fn rules_that_are_not_text_leave_out_just_what_they_name() {
+    use std::os::unix::ffi::OsStringExt;
+    let os = |bytes: &[u8]| std::ffi::OsString::from_vec(bytes.to_vec());
+    let dir = tree(&["text"]);
+    for name in [b"\xff.log", b"\xfe.log"] {
+        fs::write(dir.path().join(os(name)), "").unwrap();
+    }
+    let excluding = |rules: &[&[u8]]| WalkOptions {
+        exclude: rules.iter().map(|rule| os(rule)).collect(),
+        ..WalkOptions::default()
+    };
+    assert_eq!(with(excluding(&[b"\xff.log"]), dir.path()).0, ["/text", "/\\xfe.log"]);
+    assert_eq!(with(excluding(&[b"/\xff*"]), dir.path()).0, ["/text", "/\\xfe.log"]);
+    assert_eq!(with(excluding(&[b"*.log", b"!\xff.log", b"text"]), dir.path()).0, ["/\\xff.log"]);
+    assert_eq!(with(excluding(&[b"!\xff.log", b"*.log"]), dir.path()).0, ["/text"], "the last one counts");
+    fs::write(dir.path().join(".volioignore"), b"\xff.log\n.volioignore\n").unwrap();
+    let with_file = WalkOptions { rule_files: RuleFiles::Apply, ..WalkOptions::default() };
+    assert_eq!(with(with_file, dir.path()).0, ["/text", "/\\xfe.log"]);
+}
+
+#[test]
+fn of_a_cache_only_its_tag_is_in_the_tree_where_that_is_wanted() {
+    let dir = tree(&["cache/below/file", "cache/file", "other/file"]);
+    let tag = |name: &str, text: &str| fs::write(dir.path().join(name).join("CACHEDIR.TAG"), text).unwrap();
+    tag("cache", "Signature: 8a477f597d28d172789f06886806bc55\n# made by a test\n");
+    tag("other", "Signature: something else, and as long as the real one");
+    tag("", "Signature: 8a477f597d28d172789f06886806bc55");
+    let (names, summary) = with(WalkOptions { exclude_caches: true, ..WalkOptions::default() }, dir.path());
+    assert_eq!(
+        names,
+        ["/CACHEDIR.TAG", "/cache", "/cache/CACHEDIR.TAG", "/other", "/other/CACHEDIR.TAG", "/other/file"],
+        "what the user named is no cache"
+    );
+    assert_eq!(summary.excluded, 1);
+    assert_eq!(with(WalkOptions::default(), dir.path()).0.len(), 9);
+}
+
+/// Holds a write lease on a file, and runs a line of Python when somebody wants to open it.
+fn hold_lease(path: &Path, then: &str) -> Option<std::process::Child> {
+    use std::io::{BufRead, BufReader};
+    let script = format!(
+        "import fcntl, os, signal, sys\n\
+         path = sys.argv[1]\n\
+         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])\n\
+         fd = os.open(path, os.O_RDWR)\n\
+         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+         print('ready', flush=True)\n\
+         signal.sigwait([signal.SIGIO])\n\
+         {then}\n\
+         signal.pause()\n"
+    );
+    let mut python = Command::new("python3");
+    let python = python.args(["-c", &script]).arg(path).stdout(std::process::Stdio::piped()).spawn();
+    let Ok(mut holder) = python else {
+        skipped("leases, because there is no python3");
+        return None;
+    };
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    Some(holder)
+}
+
+#[test]
+fn a_file_with_a_lease_is_read_when_it_is_given_back_and_never_waited_for_as_a_fifo() {
+    let give_back = "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)";
+    let swap = "os.mkfifo(path + '.new'); os.rename(path + '.new', path)";
+    for (then, kind) in [(give_back, Kind::File { size: 4 }), (swap, Kind::Fifo)] {
+        let dir = tree(&["file"]);
+        let Some(mut holder) = hold_lease(&dir.path().join("file"), then) else { return };
+        let source = dir.path().to_owned();
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(walk(&source)[1].0.kind.clone()));
+        let found = receive.recv_timeout(std::time::Duration::from_secs(30));
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert_eq!(found, Ok(kind));
+    }
 }
 
 #[test]
@@ -211,5 +332,67 @@ fn a_mount_is_crossed_unless_that_is_not_wanted_and_its_lost_and_found_is_passed
         all,
         "only what is in the root of a source is passed over"
     );
-    assert_eq!(with(one_file_system, &mounted).0, ["/file"]);
+    assert_eq!(with(one_file_system.clone(), &mounted).0, ["/file"]);
+
+    // Other places of the same file system are mounts all the same.
+    let (bound, elsewhere) = (mounted.join("bound"), mounted.join("elsewhere"));
+    fs::create_dir(&bound).unwrap();
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("inside"), "").unwrap();
+    fs::write(mounted.join("target"), "").unwrap();
+    for (from, to) in [("elsewhere", "bound"), ("elsewhere/inside", "target")] {
+        let mount = Command::new("mount").arg("--bind").args([mounted.join(from), mounted.join(to)]).status();
+        assert!(mount.unwrap().success());
+    }
+    let (names, summary) = with(one_file_system, &mounted);
+    assert_eq!(names, ["/bound", "/elsewhere", "/elsewhere/inside", "/file"]);
+    assert_eq!(summary.mounts, 2);
+    assert!(with(WalkOptions::default(), &mounted).0.contains(&"/bound/inside".to_owned()));
+}
+
+#[test]
+fn a_dead_mount_and_a_failing_disk_are_left_out_where_that_is_wanted() {
+    let name = "walking::a_dead_mount_and_a_failing_disk_are_left_out_where_that_is_wanted";
+    let Some(dir) = again_with_mounts(name) else { return };
+    // A file system in user space that nobody serves, and a disk that ends in the middle of two files.
+    let script = "mkdir tree tree/dead tree/disk; exec 3<>/dev/fuse; \
+        mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none tree/dead; exec 3>&-; \
+        truncate -s 16M image; mkfs.ext4 -qF image; mount -o loop image tree/disk; \
+        head -c 3000000 /dev/urandom > tree/disk/large; head -c 50000 /dev/urandom > tree/disk/small; \
+        umount tree/disk; mount -o loop,ro image tree/disk; truncate -s 3M image; stat tree/disk/large tree/disk/small";
+    let made = Command::new("sh").args(["-ec", script]).current_dir(&dir).output().unwrap();
+    if !made.status.success() {
+        return skipped(&format!("dead mounts: {}", String::from_utf8_lossy(&made.stderr)));
+    }
+    let source = SourceSpec::new(dir.join("tree"));
+    let error = walk_with(std::slice::from_ref(&source), &WalkOptions::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("tree/dead") && error.advice().unwrap().contains("--skip-unreadable"),
+        "{error}"
+    );
+
+    let mut options = WalkOptions { skip_unreadable: true, ..WalkOptions::default() };
+    // What is read while it is archived fails when its header is there already.
+    let content =
+        Walk::new(std::slice::from_ref(&source), &options).unwrap().find_map(|found| found.unwrap().file);
+    let error = content.unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(options.learn(&crate::Error::io("cannot read", error), 0));
+    let (seen, summary) = walk_with(&[source], &options).unwrap();
+    assert!(
+        !names(&seen)
+            .iter()
+            .any(|name| name.starts_with("/dead") || name.ends_with("large") || name.ends_with("small"))
+    );
+    let left: Vec<_> =
+        summary.left_out.iter().map(|left| (left.path.to_string(), left.reason.to_string())).collect();
+    let cannot = |path: &str, why: &str| (path.to_owned(), format!("it cannot be read: {why}"));
+    assert_eq!(
+        left,
+        [
+            cannot("/dead", "Transport endpoint is not connected (os error 107)"),
+            cannot("/disk/large", "Input/output error (os error 5)"),
+            cannot("/disk/small", "Input/output error (os error 5)"),
+        ]
+    );
+    Command::new("umount").args(["tree/dead", "tree/disk"]).current_dir(&dir).status().unwrap();
 }

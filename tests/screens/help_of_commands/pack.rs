@@ -26,11 +26,19 @@ Tree options:
       --exclude <PATTERN>
           Leave out what this pattern matches, as in .gitignore
 
+      --exclude-from <FILE>
+          Leave out what a pattern in this file matches, one a line; those of --exclude come after
+          them
+
+      --exclude-caches
+          Leave out what is in directories with a CACHEDIR.TAG, but for that
+
       --one-file-system
           Do not cross mount points
 
       --skip-unreadable
-          Leave out what may not be read; its name is told
+          Leave out what cannot be read, for want of rights or because its disk or its server fails;
+          its name is told
 
       --on-change <WHAT>
           What to do when something changes while it is read
@@ -167,17 +175,19 @@ SOURCE is a directory or a file; PATH is absolute, and / unless given. A directo
 at PATH. A file lands at PATH, or in it under its own name where PATH ends with a slash.
 
 A file .volioignore at the root of a SOURCE names what to leave out, in the words of .gitignore.
-Without SOURCE on the command line it is a file like any other.
+Without SOURCE on the command line it is a file like any other. The rules of --exclude-from come
+after it, and those of --exclude last; the last rule that matches counts.
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images
 are data and the same for all platforms.
 
 A file has changed when its size, its mtime or its ctime differ between before and after it was
-read. With --on-change retry (the default), it is read again up to three times, and a large file
-with the whole layer; then the command fails. With skip, what still changes, such as a log that is
-written to all the time, is left out, named in a warning and counted; with fail, the first change is
-an error. What is in the image was never half old and half new. To pack what is written to all the
-time, pack a snapshot.
+read, or, where it was changed within the last minute, when it is not the same when it is read a
+second time. What was moved into a directory that had been read has changed too. With --on-change
+retry (the default), it is read again up to three times, and a large file with the whole layer; then
+the command fails. With skip, what still changes, such as a log that is written to all the time, is
+left out, named in a warning and counted; with fail, the first change is an error. A file is in the
+image as it was at one moment. To pack what is written to all the time, pack a snapshot.
 
 Without IMAGE and SOURCE it is data-io's pack: DATA_TAG (behind REGISTRY, where that is set) names
 the image, and /source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and REGISTRY_PASSWORD log in;

@@ -173,7 +173,7 @@ impl Journey {
     }
 
     fn one(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
-        super::check_digestfile(self.digestfile.as_deref())?;
+        super::clear_digestfile(self.digestfile.as_deref())?;
         let begun = Instant::now();
         let from = self.from.source(access)?;
         let to = self.to.destination(access)?;

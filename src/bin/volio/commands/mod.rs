@@ -48,15 +48,19 @@ pub fn run(command: Command) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Fails where [`write_digest`] would: before the work, and not after the image is there.
-fn check_digestfile(file: Option<&Path>) -> Result<()> {
+/// Fails where [`write_digest`] would: before the work, and not after the image is there. A digest that an earlier run has
+/// left is taken away: a file that is there says that the image is there.
+fn clear_digestfile(file: Option<&Path>) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     let cannot = |error| Error::io(format!("--digestfile: cannot write to {}", file.display()), error);
-    let is_new = !file.exists();
-    OpenOptions::new().write(true).create(true).truncate(false).open(file).map_err(cannot)?;
-    match is_new {
-        // A file that is there says that the image is there.
-        true => fs::remove_file(file).map_err(cannot),
+    let open = OpenOptions::new().write(true).create(true).truncate(false).open(file).map_err(cannot)?;
+    if !open.metadata().map_err(cannot)?.is_file() {
+        return Ok(());
+    }
+    let is_link = file.symlink_metadata().map_err(cannot)?.is_symlink();
+    match is_link || fs::remove_file(file).is_err() {
+        // What it leads to stays where it is, and so does what is mounted, as the termination message of a pod.
+        true => open.set_len(0).map_err(cannot),
         false => Ok(()),
     }
 }

@@ -6,8 +6,10 @@ use crate::quantity::{bytes, count, duration, rate};
 use crate::{environment, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volio::error::Kind;
 use volio::image::Description;
@@ -15,7 +17,7 @@ use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
 use volio::pack::{Form, Options, Packed, pack};
 use volio::transport::{Access, Location};
-use volio::tree::{IdMaps, IdRange, OnChange, Owner, RuleFiles, SourceSpec, Time, WalkOptions};
+use volio::tree::{IdMaps, IdRange, OnChange, Owner, RuleFiles, SourceSpec, Time, WalkOptions, rule_lines};
 use volio::{Error, Result, oci};
 
 const EXAMPLES: &str = "\
@@ -33,15 +35,18 @@ SOURCE is a directory or a file; PATH is absolute, and / unless given. A directo
 lands at PATH, or in it under its own name where PATH ends with a slash.
 
 A file .volioignore at the root of a SOURCE names what to leave out, in the words of \
-.gitignore. Without SOURCE on the command line it is a file like any other.
+.gitignore. Without SOURCE on the command line it is a file like any other. The rules of --exclude-from come after it, and those \
+of --exclude last; the last rule that matches counts.
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images are data and \
 the same for all platforms.
 
-A file has changed when its size, its mtime or its ctime differ between before and after it was read. With \
+A file has changed when its size, its mtime or its ctime differ between before and after it was read, or, where it was \
+changed within the last minute, when it is not the same when it is read a second time. What was moved into a directory \
+that had been read has changed too. With \
 --on-change retry (the default), it is read again up to three times, and a large file with the whole layer; then the \
 command fails. With skip, what still changes, such as a log that is written to all the time, is left out, named in a \
-warning and counted; with fail, the first change is an error. What is in the image was never half old and half new. \
+warning and counted; with fail, the first change is an error. A file is in the image as it was at one moment. \
 To pack what is written to all the time, pack a snapshot.
 
 Without IMAGE and SOURCE it is data-io's pack: DATA_TAG (behind REGISTRY, where that is set) names the image, and \
@@ -90,13 +95,21 @@ pub struct Pack {
 struct TreeArgs {
     /// Leave out what this pattern matches, as in .gitignore
     #[arg(long, value_name = "PATTERN")]
-    exclude: Vec<String>,
+    exclude: Vec<OsString>,
+
+    /// Leave out what a pattern in this file matches, one a line; those of --exclude come after them
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    exclude_from: Vec<PathBuf>,
+
+    /// Leave out what is in directories with a CACHEDIR.TAG, but for that
+    #[arg(long)]
+    exclude_caches: bool,
 
     /// Do not cross mount points
     #[arg(long)]
     one_file_system: bool,
 
-    /// Leave out what may not be read; its name is told
+    /// Leave out what cannot be read, for want of rights or because its disk or its server fails; its name is told
     #[arg(long)]
     skip_unreadable: bool,
 
@@ -182,14 +195,21 @@ impl From<OnChangeArg> for OnChange {
 impl TreeArgs {
     /// Whether this can be understood at all.
     fn check(&self) -> Result<()> {
+        self.exclude_from.iter().try_for_each(|file| rules_in(file).map(drop))?;
         IdMaps::new(self.uid_map.clone(), self.gid_map.clone()).map(drop)
     }
 
     /// How the tree is read. `epoch` is `SOURCE_DATE_EPOCH`.
     fn walk(self, epoch: Option<Time>, rule_files: RuleFiles) -> Result<WalkOptions> {
+        let mut exclude = Vec::new();
+        for file in &self.exclude_from {
+            exclude.extend(rules_in(file)?);
+        }
+        exclude.extend(self.exclude);
         Ok(WalkOptions {
-            exclude: self.exclude,
+            exclude,
             rule_files,
+            exclude_caches: self.exclude_caches,
             one_file_system: self.one_file_system,
             normalize: self.normalize.then(|| epoch.unwrap_or_default()),
             clamp_mtime: epoch,
@@ -280,7 +300,7 @@ impl Pack {
     /// takes the image is not known before, but one that does not know us says so now; one that fails now may do better
     /// later.
     pub fn check(&self) -> Result<()> {
-        super::check_digestfile(self.digestfile.as_deref())?;
+        super::clear_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;
         let job = self.job()?;
         environment::source_date_epoch(|name| job.variable(name))?;
@@ -298,7 +318,7 @@ impl Pack {
 
     /// Packs, and says what came of it.
     pub fn run(self) -> Result<()> {
-        super::check_digestfile(self.digestfile.as_deref())?;
+        super::clear_digestfile(self.digestfile.as_deref())?;
         let job = self.job()?;
         self.pack(&job).map_err(|error| job.explain(error))
     }
@@ -339,6 +359,13 @@ impl Pack {
             false => output::results(|out| writeln!(out, "{}", packed.address)),
         }
     }
+}
+
+/// Reads a file of patterns.
+fn rules_in(file: &Path) -> Result<Vec<OsString>> {
+    let text = fs::read(file)
+        .map_err(|error| Error::io(format!("--exclude-from: cannot read {}", file.display()), error))?;
+    Ok(rule_lines(&text).map(|line| OsStr::from_bytes(line).to_owned()).collect())
 }
 
 /// Reads the size of layers. Smaller ones are more requests than data.
@@ -405,6 +432,9 @@ fn summary(packed: &Packed, time: Duration) -> String {
     }
     let skipped: Vec<String> = [
         (packed.sockets_skipped, "socket", "sockets"),
+        (packed.attributes_skipped.values().sum(), "attribute of this host", "attributes of this host"),
+        (packed.bookkeeping_skipped, "record or lost+found", "records and lost+found"),
+        (packed.mounts_skipped, "mount point", "mount points"),
         (packed.unreadable_skipped, "unreadable", "unreadable"),
         (packed.changed_skipped, "changed", "changed"),
     ]
