@@ -19,8 +19,31 @@ pub struct Access {
     /// Files like `registries.conf` of podman and skopeo, which say where images are really read; of two entries for
     /// one prefix, that of the later file counts.
     pub registries_conf: Vec<PathBuf>,
+    /// The proxies on the way to registries.
+    pub proxies: Proxies,
     /// How bytes travel to and from registries.
     pub transfer: Transfer,
+}
+
+/// The proxies on the way to registries. None stands between this machine and itself.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// The one for addresses without encryption.
+    pub http: Option<Proxy>,
+    /// The one for addresses with encryption.
+    pub https: Option<Proxy>,
+    /// What is reached without them, as in the variable `NO_PROXY`: hosts with all below them, addresses, networks
+    /// (`10.0.0.0/8`) and patterns (`*.corp`), each with a port or without, separated by commas.
+    pub except: String,
+}
+
+/// A proxy, as somebody has named it.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// What has named it, for errors, such as an environment variable.
+    pub name: String,
+    /// Its address, which may hold a password: `http://HOST:PORT`, or with `https`, `socks4` or `socks5`.
+    pub address: Secret,
 }
 
 /// Whom to trust, besides the authorities that this machine knows.
@@ -45,8 +68,10 @@ pub struct Tls {
 #[derive(Clone, Debug)]
 pub enum CredentialSource {
     /// A file, or a directory that holds one under a usual name, as a mounted Kubernetes secret does. One that is
-    /// not there is passed over.
+    /// not there is passed over, and one that cannot be read is told when a registry asks who we are.
     File(PathBuf),
+    /// The same, where somebody has asked for this file: one that cannot be read is an error.
+    Named(PathBuf),
     /// The text itself.
     Text {
         /// What to call it in an error, such as the name of an environment variable.

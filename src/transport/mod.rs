@@ -28,7 +28,7 @@ mod retry;
 mod stop;
 mod transfer;
 
-pub use access::{Access, CredentialSource, Secret, Tls};
+pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
 pub use location::Location;
 pub use retry::Retry;
 pub use stop::Stop;

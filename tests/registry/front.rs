@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+use tokio_rustls::rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier, crypto};
 
 /// An authority of this test's own, with its files: `ca.crt`, `client.cert` and `client.key`.
 pub struct Authority {
@@ -63,35 +64,92 @@ impl Authority {
         self.front(behind, Wants::ToKnow)
     }
 
+    /// Starts a server with a certificate that this authority has signed, which a test may change before; it is for
+    /// `127.0.0.1`.
+    pub fn front_with(&self, behind: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
+        self.front_and_certificate(behind, change).0
+    }
+
+    /// The same, and the certificate in a file.
+    pub fn front_and_certificate(
+        &self,
+        behind: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, NamedTempFile) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        change(&mut params);
+        serve_with(behind, &params.signed_by(&key, &self.issuer).unwrap().pem(), &key)
+    }
+
     fn front(&self, behind: &str, wants: Wants) -> (String, Arc<[AtomicUsize; 2]>) {
         let (certificate, key) = self.vouch_for("registry.test");
-        let provider = Arc::new(crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .unwrap();
         let verifier = || {
             let mut roots = RootCertStore::empty();
             roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
-            WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+            WebPkiClientVerifier::builder_with_provider(roots.into(), crypto::ring::default_provider().into())
         };
         let builder = match wants {
-            Wants::None => builder.with_no_client_auth(),
-            Wants::One => builder.with_client_cert_verifier(verifier().build().unwrap()),
+            Wants::None => without_clients(),
+            Wants::One => builder().with_client_cert_verifier(verifier().build().unwrap()),
             Wants::ToKnow => {
-                builder.with_client_cert_verifier(verifier().allow_unauthenticated().build().unwrap())
+                builder().with_client_cert_verifier(verifier().allow_unauthenticated().build().unwrap())
             }
         };
-        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
-        let config =
-            builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        listener.set_nonblocking(true).unwrap();
-        let (behind, counts) = (behind.to_owned(), Arc::<[AtomicUsize; 2]>::default());
-        let seen = Arc::clone(&counts);
-        thread::spawn(move || decrypt(listener, TlsAcceptor::from(Arc::new(config)), &behind, &seen));
-        (address, counts)
+        serve(behind, server(builder, &certificate, &key))
     }
+}
+
+/// A server with a certificate that it has signed itself, which a test may change before; it is for `127.0.0.1`. Its
+/// address, and the certificate in a file.
+pub fn self_signed_front_of(
+    behind: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> (String, NamedTempFile) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    // As openssl req -x509 makes it.
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    serve_with(behind, &params.self_signed(&key).unwrap().pem(), &key)
+}
+
+fn serve_with(behind: &str, certificate: &str, key: &KeyPair) -> (String, NamedTempFile) {
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), certificate).unwrap();
+    (serve(behind, server(without_clients(), certificate, &key.serialize_pem())).0, file)
+}
+
+fn builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    ServerConfig::builder_with_provider(crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+}
+
+fn without_clients() -> ConfigBuilder<ServerConfig, WantsServerCert> {
+    builder().with_no_client_auth()
+}
+
+fn server(
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+    certificate: &str,
+    key: &str,
+) -> ServerConfig {
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let key = crypto::ring::sign::any_supported_type(&key).unwrap();
+    // Not `with_single_cert`, which reads the certificate: it knows no more extensions than the client.
+    builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
+}
+
+fn serve(behind: &str, config: ServerConfig) -> (String, Arc<[AtomicUsize; 2]>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    listener.set_nonblocking(true).unwrap();
+    let (behind, counts) = (behind.to_owned(), Arc::<[AtomicUsize; 2]>::default());
+    let seen = Arc::clone(&counts);
+    thread::spawn(move || decrypt(listener, TlsAcceptor::from(Arc::new(config)), &behind, &seen));
+    (address, counts)
 }
 
 /// What a server wants of its clients' certificates.

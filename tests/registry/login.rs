@@ -2,12 +2,13 @@
 
 use super::{Locations, Login, Registry, access};
 use axum::http::Method;
+use std::fs;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use volio::error::Kind;
 use volio::oci::{Descriptor, Document, media_type};
 use volio::stream::{Body, Unverified};
-use volio::transport::{Access, CredentialSource, Destination, Source, fetch, registry};
+use volio::transport::{Access, CredentialSource, Destination, Source, Told, fetch, registry};
 
 const BLOB: &str = "application/octet-stream";
 const USER: &str = "me:hunter2";
@@ -219,13 +220,91 @@ fn credentials_are_for_the_registry_that_they_are_for() {
     assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
 }
 
+/// What is told while an image is asked for with these credentials, and what comes of it.
+fn asked_with(registry: &Registry, source: CredentialSource) -> (Vec<String>, volio::Result<Document>) {
+    let told = Arc::<Mutex<Vec<String>>>::default();
+    let listener = Arc::clone(&told);
+    let mut access = Access { credentials: vec![source], ..Access::default() };
+    access.transfer.told = Told::new(move |message| listener.lock().unwrap().push(message.to_owned()));
+    let document = registry.client_with("a", "t", &access).resolve();
+    let told = told.lock().unwrap().clone();
+    (told, document)
+}
+
 #[test]
-fn a_broken_file_with_credentials_is_an_error() {
+fn broken_credentials_are_told_and_the_image_is_asked_for_without_any() {
     let directory = tempfile::tempdir().unwrap();
-    let access = Access {
-        credentials: vec![CredentialSource::File(directory.path().to_owned())],
-        ..Access::default()
-    };
+    let path = directory.path().join("config.json");
+    for (content, reason) in [
+        ("{", "config.json"),
+        (r#"{"credsStore": "volio-test-is-not-there"}"#, "docker-credential-volio-test-is-not-there"),
+        (r#"{"auths": {"HOST": {"auth": "?"}}}"#, "config.json"),
+    ] {
+        let registry = guarded(Login::Token { user: USER, anonymous_pull: true, expires_in: 300 });
+        fs::write(&path, content.replace("HOST", registry.host())).unwrap();
+        let (told, document) = asked_with(&registry, CredentialSource::File(path.clone()));
+        assert_eq!(document.unwrap().bytes(), MANIFEST, "{content}");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(reason) && told[0].contains("is asked without credentials"), "{told:?}");
+        // Who asks nobody who they are has no need to know.
+        registry.behave(|behaviour| behaviour.login = Login::Open);
+        assert_eq!(asked_with(&registry, CredentialSource::File(path.clone())).0, Vec::<String>::new());
+
+        for login in [BASIC, Login::Token { user: USER, anonymous_pull: false, expires_in: 300 }] {
+            registry.behave(|behaviour| behaviour.login = login);
+            let error = asked_with(&registry, CredentialSource::File(path.clone())).1.unwrap_err();
+            let hint = error.advice().unwrap_or_default();
+            assert_eq!(error.kind(), Kind::Denied);
+            assert!(hint.contains("was asked without credentials") && hint.contains(reason), "{hint}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_file_with_credentials_knows_nobody_and_a_broken_one_that_was_named_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
+    fs::write(&path, "").unwrap();
+    let registry = guarded(Login::Token { user: USER, anonymous_pull: true, expires_in: 300 });
+    let (told, document) = asked_with(&registry, CredentialSource::Named(path.clone()));
+    assert!(told.is_empty() && document.unwrap().bytes() == MANIFEST, "{told:?}");
+    fs::write(&path, "{").unwrap();
+    let access = Access { credentials: vec![CredentialSource::Named(path)], ..Access::default() };
     let error = registry::Registry::new("localhost/a".parse().unwrap(), &access).err().unwrap();
     assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn of_several_challenges_in_any_order_the_ones_that_can_be_answered_are() {
+    let bearer = "Bearer realm=\"http://HOST/token\",service=\"test registry\"";
+    let unusable = "Bearer realm=\"http://auth.example/token\"";
+    let gone = "Bearer realm=\"http://HOST/gone\"";
+    for (login, challenges) in [
+        (BASIC, vec!["Negotiate", bearer, "Basic realm=x"]),
+        (BASIC, vec![unusable, "Basic realm=x"]),
+        (BASIC, vec![gone, "Basic realm=x"]),
+        (TOKEN, vec!["Basic realm=x", bearer]),
+        (TOKEN, vec![unusable, gone, "Digest realm=\"y\", nonce=z", bearer]),
+        (TOKEN, vec![bearer, "Basic realm=x"]),
+    ] {
+        for apart in [false, true] {
+            let registry = guarded(login.clone());
+            let challenges: Vec<_> =
+                challenges.iter().map(|line| line.replace("HOST", registry.host())).collect();
+            let lines = if apart { challenges } else { vec![challenges.join(", ")] };
+            registry.behave(|behaviour| behaviour.challenges = lines.clone());
+            let (_directory, access) = access(registry.host(), USER);
+            let client = registry.client_with("a", "t", &access);
+            assert_eq!(client.resolve().unwrap().bytes(), MANIFEST, "{lines:?}");
+            let before = registry.requests().len();
+            client.resolve().unwrap();
+            assert_eq!(registry.requests().len(), before + 1, "what has worked is shown first: {lines:?}");
+        }
+    }
+    // Nobody is sent the password who was refused for being reached without encryption.
+    let registry = guarded(BASIC);
+    registry.behave(|behaviour| behaviour.challenges = vec![unusable.to_owned()]);
+    let (_directory, access) = access(registry.host(), USER);
+    let error = registry.client_with("a", "t", &access).resolve().unwrap_err();
+    assert!(error.to_string().contains("is reached without encryption"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! The registry client, against a registry in this process.
 
+mod certificates;
 mod downloads;
 mod faults;
 mod front;
@@ -13,12 +14,13 @@ mod referrers;
 mod removal;
 mod retries;
 mod server;
+mod static_files;
 mod tokens;
 mod transfer;
 mod trust;
+mod uploads;
 
 pub use front::{Authority, Proxy};
-mod uploads;
 
 pub use proxy::CuttingProxy;
 pub use server::{Damage, Deletes, Locations, Login, Pages, Recorded, Refusal, Registry};

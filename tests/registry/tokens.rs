@@ -189,7 +189,8 @@ fn a_program_that_keeps_credentials_is_asked_only_by_a_registry_that_asks_us() {
     let source = CredentialSource::Text { name: "TEXT".to_owned(), text: Secret::new(text) };
     let access = Access { credentials: vec![source], ..Access::default() };
     let error = registry.client_with("a", "t", &access).resolve().unwrap_err();
-    assert!(error.to_string().contains("docker-credential-volio-test-is-not-there"), "{error}");
+    let hint = error.advice().unwrap_or_default();
+    assert!(hint.contains("docker-credential-volio-test-is-not-there"), "{hint}");
     registry.behave(|behaviour| behaviour.login = Login::Open);
     let client = registry.client_with("a", "t", &access);
     assert!(!client.contains(&Descriptor::of("application/octet-stream", b"x")).unwrap());

@@ -1,6 +1,6 @@
 //! Whom the client trusts, and whom it shows its own certificate.
 
-use super::{Authority, Locations, Registry};
+use super::{Authority, Locations, Login, Registry, access};
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use volio::Result;
@@ -81,4 +81,71 @@ fn a_certificate_of_ours_is_shown_to_the_registry_and_to_no_other_host() {
     let counts = |seen: &[AtomicUsize; 2]| [0, 1].map(|number| seen[number].load(Ordering::Relaxed) > 0);
     assert_eq!(counts(&ours), [true, false]);
     assert_eq!(counts(&theirs), [false, true]);
+}
+
+/// A registry that is reached encrypted, and whose token server is another host with a certificate of this authority.
+/// The address of the registry, and those who asked the token server: with a certificate and without.
+fn with_a_token_server(registry: &Registry, authority: &Authority) -> (String, String) {
+    let host = authority.front_of(registry.host(), false);
+    let token_server = authority.front_with(registry.host(), |params| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
+    });
+    let token_server = token_server.replace("127.0.0.1", "localhost");
+    registry.behave(|behaviour| {
+        behaviour.login = Login::Token { user: "me:hunter2", anonymous_pull: false, expires_in: 300 };
+        behaviour.token_server = Some(format!("https://{token_server}"));
+    });
+    (host, token_server)
+}
+
+fn log_in(host: &str, tls: Tls, registries_conf: &str) -> Result<Document> {
+    let (directory, mut access) = access(host, "me:hunter2");
+    let conf = directory.path().join("registries.conf");
+    fs::write(&conf, registries_conf).unwrap();
+    (access.tls, access.registries_conf) = (tls, vec![conf]);
+    registry::Registry::new(format!("{host}/a:t").parse().unwrap(), &access)?.resolve()
+}
+
+#[test]
+fn an_insecure_registry_does_not_make_its_token_server_insecure() {
+    let (registry, authority) = (plain(), Authority::new());
+    let (host, token_server) = with_a_token_server(&registry, &authority);
+    // On loopback, somebody must have asked for encryption: here by a certificate that has nothing to do with it.
+    let other = Authority::new();
+    let tls = || Tls { authorities: vec![other.path("ca.crt")], ..Tls::default() };
+    let insecure = |host: &str| format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+    let error = log_in(&host, tls(), &insecure(&host)).unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("{token_server}: its certificate is not trusted")),
+        "{error}"
+    );
+    assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
+    // Somebody may say the same of the token server.
+    let both = insecure(&host) + &insecure(&token_server);
+    assert_eq!(log_in(&host, tls(), &both).unwrap().bytes(), MANIFEST);
+}
+
+#[test]
+fn what_certs_d_has_for_a_registry_does_not_count_for_its_token_server() {
+    let (registry, authority) = (plain(), Authority::new());
+    let (host, token_server) = with_a_token_server(&registry, &authority);
+    let all = tempfile::tempdir().unwrap();
+    let add = |host: &str| {
+        fs::create_dir(all.path().join(host)).unwrap();
+        fs::copy(authority.path("ca.crt"), all.path().join(host).join("ca.crt")).unwrap();
+    };
+    let tls = || Tls { directories: vec![all.path().to_owned()], ..Tls::default() };
+    add(&host);
+    let error = log_in(&host, tls(), "").unwrap_err();
+    assert!(
+        error.to_string().contains(&format!("{token_server}: its certificate is not trusted")),
+        "{error}"
+    );
+    assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
+    assert!(error.advice().unwrap().contains(&format!("certs.d/{token_server}/ca.crt")), "{error:?}");
+    add(&token_server);
+    assert_eq!(log_in(&host, tls(), "").unwrap().bytes(), MANIFEST);
+    // What was named on the command line counts for all hosts.
+    let named = Tls { authorities: vec![authority.path("ca.crt")], ..Tls::default() };
+    assert_eq!(log_in(&host, named, "").unwrap().bytes(), MANIFEST);
 }

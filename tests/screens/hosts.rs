@@ -3,7 +3,10 @@
 use super::{Place, assert_screen};
 use crate::registry::{Authority, Proxy, Registry};
 use snapbox::str;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
+use std::thread;
 
 /// A registry that is only to be had encrypted, its authority, and the proxy through which it is reached.
 fn behind_a_proxy() -> (Registry, Authority, Proxy) {
@@ -44,7 +47,7 @@ registry.test/a@sha256:[DIGEST]
 fn a_host_can_be_taken_from_the_proxy() {
     let (place, (_registry, _authority, proxy)) = (Place::with_image(), behind_a_proxy());
     let address = format!("http://{}", proxy.address);
-    for except in ["registry.test", ".test", "*"] {
+    for except in ["registry.test", ".test", "*", "registry.test:443", "*.test", "x.io,reg*.test:443"] {
         let command = push(&place, "", &[("HTTPS_PROXY", &address), ("NO_PROXY", except)]);
         let screen = place.screen_of(command);
         assert!(screen.ends_with("-- exit 1\n"), "{screen}");
@@ -52,7 +55,83 @@ fn a_host_can_be_taken_from_the_proxy() {
     assert_eq!(proxy.asked(), Vec::<String>::new());
     let plain = push(&place, "--plain-http", &[("HTTP_PROXY", &address)]);
     assert!(place.screen_of(plain).contains("it does not know /v2/"));
-    assert_eq!(proxy.asked(), ["GET http://registry.test/v2/ HTTP/1.1"], "blobs side by side ask once");
+    let pings = proxy.asked().iter().filter(|line| *line == "GET http://registry.test/v2/ HTTP/1.1").count();
+    assert_eq!(pings, 1, "blobs side by side ask once");
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_named_with_its_variable() {
+    let place = Place::with_image();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let run = |variable: &str, address: &str| {
+        let arguments = if variable.starts_with("HTTP_") { "--plain-http" } else { "" };
+        let screen = place.screen_of(push(&place, &format!("{arguments} --retry 0"), &[(variable, address)]));
+        screen.replace(&closed, "CLOSED")
+    };
+    for (variable, address) in
+        [("HTTPS_PROXY", closed.clone()), ("ALL_PROXY", format!("socks5://me:hunter2@{closed}"))]
+    {
+        let screen = run(variable, &address);
+        let told = format!("cannot reach the registry registry.test: the proxy CLOSED of {variable}: ");
+        assert!(screen.contains(&told) && !screen.contains("hunter2"), "{screen}");
+        assert!(screen.contains("NO_PROXY=registry.test goes around it"), "{screen}");
+    }
+    assert_screen(
+        run("HTTP_PROXY", &format!("http://me:hunter2@{closed}")),
+        str![[r#"
+-- stderr
+error: destination: cannot reach the registry registry.test: the proxy CLOSED of HTTP_PROXY: Connection refused (os error 111)
+hint: is HTTP_PROXY right, and does the proxy run? NO_PROXY=registry.test goes around it
+-- exit 1
+
+"#]],
+    );
+    assert_screen(
+        run("HTTPS_PROXY", "ftp://me:hunter2@proxy"),
+        str![[r#"
+-- stderr
+error: destination: cannot reach registry.test through the proxy in HTTPS_PROXY: it is of the kind "ftp", which is not known
+hint: write HTTPS_PROXY=http://HOST:PORT; https and socks5 are known too. NO_PROXY=registry.test goes around it
+-- exit 1
+
+"#]],
+    );
+    assert!(
+        run("https_proxy", "http://no such host")
+            .contains("through the proxy in https_proxy: it is not an address")
+    );
+}
+
+#[test]
+fn a_proxy_that_wants_a_password_or_refuses_says_so() {
+    let place = Place::with_image();
+    for (status, variable, told) in [
+        (
+            407,
+            "HTTPS_PROXY",
+            "of HTTPS_PROXY: it wants a name and a password\nhint: write HTTPS_PROXY=http://NAME:PASSWORD@",
+        ),
+        (403, "HTTPS_PROXY", "of HTTPS_PROXY: it does not connect to registry.test\n"),
+        (407, "HTTP_PROXY", "hint: the proxy wants a name and a password: HTTP_PROXY=http://NAME:PASSWORD@"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for mut connection in listener.incoming().flatten() {
+                let _ = connection.read(&mut [0; 4096]);
+                let _ = write!(
+                    connection,
+                    "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
+            }
+        });
+        let arguments = if variable == "HTTP_PROXY" { "--plain-http" } else { "" };
+        let screen =
+            place.screen_of(push(&place, &format!("{arguments} --retry 0"), &[(variable, &address)]));
+        assert!(screen.contains(told), "{screen}");
+    }
 }
 
 #[test]
@@ -68,8 +147,8 @@ fn a_machine_without_authorities_can_name_one_and_needs_none_for_plain_http() {
         run(&front, "--tls-verify"),
         str![[r#"
 -- stderr
-error: destination: cannot prepare encrypted connections: No CA certificates were loaded from the system
-hint: are there certificates of authorities on this machine? (Debian: ca-certificates) --ca-file names others
+error: destination: cannot prepare encrypted connections: there are no certificates of authorities on this machine
+hint: Debian's are in the package ca-certificates; --ca-file names others
 -- exit 1
 
 "#]],

@@ -192,6 +192,7 @@ impl Registries {
             plain_http: self.plain_http,
             tls,
             registries_conf: environment::registries_conf(environment::variable),
+            proxies: environment::proxies(environment::variable),
             transfer: self.transfer(),
         }
     }

@@ -5,7 +5,7 @@ use rustix::process::getuid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use volio::transport::{CredentialSource, Secret};
+use volio::transport::{CredentialSource, Proxies, Proxy, Secret};
 use volio::tree::Time;
 use volio::{Error, Result};
 
@@ -47,7 +47,7 @@ pub fn credentials(
     let path = |name: &str| variable(name).map(PathBuf::from);
     if let Some(named) = named_file(authfile, &variable) {
         return match is_there(&named) {
-            true => Ok(vec![CredentialSource::File(named)]),
+            true => Ok(vec![CredentialSource::Named(named)]),
             false => Err(Error::usage(format!("{} is not there", named.display()))
                 .hint("--authfile and REGISTRY_AUTH_FILE name a file like docker's config.json")),
         };
@@ -105,14 +105,15 @@ pub fn certificates(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf>
 }
 
 /// The files that say where images are really read, in the order of containers/image: the user's or the machine's, and
-/// the parts in the directories beside both, by name, where a user's part replaces the machine's.
+/// the parts in the directories beside both, by name, where a user's part replaces the machine's. What cannot even be
+/// looked at is somebody else's.
 pub fn registries_conf(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     if let Some(named) = variable("CONTAINERS_REGISTRIES_CONF") {
         return vec![named.into()];
     }
     let own = configuration(&variable).map(|directory| directory.join("containers"));
     let places: Vec<_> = own.into_iter().chain([PathBuf::from("/etc/containers")]).collect();
-    let whole = places.iter().map(|place| place.join("registries.conf")).find(|file| is_there(file));
+    let whole = places.iter().map(|place| place.join("registries.conf")).find(|file| file.exists());
     let mut parts = BTreeMap::new();
     for place in places.iter().rev() {
         let Ok(entries) = std::fs::read_dir(place.join("registries.conf.d")) else { continue };
@@ -121,6 +122,26 @@ pub fn registries_conf(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathB
         parts.extend(files.map(|entry| (entry.file_name(), entry.path())));
     }
     whole.into_iter().chain(parts.into_values()).collect()
+}
+
+/// The proxies on the way to registries, in the order of curl and Go.
+pub fn proxies(variable: impl Fn(&str) -> Option<OsString>) -> Proxies {
+    let first = |names: &[&'static str]| {
+        names.iter().find_map(|name| Some((*name, variable(name)?.to_string_lossy().into_owned())))
+    };
+    let proxy = |names: &[&'static str]| {
+        first(names).map(|(name, address)| Proxy { name: name.to_owned(), address: Secret::new(address) })
+    };
+    // To a CGI program, a client's header "Proxy" comes as HTTP_PROXY.
+    let http: &[&'static str] = match variable("REQUEST_METHOD") {
+        None => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
+        Some(_) => &["http_proxy", "ALL_PROXY", "all_proxy"],
+    };
+    Proxies {
+        http: proxy(http),
+        https: proxy(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
+        except: first(&["NO_PROXY", "no_proxy"]).map(|(_, hosts)| hosts).unwrap_or_default(),
+    }
 }
 
 /// Where a user's programs keep their settings.
@@ -177,6 +198,44 @@ mod tests {
     }
 
     #[test]
+    fn proxies_are_named_by_variables_in_either_case_and_empty_ones_count_as_none() {
+        let find = |variables: &[(&str, &str)]| {
+            let set: Vec<_> = variables.iter().filter(|(_, value)| !value.is_empty()).copied().collect();
+            let found = proxies(only(&set));
+            let name = |proxy: Option<Proxy>| {
+                proxy.map(|proxy| format!("{}={}", proxy.name, proxy.address.reveal()))
+            };
+            (name(found.http), name(found.https), found.except)
+        };
+        let all = [("ALL_PROXY", "a"), ("https_proxy", "b"), ("no_proxy", "x.io:1,*.y")];
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(find(&all), (text("ALL_PROXY=a"), text("https_proxy=b"), "x.io:1,*.y".to_owned()));
+        assert_eq!(
+            find(&[("HTTP_PROXY", "c"), ("HTTPS_PROXY", "")]),
+            (text("HTTP_PROXY=c"), None, String::new())
+        );
+        // A client of a CGI program can set it.
+        assert_eq!(find(&[("HTTP_PROXY", "c"), ("REQUEST_METHOD", "GET")]), (None, None, String::new()));
+    }
+
+    #[test]
+    fn what_belongs_to_somebody_else_is_no_registries_conf_of_ours() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let own = home.path().join("containers");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("registries.conf"), "").unwrap();
+        let find = || registries_conf(only(&[("XDG_CONFIG_HOME", home.path().to_str().unwrap())]));
+        assert!(find().contains(&own.join("registries.conf")));
+        // Root may look everywhere.
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o000)).unwrap();
+        if fs::read_dir(&own).is_err() {
+            assert!(!find().contains(&own.join("registries.conf")));
+        }
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
     fn a_time_is_digits_and_nothing_else() {
         let read = |text: &str| source_date_epoch(only(&[("SOURCE_DATE_EPOCH", text)]));
         assert_eq!(source_date_epoch(only(&[])).unwrap(), None);
@@ -190,7 +249,7 @@ mod tests {
     /// The files among the places, and the names of the texts.
     fn places(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Result<Vec<PathBuf>> {
         let places = credentials(authfile, variable)?.into_iter().map(|source| match source {
-            CredentialSource::File(path) => path,
+            CredentialSource::File(path) | CredentialSource::Named(path) => path,
             CredentialSource::Text { name, .. } => name.into(),
         });
         Ok(places.filter(|path| !path.starts_with("/run")).collect())

@@ -2,8 +2,9 @@
 
 use super::address::host_of;
 use super::http::{Request, broken};
+use super::printable::printable;
 use super::retry::{is_passing, retry_after};
-use crate::error::{Error, Kind, Result, is_harmful};
+use crate::error::{Error, Kind, Result};
 use bytes::Bytes;
 use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
@@ -13,8 +14,6 @@ use tokio::time::timeout;
 
 /// How much of the body of a refusal is read, in bytes.
 const REFUSAL_LIMIT: usize = 64 << 10;
-/// How much of a server's words reaches the user, in characters.
-const WORDS_LIMIT: usize = 400;
 
 /// An answer whose head is here; the body comes when it is asked for.
 pub(super) struct Answer {
@@ -23,11 +22,13 @@ pub(super) struct Answer {
     url: Url,
     /// How long the next bytes may take.
     patience: Duration,
+    /// Why it was asked without credentials, if that may be why it refuses.
+    pub(super) excuse: Option<String>,
 }
 
 impl Answer {
     pub(super) fn new(response: Response, request: &Request, patience: Duration) -> Self {
-        Self { response, what: request.what.clone(), url: request.url.clone(), patience }
+        Self { response, what: request.what.clone(), url: request.url.clone(), patience, excuse: None }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -116,7 +117,7 @@ impl Answer {
             true => Some(format!("use --tls-verify: {host} wants encryption")),
             false => hint(status, &host),
         };
-        match hint {
+        match self.excuse.or(hint) {
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -131,6 +132,9 @@ fn hint(status: StatusCode, host: &str) -> Option<String> {
         StatusCode::FORBIDDEN => {
             Some(format!("the credentials for {host} in docker's config.json must allow this"))
         }
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some(
+            "the proxy wants a name and a password: HTTP_PROXY=http://NAME:PASSWORD@HOST:PORT".to_owned(),
+        ),
         StatusCode::PAYLOAD_TOO_LARGE => {
             Some(format!("{host} or a proxy in front of it limits the size of requests"))
         }
@@ -174,25 +178,9 @@ fn words(body: &[u8]) -> (Vec<String>, String) {
     (codes, printable(&words.join("; ")))
 }
 
-/// A server's words as a terminal may show them: nothing that moves the cursor, changes colours or the
-/// direction of writing, and not too many.
-pub(super) fn printable(words: &str) -> String {
-    let mut printable = String::new();
-    for (number, c) in words.chars().enumerate() {
-        match c {
-            _ if number == WORDS_LIMIT => {
-                printable.push('…');
-                break;
-            }
-            c if is_harmful(c) => printable.extend(c.escape_default()),
-            c => printable.push(c),
-        }
-    }
-    printable
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::printable::WORDS_LIMIT;
     use super::*;
 
     fn said(body: &str) -> String {

@@ -4,14 +4,16 @@
 use super::address::{host_of, is_loopback};
 use super::answer::Answer;
 use super::challenge::{Challenge, Realm};
-use super::credentials::{Credentials, Keychain};
+use super::credentials::{Credentials, Identity, Keychain};
 use super::http::{Http, Request};
+use super::retry::is_passing;
 use super::token::{SCOPES_LIMIT, Scopes, Token};
 use crate::error::{Error, Result};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, Url};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
@@ -20,42 +22,49 @@ pub(super) struct Auth {
     base: Url,
     keychain: Arc<Keychain>,
     state: Mutex<State>,
+    /// The registry was asked for the root of its protocol and does not know it, and has not answered anything else yet.
+    /// One of plain files need not know it.
+    is_doubtful: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
-    /// How the registry wants it; the outer `None` until it was asked.
-    challenge: Option<Option<Challenge>>,
-    /// It was asked, and is no registry: nobody needs to ask that again.
-    is_none: bool,
-    /// Who we are; the outer `None` until that was looked up.
-    credentials: Option<Option<Credentials>>,
+    /// How the registry wants it, what has worked before the rest; `None` until it was asked.
+    challenges: Option<Vec<Challenge>>,
+    /// Who we are; `None` until that was looked up.
+    identity: Option<Identity>,
     tokens: HashMap<Scopes, Token>,
     /// What the registry has asked for beyond what we thought it would.
     missing: HashMap<Scopes, Vec<String>>,
 }
 
+/// What was shown and refused.
+pub(super) struct Refused<'a> {
+    pub(super) shown: Option<&'a HeaderValue>,
+    /// Whether that was an answer to an earlier refusal.
+    pub(super) again: bool,
+}
+
 impl Auth {
     /// Asks nothing yet.
     pub(super) fn new(base: Url, keychain: Keychain) -> Self {
-        Self { base, keychain: Arc::new(keychain), state: Mutex::default() }
+        Self {
+            base,
+            keychain: Arc::new(keychain),
+            state: Mutex::default(),
+            is_doubtful: AtomicBool::new(false),
+        }
     }
 
     /// What to show for a request that needs these scopes. Whoever comes while another one is asking waits
     /// and finds the answer.
     pub(super) async fn authorization(&self, http: &Http, scopes: &Scopes) -> Result<Option<HeaderValue>> {
         let mut state = self.state.lock().await;
-        if state.challenge.is_none() {
-            state.challenge = Some(self.ping(http, &mut state.is_none).await?);
-        }
-        match state.challenge.clone().flatten() {
-            None => Ok(None),
-            Some(Challenge::Basic) => self.password(&mut state).await,
-            Some(Challenge::Bearer(realm)) => match state.tokens.get(scopes) {
-                Some(token) if token.is_fresh() => Ok(Some(token.authorization.clone())),
-                _ => self.token(http, &mut state, scopes, &realm).await.map(Some),
-            },
-        }
+        let challenges = match &state.challenges {
+            Some(known) => known.clone(),
+            None => self.ping(http, &mut state).await?,
+        };
+        self.answer(http, &mut state, scopes, challenges, None).await
     }
 
     /// What to show after a refusal; `None` when there is nothing that was not shown already.
@@ -64,69 +73,128 @@ impl Auth {
         http: &Http,
         scopes: &Scopes,
         refusal: &Answer,
-        shown: Option<&HeaderValue>,
+        refused: Refused<'_>,
     ) -> Result<Option<HeaderValue>> {
         let mut state = self.state.lock().await;
-        if let Some(token) = state.tokens.get(scopes)
-            && Some(&token.authorization) != shown
+        if !refused.again
+            && let Some(token) = state.tokens.get(scopes)
+            && Some(&token.authorization) != refused.shown
         {
             return Ok(Some(token.authorization.clone()));
         }
         // A refusal knows better than the ping what it is about, but some come without a word.
-        if let Some(challenge) = Challenge::choose(refusal.challenges()) {
-            if let Challenge::Bearer(realm) = &challenge {
+        let mut challenges = Challenge::all(refusal.challenges());
+        if challenges.is_empty() {
+            challenges = state.challenges.clone().unwrap_or_default();
+        }
+        for challenge in &challenges {
+            if let Challenge::Bearer(realm) = challenge {
                 let missing = state.missing.entry(scopes.clone()).or_default();
                 missing.retain(|scope| !realm.scopes.contains(scope));
                 missing.splice(..0, realm.scopes.iter().cloned());
                 missing.truncate(SCOPES_LIMIT);
             }
-            state.challenge = Some(Some(challenge));
         }
-        let authorization = match state.challenge.clone().flatten() {
-            None => None,
-            Some(Challenge::Basic) => self.password(&mut state).await?,
-            Some(Challenge::Bearer(realm)) => Some(self.token(http, &mut state, scopes, &realm).await?),
-        };
-        Ok(authorization.filter(|new| Some(new) != shown))
+        self.answer(http, &mut state, scopes, challenges, Some(&refused)).await
     }
 
-    /// Asks the registry how it wants it.
-    async fn ping(&self, http: &Http, is_none: &mut bool) -> Result<Option<Challenge>> {
-        let host = host_of(&self.base);
-        let what = format!("reach the registry {host}");
-        let no_registry = || {
-            Error::failed(format!("{host} is no registry: it does not know /v2/"))
-                .hint("is the host name right? An image's name is HOST/REPOSITORY:TAG")
-        };
-        if *is_none {
-            return Err(no_registry());
+    /// Fails where the registry knows neither the root of its protocol nor what was asked of it since.
+    pub(super) fn check(&self, status: Option<StatusCode>) -> Result<()> {
+        let absent = |status| matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+        if status.is_some_and(|status| status.is_success()) {
+            self.is_doubtful.store(false, Ordering::Relaxed);
         }
-        let answer = http.send(&Request::new(Method::GET, self.base.clone(), what)).await?;
-        match answer.status() {
-            StatusCode::UNAUTHORIZED => Ok(Challenge::choose(answer.challenges())),
-            StatusCode::NOT_FOUND => {
-                *is_none = true;
-                Err(no_registry())
+        match self.is_doubtful.load(Ordering::Relaxed) && status.is_none_or(absent) {
+            true => {
+                Err(Error::failed(format!("{} is no registry: it does not know /v2/", host_of(&self.base)))
+                    .hint("is the host name right? An image's name is HOST/REPOSITORY:TAG"))
             }
-            status if status.is_success() => Ok(None),
-            _ => Err(answer.refusal().await),
+            false => Ok(()),
         }
     }
 
-    /// Who we are. Found out when it is asked for, and once.
-    async fn credentials(&self, state: &mut State) -> Result<Option<Credentials>> {
-        if let Some(known) = &state.credentials {
-            return Ok(known.clone());
+    /// Why nobody was named to the registry, where something was in the way of that.
+    pub(super) async fn excuse(&self) -> Option<String> {
+        let state = self.state.lock().await;
+        let who = state.identity.as_ref().filter(|who| who.credentials.is_none())?;
+        Some(format!("{} was asked without credentials: {}", host_of(&self.base), who.doubt.as_ref()?))
+    }
+
+    /// Asks the registry how it wants it. What a server of plain files says to a directory means nothing: what is asked
+    /// of it then gets an answer of its own.
+    async fn ping(&self, http: &Http, state: &mut State) -> Result<Vec<Challenge>> {
+        let what = format!("reach the registry {}", host_of(&self.base));
+        let answer = http.send(&Request::new(Method::GET, self.base.clone(), what)).await?;
+        let status = answer.status();
+        let challenges = match status {
+            _ if status.is_success() => Vec::new(),
+            _ if status.is_client_error() && !is_passing(status) => Challenge::all(answer.challenges()),
+            _ => return Err(answer.refusal().await),
+        };
+        self.is_doubtful.store(status == StatusCode::NOT_FOUND, Ordering::Relaxed);
+        state.challenges = Some(challenges.clone());
+        Ok(challenges)
+    }
+
+    /// The first challenge that can be answered with something that was not refused, and its answer. One that cannot be
+    /// used, because its token server is gone or must not be asked, is told only if there is no other.
+    async fn answer(
+        &self,
+        http: &Http,
+        state: &mut State,
+        scopes: &Scopes,
+        mut challenges: Vec<Challenge>,
+        refused: Option<&Refused<'_>>,
+    ) -> Result<Option<HeaderValue>> {
+        let mut failure = None;
+        for (position, challenge) in challenges.iter().enumerate() {
+            // What was shown is our answer to it already, however new.
+            let is_answered = refused.is_some_and(|refused| {
+                refused.again && refused.shown.is_some_and(|shown| challenge.is_answered_by(shown))
+            });
+            if is_answered {
+                continue;
+            }
+            let known = state.tokens.get(scopes).filter(|token| token.is_fresh() && refused.is_none());
+            let header = match challenge {
+                Challenge::Basic => self.password(http, state).await,
+                Challenge::Bearer(_) if known.is_some() => Ok(known.map(|token| token.authorization.clone())),
+                Challenge::Bearer(realm) => self.token(http, state, scopes, realm).await.map(Some),
+            };
+            match header {
+                Ok(Some(header)) if refused.is_none_or(|refused| refused.shown != Some(&header)) => {
+                    // The next request begins with what could be answered now.
+                    challenges[..=position].rotate_right(1);
+                    state.challenges = Some(challenges);
+                    return Ok(Some(header));
+                }
+                Ok(_) => {}
+                Err(error) => _ = failure.get_or_insert(error),
+            }
+        }
+        failure.map_or(Ok(None), Err)
+    }
+
+    /// Who we are. Found out when it is asked for, and once; what is in the way of that is told.
+    async fn credentials(&self, http: &Http, state: &mut State) -> Result<Option<Credentials>> {
+        if let Some(known) = &state.identity {
+            return Ok(known.credentials.clone());
         }
         let keychain = Arc::clone(&self.keychain);
         let found = spawn_blocking(move || keychain.find()).await;
-        let found = found.map_err(|_| Error::failed("the search for credentials was abandoned"))??;
-        state.credentials = Some(found.clone());
-        Ok(found)
+        let found = found.map_err(|_| Error::failed("the search for credentials was abandoned"))?;
+        if let Some(doubt) = &found.doubt {
+            let so = match found.credentials {
+                Some(_) => String::new(),
+                None => format!("; {} is asked without credentials", host_of(&self.base)),
+            };
+            http.transfer().told.tell(&format!("{doubt}{so}"));
+        }
+        Ok(state.identity.insert(found).credentials.clone())
     }
 
-    async fn password(&self, state: &mut State) -> Result<Option<HeaderValue>> {
-        self.credentials(state).await?.map(|credentials| secret(&credentials.header())).transpose()
+    async fn password(&self, http: &Http, state: &mut State) -> Result<Option<HeaderValue>> {
+        self.credentials(http, state).await?.map(|credentials| secret(&credentials.header())).transpose()
     }
 
     /// Fetches a token, unless we were given one.
@@ -137,11 +205,11 @@ impl Auth {
         scopes: &Scopes,
         realm: &Realm,
     ) -> Result<HeaderValue> {
-        let credentials = self.credentials(state).await?;
+        let url = self.realm(&realm.address)?;
+        let credentials = self.credentials(http, state).await?;
         if let Some(given @ Credentials::Registry(_)) = &credentials {
             return secret(&given.header());
         }
-        let url = self.realm(&realm.address)?;
         let wanted = scopes.behind(state.missing.get(scopes).map(Vec::as_slice).unwrap_or_default());
         let registry = host_of(&self.base);
         let token = Token::fetch(http, url, realm, &wanted, credentials.as_ref(), &registry).await?;

@@ -73,7 +73,7 @@ impl AuthFile {
     pub(super) fn read(source: &CredentialSource) -> Result<Option<Self>> {
         match source {
             CredentialSource::Text { name, text } => Self::parse(name, text.reveal().as_bytes()).map(Some),
-            CredentialSource::File(path) => {
+            CredentialSource::File(path) | CredentialSource::Named(path) => {
                 let path = inside(path);
                 match fs::read(&path) {
                     Ok(bytes) => Self::parse(&path.display().to_string(), &bytes).map(Some),
@@ -87,6 +87,9 @@ impl AuthFile {
     }
 
     fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self { name: name.to_owned(), content: Content::default() });
+        }
         // The parser's own message would quote the content.
         let content = parse(bytes).map_err(|error| {
             let (line, column) = (error.line(), error.column());

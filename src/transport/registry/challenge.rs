@@ -1,5 +1,7 @@
 //! `WWW-Authenticate`: how a registry says what it wants to see (RFC 9110, section 11.6.1).
 
+use reqwest::header::HeaderValue;
+
 /// One way to be let in that we know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
@@ -23,10 +25,10 @@ pub(super) struct Realm {
 }
 
 impl Challenge {
-    /// The first challenge among these header lines that we can answer; others, such as `Negotiate`, are
+    /// The challenges among these header lines that we can answer, in their order; others, such as `Negotiate`, are
     /// passed over, and so is what cannot be read.
-    pub(super) fn choose<'a>(lines: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        lines.into_iter().flat_map(parse).find_map(|(scheme, parameters)| {
+    pub(super) fn all<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
+        let known = lines.into_iter().flat_map(parse).filter_map(|(scheme, parameters)| {
             let parameter = |name: &str| {
                 let found = parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
                 found.map(|(_, value)| value.clone()).filter(|value| !value.is_empty())
@@ -44,7 +46,17 @@ impl Challenge {
                 })),
                 _ => None,
             }
-        })
+        });
+        known.take(LIMIT).collect()
+    }
+
+    /// Whether a header is an answer to this challenge, good or bad.
+    pub(super) fn is_answered_by(&self, header: &HeaderValue) -> bool {
+        let scheme: &[u8] = match self {
+            Self::Basic => b"Basic ",
+            Self::Bearer(_) => b"Bearer ",
+        };
+        header.as_bytes().starts_with(scheme)
     }
 
     /// Whether more rights are asked for, and not another person.
@@ -52,6 +64,9 @@ impl Challenge {
         matches!(self, Self::Bearer(realm) if realm.insufficient)
     }
 }
+
+/// How many challenges of one answer are tried.
+const LIMIT: usize = 8;
 
 type Parsed = (String, Vec<(String, String)>);
 
@@ -152,25 +167,34 @@ mod tests {
             ("Negotiate", None),
             ("", None),
         ] {
-            assert_eq!(Challenge::choose([line]), challenge, "{line}");
+            assert_eq!(Challenge::all([line]), Vec::from_iter(challenge), "{line}");
         }
     }
 
     #[test]
-    fn the_first_that_can_be_answered_wins_over_several_lines() {
-        let lines = ["Negotiate", r#"Bearer realm="https://a/t""#, "Basic"];
-        assert_eq!(Challenge::choose(lines), bearer("https://a/t", None, &[]));
+    fn all_that_can_be_answered_are_found_in_their_order_in_one_line_and_in_several() {
+        let [first, second] = ["https://a/t", "https://b/t"].map(|realm| bearer(realm, None, &[]).unwrap());
+        let all = [first.clone(), Challenge::Basic, second.clone()];
+        let lines = ["Negotiate", r#"Bearer realm="https://a/t""#, "Basic", r#"Bearer realm="https://b/t""#];
+        assert_eq!(Challenge::all(lines), all);
+        assert_eq!(Challenge::all([lines.join(", ").as_str()]), all);
+        let [_, _, basic, _] = lines;
+        assert_eq!(
+            Challenge::all([basic, r#"Bearer service="no realm", Bearer realm="https://b/t""#]),
+            all[1..]
+        );
+        assert_eq!(Challenge::all(["Basic, ".repeat(100).as_str()]).len(), LIMIT);
     }
 
     #[test]
     fn a_challenge_may_name_several_scopes_and_say_that_they_are_missing() {
         let line = r#"Bearer realm="https://a/t",error="insufficient_scope",scope="repository:a:pull  repository:b:pull,push""#;
-        let challenge = Challenge::choose([line]).unwrap();
+        let challenge = Challenge::all([line]).remove(0);
         assert!(challenge.wants_more());
         let Challenge::Bearer(realm) = challenge else { unreachable!() };
         assert_eq!(realm.scopes, ["repository:a:pull", "repository:b:pull,push"]);
         assert!(
-            !Challenge::choose([r#"Bearer realm="https://a/t",error="invalid_token""#]).unwrap().wants_more()
+            !Challenge::all([r#"Bearer realm="https://a/t",error="invalid_token""#]).remove(0).wants_more()
         );
     }
 

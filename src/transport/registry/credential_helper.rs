@@ -1,9 +1,9 @@
 //! Programs that keep credentials, `docker-credential-NAME` (docker-credential-helpers, "Development"): a verb as the
 //! argument, the registry on stdin, the answer on stdout, also when it is an error.
 
-use super::answer::printable;
 use super::auth_file::key_of;
 use super::credentials::Credentials;
+use super::printable::printable;
 use crate::error::{Error, Result};
 use crate::transport::Secret;
 use serde::Deserialize;

@@ -61,22 +61,35 @@ pub(super) struct Keychain {
     given: Option<Credentials>,
     registry: String,
     repository: String,
+    /// The first file that could not be read.
+    doubt: Option<String>,
+}
+
+/// Who we are, as far as that could be found out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity {
+    pub(super) credentials: Option<Credentials>,
+    /// The first thing that was in the way.
+    pub(super) doubt: Option<String>,
 }
 
 impl Keychain {
-    /// Reads all files.
+    /// Reads all files. One that cannot be read or understood is passed over, and told when a registry asks who we
+    /// are: it may be that of somebody else, and many images are there for everybody.
     ///
     /// # Errors
-    /// When one is there and cannot be read or understood: going on without it would end in a refusal that nobody
-    /// could explain.
+    /// When that is a file that was asked for.
     pub(super) fn read(sources: &[CredentialSource], registry: &str, repository: &str) -> Result<Self> {
-        let files = sources.iter().filter_map(|source| AuthFile::read(source).transpose());
-        Ok(Self {
-            files: files.collect::<Result<_>>()?,
-            given: None,
-            registry: registry.to_owned(),
-            repository: repository.to_owned(),
-        })
+        let mut keychain =
+            Self { registry: registry.to_owned(), repository: repository.to_owned(), ..Self::default() };
+        for source in sources {
+            match AuthFile::read(source) {
+                Ok(file) => keychain.files.extend(file),
+                Err(error) if matches!(source, CredentialSource::Named(_)) => return Err(error),
+                Err(error) => _ = keychain.doubt.get_or_insert(error.to_string()),
+            }
+        }
+        Ok(keychain)
     }
 
     /// A keychain that knows these and nothing else.
@@ -84,26 +97,28 @@ impl Keychain {
         Self { given: Some(credentials), ..Self::default() }
     }
 
-    /// The credentials from the first file that knows any. Blocks while a program looks for them.
-    ///
-    /// # Errors
-    /// When an entry makes no sense, or a program that a file names does not work.
-    pub(super) fn find(&self) -> Result<Option<Credentials>> {
-        if let Some(given) = &self.given {
-            return Ok(Some(given.clone()));
-        }
+    /// The credentials from the first file that knows any, past entries that make no sense and programs that do not
+    /// work. Blocks while a program looks for them.
+    pub(super) fn find(&self) -> Identity {
+        let mut found = Identity { credentials: self.given.clone(), doubt: self.doubt.clone() };
         for file in &self.files {
             // As docker does it: what a program keeps counts more than what the file holds.
-            if let Some(helper) = file.helper(&self.registry)
-                && let Some(credentials) = credential_helper::get(helper, &self.registry)?
-            {
-                return Ok(Some(credentials));
-            }
-            if let Some(credentials) = file.entry(&self.registry, &self.repository)? {
-                return Ok(Some(credentials));
+            let helper = || {
+                file.helper(&self.registry)
+                    .map_or(Ok(None), |name| credential_helper::get(name, &self.registry))
+            };
+            let entry = || file.entry(&self.registry, &self.repository);
+            for look in [&helper as &dyn Fn() -> Result<Option<Credentials>>, &entry] {
+                if found.credentials.is_some() {
+                    return found;
+                }
+                match look() {
+                    Ok(credentials) => found.credentials = credentials,
+                    Err(error) => _ = found.doubt.get_or_insert(error.to_string()),
+                }
             }
         }
-        Ok(None)
+        found
     }
 }
 
@@ -120,7 +135,7 @@ mod tests {
     /// What is found for `registry/a`, as the header that it becomes.
     fn found(contents: &[&str], registry: &str) -> Option<String> {
         let sources: Vec<_> = contents.iter().map(|content| text(content)).collect();
-        let credentials = Keychain::read(&sources, registry, "a").unwrap().find().unwrap()?;
+        let credentials = Keychain::read(&sources, registry, "a").unwrap().find().credentials?;
         let header = credentials.header();
         let Some(encoded) = header.strip_prefix("Basic ") else { return Some(header) };
         Some(String::from_utf8(SECRETS.decode(encoded).unwrap()).unwrap())
@@ -160,14 +175,15 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join(name), r#"{"auths": {"r.io": {"auth": "bWU6eA=="}}}"#).unwrap();
             let sources = [CredentialSource::File(directory.path().to_owned())];
-            assert!(Keychain::read(&sources, "r.io", "a").unwrap().find().unwrap().is_some(), "{name}");
+            assert!(Keychain::read(&sources, "r.io", "a").unwrap().find().credentials.is_some(), "{name}");
         }
     }
 
     #[test]
-    fn a_missing_file_is_no_error_and_a_broken_one_is_told_without_its_content() {
+    fn a_missing_file_is_no_doubt_and_a_broken_one_is_told_without_its_content() {
         let missing = [CredentialSource::File("/does/not/exist/config.json".into())];
-        assert!(Keychain::read(&missing, "r.io", "a").unwrap().find().unwrap().is_none());
+        let found = Keychain::read(&missing, "r.io", "a").unwrap().find();
+        assert!(found.credentials.is_none() && found.doubt.is_none());
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("config.json");
         for broken in [
@@ -182,11 +198,13 @@ mod tests {
             for (source, name) in [
                 (CredentialSource::File(path.clone()), path.as_path()),
                 (CredentialSource::File(directory.path().to_owned()), path.as_path()),
+                (CredentialSource::Named(path.clone()), path.as_path()),
                 (text(broken), Path::new("TEXT")),
             ] {
-                let found = Keychain::read(&[source], "r.io", "a").and_then(|keychain| keychain.find());
-                let error = found.err().unwrap();
-                let told = format!("{error} {error:?} {:?}", error.advice());
+                let told = match Keychain::read(&[source], "r.io", "a") {
+                    Ok(keychain) => keychain.find().doubt.unwrap(),
+                    Err(error) => format!("{error} {error:?} {:?}", error.advice()),
+                };
                 assert!(told.contains(name.to_str().unwrap()), "{told}");
                 assert!(!told.contains("hunter2"), "{told}");
             }
@@ -194,11 +212,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_broken_is_passed_over_unless_it_was_asked_for() {
+        let good = r#"{"auths": {"r.io": {"auth": "bWU6eA=="}}}"#;
+        let helper = r#"{"credsStore": "volio-test-is-not-there", "auths": {"r.io": {"auth": "bWU6eA=="}}}"#;
+        for sources in [vec![text("hunter2"), text(good)], vec![text(helper)]] {
+            let found = Keychain::read(&sources, "r.io", "a").unwrap().find();
+            assert!(found.credentials.is_some() && found.doubt.is_some(), "{found:?}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        fs::write(&path, "hunter2").unwrap();
+        assert!(Keychain::read(&[CredentialSource::Named(path.clone()), text(good)], "r.io", "a").is_err());
+        fs::write(&path, " \n").unwrap();
+        let found = Keychain::read(&[CredentialSource::Named(path)], "r.io", "a").unwrap().find();
+        assert!(found.credentials.is_none() && found.doubt.is_none(), "{found:?}");
+    }
+
+    #[test]
     fn nothing_that_is_secret_can_be_printed() {
         let file = r#"{"auths": {"r.io": {"username": "me", "password": "hunter2"},
             "a.io": {"auth": "aHVudGVyMjpodW50ZXIy", "identitytoken": "hunter2", "registrytoken": "hunter2"}}}"#;
         let keychain = Keychain::read(&[text(file)], "r.io", "a").unwrap();
-        let found = keychain.find().unwrap();
+        let found = keychain.find().credentials.unwrap();
         for secret in ["hunter2", "aHVudGVyMj"] {
             assert!(!format!("{keychain:?} {found:?}").contains(secret), "{keychain:?} {found:?}");
         }

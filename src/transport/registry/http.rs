@@ -1,20 +1,23 @@
 //! Requests and how they get there: connections, patience, redirects, and what went wrong on the way.
 
 use super::super::Transfer;
-use super::address::{follow, host_of, is_loopback, same_server};
-use super::answer::{Answer, printable};
+use super::address::{follow, host_of, same_server};
+use super::answer::Answer;
 use super::outgoing::Outgoing;
+use super::printable::printable;
+use super::proxies::{ProxyRules, Route};
 use super::retry::{Attempts, is_passing};
-use super::tls::Tls;
+use super::tls::{self, Peer, Tls};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, LOCATION,
 };
-use reqwest::{Body, Client, Method, Response, StatusCode, Url, redirect};
+use reqwest::{Body, Client, Method, Proxy, Response, StatusCode, Url, redirect};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use std::{error, io};
 use tokio::runtime::{self, Runtime};
@@ -114,16 +117,17 @@ pub(super) struct Http {
     transfer: Transfer,
     /// A server that was there once may come back; one that never was has perhaps another name.
     was_there: AtomicBool,
-    /// For each of plain and encrypted, elsewhere and on this machine, to others and to the registry.
-    clients: [OnceLock<Client>; 8],
+    /// For connections without encryption, and for each kind of those with it.
+    clients: Mutex<HashMap<Option<Peer>, Client>>,
     tls: Tls,
+    proxies: ProxyRules,
     registry: Option<Url>,
 }
 
 impl Http {
     /// Connections for the business of one registry.
-    pub(super) fn new(tls: Tls, registry: Url, transfer: Transfer) -> Self {
-        Self { transfer, tls, registry: Some(registry), ..Self::default() }
+    pub(super) fn new(tls: Tls, registry: Url, proxies: ProxyRules, transfer: Transfer) -> Self {
+        Self { transfer, tls, proxies, registry: Some(registry), ..Self::default() }
     }
 
     /// How bytes travel.
@@ -208,37 +212,32 @@ impl Http {
     }
 
     /// The client for an address. One that is never asked for encryption needs no certificates, which a small
-    /// container may not have; and no proxy stands between this machine and itself.
-    fn client(&self, url: &Url) -> Result<&Client> {
-        let (encrypted, local) = (url.scheme() == "https", is_loopback(url));
-        let own = self.registry.as_ref().is_some_and(|registry| same_server(registry, url));
-        let slot = &self.clients[usize::from(encrypted) + 2 * usize::from(local) + 4 * usize::from(own)];
-        if let Some(client) = slot.get() {
-            return Ok(client);
+    /// container may not have.
+    fn client(&self, url: &Url) -> Result<Client> {
+        // What is wrong with a proxy is told here: a client would go around it.
+        let route = self.proxies.route(url)?;
+        let encrypted = url.scheme() == "https" || route.is_some_and(|route| route.url.scheme() == "https");
+        let peer = encrypted.then(|| self.tls.peer(url, self.registry.as_ref())).transpose()?;
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&peer) {
+            return Ok(client.clone());
         }
-        let mut builder = Client::builder()
+        let proxies = self.proxies.clone();
+        let builder = Client::builder()
             .user_agent(concat!("volio/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.transfer.connect_timeout)
             .redirect(redirect::Policy::none())
-            .referer(false);
-        builder = match encrypted {
-            true => self.tls.prepare(builder, own),
-            false => builder.tls_certs_only([]),
+            .referer(false)
+            .no_proxy()
+            .proxy(Proxy::custom(move |url| proxies.route(url).ok().flatten().map(|route| route.url)));
+        let builder = match &peer {
+            Some(peer) => builder.tls_backend_preconfigured(self.tls.config(peer)?),
+            None => builder.tls_certs_only([]),
         };
-        if local {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| {
-            let why = match find::<rustls::Error>(&error) {
-                // Its own words, without the remark that they were not expected.
-                Some(rustls::Error::General(why)) => why.clone(),
-                _ => root(&error).to_string(),
-            };
-            Error::failed("cannot prepare encrypted connections")
-                .because(why)
-                .hint("are there certificates of authorities on this machine? (Debian: ca-certificates) --ca-file names others")
-        })?;
-        Ok(slot.get_or_init(|| client))
+        let client = builder
+            .build()
+            .map_err(|error| Error::failed("cannot prepare connections").because(root(&error).to_string()))?;
+        Ok(clients.entry(peer).or_insert(client).clone())
     }
 
     fn silence(&self, request: &Request) -> Error {
@@ -255,8 +254,19 @@ impl Http {
     /// and the address that they name may hold a signature.
     fn explain(&self, request: &Request, error: &reqwest::Error) -> Error {
         let host = host_of(&request.url);
-        let mut report = cannot(request, format!("{host}: {}", printable(&root(error).to_string())));
-        if let Some(hint) = hint(error, &request.url) {
+        // A connection that does not come about fails at the proxy, unless encryption has begun.
+        let route = match error.is_connect() && find::<rustls::Error>(error).is_none() {
+            true => self.proxies.route(&request.url).ok().flatten(),
+            false => None,
+        };
+        let (who, (why, hint)) = match &route {
+            Some(route) => {
+                (route.name(), (proxy_failure(error, &host), Some(proxy_hint(error, route, &host))))
+            }
+            None => (host.clone(), (why(error, &host), hint(error, &host))),
+        };
+        let mut report = cannot(request, format!("{who}: {why}"));
+        if let Some(hint) = hint {
             report = report.hint(hint);
         }
         match self.may_pass(error) {
@@ -305,23 +315,21 @@ pub(super) fn cannot(request: &Request, why: impl Into<String>) -> Error {
     Error::failed(format!("cannot {}", request.what)).because(why.into())
 }
 
-fn hint(error: &reqwest::Error, url: &Url) -> Option<String> {
-    let host = host_of(url);
-    let os = find::<io::Error>(error).map(io::Error::kind);
-    if let Some(tls) = find::<rustls::Error>(error) {
-        return match tls {
-            rustls::Error::InvalidCertificate(_) => Some(format!(
-                "the certificate of {host} is not trusted on this machine; name its authority's with --ca-file, or put it into certs.d/{host}/ca.crt"
-            )),
-            rustls::Error::InvalidMessage(_) => {
-                Some(format!("use --plain-http if {host} is meant to be reached without encryption"))
-            }
-            _ => None,
-        };
+/// What went wrong with a connection to a host.
+fn why(error: &reqwest::Error, host: &str) -> String {
+    match find::<rustls::Error>(error) {
+        Some(tls) => tls::describe(tls, host).why,
+        None => printable(&root(error).to_string()),
     }
-    let step = chain(error).any(|cause| cause.to_string().contains("dns error"));
-    match os {
-        _ if step => Some("is the name right, and is there a network?".to_owned()),
+}
+
+/// What can be done about it.
+fn hint(error: &reqwest::Error, host: &str) -> Option<String> {
+    if let Some(tls) = find::<rustls::Error>(error) {
+        return tls::describe(tls, host).hint;
+    }
+    match find::<io::Error>(error).map(io::Error::kind) {
+        _ if is_about_the_name(error) => Some("is the name right, and is there a network?".to_owned()),
         Some(io::ErrorKind::ConnectionRefused) => Some(format!("is the registry running at {host}?")),
         Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
             Some("the server hung up; a proxy in front of it may limit the size of requests".to_owned())
@@ -329,6 +337,34 @@ fn hint(error: &reqwest::Error, url: &Url) -> Option<String> {
         _ if error.is_timeout() => Some(format!("{host} does not answer; is there a firewall between?")),
         _ => None,
     }
+}
+
+fn is_about_the_name(error: &reqwest::Error) -> bool {
+    chain(error).any(|cause| cause.to_string().contains("dns error"))
+}
+
+/// What went wrong with a connection to a proxy, or with its connection to a host.
+fn proxy_failure(error: &reqwest::Error, host: &str) -> String {
+    match () {
+        () if wants_a_password(error) => "it wants a name and a password".to_owned(),
+        () if chain(error).any(|cause| cause.to_string().ends_with("unsuccessful")) => {
+            format!("it does not connect to {host}")
+        }
+        () => printable(&root(error).to_string()),
+    }
+}
+
+fn proxy_hint(error: &reqwest::Error, route: &Route, host: &str) -> String {
+    let variable = route.variable();
+    match () {
+        () if wants_a_password(error) => format!("write {variable}=http://NAME:PASSWORD@HOST:PORT"),
+        () => format!("is {variable} right, and does the proxy run? NO_PROXY={host} goes around it"),
+    }
+}
+
+/// Whether a proxy said 407; the type that says so cannot be named.
+fn wants_a_password(error: &reqwest::Error) -> bool {
+    chain(error).any(|cause| cause.to_string().contains("proxy authorization required"))
 }
 
 /// An error and its causes, outermost first.
@@ -355,7 +391,7 @@ fn find<'a, T: error::Error + 'static>(error: &'a (dyn error::Error + 'static)) 
 /// The error for an answer whose bytes stopped coming.
 pub(super) fn broken(what: &str, host: &str, error: Result<&reqwest::Error, Duration>) -> Error {
     let why = match error {
-        Ok(error) => printable(&root(error).to_string()),
+        Ok(error) => why(error, host),
         Err(silent) => format!("it has been silent for {} seconds", silent.as_secs_f64()),
     };
     Error::failed(format!("cannot {what}: {host} stopped in the middle"))

@@ -3,8 +3,9 @@
 //! Each page says where the next one is. A server that says so for ever must not be followed for ever, and what it
 //! says is taken as a path on itself: behind a proxy, registries often do not know their own address.
 
-use super::answer::{Answer, printable};
+use super::answer::Answer;
 use super::http::{Request, wait};
+use super::printable::printable;
 use super::server::Server;
 use super::token::Scopes;
 use crate::error::{Error, Result};

@@ -7,6 +7,7 @@ use super::credential_helper;
 use super::credentials::{Credentials, Keychain};
 use super::http::{Http, Request, wait};
 use super::ledger::Ledger;
+use super::proxies::ProxyRules;
 use super::registries_conf::RegistriesConf;
 use super::tls::Tls;
 use super::token::Scopes;
@@ -15,6 +16,7 @@ use crate::oci::Reference;
 use crate::transport::{Access, CredentialSource, Secret};
 use reqwest::Method;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a password is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ pub fn login(
 ) -> Result<LoggedIn> {
     // What cannot be read or understood is told before anything happens.
     let ledger = Ledger::open(file)?;
-    let hidden_by = first(registry, ledger.path(), access)?;
+    let hidden_by = first(registry, ledger.path(), access);
     let verified = verify(registry, Credentials::new(username, password.reveal()), access)?;
     // Read anew: the registry has taken its time, and another login may have been faster.
     let mut ledger = Ledger::open_alone(file)?;
@@ -114,7 +116,7 @@ pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
         _ => {
             let error = Error::not_found(format!("not logged in to {registry}"))
                 .because(format!("{} knows no credentials for it", ledger.path().display()));
-            Err(match first(registry, ledger.path(), access)? {
+            Err(match first(registry, ledger.path(), access) {
                 Some(other) => error.hint(format!("{other} does; --authfile names another file")),
                 None => error,
             })
@@ -123,19 +125,20 @@ pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
 }
 
 /// The first place that knows the registry, unless that is the file itself.
-fn first(registry: &str, file: &Path, access: &Access) -> Result<Option<String>> {
+fn first(registry: &str, file: &Path, access: &Access) -> Option<String> {
     for source in &access.credentials {
-        let same = matches!(source, CredentialSource::File(path) if is_same(path, file));
+        let same = matches!(source, CredentialSource::File(path) | CredentialSource::Named(path) if is_same(path, file));
         if same {
-            return Ok(None);
+            return None;
         }
-        if let Some(known) = AuthFile::read(source)?
-            && known.entry(registry, "")?.is_some()
+        // One that cannot be read knows nothing.
+        if let Ok(Some(known)) = AuthFile::read(source)
+            && let Ok(Some(_)) = known.entry(registry, "")
         {
-            return Ok(Some(known.name().to_owned()));
+            return Some(known.name().to_owned());
         }
     }
-    Ok(None)
+    None
 }
 
 fn is_same(a: &Path, b: &Path) -> bool {
@@ -147,13 +150,16 @@ fn is_same(a: &Path, b: &Path) -> bool {
 
 /// Whether the registry looks at credentials, and takes these.
 fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<bool> {
-    let anybody = RegistriesConf::read(&access.registries_conf)?.trusts_anybody(registry)?;
-    let tls = Tls::read(access, registry, anybody)?;
+    let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
+    let tls = Tls::read(access, registry, conf.trusts_anybody(registry)?, &conf)?;
     let base = address::base(registry, access.plain_http, tls.wanted)?;
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
-    let http = Http::new(tls, base.clone(), access.transfer.clone());
+    let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.transfer.clone());
     wait(async {
-        let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else { return Ok(false) };
+        let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else {
+            auth.check(None)?;
+            return Ok(false);
+        };
         let mut request = Request::new(Method::GET, base, format!("log in to {registry}"));
         request.authorization = Some(shown);
         http.send(&request).await?.success().await?;

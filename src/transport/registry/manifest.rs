@@ -1,7 +1,8 @@
 //! Manifests and indexes: the documents that a registry keeps under names.
 
 use super::CONTENT_DIGEST;
-use super::answer::{Answer, printable};
+use super::answer::Answer;
+use super::printable::printable;
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher, Reference, media_type};
 use reqwest::header::CONTENT_TYPE;
@@ -56,6 +57,8 @@ fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
         media_type: Option<String>,
     }
     let announced = announced.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    // Servers of plain files guess a type from what is at the end of a name.
+    let announced = if announced.starts_with("application/vnd.") { announced } else { String::new() };
     let claim: Claim = serde_json::from_slice(bytes).map_err(|error| {
         Error::integrity(format!("{name} is not a valid manifest: {}", printable(&error.to_string())))
     })?;

@@ -22,6 +22,8 @@ mod login;
 mod manifest;
 mod mirrors;
 mod outgoing;
+mod printable;
+mod proxies;
 mod quirks;
 mod referrers;
 mod registries_conf;
@@ -39,8 +41,9 @@ pub use self::login::{Kept, LoggedIn, host, login, logout};
 use self::answer::Answer;
 use self::credentials::Keychain;
 use self::download::Download;
-use self::http::{Request, wait};
+use self::http::{Http, Request, wait};
 use self::mirrors::Mirrored;
+use self::proxies::ProxyRules;
 use self::registries_conf::RegistriesConf;
 use self::retry::Attempts;
 use self::server::Server;
@@ -73,16 +76,18 @@ impl Registry {
     /// # Errors
     /// When a file with credentials, certificates or mirrors cannot be read, or `registries.conf` blocks the registry.
     pub fn new(reference: Reference, access: &Access) -> Result<Self> {
-        let anybody = RegistriesConf::read(&access.registries_conf)?.trusts_anybody(&reference.name())?;
-        Self::at(reference, access, anybody)
+        let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
+        let anybody = conf.trusts_anybody(&reference.name())?;
+        Self::at(reference, access, anybody, &conf)
     }
 
-    /// The same without asking `registries.conf`; `anybody` when whoever answers there is trusted.
-    fn at(reference: Reference, access: &Access, anybody: bool) -> Result<Self> {
+    /// The same where it is known whether whoever answers there is trusted: then `anybody`. `conf` is for other hosts.
+    fn at(reference: Reference, access: &Access, anybody: bool, conf: &Arc<RegistriesConf>) -> Result<Self> {
         let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
-        let tls = Tls::read(access, reference.registry(), anybody)?;
+        let tls = Tls::read(access, reference.registry(), anybody, conf)?;
         let base = address::base(reference.registry(), access.plain_http, tls.wanted)?;
-        Ok(Self { reference, server: Arc::new(Server::new(base, tls, keychain, access.transfer.clone())) })
+        let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.transfer.clone());
+        Ok(Self { reference, server: Arc::new(Server::new(base, http, keychain)) })
     }
 
     /// The same for reading, from a mirror where `registries.conf` names one.
@@ -90,12 +95,13 @@ impl Registry {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn source(reference: &Reference, access: &Access) -> Result<Box<dyn Source>> {
-        let mut places = RegistriesConf::read(&access.registries_conf)?.places(reference)?;
-        let itself = places.pop().map(|place| Self::at(place.reference, access, place.anybody));
+        let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
+        let mut places = conf.places(reference)?;
+        let itself = places.pop().map(|place| Self::at(place.reference, access, place.anybody, &conf));
         // There is another place to ask: that is better than to wait for long.
         let mut hasty = access.clone();
         hasty.transfer.retry.retries = hasty.transfer.retry.retries.min(1);
-        let mirrors = places.into_iter().map(|place| Self::at(place.reference, &hasty, place.anybody));
+        let mirrors = places.into_iter().map(|place| Self::at(place.reference, &hasty, place.anybody, &conf));
         let registries = mirrors.chain(itself).collect::<Result<_>>()?;
         Ok(Box::new(Mirrored::new(registries, access.transfer.told.clone())))
     }
@@ -221,8 +227,12 @@ impl Source for Registry {
 
 impl Destination for Registry {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        let request = self.ask(Method::HEAD, descriptor, "look for");
-        let answer = wait(self.server.send(request, &self.push()))?;
+        let look = |method| wait(self.server.send(self.ask(method, descriptor, "look for"), &self.push()));
+        let mut answer = look(Method::HEAD)?;
+        // Some servers of files and proxies know no HEAD. What follows the head of an answer is not read.
+        if matches!(answer.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) {
+            answer = look(Method::GET)?;
+        }
         match answer.status() {
             status if status.is_success() => {
                 Ok(manifest::is_likely(answer.header(&CONTENT_LENGTH), descriptor))

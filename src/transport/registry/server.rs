@@ -3,15 +3,14 @@
 use super::super::Transfer;
 use super::address::same_server;
 use super::answer::Answer;
-use super::auth::Auth;
+use super::auth::{Auth, Refused};
 use super::challenge::Challenge;
 use super::credentials::Keychain;
 use super::http::{Http, Request};
 use super::outgoing::Outgoing;
 use super::quirks::Manners;
-use super::tls::Tls;
 use super::token::Scopes;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use reqwest::{StatusCode, Url};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,13 +35,14 @@ pub(super) struct Server {
 
 impl Server {
     /// Connects to nothing yet.
-    pub(super) fn new(base: Url, tls: Tls, keychain: Keychain, transfer: Transfer) -> Self {
+    pub(super) fn new(base: Url, http: Http, keychain: Keychain) -> Self {
+        let transfer = http.transfer();
         Self {
             auth: Auth::new(base.clone(), keychain),
             redirects: Mutex::default(),
             places: Arc::new(Semaphore::new(transfer.concurrency)),
             manners: Manners::new(base.host_str().unwrap_or_default(), transfer.chunk_size),
-            http: Http::new(tls, base.clone(), transfer),
+            http,
             whole_only: AtomicBool::new(false),
             base,
         }
@@ -64,18 +64,35 @@ impl Server {
             self.transfer().stop.check()?;
         }
         let ours = self.authorize(&mut request, scopes).await?;
-        let answer = self.http.send(&request).await?;
-        let refused = is_about_us(&answer) && same_server(answer.url(), &self.base);
-        if !ours || !refused {
-            return Ok(answer);
-        }
-        let shown = request.authorization.as_ref();
-        match self.auth.renew(&self.http, scopes, &answer, shown).await? {
-            None => Ok(answer),
-            new => {
-                request.authorization = new;
-                self.http.send(&request).await
+        let mut answer = self.http.send(&request).await?;
+        // Twice: what was shown may be too old, and then the registry may want something else.
+        for again in [false, true] {
+            let refused = is_about_us(&answer) && same_server(answer.url(), &self.base);
+            if !ours || !refused {
+                break;
             }
+            let refused = Refused { shown: request.authorization.as_ref(), again };
+            match self.auth.renew(&self.http, scopes, &answer, refused).await {
+                Ok(None) => break,
+                Ok(new) => request.authorization = new,
+                Err(error) => return Err(self.excuse(error).await),
+            }
+            answer = self.http.send(&request).await?;
+        }
+        if ours {
+            self.auth.check(Some(answer.status()))?;
+            if is_denied(answer.status()) {
+                answer.excuse = self.auth.excuse().await;
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The same error with what kept us from naming anybody to the registry.
+    async fn excuse(&self, error: Error) -> Error {
+        match self.auth.excuse().await {
+            Some(excuse) if error.kind() == Kind::Denied => error.hint(excuse),
+            _ => error,
         }
     }
 
@@ -138,8 +155,8 @@ impl Server {
         let ours = self.authorize(&mut request, scopes).await?;
         let answer = self.http.send_stream(&request, outgoing).await?;
         if ours && answer.status() == StatusCode::UNAUTHORIZED {
-            let renewed =
-                self.auth.renew(&self.http, scopes, &answer, request.authorization.as_ref()).await?;
+            let refused = Refused { shown: request.authorization.as_ref(), again: false };
+            let renewed = self.auth.renew(&self.http, scopes, &answer, refused).await?;
             let error = answer.refusal().await;
             return Err(if renewed.is_some() { error.again_after(Duration::ZERO) } else { error });
         }
@@ -150,19 +167,24 @@ impl Server {
     async fn authorize(&self, request: &mut Request, scopes: &Scopes) -> Result<bool> {
         let ours = same_server(&request.url, &self.base);
         if ours {
-            request.authorization = self.auth.authorization(&self.http, scopes).await?;
+            request.authorization = match self.auth.authorization(&self.http, scopes).await {
+                Ok(authorization) => authorization,
+                Err(error) => return Err(self.excuse(error).await),
+            };
         }
         Ok(ours)
     }
+}
+
+fn is_denied(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// Whether an answer says that showing something else could help.
 fn is_about_us(answer: &Answer) -> bool {
     match answer.status() {
         StatusCode::UNAUTHORIZED => true,
-        StatusCode::FORBIDDEN => {
-            Challenge::choose(answer.challenges()).is_some_and(|challenge| challenge.wants_more())
-        }
+        StatusCode::FORBIDDEN => Challenge::all(answer.challenges()).iter().any(Challenge::wants_more),
         _ => false,
     }
 }

@@ -98,7 +98,8 @@ fn basic(user: &str) -> String {
 /// The answer to somebody who may not do that.
 pub fn refuse(shared: &Shared, wish: Option<&Wish>) -> Response {
     let also = shared.inside().behaviour.wants_also.filter(|_| wish.is_some());
-    let challenge = match shared.inside().behaviour.login {
+    let Behaviour { login, token_server, challenges, .. } = shared.inside().behaviour.clone();
+    let challenge = match login {
         Login::Open => String::new(),
         // In capitals, as Nexus writes it.
         Login::Basic { .. } => "BASIC realm=\"test, registry\"".to_owned(),
@@ -114,15 +115,15 @@ pub fn refuse(shared: &Shared, wish: Option<&Wish>) -> Response {
                 }
                 None => scope.unwrap_or_default(),
             };
-            format!(
-                "Negotiate, Bearer realm=\"http://{}/token\",service=\"test registry\"{scope}",
-                shared.host
-            )
+            let server = token_server.unwrap_or_else(|| format!("http://{}", shared.host));
+            format!("Negotiate, Bearer realm=\"{server}/token\",service=\"test registry\"{scope}")
         }
     };
     let status = also.map_or(StatusCode::UNAUTHORIZED, |(_, status)| StatusCode::from_u16(status).unwrap());
     let mut response = reply_json(status, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}"#);
-    response.headers_mut().insert("www-authenticate", challenge.parse().unwrap());
+    for line in if challenges.is_empty() { vec![challenge] } else { challenges } {
+        response.headers_mut().append("www-authenticate", line.parse().unwrap());
+    }
     response
 }
 

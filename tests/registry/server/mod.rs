@@ -68,6 +68,16 @@ pub struct Behaviour {
     pub identity: Option<&'static str>,
     /// A scope that every token must have besides, and the status for those that have it not.
     pub wants_also: Option<(&'static str, u16)>,
+    /// What it says to those whom it does not let in, a line each, instead of what it would say by itself.
+    pub challenges: Vec<String>,
+    /// The address of the token server, where it is another one.
+    pub token_server: Option<String>,
+    /// What it says to the root of the protocol, as a server of plain files does.
+    pub root_status: Option<u16>,
+    /// What it says to every HEAD.
+    pub head_status: Option<u16>,
+    /// What it says that every manifest is.
+    pub manifest_type: Option<&'static str>,
     /// How addresses are written in `Location`.
     pub locations: Locations,
     /// Sends those who fetch blobs to the second host.

@@ -187,6 +187,14 @@ fn scripted(shared: &Shared, method: &Method, path: &str) -> Option<(Response, b
         Some(left) => *left -= 1,
         None => {}
     }
+    let always = match (method, path) {
+        (&Method::HEAD, _) => behaviour.head_status,
+        (_, "/v2/") => behaviour.root_status,
+        _ => None,
+    };
+    if let Some(status) = always {
+        return Some((reply(StatusCode::from_u16(status).unwrap()), false));
+    }
     let refusals = &mut behaviour.refusals;
     let found =
         refusals.iter().position(|refusal| refusal.method == method && path.contains(refusal.path))?;
@@ -212,8 +220,9 @@ fn manifest(shared: &Shared, head: &Parts, repository: &str, name: &str) -> Resp
         true => digest_of(b"something else"),
         false => stored.digest,
     };
+    let media_type = inside.behaviour.manifest_type.map_or(stored.media_type, str::to_owned);
     let response = Response::builder()
-        .header("content-type", stored.media_type)
+        .header("content-type", media_type)
         .header("content-length", stored.bytes.len())
         .header("docker-content-digest", digest);
     let is_head = head.method == Method::HEAD;
