@@ -111,7 +111,7 @@ fn whole(image: Selected) -> Result<Selected> {
 fn not_an_image(document: &Document, kind: &str) -> Error {
     let digest = &document.descriptor().digest;
     Error::usage(format!("{digest} is an artifact of type {kind} and not an image"))
-        .hint("volio inspect shows what it holds")
+        .hint("volio inspect shows what it holds; volio unpack --artifact writes its files")
 }
 
 /// All images and artifacts under a root, with their platforms where an index names them.

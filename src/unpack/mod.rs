@@ -1,5 +1,6 @@
 //! An image into a directory: each layer is fetched, and nothing of it is extracted that was not proved.
 
+mod artifact;
 mod data_io;
 mod fetch;
 mod links;
@@ -13,7 +14,7 @@ pub use selection::Part;
 use crate::error::{Error, Result};
 use crate::image::{self, Selected};
 use crate::layer::{Budget, Item, LayerReader, Limits, TocChecker, decompress};
-use crate::oci::{Descriptor, Digest, Document, Platform};
+use crate::oci::{Descriptor, Digest, Document, Manifest, Platform};
 use crate::partial::{ReadWhole, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
@@ -48,6 +49,8 @@ pub struct Options {
     pub announce: bool,
     /// Whether an image that data-io made is taken as it is, with its base and its archive in it.
     pub as_is: bool,
+    /// Whether the name stands for an artifact, whose layers are archives and files.
+    pub artifact: bool,
     /// Whether the target appears complete or not at all. With [`ExtractOptions::force`], it replaces what is there.
     pub atomic: bool,
     /// How many ranges are fetched at once where a part of the image is wanted.
@@ -65,6 +68,7 @@ impl Default for Options {
             keep: false,
             checksum: false,
             as_is: false,
+            artifact: false,
             announce: false,
             atomic: false,
             connections: Transfer::default().concurrency,
@@ -163,6 +167,29 @@ fn kept(target: &Target) -> Result<Option<Unpacked>> {
     Ok(image.map(|(digest, platform)| Unpacked::nothing(Outcome::Kept, digest, platform)))
 }
 
+/// What is extracted.
+enum Chosen {
+    Image(Box<Selected>),
+    Artifact(Box<Manifest>),
+}
+
+impl Chosen {
+    /// The number of its layers.
+    fn layers(&self) -> usize {
+        match self {
+            Self::Image(image) => image.manifest.layers.len(),
+            Self::Artifact(manifest) => manifest.layers.len(),
+        }
+    }
+
+    fn platform(self, options: &Options) -> Platform {
+        match self {
+            Self::Image(image) => image.config.platform,
+            Self::Artifact(_) => options.platform.clone().unwrap_or_else(Platform::host),
+        }
+    }
+}
+
 /// An image that is to be in a directory.
 struct Job<'a> {
     source: &'a dyn Source,
@@ -203,9 +230,7 @@ impl Job<'_> {
 
     /// Extracts the image into a target.
     fn fill(&self, target: Target) -> Result<Unpacked> {
-        let fetch = |descriptor: &_| transport::fetch(self.source, descriptor);
-        let image = image::select(self.root, self.options.platform.as_ref(), fetch);
-        let image = match image {
+        let image = match self.choose() {
             Ok(image) => image,
             Err(error) => {
                 target.abandon();
@@ -222,15 +247,15 @@ impl Job<'_> {
             }
             Plan::Extract => 0,
         };
-        let several_layers = image.manifest.layers.len() > 1;
+        let several_layers = image.layers() > 1;
         let options = ExtractOptions { several_layers, ..self.options.tree.clone() };
         let mut extractor = Extractor::over(target, options)?;
         match self.extract(&image, &mut extractor) {
             Ok(data_io) => Ok(Unpacked {
                 outcome: Outcome::Unpacked,
                 digest: self.root.descriptor().digest.clone(),
-                platform: image.config.platform,
-                layers: if data_io { 1 } else { image.manifest.layers.len() },
+                layers: if data_io { 1 } else { image.layers() },
+                platform: image.platform(self.options),
                 data_io,
                 removed,
                 extracted: extractor.finish()?,
@@ -242,8 +267,24 @@ impl Job<'_> {
         }
     }
 
+    /// Finds the image or the artifact that is to be extracted.
+    fn choose(&self) -> Result<Chosen> {
+        let fetch = |descriptor: &_| transport::fetch(self.source, descriptor);
+        match self.options.artifact {
+            true => artifact::select(self.root, fetch).map(|manifest| Chosen::Artifact(Box::new(manifest))),
+            false => image::select(self.root, self.options.platform.as_ref(), fetch)
+                .map(|image| Chosen::Image(Box::new(image))),
+        }
+    }
+
     /// Extracts the layers, lowest first, or the archive in the last one, where data-io has made the image; says which.
-    fn extract(&self, image: &Selected, extractor: &mut Extractor) -> Result<bool> {
+    fn extract(&self, chosen: &Chosen, extractor: &mut Extractor) -> Result<bool> {
+        let image = match chosen {
+            Chosen::Image(image) => image,
+            Chosen::Artifact(manifest) => {
+                return artifact::extract(self, manifest, extractor).map(|()| false);
+            }
+        };
         extractor.mark(self.content.clone())?;
         let place = extractor.spool()?;
         let mut selection = Selection::new(&self.options.part);

@@ -33,6 +33,9 @@ pub(super) fn content(root: &Document, options: &Options) -> Value {
     if options.as_is {
         note("asIs", Value::Bool(true));
     }
+    if options.artifact {
+        note("artifact", Value::Bool(true));
+    }
     let tree = &options.tree;
     for (name, id) in [("uid", tree.uid), ("gid", tree.gid)] {
         if let Some(id) = id {

@@ -229,7 +229,7 @@ fn an_artifact_where_an_image_is_needed() {
         str![[r#"
 -- stderr
 error: sha256:[DIGEST] is an artifact of type application/vnd.cncf.helm.config.v1+json and not an image
-hint: volio inspect shows what it holds
+hint: volio inspect shows what it holds; volio unpack --artifact writes its files
 -- exit 2
 
 "#]],
@@ -239,7 +239,7 @@ hint: volio inspect shows what it holds
         str![[r#"
 -- stderr
 error: sha256:[DIGEST] is an artifact of type application/vnd.cncf.helm.config.v1+json and not an image
-hint: volio inspect shows what it holds
+hint: volio inspect shows what it holds; volio unpack --artifact writes its files
 -- exit 2
 
 "#]],

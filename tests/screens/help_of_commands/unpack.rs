@@ -91,6 +91,9 @@ Tree options:
       --as-is
           Take an image that data-io made as it is: its base, and a file data.tar.gz
 
+      --artifact
+          Unpack an artifact, such as a chart: archives, and files by the titles of their layers
+
       --group-access
           Let the group do what the owner may, and own what is made in directories later
 
@@ -169,6 +172,7 @@ Examples:
   volio unpack --merge oci:patch:v2 /srv/site
   volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
+  volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
 
 DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image. A
 lost+found of root's does not count, nor do empty directories for mounts.

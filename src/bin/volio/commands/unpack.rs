@@ -23,6 +23,7 @@ Examples:
   volio unpack --merge oci:patch:v2 /srv/site
   volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
+  volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
 
 DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image. A lost+found of \
 root's does not count, nor do empty directories for mounts.
@@ -124,6 +125,10 @@ struct TreeArgs {
     #[arg(long)]
     as_is: bool,
 
+    /// Unpack an artifact, such as a chart: archives, and files by the titles of their layers
+    #[arg(long, conflicts_with_all = ["as_is", "platform"])]
+    artifact: bool,
+
     /// Let the group do what the owner may, and own what is made in directories later
     #[arg(long)]
     group_access: bool,
@@ -195,6 +200,7 @@ impl Unpack {
             keep: target.keep,
             checksum: target.checksum,
             as_is: tree.as_is,
+            artifact: tree.artifact,
             announce: false,
             atomic: target.atomic,
             ..Options::default()

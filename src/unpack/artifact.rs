@@ -1,0 +1,155 @@
+//! Artifacts: charts, modules and files that are kept in the form of images, as helm, flux and oras push them.
+//!
+//! What a layer is, its annotations and its media type say, in the way of oras: a layer with a title is a file of that
+//! name, unless it is marked as an archive to unpack; a layer without a title is unpacked where its type is one of tar.
+
+use super::Job;
+use super::selection::Selection;
+use crate::error::{Error, Result};
+use crate::image;
+use crate::layer::{Budget, Item, LayerReader, decompress};
+use crate::oci::{Descriptor, Document, Manifest, TITLE};
+use crate::tree::{Content, Entry, Extractor, Kind, Metadata, SpoolPlace, TreePath};
+use rustix::process::{getegid, geteuid};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+
+/// The annotation by which oras marks a directory that it packed.
+const UNPACK: &str = "io.deis.oras.content.unpack";
+/// How the media types of archives end.
+const ARCHIVES: [&str; 7] = [".tar", ".tar+gzip", ".tar+zstd", ".tar.gzip", ".tar.gz", ".tar.zstd", "/x-tar"];
+
+/// Returns the manifest of the artifact that a name stands for.
+///
+/// # Errors
+/// [`Usage`](crate::error::Kind::Usage) when it stands for an image, or for several artifacts.
+pub(super) fn select(root: &Document, fetch: impl Fn(&Descriptor) -> Result<Document>) -> Result<Manifest> {
+    let mut artifacts = Vec::new();
+    for (_, document) in image::manifests(root, fetch)? {
+        let manifest = Manifest::parse(&document)?;
+        if manifest.artifact_type().is_some() {
+            artifacts.push((document.descriptor().digest.clone(), manifest));
+        }
+    }
+    match artifacts.len() {
+        0 => Err(Error::usage(format!("{} is an image and not an artifact", root.descriptor().digest))
+            .hint("leave out --artifact")),
+        1 => Ok(artifacts.remove(0).1),
+        number => {
+            let digests: Vec<String> = artifacts.iter().map(|(digest, _)| format!("@{digest}")).collect();
+            Err(Error::usage(format!("there are {number} artifacts under this name"))
+                .hint(format!("name one by its digest: {}", digests.join(", "))))
+        }
+    }
+}
+
+/// What becomes of a layer.
+enum Form {
+    /// Its entries.
+    Archive,
+    /// A file with its bytes.
+    File(TreePath),
+}
+
+impl Form {
+    fn of(layer: &Descriptor) -> Result<Self> {
+        let is_marked = layer.annotations.get(UNPACK).is_some_and(|value| value == "true");
+        match layer.annotations.get(TITLE).filter(|title| !is_marked && !title.is_empty()) {
+            Some(title) => match TreePath::parse(title).filter(|path| !path.is_root()) {
+                Some(path) => Ok(Self::File(path)),
+                None => Err(Error::integrity(format!(
+                    "the layer {} calls its file {title:?}, which is not the name of a file in a directory",
+                    layer.digest
+                ))),
+            },
+            None if is_marked || ARCHIVES.iter().any(|ending| layer.media_type.ends_with(ending)) => {
+                Ok(Self::Archive)
+            }
+            None => Err(Error::failed(format!(
+                "the layer {} of type {:?} has no title, so that its file has no name",
+                layer.digest, layer.media_type
+            ))
+            .hint(
+                "volio copy to oci:DIR takes the artifact as it is; the layer is a file in DIR/blobs then",
+            )),
+        }
+    }
+}
+
+/// Extracts what is wanted of the layers, in their order.
+///
+/// # Errors
+/// When a layer has no name or one that leads out of the target: before anything is fetched.
+pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extractor) -> Result<()> {
+    let forms = artifact.layers.iter().map(Form::of).collect::<Result<Vec<_>>>()?;
+    extractor.mark(job.content.clone())?;
+    let place = extractor.spool()?;
+    let mut selection = Selection::new(&job.options.part);
+    let mut budget = Budget::new(job.options.limits);
+    for (layer, form) in artifact.layers.iter().zip(forms) {
+        let blob = fetch(job, layer, &place)?;
+        extractor.begin_layer();
+        match form {
+            Form::File(path) => {
+                let kind = Kind::File { size: layer.size };
+                let entry = Entry { path, kind, metadata: plain_file(job) };
+                selection.put(entry, &mut Spooled(blob), extractor)?;
+            }
+            Form::Archive => {
+                if selection.needs_survey() {
+                    let mut archive = archive(&blob, budget.clone())?;
+                    selection.survey(|| archive.next_item())?;
+                }
+                let mut archive = archive(&blob, std::mem::take(&mut budget))?;
+                while let Some(item) = archive.next_item()? {
+                    if let Item::Entry(entry) = item {
+                        selection.put(entry, &mut archive.content(), extractor)?;
+                    }
+                }
+                budget = archive.budget().clone();
+                archive.drain()?;
+            }
+        }
+    }
+    selection.finish()
+}
+
+/// Fetches a layer into a nameless file and proves it.
+fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolPlace) -> Result<File> {
+    let task = job.progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
+    let mut body = job.source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
+    let cannot = |error| Error::io("cannot spool a layer", error);
+    let mut file = place.file().map_err(cannot)?;
+    io::copy(&mut body, &mut file).map_err(cannot)?;
+    body.finish()?;
+    file.rewind().map_err(cannot)?;
+    Ok(file)
+}
+
+/// The entries of an archive, from the first. It is not a layer of an image: a name in it that begins with `.wh.` is a name.
+fn archive(blob: &File, budget: Budget) -> Result<LayerReader<impl Read>> {
+    let cannot = |error| Error::io("cannot read the spool", error);
+    let mut blob = blob.try_clone().map_err(cannot)?;
+    blob.rewind().map_err(cannot)?;
+    Ok(LayerReader::within(decompress(blob).map_err(cannot)?, budget).without_whiteouts())
+}
+
+/// The attributes of a file whose title is all that is known of it: it is from 1970, and belongs to whoever unpacks it.
+fn plain_file(job: &Job<'_>) -> Metadata {
+    let mut metadata = Metadata { mode: 0o644, ..Metadata::default() };
+    if job.options.tree.maps.is_empty() {
+        (metadata.uid, metadata.gid) = (geteuid().as_raw(), getegid().as_raw());
+    }
+    metadata
+}
+
+/// The bytes of a layer that is a file.
+struct Spooled(File);
+
+impl Read for Spooled {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Content for Spooled {}
