@@ -11,6 +11,7 @@ use rustix::fs::{
     fremovexattr, fsetxattr, fstat, futimens, openat, renameat, statat, unlinkat,
 };
 use rustix::io::{Errno, Result};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ffi::CStr;
@@ -99,13 +100,21 @@ pub(super) fn is_record(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     name == FILE && read_file(directory).is_some()
 }
 
-/// The record of a directory. What cannot be read or understood is none.
+/// The record of a directory. What cannot be read or understood is none. In a directory where others may write too it may be
+/// theirs: it never says there that everything came from volio, so nothing is removed because of it.
 pub(super) fn read(directory: BorrowedFd<'_>) -> Option<Record> {
     let mut value = vec![0; LARGEST];
-    match fgetxattr(directory, ATTRIBUTE, &mut value[..]) {
+    let record: Option<Record> = match fgetxattr(directory, ATTRIBUTE, &mut value[..]) {
         Ok(length) => serde_json::from_slice(&value[..length]).ok(),
         Err(_) => read_file(directory),
-    }
+    };
+    record.map(|record| Record { alone: record.alone && is_private(directory), ..record })
+}
+
+/// Whether a directory belongs to the user of this process and nobody else may write in it. Where an ACL lets others, the mode's
+/// group bits are its mask, and say so.
+pub(super) fn is_private(directory: BorrowedFd<'_>) -> bool {
+    fstat(directory).is_ok_and(|stat| stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0)
 }
 
 fn read_file(directory: BorrowedFd<'_>) -> Option<Record> {

@@ -82,6 +82,13 @@ impl Staged {
             }
             errno => failed(errno),
         })?;
+        // Where others may write, one of them may have made it, with a record that says what they like.
+        if !record::is_private(stage.as_fd()) && (made || !self.is_place_private()) {
+            let what = format!("{} belongs to somebody else, or others may write in it", path.display());
+            return Err(Error::refused(what).hint(
+                "an image is unpacked there before it takes its place: remove it if nobody is at work there",
+            ));
+        }
         if let Ok(old) = self.open(&self.name).and_then(fstat)
             && made
         {
@@ -103,6 +110,12 @@ impl Staged {
             })?;
         }
         Ok(target)
+    }
+
+    /// Whether nobody but root and the user of this process can have put something beside the target.
+    fn is_place_private(&self) -> bool {
+        record::is_private(self.parent.as_fd())
+            || fstat(&self.parent).is_ok_and(|stat| stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
     }
 
     fn open(&self, name: &OsStr) -> Result<OwnedFd, Errno> {

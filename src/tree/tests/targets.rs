@@ -215,6 +215,55 @@ fn links_in_the_place_of_a_stage_are_refused() {
     assert!(Staged::beside(&place.target).unwrap().target(&json!(1)).unwrap().held().unwrap().is_some());
 }
 
+/// The record of an image that somebody else says to be here.
+fn forge(directory: &Path, complete: bool) {
+    let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let inode = rustix::fs::fstat(&fd).unwrap().st_ino;
+    let forged = Record { complete, content: json!(1), inode, ..Record::abandoned() };
+    record::write(fd.as_fd(), &forged).unwrap();
+}
+
+#[test]
+fn a_stage_of_somebody_else_is_refused() {
+    if !super::users::needs_root("a stage that another user has made") {
+        return;
+    }
+    let place = Place::new();
+    let stage = place.dir.path().join(".target.volio");
+    fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let is_refused = || {
+        let error = Staged::beside(&place.target).unwrap().target(&json!(1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(stage.join("evil").exists());
+    };
+    fs::create_dir(&stage).unwrap();
+    fs::write(stage.join("evil"), "").unwrap();
+    forge(&stage, true);
+    std::os::unix::fs::chown(&stage, Some(super::users::NOBODY), None).unwrap();
+    is_refused();
+    // Ours, and everybody may have filled it.
+    std::os::unix::fs::chown(&stage, Some(0), None).unwrap();
+    fs::set_permissions(&stage, fs::Permissions::from_mode(0o777)).unwrap();
+    is_refused();
+    fs::set_permissions(&stage, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(Staged::beside(&place.target).unwrap().target(&json!(1)).unwrap().record().unwrap().complete);
+}
+
+#[test]
+fn a_record_where_others_may_write_removes_nothing() {
+    for mode in [0o777, 0o775, 0o1777] {
+        let target = tempfile::tempdir().unwrap();
+        fs::write(target.path().join("precious"), "data").unwrap();
+        forge(target.path(), false);
+        assert!(record_of(target.path()).unwrap().alone);
+        fs::set_permissions(target.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let found = Target::find(target.path()).unwrap().unwrap();
+        assert!(!found.record().unwrap().alone);
+        assert_eq!(found.clear().unwrap(), 0);
+        assert!(target.path().join("precious").exists());
+    }
+}
+
 #[test]
 fn an_image_cannot_bring_the_record() {
     let target = tempfile::tempdir().unwrap();

@@ -34,7 +34,14 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
     fs::create_dir_all(&a).unwrap();
     fs::create_dir_all(&b).unwrap();
     assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&dir).status().unwrap().success());
-    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&a).status().unwrap().success());
+    assert!(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "mode=755", "none"])
+            .arg(&a)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(Command::new("mount").args(["-t", "ramfs", "none"]).arg(&b).status().unwrap().success());
     let target = || Target::find(&dir).unwrap().unwrap();
     assert_eq!(target().held().unwrap(), None, "directories for mounts are nothing");
@@ -57,7 +64,14 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
     assert!(record.complete && record.content == json!(2));
     assert_eq!(record.volumes, ["data/a", "data/b c"]);
     // Another volume in the place of one that was filled.
-    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&a).status().unwrap().success());
+    assert!(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "mode=755", "none"])
+            .arg(&a)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert!(!target().record().unwrap().complete);
     assert!(Command::new("umount").arg(&a).status().unwrap().success());
     assert!(target().record().unwrap().complete);
