@@ -26,6 +26,8 @@ const FILE: &CStr = c".volio.json";
 const NEW_FILE: &CStr = c".volio.json.new";
 /// What a spool is called for the moment between its making and its unlinking, where files cannot be made nameless.
 pub(super) const SPOOL: &CStr = c".volio.spool";
+/// What the journal of a run is called, which is there until all is.
+pub(super) const JOURNAL: &CStr = c".volio.made";
 /// More than any record has, in bytes.
 const LARGEST: usize = 64 << 10;
 
@@ -80,7 +82,7 @@ pub(super) fn place(path: &TreePath) -> String {
 
 /// Whether the root of a target may hold this name for volio's own sake; no image can have it there.
 pub(super) fn is_name_of_ours(name: &[u8]) -> bool {
-    [FILE, NEW_FILE, SPOOL].iter().any(|ours| ours.to_bytes() == name)
+    [FILE, NEW_FILE, SPOOL, JOURNAL].iter().any(|ours| ours.to_bytes() == name)
 }
 
 /// Whether what has this name in a directory was left there by volio.

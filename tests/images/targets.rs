@@ -147,6 +147,25 @@ fn another_image_after_an_interruption_starts_over() {
     assert_eq!(run(&first, target.path(), &Options { tree, ..quick() }).unwrap().removed, 5);
 }
 
+#[test]
+fn what_was_put_into_a_target_after_an_interruption_is_not_taken_away() {
+    let (first, second) = (image(&[LOWER, UPPER]), image(&[&["b=second"]]));
+    let target = interrupted(&first);
+    fs::write(target.path().join("mine"), "mine").unwrap();
+    fs::write(target.path().join("a/mine"), "mine").unwrap();
+    fs::write(target.path().join("a/1"), "changed").unwrap();
+    fs::rename(target.path().join("gone"), target.path().join("kept")).unwrap();
+    let expected = ["a/1=changed", "a/mine=mine", "kept/x=lower", "mine=mine"];
+    refused(&second, target.path(), &quick());
+    assert_eq!(seen(target.path()), expected);
+    // Also the next time, when nothing says any more what the first run has made.
+    refused(&second, target.path(), &quick());
+    assert_eq!(seen(target.path()), expected);
+    run(&second, target.path(), &Options { merge: true, ..quick() }).unwrap();
+    assert_eq!(seen(target.path()), ["a/1=changed", "a/mine=mine", "b=second", "kept/x=lower", "mine=mine"]);
+    assert!(!target.path().join(".volio.made").exists());
+}
+
 /// A place that takes its time: somebody puts a file into the target before it answers.
 struct Slow<'a> {
     image: &'a Memory,

@@ -153,7 +153,7 @@ impl Extractor {
         let directory = self.descent.path().join(name);
         let made = self.descent.here().and_then(|here| mkdirat(here, name, Mode::RWXU));
         made.map_err(|errno| self.trouble("make the directory", &directory, errno))?;
-        self.layers.note(&directory);
+        self.note_made(&directory);
         let may_inherit = self.hands_acls_down();
         self.directories.insert(directory, Directory { metadata: None, made: true, may_inherit });
         Ok(())

@@ -31,7 +31,7 @@ impl Extractor {
             created = self.descent.here().and_then(|here| create(here, path.name()));
         }
         let created = created.map_err(|errno| self.trouble("make", path, errno))?;
-        self.layers.note(path);
+        self.note_made(path);
         Ok(created)
     }
 
@@ -60,7 +60,7 @@ impl Extractor {
         // In this order because most directories are new.
         match mkdirat(here, path.name(), Mode::RWXU) {
             Ok(()) => {
-                self.layers.note(path);
+                self.note_made(path);
                 let may_inherit = self.hands_acls_down();
                 self.describe(entry, true, may_inherit);
             }

@@ -1,5 +1,6 @@
 //! The records that are written while a target is filled, and the file systems that are written to.
 
+use super::journal::{self, Journal};
 use super::target::held;
 use super::{Extractor, trouble};
 use crate::disk::directory::make_usable;
@@ -27,6 +28,8 @@ struct Place {
     record: Record,
     /// What stood there before.
     earlier: Option<Record>,
+    /// What is made in this file system, where a later run may take it away.
+    journal: Option<Journal>,
 }
 
 impl Marks {
@@ -88,7 +91,10 @@ impl Extractor {
             Ok((record, earlier))
         })();
         match made {
-            Ok((record, earlier)) => self.marks.places.push(Place { path, directory, record, earlier }),
+            Ok((record, earlier)) => {
+                let journal = record.alone.then(|| Journal::begin(directory.as_fd())).flatten();
+                self.marks.places.push(Place { path, directory, record, earlier, journal });
+            }
             Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
             Err(Errno::EXIST) => {
                 let what =
@@ -109,12 +115,34 @@ impl Extractor {
 
     /// Takes back what was noted, when nothing came of it.
     pub(super) fn unmark(&mut self) {
-        for Place { directory, earlier, .. } in self.marks.places.drain(..) {
+        for Place { directory, earlier, journal, .. } in self.marks.places.drain(..) {
+            if earlier.is_none() && journal.is_some() {
+                journal::remove(directory.as_fd());
+            }
             // What stays is a claim on an empty directory, and no harm.
             let _ = match earlier {
                 Some(earlier) => record::write(directory.as_fd(), &earlier),
                 None => record::remove(directory.as_fd()),
             };
+        }
+    }
+
+    /// Notes that the current layer has made this.
+    pub(super) fn note_made(&mut self, path: &TreePath) {
+        self.layers.note(path);
+        let places = self.marks.places.iter().filter(|place| path.is_in(&place.path));
+        let Some(place) = places.max_by_key(|place| place.path.as_bytes().len()) else { return };
+        if let Some((journal, path)) = place.journal.as_ref().zip(path.below(&place.path)) {
+            journal.note(&path);
+        }
+    }
+
+    /// Removes the journals: now everything is there.
+    pub(super) fn end_journals(&mut self) {
+        for Place { directory, journal, .. } in &mut self.marks.places {
+            if journal.take().is_some() {
+                journal::remove(directory.as_fd());
+            }
         }
     }
 

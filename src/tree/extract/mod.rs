@@ -10,6 +10,7 @@ mod attributes;
 mod content;
 mod enter;
 mod hardlink;
+mod journal;
 mod layers;
 mod made;
 mod make;
@@ -242,6 +243,8 @@ impl Extractor {
     /// # Errors
     /// What the operating system says.
     pub fn finish(mut self) -> Result<Extracted> {
+        // Before the directories that they are in get their times.
+        self.end_journals();
         // Deepest first: a change in a directory changes its mtime, and its final mode may forbid to enter it.
         for (path, directory) in std::mem::take(&mut self.directories).into_iter().rev() {
             self.complete(&path, &directory)?;

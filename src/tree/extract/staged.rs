@@ -100,7 +100,8 @@ impl Staged {
             );
             fchmod(&stage, Mode::from_raw_mode(old.st_mode)).map_err(failed)?;
         }
-        let target = Target::open(&path, stage, made)?;
+        let mut target = Target::open(&path, stage, made)?;
+        target.is_stage = true;
         let other = record::read(target.root.as_fd())
             .filter(|record| record.complete && record.alone && record.content != *content);
         if let Some(other) = other {

@@ -1,5 +1,6 @@
 //! The directory that a tree is extracted into, as it is found.
 
+use super::journal;
 use super::spool::SpoolPlace;
 use super::trouble;
 use crate::disk::directory::is_mount_point;
@@ -32,6 +33,8 @@ pub struct Target {
     pub(super) root: OwnedFd,
     /// Whether it was made for this.
     pub(super) made: bool,
+    /// Whether it is beside the place that it will take.
+    pub(super) is_stage: bool,
 }
 
 impl Target {
@@ -75,7 +78,7 @@ impl Target {
             return Err(Error::refused(format!("another volio is at work in {}", path.display()))
                 .hint("wait until it has ended"));
         }
-        Ok(Self { path: path.to_owned(), shown, root, made })
+        Ok(Self { path: path.to_owned(), shown, root, made, is_stage: false })
     }
 
     /// Something in it that is not volio's own: nor a `lost+found` of root's, which every new ext4 has, nor an empty
@@ -160,8 +163,8 @@ impl Target {
         fcntl_dupfd_cloexec(descent.here().ok()?, 0).ok()
     }
 
-    /// Takes away what an earlier run made that was interrupted: all that is in directories whose record claims that
-    /// nothing was in there before. Returns how many entries it were.
+    /// Takes away what an earlier run made that was interrupted, as its journal says it, where a record claims that nothing was
+    /// there before. Of a stage, which nobody but volio has anything to do with, all goes. Returns how many entries it were.
     ///
     /// # Errors
     /// What the operating system says.
@@ -169,7 +172,6 @@ impl Target {
         let claims = |directory: BorrowedFd<'_>| {
             record::read(directory).is_some_and(|record| record.claims(directory))
         };
-        let removal = Removal { crosses: &claims, spares: &is_spared };
         let mut places = vec![TreePath::root()];
         places.extend(self.records_below().into_iter().map(|(path, _)| path));
         let mut removed = 0;
@@ -177,13 +179,16 @@ impl Target {
             let Some(directory) = self.directory(&path).filter(|directory| claims(directory.as_fd())) else {
                 continue;
             };
-            let contents = remove::contents(directory.as_fd(), &removal);
+            let contents = match self.is_stage {
+                true => {
+                    remove::contents(directory.as_fd(), &Removal { crosses: &claims, spares: &is_spared })
+                        .map(|removed| removed.entries)
+                        .map_err(|Failure { path, errno }| (TreePath::parse(path).unwrap_or_default(), errno))
+                }
+                false => journal::take_back(directory.as_fd()),
+            };
             removed += contents
-                .map_err(|Failure { path: below, errno }| {
-                    let below = TreePath::parse(below).unwrap_or_default();
-                    trouble(&self.shown, "remove", &path.append(&below), errno)
-                })?
-                .entries;
+                .map_err(|(below, errno)| trouble(&self.shown, "remove", &path.append(&below), errno))?;
         }
         Ok(removed)
     }
