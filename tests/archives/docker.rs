@@ -359,3 +359,55 @@ fn blobs_are_there_after_their_upload() {
     to.upload(Body::new(Cursor::new(b"layer"))).unwrap();
     assert!(to.contains(&descriptor).unwrap());
 }
+
+/// The same archive with another list.
+fn relist(file: &Path, edit: impl FnOnce(&mut Value)) {
+    let mut edited = list(file);
+    edit(&mut edited);
+    let edited = edited.to_string();
+    let mut old = tar::Archive::new(fs::File::open(file).unwrap());
+    let mut new = tar::Builder::new(Vec::new());
+    for entry in old.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut header = entry.header().clone();
+        match entry.path().unwrap() == Path::new("manifest.json") {
+            true => {
+                header.set_size(edited.len() as u64);
+                header.set_cksum();
+                new.append(&header, edited.as_bytes()).unwrap();
+            }
+            false => new.append(&header, &mut entry).unwrap(),
+        }
+    }
+    fs::write(file, new.into_inner().unwrap()).unwrap();
+}
+
+#[test]
+fn images_that_share_a_name_or_have_none_are_named_by_their_digests() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.tar");
+    let name = |rest: &str| format!("docker-archive:{}{rest}", file.display());
+    let trees = ["1", "2"].map(|tag| (tag, tree(tag)));
+    let packed =
+        trees.each_ref().map(|(tag, tree)| pack(&name(&format!(":data:{tag}")), tree.path()).unwrap());
+    let digests = packed.map(|packed| packed.digest).to_vec();
+    let names_all = |error: &volio::Error| {
+        digests.iter().all(|digest| error.advice().unwrap().contains(&format!("@{digest}")))
+    };
+
+    relist(&file, |list| list[1]["RepoTags"] = json!(["data:1"]));
+    let error = location(&name(":data:1")).source(&Access::default()).err().unwrap();
+    assert_eq!(error.kind(), Kind::Usage);
+    assert!(names_all(&error), "{error:?}");
+    assert_unpacks(&name(&format!("@{}", digests[1])), trees[1].1.path());
+
+    relist(&file, |list| {
+        for image in list.as_array_mut().unwrap() {
+            image["RepoTags"] = Value::Null;
+        }
+    });
+    let nameless = source(&name(""));
+    assert!(nameless.tags().unwrap().is_empty());
+    assert_eq!(nameless.untagged().unwrap(), digests);
+    assert!(names_all(&nameless.resolve().unwrap_err()));
+}
