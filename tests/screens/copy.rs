@@ -345,7 +345,7 @@ fn all_tags_of_a_layout_without_tags_are_not_nothing() {
         str![[r#"
 -- stderr
 error: --all-tags: oci:layout has no tags
-hint: copy 1 image without a tag: @sha256:[DIGEST] by its digest
+hint: it has 1 image without a tag: @sha256:[DIGEST]; copy each by its digest
 -- exit 4
 
 "#]],

@@ -229,7 +229,7 @@ impl Journey {
             let error = Error::not_found(format!("--all-tags: {} has no tags", super::place(&self.from)));
             return Err(error.hint(match untagged.is_empty() {
                 true => "it holds no image".to_owned(),
-                false => format!("copy {} by its digest", super::without_tag(&untagged)),
+                false => format!("it has {}; copy each by its digest", super::without_tag(&untagged)),
             }));
         }
         if !untagged.is_empty() {
