@@ -1,9 +1,12 @@
 //! A tree into an image, wherever the image is.
 
+mod archive;
 mod data_io;
 mod plan;
 mod send;
 mod told;
+
+pub use archive::read_archive;
 
 use crate::error::{Error, Result};
 use crate::image::{Built, Description};

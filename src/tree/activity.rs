@@ -28,7 +28,7 @@ pub(super) enum Care {
     /// Twice: somebody may be writing to it. That both times give the same bytes is the proof that the file had all of
     /// them at one moment.
     Twice,
-    /// Twice with a pause between: a writer that the scheduler has stopped in the middle goes on meanwhile.
+    /// Twice, and once more after a pause: a writer that the scheduler has stopped in the middle goes on meanwhile.
     TwiceApart,
 }
 
@@ -100,12 +100,9 @@ pub(super) fn now() -> Time {
     Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
 }
 
-/// Waits for whoever may be in the middle of changing a file that was read.
-pub(super) fn pause(file: impl AsFd, care: Care) {
-    if care == Care::TwiceApart {
-        thread::sleep(PAUSE);
-    }
-    wait_for_write(file);
+/// Waits for whoever may be in the middle of storing into a mapping.
+pub(super) fn pause() {
+    thread::sleep(PAUSE);
 }
 
 /// Waits until a `write()` that is going on has ended: to look for data takes the lock that it holds, on ext4, tmpfs,

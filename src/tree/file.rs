@@ -1,6 +1,6 @@
 //! The content of a file on disk: holes are found and not read, and a change is noticed.
 
-use super::activity::{Care, Sum, pause};
+use super::activity::{Care, Sum, pause, wait_for_write};
 use super::change::{Change, Changed, Stamp, Unreadable, is_about_what_is_read};
 use super::{Content, TreePath};
 use crate::error::Error;
@@ -8,7 +8,9 @@ use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{SeekFrom, Stat, fstat, seek};
 use rustix::io::{Errno, pread, retry_on_intr};
+use std::fs::File;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 /// Up to this size a file is read at once, before anything is said about it: then a file that changes meanwhile is
 /// simply read again. Larger ones are read while they are archived.
@@ -34,6 +36,15 @@ pub struct FileContent(Source);
 enum Source {
     Held(io::Cursor<Vec<u8>>),
     Disk(Box<Disk>),
+    Stored(Stored),
+}
+
+/// A part of a file of ours.
+#[derive(Debug)]
+struct Stored {
+    file: Arc<File>,
+    position: u64,
+    end: u64,
 }
 
 /// A file that is read as it is asked for.
@@ -53,7 +64,6 @@ struct Disk {
     seeks: bool,
     /// What was read so far, where it is to be compared.
     sum: Option<Sum>,
-    care: Care,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +92,11 @@ impl FileContent {
         Self(Source::Held(io::Cursor::new(bytes)))
     }
 
+    /// So many bytes of a file of ours, from that position on.
+    pub(super) fn stored(file: Arc<File>, position: u64, size: u64) -> Self {
+        Self(Source::Stored(Stored { file, position, end: position + size }))
+    }
+
     /// A file that is read later.
     pub(super) fn disk(fd: OwnedFd, stat: &Stat, care: Care, place: String, path: TreePath) -> Self {
         let holes = holes(stat);
@@ -96,14 +111,13 @@ impl FileContent {
             holes,
             seeks: holes > 0,
             sum: (care != Care::Once).then(Sum::default),
-            care,
         })))
     }
 
     /// About how many of its bytes are in holes, which cost no reading but must be archived and hashed.
     pub fn holes(&self) -> u64 {
         match &self.0 {
-            Source::Held(_) => 0,
+            Source::Held(_) | Source::Stored(_) => 0,
             Source::Disk(disk) => disk.holes,
         }
     }
@@ -114,6 +128,20 @@ impl Read for FileContent {
         match &mut self.0 {
             Source::Held(bytes) => bytes.read(buffer),
             Source::Disk(disk) => disk.read(buffer),
+            Source::Stored(stored) => stored.read(buffer),
+        }
+    }
+}
+
+impl Stored {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.end - self.position;
+        let most = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let read = retry_on_intr(|| pread(&self.file, &mut buffer[..most], self.position))?;
+        self.position += read as u64;
+        match read {
+            0 if most > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => Ok(read),
         }
     }
 }
@@ -121,7 +149,7 @@ impl Read for FileContent {
 impl Content for FileContent {
     fn skip_hole(&mut self) -> u64 {
         match &mut self.0 {
-            Source::Held(_) => 0,
+            Source::Held(_) | Source::Stored(_) => 0,
             Source::Disk(disk) => disk.skip_hole(),
         }
     }
@@ -226,7 +254,7 @@ impl Disk {
 
     /// Reads everything once more; the position stays at the end.
     fn sum_of_all(&mut self) -> io::Result<Sum> {
-        pause(&self.fd, self.care);
+        wait_for_write(&self.fd);
         let mut sum = Sum::default();
         let mut buffer = vec![0; PIECE];
         let end = std::mem::take(&mut self.position);
@@ -271,17 +299,26 @@ pub(super) fn read_at_once(fd: BorrowedFd<'_>, stat: &Stat, care: Care) -> Resul
         }
     }
     // What the kernel makes up as it is read does not know its size, and differs each time.
-    let is_same = care == Care::Once || bytes.len() != said || is_same(fd, &bytes, care)?;
+    let care = if bytes.len() == said { care } else { Care::Once };
+    let is_same = care == Care::Once || is_still(fd, &bytes)?;
     match changed(fd, stat)? {
-        None if is_same => Ok(bytes),
-        None => Err(Failure::Changed(Change::Touched)),
-        Some(change) => Err(Failure::Changed(change)),
+        None if is_same => {}
+        None => return Err(Failure::Changed(Change::Touched)),
+        Some(change) => return Err(Failure::Changed(change)),
     }
+    if care == Care::TwiceApart {
+        pause();
+        // If its stamps tell of a change now, that came later.
+        if !is_still(fd, &bytes)? && changed(fd, stat)?.is_none() {
+            return Err(Failure::Changed(Change::Touched));
+        }
+    }
+    Ok(bytes)
 }
 
 /// Whether a file still begins with these bytes, once nobody is in the middle of a `write()`.
-fn is_same(fd: BorrowedFd<'_>, bytes: &[u8], care: Care) -> Result<bool, Errno> {
-    pause(fd, care);
+fn is_still(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<bool, Errno> {
+    wait_for_write(fd);
     let mut buffer = [0; 16 << 10];
     let mut rest = bytes;
     while !rest.is_empty() {

@@ -40,11 +40,12 @@ impl Filter {
         for (number, line) in rule_lines(&file).enumerate() {
             runs.add(line, || format!("{shown}/{RULES}, line {}:", number + 1))?;
         }
-        for rule in &options.exclude {
-            runs.add(rule.as_bytes(), || "exclude".to_owned())?;
-        }
-        runs.end()?;
-        Ok(Self(runs.done))
+        runs.finish(options)
+    }
+
+    /// The rules of the options alone.
+    pub fn of_options(options: &WalkOptions) -> Result<Self> {
+        Runs::default().finish(options)
     }
 
     /// Whether something is left out. Not asked for what is in a directory that was left out.
@@ -69,6 +70,15 @@ struct Runs {
 }
 
 impl Runs {
+    /// Adds the rules of the options.
+    fn finish(mut self, options: &WalkOptions) -> Result<Filter> {
+        for rule in &options.exclude {
+            self.add(rule.as_bytes(), || "exclude".to_owned())?;
+        }
+        self.end()?;
+        Ok(Filter(self.done))
+    }
+
     fn add(&mut self, rule: &[u8], place: impl Fn() -> String) -> Result<()> {
         let add = |rules: &mut GitignoreBuilder, text: &str| match rules.add_line(None, text) {
             Ok(_) => Ok(()),

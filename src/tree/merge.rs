@@ -6,6 +6,7 @@ use super::listed::Listed;
 use super::listing::{place, shown, without_lease};
 use super::observe::{Answer, Failure, Found, Observer, Summary, WalkOptions};
 use super::source::SourceSpec;
+use super::stored::StoredWalk;
 use super::walk::{DirectoryWalk, trouble};
 use super::{Content, Entry, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
@@ -66,6 +67,7 @@ struct Branch {
 enum SourceWalk {
     Directory(Box<DirectoryWalk>),
     File(Box<Option<Found>>, Summary),
+    Stored(Box<StoredWalk>),
 }
 
 impl Walk {
@@ -104,7 +106,7 @@ impl Walk {
             SourceWalk::Directory(walk) => {
                 below(&branch.source, written).is_some_and(|path| !walk.leaves_out(&path))
             }
-            SourceWalk::File(..) => false,
+            SourceWalk::File(..) | SourceWalk::Stored(_) => false,
         };
         match self.branches.iter().find(holds) {
             None => Ok(()),
@@ -123,6 +125,7 @@ impl Walk {
         for branch in &mut self.branches {
             match &mut branch.walk {
                 SourceWalk::Directory(walk) => walk.limit(extent.clone()),
+                SourceWalk::Stored(walk) => walk.limit(extent.clone()),
                 SourceWalk::File(found, _) => {
                     if extent.only_directories || extent.place(&branch.at) != Place::Inside {
                         **found = None;
@@ -154,7 +157,7 @@ impl Walk {
     pub fn into_listed(self) -> Listed {
         let directories = self.branches.into_iter().filter_map(|branch| match branch.walk {
             SourceWalk::Directory(walk) => Some(walk.into_listed(branch.source)),
-            SourceWalk::File(..) => None,
+            SourceWalk::File(..) | SourceWalk::Stored(_) => None,
         });
         Listed(directories.collect())
     }
@@ -233,6 +236,12 @@ impl Branch {
                 .hint("SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image"),
             errno => trouble("open", &shown, &root, errno.into()),
         };
+        if let Some(stored) = &source.stored {
+            let at = source.place_of_directory();
+            let walk = StoredWalk::new(stored.clone(), at.clone(), options)?;
+            let walk = SourceWalk::Stored(Box::new(walk));
+            return Ok(Self { source: source.path.clone(), shown, at, walk, head: None });
+        }
         // What the user names is followed where it is a link: `pack IMAGE current` means what `current` points to.
         let status = stat(&source.path).map_err(failed)?;
         let (at, walk) = match FileType::from_raw_mode(status.st_mode) {
@@ -261,6 +270,7 @@ impl SourceWalk {
         match self {
             Self::Directory(walk) => walk.advance(),
             Self::File(found, _) => Ok(found.take()),
+            Self::Stored(walk) => walk.advance(),
         }
     }
 
@@ -268,6 +278,7 @@ impl SourceWalk {
         match self {
             Self::Directory(walk) => walk.summary(),
             Self::File(_, summary) => summary.clone(),
+            Self::Stored(walk) => walk.summary(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod path;
 mod record;
 mod resolution;
 mod source;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -40,3 +41,4 @@ pub use path::TreePath;
 pub use record::Record;
 pub(crate) use resolution::{Resolution, Step};
 pub use source::SourceSpec;
+pub use stored::StoredTree;

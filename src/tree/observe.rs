@@ -255,26 +255,49 @@ impl Observer {
         stat: &Stat,
         carrier: Carrier<'_>,
     ) -> Result<Entry, Failure> {
-        let mtime = match self.options.normalize {
-            Some(time) => time,
-            None => Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 },
+        let mtime = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 };
+        let mode = stat.st_mode & 0o7777;
+        let mut metadata =
+            Metadata { mode, uid: stat.st_uid, gid: stat.st_gid, mtime, ..Metadata::default() };
+        if self.options.normalize.is_none() {
+            metadata.xattrs = self.xattrs.read(carrier)?;
+        }
+        self.adjust(&mut metadata, FileType::from_raw_mode(stat.st_mode))?;
+        Ok(Entry { path, kind, metadata })
+    }
+
+    /// The entry for something that an archive says; `kind` is what it is under this name, and `of` what it is.
+    pub fn recorded(
+        &mut self,
+        path: TreePath,
+        kind: Kind,
+        of: &Kind,
+        mut metadata: Metadata,
+    ) -> Result<Entry, Unmapped> {
+        self.xattrs.keep_travelling(&mut metadata.xattrs);
+        let file_type = match of {
+            Kind::Symlink { .. } => FileType::Symlink,
+            Kind::Directory => FileType::Directory,
+            _ => FileType::RegularFile,
         };
-        let mtime = self.options.clamp_mtime.map_or(mtime, |latest| mtime.min(latest));
-        let mut metadata = match self.options.normalize {
-            Some(_) => Metadata { mode: normal_mode(stat), mtime, ..Metadata::default() },
-            None => Metadata {
-                mode: stat.st_mode & 0o7777,
-                uid: stat.st_uid,
-                gid: stat.st_gid,
-                mtime,
-                xattrs: self.xattrs.read(carrier)?,
-            },
-        };
+        self.adjust(&mut metadata, file_type)?;
+        Ok(Entry { path, kind, metadata })
+    }
+
+    /// Makes of what something has what the options want it to have.
+    fn adjust(&self, metadata: &mut Metadata, file_type: FileType) -> Result<(), Unmapped> {
+        if let Some(mtime) = self.options.normalize {
+            *metadata =
+                Metadata { mode: normal_mode(file_type, metadata.mode), mtime, ..Metadata::default() };
+        }
+        if let Some(latest) = self.options.clamp_mtime {
+            metadata.mtime = metadata.mtime.min(latest);
+        }
         match self.options.chown {
             Some(Owner { uid, gid }) => (metadata.uid, metadata.gid) = (uid, gid),
-            None => self.options.id_maps.to_container(&mut metadata)?,
+            None => self.options.id_maps.to_container(metadata)?,
         }
-        Ok(Entry { path, kind, metadata })
+        Ok(())
     }
 
     /// Notes that the entry that was made last is part of the tree.
@@ -385,11 +408,11 @@ pub(super) fn kind(stat: &Stat) -> Option<Kind> {
     }
 }
 
-fn normal_mode(stat: &Stat) -> u32 {
-    match FileType::from_raw_mode(stat.st_mode) {
+fn normal_mode(file_type: FileType, mode: u32) -> u32 {
+    match file_type {
         FileType::Symlink => 0o777,
         FileType::Directory => 0o755,
-        _ if stat.st_mode & 0o111 != 0 => 0o755,
+        _ if mode & 0o111 != 0 => 0o755,
         _ => 0o644,
     }
 }

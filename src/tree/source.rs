@@ -1,14 +1,15 @@
 //! What a user wants in a tree, and where: `SOURCE[:PATH]`.
 
-use super::TreePath;
+use super::{StoredTree, TreePath};
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// A directory or a file on disk and its place in the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A directory or a file on disk, or what an archive held, and its place in the tree.
+#[derive(Clone, Debug)]
 pub struct SourceSpec {
     /// Where it is on disk. It may be a symbolic link: what the user names is followed, what is found is not.
     pub path: PathBuf,
@@ -17,18 +18,25 @@ pub struct SourceSpec {
     pub at: Option<TreePath>,
     /// Whether `at` is the directory for a file and not its name, as a trailing slash says.
     pub inside: bool,
+    /// What was read from an archive; `path` is then how messages call that.
+    pub stored: Option<Arc<StoredTree>>,
 }
 
 impl SourceSpec {
     /// A source that lands in the root.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), at: None, inside: false }
+        Self { path: path.into(), at: None, inside: false, stored: None }
     }
 
     /// The same source, landing at `at`.
     #[must_use]
     pub fn at(self, at: TreePath) -> Self {
         Self { inside: at.is_root(), at: Some(at), ..self }
+    }
+
+    /// Whether this is the archive on standard input: `-`. A file of that name is `./-`.
+    pub fn is_standard_input(&self) -> bool {
+        self.path.as_os_str() == "-"
     }
 
     /// Reads `SOURCE[:PATH]`. The last colon that an absolute path follows divides the two.

@@ -64,6 +64,12 @@ impl Reader {
         Self { list: vec![0; LARGEST], value: vec![0; LARGEST], left_out: Vec::new() }
     }
 
+    /// Takes those away that do not belong to a tree.
+    pub fn keep_travelling(&mut self, xattrs: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+        self.left_out = xattrs.keys().filter_map(|name| of_the_host(name)).collect();
+        xattrs.retain(|name, _| travels(name));
+    }
+
     /// All attributes that travel. None where the file system has none, or does not say.
     pub fn read(&mut self, carrier: Carrier<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         let path = match carrier {

@@ -1,5 +1,6 @@
 //! Trees into images and back, by the library, in memory and in layouts.
 
+mod archives;
 mod artifact;
 mod changing;
 mod damage;

@@ -95,6 +95,26 @@ fn a_digestfile_of_an_earlier_run_does_not_survive_a_run_that_fails() {
 }
 
 #[test]
+fn what_is_left_out_is_counted_by_kind() {
+    let place = Place::with_tree();
+    let tree = place.path().join("tree");
+    let attribute = |name: &str| rustix::fs::setxattr(&tree, name, b"x", rustix::fs::XattrFlags::empty());
+    attribute("user.overlay.origin").unwrap();
+    attribute("user.fuseoverlayfs.origin").unwrap();
+    fs::write(tree.join(".volio.json"), r#"{"complete":true,"content":null,"alone":true,"inode":1}"#)
+        .unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
+    let screen = place.screen("pack --format json oci:layout:v1 tree");
+    for expected in [
+        "; 1 socket, 2 attributes of this host, 1 record or lost+found skipped",
+        "\"attributesSkipped\": {\n    \"user.fuseoverlayfs.\": 1,\n    \"user.overlay.\": 1\n  }",
+        "\"bookkeepingSkipped\": 1",
+    ] {
+        assert!(screen.contains(expected), "{screen}");
+    }
+}
+
+#[test]
 fn patterns_may_stand_in_a_file_and_caches_are_left_out() {
     let place = Place::with_tree();
     fs::write(place.path().join("patterns"), "# comment\nhello\n").unwrap();

@@ -167,16 +167,23 @@ Examples:
   volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
+  tar c --format=posix --xattrs . | volio pack oci:backup:v1 -    a tar archive, also compressed
   volio pack --wait-for-signal registry.example/results:v1 /results   when a pod ends
   volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '["/volio"]' registry.example/volio:v1 volio
 
-SOURCE is a directory or a file; PATH is absolute, and / unless given. A directory's contents land
-at PATH. A file lands at PATH, or in it under its own name where PATH ends with a slash.
+SOURCE is a directory or a file, or - for a tar archive on standard input; PATH is absolute, and /
+unless given. A directory's contents land at PATH. A file lands at PATH, or in it under its own name
+where PATH ends with a slash.
 
 A file .volioignore at the root of a SOURCE names what to leave out, in the words of .gitignore.
 Without SOURCE on the command line it is a file like any other. The rules of --exclude-from come
 after it, and those of --exclude last; the last rule that matches counts.
+
+The archive on standard input may be compressed with gzip or zstd. It is read as strictly as a
+layer, kept in TMPDIR, and packed in the order of a directory: where the archive says all about a
+tree (--format=posix --xattrs), the image is the same as that of the directory. Of entries with the
+same path, the last one counts.
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images
 are data and the same for all platforms.

@@ -8,14 +8,17 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use volio::error::Kind;
 use volio::image::Description;
 use volio::layer::Compression;
 use volio::oci::{Execution, Platform};
-use volio::pack::{Form, Options, Packed, pack};
+use volio::pack::{Form, Options, Packed, pack, read_archive};
+use volio::progress::Progress;
 use volio::transport::{Access, Location};
 use volio::tree::{IdMaps, IdRange, OnChange, Owner, RuleFiles, SourceSpec, Time, WalkOptions, rule_lines};
 use volio::{Error, Result, oci};
@@ -27,16 +30,21 @@ Examples:
   volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
+  tar c --format=posix --xattrs . | volio pack oci:backup:v1 -    a tar archive, also compressed
   volio pack --wait-for-signal registry.example/results:v1 /results   when a pod ends
   volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '[\"/volio\"]' registry.example/volio:v1 volio
 
-SOURCE is a directory or a file; PATH is absolute, and / unless given. A directory's contents land at PATH. A file \
+SOURCE is a directory or a file, or - for a tar archive on standard input; PATH is absolute, and / unless given. A directory's contents land at PATH. A file \
 lands at PATH, or in it under its own name where PATH ends with a slash.
 
 A file .volioignore at the root of a SOURCE names what to leave out, in the words of \
 .gitignore. Without SOURCE on the command line it is a file like any other. The rules of --exclude-from come after it, and those \
 of --exclude last; the last rule that matches counts.
+
+The archive on standard input may be compressed with gzip or zstd. It is read as strictly as a layer, kept in TMPDIR, and \
+packed in the order of a directory: where the archive says all about a tree (--format=posix --xattrs), the image is \
+the same as that of the directory. Of entries with the same path, the last one counts.
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images are data and \
 the same for all platforms.
@@ -282,6 +290,25 @@ impl Job {
         self.wish.as_ref().map_or_else(|| environment::variable(name), |wish| wish.variable(name))
     }
 
+    /// The sources, with what the archive on standard input holds where that is one.
+    fn with_standard_input(&self, progress: &dyn Progress) -> Result<Vec<SourceSpec>> {
+        let mut sources = self.sources.clone();
+        let mut archives = sources.iter_mut().filter(|source| source.is_standard_input());
+        let (first, another) = (archives.next(), archives.next().is_some());
+        if another {
+            return Err(Error::usage("standard input can be one source and not two"));
+        }
+        if let Some(source) = first {
+            if io::stdin().is_terminal() {
+                return Err(Error::usage("standard input is a terminal and no archive")
+                    .hint("`tar c . | volio pack IMAGE -`; a file called `-` is `./-`"));
+            }
+            let spool = environment::temporary(|name| self.variable(name));
+            source.stored = Some(Arc::new(read_archive(io::stdin(), &spool, progress)?));
+        }
+        Ok(sources)
+    }
+
     fn explain(&self, error: Error) -> Error {
         match self.wish {
             Some(_) => Wish::explain(error),
@@ -304,7 +331,7 @@ impl Pack {
         self.tree.check()?;
         let job = self.job()?;
         environment::source_date_epoch(|name| job.variable(name))?;
-        for source in &job.sources {
+        for source in job.sources.iter().filter(|source| !source.is_standard_input()) {
             source.path.metadata().map_err(|error| {
                 Error::io(format!("cannot read {}", source.path.display()), error)
                     .hint("what shall be packed must be there before it is waited for")
@@ -347,7 +374,8 @@ impl Pack {
         let begun = Instant::now();
         let destination = job.image.destination(&job.access)?;
         let progress = progress::start("pack", self.report.quiet);
-        let packed = pack(destination.as_ref(), &job.sources, &options, progress.as_ref())?;
+        let sources = job.with_standard_input(progress.as_ref())?;
+        let packed = pack(destination.as_ref(), &sources, &options, progress.as_ref())?;
         drop(progress);
 
         super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
