@@ -4,21 +4,24 @@
 //! was. Nothing is swapped that anybody sees.
 
 use super::directory::{make_private, sync_directory};
+use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
 use super::keeper::Keeper;
 use super::mounts::{self, Seen};
 use super::options::{Fill, Owner, Policy, Pull};
+use super::pace::Pace;
 use super::record::{Moment, Record};
+use super::root::{set_mode, something_in};
 use super::volume::{Doing, Passed, Turn, Volume, Watched};
 use crate::disk::mountinfo;
 use crate::error::{Error, Result};
-use crate::transport::Source;
-use crate::tree::{ExtractOptions, Target, TreePath};
+use crate::transport::{Location, Source, Stop};
+use crate::tree::ExtractOptions;
 use crate::unpack::{self, Part, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -43,56 +46,78 @@ fn subpath(fill: &Fill) -> Option<String> {
     fill.subpath.as_ref().map(|path| path.to_string())
 }
 
+/// What a volume is filled with, and what has to happen to what it holds.
+#[derive(Clone)]
+pub(super) struct Job {
+    pub(super) fill: Fill,
+    pub(super) owner: Owner,
+    /// Where what it holds has to be before it is replaced.
+    pub(super) export: Option<Location>,
+}
+
 /// Fills the volume in a thread of its own, which goes on when nobody waits any more.
-pub(super) fn in_background(
-    keeper: &Arc<Keeper>,
-    volume: &Arc<Volume>,
-    fill: Fill,
-    owner: Owner,
-    turn: Turn,
-) -> Result<()> {
-    let passed = Arc::new(Passed::default());
-    turn.now(Doing::Fetching { image: fill.image.to_string(), passed: Arc::clone(&passed) });
+pub(super) fn in_background(keeper: &Arc<Keeper>, volume: &Arc<Volume>, job: Job, turn: Turn) -> Result<()> {
+    let (passed, stop) = (Arc::new(Passed::default()), Stop::default());
+    let image = job.fill.image.to_string();
+    turn.now(Doing::Fetching { image, passed: Arc::clone(&passed), stop: stop.clone() });
     let (keeper, volume) = (Arc::clone(keeper), Arc::clone(volume));
     let work = move || {
-        let filling = Filling { keeper: &keeper, volume: &volume, fill: &fill, owner, passed };
-        let outcome = filling.run();
+        // Whoever has waited for the turn must find out that there was a fetch, also where a panic ends it.
+        let mut end =
+            End { volume: &volume, outcome: Some(Err("it was given up: this is a bug".to_owned())) };
+        let pace = Pace::watch(Arc::clone(&passed), stop.clone(), keeper.settings.pace);
+        let filling = Filling { keeper: &keeper, volume: &volume, job: &job, passed, stop: &stop };
+        let outcome = filling.run().map_err(|error| pace.explain(error));
+        drop(pace);
         if let Err(error) = &outcome {
             keeper.failed(&volume, "filling it", error);
         }
-        let outcome = outcome.map_err(|error| match error.advice() {
+        end.outcome = Some(outcome.map_err(|error| match error.advice() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
-        });
-        // Whoever has waited for the turn must find out that there was a fetch.
-        volume.end_fetch(outcome);
+        }));
+        drop(end);
         drop(turn);
     };
     let begun = thread::Builder::new().name("fetch".to_owned()).spawn(work);
     begun.map(drop).map_err(|error| Error::io("cannot begin a fetch", error))
 }
 
+/// Notes how a fetch ended when it is dropped.
+struct End<'a> {
+    volume: &'a Volume,
+    outcome: Option<Result<(), String>>,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            self.volume.end_fetch(outcome);
+        }
+    }
+}
+
 struct Filling<'a> {
     keeper: &'a Keeper,
     volume: &'a Volume,
-    fill: &'a Fill,
-    owner: Owner,
+    job: &'a Job,
     passed: Arc<Passed>,
+    stop: &'a Stop,
 }
 
 impl Filling<'_> {
     fn run(&self) -> Result<()> {
-        let Self { keeper, volume, fill, .. } = self;
-        recover(keeper, volume)?;
+        let Self { keeper, volume, job: Job { fill, .. }, .. } = self;
         let record = volume.record()?;
         let target = keeper.directory.volume(&volume.name);
-        let holds = something_in(&target)?;
         if record.filled.as_ref().is_some_and(|filled| is_from(filled, fill)) && fill.pull == Pull::Missing {
             return Ok(());
         }
-        self.refuse_to_lose(&record, holds.as_ref())?;
+        self.refuse_once(&target)?;
 
-        let source = fill.image.source(&(keeper.settings.access)()?)?;
+        let mut access = (keeper.settings.access)()?;
+        access.transfer.stop = self.stop.clone();
+        let source = fill.image.source(&access)?;
         if fill.pull == Pull::Newer && record.filled.as_ref().is_some_and(|filled| is_from(filled, fill)) {
             let digest = source.resolve()?.descriptor().digest.to_string();
             if record.filled.as_ref().is_some_and(|filled| filled.digest == digest) {
@@ -101,6 +126,7 @@ impl Filling<'_> {
             }
         }
         refuse_mounts_in(&target)?;
+        self.refuse_to_lose(&target)?;
         keeper.log(&format!("{}: filling it from {}", volume.name, fill.image));
         let begun = Instant::now();
         let staging = keeper.directory.staging(&volume.name);
@@ -123,28 +149,44 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Insists that nothing gets lost that is to stay.
-    fn refuse_to_lose(&self, record: &Record, holds: Option<&TreePath>) -> Result<()> {
-        let Self { keeper, volume, fill, .. } = self;
-        let Some(held) = holds else { return Ok(()) };
-        let target = keeper.directory.volume(&volume.name);
-        if fill.policy == Policy::Once {
-            return Err(Error::refused(format!(
+    /// Insists that there is nothing where what is there is to be kept.
+    fn refuse_once(&self, target: &Path) -> Result<()> {
+        match something_in(target)? {
+            Some(held) if self.job.fill.policy == Policy::Once => Err(Error::refused(format!(
                 "{} holds data that is not from {}, such as {held}",
                 target.display(),
-                fill.image
+                self.job.fill.image
             ))
-            .hint("empty it, or make the volume with policy=replace"));
+            .hint("empty it, or make the volume with policy=replace")),
+            _ => Ok(()),
         }
-        let changed = || record.fingerprint.is_none() || fingerprint(&target).ok() != record.fingerprint;
-        if record.export_due && changed() {
-            return Err(Error::refused(format!(
-                "what {} holds was not exported yet, and would be lost",
+    }
+
+    /// Insists that an image has what the volume holds where it is to be exported, and exports it where that is due.
+    fn refuse_to_lose(&self, target: &Path) -> Result<()> {
+        let Self { keeper, volume, job, .. } = self;
+        let Some(to) = &job.export else { return Ok(()) };
+        if something_in(target)?.is_none() || volume.record()?.is_stored(&fingerprint(target)?) {
+            return Ok(());
+        }
+        let lost = |why: &dyn std::fmt::Display| {
+            Error::refused(format!(
+                "what {} holds was not exported yet, and would be lost: {why}",
                 target.display()
             ))
-            .hint("the export is tried again by itself; the volume's Status says why it failed"));
+        };
+        if !volume.record()?.export_due {
+            return Err(lost(&"no container has written it").hint("export it with volio pack, or empty it"));
         }
-        Ok(())
+        let retried = "the export is tried again by itself; the volume's Status says why it failed";
+        export::export(keeper, volume, to, WaitFor::Everybody).map_err(|error| lost(&error).hint(retried))?;
+        match volume.record()?.is_stored(&fingerprint(target)?) {
+            true => Ok(()),
+            false => {
+                Err(lost(&format!("{to} holds something else"))
+                    .hint("export it with volio pack, or empty it"))
+            }
+        }
     }
 
     /// Makes the new content beside its place. Returns the digest of its image.
@@ -156,14 +198,18 @@ impl Filling<'_> {
         fs::create_dir(staging)
             .map_err(|error| Error::io(format!("cannot make {}", staging.display()), error))?;
         let options = unpack::Options {
-            platform: self.fill.platform.clone(),
-            part: self.fill.subpath.clone().map_or(Part::All, Part::Subpath),
-            tree: ExtractOptions { uid: self.owner.uid, gid: self.owner.gid, ..ExtractOptions::default() },
+            platform: self.job.fill.platform.clone(),
+            part: self.job.fill.subpath.clone().map_or(Part::All, Part::Subpath),
+            tree: ExtractOptions {
+                uid: self.job.owner.uid,
+                gid: self.job.owner.gid,
+                ..ExtractOptions::default()
+            },
             ..unpack::Options::default()
         };
         let watched = Watched { passed: Arc::clone(&self.passed), journal: &self.keeper.settings.journal };
         let unpacked = unpack(source, staging, &options, &watched)?;
-        set_mode(staging, self.owner)
+        set_mode(staging, self.job.owner)
             .map_err(|error| Error::io(format!("cannot set the mode of {}", staging.display()), error))?;
         Ok(unpacked.digest.to_string())
     }
@@ -173,56 +219,55 @@ impl Filling<'_> {
         let Self { volume, .. } = self;
         let shown = target.display();
         let trouble = |error: io::Error| Error::io(format!("cannot put the new content at {shown}"), error);
-        if let Seen::By(process) = mounts::seen(target) {
-            return Err(Error::refused(format!("{shown} is in use by process {process}"))
-                .hint("it is filled when no container has it any more"));
-        }
+        // The fetch took its time, and whoever is root on this machine needs no engine to write there.
+        self.refuse_once(target)?;
+        self.refuse_to_lose(target)?;
+        refuse_seen(target, target)?;
         refuse_mounts_in(target)?;
         let inode = fs::symlink_metadata(content).map_err(trouble)?.ino();
-        volume.change(|record| record.filling = Some((filled.clone(), inode)))?;
-        let exchanged = match fs::symlink_metadata(target) {
+        let fingerprint = fingerprint(content)?;
+        volume.change(|record| record.begin_swap(filled.clone(), inode, fingerprint))?;
+        let flags = match fs::symlink_metadata(target) {
             Ok(found) if !found.is_dir() => {
                 return Err(Error::refused(format!("{shown} is not a directory")));
             }
-            Ok(_) => renameat_with(CWD, content, CWD, target, RenameFlags::EXCHANGE),
-            Err(_) => renameat_with(CWD, content, CWD, target, RenameFlags::NOREPLACE),
+            Ok(_) => RenameFlags::EXCHANGE,
+            Err(_) => RenameFlags::NOREPLACE,
         };
-        exchanged.map_err(|errno| match errno {
-            rustix::io::Errno::BUSY | rustix::io::Errno::XDEV => {
-                Error::refused(format!("{shown} is a mount point of its own"))
-                    .hint("a volume that is filled from an image is on the disk of the storage")
-            }
-            errno => trouble(errno.into()),
-        })?;
+        let rename = || {
+            renameat_with(CWD, content, CWD, target, flags).map_err(|errno| match errno {
+                rustix::io::Errno::BUSY | rustix::io::Errno::XDEV => {
+                    Error::refused(format!("{shown} is a mount point of its own"))
+                        .hint("a volume that is filled from an image is on the disk of the storage")
+                }
+                errno => trouble(errno.into()),
+            })
+        };
+        rename()?;
+        if flags == RenameFlags::EXCHANGE
+            && let Err(error) = refuse_seen(content, target)
+        {
+            // Somebody was quicker: the old content goes back to where it is seen.
+            rename()?;
+            return Err(error);
+        }
         for directory in [content.parent(), target.parent()].into_iter().flatten() {
             sync_directory(directory).map_err(trouble)?;
         }
         let digest = filled.digest.clone();
-        accept(volume, target, filled)?;
+        volume.change(|record| record.end_swap(Some(inode)))?;
         Ok(digest)
     }
 }
 
-/// Notes that the new content is in its place.
-fn accept(volume: &Volume, target: &Path, filled: Moment) -> Result<()> {
-    // An export that would send the same once more is none.
-    let fingerprint = fingerprint(target).ok();
-    volume.change(|record| {
-        record.filling = None;
-        record.filled = Some(filled);
-        record.fingerprint = fingerprint;
-        record.export_due = false;
-        record.last_error = None;
-    })
-}
-
-/// Finds out how a swap ended that the plugin did not live to note.
-pub(super) fn recover(keeper: &Keeper, volume: &Volume) -> Result<()> {
-    let Some((filled, inode)) = volume.record()?.filling else { return Ok(()) };
-    let target = keeper.directory.volume(&volume.name);
-    match fs::symlink_metadata(&target).is_ok_and(|found| found.ino() == inode) {
-        true => accept(volume, &target, filled),
-        false => volume.change(|record| record.filling = None),
+/// Insists that no process sees a directory, which is named as users know it.
+fn refuse_seen(directory: &Path, shown: &Path) -> Result<()> {
+    match mounts::seen(directory)? {
+        Seen::By(process) => {
+            Err(Error::refused(format!("{} is in use by process {process}", shown.display()))
+                .hint("it is filled when no container has it any more"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -244,40 +289,4 @@ fn refuse_mounts_in(target: &Path) -> Result<()> {
             "a volume is filled when nothing is mounted in it any more; a post-unmount hook can see to that",
         )),
     }
-}
-
-/// Something that the directory holds; `None` when that is nothing but a file system's or volio's own, or it is not there.
-fn something_in(directory: &Path) -> Result<Option<TreePath>> {
-    match Target::find(directory)? {
-        Some(target) => target.held(),
-        None => Ok(None),
-    }
-}
-
-fn set_mode(directory: &Path, owner: Owner) -> io::Result<()> {
-    match owner.mode {
-        Some(mode) => fs::set_permissions(directory, Permissions::from_mode(mode)),
-        None => Ok(()),
-    }
-}
-
-/// Gives the directory of a volume that is made anew, over data of an earlier one, to the owner that was named this time.
-/// What is in it belongs to whom it did.
-pub(super) fn claim(directory: &Path, owner: Owner) -> Result<()> {
-    let claimed = match fs::symlink_metadata(directory) {
-        // What an administrator has put in its place is not followed.
-        Ok(found) if !found.is_dir() => Ok(()),
-        _ => lchown(directory, owner.uid, owner.gid).and_then(|()| set_mode(directory, owner)),
-    };
-    claimed.map_err(|error| Error::io(format!("cannot give {} away", directory.display()), error))
-}
-
-/// Makes the directory of a volume where it is missing, and gives it to its owner.
-pub(super) fn make(directory: &Path, owner: Owner) -> Result<()> {
-    let made = match fs::create_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Ok(()) => lchown(directory, owner.uid, owner.gid).and_then(|()| set_mode(directory, owner)),
-        error => error,
-    };
-    made.map_err(|error| Error::io(format!("cannot make {}", directory.display()), error))
 }

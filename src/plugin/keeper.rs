@@ -2,19 +2,18 @@
 
 use super::definitions::{Definition, Definitions};
 use super::directory::Directory;
-use super::mounts::{self, Seen};
 use super::name::VolumeName;
 use super::options::Spec;
 use super::protocol::{Answer, Call, Shown};
-use super::volume::{Doing, Volume};
-use super::{Driver, Settings, Trouble, fill, record::Failure, status, volume};
+use super::volume::Volume;
+use super::{Driver, Settings, Trouble, record::Failure, root, status, volume};
 use crate::error::{Error, Result};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long Docker waits for anything but a mount, with a margin.
 pub(super) const SHORT_PATIENCE: Duration = Duration::from_secs(50);
@@ -62,7 +61,7 @@ impl Keeper {
         let _ = volume.change(|record| record.last_error = Some(failure));
     }
 
-    /// Does what was asked, except for mounts.
+    /// Does what was asked, except for mounts and removals.
     pub(super) fn answer(&self, driver: Driver, call: Call) -> Result<Answer, Trouble> {
         match call {
             Call::Activate => Ok(Answer::activated()),
@@ -71,9 +70,8 @@ impl Keeper {
             Call::Create { name, options } => self.create(driver, &name, options),
             Call::Get(name) => self.get(driver, &name),
             Call::Path(name) => Ok(Answer::mounted(self.mountpoint(&self.wanted(driver, &name)?, &name))),
-            Call::Remove(name) => self.remove(driver, &name),
-            Call::Mount { .. } | Call::Unmount { .. } => {
-                Err(Error::failed("mounts are counted elsewhere").into())
+            Call::Mount { .. } | Call::Unmount { .. } | Call::Remove(_) => {
+                Err(Error::failed("mounts and removals are seen to elsewhere").into())
             }
         }
     }
@@ -119,8 +117,8 @@ impl Keeper {
             };
         }
         let mountpoint = self.directory.volume(name);
-        fill::make(&mountpoint, spec.owner)?;
-        fill::claim(&mountpoint, spec.owner)?;
+        root::make(&mountpoint, spec.owner)?;
+        root::claim(&mountpoint, spec.owner)?;
         let created = volume::shown(self.now());
         definitions.put(Definition::new(name, mountpoint, options, driver, created))?;
         drop(definitions);
@@ -135,26 +133,6 @@ impl Keeper {
             // A record that cannot be read is told when the volume is mounted.
             _ => {}
         }
-        Ok(Answer::default())
-    }
-
-    /// Removes a volume and leaves its data.
-    fn remove(&self, driver: Driver, name: &VolumeName) -> Result<Answer, Trouble> {
-        let Some(definition) = self.definition(driver, name)? else { return Ok(Answer::default()) };
-        let volume = self.volume(name);
-        let _turn =
-            volume.turn(Doing::Removing, Instant::now() + self.settings.patience.min(SHORT_PATIENCE))?;
-        if let Seen::By(process) = mounts::seen(&self.mountpoint(&definition, name)) {
-            return Err(Error::refused(format!("the volume {name} is in use by process {process}")).into());
-        }
-        self.definitions().remove(name)?;
-        if volume.record().is_ok_and(|record| !record.mounts.is_empty()) {
-            volume.change(|record| record.mounts.clear())?;
-        }
-        self.log(&format!(
-            "{name}: removed; its data stays in {}",
-            self.mountpoint(&definition, name).display()
-        ));
         Ok(Answer::default())
     }
 
@@ -210,16 +188,12 @@ impl Keeper {
     /// The volume of this name, always the same one.
     pub(super) fn volume(&self, name: &VolumeName) -> Arc<Volume> {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = || {
-            let volume = Volume::new(name.clone(), &self.directory, &self.boot);
-            // A record that cannot be read is told when the volume is mounted.
-            let _ = fill::recover(self, &volume);
-            Arc::new(volume)
-        };
+        // A record that cannot be read is told when the volume is mounted.
+        let open = || Arc::new(Volume::new(name.clone(), &self.directory, &self.boot));
         Arc::clone(volumes.entry(name.clone()).or_insert_with(open))
     }
 
-    fn definitions(&self) -> MutexGuard<'_, Definitions> {
+    pub(super) fn definitions(&self) -> MutexGuard<'_, Definitions> {
         self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

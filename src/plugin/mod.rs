@@ -9,6 +9,7 @@
 mod connection;
 mod definitions;
 mod directory;
+mod engine;
 mod export;
 mod fill;
 mod fingerprint;
@@ -18,14 +19,19 @@ mod mounting;
 mod mounts;
 mod name;
 mod options;
+mod pace;
 mod protocol;
 mod record;
+mod removal;
+mod root;
 mod server;
 mod socket;
 mod status;
 mod trash;
+mod usage;
 mod volume;
 
+pub use pace::LeastPace;
 pub use server::{Stop, serve};
 pub use socket::Socket;
 
@@ -50,6 +56,11 @@ pub struct Settings {
     pub patience: Duration,
     /// How often it is looked after what waits for the last container to let go.
     pub interval: Duration,
+    /// How long a mount is believed although no process sees the volume and its engine has ended: a container that starts
+    /// is given its volumes some time before it has them.
+    pub grace: Duration,
+    /// The least that a fetch has to bring; one that falls behind is given up.
+    pub pace: LeastPace,
     /// How registries are reached; asked anew for each fetch and each export, since people log in later.
     pub access: Box<dyn Fn() -> Result<Access> + Send + Sync>,
     /// Who is told what happens, line by line.

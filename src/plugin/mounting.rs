@@ -1,13 +1,19 @@
 //! Mounts and unmounts: what comes before a container gets a volume, and after it has let go.
 
 use super::definitions::Definition;
+use super::engine::Engine;
+use super::export::{self, WaitFor};
+use super::fingerprint::fingerprint;
 use super::hooks::Hook;
 use super::keeper::{Keeper, SHORT_PATIENCE};
 use super::name::VolumeName;
 use super::options::{Pull, Spec};
+use super::record::{Content, Origin};
+use super::usage::{Usage, usage};
 use super::volume::{Doing, Turn, Volume};
-use super::{Driver, Trouble, export, fill};
+use super::{Driver, Trouble, fill, root};
 use crate::error::{Error, Result};
+use crate::transport::Location;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +33,7 @@ struct Mounting<'a> {
     definition: Definition,
     spec: Spec,
     mountpoint: PathBuf,
+    driver: Driver,
     id: &'a str,
     deadline: Instant,
 }
@@ -38,14 +45,16 @@ impl Keeper {
         driver: Driver,
         name: &VolumeName,
         id: &str,
+        engine: Option<&Engine>,
     ) -> Result<PathBuf, Trouble> {
         let definition = self.wanted(driver, name)?;
-        let mounting = Mounting::new(self, definition, name, id, self.settings.patience)?;
-        match mounting.mount() {
+        let mounting = Mounting::new(self, driver, definition, name, id, self.settings.patience)?;
+        match mounting.mount(engine) {
             Ok(()) => Ok(mounting.mountpoint),
-            Err(error) => {
+            Err(trouble) => {
+                let (Trouble::Say(error) | Trouble::HangUp(error)) = &trouble;
                 self.log(&format!("{name}: mounting it failed: {error}"));
-                Err(error.into())
+                Err(trouble)
             }
         }
     }
@@ -61,7 +70,8 @@ impl Keeper {
     ) -> Result<(), Trouble> {
         let Some(definition) = self.definition(driver, name)? else { return Ok(()) };
         let patience = if is_podman { PODMANS_PATIENCE } else { SHORT_PATIENCE };
-        let mounting = Mounting::new(self, definition, name, id, patience.min(self.settings.patience))?;
+        let mounting =
+            Mounting::new(self, driver, definition, name, id, patience.min(self.settings.patience))?;
         Ok(mounting.unmount()?)
     }
 
@@ -74,7 +84,7 @@ impl Keeper {
         }
     }
 
-    /// Exports what is due and free: what nobody said to let go, and what failed before.
+    /// Exports what is due and in use by nobody: what nobody said to let go, and what failed before.
     pub(super) fn export_what_is_due(self: &Arc<Self>) {
         // Where the list cannot be read, whoever asks next is told.
         for (name, definition) in self.of(Driver::Volio).unwrap_or_default() {
@@ -83,16 +93,20 @@ impl Keeper {
                 continue;
             };
             let volume = self.volume(&name);
-            let is_due = volume.record().is_ok_and(|record| record.export_due);
-            if is_due
-                && !volume.is_busy()
-                && volume.may_export()
-                && export::is_free(self, &volume).unwrap_or(false)
-            {
-                // Somebody else was quicker, or there are no threads left: it stays due.
-                let _ = volume
-                    .turn(Doing::Unmounting, Instant::now())
-                    .and_then(|turn| export::in_background(self, &volume, to, turn));
+            let is_due = volume.record().is_ok_and(|record| record.export_due && !record.export_withheld);
+            if !is_due || volume.is_busy() || !volume.may_export() {
+                continue;
+            }
+            match usage(self, &volume) {
+                Ok(Usage::Seen(_)) => volume.touch(false),
+                Ok(Usage::Free | Usage::Idle) => {
+                    // Somebody else was quicker, or there are no threads left: it stays due.
+                    let _ = volume
+                        .turn(Doing::Unmounting, Instant::now())
+                        .and_then(|turn| export::in_background(self, &volume, to, WaitFor::Everybody, turn));
+                }
+                // What cannot be found out now is looked at again.
+                Ok(Usage::Mounted) | Err(_) => {}
             }
         }
     }
@@ -111,6 +125,7 @@ impl Keeper {
 impl<'a> Mounting<'a> {
     fn new(
         keeper: &'a Arc<Keeper>,
+        driver: Driver,
         definition: Definition,
         name: &VolumeName,
         id: &'a str,
@@ -122,25 +137,31 @@ impl<'a> Mounting<'a> {
             definition,
             volume: keeper.volume(name),
             keeper,
+            driver,
             id,
             deadline: Instant::now() + patience,
         })
     }
 
-    fn mount(&self) -> Result<()> {
+    fn mount(&self, engine: Option<&Engine>) -> Result<(), Trouble> {
         let turn = self.filled()?;
-        fill::make(&self.mountpoint, self.spec.owner)?;
+        root::make(&self.mountpoint, self.spec.owner)?;
         if !self.mountpoint.is_dir() {
-            return Err(Error::refused(format!("{} is not a directory", self.mountpoint.display())));
+            return Err(Error::refused(format!("{} is not a directory", self.mountpoint.display())).into());
         }
+        let known = self.known_content()?;
         if let Err(error) = self.before() {
             self.keeper.failed(&self.volume, MOUNTING, &error);
-            return Err(error);
+            return Err(error.into());
         }
-        let now = self.keeper.now();
+        let content = self.content_before_the_container(known)?;
+        self.volume.touch(true);
         self.volume.change(|record| {
-            record.count(self.id, now);
+            record.count(self.id, engine);
             record.export_due |= self.spec.export.is_some();
+            if content.is_some() {
+                record.content = content;
+            }
             record.mend(MOUNTING);
         })?;
         self.volume.use_fetch();
@@ -148,26 +169,82 @@ impl<'a> Mounting<'a> {
         Ok(())
     }
 
+    /// The content of the volume, if it is known and a command will change it before the container gets it.
+    fn known_content(&self) -> Result<Option<Content>> {
+        let record = self.volume.record()?;
+        let has_command = self.spec.command.is_some() || self.spec.pre_mount.is_some();
+        let content = record.content.filter(|_| has_command && record.mounts.is_empty());
+        // What is not exported is not looked at.
+        Ok(content.filter(|content| {
+            self.spec.export.is_some()
+                && fingerprint(&self.mountpoint).is_ok_and(|found| found == content.fingerprint)
+        }))
+    }
+
+    /// The content that the first container gets, if that was not known or has been changed by a command: only what changes
+    /// from now on is to be exported.
+    fn content_before_the_container(&self, known: Option<Content>) -> Result<Option<Content>> {
+        let record = self.volume.record()?;
+        let is_wanted = known.is_some() || record.content.is_none();
+        if self.spec.export.is_none() || !record.mounts.is_empty() || !is_wanted {
+            return Ok(None);
+        }
+        let origin = known.map_or(Origin::Found, |known| known.origin);
+        // Without it everything counts as changed.
+        Ok(fingerprint(&self.mountpoint).ok().map(|fingerprint| Content { fingerprint, origin }))
+    }
+
     /// Takes the turn, and has the volume filled where that is wanted.
-    fn filled(&self) -> Result<Turn> {
+    fn filled(&self) -> Result<Turn, Trouble> {
         let mut before = self.volume.fetches();
         loop {
             let turn = self.volume.turn(Doing::Mounting, self.deadline)?;
+            // It may have been removed while this waited.
+            self.keeper.wanted(self.driver, &self.volume.name)?;
             // Another mount has had it fetched meanwhile; what it got, this one gets.
             self.volume.fetch_since(before)?;
             let Some(fill) = &self.spec.fill else { return Ok(turn) };
             let record = self.volume.record()?;
+            let is_wanted = fill::is_wanted(fill, &record, self.volume.fetch_is_fresh());
             // What somebody has is not replaced. What was never filled must not be given to anybody.
-            let is_free =
-                || fill.pull == Pull::Missing || export::is_free(self.keeper, &self.volume).unwrap_or(false);
-            if !fill::is_wanted(fill, &record, self.volume.fetch_is_fresh()) || !is_free() {
+            if !is_wanted || (fill.pull != Pull::Missing && !self.may_be_replaced()?) {
                 return Ok(turn);
             }
             before = self.volume.fetches();
-            fill::in_background(self.keeper, &self.volume, fill.clone(), self.spec.owner, turn)?;
+            let job =
+                fill::Job { fill: fill.clone(), owner: self.spec.owner, export: self.spec.export.clone() };
+            fill::in_background(self.keeper, &self.volume, job, turn)?;
             self.volume.wait_for_fetch(before, self.deadline)?;
             before = self.volume.fetches();
         }
+    }
+
+    /// Whether nobody has the volume, and nothing waits for its hook to succeed.
+    fn may_be_replaced(&self) -> Result<bool> {
+        let name = &self.volume.name;
+        let record = self.volume.record()?;
+        let keeps = |why: &str| self.keeper.log(&format!("{name}: it keeps what it holds: {why}"));
+        match usage(self.keeper, &self.volume) {
+            Ok(Usage::Free) => {}
+            Ok(Usage::Seen(process)) => {
+                keeps(&format!("process {process} sees it"));
+                return Ok(false);
+            }
+            Ok(Usage::Mounted | Usage::Idle) => {
+                let ids: Vec<&str> = record.mounts.keys().map(String::as_str).collect();
+                keeps(&format!("it is mounted for {}", ids.join(", ")));
+                return Ok(false);
+            }
+            Err(error) => {
+                keeps(&error.to_string());
+                return Ok(false);
+            }
+        }
+        if record.export_withheld && !record.is_stored(&fingerprint(&self.mountpoint)?) {
+            keeps("it was not exported, since post-unmount failed");
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Runs what is to be run before the mount.
@@ -181,49 +258,49 @@ impl<'a> Mounting<'a> {
     }
 
     fn unmount(&self) -> Result<()> {
-        let name = &self.volume.name;
         let _leaving = self.volume.leave();
-        let was_mounted = self.volume.change(|record| record.discount(self.id))?;
+        let exports = self.spec.export.is_some();
+        self.volume.change(|record| {
+            record.discount(self.id);
+            // Whatever was found out before: this container may have written since.
+            record.export_due |= exports;
+        })?;
+        self.volume.touch(false);
         if self.spec.post_unmount.is_some() {
             let turn = self.volume.turn(Doing::Unmounting, self.deadline);
             // Docker only logs it, and the hook does not run any more.
             let turn = turn.inspect_err(|error| self.keeper.failed(&self.volume, UNMOUNTING, error))?;
-            if let Err(error) = self.hook("post-unmount", self.spec.post_unmount.as_ref()) {
+            let outcome = self.hook("post-unmount", self.spec.post_unmount.as_ref());
+            // The hook may be to make the data fit for an export; that of another container may have failed before.
+            self.volume.change(|record| record.export_withheld = exports && outcome.is_err())?;
+            if let Err(error) = outcome {
                 self.keeper.failed(&self.volume, UNMOUNTING, &error);
-                if self.spec.export.is_some() {
-                    // The hook may have been to make the data fit for an export.
-                    self.keeper.log(&format!("{name}: not exported, since post-unmount failed"));
-                    self.volume.change(|record| record.export_due = false)?;
+                if exports {
+                    self.keeper
+                        .log(&format!("{}: not exported, since post-unmount failed", self.volume.name));
                 }
                 return Err(error);
             }
-            self.volume.change(|record| {
-                record.mend(UNMOUNTING);
-                // The hook of another container may have failed before, and have kept all from being exported.
-                record.export_due |= was_mounted && self.spec.export.is_some();
-            })?;
+            self.volume.change(|record| record.mend(UNMOUNTING))?;
             drop(turn);
         }
         match &self.spec.export {
-            Some(to) if self.volume.record()?.export_due => self.export(to),
-            _ => Ok(()),
+            Some(to) => self.export(to),
+            None => Ok(()),
         }
     }
 
     /// Exports the volume if this was the last container, and waits for that as long as the engine does.
-    fn export(&self, to: &crate::transport::Location) -> Result<()> {
+    fn export(&self, to: &Location) -> Result<()> {
         let Ok(turn) = self.volume.turn(Doing::Unmounting, self.deadline) else { return Ok(()) };
-        if !export::is_free(self.keeper, &self.volume)? {
+        if usage(self.keeper, &self.volume)? != Usage::Free {
             return Ok(());
         }
-        export::in_background(self.keeper, &self.volume, to.clone(), turn)?;
+        let (keeper, volume) = (self.keeper, &self.volume);
+        export::in_background(keeper, volume, to.clone(), WaitFor::Everybody, turn)?;
         // Whoever gets the turn comes after the export; who does not need not wait for it.
-        let Ok(_turn) = self.volume.turn(Doing::Unmounting, self.deadline) else { return Ok(()) };
-        let record = self.volume.record()?;
-        match record.last_error.filter(|_| record.export_due) {
-            Some(failure) => Err(Error::failed(format!("{} failed: {}", failure.doing, failure.error))),
-            None => Ok(()),
-        }
+        let Ok(_turn) = volume.turn(Doing::Unmounting, self.deadline) else { return Ok(()) };
+        export::outcome(volume)
     }
 
     /// Runs a hook, where there is one. Its environment is what is said here, and nothing of the plugin's, which may

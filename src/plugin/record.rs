@@ -1,20 +1,16 @@
 //! What is known of one volume: what is in it, who has it, and what is still to be done.
 
 use super::directory;
+use super::engine::Engine;
+use super::fingerprint::Fingerprint;
 use super::protocol::MountId;
 use crate::error::{Error, Result};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::{fs, io};
 
 const VERSION: u32 = 1;
-
-/// How long after a mount a count is believed although no process sees the volume: a container that starts is given its
-/// volumes some time before it has them. Afterwards the engine has died without letting go.
-const FAITH: Duration = Duration::from_secs(60);
 
 /// What is known of a volume. It outlives the volume, as the data does.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -25,22 +21,29 @@ pub(super) struct Record {
     boot: String,
     /// How often each id has mounted it.
     pub(super) mounts: BTreeMap<MountId, u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last_mount: Option<String>,
+    /// The engine that each of them was last mounted by, where that is known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    engines: BTreeMap<MountId, Engine>,
     /// The image whose content it got.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) filled: Option<Moment>,
     /// The image whose content it gets now, and the inode of the directory with that content: if the volume has that
     /// inode, the two were swapped before a crash.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) filling: Option<(Moment, u64)>,
-    /// Whether a container may have changed it since it was exported.
+    filling: Option<(Moment, u64)>,
+    /// The fingerprint of that content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filling_content: Option<Fingerprint>,
+    /// Whether it has to be looked whether there is something to export. What the volume holds decides whether there is.
     pub(super) export_due: bool,
+    /// Whether a hook that makes the content fit for an export has failed: nothing is exported before one succeeds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) export_withheld: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exported: Option<Moment>,
-    /// How it looked when it was filled or exported last.
+    /// The content that was filled, exported or found last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) fingerprint: Option<String>,
+    pub(super) content: Option<Content>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_error: Option<Failure>,
 }
@@ -54,6 +57,36 @@ pub(super) struct Moment {
     /// The part of the image that was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) subpath: Option<String>,
+}
+
+/// A content that a volume had at some time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(super) struct Content {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) origin: Origin,
+}
+
+/// Where a content is, besides in the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Origin {
+    /// In the image that the volume was filled from.
+    Filled,
+    /// In the image that it was exported to.
+    Exported,
+    /// Nowhere: it was there before the first mount.
+    Found,
+}
+
+/// What an export would do for what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needed {
+    /// Nothing: the image has it, or there is nothing.
+    Nothing,
+    /// It makes the image if there is none: no container has changed anything, so nothing is replaced.
+    IfMissing,
+    /// It makes the image.
+    Export,
 }
 
 /// What went wrong last.
@@ -71,11 +104,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Reads the record, where there is one. Mounts of an earlier boot are forgotten: nobody has them any more.
+    /// Reads the record, where there is one, of a volume whose directory has this inode. Mounts of an earlier boot are
+    /// forgotten: nobody has them any more.
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when it cannot be understood.
-    pub(super) fn open(path: PathBuf, boot: &str) -> Result<Self> {
+    pub(super) fn open(path: PathBuf, boot: &str, inode: Option<u64>) -> Result<Self> {
         let shown = path.display();
         let mut record = match fs::read(&path) {
             Ok(text) => serde_json::from_slice::<Record>(&text).map_err(|error| {
@@ -89,10 +123,12 @@ impl Kept {
             return Err(Error::integrity(format!("{shown} was written by a later volio")));
         }
         if record.boot != boot {
-            record.mounts.clear();
+            record.forget_mounts();
             boot.clone_into(&mut record.boot);
         }
         record.version = VERSION;
+        // A swap that the plugin did not live to note. It is on the disk with the next change, and found out again before.
+        record.end_swap(inode);
         Ok(Self { path, record })
     }
 
@@ -116,9 +152,16 @@ impl Kept {
 
 impl Record {
     /// One more mount by this id.
-    pub(super) fn count(&mut self, id: &str, now: Timestamp) {
+    pub(super) fn count(&mut self, id: &str, engine: Option<&Engine>) {
+        // An engine that was killed mounts with the same id again, and unmounts only once.
+        if self.engines.get(id).is_some_and(Engine::is_gone) {
+            self.mounts.remove(id);
+        }
         *self.mounts.entry(id.to_owned()).or_default() += 1;
-        self.last_mount = Some(now.to_string());
+        match engine {
+            Some(engine) => self.engines.insert(id.to_owned(), engine.clone()),
+            None => self.engines.remove(id),
+        };
     }
 
     /// One mount less; whether there was one. An id that never mounted it is none.
@@ -128,8 +171,58 @@ impl Record {
                 *count -= 1;
                 true
             }
-            _ => self.mounts.remove(id).is_some(),
+            _ => {
+                self.engines.remove(id);
+                self.mounts.remove(id).is_some()
+            }
         }
+    }
+
+    /// Whether an engine that has mounted it has ended meanwhile.
+    pub(super) fn has_mounts_of_ended_engines(&self) -> bool {
+        self.engines.values().any(Engine::is_gone)
+    }
+
+    /// Forgets the mounts of engines that have ended.
+    pub(super) fn forget_ended_engines(&mut self) {
+        let Self { mounts, engines, .. } = self;
+        engines.retain(|id, engine| {
+            let is_gone = engine.is_gone();
+            if is_gone {
+                mounts.remove(id);
+            }
+            !is_gone
+        });
+    }
+
+    pub(super) fn forget_mounts(&mut self) {
+        self.mounts.clear();
+        self.engines.clear();
+    }
+
+    /// What an export to this name would do now that the volume looks like this.
+    pub(super) fn needed(&self, to: &str, fingerprint: &Fingerprint, is_empty: bool) -> Needed {
+        let content = self.content.as_ref();
+        // Its root alone is nothing to export.
+        if is_empty && content.is_none_or(|content| content.fingerprint.has_entries_of(fingerprint)) {
+            return Needed::Nothing;
+        }
+        let known = content.filter(|content| content.fingerprint == *fingerprint);
+        let is_there = |moment: &Option<Moment>| {
+            moment.as_ref().is_some_and(|moment| moment.image == to && moment.subpath.is_none())
+        };
+        match known.map(|content| content.origin) {
+            Some(Origin::Exported) if is_there(&self.exported) => Needed::Nothing,
+            Some(Origin::Filled) if is_there(&self.filled) => Needed::Nothing,
+            Some(_) => Needed::IfMissing,
+            None => Needed::Export,
+        }
+    }
+
+    /// Whether an image has the content that looks like this.
+    pub(super) fn is_stored(&self, fingerprint: &Fingerprint) -> bool {
+        let known = self.content.as_ref().filter(|content| content.fingerprint == *fingerprint);
+        known.is_some_and(|content| content.origin != Origin::Found)
     }
 
     /// What went wrong last does no more.
@@ -137,13 +230,87 @@ impl Record {
         self.last_error.take_if(|failure| failure.doing == doing);
     }
 
-    /// Whether an engine may be about to give the volume to a container, although none sees it.
-    pub(super) fn is_promised(&self, now: Timestamp) -> bool {
-        let Some(Ok(last)) = self.last_mount.as_ref().map(|time| time.parse::<Timestamp>()) else {
-            return !self.mounts.is_empty();
-        };
-        let age = now.duration_since(last);
-        // A clock that was set back proves nothing.
-        !self.mounts.is_empty() && age.as_secs() < FAITH.as_secs() as i64
+    /// Notes that the volume is about to be swapped with a directory of this inode and this fingerprint.
+    pub(super) fn begin_swap(&mut self, filled: Moment, inode: u64, fingerprint: Fingerprint) {
+        (self.filling, self.filling_content) = (Some((filled, inode)), Some(fingerprint));
+    }
+
+    /// Notes how a swap ended, now that the volume has this inode.
+    pub(super) fn end_swap(&mut self, inode: Option<u64>) {
+        let (filling, content) = (self.filling.take(), self.filling_content.take());
+        if let Some((filled, staged)) = filling
+            && inode == Some(staged)
+        {
+            self.filled = Some(filled);
+            self.content = content.map(|fingerprint| Content { fingerprint, origin: Origin::Filled });
+            self.export_due = false;
+            self.last_error = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(image: &str) -> Option<Moment> {
+        Some(Moment { image: image.to_owned(), digest: String::new(), at: String::new(), subpath: None })
+    }
+
+    fn record(origin: Option<Origin>) -> Record {
+        let content = origin.map(|origin| Content { fingerprint: Fingerprint::named(0, "known"), origin });
+        Record { filled: moment("image"), exported: moment("export"), content, ..Record::default() }
+    }
+
+    #[test]
+    fn an_export_sends_what_changed_and_makes_what_is_missing() {
+        for (origin, to, fingerprint, needed) in [
+            (Some(Origin::Exported), "export", "known", Needed::Nothing),
+            (Some(Origin::Exported), "elsewhere", "known", Needed::IfMissing),
+            (Some(Origin::Exported), "export", "changed", Needed::Export),
+            (Some(Origin::Filled), "image", "known", Needed::Nothing),
+            (Some(Origin::Filled), "export", "known", Needed::IfMissing),
+            (Some(Origin::Filled), "image", "changed", Needed::Export),
+            (Some(Origin::Found), "export", "known", Needed::IfMissing),
+            (Some(Origin::Found), "export", "changed", Needed::Export),
+            (None, "export", "any", Needed::Export),
+        ] {
+            let found = record(origin).needed(to, &Fingerprint::named(0, fingerprint), false);
+            assert_eq!(found, needed, "{origin:?} {to} {fingerprint}");
+        }
+    }
+
+    #[test]
+    fn an_empty_volume_is_exported_only_where_a_container_emptied_it() {
+        for (origin, fingerprint, needed) in [
+            (None, "any", Needed::Nothing),
+            (Some(Origin::Found), "known", Needed::Nothing),
+            (Some(Origin::Filled), "known", Needed::Nothing),
+            (Some(Origin::Exported), "changed", Needed::Export),
+            (Some(Origin::Filled), "changed", Needed::Export),
+            (Some(Origin::Found), "changed", Needed::Export),
+        ] {
+            for root in [0, 1] {
+                let found = record(origin).needed("elsewhere", &Fingerprint::named(root, fingerprint), true);
+                assert_eq!(found, needed, "{origin:?} {root}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_that_a_killed_engine_had_is_counted_anew() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let engine = Engine::of_process(child.id().try_into().unwrap()).unwrap();
+        let mut record = Record::default();
+        record.count("a", Some(&engine));
+        record.count("a", Some(&engine));
+        record.count("b", None);
+        record.forget_ended_engines();
+        assert_eq!((record.mounts["a"], record.mounts["b"]), (2, 1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        record.count("a", None);
+        record.forget_ended_engines();
+        assert_eq!((record.mounts["a"], record.mounts["b"]), (1, 1));
     }
 }

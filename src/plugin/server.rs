@@ -1,6 +1,7 @@
 //! The plugin at work: connections are accepted, each in a thread of its own, until it is told to stop.
 
 use super::connection::{Connection, Refusal, Request};
+use super::engine::Engine;
 use super::keeper::Keeper;
 use super::name::VolumeName;
 use super::protocol::{Answer, Call, MountId};
@@ -109,7 +110,8 @@ fn accept(keeper: &Arc<Keeper>, socket: &Socket, busy: &Arc<Busy>) {
     let talk = move || {
         let _open = open;
         if stream.set_nonblocking(false).is_ok() {
-            converse(&keeper, driver, Connection::new(stream), &busy);
+            let engine = Engine::of(&stream);
+            converse(&keeper, driver, engine, Connection::new(stream), &busy);
         }
     };
     // Without a thread for it the connection is dropped, which engines take as a reason to try again.
@@ -117,7 +119,13 @@ fn accept(keeper: &Arc<Keeper>, socket: &Socket, busy: &Arc<Busy>) {
 }
 
 /// Answers one request after the other.
-fn converse(keeper: &Arc<Keeper>, driver: Driver, mut connection: Connection, busy: &Arc<Busy>) {
+fn converse(
+    keeper: &Arc<Keeper>,
+    driver: Driver,
+    engine: Option<Engine>,
+    mut connection: Connection,
+    busy: &Arc<Busy>,
+) {
     loop {
         let request = match connection.next() {
             Ok(Some(request)) => request,
@@ -130,7 +138,7 @@ fn converse(keeper: &Arc<Keeper>, driver: Driver, mut connection: Connection, bu
         };
         let _working = busy.work();
         let stays = request.stays;
-        match reply(keeper, driver, &request) {
+        match reply(keeper, driver, engine.as_ref(), &request) {
             Ok(Reply { status, answer, mounted }) => {
                 let delivered = connection.answer(status, &body(&answer), stays);
                 if let (Err(_), Some((name, id))) = (&delivered, mounted) {
@@ -168,7 +176,7 @@ impl Reply {
     }
 }
 
-fn reply(keeper: &Arc<Keeper>, driver: Driver, request: &Request) -> Result<Reply> {
+fn reply(keeper: &Arc<Keeper>, driver: Driver, engine: Option<&Engine>, request: &Request) -> Result<Reply> {
     let path: String = request.path.chars().take(64).collect();
     let call = match Call::parse(&request.path, &request.body) {
         _ if request.method != "POST" => {
@@ -186,13 +194,14 @@ fn reply(keeper: &Arc<Keeper>, driver: Driver, request: &Request) -> Result<Repl
         }
     };
     let outcome = match call {
-        Call::Mount { name, id } => keeper.mount(driver, &name, &id).map(|mountpoint| Reply {
+        Call::Mount { name, id } => keeper.mount(driver, &name, &id, engine).map(|mountpoint| Reply {
             mounted: Some((name, id)),
             ..Reply::done(Answer::mounted(mountpoint))
         }),
         Call::Unmount { name, id } => {
             keeper.unmount(driver, &name, &id, request.is_typed).map(|()| Reply::done(Answer::default()))
         }
+        Call::Remove(name) => keeper.remove(driver, &name).map(Reply::done),
         call => keeper.answer(driver, call).map(Reply::done),
     };
     match outcome {

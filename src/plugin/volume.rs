@@ -5,7 +5,10 @@ use super::name::VolumeName;
 use super::record::{Kept, Record};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Task};
+use crate::transport::Stop;
 use jiff::Timestamp;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,9 +37,24 @@ struct Work {
     fetch_failed: Option<String>,
     /// When the last fetch ended, if it ended well and what it brought was not mounted yet.
     fetched: Option<Instant>,
-    /// How often an export failed since one did not, and when the next is due.
-    failures: u32,
+    /// When it was mounted last, by what is known since this plugin runs.
+    mounted: Option<Instant>,
+    /// How many exports in a row did not settle the matter, and when the next may be tried.
+    unsettled: u32,
     not_before: Option<Instant>,
+    /// Why the last export failed.
+    export_failed: Option<String>,
+}
+
+/// How an export ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exported {
+    /// The image has what the volume holds, or there was nothing to export.
+    Settled,
+    /// The same, and an engine still counts a mount: what its container writes is seen only by looking again.
+    Counted,
+    /// Somebody has the volume: nothing was done.
+    InUse,
 }
 
 /// Who has the turn.
@@ -45,7 +63,7 @@ pub(super) enum Doing {
     Mounting,
     Unmounting,
     Removing,
-    Fetching { image: String, passed: Arc<Passed> },
+    Fetching { image: String, passed: Arc<Passed>, stop: Stop },
     Exporting { image: String },
 }
 
@@ -64,8 +82,12 @@ pub(super) struct Turn(Arc<Volume>);
 
 impl Volume {
     pub(super) fn new(name: VolumeName, directory: &Directory, boot: &str) -> Self {
-        let kept = Kept::open(directory.record(&name), boot);
-        Self { name, work: Mutex::default(), changed: Condvar::new(), kept: Mutex::new(kept) }
+        let inode = fs::symlink_metadata(directory.volume(&name)).ok().map(|found| found.ino());
+        let kept = Kept::open(directory.record(&name), boot, inode);
+        // A mount of which only the record knows may be as young as any.
+        let is_mounted = kept.as_ref().is_ok_and(|kept| !kept.record().mounts.is_empty());
+        let work = Work { mounted: is_mounted.then(Instant::now), ..Work::default() };
+        Self { name, work: Mutex::new(work), changed: Condvar::new(), kept: Mutex::new(kept) }
     }
 
     /// Waits for the turn until the deadline.
@@ -151,13 +173,47 @@ impl Volume {
         self.changed.notify_all();
     }
 
-    /// Notes how an export ended, and when a failed one may be tried again: after half a minute, and twice as long each
-    /// time, up to a quarter of an hour.
-    pub(super) fn end_export(&self, ended_well: bool) {
+    /// Ends a fetch that is under way, as soon as the network lets it; whether there was one.
+    pub(super) fn cancel_fetch(&self) -> bool {
+        match &self.work().doing {
+            Some(Doing::Fetching { stop, .. }) => {
+                stop.now(Duration::ZERO);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes a mount, or that a process sees the volume: what was exported meanwhile may be old soon.
+    pub(super) fn touch(&self, is_mount: bool) {
         let mut work = self.work();
-        work.failures = if ended_well { 0 } else { work.failures.saturating_add(1) };
-        let wait = 15u64.saturating_mul(1 << work.failures.min(6)).min(900);
-        work.not_before = (!ended_well).then(|| Instant::now() + Duration::from_secs(wait));
+        if is_mount {
+            work.mounted = Some(Instant::now());
+        }
+        if work.export_failed.is_none() {
+            (work.unsettled, work.not_before) = (0, None);
+        }
+    }
+
+    /// Whether the last mount is younger than this.
+    pub(super) fn was_mounted_within(&self, time: Duration) -> bool {
+        self.work().mounted.is_some_and(|mounted| mounted.elapsed() < time)
+    }
+
+    /// Notes how an export ended, and when the next one may be tried where that one did not settle the matter: after half
+    /// a minute, and twice as long each time, up to a quarter of an hour.
+    pub(super) fn end_export(&self, outcome: Result<Exported, String>) {
+        let mut work = self.work();
+        let is_settled = matches!(outcome, Ok(Exported::Settled | Exported::InUse));
+        work.unsettled = if is_settled { 0 } else { work.unsettled.saturating_add(1) };
+        let wait = 15u64.saturating_mul(1 << work.unsettled.min(6)).min(900);
+        work.not_before = (!is_settled).then(|| Instant::now() + Duration::from_secs(wait));
+        work.export_failed = outcome.err();
+    }
+
+    /// Why the last export failed, if it did.
+    pub(super) fn export_failure(&self) -> Option<String> {
+        self.work().export_failed.clone()
     }
 
     /// Whether an export may be tried now.
@@ -230,6 +286,13 @@ fn again(error: &Error) -> Error {
     }
 }
 
+impl Passed {
+    /// How many bytes have come.
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
 impl Turn {
     /// Goes on with something else.
     pub(super) fn now(&self, doing: Doing) {
@@ -256,7 +319,7 @@ impl std::fmt::Display for Doing {
             Self::Mounting => f.write_str("it is being mounted"),
             Self::Unmounting => f.write_str("it is being unmounted"),
             Self::Removing => f.write_str("it is being removed"),
-            Self::Fetching { image, passed } => {
+            Self::Fetching { image, passed, .. } => {
                 write!(f, "it is being filled from {image}")?;
                 let done = passed.done.load(Ordering::Relaxed);
                 match passed.total.load(Ordering::Relaxed) {
@@ -271,7 +334,7 @@ impl std::fmt::Display for Doing {
     }
 }
 
-/// What a fetch says of itself.
+/// What a fetch or an export says of itself.
 pub(super) struct Watched<'a> {
     pub(super) passed: Arc<Passed>,
     pub(super) journal: &'a (dyn Fn(&str) + Send + Sync),

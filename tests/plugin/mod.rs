@@ -4,7 +4,9 @@ mod exports;
 mod fills;
 mod gate;
 mod hooks;
+mod kept;
 mod protocol;
+mod removal;
 mod state;
 mod storage;
 mod volmex;
@@ -20,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
-use volio::plugin::{Driver, Plugin, Settings, Socket, Stop, serve};
+use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, Stop, serve};
 use volio::transport::{Access, Retry, Transfer};
 
 /// How long a test waits for what must happen: only a broken one takes that long.
@@ -33,6 +35,8 @@ struct Service {
     running: Option<(Stop, JoinHandle<()>)>,
     patience: Duration,
     drivers: Vec<Driver>,
+    /// What is otherwise than usual.
+    adjust: Box<dyn Fn(&mut Settings) + Send + Sync>,
 }
 
 impl Service {
@@ -46,11 +50,21 @@ impl Service {
         Self::patient(SOON, prepare)
     }
 
+    /// The same with other settings.
+    fn adjusted(adjust: impl Fn(&mut Settings) + Send + Sync + 'static) -> Self {
+        let mut service = Self::start();
+        service.stop();
+        service.adjust = Box::new(adjust);
+        service.run().unwrap();
+        service
+    }
+
     fn patient(patience: Duration, prepare: impl FnOnce(&Path)) -> Self {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("storage")).unwrap();
         let drivers = vec![Driver::Volio, Driver::Volmex];
-        let mut service = Self { place, journal: Arc::default(), running: None, patience, drivers };
+        let adjust = Box::new(|_: &mut Settings| {});
+        let mut service = Self { place, journal: Arc::default(), running: None, patience, drivers, adjust };
         prepare(&service.storage());
         service.run().unwrap();
         service
@@ -61,16 +75,28 @@ impl Service {
         // A registry that fails shall be seen to fail at once.
         let retry = Retry { retries: 0, delay: Duration::ZERO };
         let access = Access { transfer: Transfer { retry, ..Transfer::default() }, ..Access::default() };
-        Settings {
+        let mut settings = Settings {
             storage: self.storage(),
             drivers: self.drivers.clone(),
             patience: self.patience,
             interval: Duration::from_millis(50),
+            grace: SOON * 2,
+            pace: LeastPace::default(),
             access: Box::new(move || Ok(access.clone())),
             journal: Box::new(move |line| journal.lock().unwrap().push(line.to_owned())),
             clock: SystemTime::now,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),
-        }
+        };
+        (self.adjust)(&mut settings);
+        settings
+    }
+
+    /// Changes the record of a volume while no plugin runs.
+    fn with_record(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let file = self.storage().join(".volio").join(name).join("record.json");
+        let mut record = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut record);
+        fs::write(&file, record.to_string()).unwrap();
     }
 
     fn run(&mut self) -> volio::Result<()> {

@@ -513,18 +513,3 @@ hint: it is kept there until its size is known: set TMPDIR to a directory with r
 "#]],
     );
 }
-
-#[test]
-fn rules_in_a_source_count_only_where_the_source_was_typed() {
-    let place = Place::with_tree();
-    fs::write(place.path().join("tree/.volioignore"), "*\n").unwrap();
-    let entries = |packed: &str| packed.lines().find(|line| line.starts_with("packed ")).unwrap().to_owned();
-    let variables = [("DATA_TAG", "h.example/data:1"), ("NO_PUSH", "1")];
-    let by_environment = entries(&screen(&place, "pack --normalize", &variables));
-    assert!(
-        by_environment.starts_with("packed 5 entries") && !by_environment.contains("excluded"),
-        "{by_environment}"
-    );
-    let typed = entries(&place.screen("pack oci:layout:v1 tree"));
-    assert!(typed.contains("; 3 excluded"), "{typed}");
-}

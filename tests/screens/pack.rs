@@ -439,3 +439,16 @@ hint: write UID:GID with numbers up to 4294967294, for example 1000:1000
 "#]],
     );
 }
+
+#[test]
+fn rules_in_a_source_count_only_where_the_source_was_typed() {
+    let place = Place::with_tree();
+    fs::write(place.path().join("tree/.volioignore"), "*\n").unwrap();
+    let mut by_environment = place.volio("pack --normalize");
+    by_environment.env("DATA_TAG", "h.example/data:1").env("NO_PUSH", "1");
+    by_environment.env("VOLIO_STORE", "store").env("VOLIO_SOURCE", "tree");
+    let screen = place.screen_of(by_environment);
+    assert!(screen.contains("packed 5 entries") && !screen.contains("excluded"), "{screen}");
+    let screen = place.screen("pack oci:layout:v1 tree");
+    assert!(screen.contains("; 3 excluded"), "{screen}");
+}

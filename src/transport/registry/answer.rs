@@ -9,11 +9,13 @@ use bytes::Bytes;
 use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// How much of the body of a refusal is read, in bytes.
 const REFUSAL_LIMIT: usize = 64 << 10;
+/// The least that a document has to come with, in bytes a second: one that trickles would be waited for without end.
+const LEAST_PACE: u64 = 1024;
 
 /// An answer whose head is here; the body comes when it is asked for.
 pub(super) struct Answer {
@@ -66,12 +68,27 @@ impl Answer {
             .again_after(Duration::ZERO)
     }
 
+    /// The error for a document that comes too slowly.
+    fn trickles(&self) -> Error {
+        let host = host_of(&self.url);
+        Error::failed(format!("cannot {}: {host} sends less than {LEAST_PACE} bytes a second", self.what))
+            .hint("the registry or the network is overloaded; try again later")
+    }
+
     /// The body, or its first `limit` bytes when it is longer.
+    ///
+    /// # Errors
+    /// When it breaks off, or comes slower than [`LEAST_PACE`] after the first bytes may have taken their time.
     pub(super) async fn read(&mut self, limit: usize) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
+        let begun = Instant::now();
         while let Some(chunk) = self.chunk().await? {
             let room = limit - bytes.len();
             bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            let seconds = begun.elapsed().saturating_sub(self.patience).as_secs();
+            if (bytes.len() as u64) < seconds.saturating_mul(LEAST_PACE) {
+                return Err(self.trickles());
+            }
             if bytes.len() == limit {
                 break;
             }

@@ -6,7 +6,7 @@
 
 use super::answer::Answer;
 use super::http::{Request, runtime, wait};
-use super::retry::Attempts;
+use super::retry::{Attempts, unless_stopped};
 use super::server::Server;
 use super::token::Scopes;
 use crate::error::{Error, Result};
@@ -183,11 +183,12 @@ impl Download {
         chunks: Sender<Result<Chunk>>,
     ) {
         let mut attempts = Attempts::new(self.server.transfer());
+        let stop = &self.server.transfer().stop;
         loop {
             let before = range.start;
             let next = match begun.take() {
                 Some(begun) => Ok(begun),
-                None => match self.ask(&range, self.request.clone().once()).await {
+                None => match unless_stopped(stop, self.ask(&range, self.request.clone().once())).await {
                     Ok((answer, _)) if self.is_part() && !is_partial(&answer) => Err(self.is_whole()),
                     next => next,
                 },
@@ -198,7 +199,7 @@ impl Download {
                     let _ = chunks.send(Ok(Chunk::Whole)).await;
                     return;
                 }
-                Ok(begun) => pass_on(begun, &mut range, self.size, &chunks).await,
+                Ok(begun) => unless_stopped(stop, pass_on(begun, &mut range, self.size, &chunks)).await,
                 Err(error) => Err(error),
             };
             let Err(error) = outcome else {

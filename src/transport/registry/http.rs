@@ -106,7 +106,7 @@ impl Request {
     }
 
     /// Whether it may be sent on to another address: only what changes nothing.
-    fn is_safe(&self) -> bool {
+    pub(super) fn is_safe(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
     }
 }

@@ -1,13 +1,15 @@
 //! What may be tried again, and when: a server that is busy, a connection that broke; never a refusal that was meant,
 //! and never data that is wrong.
 
-use super::super::Transfer;
-use crate::error::Error;
+use super::super::{Stop, Transfer};
+use crate::error::{Error, Result};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// A client that went away, as nginx says it, and a connection that timed out behind Cloudflare: both are the
 /// network's fault on the other side of the proxy.
@@ -38,6 +40,23 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
     let date = |text: &str| DateTimeParser::new().parse_timestamp(text).ok();
     let span = |then, now: &str| u64::try_from(date(then)?.as_second() - date(now)?.as_second()).ok();
     text(DATE).and_then(|now| span(asked, now)).map_or(Duration::ZERO, Duration::from_secs)
+}
+
+/// How soon a stop is noticed by what waits for the network.
+const NOTICE: Duration = Duration::from_millis(100);
+
+/// Waits for something that the network does, and no longer than until a stop.
+///
+/// # Errors
+/// Those of the work, and that it was stopped.
+pub(super) async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut work = pin!(work);
+    loop {
+        stop.check()?;
+        if let Ok(outcome) = timeout(NOTICE, work.as_mut()).await {
+            return outcome;
+        }
+    }
 }
 
 /// Attempts at one thing.
@@ -76,8 +95,11 @@ impl<'a> Attempts<'a> {
         }
         let number = format!("{} of {}", self.failures, self.transfer.retry.retries);
         self.transfer.told.tell(&format!("{error}; trying again in {:.1} s ({number})", pause.as_secs_f64()));
-        sleep(pause).await;
-        !self.transfer.stop.is_said()
+        let pause = async {
+            sleep(pause).await;
+            Ok(())
+        };
+        unless_stopped(&self.transfer.stop, pause).await.is_ok() && !self.transfer.stop.is_said()
     }
 }
 

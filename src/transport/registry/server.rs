@@ -9,6 +9,7 @@ use super::credentials::Keychain;
 use super::http::{Http, Request};
 use super::outgoing::Outgoing;
 use super::quirks::Manners;
+use super::retry::unless_stopped;
 use super::token::Scopes;
 use crate::error::{Error, Kind, Result};
 use reqwest::{StatusCode, Url};
@@ -58,11 +59,20 @@ impl Server {
 
     /// Sends a request; when the registry does not take what it is shown, once more with something new. Any
     /// status is an answer.
-    pub(super) async fn send(&self, mut request: Request, scopes: &Scopes) -> Result<Answer> {
-        // Not so what ends an upload, and the token that it may need.
+    pub(super) async fn send(&self, request: Request, scopes: &Scopes) -> Result<Answer> {
+        let stop = &self.transfer().stop;
+        // What ends an upload, and the token that it may need, outlive a stop.
         if !request.once {
-            self.transfer().stop.check()?;
+            stop.check()?;
         }
+        // Whether something was changed is found out.
+        match request.is_safe() && !request.once {
+            true => unless_stopped(stop, self.exchange(request, scopes)).await,
+            false => self.exchange(request, scopes).await,
+        }
+    }
+
+    async fn exchange(&self, mut request: Request, scopes: &Scopes) -> Result<Answer> {
         let ours = self.authorize(&mut request, scopes).await?;
         let mut answer = self.http.send(&request).await?;
         // Twice: what was shown may be too old, and then the registry may want something else.

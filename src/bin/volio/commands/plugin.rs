@@ -13,7 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use std::{env, process, thread};
-use volio::plugin::{Driver, Plugin, Settings, Socket, Stop, serve};
+use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, Stop, serve};
 use volio::{Error, Result};
 
 /// Where volumes are unless told. Only this one is made: another that is missing may be a disk that is not mounted.
@@ -22,6 +22,8 @@ const STORAGE: &str = "/var/lib/volio/volumes";
 const SOCKETS: &str = "/run/docker/plugins";
 /// How often it is looked after exports that nobody asks for any more.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// How long a mount is believed although no process sees the volume and its engine has ended.
+const GRACE: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -95,6 +97,8 @@ impl PluginArgs {
             drivers: drivers.clone(),
             patience: Duration::from_secs(self.patience),
             interval: INTERVAL,
+            grace: GRACE,
+            pace: LeastPace::default(),
             access: Box::new(move || registries.access()),
             journal: Box::new(|line| output::line(&printable(line))),
             clock: SystemTime::now,
