@@ -175,7 +175,8 @@ impl Filling<'_> {
                 target.display()
             ))
         };
-        if !volume.record()?.export_due {
+        let record = volume.record()?;
+        if record.content.is_none() && !record.export_due {
             return Err(lost(&"no container has written it").hint("export it with volio pack, or empty it"));
         }
         let retried = "the export is tried again by itself; the volume's Status says why it failed";

@@ -126,10 +126,13 @@ impl Keeper {
         // What an earlier volume of this name has left undone is not this one's to do.
         let volume = self.volume(name);
         match volume.record() {
-            Ok(record) if record.export_due || record.last_error.is_some() => volume.change(|record| {
-                record.export_due = false;
-                record.last_error = None;
-            })?,
+            Ok(record) if record.export_due || record.export_withheld || record.last_error.is_some() => {
+                volume.change(|record| {
+                    record.export_due = false;
+                    record.export_withheld = false;
+                    record.last_error = None;
+                })?;
+            }
             // A record that cannot be read is told when the volume is mounted.
             _ => {}
         }

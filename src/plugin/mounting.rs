@@ -6,12 +6,14 @@ use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
 use super::hooks::Hook;
 use super::keeper::{Keeper, SHORT_PATIENCE};
+use super::mounts::{Seen, Snapshot};
 use super::name::VolumeName;
 use super::options::{Pull, Spec};
 use super::record::{Content, Origin};
 use super::usage::{Usage, usage};
 use super::volume::{Doing, Turn, Volume};
 use super::{Driver, Trouble, fill, root};
+use crate::disk::mountinfo;
 use crate::error::{Error, Result};
 use crate::transport::Location;
 use std::ffi::OsString;
@@ -86,6 +88,8 @@ impl Keeper {
 
     /// Exports what is due and in use by nobody: what nobody said to let go, and what failed before.
     pub(super) fn export_what_is_due(self: &Arc<Self>) {
+        // Read once: most volumes that wait for an export are seen.
+        let mut mounts = None;
         // Where the list cannot be read, whoever asks next is told.
         for (name, definition) in self.of(Driver::Volio).unwrap_or_default() {
             let Ok(Spec { export: Some(to), .. }) = Spec::parse(definition.driver(), &definition.options)
@@ -97,17 +101,28 @@ impl Keeper {
             if !is_due || volume.is_busy() || !volume.may_export() {
                 continue;
             }
-            match usage(self, &volume) {
-                Ok(Usage::Seen(_)) => volume.touch(false),
-                Ok(Usage::Free | Usage::Idle) => {
-                    // Somebody else was quicker, or there are no threads left: it stays due.
-                    let _ = volume
-                        .turn(Doing::Unmounting, Instant::now())
-                        .and_then(|turn| export::in_background(self, &volume, to, WaitFor::Everybody, turn));
-                }
-                // What cannot be found out now is looked at again.
-                Ok(Usage::Mounted) | Err(_) => {}
+            let mounts = mounts.get_or_insert_with(Snapshot::now);
+            let seen = mounts.as_ref().map(|mounts| mounts.seen(&self.directory.volume(&name)));
+            if let Ok(Ok(Seen::By(_))) = seen {
+                volume.touch(false);
+                continue;
             }
+            // What cannot be found out now is looked at again.
+            if let Ok(Usage::Free | Usage::Idle) = usage(self, &volume) {
+                // Somebody else was quicker, or there are no threads left: it stays due.
+                let _ = volume
+                    .turn(Doing::Unmounting, Instant::now())
+                    .and_then(|turn| export::in_background(self, &volume, to, WaitFor::Everybody, turn));
+            }
+        }
+    }
+
+    /// Notes that an engine ended a mount and did not say which: Docker asks again without the words where it found no plugin,
+    /// or one that died. The mounts that are counted now and that no process sees may be the one.
+    pub(super) fn doubt_mounts(&self) {
+        let volumes = self.of(Driver::Volio).into_iter().chain(self.of(Driver::Volmex)).flatten();
+        for (name, _) in volumes {
+            self.volume(&name).doubt_mounts();
         }
     }
 
@@ -156,6 +171,7 @@ impl<'a> Mounting<'a> {
         }
         let content = self.content_before_the_container(known)?;
         self.volume.touch(true);
+        self.volume.trust_mount(self.id);
         self.volume.change(|record| {
             record.count(self.id, engine);
             record.export_due |= self.spec.export.is_some();
@@ -240,6 +256,13 @@ impl<'a> Mounting<'a> {
                 return Ok(false);
             }
         }
+        // What has been filled before can be used as it is; else the fetch says what is in its way.
+        if let Ok([place, ..]) = mountinfo::below(&self.mountpoint).as_deref()
+            && record.filled.is_some()
+        {
+            keeps(&format!("something is mounted on {}", self.mountpoint.join(place).display()));
+            return Ok(false);
+        }
         if record.export_withheld && !record.is_stored(&fingerprint(&self.mountpoint)?) {
             keeps("it was not exported, since post-unmount failed");
             return Ok(false);
@@ -260,10 +283,12 @@ impl<'a> Mounting<'a> {
     fn unmount(&self) -> Result<()> {
         let _leaving = self.volume.leave();
         let exports = self.spec.export.is_some();
+        self.volume.trust_mount(self.id);
         self.volume.change(|record| {
             record.discount(self.id);
             // Whatever was found out before: this container may have written since.
             record.export_due |= exports;
+            record.export_withheld &= self.spec.post_unmount.is_some();
         })?;
         self.volume.touch(false);
         if self.spec.post_unmount.is_some() {

@@ -21,66 +21,68 @@ pub(super) enum Seen {
     Unknown,
 }
 
+/// The mounts of all namespaces at one time.
+pub(super) struct Snapshot {
+    /// Our own, in which directories are looked up.
+    own: Vec<Mount>,
+    /// Those of each namespace, with the number of a process in it.
+    namespaces: Vec<(u32, Vec<Mount>)>,
+    /// Whether there may be mounts that are not ours to see.
+    is_hidden: bool,
+}
+
 /// Looks into every mount namespace for a mount of the directory, or of something in it.
 ///
 /// # Errors
 /// When something that is there cannot be read, for another reason than that it is root's.
 pub(super) fn seen(directory: &Path) -> Result<Seen> {
-    let trouble = |error: io::Error| {
-        Error::io(format!("cannot find out which processes see {}", directory.display()), error)
-    };
-    let place = place(directory).map_err(trouble)?;
-    let mut search =
-        Search { place, directory, namespaces: BTreeSet::new(), is_hidden: !geteuid().is_root() };
-    for process in numbers_in(Path::new("/proc")).map_err(trouble)? {
-        // Each thread may have a namespace of its own, and all but the first may still run when that has ended.
-        let tasks = format!("/proc/{process}/task");
-        let found = numbers_in(Path::new(&tasks)).and_then(|tasks_in_it| {
-            tasks_in_it.into_iter().try_fold(false, |found, task| {
-                Ok(found || search.task_sees_it(&Path::new(&tasks).join(task.to_string()))?)
-            })
-        });
-        match found {
-            Ok(true) => return Ok(Seen::By(process)),
-            Ok(false) => {}
-            Err(error) => search.pass_over(error).map_err(trouble)?,
-        }
+    Snapshot::now()?.seen(directory)
+}
+
+impl Snapshot {
+    /// Reads the mounts of all processes.
+    ///
+    /// # Errors
+    /// When something that is there cannot be read, for another reason than that it is root's.
+    pub(super) fn now() -> Result<Self> {
+        Self::read().map_err(|error| Error::io("cannot find out what processes have mounted", error))
     }
-    Ok(if search.is_hidden { Seen::Unknown } else { Seen::ByNobody })
-}
 
-/// A search for mounts of a directory.
-struct Search<'a> {
-    place: Place,
-    directory: &'a Path,
-    /// The namespaces whose mounts were looked at: many processes share one.
-    namespaces: BTreeSet<PathBuf>,
-    /// Whether there may be mounts that are not ours to see.
-    is_hidden: bool,
-}
+    fn read() -> io::Result<Self> {
+        let own = mounts(Path::new("/proc/self"))?;
+        let mut snapshot = Self { own, namespaces: Vec::new(), is_hidden: !geteuid().is_root() };
+        // Many processes share one.
+        let mut known = BTreeSet::new();
+        for process in numbers_in(Path::new("/proc"))? {
+            // Each thread may have a namespace of its own, and all but the first may still run when that has ended.
+            let tasks = PathBuf::from(format!("/proc/{process}/task"));
+            match numbers_in(&tasks) {
+                Ok(numbers) => {
+                    for task in numbers {
+                        snapshot.add(process, &tasks.join(task.to_string()), &mut known)?;
+                    }
+                }
+                Err(error) => snapshot.pass_over(error)?,
+            }
+        }
+        Ok(snapshot)
+    }
 
-impl Search<'_> {
-    fn task_sees_it(&mut self, task: &Path) -> io::Result<bool> {
+    fn add(&mut self, process: u32, task: &Path, known: &mut BTreeSet<PathBuf>) -> io::Result<()> {
         let namespace = match fs::read_link(task.join("ns/mnt")) {
-            Ok(namespace) if self.namespaces.contains(&namespace) => return Ok(false),
+            Ok(namespace) if known.contains(&namespace) => return Ok(()),
             Ok(namespace) => Some(namespace),
             Err(_) => None,
         };
         match mounts(task) {
             Ok(mounts) => {
                 // Only now: another task may be readable where this one was not.
-                self.namespaces.extend(namespace);
-                Ok(mounts.iter().any(|mount| self.is_it(mount)))
+                known.extend(namespace);
+                self.namespaces.push((process, mounts));
+                Ok(())
             }
-            Err(error) => self.pass_over(error).map(|()| false),
+            Err(error) => self.pass_over(error),
         }
-    }
-
-    fn is_it(&self, mount: &Mount) -> bool {
-        let Place { device, root, is_mount_point } = &self.place;
-        // Where a disk is mounted on the directory itself, everybody sees that mount.
-        let is_itself = *is_mount_point && mount.at == self.directory;
-        mount.device == *device && mount.root.starts_with(root) && !is_itself
     }
 
     /// Passes over what has ended, and over what is not ours to see.
@@ -94,6 +96,26 @@ impl Search<'_> {
             }
             _ => Err(error),
         }
+    }
+
+    /// Whether a directory, or something in it, is mounted somewhere.
+    ///
+    /// # Errors
+    /// When the directory is below no mount that is known.
+    pub(super) fn seen(&self, directory: &Path) -> Result<Seen> {
+        let place = place(directory, &self.own).ok_or_else(|| {
+            Error::failed(format!("cannot find out which file system {} is on", directory.display()))
+        })?;
+        let Place { device, root, is_mount_point } = place;
+        // Where a disk is mounted on the directory itself, everybody sees that mount.
+        let is_itself = |mount: &Mount| is_mount_point && mount.at == directory;
+        let is_it =
+            |mount: &Mount| mount.device == device && mount.root.starts_with(&root) && !is_itself(mount);
+        Ok(match self.namespaces.iter().find(|(_, mounts)| mounts.iter().any(is_it)) {
+            Some((process, _)) => Seen::By(*process),
+            None if self.is_hidden => Seen::Unknown,
+            None => Seen::ByNobody,
+        })
     }
 }
 
@@ -114,15 +136,13 @@ struct Place {
     is_mount_point: bool,
 }
 
-fn place(directory: &Path) -> io::Result<Place> {
-    let mounts = mounts(Path::new("/proc/self"))?;
+fn place(directory: &Path, mounts: &[Mount]) -> Option<Place> {
     // The last of those that lie over each other is the one that is seen.
     let covering = mounts.iter().filter(|mount| directory.starts_with(&mount.at));
-    let mount = covering.max_by_key(|mount| mount.at.components().count());
-    let mount = mount.ok_or_else(|| io::Error::other("it is below no mount"))?;
-    let rest = directory.strip_prefix(&mount.at).map_err(io::Error::other)?;
+    let mount = covering.max_by_key(|mount| mount.at.components().count())?;
+    let rest = directory.strip_prefix(&mount.at).ok()?;
     let root = if rest.as_os_str().is_empty() { mount.root.clone() } else { mount.root.join(rest) };
-    Ok(Place { device: mount.device.clone(), root, is_mount_point: mount.at == directory })
+    Some(Place { device: mount.device.clone(), root, is_mount_point: mount.at == directory })
 }
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ struct Asked {
 }
 
 impl Call {
+    /// The path of the call that ends a mount.
+    pub(super) const UNMOUNT: &str = "/VolumeDriver.Unmount";
+
     /// Understands a request; `None` when there is no such call.
     ///
     /// # Errors
@@ -70,7 +73,7 @@ impl Call {
             "/VolumeDriver.Get" => Self::Get(named()?),
             "/VolumeDriver.Path" => Self::Path(named()?),
             "/VolumeDriver.Mount" => mount().map(|(name, id)| Self::Mount { name, id })?,
-            "/VolumeDriver.Unmount" => mount().map(|(name, id)| Self::Unmount { name, id })?,
+            Self::UNMOUNT => mount().map(|(name, id)| Self::Unmount { name, id })?,
             "/VolumeDriver.Remove" => Self::Remove(named()?),
             _ => return Ok(None),
         }))

@@ -6,7 +6,7 @@ use super::fingerprint::Fingerprint;
 use super::protocol::MountId;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -193,6 +193,12 @@ impl Record {
             }
             !is_gone
         });
+    }
+
+    /// Forgets the mounts with these ids.
+    pub(super) fn forget(&mut self, ids: &BTreeSet<MountId>) {
+        self.mounts.retain(|id, _| !ids.contains(id));
+        self.engines.retain(|id, _| !ids.contains(id));
     }
 
     pub(super) fn forget_mounts(&mut self) {

@@ -185,7 +185,12 @@ fn reply(keeper: &Arc<Keeper>, driver: Driver, engine: Option<&Engine>, request:
         Ok(Some(call)) => call,
         Ok(None) => return Ok(Reply::failed(404, &Error::usage(format!("there is no call {path:?}")))),
         // Docker asks again after a lost connection, without the body, and forgets the volume when it is told an error.
-        Err(error) if request.body.is_empty() => return Err(error),
+        Err(error) if request.body.is_empty() => {
+            if request.path == Call::UNMOUNT {
+                keeper.doubt_mounts();
+            }
+            return Err(error);
+        }
         Err(error) => {
             return match keeper.is_readable() {
                 Ok(()) => Ok(Reply::failed(500, &error)),
@@ -223,12 +228,22 @@ fn look_after_exports(keeper: &Arc<Keeper>, stop: &Stop) -> Result<JoinHandle<()
         let interval = Timespec::try_from(keeper.settings.interval).ok();
         while !stop.is_said() {
             keeper.export_what_is_due();
-            keeper.empty_trash();
+            empty_trash(&keeper);
             let _ = poll(&mut [PollFd::new(&stop.0.there, PollFlags::IN)], interval.as_ref());
         }
     };
     let begun = thread::Builder::new().name("exports".to_owned()).spawn(work);
     begun.map_err(|error| Error::io("cannot look after exports", error))
+}
+
+/// Removes what no volume needs any more, in a thread of its own.
+fn empty_trash(keeper: &Arc<Keeper>) {
+    if keeper.directory.trash.is_due() {
+        let keeper = Arc::clone(keeper);
+        let work = move || keeper.directory.trash.empty(&|line| keeper.log(line));
+        // Where there are no threads left, it is tried again soon.
+        let _ = thread::Builder::new().name("trash".to_owned()).spawn(work);
+    }
 }
 
 /// How many connections there are, and how many of them wait for an answer.

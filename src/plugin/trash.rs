@@ -4,7 +4,6 @@
 //! way of no volume.
 
 use super::directory::make_private;
-use super::keeper::Keeper;
 use crate::disk::directory::{mount_id, open_directory};
 use crate::disk::remove::{self, Failure, Removal, Removed};
 use crate::error::{Error, Result};
@@ -17,8 +16,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, TryLockError};
-use std::thread;
+use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long what could not be removed is left alone.
@@ -89,24 +87,13 @@ impl Trash {
             Err(Failure { path: place, errno }) => Err(cannot(&path(place), &errno)),
         }
     }
-}
 
-impl Keeper {
-    /// Removes what no volume needs any more, in a thread of its own.
-    pub(super) fn empty_trash(self: &Arc<Self>) {
-        let trash = &self.directory.trash;
-        let is_new = || {
-            let names = trash.names();
-            !names.is_empty()
-                && trash.failed.try_lock().is_ok_and(|failed| {
-                    names.iter().any(|name| failed.get(name).is_none_or(|time| time.elapsed() >= PAUSE))
-                })
-        };
-        if is_new() {
-            let keeper = Arc::clone(self);
-            let work = move || keeper.directory.trash.empty(&|line| keeper.log(line));
-            // Where there are no threads left, it is tried again soon.
-            let _ = thread::Builder::new().name("trash".to_owned()).spawn(work);
-        }
+    /// Whether there is something that was not tried to be removed for some time.
+    pub(super) fn is_due(&self) -> bool {
+        let names = self.names();
+        !names.is_empty()
+            && self.failed.try_lock().is_ok_and(|failed| {
+                names.iter().any(|name| failed.get(name).is_none_or(|time| time.elapsed() >= PAUSE))
+            })
     }
 }

@@ -5,6 +5,10 @@ use super::mounts::{self, Seen};
 use super::volume::Volume;
 use crate::error::Result;
 
+/// How many times longer than usual a mount is believed that may have ended without a word: its engine lives, and may still
+/// wait for other volumes of the container.
+const DOUBT: u32 = 10;
+
 /// Who has a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Usage {
@@ -36,12 +40,18 @@ pub(super) fn usage(keeper: &Keeper, volume: &Volume) -> Result<Usage> {
     if seen == Seen::Unknown || volume.was_mounted_within(keeper.settings.grace) {
         return Ok(Usage::Mounted);
     }
-    if record.has_mounts_of_ended_engines() {
+    let doubted = volume.doubted_mounts(keeper.settings.grace * DOUBT);
+    let is_doubted = record.mounts.keys().any(|id| doubted.contains(id));
+    if is_doubted || record.has_mounts_of_ended_engines() {
         let left = volume.change(|record| {
             record.forget_ended_engines();
+            record.forget(&doubted);
             record.mounts.len()
         })?;
-        keeper.log(&format!("{}: mounts of an engine that has ended are forgotten", volume.name));
+        keeper.log(&format!(
+            "{}: mounts that their engine has ended without a word are forgotten",
+            volume.name
+        ));
         if left == 0 {
             return Ok(Usage::Free);
         }

@@ -2,11 +2,13 @@
 
 use super::directory::Directory;
 use super::name::VolumeName;
+use super::protocol::MountId;
 use super::record::{Kept, Record};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Task};
 use crate::transport::Stop;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +41,8 @@ struct Work {
     fetched: Option<Instant>,
     /// When it was mounted last, by what is known since this plugin runs.
     mounted: Option<Instant>,
+    /// The mounts that may have ended without a word, and when that became known.
+    doubted: Option<(BTreeSet<MountId>, Instant)>,
     /// How many exports in a row did not settle the matter, and when the next may be tried.
     unsettled: u32,
     not_before: Option<Instant>,
@@ -193,6 +197,30 @@ impl Volume {
         if work.export_failed.is_none() {
             (work.unsettled, work.not_before) = (0, None);
         }
+    }
+
+    /// Notes that one of the mounts that are counted now may have ended without a word.
+    pub(super) fn doubt_mounts(&self) {
+        let ids = self.record().map(|record| record.mounts.into_keys().collect::<BTreeSet<_>>());
+        if let Ok(ids) = ids
+            && !ids.is_empty()
+        {
+            self.work().doubted = Some((ids, Instant::now()));
+        }
+    }
+
+    /// Notes that an engine has mounted with this id, or ended a mount of it.
+    pub(super) fn trust_mount(&self, id: &str) {
+        if let Some((ids, _)) = &mut self.work().doubted {
+            ids.remove(id);
+        }
+    }
+
+    /// The mounts that may have ended without a word that long ago.
+    pub(super) fn doubted_mounts(&self, grace: Duration) -> BTreeSet<MountId> {
+        let work = self.work();
+        let old = work.doubted.as_ref().filter(|(_, since)| since.elapsed() >= grace);
+        old.map(|(ids, _)| ids.clone()).unwrap_or_default()
     }
 
     /// Whether the last mount is younger than this.

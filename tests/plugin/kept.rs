@@ -110,13 +110,7 @@ fn content_decides_what_would_be_lost_and_not_what_is_written_down() {
     });
     service.pack("v1", &[("file", "two")]);
     service.run().unwrap();
-    let error = service.mount("a", "2").unwrap_err();
-    assert!(error.contains("was not exported yet, and would be lost"), "{error}");
-    assert_eq!(read(&path, "file"), "changed");
-    // What is known to be due is exported first, and replaced then.
-    service.stop();
-    service.with_record("a", |record| record["exportDue"] = json!(true));
-    service.run().unwrap();
+    // It is exported first, and replaced then.
     service.mount("a", "3").unwrap();
     assert_eq!(read(&path, "file"), "two");
     assert_eq!(read(service.unpack(&export).path(), "file"), "changed");
@@ -247,4 +241,27 @@ fn a_swap_that_was_not_noted_is_found_out_without_a_look_at_the_content() {
         assert_eq!(record["content"]["fingerprint"]["entries"], json!("planted"));
         assert_eq!(record.get("filling"), None);
     });
+}
+
+#[test]
+fn a_mount_that_docker_ended_while_no_plugin_ran_is_not_believed_for_ever() {
+    // The grace of ten times nothing is over at once.
+    let service = Service::adjusted(|settings| settings.grace = Duration::ZERO);
+    let image = service.pack("v1", &[("file", "one")]);
+    service.create("a", &[("image", &image), ("pull", "newer"), ("policy", "replace")]);
+    let path = service.mount("a", "1").unwrap();
+    service.pack("v1", &[("file", "two")]);
+    service.mount("a", "2").unwrap();
+    service.unmount("a", "2");
+    assert_eq!(read(&path, "file"), "one");
+    // Docker's second try of an unmount has no body.
+    let mut stream = service.connect("volio");
+    super::send(&mut stream, "Unmount", "");
+    assert_eq!(super::receive(&mut stream), None, "the connection is dropped");
+    service.mount("a", "3").unwrap();
+    let (content, mounts) = match knows_who_sees_it() {
+        true => ("two", json!({"3": 1})),
+        false => ("one", json!({"1": 1, "3": 1})),
+    };
+    assert_eq!((read(&path, "file").as_str(), &service.status("a")["mounts"]), (content, &mounts));
 }
