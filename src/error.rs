@@ -97,6 +97,10 @@ impl Error {
             io::ErrorKind::StorageFull => {
                 (Kind::Failed, Some("free some space there, or choose another place"))
             }
+            io::ErrorKind::FileTooLarge => (
+                Kind::Failed,
+                Some("no file may be that large there: look at `ulimit -f`, or choose another place"),
+            ),
             io::ErrorKind::QuotaExceeded => (Kind::Failed, Some("the quota there is used up")),
             io::ErrorKind::ReadOnlyFilesystem => (Kind::Failed, Some("choose a place that can be written")),
             _ => (Kind::Failed, None),

@@ -197,4 +197,21 @@ mod as_root {
         assert!(stderr.contains(&registry.host), "{stderr}");
         assert_eq!(volio(&["inspect", &image]).status.code(), Some(4), "the tag must not be there");
     }
+
+    #[test]
+    fn a_limit_on_the_size_of_files_is_an_error_and_kills_nobody() {
+        let place = tempfile::tempdir().unwrap();
+        let (source, target) = (place.path().join("source"), place.path().join("target"));
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("large"), vec![7; 1 << 20]).unwrap();
+        let image = format!("oci:{}", place.path().join("layout").display());
+        succeeds(&["pack", &image, source.to_str().unwrap()]);
+        let limited = "ulimit -f 64 && exec \"$0\" unpack --quiet \"$1\" \"$2\"";
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_volio");
+        let output = shell.args(["-c", limited, program, &image]).arg(&target).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("/large") && stderr.contains("ulimit -f"), "{stderr}");
+    }
 }

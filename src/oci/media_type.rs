@@ -56,6 +56,37 @@ pub fn is_layer(media_type: &str) -> bool {
     families.iter().any(|family| media_type.starts_with(family)) && media_type.contains(".tar")
 }
 
+/// What the media type of a layer says about reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerType {
+    /// A tar archive, plain or compressed with gzip or zstd, by the specification or by Docker.
+    Specified,
+    /// Such an archive by the end of its type, which neither of them knows.
+    Similar,
+    /// Something else, or nothing that is known: encrypted, compressed otherwise, or not a layer.
+    Other,
+}
+
+/// The layer types of the specification and of Docker, by what stands before the compression.
+const LAYER_TYPES: [&str; 4] = [
+    LAYER,
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    DOCKER_LAYER,
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+];
+
+/// Returns what the media type of a layer says about reading it.
+pub fn layer_type(media_type: &str) -> LayerType {
+    let is_specified = |known: &&str| {
+        matches!(media_type.strip_prefix(*known), Some("" | "+gzip" | "+zstd" | ".gzip" | ".zstd"))
+    };
+    match LAYER_TYPES.iter().any(is_specified) {
+        true => LayerType::Specified,
+        false if ["+gzip", "+zstd", ".tar"].iter().any(|end| media_type.ends_with(end)) => LayerType::Similar,
+        false => LayerType::Other,
+    }
+}
+
 /// Whether registries keep this among their manifests and not among their blobs.
 pub fn is_document(media_type: &str) -> bool {
     is_index(media_type) || is_manifest(media_type)
@@ -64,6 +95,27 @@ pub fn is_document(media_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_is_read_by_what_its_type_ends_in() {
+        for known in [LAYER, LAYER_GZIP, LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP] {
+            assert_eq!(layer_type(known), LayerType::Specified, "{known}");
+        }
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        assert_eq!(layer_type(foreign), LayerType::Specified);
+        for similar in ["application/vnd.example+gzip", "application/x.layer.tar+zstd", "application/x.tar"] {
+            assert_eq!(layer_type(similar), LayerType::Similar, "{similar}");
+        }
+        for other in [
+            "application/vnd.oci.image.layer.v1.tar+xz",
+            "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+            CONFIG,
+            "application/x-tar",
+            "",
+        ] {
+            assert_eq!(layer_type(other), LayerType::Other, "{other}");
+        }
+    }
 
     #[test]
     fn layers_are_told_from_the_payload_of_artifacts() {

@@ -14,6 +14,7 @@ pub use selection::Part;
 use crate::error::{Error, Result};
 use crate::image::{self, Selected};
 use crate::layer::{Budget, Item, LayerReader, Limits, TocChecker, decompress};
+use crate::oci::media_type::{self, LayerType};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Platform};
 use crate::partial::{ReadWhole, Reading};
 use crate::progress::Progress;
@@ -49,6 +50,8 @@ pub struct Options {
     pub announce: bool,
     /// Whether an image that data-io made is taken as it is, with its base and its archive in it.
     pub as_is: bool,
+    /// Whether layers are read by their first bytes, whatever their media types say.
+    pub any_media_type: bool,
     /// Whether the name stands for an artifact, whose layers are archives and files.
     pub artifact: bool,
     /// Whether the target appears complete or not at all. With [`ExtractOptions::force`], it replaces what is there.
@@ -68,6 +71,7 @@ impl Default for Options {
             keep: false,
             checksum: false,
             as_is: false,
+            any_media_type: false,
             artifact: false,
             announce: false,
             atomic: false,
@@ -272,9 +276,33 @@ impl Job<'_> {
         let fetch = |descriptor: &_| transport::fetch(self.source, descriptor);
         match self.options.artifact {
             true => artifact::select(self.root, fetch).map(|manifest| Chosen::Artifact(Box::new(manifest))),
-            false => image::select(self.root, self.options.platform.as_ref(), fetch)
-                .map(|image| Chosen::Image(Box::new(image))),
+            false => {
+                let image = image::select(self.root, self.options.platform.as_ref(), fetch)?;
+                self.check_layer_types(&image.manifest)?;
+                Ok(Chosen::Image(Box::new(image)))
+            }
         }
+    }
+
+    /// Insists that the layers say of themselves that they are archives. What their first bytes are is another matter: an encrypted layer
+    /// may begin as one.
+    fn check_layer_types(&self, manifest: &Manifest) -> Result<()> {
+        let layers = manifest.layers.iter().filter(|_| !self.options.any_media_type);
+        for layer in layers {
+            let (name, shown) =
+                (layer.digest.short(), layer.media_type.chars().take(200).collect::<String>());
+            match media_type::layer_type(&layer.media_type) {
+                LayerType::Specified => {}
+                LayerType::Similar => self.progress.warn(&format!(
+                    "the layer {name} has the media type {shown:?}, which no specification of images knows: it is read as the archive that it says to be"
+                )),
+                LayerType::Other => {
+                    let what = format!("the layer {name} has the media type {shown:?}, which is not that of an archive that volio reads");
+                    return Err(Error::integrity(what).hint("--any-media-type reads layers by their first bytes"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Extracts the layers, lowest first, or the archive in the last one, where data-io has made the image; says which.

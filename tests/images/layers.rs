@@ -264,3 +264,37 @@ fn a_diff_id_of_sha512_is_proved_like_any_other_with_and_without_a_table_of_cont
         assert_eq!(unpack(&image, target.path()).unwrap_err().kind(), ErrorKind::Integrity);
     }
 }
+
+#[test]
+fn a_layer_that_says_that_it_is_something_else_is_refused_by_the_name_of_its_type() {
+    let unpacked = |kind: &str, any_media_type: bool| {
+        let image = memory();
+        let mut layer = layer(&image, &["a=1"]);
+        layer.descriptor.media_type = kind.to_owned();
+        publish(&image, &[layer]);
+        let target = tempfile::tempdir().unwrap();
+        let options = volio::unpack::Options { any_media_type, ..volio::unpack::Options::default() };
+        let done = volio::unpack::unpack(&image, target.path(), &options, &Silent).map(drop);
+        assert_eq!(target.path().join("a").exists(), done.is_ok());
+        done
+    };
+    for kind in [
+        "application/vnd.oci.image.layer.v1.tar+xz",
+        "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+        media_type::CONFIG,
+        "application/x\x1b[2J",
+        "",
+    ] {
+        let error = unpacked(kind, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+        assert!(
+            error.to_string().contains(&format!("{kind:?}")) && !error.to_string().contains('\x1b'),
+            "{error}"
+        );
+        assert!(error.advice().unwrap().contains("--any-media-type"));
+        unpacked(kind, true).unwrap();
+    }
+    for kind in [media_type::LAYER, "application/vnd.example.tar", "application/vnd.example+gzip"] {
+        unpacked(kind, false).unwrap();
+    }
+}

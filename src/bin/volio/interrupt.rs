@@ -4,10 +4,10 @@
 //! no name yet is swept up by whoever comes next, or continued by him.
 
 use crate::output;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::{process, thread};
 use volio::transport::Stop;
@@ -19,6 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 static STOP: LazyLock<Stop> = LazyLock::new(Stop::default);
 static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Has a write beyond `ulimit -f` fail, as one to a full disk does, and not kill the program without a word (`SIGXFSZ`).
+pub fn survive_file_size_limits() {
+    // Without a handler the signal kills, as it did.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
 
 /// The word that ends all transfers of this program.
 pub fn stop() -> Stop {

@@ -22,6 +22,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    interrupt::survive_file_size_limits();
     match args::Args::try_parse() {
         Ok(args) => match run(args.command) {
             Ok(exit) => exit.into(),

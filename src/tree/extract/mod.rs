@@ -34,7 +34,7 @@ use content::ContentWriter;
 use layers::Layers;
 use marks::Marks;
 use newborn::Newborns;
-use rustix::fs::{FileType, fstat, makedev};
+use rustix::fs::{FileType, fstat, fstatvfs, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
 use serde::Serialize;
@@ -303,7 +303,14 @@ impl Extractor {
     }
 
     fn trouble(&self, doing: &str, path: &TreePath, errno: impl Into<io::Error>) -> Error {
-        trouble(&self.target.shown, doing, path, errno)
+        let error = errno.into();
+        let is_full = error.kind() == io::ErrorKind::StorageFull;
+        let error = trouble(&self.target.shown, doing, path, error);
+        let left = fstatvfs(self.descent.root());
+        match is_full && left.is_ok_and(|left| left.f_files > 0 && left.f_favail == 0) {
+            true => error.hint("it has room and no inodes left: remove files there, or choose another place"),
+            false => error,
+        }
     }
 }
 

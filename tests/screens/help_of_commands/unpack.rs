@@ -91,6 +91,9 @@ Tree options:
       --as-is
           Take an image that data-io made as it is: its base, and a file data.tar.gz
 
+      --any-media-type
+          Read layers by their first bytes, whatever their media types say
+
       --artifact
           Unpack an artifact, such as a chart: archives, and files by the titles of their layers
 

@@ -125,6 +125,10 @@ struct TreeArgs {
     #[arg(long)]
     as_is: bool,
 
+    /// Read layers by their first bytes, whatever their media types say
+    #[arg(long, conflicts_with = "artifact")]
+    any_media_type: bool,
+
     /// Unpack an artifact, such as a chart: archives, and files by the titles of their layers
     #[arg(long, conflicts_with_all = ["as_is", "platform"])]
     artifact: bool,
@@ -200,6 +204,7 @@ impl Unpack {
             keep: target.keep,
             checksum: target.checksum,
             as_is: tree.as_is,
+            any_media_type: tree.any_media_type,
             artifact: tree.artifact,
             announce: false,
             atomic: target.atomic,
