@@ -15,11 +15,12 @@
 
 use super::name::{DEFINITIONS, VolumeName};
 use super::trash::Trash;
+use crate::disk::draft;
+use crate::disk::lock::Locked;
 use crate::error::{Error, Result};
-use crate::transport::lock::Locked;
 use rustix::fs::fsync;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -165,19 +166,8 @@ pub(super) fn make_private(path: &Path) -> io::Result<()> {
 
 /// Replaces a file as a whole: whoever reads it, also after a crash, finds the old content or the new one.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let new = path.with_extension("json.new");
-    let write = || {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_directory(path.parent().unwrap_or(path))
-    };
-    write().map_err(|error| {
-        // It may be what fills the disk.
-        let _ = fs::remove_file(&new);
-        Error::io(format!("cannot write {}", path.display()), error)
-    })
+    draft::replace(path, content, 0o600)
+        .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }
 
 /// Has the disk know what was renamed in a directory.

@@ -4,30 +4,36 @@
 //! replaced in the same way, under a lock, so that two writers lose nothing of each other.
 
 mod partial;
+mod place;
 mod removal;
+#[cfg(test)]
+mod tests;
 
-use super::draft::{Drafts, open_without_waiting};
-use super::lock::Locked;
+use self::place::{Missing, Place, TEMPORARY};
 use super::names::{self, Found, INDEX_FILE, INDEX_LIMIT, MARKER, Name, ref_name};
 use super::{Destination, Removed, Source, referrers};
+use crate::disk::draft::{self, open_without_waiting};
+use crate::disk::lock::{Locked, PATIENCE};
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-/// What the names of unfinished files begin with.
-const TEMPORARY: &str = ".volio-";
+use std::time::Duration;
 
 /// One image in a layout.
 pub struct Layout {
     directory: PathBuf,
     name: Name,
+    /// The directory, open, once something was to be changed in it.
+    place: OnceLock<Place>,
     /// `blobs`, locked against removals.
     held: OnceLock<Locked>,
+    /// How long others may hold a lock.
+    patience: Duration,
 }
 
 impl Layout {
@@ -42,7 +48,7 @@ impl Layout {
             return Err(Error::not_found(format!("{} is not an image layout: {why}", directory.display()))
                 .hint("write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote"));
         }
-        Ok(Self { directory: directory.to_owned(), name: Name::new(tag, digest), held: OnceLock::new() })
+        Ok(Self::at(directory, Name::new(tag, digest)))
     }
 
     /// A layout that exists or will: it is made when the first blob arrives.
@@ -50,8 +56,7 @@ impl Layout {
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when the directory holds something else.
     pub fn create(directory: &Path, tag: Option<&str>) -> Result<Self> {
-        let layout =
-            Self { directory: directory.to_owned(), name: Name::new(tag, None), held: OnceLock::new() };
+        let layout = Self::at(directory, Name::new(tag, None));
         let free = match fs::read_dir(directory) {
             // The marker comes last: who saw files of another writer at work finds it by then.
             Ok(entries) => {
@@ -70,26 +75,53 @@ impl Layout {
         }
     }
 
-    /// Makes the directories and the marker where they are missing, and sweeps up after writers that were killed.
-    fn prepare(&self) -> Result<()> {
-        self.make_directory(&self.directory.join("blobs/sha256"))?;
-        self.hold_blobs()?;
-        let _lock = self.drafts().lock()?;
-        self.drafts().sweep();
-        self.sweep_partials();
-        match self.directory.join(MARKER.0).exists() {
-            true => Ok(()),
-            false => self.replace(MARKER.0, MARKER.1.as_bytes()),
+    fn at(directory: &Path, name: Name) -> Self {
+        let directory = directory.to_owned();
+        Self { directory, name, place: OnceLock::new(), held: OnceLock::new(), patience: PATIENCE }
+    }
+
+    /// The directory, open to be changed.
+    ///
+    /// # Errors
+    /// [`NotFound`](io::ErrorKind::NotFound) when it is not there.
+    fn opened(&self) -> io::Result<&Place> {
+        match self.place.get() {
+            Some(place) => Ok(place),
+            None => {
+                let place = Place::open(&self.directory)?;
+                Ok(self.place.get_or_init(|| place))
+            }
         }
     }
 
-    /// Makes the directory for the blobs of another algorithm than the usual.
-    fn make_room(&self, digest: &Digest) -> Result<()> {
-        self.blob(digest).parent().map_or(Ok(()), |directory| self.make_directory(directory))
+    /// The same of a directory that must be there.
+    fn changing(&self) -> Result<&Place> {
+        self.opened().map_err(|error| self.cannot("open", &self.directory, error))
     }
 
-    /// Makes a directory with those above it, for good: each is synced in the one that holds it.
-    fn make_directory(&self, path: &Path) -> Result<()> {
+    /// Keeps others from changing the layout until it is dropped.
+    fn lock(&self) -> Result<Locked> {
+        self.changing()?.lock(self.patience)
+    }
+
+    /// Makes the directories and the marker where they are missing, and sweeps up after writers that were killed.
+    fn prepare(&self) -> Result<()> {
+        self.make_directory()?;
+        let place = self.changing()?;
+        place.blobs_of("sha256", Missing::Make)?;
+        self.hold_blobs()?;
+        draft::sweep(place.root(), TEMPORARY);
+        let _lock = self.lock()?;
+        self.sweep_partials();
+        match self.directory.join(MARKER.0).exists() {
+            true => Ok(()),
+            false => place.replace(MARKER.0, MARKER.1.as_bytes()),
+        }
+    }
+
+    /// Makes the directory with those above it, for good: each is synced in the one that holds it.
+    fn make_directory(&self) -> Result<()> {
+        let path = &self.directory;
         let cannot = |error| self.cannot("create", path, error);
         let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
         let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
@@ -104,36 +136,26 @@ impl Layout {
             .map_err(cannot)
     }
 
-    fn drafts(&self) -> Drafts<'_> {
-        Drafts::new(&self.directory, TEMPORARY)
-    }
-
     /// Whether this is what a writer leaves that has not written the marker yet, or was killed before.
     fn is_ours(&self, entry: &fs::DirEntry) -> bool {
         // A file system of its own, such as that of a stick, begins with a lost+found.
         entry.file_name() == "blobs"
             || entry.file_name() == "lost+found"
             || Self::is_partial(&entry.file_name())
-            || self.drafts().is_draft(entry)
-    }
-
-    fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.directory.join(name);
-        let mut file = self.drafts().begin()?;
-        file.write_all(content).map_err(|error| self.cannot("write", &path, error))?;
-        self.drafts().publish(file, &path)
+            || entry.file_name() == removal::UNFINISHED
+            || entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
     }
 
     /// Replaces the index. Needs the lock.
     fn replace_index(&self, index: &Index) -> Result<()> {
-        self.replace(INDEX_FILE, Document::write(media_type::INDEX, index).bytes())?;
+        self.changing()?.replace(INDEX_FILE, Document::write(media_type::INDEX, index).bytes())?;
         self.sweep_forgotten_partials(&self.directory.join(INDEX_FILE));
         Ok(())
     }
 
     /// Lets a name mean this document from now on.
     fn enter(&self, name: &Name, document: &Document) -> Result<()> {
-        let _lock = self.drafts().lock()?;
+        let _lock = self.lock()?;
         let mut index = self.index()?;
         name.enter(&mut index, document);
         self.replace_index(&index)
@@ -257,23 +279,19 @@ impl Destination for Layout {
         if let Some(partial) = self.partial(&body)? {
             return self.complete(partial, body);
         }
-        let mut file = {
-            let _lock = self.drafts().lock()?;
-            self.drafts().begin()?
-        };
-        io::copy(&mut body, &mut file)
+        let place = self.changing()?;
+        let draft = place.begin()?;
+        io::copy(&mut body, &mut draft.file())
             .map_err(|error| self.cannot("write a blob to", &self.directory, error))?;
         let written = body.finish()?;
-        self.make_room(&written.digest)?;
-        let path = self.blob(&written.digest);
-        self.drafts().publish(file, &path)?;
+        place.publish(draft, &written.digest)?;
         Ok(written)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
         self.upload(Body::new(io::Cursor::new(document.bytes().to_vec())))?;
         let Some(entry) = referrers::entry(document) else { return Ok(()) };
-        let _lock = self.drafts().lock()?;
+        let _lock = self.lock()?;
         let mut index = self.index()?;
         match referrers::enter(&mut index, entry) {
             true => self.replace_index(&index),
@@ -308,100 +326,5 @@ fn open_file(path: &Path) -> io::Result<File> {
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(Error::integrity(format!("{} is no regular file", path.display())).into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn put(layout: &Layout, content: &'static [u8]) -> Document {
-        let document = Document::new(media_type::MANIFEST, content.to_vec());
-        layout.put_manifest(&document).unwrap();
-        layout.commit(&document).unwrap();
-        document
-    }
-
-    #[test]
-    fn many_writers_at_once_lose_nothing_of_each_other() {
-        let directory = tempfile::tempdir().unwrap();
-        std::thread::scope(|scope| {
-            for n in 0..8 {
-                let path = directory.path();
-                scope.spawn(move || put(&Layout::create(path, Some(&format!("t{n}"))).unwrap(), b"{}"));
-            }
-        });
-        assert_eq!(Layout::open(directory.path(), None, None).unwrap().index().unwrap().manifests.len(), 8);
-    }
-
-    #[test]
-    fn files_of_a_writer_that_was_killed_are_swept_and_others_are_not() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join(".volio-dead"), "x").unwrap();
-        let layout = Layout::create(directory.path(), None).unwrap();
-        let alive = layout.drafts().begin().unwrap();
-        put(&layout, b"{}");
-        assert!(alive.path().exists());
-        assert!(!directory.path().join(".volio-dead").exists());
-    }
-
-    #[test]
-    fn an_index_or_a_document_that_is_a_pipe_is_no_hang_either() {
-        let directory = tempfile::tempdir().unwrap();
-        put(&Layout::create(directory.path(), None).unwrap(), b"{}");
-        let pipe = |path: &Path| {
-            let _ = fs::remove_file(path);
-            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
-                .unwrap();
-        };
-        let digest = Digest::of(b"not listed");
-        let layout = Layout::open(directory.path(), None, Some(digest.clone())).unwrap();
-        pipe(&layout.blob(&digest));
-        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::NotFound);
-        let layout = Layout::open(directory.path(), None, None).unwrap();
-        pipe(&directory.path().join(INDEX_FILE));
-        assert_eq!(layout.resolve().unwrap_err().kind(), crate::error::Kind::Integrity);
-    }
-
-    #[test]
-    fn without_a_tag_the_only_image_is_meant_and_otherwise_the_latest() {
-        let directory = tempfile::tempdir().unwrap();
-        let named = |tag| Layout::create(directory.path(), tag).unwrap();
-        let one = put(&named(Some("one")), b"{}");
-        let open = || Layout::open(directory.path(), None, None).unwrap().resolve();
-        assert_eq!(open().unwrap(), one);
-        put(&named(Some("two")), b"{} ");
-        let error = open().unwrap_err();
-        assert_eq!(error.advice(), Some("its tags are one, two"));
-        let latest = put(&named(None), b"{}  ");
-        assert_eq!(open().unwrap(), latest);
-    }
-
-    #[test]
-    fn a_directory_with_something_else_in_it_is_not_touched() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("precious"), "x").unwrap();
-        let error = Layout::create(directory.path(), None).err().unwrap();
-        assert_eq!(error.kind(), crate::error::Kind::Refused);
-    }
-
-    #[test]
-    fn a_file_system_of_its_own_and_parts_of_blobs_are_room_for_a_layout() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::create_dir(directory.path().join("lost+found")).unwrap();
-        fs::write(directory.path().join(".volio.partial-sha256-00"), "x").unwrap();
-        put(&Layout::create(directory.path(), None).unwrap(), b"{}");
-    }
-
-    #[test]
-    fn a_blob_that_is_a_pipe_is_an_error_and_no_hang() {
-        let directory = tempfile::tempdir().unwrap();
-        let layout = Layout::create(directory.path(), None).unwrap();
-        layout.prepare().unwrap();
-        let descriptor = Descriptor::of("x", b"x");
-        let path = layout.blob(&descriptor.digest);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
-            .unwrap();
-        assert_eq!(layout.open(&descriptor).err().unwrap().kind(), crate::error::Kind::Integrity);
     }
 }

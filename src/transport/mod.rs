@@ -14,10 +14,8 @@
 mod access;
 mod archive;
 pub mod docker_archive;
-mod draft;
 pub mod layout;
 mod location;
-pub(crate) mod lock;
 pub mod memory;
 mod names;
 pub mod oci_archive;

@@ -11,7 +11,7 @@ mod writer;
 
 pub use writer::{ArchiveWriter, Composed, View};
 
-use super::draft::open_without_waiting;
+use crate::disk::draft::open_without_waiting;
 use crate::error::{Error, Result};
 use crate::stream::Unverified;
 use header::BLOCK;

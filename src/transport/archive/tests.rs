@@ -5,7 +5,7 @@ use super::{Archive, ArchiveWriter, Composed};
 use crate::error::Kind;
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::stream::{Body, Unverified};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use tar::{EntryType, Header};
@@ -315,4 +315,31 @@ fn a_file_shorter_than_a_header_is_not_called_damaged() {
         assert!(error.to_string().ends_with("is no tar archive"), "{error}");
         assert!(error.advice().unwrap().contains(hint), "{error:?}");
     }
+}
+
+#[test]
+fn an_archive_of_another_user_stays_that_users() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !rustix::process::geteuid().is_root() {
+        return crate::disk::tests::skipped("an archive of another user, because that takes root");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.tar");
+    write(&path, &[("a", FILE, "1")]);
+    chown(&path, Some(1234), Some(2345)).unwrap();
+    publish(&ArchiveWriter::create(&path, |_| Ok(())).unwrap());
+    let found = fs::metadata(&path).unwrap();
+    assert_eq!((found.uid(), found.gid()), (1234, 2345));
+}
+
+#[test]
+fn a_lock_on_the_directory_of_an_archive_keeps_nobody_from_writing_it() {
+    let directory = tempfile::tempdir().unwrap();
+    // As every user can do who may read the directory.
+    let held = File::open(directory.path()).unwrap();
+    held.try_lock().unwrap();
+    let path = directory.path().join("a.tar");
+    publish(&ArchiveWriter::create(&path, |_| Ok(())).unwrap());
+    let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(names, [path], "and no lock file is left");
 }

@@ -2,21 +2,27 @@
 
 use super::Archive;
 use super::header::{self, BLOCK};
+use crate::disk::draft;
+use crate::disk::lock::LockFile;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::stream::{Body, Written};
-use crate::transport::draft::Drafts;
 use crate::transport::is_sound;
+use rustix::fd::{AsFd, OwnedFd};
 use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use tempfile::NamedTempFile;
+use std::time::Duration;
 
 /// What the names of unfinished archives begin with.
 const TEMPORARY: &str = ".volio-archive-";
+/// How long another writer may take to publish the archive: it copies all that it keeps of the old one.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How much of a blob is read and written at once.
 const AT_ONCE: usize = 256 << 10;
 
@@ -27,6 +33,8 @@ pub struct ArchiveWriter {
     /// What is replaced: where the path is a link, the file that it leads to.
     target: PathBuf,
     directory: PathBuf,
+    /// The same, open.
+    parent: OwnedFd,
     /// The archive as it was when this began, for as long as nothing was published.
     existing: Mutex<Option<Archive>>,
     /// The members that are to be found in `existing` when this is published: somebody was told that they are there.
@@ -75,7 +83,7 @@ impl View<'_> {
             let mut bytes = vec![0; usize::try_from(*size).unwrap_or_default()];
             self.draft
                 .file
-                .as_file()
+                .file()
                 .read_exact_at(&mut bytes, *offset)
                 .map_err(|error| Error::io(format!("cannot read {name} again"), error))?;
             return Ok(Some(bytes));
@@ -91,7 +99,7 @@ impl View<'_> {
 
 /// An archive without its end.
 struct Draft {
-    file: NamedTempFile,
+    file: draft::Draft,
     /// Where the next header goes.
     end: u64,
 }
@@ -116,6 +124,8 @@ impl ArchiveWriter {
             return Err(Error::not_found(format!("there is no directory {}", directory.display()))
                 .hint("make it first"));
         }
+        let parent = File::open(&directory)
+            .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
         let existing = open_if_there(path).map_err(|error| match error.kind() {
             Kind::Integrity => {
                 Error::refused(format!("{} is no archive that can be added to", path.display()))
@@ -129,6 +139,7 @@ impl ArchiveWriter {
             path: path.to_owned(),
             target,
             directory,
+            parent: parent.into(),
             existing: Mutex::new(existing),
             relied_on: Mutex::default(),
             draft: Mutex::default(),
@@ -206,15 +217,24 @@ impl ArchiveWriter {
 
     /// The draft, begun when it was not.
     fn begun<'a>(&self, draft: &'a mut Option<Draft>) -> Result<&'a mut Draft> {
-        let drafts = Drafts::new(&self.directory, TEMPORARY);
         match draft {
             Some(draft) => Ok(draft),
             none => {
-                let _lock = drafts.lock()?;
-                drafts.sweep();
-                Ok(none.insert(Draft { file: drafts.begin()?, end: 0 }))
+                draft::sweep(self.parent.as_fd(), TEMPORARY);
+                let file = draft::Draft::begin(self.parent.as_fd(), TEMPORARY, 0o666);
+                let cannot =
+                    |error| Error::io(format!("cannot create a file in {}", self.directory.display()), error);
+                Ok(none.insert(Draft { file: file.map_err(cannot)?, end: 0 }))
             }
         }
+    }
+
+    /// Keeps other writers of this archive waiting, by a file that no other user can lock.
+    fn lock(&self, name: &OsStr) -> Result<LockFile> {
+        // Two archives whose names differ at the end of very long ones may share it.
+        let name = &name.as_bytes()[..name.len().min(200)];
+        let file = OsString::from_vec([b".", name, b".volio-lock"].concat());
+        LockFile::take(self.parent.as_fd(), &self.directory.join(file), PATIENCE)
     }
 
     /// Puts the archive in its place, with all that the old one has and this one has not, but for what `compose` leaves
@@ -229,8 +249,9 @@ impl ArchiveWriter {
         let added = std::mem::take(&mut *lock(&self.members));
         let relied_on = std::mem::take(&mut *lock(&self.relied_on));
 
-        let drafts = Drafts::new(&self.directory, TEMPORARY);
-        let _lock = drafts.lock()?;
+        // It has a name since it was opened.
+        let name = self.target.file_name().unwrap_or_default();
+        let _lock = self.lock(name)?;
         // Another writer may have been here since.
         let current = open_if_there(&self.target)?;
         let existing = lock(&self.existing).take();
@@ -251,10 +272,12 @@ impl ArchiveWriter {
             draft.put(name, bytes).map_err(cannot)?;
         }
         draft.close().map_err(cannot)?;
-        if let Ok(found) = fs::metadata(&self.target) {
-            draft.file.as_file().set_permissions(found.permissions()).map_err(cannot)?;
+        if let Ok(found) = fs::symlink_metadata(&self.target)
+            && found.is_file()
+        {
+            draft.file.file().set_permissions(found.permissions()).map_err(cannot)?;
         }
-        drafts.publish(draft.file, &self.target)?;
+        draft.file.publish(self.parent.as_fd(), name).map_err(cannot)?;
         *lock(&self.existing) = open_if_there(&self.target)?;
         Ok(())
     }
@@ -277,7 +300,7 @@ impl ArchiveWriter {
 impl Draft {
     /// Writes content behind the room for its header, and says what it was.
     fn write(&mut self, mut content: impl Content, room: u64) -> io::Result<Written> {
-        let file = self.file.as_file_mut();
+        let mut file = self.file.file();
         file.seek(SeekFrom::Start(self.end + room))?;
         copy(&mut content, file)?;
         Ok(content.finish()?)
@@ -286,7 +309,7 @@ impl Draft {
     /// Gives what was written last its header.
     fn seal(&mut self, name: &str, size: u64) -> io::Result<()> {
         let header = header::encode(name, size)?;
-        let file = self.file.as_file();
+        let file = self.file.file();
         file.write_all_at(&header, self.end)?;
         self.end = (self.end + header.len() as u64 + size).next_multiple_of(BLOCK as u64);
         file.set_len(self.end)
@@ -294,13 +317,13 @@ impl Draft {
 
     /// Takes back what was written last.
     fn forget(&mut self) -> io::Result<()> {
-        self.file.as_file().set_len(self.end)
+        self.file.file().set_len(self.end)
     }
 
     fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let size = bytes.len() as u64;
         let room = header::encode(name, size)?.len() as u64;
-        self.file.as_file().write_all_at(bytes, self.end + room)?;
+        self.file.file().write_all_at(bytes, self.end + room)?;
         self.seal(name, size)
     }
 
@@ -308,7 +331,7 @@ impl Draft {
     /// where the file system can share blocks, nothing is copied.
     fn carry_over(&mut self, from: &Archive, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         let mut source: &File = &from.file;
-        let mut target: &File = self.file.as_file();
+        let mut target: &File = self.file.file();
         let counts = from.members.iter().enumerate().filter(|(at, member)| from.counts(*at, member));
         for (_, member) in counts.filter(|(_, member)| wanted(&member.name)) {
             let content_end = member.offset + member.size;
@@ -328,7 +351,7 @@ impl Draft {
 
     /// Ends the archive with two blocks of zeros.
     fn close(&mut self) -> io::Result<()> {
-        self.file.as_file().set_len(self.end + 2 * BLOCK as u64)
+        self.file.file().set_len(self.end + 2 * BLOCK as u64)
     }
 }
 

@@ -5,16 +5,21 @@
 //! an image gets or loses its name. What it holds is believed no more than what comes from outside: it is hashed from its
 //! first byte.
 
-use super::super::draft::claim;
 use super::Layout;
+use super::place::Missing;
+use crate::disk::directory::names_in;
+use crate::disk::draft::{claim, sync};
+use crate::disk::lock::Locked;
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::stream::{Body, Written};
-use crate::transport::lock::Locked;
-use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use rustix::fd::AsFd;
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use std::ffi::{CString, OsStr};
+use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// A blob that is not whole yet.
 pub(super) struct Partial {
     file: Locked,
+    name: CString,
     path: PathBuf,
+}
+
+fn partial_name(digest: &Digest) -> CString {
+    // No digest has a zero byte.
+    CString::new(format!("{PARTIAL}{}-{}", digest.algorithm().name(), digest.hex())).unwrap_or_default()
 }
 
 /// The blob of which this file is a part, by its path.
@@ -53,14 +64,14 @@ impl Layout {
 
     /// Removes those parts that nobody holds and that are `over`, with the path of the blob asked for.
     fn sweep(&self, over: impl Fn(&Path, &File) -> bool) {
-        let Ok(entries) = fs::read_dir(&self.directory) else { return };
-        for entry in entries.flatten() {
-            if let Some(blob) = blob_of(&entry.file_name(), &self.directory)
-                && let Some(part) = claim(&entry.path())
+        let Ok(place) = self.opened() else { return };
+        for name in names_in(place.root()).unwrap_or_default() {
+            if let Some(blob) = blob_of(OsStr::from_bytes(name.to_bytes()), &self.directory)
+                && let Some(part) = claim(place.root(), &name)
                 && over(&blob, &part)
             {
                 // A file that cannot be removed is waste and no harm.
-                let _ = fs::remove_file(entry.path());
+                let _ = unlinkat(place.root(), &name, AtFlags::empty());
             }
         }
     }
@@ -78,20 +89,20 @@ impl Layout {
         if *size < WORTH_KEEPING {
             return Ok(None);
         }
+        let name = partial_name(digest);
         let path = self.partial_path(digest);
-        let _lock = self.drafts().lock()?;
+        let root = self.changing()?.root();
+        let _lock = self.lock()?;
         // Whatever stands there already is claimed, or left alone: whoever made the layout may have put a link there.
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o666).open(&path);
-        match made.map(drop) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(self.cannot("write", &path, error))
-            }
-            made => match claim(&path) {
-                Some(file) => Ok(Some(Partial { file, path })),
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        match openat(root, &name, flags, Mode::from_raw_mode(0o666)).map(drop) {
+            Err(errno) if errno != Errno::EXIST => Err(self.cannot("write", &path, errno.into())),
+            made => match claim(root, &name) {
+                Some(file) => Ok(Some(Partial { file, name, path })),
                 None => {
                     // Without locks nobody could tell whether somebody fills it.
                     if made.is_ok() {
-                        let _ = fs::remove_file(&path);
+                        let _ = unlinkat(root, &name, AtFlags::empty());
                     }
                     Ok(None)
                 }
@@ -100,29 +111,30 @@ impl Layout {
     }
 
     fn partial_path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join(format!("{PARTIAL}{}-{}", digest.algorithm().name(), digest.hex()))
+        self.directory.join(OsStr::from_bytes(partial_name(digest).to_bytes()))
     }
 
     /// Takes in the rest of a blob.
     pub(super) fn complete(&self, mut partial: Partial, mut body: Body) -> Result<Written> {
+        let place = self.changing()?;
         let written = match partial.fill(&mut body).and_then(|()| body.finish()) {
             Ok(written) => written,
             Err(error) => {
                 // Only what a better network would complete is kept: neither a lie, nor what fills up a disk.
                 if error.kind() == Kind::Integrity || error.again().is_none() {
-                    let _ = fs::remove_file(&partial.path);
+                    let _ = unlinkat(place.root(), &partial.name, AtFlags::empty());
                 }
                 return Err(error);
             }
         };
         let name = self.blob(&written.digest);
         partial.file.sync_all().map_err(|error| self.cannot("write", &partial.path, error))?;
-        self.make_room(&written.digest)?;
+        let directory = place.blobs_of(written.digest.algorithm().name(), Missing::Make)?;
         // Under the lock, so that nobody opens the file as a part, and locks it as the blob that it is by then.
-        let _lock = self.drafts().lock()?;
+        let _lock = self.lock()?;
         let publish = || {
-            fs::rename(&partial.path, &name)?;
-            File::open(name.parent().unwrap_or(&self.directory))?.sync_all()
+            renameat(place.root(), &partial.name, &directory, written.digest.hex())?;
+            sync(directory.as_fd())
         };
         publish().map_err(|error| self.cannot("write", &name, error))?;
         Ok(written)
@@ -236,7 +248,9 @@ mod tests {
             path
         };
         let (old, held, young) = (part(30), part(31), part(20));
-        let _held = claim(&held).unwrap();
+        let root = File::open(directory.path()).unwrap();
+        let _held =
+            claim(root.as_fd(), &CString::new(held.file_name().unwrap().as_bytes()).unwrap()).unwrap();
         let layout = Layout::create(directory.path(), None).unwrap();
         layout.upload(Body::new(&b"data"[..])).unwrap();
         assert!(old.exists(), "whoever comes back may want to go on");

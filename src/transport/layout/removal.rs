@@ -4,16 +4,28 @@
 //! lock on `blobs` from their first look to their end, so that a removal knows of them and leaves the blobs alone.
 //! Other programs hold no lock: only blobs of the removed image are ever deleted, so that theirs are at risk only where
 //! they count on one of those.
+//!
+//! Blobs that a removal leaves alone are not forgotten: the file [`UNFINISHED`] names the images that they belong to, and the
+//! next removal or the next writer deletes what nobody needs any more.
 
-use super::{Layout, names, ref_name};
-use crate::error::{Error, Result};
-use crate::oci::Descriptor;
-use crate::transport::lock::Locked;
+use super::place::Missing;
+use super::{Layout, names, open_file, ref_name};
+use crate::disk::lock::Locked;
+use crate::error::{Error, Kind, Result};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor};
 use crate::transport::reach::reach;
 use crate::transport::{Removed, fetch};
+use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+
+/// The file that names removed images whose blobs are still there.
+pub(super) const UNFINISHED: &str = ".volio.removed";
+
+/// The most images that it names; what comes then stays until somebody removes it.
+const MOST_UNFINISHED: usize = 1000;
 
 impl Layout {
     /// Tells removals, for as long as this lives, that somebody counts on the blobs that are here.
@@ -22,21 +34,49 @@ impl Layout {
             return Ok(());
         }
         let path = self.directory.join("blobs");
-        match File::open(&path) {
-            Ok(blobs) => {
-                let held = Locked::shared(blobs).map_err(|error| self.cannot("lock", &path, error))?;
-                // Another thread may have been faster; its lock does as well.
-                let _ = self.held.set(held);
-                Ok(())
+        let place = match self.opened() {
+            Ok(place) if path.exists() => place,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.cannot("open", &self.directory, error));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.cannot("open", &path, error)),
+            _ => return Ok(()),
+        };
+        self.finish_removals();
+        let blobs = File::from(place.blobs(Missing::Fail)?);
+        let held = Locked::shared(blobs, &path, self.patience)?;
+        match place.blobs_of("sha256", Missing::Fail) {
+            Err(error) if error.kind() != Kind::NotFound => return Err(error),
+            _ => {}
         }
+        // Another thread may have been faster; its lock does as well.
+        let _ = self.held.set(held);
+        Ok(())
+    }
+
+    /// Deletes blobs that earlier removals have left, as far as that can be done now.
+    fn finish_removals(&self) {
+        if let Some(first) = self.unfinished().first()
+            && let Ok(_lock) = self.lock()
+            && let Ok(index) = self.index()
+        {
+            // What stays is waste and no harm.
+            let _ = self.free(Removed::nothing(first.digest.clone()), &[], &index.manifests);
+        }
+    }
+
+    /// The removed images whose blobs are still there. A list that cannot be read is none.
+    fn unfinished(&self) -> Vec<Descriptor> {
+        let mut bytes = Vec::new();
+        let read = open_file(&self.directory.join(UNFINISHED))
+            .and_then(|file| file.take(DOCUMENT_LIMIT).read_to_end(&mut bytes));
+        read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
     /// Takes away what the name stands for.
     pub(super) fn take_away(&self, force: bool) -> Result<Removed> {
-        let _lock = self.drafts().lock()?;
+        // Before anything is changed.
+        self.changing()?.blobs_of("sha256", Missing::Fail)?;
+        let _lock = self.lock()?;
         let found = self.found()?;
         let mut index = self.index()?;
         let digest = found.digest();
@@ -71,13 +111,20 @@ impl Layout {
         self.free(removed, &gone, &index.manifests)
     }
 
-    /// Deletes the blobs that only the removed entries need.
+    /// Deletes the blobs that only the removed entries need, those of now and of earlier. Needs the lock.
     fn free(&self, mut removed: Removed, gone: &[Descriptor], kept: &[Descriptor]) -> Result<Removed> {
-        let path = self.directory.join("blobs");
-        let blobs = File::open(&path).map_err(|error| self.cannot("open", &path, error))?;
+        let place = self.changing()?;
+        let blobs = File::from(place.blobs(Missing::Fail)?);
+        let unfinished = self.unfinished();
         let left = |why: &str| Ok(Removed { blobs_left: Some(why.to_owned()), ..removed.clone() });
         let Ok(alone) = Locked::alone_at_once(blobs) else {
-            return left("somebody is writing to the layout");
+            if !gone.is_empty()
+                && unfinished.len() + gone.len() <= MOST_UNFINISHED
+                && let Ok(list) = serde_json::to_vec(&[unfinished.as_slice(), gone].concat())
+            {
+                place.replace(UNFINISHED, &list)?;
+            }
+            return left("somebody is writing to the layout; the next to change it will remove them");
         };
         if !alone.is_held() {
             return left("this file system cannot tell whether somebody is writing to the layout");
@@ -91,17 +138,21 @@ impl Layout {
         let mut unneeded = HashMap::new();
         // Where it is damaged, what is below the damage stays.
         let _ = reach(gone, read, &mut unneeded);
+        let _ = reach(&unfinished, read, &mut unneeded);
         for (digest, size) in unneeded.into_iter().filter(|(digest, _)| !needed.contains_key(digest)) {
-            let path = self.blob(&digest);
-            match fs::remove_file(&path) {
+            let directory = place.blobs_of(digest.algorithm().name(), Missing::Fail)?;
+            match unlinkat(&directory, digest.hex(), AtFlags::empty()) {
                 Ok(()) => {
                     removed.blobs += 1;
                     removed.bytes = removed.bytes.saturating_add(size);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(self.cannot("remove", &path, error)),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.cannot("remove", &self.blob(&digest), errno.into())),
             }
         }
-        Ok(removed)
+        match unlinkat(place.root(), UNFINISHED, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(removed),
+            Err(errno) => Err(self.cannot("remove", &self.directory.join(UNFINISHED), errno.into())),
+        }
     }
 }

@@ -2,18 +2,18 @@
 //! registry stays as it is, in its order and in its own spelling.
 
 use super::auth_file::{SECRETS, inside, is_absent, is_key_of, key_of, malformed};
-use crate::error::{Error, Result};
+use crate::disk::draft;
+use crate::disk::lock::{Locked, PATIENCE};
+use crate::error::{Error, Kind, Result};
 use crate::transport::Secret;
-use crate::transport::lock::Locked;
 use base64::Engine as _;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// A JSON object whose members keep their order and their bytes.
 type Members = Vec<(String, Box<RawValue>)>;
@@ -54,8 +54,15 @@ impl Ledger {
     pub(super) fn open_alone(path: &Path) -> Result<Self> {
         let path = destination(&inside(path))?;
         make_directory(&path)?;
-        // A file system that knows no locks is no reason to keep nothing.
-        let alone = File::open(directory_of(&path)).ok().and_then(|directory| Locked::alone(directory).ok());
+        let directory = directory_of(&path);
+        // What cannot be locked is no reason to keep nothing.
+        let alone = match File::open(directory) {
+            Ok(file) => match Locked::alone(file, directory, PATIENCE) {
+                Err(error) if error.kind() == Kind::Refused => return Err(error),
+                alone => alone.ok(),
+            },
+            Err(_) => None,
+        };
         Ok(Self { _alone: alone, ..Self::open(&path)? })
     }
 
@@ -95,13 +102,7 @@ impl Ledger {
     pub(super) fn save(&self) -> Result<()> {
         let cannot = |error| cannot_write(&self.path, error);
         make_directory(&self.path)?;
-        let mut file = NamedTempFile::new_in(directory_of(&self.path)).map_err(cannot)?;
-        // The file is made for its owner only; this says it whoever makes it.
-        file.as_file().set_permissions(Permissions::from_mode(0o600)).map_err(cannot)?;
-        file.write_all(object(&self.members, "").as_bytes()).map_err(cannot)?;
-        file.as_file().sync_all().map_err(cannot)?;
-        file.persist(&self.path).map_err(|error| cannot(error.error))?;
-        Ok(())
+        draft::replace(&self.path, object(&self.members, "").as_bytes(), 0o600).map_err(cannot)
     }
 
     fn entries(&self) -> Result<Members> {
@@ -200,6 +201,7 @@ fn parse(bytes: &[u8]) -> Option<Members> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::fs::symlink;
 
     fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
@@ -237,6 +239,20 @@ mod tests {
         assert!(fs::read_to_string(&path).unwrap().contains("\"https://index.docker.io/v1/\""));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_file_of_another_user_stays_that_users() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        if !rustix::process::geteuid().is_root() {
+            return crate::disk::tests::skipped("a login by root for another user, because that takes root");
+        }
+        let (_directory, path) = file("{}");
+        chown(&path, Some(1234), Some(2345)).unwrap();
+        enter(&path, "r.io");
+        let found = fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (1234, 2345, 0o600));
+        assert!(fs::read_to_string(&path).unwrap().contains("r.io"));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! in whoever has it, so it is not written down.
 
 use super::super::Transfer;
+use crate::disk::lock::Locked;
 use crate::oci::{Digest, Reference};
-use crate::transport::lock::Locked;
 use reqwest::Url;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{Read, Seek, Write};

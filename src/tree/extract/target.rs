@@ -4,6 +4,7 @@ use super::journal;
 use super::spool::SpoolPlace;
 use super::trouble;
 use crate::disk::directory::is_mount_point;
+use crate::disk::lock::Locked;
 use crate::disk::mountinfo;
 use crate::disk::remove::{self, Failure, Removal};
 use crate::error::{Error, Result};
@@ -12,11 +13,12 @@ use crate::tree::descent::{Descent, names_in, open_directory};
 use crate::tree::listing::shown;
 use crate::tree::record::{self, Record};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde_json::Value;
 use std::ffi::CStr;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ pub struct Target {
     pub(super) made: bool,
     /// Whether it is beside the place that it will take.
     pub(super) is_stage: bool,
+    _lock: Option<Locked>,
 }
 
 impl Target {
@@ -74,11 +77,12 @@ impl Target {
     pub(super) fn open(path: &Path, root: OwnedFd, made: bool) -> Result<Self> {
         let shown = shown(path);
         // Not every file system can do it, and most that are asked have nobody else at work.
-        if flock(&root, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        let lock = root.try_clone().and_then(|root| Locked::alone_at_once(File::from(root)));
+        if lock.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return Err(Error::refused(format!("another volio is at work in {}", path.display()))
                 .hint("wait until it has ended"));
         }
-        Ok(Self { path: path.to_owned(), shown, root, made, is_stage: false })
+        Ok(Self { path: path.to_owned(), shown, root, made, is_stage: false, _lock: lock.ok() })
     }
 
     /// Something in it that is not volio's own: nor a `lost+found` of root's, which every new ext4 has, nor an empty
@@ -234,14 +238,6 @@ impl Target {
         if self.made {
             let _ = fs::remove_dir(&self.path);
         }
-    }
-}
-
-impl Drop for Target {
-    /// Lets others in at once: a process that is started meanwhile, such as a credential helper, has a copy of the
-    /// descriptor until it has become another program, and would hold the lock as long.
-    fn drop(&mut self) {
-        let _ = flock(&self.root, FlockOperation::Unlock);
     }
 }
 
