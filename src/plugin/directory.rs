@@ -62,7 +62,9 @@ impl Directory {
             _ => trouble(error),
         })?;
         move_old_files(&own).map_err(trouble)?;
-        let trash = Trash::open(own.join(".trash")).map_err(trouble)?;
+        let trash = own.join(".trash");
+        make_private(&trash).map_err(trouble)?;
+        let trash = Trash::new(trash);
         let directory = Self { path, trash, _lock: lock };
         directory.discard_unfinished().map_err(trouble)?;
         Ok(directory)

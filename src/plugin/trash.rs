@@ -3,7 +3,6 @@
 //! It is moved into `.volio/.trash`, and removed there in its own time. So what cannot be removed, or takes long, is in the
 //! way of no volume.
 
-use super::directory::make_private;
 use crate::disk::directory::{mount_id, open_directory};
 use crate::disk::remove::{self, Failure, Removal, Removed};
 use crate::error::{Error, Result};
@@ -29,9 +28,9 @@ pub(super) struct Trash {
 }
 
 impl Trash {
-    pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
-        make_private(&directory)?;
-        Ok(Self { directory, failed: Mutex::default() })
+    /// What is in this directory.
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self { directory, failed: Mutex::default() }
     }
 
     /// Takes a directory out of the way; nothing where there is none.
