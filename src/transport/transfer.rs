@@ -15,6 +15,8 @@ pub struct Transfer {
     pub connect_timeout: Duration,
     /// How long nothing at all may happen on a connection.
     pub stall_timeout: Duration,
+    /// How many bytes a second must come at least, over as long a time; zero is any number.
+    pub min_rate: u64,
     /// How many connections blobs come over; one that is large and travels alone comes over all of them. Each holds up
     /// to 4 MiB of memory.
     pub concurrency: usize,
@@ -34,6 +36,7 @@ impl Default for Transfer {
             retry: Retry::default(),
             connect_timeout: Duration::from_secs(30),
             stall_timeout: Duration::from_secs(60),
+            min_rate: 1000,
             concurrency: 3,
             chunk_size: None,
             state: None,

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::fixture::Directory;
 use super::program::{Finished, finish};
-use super::services::{authority, credentials, encrypted_repository};
+use super::services::{authority, credentials, encrypted_repository, unusually_encrypted_repositories};
 use super::survey::Survey;
 
 /// Runs volio with the registry's password, in a home of its own.
@@ -48,4 +48,18 @@ fn an_authority_is_found_in_certs_d_and_nobody_is_trusted_without() {
     fs::create_dir_all(&own).expect("mkdir");
     fs::copy(authority(), own.join("ca.crt")).expect("cp");
     volio(&home, &["pack", &image, source.text()]).succeeded();
+}
+
+#[test]
+#[ignore = "needs docker-registry and openssl: run tests/run"]
+fn certificates_that_openssl_and_go_take_are_taken() {
+    let (home, source) = (Directory::empty(), Directory::filled());
+    for (image, ca) in unusually_encrypted_repositories("certificates:1") {
+        let target = Directory::empty();
+        volio(&home, &["pack", "--ca-file", &ca, &image, source.text()]).succeeded();
+        volio(&home, &["unpack", "--ca-file", &ca, &image, target.text()]).succeeded();
+        Survey::of(source.path()).assert_same(&Survey::of(target.path()));
+        let told = volio(&home, &["ls", "--tls-verify", &image]).failed_with(1);
+        assert!(told.contains("is not trusted on this machine"), "{told}");
+    }
 }

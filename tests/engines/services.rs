@@ -31,6 +31,15 @@ pub fn authority() -> String {
     given("VOLIO_TEST_REGISTRY_CA")
 }
 
+/// The same in the registries whose certificates are unusual, each with the certificate to name for it: one that has
+/// signed itself, and one of P-521 keys with critical policies.
+pub fn unusually_encrypted_repositories(test: &str) -> [(String, String); 2] {
+    ["SELF_SIGNED", "P521"].map(|name| {
+        let variable = format!("VOLIO_TEST_REGISTRY_{name}");
+        (format!("{}/{test}", given(&variable)), given(&format!("{variable}_CA")))
+    })
+}
+
 /// The same in the open registry behind an nginx that takes bodies of 1 MiB only.
 pub fn small_body_repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY_SMALL_BODY"))

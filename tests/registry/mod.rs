@@ -17,6 +17,7 @@ mod server;
 mod static_files;
 mod tokens;
 mod transfer;
+mod trickle;
 mod trust;
 mod uploads;
 

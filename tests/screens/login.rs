@@ -35,6 +35,7 @@ fn a_password_is_tried_and_kept_and_used_and_forgotten() {
             screen(&place, &registry, "login -u me --password-stdin HOST", "hunter2\n"),
             str![[r#"
 -- stderr
+warning: the password goes to HOST without encryption, whatever program answers there; --tls-verify encrypts
 logged in to HOST; the password is in /place/.docker/config.json
 -- exit 0
 
@@ -124,6 +125,7 @@ fn a_login_that_has_no_effect_is_warned_of() {
         str![[r#"
 -- stderr
 warning: HOST lets everybody in, so the password was not checked
+warning: the password goes to HOST without encryption, whatever program answers there; --tls-verify encrypts
 warning: /place/.config/containers/auth.json also knows HOST and is asked first
 logged in to HOST; the password is in /place/.docker/config.json
 -- exit 0
@@ -173,6 +175,7 @@ fn a_credential_helper_keeps_the_password() {
         run("login -u me --password-stdin HOST"),
         str![[r#"
 -- stderr
+warning: the password goes to HOST without encryption, whatever program answers there; --tls-verify encrypts
 logged in to HOST; docker-credential-test keeps the password
 -- exit 0
 

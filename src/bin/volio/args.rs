@@ -121,6 +121,10 @@ pub struct Registries {
     #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().stall_timeout.as_secs_f64(), value_parser = patience)]
     stall_timeout: f64,
 
+    /// Give up a connection on which fewer bytes a second come for that time; 0 takes any number
+    #[arg(long, value_name = "SIZE", default_value_t = Transfer::default().min_rate, value_parser = rate)]
+    min_rate: u64,
+
     /// Copy this many blobs at once; fetch a large one over this many connections
     #[arg(long, value_name = "N", default_value_t = Transfer::default().concurrency, value_parser = connections)]
     concurrency: usize,
@@ -136,6 +140,7 @@ impl Registries {
             retry: Retry { retries: self.retry, delay: Duration::from_secs_f64(self.retry_delay) },
             connect_timeout: Duration::from_secs_f64(self.connect_timeout),
             stall_timeout: Duration::from_secs_f64(self.stall_timeout),
+            min_rate: self.min_rate,
             concurrency: self.concurrency,
             chunk_size: self.chunk_size,
             state: environment::state(environment::variable),
@@ -229,6 +234,11 @@ fn patience(text: &str) -> Result<f64> {
         Ok(_) => Err(Error::usage(format!("{text:?} is too short")).hint("write seconds, for example 30")),
         error => error,
     }
+}
+
+/// A number of bytes a second; none is no limit.
+fn rate(text: &str) -> Result<u64> {
+    if text == "0" { Ok(0) } else { size(text) }
 }
 
 /// A number of bytes, with the suffixes that dd has.

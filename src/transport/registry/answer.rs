@@ -1,10 +1,12 @@
 //! What a server says, and what its refusals mean to the user.
 
 use super::address::host_of;
-use super::http::{Request, broken};
+use super::http::{Request, broken, broken_off};
+use super::pace::Pace;
 use super::printable::printable;
 use super::retry::{is_passing, retry_after};
 use crate::error::{Error, Kind, Result};
+use crate::transport::Transfer;
 use bytes::Bytes;
 use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
@@ -24,13 +26,22 @@ pub(super) struct Answer {
     url: Url,
     /// How long the next bytes may take.
     patience: Duration,
+    /// How fast the bytes come.
+    pub(super) pace: Pace,
     /// Why it was asked without credentials, if that may be why it refuses.
     pub(super) excuse: Option<String>,
 }
 
 impl Answer {
-    pub(super) fn new(response: Response, request: &Request, patience: Duration) -> Self {
-        Self { response, what: request.what.clone(), url: request.url.clone(), patience, excuse: None }
+    pub(super) fn new(response: Response, request: &Request, transfer: &Transfer) -> Self {
+        Self {
+            patience: transfer.stall_timeout,
+            pace: Pace::new(transfer),
+            response,
+            what: request.what.clone(),
+            url: request.url.clone(),
+            excuse: None,
+        }
     }
 
     pub(super) fn status(&self) -> StatusCode {
@@ -54,18 +65,25 @@ impl Answer {
 
     /// The next bytes; `None` only at the true end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        match timeout(self.patience, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(broken(&self.what, &host_of(&self.url), Ok(&error))),
-            Err(_) => Err(broken(&self.what, &host_of(&self.url), Err(self.patience))),
-        }
+        let begun = Instant::now();
+        let broken = match timeout(self.patience, self.response.chunk()).await {
+            Ok(Ok(Some(chunk))) if self.pace.note(begun.elapsed(), chunk.len() as u64) => {
+                return Ok(Some(chunk));
+            }
+            Ok(Ok(Some(_))) => self.broken_off().because(self.pace.complaint()),
+            Ok(Ok(None)) => return Ok(None),
+            Ok(Err(error)) => broken(&self.what, &host_of(&self.url), &error),
+            Err(_) => {
+                let seconds = self.patience.as_secs_f64();
+                self.broken_off().because(format!("it has been silent for {seconds} seconds"))
+            }
+        };
+        Err(broken)
     }
 
     /// The error for a body that ends before it should.
     pub(super) fn broken_off(&self) -> Error {
-        let host = host_of(&self.url);
-        Error::failed(format!("cannot {}: {host} stopped in the middle", self.what))
-            .again_after(Duration::ZERO)
+        broken_off(&self.what, &host_of(&self.url))
     }
 
     /// The error for a document that comes too slowly.

@@ -6,6 +6,7 @@
 
 use super::answer::Answer;
 use super::http::{Request, runtime, wait};
+use super::pace::Pace;
 use super::retry::{Attempts, unless_stopped};
 use super::server::Server;
 use super::token::Scopes;
@@ -18,7 +19,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::AbortHandle;
@@ -182,10 +183,11 @@ impl Download {
         is_one_of_many: bool,
         chunks: Sender<Result<Chunk>>,
     ) {
-        let mut attempts = Attempts::new(self.server.transfer());
-        let stop = &self.server.transfer().stop;
+        let transfer = self.server.transfer();
+        let (mut attempts, mut pace, stop) = (Attempts::new(transfer), Pace::new(transfer), &transfer.stop);
         loop {
             let before = range.start;
+            let asked = Instant::now();
             let next = match begun.take() {
                 Some(begun) => Ok(begun),
                 None => match unless_stopped(stop, self.ask(&range, self.request.clone().once())).await {
@@ -199,7 +201,14 @@ impl Download {
                     let _ = chunks.send(Ok(Chunk::Whole)).await;
                     return;
                 }
-                Ok(begun) => unless_stopped(stop, pass_on(begun, &mut range, self.size, &chunks)).await,
+                Ok(mut begun) => {
+                    let _ = pace.note(asked.elapsed(), 0);
+                    begun.0.pace = pace;
+                    let passing = pass_on(&mut begun, &mut range, self.size, &chunks);
+                    let outcome = unless_stopped(stop, passing).await;
+                    pace = begun.0.pace;
+                    outcome
+                }
                 Err(error) => Err(error),
             };
             let Err(error) = outcome else {
@@ -210,10 +219,13 @@ impl Download {
             if range.start > before {
                 attempts.restart();
             }
-            if !attempts.wait(&error).await {
+            let failed = Instant::now();
+            // What breaks off after a few bytes each time is as slow as what trickles.
+            if pace.slow() > transfer.retry.retries || !attempts.wait(&error).await {
                 let _ = chunks.send(Err(error)).await;
                 return;
             }
+            let _ = pace.note(failed.elapsed(), 0);
         }
     }
 }
@@ -221,13 +233,13 @@ impl Download {
 /// Passes the bytes of an answer on to the reader, without the first `had`, until the range is over. What lies behind
 /// the end of the whole blob is passed on too: whoever verifies it must see that it is there.
 async fn pass_on(
-    (mut answer, mut had): Begun,
+    (answer, had): &mut Begun,
     range: &mut Range<u64>,
     size: u64,
     chunks: &Sender<Result<Chunk>>,
 ) -> Result<()> {
     let is_last = range.end == size;
-    let is_part = is_partial(&answer);
+    let is_part = is_partial(answer);
     let is_framed =
         [&CONTENT_LENGTH, &TRANSFER_ENCODING].into_iter().any(|name| answer.header(name).is_some());
     while is_last || range.start < range.end {
@@ -239,9 +251,9 @@ async fn pass_on(
             Ok(None) if range.start < size && (is_part || !is_framed) => return Err(answer.broken_off()),
             _ => return Ok(()),
         };
-        let here = had.min(chunk.len() as u64);
+        let here = (*had).min(chunk.len() as u64);
         chunk.advance(here as usize);
-        had -= here;
+        *had -= here;
         if !is_last {
             chunk.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         }

@@ -198,7 +198,7 @@ impl Http {
 
     fn arrived(&self, answer: Response, request: &Request) -> Answer {
         self.was_there.store(true, Ordering::Relaxed);
-        Answer::new(answer, request, self.transfer.stall_timeout)
+        Answer::new(answer, request, &self.transfer)
     }
 
     fn builder(&self, request: &Request) -> Result<reqwest::RequestBuilder> {
@@ -389,14 +389,13 @@ fn find<'a, T: error::Error + 'static>(error: &'a (dyn error::Error + 'static)) 
 }
 
 /// The error for an answer whose bytes stopped coming.
-pub(super) fn broken(what: &str, host: &str, error: Result<&reqwest::Error, Duration>) -> Error {
-    let why = match error {
-        Ok(error) => why(error, host),
-        Err(silent) => format!("it has been silent for {} seconds", silent.as_secs_f64()),
-    };
-    Error::failed(format!("cannot {what}: {host} stopped in the middle"))
-        .because(why)
-        .again_after(Duration::ZERO)
+pub(super) fn broken(what: &str, host: &str, error: &reqwest::Error) -> Error {
+    broken_off(what, host).because(why(error, host))
+}
+
+/// The same without a cause.
+pub(super) fn broken_off(what: &str, host: &str) -> Error {
+    Error::failed(format!("cannot {what}: {host} stopped in the middle")).again_after(Duration::ZERO)
 }
 
 #[cfg(test)]

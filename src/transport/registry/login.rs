@@ -34,6 +34,8 @@ pub struct LoggedIn {
     pub kept: Kept,
     /// Whether the registry looked at it: one that lets everybody in does not.
     pub verified: bool,
+    /// Whether it was sent encrypted, and will be.
+    pub encrypted: bool,
     /// A place that is asked earlier and knows the registry too, so that the password will not be used.
     pub hidden_by: Option<String>,
 }
@@ -66,7 +68,7 @@ pub fn login(
     // What cannot be read or understood is told before anything happens.
     let ledger = Ledger::open(file)?;
     let hidden_by = first(registry, ledger.path(), access);
-    let verified = verify(registry, Credentials::new(username, password.reveal()), access)?;
+    let (verified, encrypted) = verify(registry, Credentials::new(username, password.reveal()), access)?;
     // Read anew: the registry has taken its time, and another login may have been faster.
     let mut ledger = Ledger::open_alone(file)?;
     let source = CredentialSource::File(ledger.path().to_owned());
@@ -83,7 +85,7 @@ pub fn login(
         }
     };
     ledger.save()?;
-    Ok(LoggedIn { kept, verified, hidden_by })
+    Ok(LoggedIn { kept, verified, encrypted, hidden_by })
 }
 
 /// Forgets what the file, or the program that it names, knows of a registry.
@@ -148,22 +150,23 @@ fn is_same(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// Whether the registry looks at credentials, and takes these.
-fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<bool> {
+/// Returns whether the registry looks at credentials and takes these, and whether they were sent encrypted.
+fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<(bool, bool)> {
     let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
     let tls = Tls::read(access, registry, conf.trusts_anybody(registry)?, &conf)?;
     let base = address::base(registry, access.plain_http, tls.wanted)?;
+    let encrypted = base.scheme() == "https";
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
     let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.transfer.clone());
     wait(async {
         let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else {
             auth.check(None)?;
-            return Ok(false);
+            return Ok((false, encrypted));
         };
         let mut request = Request::new(Method::GET, base, format!("log in to {registry}"));
         request.authorization = Some(shown);
         http.send(&request).await?.success().await?;
-        Ok(true)
+        Ok((true, encrypted))
     })
     .map_err(|error| match error.kind() {
         Kind::Denied => error.hint(

@@ -22,6 +22,7 @@ mod login;
 mod manifest;
 mod mirrors;
 mod outgoing;
+mod pace;
 mod printable;
 mod proxies;
 mod quirks;

@@ -94,6 +94,11 @@ Registry options:
           
           [default: 60]
 
+      --min-rate <SIZE>
+          Give up a connection on which fewer bytes a second come for that time; 0 takes any number
+          
+          [default: 1000]
+
       --concurrency <N>
           Copy this many blobs at once; fetch a large one over this many connections
           

@@ -69,6 +69,12 @@ impl Login {
         if !done.verified {
             output::warning(&format!("{} lets everybody in, so the password was not checked", self.registry));
         }
+        if !done.encrypted {
+            output::warning(&format!(
+                "the password goes to {} without encryption, whatever program answers there; --tls-verify encrypts",
+                self.registry
+            ));
+        }
         if let Some(other) = done.hidden_by {
             output::warning(&format!("{other} also knows {} and is asked first", self.registry));
         }
