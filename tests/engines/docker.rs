@@ -4,6 +4,7 @@ mod data_io;
 mod image;
 mod migration;
 mod volumes;
+mod volumes_exports;
 mod volumes_restart;
 mod volumes_volmex;
 
