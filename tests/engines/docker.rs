@@ -3,6 +3,7 @@
 mod data_io;
 mod image;
 mod migration;
+mod soak;
 mod volumes;
 mod volumes_exports;
 mod volumes_restart;

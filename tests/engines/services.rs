@@ -60,10 +60,15 @@ pub fn containerd() -> String {
     given("VOLIO_TEST_CONTAINERD")
 }
 
+/// The directory in which the open registry keeps everything.
+pub fn registry_storage() -> PathBuf {
+    PathBuf::from(given("VOLIO_TEST_REGISTRY_STORAGE"))
+}
+
 /// Where the open registry keeps the bytes of a blob.
 pub fn stored_blob(digest: &str) -> PathBuf {
     let hex = digest.strip_prefix("sha256:").expect("a sha256 digest");
-    let blobs = PathBuf::from(given("VOLIO_TEST_REGISTRY_STORAGE")).join("docker/registry/v2/blobs/sha256");
+    let blobs = registry_storage().join("docker/registry/v2/blobs/sha256");
     blobs.join(&hex[..2]).join(hex).join("data")
 }
 

@@ -48,8 +48,13 @@ impl Plugin {
     }
 
     pub fn start(&mut self) {
+        assert!(self.try_start(), "the plugin ended: {}", self.log());
+    }
+
+    /// Starts it; returns whether it serves, and has not ended instead.
+    pub fn try_start(&mut self) -> bool {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_volio"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_volio"))
             .args(["plugin", "--storage"])
             .arg(self.path("storage"))
             .arg("--sockets")
@@ -60,10 +65,13 @@ impl Plugin {
             .stderr(log)
             .spawn()
             .expect("volio plugin");
-        self.child = Some(child);
+        let mut has_ended = false;
         wait_until("the plugin listens", || {
-            std::os::unix::net::UnixStream::connect(self.socket("volio")).is_ok()
+            has_ended = child.try_wait().expect("the plugin is known").is_some();
+            has_ended || std::os::unix::net::UnixStream::connect(self.socket("volio")).is_ok()
         });
+        self.child = (!has_ended).then_some(child);
+        !has_ended
     }
 
     pub fn end(&mut self, signal: &str) {
@@ -172,8 +180,13 @@ pub struct OwnDocker {
 
 impl OwnDocker {
     pub fn start() -> Self {
+        Self::start_with("{}")
+    }
+
+    /// The same with a configuration, as it stands in `daemon.json`.
+    pub fn start_with(configuration: &str) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
-        fs::write(place.path().join("daemon.json"), "{}").expect("write");
+        fs::write(place.path().join("daemon.json"), configuration).expect("write");
         let docker = Docker { host: format!("unix://{}", place.path().join("sock").display()) };
         let mut own = Self { docker, place, child: None };
         own.run();
