@@ -213,6 +213,19 @@ impl<'a> Faults<'a> {
         }
     }
 
+    /// Ends what is left of containers that dockerd was killed over when it created them, and does not know any more. As
+    /// long as such a process sees a volume, the plugin rightly takes it to be in use.
+    pub fn end_forgotten(&self) {
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let mounts = fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
+            if command == b"runc\0init\0" && mounts.contains(&format!("/{}-", self.world.prefix)) {
+                self.world.count("container that dockerd forgot");
+                run("kill", &["-KILL", &process.file_name().to_string_lossy()]);
+            }
+        }
+    }
+
     /// Makes everything work again.
     fn heal(&mut self) {
         self.note("no more faults");

@@ -99,6 +99,7 @@ fn nothing_is_lost_by_random_mounts_kills_full_disks_and_slow_registries() {
         faults.work();
     });
     let mut volumes: Vec<Volume> = workers.into_iter().flat_map(|worker| worker.volumes).collect();
+    faults.end_forgotten();
     fs::write(world.place.join("seconds"), "0").unwrap();
     let mut told = BTreeSet::new();
     check_exports(&world, &mut faults, &volumes, &mut told);
