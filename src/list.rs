@@ -7,8 +7,7 @@ use crate::oci::Platform;
 use crate::partial::{Names, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
-use crate::tree::{Entry, TreePath};
-use std::collections::BTreeMap;
+use crate::tree::MergedTree;
 
 /// What may be chosen when an image is listed.
 #[derive(Clone, Debug)]
@@ -28,7 +27,7 @@ impl Default for Options {
     }
 }
 
-/// The entries of the image, as they are when all its layers are applied.
+/// The tree of the image, as it is when all its layers are applied.
 ///
 /// Of layers with a table of contents nothing else is read; the manifest proves it. Others are streamed through, and nothing
 /// of their content is kept.
@@ -36,17 +35,12 @@ impl Default for Options {
 /// # Errors
 /// [`Integrity`](crate::error::Kind::Integrity) when a layer is not what it says, or could not be unpacked, or when the image
 /// is beyond the limits.
-pub fn list(
-    source: &dyn Source,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<BTreeMap<TreePath, Entry>> {
+pub fn list(source: &dyn Source, options: &Options, progress: &dyn Progress) -> Result<MergedTree> {
     let root = source.resolve()?;
     let fetch = |descriptor: &_| transport::fetch(source, descriptor);
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
     let Options { limits, connections, .. } = options;
     let layers = &image.manifest.layers;
     let reading = Reading { source, layers, limits, connections: *connections, progress };
-    let tree = reading.tree(&image.config.rootfs.diff_ids, &mut Names)?;
-    Ok(tree.into_iter().map(|(entry, ())| (entry.path.clone(), entry)).collect())
+    reading.tree(&image.config.rootfs.diff_ids, &mut Names)
 }

@@ -97,7 +97,7 @@ fn run(
 }
 
 fn overlay(changes: &[Change]) -> ((usize, Option<ErrorKind>), Vec<Entry>) {
-    let mut overlay = Overlay::new();
+    let mut overlay = Overlay::within(u64::MAX);
     overlay.begin_layer();
     let outcome = run(changes, |change| {
         match change {
@@ -108,7 +108,7 @@ fn overlay(changes: &[Change]) -> ((usize, Option<ErrorKind>), Vec<Entry>) {
         }
         Ok(())
     });
-    (outcome, overlay.finish().into_iter().map(|(entry, ())| entry).collect())
+    (outcome, overlay.finish().iter().map(|(entry, ())| entry).collect())
 }
 
 fn extract(changes: &[Change], target: &Path) -> (usize, Option<ErrorKind>) {

@@ -11,7 +11,7 @@ use crate::oci::Platform;
 use crate::partial::{ChunkReader, Frames, Learn, Plan, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
-use crate::tree::{Content, Entry, Kind, TreePath};
+use crate::tree::{Content, Entry, Kind, MergedTree, TreePath};
 use chunks::Chunks;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -61,9 +61,8 @@ pub fn cat(
     let Options { limits, connections, .. } = options;
     let layers = &image.manifest.layers;
     let reading = Reading { source, layers, limits, connections: *connections, progress };
-    let mut places = Places::default();
+    let mut places = Places { listings: BTreeMap::new(), pieces: limits.names };
     let tree = reading.tree(&image.config.rootfs.diff_ids, &mut places)?;
-    let tree = tree.into_iter().map(|(entry, place)| (entry.path, (entry.kind, place))).collect();
     let files = paths.iter().map(|path| resolve::file(&tree, path)).collect::<Result<Vec<_>>>()?;
     let chunks = Chunks::find(places.listings, &files, limits)?;
     let mut plan = Plan::within(limits);
@@ -84,7 +83,7 @@ pub fn cat(
 }
 
 /// The tree of an image: what is where, and where its content is.
-type Tree = BTreeMap<TreePath, (Kind, Place)>;
+type Tree = MergedTree<Place>;
 
 /// An entry of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,9 +106,10 @@ enum Place {
 }
 
 /// Learns where the content of each file is.
-#[derive(Default)]
 struct Places {
     listings: BTreeMap<usize, Listing>,
+    /// How many bytes of memory more the pieces of files may take.
+    pieces: u64,
 }
 
 impl Learn for Places {
@@ -135,6 +135,10 @@ impl Learn for Places {
             Kind::File { size } if size > 0 => {
                 let pieces = pieces(content)
                     .map_err(|error| Error::io(format!("cannot read {}", entry.path), error))?;
+                self.pieces = self
+                    .pieces
+                    .checked_sub(size_of_val(pieces.as_slice()) as u64)
+                    .ok_or_else(|| Error::integrity("the files of the image are in too many pieces"))?;
                 Ok(Place::Streamed(At { layer, number }, pieces.into()))
             }
             _ => Ok(Place::Nowhere),

@@ -24,13 +24,9 @@ pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<Place> {
             }
             Step::Enter { name, .. } => at.join(&name),
         };
-        let Some((kind, place)) = tree.get(&next) else { return Err(missing(path, &next)) };
-        let kind = match kind {
-            // Another name of a symbolic link is that link.
-            Kind::Hardlink { target } => &tree.get(target).ok_or_else(|| missing(path, target))?.0,
-            kind => kind,
-        };
-        match kind {
+        let Some((entry, place)) = tree.get(&next) else { return Err(missing(path, &next)) };
+        // Another name of a symbolic link is that link.
+        match &tree.itself(&entry) {
             Kind::Directory => at = next,
             Kind::Symlink { target } => steps.follow(target).map_err(|_| {
                 Error::not_found(format!("the symbolic links at {path} are too many or lead in a circle"))
@@ -74,24 +70,31 @@ mod tests {
     use super::super::At;
     use super::*;
     use crate::error::Kind as ErrorKind;
+    use crate::tree::{Entry, Metadata, Overlay};
 
     fn path(text: &str) -> TreePath {
         TreePath::parse(text).unwrap()
     }
 
     /// A tree from lines: `name/`, `name->target`, or `name`, whose content has the number of its line.
-    fn tree(lines: &[&str]) -> Tree {
-        let line = |(number, line): (usize, &&str)| match (line.split_once("->"), line.ends_with('/')) {
-            (Some((name, target)), _) => {
-                (path(name), (Kind::Symlink { target: target.into() }, Place::Nowhere))
-            }
-            (None, true) => (path(line), (Kind::Directory, Place::Nowhere)),
-            (None, false) => {
-                let place = Place::Listed(At { layer: 0, number: number as u64 });
-                (path(line), (Kind::File { size: 1 }, place))
-            }
-        };
-        lines.iter().enumerate().map(line).collect()
+    fn tree(lines: &[&str]) -> Overlay<Place> {
+        let mut tree = Overlay::within(u64::MAX);
+        for (number, line) in lines.iter().enumerate() {
+            let (name, kind, place) = match (line.split_once("->"), line.ends_with('/')) {
+                (Some((name, target)), _) => (name, Kind::Symlink { target: target.into() }, Place::Nowhere),
+                (None, true) => (*line, Kind::Directory, Place::Nowhere),
+                (None, false) => {
+                    let place = Place::Listed(At { layer: 0, number: number as u64 });
+                    (*line, Kind::File { size: 1 }, place)
+                }
+            };
+            put(&mut tree, name, kind, place);
+        }
+        tree
+    }
+
+    fn put(tree: &mut Overlay<Place>, name: &str, kind: Kind, place: Place) {
+        tree.put(&Entry { path: path(name), kind, metadata: Metadata::default() }, place).unwrap();
     }
 
     #[test]
@@ -109,8 +112,8 @@ mod tests {
             "chain->to-a/up",
             "a/b/through->../../to-a/b/../file",
         ]);
-        let also = (Kind::Hardlink { target: path("to-a") }, Place::Nowhere);
-        tree.insert(path("also-to-a"), also);
+        put(&mut tree, "also-to-a", Kind::Hardlink { target: path("to-a") }, Place::Nowhere);
+        let tree = tree.finish();
         let found = |text: &str| match file(&tree, &path(text)).unwrap() {
             Place::Listed(at) => at.number,
             place => panic!("{place:?}"),
@@ -129,10 +132,10 @@ mod tests {
     fn what_leads_nowhere_is_not_found_and_what_is_no_file_is_a_usage_error() {
         let mut tree =
             tree(&["a/", "file", "gone->a/gone", "round->round", "x->y", "y->x", "dir->a", "out->.."]);
-        tree.insert(path("fifo"), (Kind::Fifo, Place::Nowhere));
-        tree.insert(path("null"), (Kind::CharDevice { major: 1, minor: 3 }, Place::Nowhere));
-        let linked = (Kind::Hardlink { target: path("fifo") }, Place::Nowhere);
-        tree.insert(path("also-fifo"), linked);
+        put(&mut tree, "fifo", Kind::Fifo, Place::Nowhere);
+        put(&mut tree, "null", Kind::CharDevice { major: 1, minor: 3 }, Place::Nowhere);
+        put(&mut tree, "also-fifo", Kind::Hardlink { target: path("fifo") }, Place::Nowhere);
+        let tree = tree.finish();
         for text in ["b", "a/b", "gone", "round", "x", "file/x", "file/x/y", "fifo/x", "dir/gone"] {
             assert_eq!(file(&tree, &path(text)).unwrap_err().kind(), ErrorKind::NotFound, "{text}");
         }

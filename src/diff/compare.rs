@@ -1,9 +1,11 @@
 //! Two trees side by side.
 
-use super::nodes::{Node, Nodes};
-use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
+use super::content::Learned;
+use crate::layer::Sha256;
+use crate::tree::{Entry, Kind, MergedTree, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -59,25 +61,50 @@ pub enum Change {
     },
 }
 
+/// An entry of one tree, and what is known of it.
+type Found<'a> = (Entry, &'a Learned);
+
 /// What differs, in the order of paths.
-pub(super) fn compare(left: &Nodes, right: &Nodes, ignore: &BTreeSet<Attribute>) -> Vec<Difference> {
-    let paths: BTreeSet<&TreePath> = left.paths().chain(right.paths()).collect();
-    let mut differences = Vec::new();
-    for path in paths {
-        let mut differ = |change| differences.push(Difference { path: path.clone(), change });
-        match (left.get(path), right.get(path)) {
-            (Some(a), Some(b)) => compare_nodes((left, a), (right, b), |attribute, left, right| {
+pub(super) fn compare<'a>(
+    left: &'a MergedTree<Learned>,
+    right: &'a MergedTree<Learned>,
+    ignore: &'a BTreeSet<Attribute>,
+) -> impl Iterator<Item = Difference> + 'a {
+    pairs(left, right).flat_map(move |(a, b)| {
+        let path = a.as_ref().or(b.as_ref()).map(|(entry, _)| entry.path.clone()).unwrap_or_default();
+        let mut changes = Vec::new();
+        match (a, b) {
+            (Some(a), Some(b)) => compare_entries((left, a), (right, b), |attribute, left, right| {
                 if left != right && !is_ignored(&attribute, ignore) {
-                    differ(Change::Changed { attribute, left, right });
+                    changes.push(Change::Changed { attribute, left, right });
                 }
             }),
             // Every tree has a root, whether it says so or not.
             _ if path.is_root() => {}
-            (Some(_), None) => differ(Change::Removed),
-            (None, _) => differ(Change::Added),
+            (Some(_), None) => changes.push(Change::Removed),
+            (None, _) => changes.push(Change::Added),
         }
-    }
-    differences
+        changes.into_iter().map(move |change| Difference { path: path.clone(), change })
+    })
+}
+
+/// The entries of both trees side by side, in the order of paths.
+pub(super) fn pairs<'a>(
+    left: &'a MergedTree<Learned>,
+    right: &'a MergedTree<Learned>,
+) -> impl Iterator<Item = (Option<Found<'a>>, Option<Found<'a>>)> + 'a {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (left.peek(), right.peek()) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((a, _)), Some((b, _))) => a.path.cmp(&b.path),
+        };
+        let a = if order.is_le() { left.next() } else { None };
+        let b = if order.is_ge() { right.next() } else { None };
+        Some((a, b))
+    })
 }
 
 fn is_ignored(attribute: &Attribute, ignore: &BTreeSet<Attribute>) -> bool {
@@ -89,53 +116,65 @@ fn is_ignored(attribute: &Attribute, ignore: &BTreeSet<Attribute>) -> bool {
     }
 }
 
-/// Tells every attribute of two nodes in its order.
-fn compare_nodes(
-    (lefts, left): (&Nodes, &Node),
-    (rights, right): (&Nodes, &Node),
-    mut tell: impl FnMut(Attribute, Option<String>, Option<String>),
+/// Tells every attribute of two entries in its order.
+fn compare_entries(
+    (lefts, (left, left_learned)): (&MergedTree<Learned>, Found<'_>),
+    (rights, (right, right_learned)): (&MergedTree<Learned>, Found<'_>),
+    tell: impl FnMut(Attribute, Option<String>, Option<String>),
 ) {
-    let first_names = [left, right].map(|node| node.first_name().map(ToString::to_string));
-    let is_told = first_names[0].is_some() && first_names[0] == first_names[1];
-    let (left, right) = (lefts.itself(left), rights.itself(right));
+    let first_names = [&left, &right].map(first_name);
     // What has several names is compared under the first of them.
-    if !is_told && !left.implied && !right.implied {
-        compare_attributes(left, right, first_names, tell);
-    } else if !is_told {
-        let [left, right] = [left, right].map(|node| Some(kind(&node.entry).to_owned()));
-        tell(Attribute::Type, left, right);
+    if first_names[0].is_some() && first_names[0] == first_names[1] {
+        return;
+    }
+    let itself = |tree: &MergedTree<Learned>, entry: Entry| Entry { kind: tree.itself(&entry), ..entry };
+    let (left, right) = (itself(lefts, left), itself(rights, right));
+    match (left_learned, right_learned) {
+        (Learned::Told(a), Learned::Told(b)) => {
+            compare_attributes((&left, a.as_ref()), (&right, b.as_ref()), first_names, tell);
+        }
+        _ => tell_types(&left, &right, tell),
     }
 }
 
+/// Of what other, earlier path this is another name.
+fn first_name(entry: &Entry) -> Option<String> {
+    match &entry.kind {
+        Kind::Hardlink { target } => Some(target.to_string()),
+        _ => None,
+    }
+}
+
+fn tell_types(left: &Entry, right: &Entry, mut tell: impl FnMut(Attribute, Option<String>, Option<String>)) {
+    tell(Attribute::Type, Some(kind(left).to_owned()), Some(kind(right).to_owned()));
+}
+
 fn compare_attributes(
-    left: &Node,
-    right: &Node,
+    (left, left_content): (&Entry, Option<&Sha256>),
+    (right, right_content): (&Entry, Option<&Sha256>),
     [left_name, right_name]: [Option<String>; 2],
     mut tell: impl FnMut(Attribute, Option<String>, Option<String>),
 ) {
-    let types = [left, right].map(|node| kind(&node.entry));
-    if types[0] != types[1] {
-        return tell(Attribute::Type, Some(types[0].to_owned()), Some(types[1].to_owned()));
+    if kind(left) != kind(right) {
+        return tell_types(left, right, tell);
     }
-    let mut both = |attribute, of: &dyn Fn(&Node) -> Option<String>| tell(attribute, of(left), of(right));
-    both(Attribute::Size, &size);
+    tell(Attribute::Size, size(left), size(right));
     if size(left) == size(right) {
-        both(Attribute::Content, &|node| node.hash.as_ref().map(ToString::to_string));
+        let text = |content: Option<&Sha256>| content.map(ToString::to_string);
+        tell(Attribute::Content, text(left_content), text(right_content));
     }
+    let mut both = |attribute, of: &dyn Fn(&Entry) -> Option<String>| tell(attribute, of(left), of(right));
     both(Attribute::Target, &target);
     both(Attribute::Device, &device);
     both(Attribute::Mode, &mode);
-    both(Attribute::Owner, &|node| {
-        let Metadata { uid, gid, .. } = node.entry.metadata;
-        Some(format!("{uid}:{gid}"))
-    });
-    both(Attribute::Mtime, &|node| Some(time(node.entry.metadata.mtime)));
+    both(Attribute::Owner, &|entry| Some(format!("{}:{}", entry.metadata.uid, entry.metadata.gid)));
+    both(Attribute::Mtime, &|entry| Some(time(entry.metadata.mtime)));
     tell(Attribute::Hardlink, left_name, right_name);
     let names: BTreeSet<_> =
-        [left, right].into_iter().flat_map(|node| xattrs(node).map(|(name, _)| name)).collect();
+        [left, right].into_iter().flat_map(|entry| xattrs(entry).map(|(name, _)| name)).collect();
     for name in names {
-        let value = |node| {
-            let found = xattrs(node).find(|(found, _)| *found == name);
+        let value = |entry| {
+            let found = xattrs(entry).find(|(found, _)| *found == name);
             found.map(|(_, value)| format!("0s{}", BASE64.encode(value)))
         };
         tell(Attribute::Xattr(escaped(name)), value(left), value(right));
@@ -143,8 +182,8 @@ fn compare_attributes(
 }
 
 /// The extended attributes that belong to a tree.
-fn xattrs(node: &Node) -> impl Iterator<Item = (&[u8], &[u8])> {
-    node.entry.metadata.travelling_xattrs()
+fn xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+    entry.metadata.travelling_xattrs()
 }
 
 fn kind(entry: &Entry) -> &'static str {
@@ -159,22 +198,22 @@ fn kind(entry: &Entry) -> &'static str {
     }
 }
 
-fn size(node: &Node) -> Option<String> {
-    match node.entry.kind {
+fn size(entry: &Entry) -> Option<String> {
+    match entry.kind {
         Kind::File { size } => Some(size.to_string()),
         _ => None,
     }
 }
 
-fn target(node: &Node) -> Option<String> {
-    match &node.entry.kind {
+fn target(entry: &Entry) -> Option<String> {
+    match &entry.kind {
         Kind::Symlink { target } => Some(escaped(target)),
         _ => None,
     }
 }
 
-fn device(node: &Node) -> Option<String> {
-    match node.entry.kind {
+fn device(entry: &Entry) -> Option<String> {
+    match entry.kind {
         Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
             Some(format!("{major},{minor}"))
         }
@@ -182,10 +221,10 @@ fn device(node: &Node) -> Option<String> {
     }
 }
 
-fn mode(node: &Node) -> Option<String> {
-    match node.entry.kind {
+fn mode(entry: &Entry) -> Option<String> {
+    match entry.kind {
         Kind::Symlink { .. } => None,
-        _ => Some(format!("{:04o}", node.entry.metadata.mode)),
+        _ => Some(format!("{:04o}", entry.metadata.mode)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What differs between two trees, each of them an image or a directory: by path and by attribute.
 
 mod compare;
-mod nodes;
+mod content;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +13,8 @@ use crate::layer::{Budget, LayerReader, Limits, decompress, lay_over};
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
-use crate::tree::{Kind, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
-use nodes::{Hasher, Learned, Node, Nodes};
+use crate::tree::{Kind, MergedTree, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
+use content::{Learned, digest};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -38,13 +38,33 @@ pub struct Options {
     pub limits: Limits,
 }
 
-/// What came of it.
-#[derive(Clone, Debug)]
+/// Two trees, and what differs between them.
+#[derive(Debug)]
 pub struct Compared {
+    left: MergedTree<Learned>,
+    right: MergedTree<Learned>,
+    ignore: BTreeSet<Attribute>,
+}
+
+impl Compared {
+    /// What differs, in the order of paths, of one path in the order of [`Attribute`]; it is found anew each time.
+    pub fn differences(&self) -> impl Iterator<Item = Difference> + '_ {
+        compare::compare(&self.left, &self.right, &self.ignore)
+    }
+
+    /// At how many paths anything differs.
+    pub fn paths(&self) -> u64 {
+        let mut last = None;
+        let is_new = |difference: &Difference| {
+            last.replace(difference.path.clone()).as_ref() != Some(&difference.path)
+        };
+        self.differences().filter(is_new).count() as u64
+    }
+
     /// How many paths there are on either side.
-    pub entries: u64,
-    /// What differs, in the order of paths, of one path in the order of [`Attribute`].
-    pub differences: Vec<Difference>,
+    pub fn entries(&self) -> u64 {
+        compare::pairs(&self.left, &self.right).count() as u64
+    }
 }
 
 /// Compares two trees. Contents are read once, and known by their digests; what is kept of an entry is its attributes.
@@ -52,29 +72,29 @@ pub struct Compared {
 /// # Errors
 /// When one side cannot be read or an image is not what it says.
 pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn Progress) -> Result<Compared> {
-    let left = gather(left, options, progress)?;
-    let right = gather(right, options, progress)?;
-    let entries = left.paths().chain(right.paths()).collect::<BTreeSet<_>>().len() as u64;
-    Ok(Compared { entries, differences: compare::compare(&left, &right, &options.ignore) })
-}
-
-fn gather(side: Side<'_>, options: &Options, progress: &dyn Progress) -> Result<Nodes> {
-    match side {
+    // Two images share what both may make us remember.
+    let images = [left, right].iter().filter(|side| matches!(side, Side::Image(_))).count() as u64;
+    let names = options.limits.names / images.max(1);
+    let options = &Options { limits: Limits { names, ..options.limits }, ..options.clone() };
+    let gather = |side| match side {
         Side::Image(source) => of_image(source, options, progress),
         Side::Directory(directory) => of_directory(directory, progress),
-    }
+    };
+    // Archives may have the names of a file in any order.
+    let (left, right) = (gather(left)?.with_first_names(), gather(right)?.with_first_names());
+    Ok(Compared { left, right, ignore: options.ignore.clone() })
 }
 
-fn of_image(source: &dyn Source, options: &Options, progress: &dyn Progress) -> Result<Nodes> {
+fn of_image(source: &dyn Source, options: &Options, progress: &dyn Progress) -> Result<MergedTree<Learned>> {
     let root = source.resolve()?;
     let fetch = |descriptor: &Descriptor| transport::fetch(source, descriptor);
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
-    let mut overlay = Overlay::new();
+    let mut overlay = Overlay::within(options.limits.names);
     let mut budget = Budget::new(options.limits);
     for layer in &image.manifest.layers {
         lay(source, layer, &mut overlay, &mut budget, progress)?;
     }
-    Ok(overlay.finish().into_iter().map(|(entry, learned)| Node::new(entry, learned)).collect())
+    Ok(overlay.finish())
 }
 
 /// Lays one layer over those below it.
@@ -90,8 +110,7 @@ fn lay(
     let laid = (|| {
         let plain = decompress(&mut body).map_err(|error| Error::io("cannot read the layer", error))?;
         let mut reader = LayerReader::within(plain, std::mem::take(budget));
-        let mut hasher = Hasher::default();
-        lay_over(overlay, &mut reader, |entry, content| Ok(Learned::Told(hasher.hash(entry, content)?)))?;
+        lay_over(overlay, &mut reader, |entry, content| Ok(Learned::Told(digest(entry, content)?)))?;
         *budget = reader.budget().clone();
         reader.drain()
     })();
@@ -100,24 +119,24 @@ fn lay(
     laid
 }
 
-fn of_directory(directory: &Path, progress: &dyn Progress) -> Result<Nodes> {
+fn of_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTree<Learned>> {
     if !directory.is_dir() {
         return Err(Error::not_found(format!("there is no directory {}", directory.display())));
     }
     let task = progress.begin(&format!("reading {}", directory.display()), None);
-    let mut hasher = Hasher::default();
+    // It is the user's own: whatever is in it may take the memory that it needs.
+    let mut tree = Overlay::within(u64::MAX);
     let options = WalkOptions { rule_files: RuleFiles::Apply, ..WalkOptions::default() };
-    Walk::new(&[SourceSpec::new(directory)], &options)?
-        .map(|found| {
-            let found = found?;
-            let hash = match found.file {
-                Some(mut content) => hasher.hash(&found.entry, &mut content)?,
-                None => None,
-            };
-            if let Kind::File { size } = found.entry.kind {
-                task.advance(size);
-            }
-            Ok(Node::new(found.entry, Learned::Told(hash)))
-        })
-        .collect()
+    for found in Walk::new(&[SourceSpec::new(directory)], &options)? {
+        let found = found?;
+        let digest = match found.file {
+            Some(mut content) => digest(&found.entry, &mut content)?,
+            None => None,
+        };
+        if let Kind::File { size } = found.entry.kind {
+            task.advance(size);
+        }
+        tree.put(&found.entry, Learned::Told(digest))?;
+    }
+    Ok(tree.finish())
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::layer::{Budget, LayerReader, Listing, TocEntry, decompress, lay_listing_over, lay_over};
 use crate::oci::{Descriptor, Digest};
 use crate::stream::HashingReader;
-use crate::tree::{Content, Entry, Overlay};
+use crate::tree::{Content, Entry, MergedTree, Overlay};
 use std::io::Read;
 
 /// Learns what a reader of the tree wants to know about its entries.
@@ -47,13 +47,12 @@ impl Learn for Names {
 }
 
 impl Reading<'_> {
-    /// The entries of the image as they are when all its layers are applied, in the order of their paths, with what was
-    /// learned of each. Layers without a table of contents are streamed through, and proved as a whole.
+    /// The tree of the image as it is when all its layers are applied, with what was learned of each entry. Layers without a table of contents are streamed through, and proved as a whole.
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when a layer is not what it says, or could not be unpacked.
-    pub fn tree<L: Learn>(&self, diff_ids: &[Digest], learn: &mut L) -> Result<Vec<(Entry, L::Learned)>> {
-        let mut overlay = Overlay::new();
+    pub fn tree<L: Learn>(&self, diff_ids: &[Digest], learn: &mut L) -> Result<MergedTree<L::Learned>> {
+        let mut overlay = Overlay::within(self.limits.names);
         let mut budget = Budget::new(*self.limits);
         self.each_listing(|number, layer, listing| {
             let Some(listing) = listing else {

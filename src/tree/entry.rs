@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 const LONGEST_NAME: usize = 255;
 /// PATH_MAX, less the NUL behind it.
 const LONGEST_TARGET: usize = 4095;
+/// What a map of extended attributes takes in memory beside their names and values, and each of them.
+const XATTRS: usize = 640;
+const XATTR: usize = 96;
 /// XATTR_SIZE_MAX.
 const LARGEST_XATTR: usize = 64 << 10;
 
@@ -119,6 +122,15 @@ impl Metadata {
     /// directory that was in the target, it changes nothing.
     pub fn plain_directory() -> Self {
         Self { mode: 0o755, ..Self::default() }
+    }
+}
+
+/// How many bytes extended attributes take in memory.
+pub(super) fn xattrs_memory(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
+    let xattr = |(name, value): (&Vec<u8>, &Vec<u8>)| name.len() + value.len() + XATTR;
+    match xattrs.is_empty() {
+        true => 0,
+        false => XATTRS + xattrs.iter().map(xattr).sum::<usize>(),
     }
 }
 

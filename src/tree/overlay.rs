@@ -11,67 +11,74 @@
 //! - A hard link is another name of what is there when it comes, which is no directory and not below the link itself.
 //! - A whiteout removes what earlier layers have, and never what its own layer has, wherever it stands in it.
 
+use super::merged::{MergedTree, Thing};
+use super::path_map::{NodeId, PathMap};
 use super::resolution::{Blocked, Moved, Resolution, Step};
 use super::{Entry, Kind, Metadata, TreePath};
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
-use std::rc::Rc;
+use std::num::NonZeroU32;
 
 /// Layers over layers, in memory; with each entry stands what was learned when it came.
 #[derive(Debug)]
 pub struct Overlay<T = ()> {
-    layer: u32,
-    nodes: BTreeMap<TreePath, Node<T>>,
+    layer: NonZeroU32,
+    names: PathMap<Name>,
+    /// What names are for, by the numbers in them.
+    things: Vec<Thing<T>>,
+    /// Things that have no name any more.
+    nameless: Vec<u32>,
     moved: Moved,
 }
 
-/// Something that has a name.
-#[derive(Debug)]
-struct Node<T> {
+/// A name of something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
     /// The layer that mentioned it last.
-    layer: u32,
-    /// Whether it is the name of something that had a name already.
-    is_link: bool,
-    what: Rc<What<T>>,
+    layer: NonZeroU32,
+    /// Which thing has it, and in the lowest bit whether that had a name already.
+    thing: u32,
 }
 
-/// What names are for.
-#[derive(Debug)]
-struct What<T> {
-    kind: Kind,
-    metadata: Metadata,
-    learned: T,
-}
-
-impl<T> Node<T> {
-    fn is_directory(&self) -> bool {
-        self.what.kind == Kind::Directory
+impl Name {
+    fn new(layer: NonZeroU32, thing: usize, is_link: bool) -> Self {
+        // There are fewer things than the map has nodes for.
+        Self { layer, thing: (thing as u32) << 1 | u32::from(is_link) }
     }
-}
 
-impl<T> Default for Overlay<T> {
-    fn default() -> Self {
-        Self { layer: 0, nodes: BTreeMap::new(), moved: Moved::default() }
+    /// The number of the thing that has this name.
+    pub fn thing(self) -> usize {
+        (self.thing >> 1) as usize
+    }
+
+    /// Whether it is the name of something that had a name already.
+    pub fn is_link(self) -> bool {
+        self.thing & 1 == 1
     }
 }
 
 impl<T: Clone + Default> Overlay<T> {
-    /// Nothing.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty tree whose names and attributes may take this many bytes of memory.
+    pub fn within(memory: u64) -> Self {
+        Self {
+            layer: NonZeroU32::MIN,
+            names: PathMap::within(memory),
+            things: Vec::new(),
+            nameless: Vec::new(),
+            moved: Moved::default(),
+        }
     }
 
     /// What comes from now on belongs to the next layer.
     pub fn begin_layer(&mut self) {
-        self.layer += 1;
+        self.layer = self.layer.saturating_add(1);
     }
 
     /// Puts an entry where it belongs, in place of what was there. What was learned of a hard link is what was learned
     /// of the entry that it leads to, and the default of `T` of a directory that only a path below it mentions.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense there.
+    /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense there, or takes more memory than is
+    /// allowed.
     pub fn put(&mut self, entry: &Entry, learned: T) -> Result<()> {
         let Entry { path, kind, metadata } = entry;
         if let Some(why) = entry.impossible() {
@@ -82,67 +89,94 @@ impl<T: Clone + Default> Overlay<T> {
         }
         let located = self.locate(path).and_then(|place| self.moved.count(path, place));
         let path = &located.map_err(|blocked| blocked.error(path))?;
-        self.make_parents(path);
-        let what = match kind {
-            Kind::Hardlink { target } => self.linked(path, target)?,
-            kind => Rc::new(What { kind: kind.clone(), metadata: metadata.clone(), learned }),
+        let parent = self.make_parents(path)?;
+        let linked = match kind {
+            Kind::Hardlink { target } => Some(self.linked(path, target)?),
+            _ => None,
         };
-        if *kind != Kind::Directory {
-            self.clear_directory(path)?;
+        let before = match path.is_root() {
+            true => Some(NodeId::ROOT),
+            false => self.names.child(parent, path.name()),
+        };
+        if *kind != Kind::Directory
+            && let Some(before) = before
+        {
+            self.clear_directory(before, path)?;
         }
-        let is_link = matches!(kind, Kind::Hardlink { .. });
-        self.nodes.insert(path.clone(), Node { layer: self.layer, is_link, what });
+        let thing = match linked {
+            Some(thing) => thing,
+            None => self.add(Thing::new(kind, metadata, learned))?,
+        };
+        let node = match path.is_root() {
+            true => NodeId::ROOT,
+            false => self.names.make_child(parent, path.name())?,
+        };
+        self.name(node, thing, linked.is_some());
         Ok(())
     }
 
     /// Removes what earlier layers have at `path` and below.
     pub fn whiteout(&mut self, path: &TreePath) {
-        let Ok(path) = &self.locate(path) else { return };
-        self.remove_below(path);
-        if self.nodes.get(path).is_some_and(|node| node.layer < self.layer) {
-            self.remove(path);
+        let Ok(path) = self.locate(path) else { return };
+        let Some(node) = self.names.find(&path) else { return };
+        self.clear(node);
+        if self.names.value(node).is_some_and(|name| name.layer < self.layer) {
+            self.remove(node);
         }
     }
 
     /// Removes what earlier layers have in the directory `path`.
     pub fn opaque(&mut self, path: &TreePath) {
-        if let Ok(directory) = self.resolve(path) {
-            self.remove_below(&directory);
+        let directory = self.resolve(path).ok().and_then(|path| self.names.find(&path));
+        if let Some(directory) = directory {
+            self.clear(directory);
         }
     }
 
-    fn remove_below(&mut self, path: &TreePath) {
-        let earlier = self.below(path).filter(|(_, node)| node.layer < self.layer);
-        let earlier: Vec<_> = earlier.map(|(path, _)| path.clone()).collect();
-        earlier.iter().rev().for_each(|path| self.remove(path));
+    /// The tree. Of several names of one thing, one has it and the others are hard links to that.
+    pub fn finish(self) -> MergedTree<T> {
+        MergedTree::new(self.names, self.things)
     }
 
-    /// All entries, in the order of their paths. Of several names of one thing, one has it and the others are hard links to that.
-    pub fn finish(self) -> Vec<(Entry, T)> {
-        let mut first: HashMap<*const What<T>, TreePath> = HashMap::new();
-        let shared = || self.nodes.iter().filter(|(_, node)| Rc::strong_count(&node.what) > 1);
-        for (path, node) in shared().filter(|(_, node)| !node.is_link) {
-            first.insert(Rc::as_ptr(&node.what), path.clone());
-        }
-        // What had the first name is gone; the next one in order takes its place.
-        for (path, node) in shared() {
-            first.entry(Rc::as_ptr(&node.what)).or_insert_with(|| path.clone());
-        }
-        let entry = |(path, node): (TreePath, Node<T>)| {
-            let What { kind, metadata, learned } = &*node.what;
-            let kind = match first.get(&Rc::as_ptr(&node.what)) {
-                Some(target) if *target != path => Kind::Hardlink { target: target.clone() },
-                _ => kind.clone(),
-            };
-            (Entry { path, kind, metadata: metadata.clone() }, learned.clone())
-        };
-        self.nodes.into_iter().map(entry).collect()
+    /// Removes what earlier layers have in a directory.
+    fn clear(&mut self, directory: NodeId) {
+        let earlier = self.names.earlier(directory, self.layer.get(), |name| name.layer.get());
+        earlier.into_iter().for_each(|node| self.remove(node));
     }
 
-    /// What is in a directory, at any depth.
-    fn below<'a>(&'a self, directory: &'a TreePath) -> impl Iterator<Item = (&'a TreePath, &'a Node<T>)> {
-        let below = (Bound::Excluded(directory), Bound::Unbounded);
-        self.nodes.range::<TreePath, _>(below).take_while(|(path, _)| path.is_in(directory))
+    fn add(&mut self, thing: Thing<T>) -> Result<usize> {
+        self.names.hold(thing.memory())?;
+        if let Some(free) = self.nameless.pop() {
+            self.things[free as usize] = thing;
+            return Ok(free as usize);
+        }
+        self.things.push(thing);
+        Ok(self.things.len() - 1)
+    }
+
+    /// Gives a name to a thing.
+    fn name(&mut self, node: NodeId, thing: usize, is_link: bool) {
+        self.things[thing].names += 1;
+        let before = self.names.value_mut(node).replace(Name::new(self.layer, thing, is_link));
+        self.forget(before);
+    }
+
+    /// Removes something; a directory only when nothing is in it.
+    fn remove(&mut self, node: NodeId) {
+        if self.names.is_leaf(node) {
+            let name = self.names.remove_node(node);
+            self.forget(name);
+        }
+    }
+
+    fn forget(&mut self, name: Option<Name>) {
+        let Some(name) = name else { return };
+        let thing = &mut self.things[name.thing()];
+        thing.names -= 1;
+        if thing.names == 0 {
+            self.names.release(thing.memory());
+            self.nameless.push(name.thing() as u32);
+        }
     }
 
     /// The place of an entry after the links that lead to it.
@@ -151,7 +185,7 @@ impl<T: Clone + Default> Overlay<T> {
     /// When it leads through something else than directories and links to them.
     pub(crate) fn locate(&self, path: &TreePath) -> Result<TreePath, Blocked> {
         match path.parent() {
-            Some(parent) if !self.is_directory(&parent) => Ok(self.resolve(&parent)?.join(path.name())),
+            Some(parent) if !self.is_known_directory(&parent) => Ok(self.resolve(&parent)?.join(path.name())),
             _ => Ok(path.clone()),
         }
     }
@@ -169,9 +203,9 @@ impl<T: Clone + Default> Overlay<T> {
                 Step::Up => at.parent().unwrap_or_default(),
                 Step::Enter { name, from_link } => {
                     let next = at.join(&name);
-                    match self.nodes.get(&next).map(|node| &node.what.kind) {
-                        Some(Kind::Directory) => next,
-                        Some(Kind::Symlink { target }) => {
+                    match self.thing_at(&next).map(|(_, thing)| (thing.is_directory(), thing.target())) {
+                        Some((true, _)) => next,
+                        Some((false, Some(target))) => {
                             steps.follow(target)?;
                             at
                         }
@@ -185,53 +219,59 @@ impl<T: Clone + Default> Overlay<T> {
         Ok(at)
     }
 
-    fn is_directory(&self, path: &TreePath) -> bool {
-        path.is_root() || self.nodes.get(path).is_some_and(Node::is_directory)
+    /// What is at a path.
+    fn thing_at(&self, path: &TreePath) -> Option<(usize, &Thing<T>)> {
+        let name = self.names.value(self.names.find(path)?)?;
+        Some((name.thing(), &self.things[name.thing()]))
     }
 
-    /// Makes plain directories of what is missing above a path.
-    fn make_parents(&mut self, path: &TreePath) {
-        let mut above = path.parent();
-        while let Some(directory) = above.filter(|directory| !self.is_directory(directory)) {
-            above = directory.parent();
-            let metadata = Metadata::plain_directory();
-            let what = Rc::new(What { kind: Kind::Directory, metadata, learned: T::default() });
-            self.nodes.insert(directory, Node { layer: self.layer, is_link: false, what });
+    fn is_known_directory(&self, path: &TreePath) -> bool {
+        path.is_root() || self.thing_at(path).is_some_and(|(_, thing)| thing.is_directory())
+    }
+
+    /// The directory that a path is in, after the links that lead there; plain directories are made of what is missing.
+    fn make_parents(&mut self, path: &TreePath) -> Result<NodeId> {
+        let mut node = NodeId::ROOT;
+        let depth = path.names().count().saturating_sub(1);
+        for name in path.names().take(depth) {
+            node = match self.names.child(node, name) {
+                Some(child) => child,
+                None => {
+                    let metadata = Metadata::plain_directory();
+                    let thing = self.add(Thing::new(&Kind::Directory, &metadata, T::default()))?;
+                    let child = self.names.make_child(node, name)?;
+                    self.name(child, thing, false);
+                    child
+                }
+            };
         }
+        Ok(node)
     }
 
     /// What a hard link is another name of.
-    fn linked(&self, path: &TreePath, target: &TreePath) -> Result<Rc<What<T>>> {
+    fn linked(&self, path: &TreePath, target: &TreePath) -> Result<usize> {
         let senseless = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
         let target = &self.locate(target).map_err(|blocked| senseless(blocked.of_hard_link()))?;
-        match self.nodes.get(target) {
+        match self.thing_at(target) {
             _ if target.is_in(path) => Err(senseless("which it would replace")),
             None => Err(senseless("which is not there")),
-            Some(node) if node.is_directory() => Err(senseless("which is a directory")),
-            Some(node) => Ok(Rc::clone(&node.what)),
+            Some((_, thing)) if thing.is_directory() => Err(senseless("which is a directory")),
+            Some((number, _)) => Ok(number),
         }
     }
 
     /// Makes room for something that is no directory.
-    fn clear_directory(&mut self, path: &TreePath) -> Result<()> {
-        if !self.nodes.get(path).is_some_and(Node::is_directory) {
+    fn clear_directory(&mut self, node: NodeId, path: &TreePath) -> Result<()> {
+        if self.names.is_leaf(node) {
             return Ok(());
         }
-        if self.below(path).any(|(_, node)| node.layer == self.layer) {
-            return Err(Error::integrity(format!(
-                "the image has {path} twice: as a directory and as a file"
-            ))
-            .hint("it was made wrongly"));
-        }
-        let below: Vec<_> = self.below(path).map(|(path, _)| path.clone()).collect();
-        below.iter().rev().for_each(|path| self.remove(path));
-        Ok(())
-    }
-
-    /// Removes something; a directory only when nothing is in it.
-    fn remove(&mut self, path: &TreePath) {
-        if self.below(path).next().is_none() {
-            self.nodes.remove(path);
+        self.clear(node);
+        match self.names.is_leaf(node) {
+            true => Ok(()),
+            false => {
+                Err(Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
+                    .hint("it was made wrongly"))
+            }
         }
     }
 }

@@ -42,6 +42,18 @@ impl TreePath {
         Some(Self(clean))
     }
 
+    /// The path with these names, each of which must be one that a directory can hold.
+    pub(super) fn of_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut path = Vec::new();
+        for name in names {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+        }
+        Self(path)
+    }
+
     /// The entry called `name` in this directory. The name must be one that a directory can hold.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
@@ -74,6 +86,12 @@ impl TreePath {
             None if self.is_root() => None,
             None => Some(Self::root()),
         }
+    }
+
+    /// The end of what is below this, in the order of paths: no path of a tree is the same. `None` for the root.
+    pub(super) fn end(&self) -> Option<Self> {
+        let is_last = [self.as_bytes(), b"\0"].concat();
+        (!self.is_root()).then_some(Self(is_last))
     }
 
     /// The last name; empty for the root.

@@ -3,17 +3,23 @@
 
 use crate::error::Result;
 use crate::layer::{Item, Whiteout};
-use crate::tree::{Entry, Kind, Metadata, Overlay, TreePath};
+use crate::tree::{Entry, Kind, Metadata, Overlay, TreePath, too_much};
 use std::collections::HashMap;
 
+/// What an item that is elsewhere takes in memory, in bytes, beside its paths.
+const ELSEWHERE: u64 = 96;
+
 /// The tree of all layers that were read, and which items of the current layer are elsewhere in it than their paths say.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Links {
     tree: Overlay<()>,
     /// By their numbers in the layer.
     elsewhere: HashMap<u64, Elsewhere>,
     /// The number of the next item.
     number: u64,
+    /// The most items that may be elsewhere.
+    most: usize,
+    memory: u64,
 }
 
 #[derive(Debug)]
@@ -25,6 +31,12 @@ struct Elsewhere {
 }
 
 impl Links {
+    /// Nothing was read. What is remembered may take this many bytes of memory.
+    pub fn within(memory: u64) -> Self {
+        let most = usize::try_from(memory / 4 / ELSEWHERE).unwrap_or(usize::MAX);
+        Self { tree: Overlay::within(memory), elsewhere: HashMap::new(), number: 0, most, memory }
+    }
+
     /// What comes from now on belongs to the next layer.
     pub fn begin_layer(&mut self) {
         self.tree.begin_layer();
@@ -52,6 +64,9 @@ impl Links {
         };
         if elsewhere.target.is_some() || elsewhere.path.as_ref() != Some(said) {
             self.elsewhere.insert(self.number, elsewhere);
+            if self.elsewhere.len() > self.most {
+                return Err(too_much(self.memory));
+            }
         }
         Ok(self.resolve(item))
     }

@@ -315,7 +315,7 @@ impl Job<'_> {
         };
         extractor.mark(self.content.clone())?;
         let place = extractor.spool()?;
-        let mut selection = Selection::new(&self.options.part);
+        let mut selection = Selection::new(&self.options.part, self.options.limits.names);
         let mut budget = Budget::new(self.options.limits);
         let mut layers = fetch::layers(image);
         // All that is below the archive of data-io is for nothing: the last layer says whether it need be fetched.

@@ -70,7 +70,8 @@ struct StandIn {
 }
 
 impl<'a> Selection<'a> {
-    pub fn new(part: &'a Part) -> Self {
+    /// The selection of a part, for which so many bytes of memory may be taken.
+    pub fn new(part: &'a Part, memory: u64) -> Self {
         Self {
             part,
             is_directory: None,
@@ -79,7 +80,7 @@ impl<'a> Selection<'a> {
             stripped: BTreeSet::new(),
             instead: HashMap::new(),
             aliases: HashMap::new(),
-            links: Links::default(),
+            links: Links::within(memory),
         }
     }
 

@@ -8,7 +8,7 @@ use volio::progress::Silent;
 
 fn lines(left: Side<'_>, right: Side<'_>, options: &Options) -> Vec<String> {
     let compared = diff(left, right, options, &Silent).unwrap();
-    compared.differences.iter().map(ToString::to_string).collect()
+    compared.differences().map(|difference| difference.to_string()).collect()
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn an_image_is_the_same_as_what_it_was_made_of_and_what_comes_of_it() {
         assert_eq!(lines(Side::Image(&image), Side::Directory(directory), &options), Vec::<String>::new());
     }
     assert_eq!(lines(Side::Image(&image), Side::Image(&image), &options), Vec::<String>::new());
-    assert_eq!(diff(Side::Image(&image), Side::Image(&image), &options, &Silent).unwrap().entries, 11);
+    assert_eq!(diff(Side::Image(&image), Side::Image(&image), &options, &Silent).unwrap().entries(), 11);
 }
 
 #[test]

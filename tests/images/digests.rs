@@ -104,7 +104,9 @@ fn the_epoch_clamps_what_is_newer_and_leaves_what_is_older() {
     };
     // `make_tree` dates a path by the length of its name: between 1600000000 and 1600000300.
     let clamped = packed(1_600_000_004);
-    let time = |name: &str| clamped[&volio::tree::TreePath::parse(name).unwrap()].metadata.mtime.seconds;
+    let time = |name: &str| {
+        clamped.get(&volio::tree::TreePath::parse(name).unwrap()).unwrap().0.metadata.mtime.seconds
+    };
     assert_eq!((time("dir"), time("file"), time("empty")), (1_600_000_003, 1_600_000_004, 1_600_000_004));
 }
 

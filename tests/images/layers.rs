@@ -70,8 +70,12 @@ fn applied(layers: &[&[&str]]) -> Vec<String> {
     unpack(&image, target.path()).unwrap();
     let seen: Vec<_> = crate::snapshot::snapshot(target.path()).into_iter().skip(1).collect();
     let listed = volio::list::list(&image, &volio::list::Options::default(), &Silent).unwrap();
-    let listed: Vec<_> =
-        listed.keys().filter(|path| !path.is_root()).map(|path| path.as_path().to_owned()).collect();
+    let listed: Vec<_> = listed
+        .entries()
+        .map(|entry| entry.path)
+        .filter(|path| !path.is_root())
+        .map(|path| path.as_path().to_owned())
+        .collect();
     assert_eq!(
         listed,
         seen.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>(),

@@ -15,7 +15,7 @@ fn owners(tree: &Path, options: WalkOptions) -> volio::Result<BTreeSet<(u32, u32
     let image = memory();
     pack_with(&image, tree, &Options { tree: options, ..Options::default() })?;
     let listed = list(&image, &volio::list::Options::default(), &Silent)?;
-    Ok(listed.values().map(|entry| (entry.metadata.uid, entry.metadata.gid)).collect())
+    Ok(listed.entries().map(|entry| (entry.metadata.uid, entry.metadata.gid)).collect())
 }
 
 fn tree() -> tempfile::TempDir {

@@ -32,7 +32,8 @@ pub fn path(text: &str) -> TreePath {
 }
 
 fn listed(source: &dyn Source) -> Result<BTreeMap<TreePath, Entry>> {
-    list(source, &list::Options::default(), &Silent)
+    let tree = list(source, &list::Options::default(), &Silent)?;
+    Ok(tree.entries().map(|entry| (entry.path.clone(), entry)).collect())
 }
 
 fn read(source: &dyn Source, paths: &[TreePath]) -> Result<Vec<u8>> {

@@ -155,7 +155,7 @@ impl Extractor {
         made.map_err(|errno| self.trouble("make the directory", &directory, errno))?;
         self.note_made(&directory);
         let may_inherit = self.hands_acls_down();
-        self.directories.insert(directory, Directory { metadata: None, made: true, may_inherit });
+        self.directories.insert(&directory, Directory { metadata: None, made: true, may_inherit })?;
         Ok(())
     }
 

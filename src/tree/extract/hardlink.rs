@@ -26,9 +26,9 @@ impl Extractor {
         if target.is_in(path) {
             return Err(senseless("which it would replace"));
         }
-        if self.skipped.contains(target) {
+        if self.skipped.get(target).is_some() {
             self.done.devices_skipped += 1;
-            self.skipped.insert(path.clone());
+            self.skipped.insert(path, ())?;
             return Ok(());
         }
         let above = self.descent.here().and_then(|here| fcntl_dupfd_cloexec(here, 0));

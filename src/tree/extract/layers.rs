@@ -7,22 +7,40 @@ use crate::error::{Error, Result};
 use crate::tree::TreePath;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::iter;
+use std::ops::Bound;
+
+/// What a path takes in a set beside its bytes.
+const CLEARED: usize = 64;
 
 /// What was made, and in which layer it was last mentioned.
 pub(super) struct Layers {
     current: u32,
     /// Empty where a single layer comes: nothing will ever ask, and a large tree would cost much memory.
     made: Option<Made>,
+    /// Directories from which the current layer has removed all that earlier ones made. What is in them now is its own, or
+    /// leads to that, and need not be looked through again.
+    cleared: BTreeSet<TreePath>,
+    /// How many bytes the paths of those take.
+    cleared_memory: usize,
 }
 
 impl Layers {
     pub fn new(several: bool) -> Self {
-        Self { current: 0, made: several.then(Made::default) }
+        Self { current: 0, made: several.then(Made::default), cleared: BTreeSet::new(), cleared_memory: 0 }
     }
 
     pub fn begin(&mut self) {
         self.current += 1;
+        self.cleared.clear();
+        self.cleared_memory = 0;
+    }
+
+    /// How many bytes of memory are held.
+    pub fn memory(&self) -> usize {
+        self.made.as_ref().map_or(0, Made::memory) + self.cleared_memory
     }
 
     /// Notes that the current layer made this.
@@ -44,12 +62,33 @@ impl Layers {
         self.made.as_ref().is_some_and(|made| made.get(path).is_some())
     }
 
-    /// What is in a directory and was made before the given layer, deepest first.
-    fn made_in(&self, directory: &TreePath, before: u32) -> Vec<TreePath> {
-        let made = self.made.iter().flat_map(|made| made.below(directory));
-        let mut paths: Vec<_> = made.filter(|(_, layer)| *layer < before).map(|(path, _)| path).collect();
-        paths.reverse();
-        paths
+    /// Some of what was made in a directory, the last of it before `end`, with the layers that made it.
+    fn last_in(&self, directory: &TreePath, end: Bound<&TreePath>) -> Vec<(TreePath, u32)> {
+        self.made.as_ref().map_or_else(Vec::new, |made| made.last_below(directory, end))
+    }
+
+    /// Notes that the current layer has removed all that earlier ones made in a directory.
+    fn clear(&mut self, directory: &TreePath) {
+        let is_empty = self.made.as_ref().is_none_or(|made| made.below(directory).next().is_none());
+        if !is_empty && self.cleared.insert(directory.clone()) {
+            self.cleared_memory += directory.as_bytes().len() + CLEARED;
+        }
+    }
+
+    /// The uppermost directory that was cleared of those that lead to a path from below `directory`.
+    fn cleared_between(&self, directory: &TreePath, path: &TreePath) -> Option<TreePath> {
+        if self.cleared.is_empty() {
+            return None;
+        }
+        let above = iter::successors(path.parent(), TreePath::parent);
+        above.take_while(|above| above != directory).filter(|above| self.cleared.contains(above)).last()
+    }
+
+    /// Whether a directory, or one that it is in, was cleared.
+    fn is_cleared(&self, directory: &TreePath) -> bool {
+        !self.cleared.is_empty()
+            && iter::successors(Some(directory.clone()), TreePath::parent)
+                .any(|above| self.cleared.contains(&above))
     }
 
     /// Whether the current layer has something in this directory.
@@ -94,8 +133,33 @@ impl Extractor {
     }
 
     fn remove_below(&mut self, path: &TreePath) -> Result<()> {
-        let earlier = self.layers.made_in(path, self.layers.current);
-        earlier.iter().try_for_each(|path| self.remove_made(path))
+        if self.layers.is_cleared(path) {
+            return Ok(());
+        }
+        self.remove_made_in(path, self.layers.current)?;
+        self.layers.clear(path);
+        Ok(())
+    }
+
+    /// Removes what was made in a directory before the given layer, what is in a directory before that itself.
+    fn remove_made_in(&mut self, directory: &TreePath, before: u32) -> Result<()> {
+        let mut end = directory.end().map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            let some = self.layers.last_in(directory, end.as_ref());
+            if some.is_empty() {
+                return Ok(());
+            }
+            for (path, layer) in some.into_iter().rev() {
+                if let Some(cleared) = self.layers.cleared_between(directory, &path) {
+                    end = Bound::Included(cleared);
+                    break;
+                }
+                if layer < before {
+                    self.remove_made(&path)?;
+                }
+                end = Bound::Excluded(path);
+            }
+        }
     }
 
     /// Removes what was made at `path`, in whichever layer; a directory only when it is empty.
@@ -114,8 +178,7 @@ impl Extractor {
         if self.layers.mentions_below(path) {
             return Err(self.is_twice(path));
         }
-        let below = self.layers.made_in(path, u32::MAX);
-        below.iter().try_for_each(|path| self.remove_made(path))?;
+        self.remove_made_in(path, u32::MAX)?;
         self.enter_parent(path)?;
         match self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}

@@ -7,6 +7,8 @@ use std::ops::Bound;
 
 /// The most paths of one block: to look for one is to read so many.
 const MOST: usize = 32;
+/// What a block takes in the map beside its bytes and those of its first path.
+const IN_MAP: usize = 128;
 
 /// Paths in their order, each with the number of a layer.
 #[derive(Default)]
@@ -15,6 +17,8 @@ pub(super) struct Made {
     blocks: BTreeMap<TreePath, Block>,
     /// The last path of all, behind which the next one mostly comes.
     last: Option<TreePath>,
+    /// How many bytes the blocks take.
+    held: usize,
 }
 
 /// Some paths in their order: of each what it does not share with the one before it.
@@ -35,9 +39,24 @@ impl Made {
         }
         let before = self.last.replace(path.clone()).unwrap_or_default();
         match self.blocks.last_entry() {
-            Some(mut block) if block.get().count < MOST => block.get_mut().push(&before, path, layer),
-            _ => _ = self.blocks.insert(path.clone(), Block::of(&[(path.clone(), layer)])),
+            Some(mut block) if block.get().count < MOST => {
+                let size = block.get().packed.len();
+                block.get_mut().push(&before, path, layer);
+                self.held += block.get().packed.len() - size;
+            }
+            _ => self.enter(&[(path.clone(), layer)]),
         }
+    }
+
+    /// How many bytes of memory are held.
+    pub fn memory(&self) -> usize {
+        self.held
+    }
+
+    fn enter(&mut self, paths: &[(TreePath, u32)]) {
+        let (first, block) = (paths[0].0.clone(), Block::of(paths));
+        self.held += block.memory(&first);
+        self.blocks.insert(first, block);
     }
 
     /// The layer that a path was noted with.
@@ -68,6 +87,21 @@ impl Made {
             .take_while(move |(path, _)| path.is_in(directory))
     }
 
+    /// Some of what is in a directory and before `end`, in order: the last of it, up to as many paths as one block has.
+    /// None when nothing is there.
+    pub fn last_below(&self, directory: &TreePath, end: Bound<&TreePath>) -> Vec<(TreePath, u32)> {
+        let is_before = |path: &TreePath| match end {
+            Bound::Unbounded => true,
+            Bound::Included(last) => path <= last,
+            Bound::Excluded(end) => path < end,
+        };
+        let blocks = self.blocks.range::<TreePath, _>((Bound::Unbounded, end));
+        let Some((_, block)) = blocks.into_iter().next_back() else { return Vec::new() };
+        let mut paths = block.unpack();
+        paths.retain(|(path, _)| path > directory && path.is_in(directory) && is_before(path));
+        paths
+    }
+
     /// Changes the paths among which one is or would be.
     fn change(
         &mut self,
@@ -77,12 +111,14 @@ impl Made {
         let near =
             self.blocks.range::<TreePath, _>(..=path).next_back().or_else(|| self.blocks.first_key_value());
         let Some(first) = near.map(|(first, _)| first.clone()) else { return };
-        let mut paths = self.blocks.remove(&first).map(|block| block.unpack()).unwrap_or_default();
+        let Some(block) = self.blocks.remove(&first) else { return };
+        self.held -= block.memory(&first);
+        let mut paths = block.unpack();
         let at = paths.binary_search_by(|(found, _)| found.cmp(path));
         change(&mut paths, at);
         let most = if paths.len() > MOST { paths.len().div_ceil(2) } else { MOST };
         for part in paths.chunks(most) {
-            self.blocks.insert(part[0].0.clone(), Block::of(part));
+            self.enter(part);
         }
         let last = self.blocks.last_key_value().map(|(_, block)| block.unpack());
         self.last = last.and_then(|mut paths| paths.pop()).map(|(path, _)| path);
@@ -90,6 +126,11 @@ impl Made {
 }
 
 impl Block {
+    /// What it takes in the map, with its first path.
+    fn memory(&self, first: &TreePath) -> usize {
+        self.packed.len() + first.as_bytes().len() + IN_MAP
+    }
+
     fn of(paths: &[(TreePath, u32)]) -> Self {
         let mut block = Self::default();
         let mut before = &TreePath::root();
@@ -179,6 +220,18 @@ mod tests {
         TreePath::parse(text).unwrap()
     }
 
+    /// What is in a directory, last first.
+    fn backwards(made: &Made, directory: &TreePath) -> Vec<(TreePath, u32)> {
+        let mut all: Vec<(TreePath, u32)> = Vec::new();
+        let mut end = directory.end();
+        loop {
+            let some = made.last_below(directory, end.as_ref().map_or(Bound::Unbounded, Bound::Excluded));
+            let Some((first, _)) = some.first() else { return all };
+            end = Some(first.clone());
+            all.extend(some.into_iter().rev());
+        }
+    }
+
     #[test]
     fn a_path_of_a_large_tree_takes_ten_bytes_beside_its_part_of_a_block() {
         let mut made = Made::default();
@@ -215,9 +268,12 @@ mod tests {
                 prop_assert_eq!(made.get(&path), map.get(&path).copied());
                 let below: Vec<_> = made.below(&path).collect();
                 let mapped = map.iter().filter(|(other, _)| other.is_in(&path) && **other != path);
+                prop_assert_eq!(backwards(&made, &path), below.iter().rev().cloned().collect::<Vec<_>>());
                 prop_assert_eq!(below, mapped.map(|(path, layer)| (path.clone(), *layer)).collect::<Vec<_>>());
             }
             prop_assert!(made.blocks.values().all(|block| (1..=MOST).contains(&block.count)));
+            let held = made.blocks.iter().map(|(first, block)| block.memory(first)).sum::<usize>();
+            prop_assert_eq!(made.memory(), held);
             let all: Vec<_> = made.blocks.values().flat_map(Block::unpack).collect();
             prop_assert_eq!(all, map.into_iter().collect::<Vec<_>>());
         }

@@ -7,6 +7,7 @@ use super::{Directory, Extractor, attributes, trouble, wanted};
 use crate::disk::directory::make_usable;
 use crate::error::{Error, Result};
 use crate::tree::descent::open_directory;
+use crate::tree::entry::xattrs_memory;
 use crate::tree::{Content, Entry, Kind, Metadata, TreePath};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{
@@ -50,8 +51,7 @@ impl Extractor {
         if entry.kind != Kind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
-        self.describe(entry, self.target.made, true);
-        Ok(())
+        self.describe(entry, self.target.made, true)
     }
 
     pub(super) fn put_directory(&mut self, entry: &Entry) -> Result<()> {
@@ -62,14 +62,14 @@ impl Extractor {
             Ok(()) => {
                 self.note_made(path);
                 let may_inherit = self.hands_acls_down();
-                self.describe(entry, true, may_inherit);
+                self.describe(entry, true, may_inherit)?;
             }
             Err(Errno::EXIST) => match open_directory(here, path.name()) {
-                Ok(fd) => self.keep_directory(entry, fd.as_fd()),
+                Ok(fd) => self.keep_directory(entry, fd.as_fd())?,
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     self.make(path, |here, name| mkdirat(here, name, Mode::RWXU))?;
                     let may_inherit = self.hands_acls_down();
-                    self.describe(entry, true, may_inherit);
+                    self.describe(entry, true, may_inherit)?;
                 }
                 Err(errno) => return Err(self.trouble("enter", path, errno)),
             },
@@ -79,7 +79,7 @@ impl Extractor {
     }
 
     /// A directory that was there keeps what is in it.
-    fn keep_directory(&mut self, entry: &Entry, directory: BorrowedFd<'_>) {
+    fn keep_directory(&mut self, entry: &Entry, directory: BorrowedFd<'_>) -> Result<()> {
         let known = self.directories.get(&entry.path);
         let (made, may_inherit) = known.map_or((false, true), |known| (known.made, known.may_inherit));
         match self.alone {
@@ -87,18 +87,21 @@ impl Extractor {
             true => self.layers.note(&entry.path),
             false => self.layers.mention(&entry.path),
         }
-        self.describe(entry, made, may_inherit);
-        if !self.user.is_root() && self.directories.contains_key(&entry.path) {
+        self.describe(entry, made, may_inherit)?;
+        if !self.user.is_root() && self.directories.get(&entry.path).is_some() {
             make_usable(directory);
         }
+        Ok(())
     }
 
     /// Notes the attributes of a directory for later. A plain one says nothing about one that was in the target.
-    fn describe(&mut self, entry: &Entry, made: bool, may_inherit: bool) {
+    fn describe(&mut self, entry: &Entry, made: bool, may_inherit: bool) -> Result<()> {
         if made || entry.metadata != Metadata::plain_directory() {
+            self.directories.hold(xattrs_memory(&entry.metadata.xattrs))?;
             let directory = Directory { metadata: Some(entry.metadata.clone()), made, may_inherit };
-            self.directories.insert(entry.path.clone(), directory);
+            self.directories.insert(&entry.path, directory)?;
         }
+        Ok(())
     }
 
     pub(super) fn put_file(&mut self, entry: &Entry, size: u64, content: &mut dyn Content) -> Result<()> {
@@ -180,7 +183,7 @@ impl Extractor {
             true => self.pin(entry, kind),
             false => {
                 self.done.devices_skipped += 1;
-                self.skipped.insert(entry.path.clone());
+                self.skipped.insert(&entry.path, ())?;
                 Ok(())
             }
         }

@@ -27,7 +27,7 @@ pub use target::Target;
 
 use super::descent::{Descent, Standing};
 use super::resolution::Moved;
-use super::{Content, Entry, IdMaps, Kind, Metadata, TreePath};
+use super::{Content, Entry, IdMaps, Kind, Metadata, NodeId, PathMap, TreePath, too_much};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
 use content::ContentWriter;
@@ -39,13 +39,14 @@ use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
 use serde::Serialize;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
 /// How a tree is extracted.
 #[derive(Clone, Debug)]
 pub struct ExtractOptions {
+    /// How many bytes of memory may be taken by what has to be remembered of directories and layers.
+    pub memory: u64,
     /// Whether more than one layer will come. Only then is it noted what each of them made, as whiteouts need it.
     pub several_layers: bool,
     /// Which zeros become holes.
@@ -69,6 +70,7 @@ pub struct ExtractOptions {
 impl Default for ExtractOptions {
     fn default() -> Self {
         Self {
+            memory: u64::MAX,
             several_layers: false,
             holes: Holes::default(),
             sync: true,
@@ -119,12 +121,12 @@ pub struct Extractor {
     layers: Layers,
     moved: Moved,
     /// Directories whose attributes come last.
-    directories: BTreeMap<TreePath, Directory>,
+    directories: PathMap<Directory>,
     /// What new files are given in the directory that was last worked in.
     newborns: Option<Newborns>,
     content: ContentWriter,
     /// Devices that were not made: their other names are not there either.
-    skipped: BTreeSet<TreePath>,
+    skipped: PathMap<()>,
     done: Extracted,
 }
 
@@ -168,8 +170,9 @@ impl Extractor {
             alone,
             marks: Marks::default(),
             moved: Moved::default(),
-            directories: BTreeMap::new(),
-            skipped: BTreeSet::new(),
+            // All of it together has one limit.
+            directories: PathMap::within(u64::MAX),
+            skipped: PathMap::within(u64::MAX),
             newborns: None,
             done: Extracted::default(),
             target,
@@ -225,7 +228,11 @@ impl Extractor {
             }
         }
         self.done.entries += 1;
-        Ok(())
+        let held = self.directories.memory() + self.skipped.memory() + self.layers.memory() as u64;
+        match held > self.options.memory {
+            true => Err(too_much(self.options.memory)),
+            false => Ok(()),
+        }
     }
 
     /// Gives up. A target that was made for this and holds nothing yet is removed again.
@@ -246,8 +253,12 @@ impl Extractor {
         // Before the directories that they are in get their times.
         self.end_journals();
         // Deepest first: a change in a directory changes its mtime, and its final mode may forbid to enter it.
-        for (path, directory) in std::mem::take(&mut self.directories).into_iter().rev() {
-            self.complete(&path, &directory)?;
+        let mut directories = std::mem::replace(&mut self.directories, PathMap::within(u64::MAX));
+        let nodes: Vec<_> = directories.walk(NodeId::ROOT).collect();
+        for node in nodes.into_iter().rev() {
+            if let Some(directory) = directories.value_mut(node).take() {
+                self.complete(&directories.path(node), &directory)?;
+            }
         }
         self.seal()?;
         Ok(self.done)

@@ -63,7 +63,7 @@ fn in_order(layers: &[Vec<Change>]) -> Vec<(usize, &Change)> {
 
 /// What the changes come to, and how many went well before one made no sense.
 fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) {
-    let mut overlay = Overlay::new();
+    let mut overlay = Overlay::within(u64::MAX);
     let mut layer = usize::MAX;
     for (done, (number, change)) in changes.iter().enumerate() {
         if *number != layer {
@@ -85,7 +85,7 @@ fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) 
             return (done, Err(error));
         }
     }
-    (changes.len(), Ok(overlay.finish().into_iter().map(|(entry, ())| entry).collect()))
+    (changes.len(), Ok(overlay.finish().iter().map(|(entry, ())| entry).collect()))
 }
 
 fn extracted(changes: &[(usize, &Change)], several_layers: bool) -> (usize, crate::Result<Vec<Entry>>) {

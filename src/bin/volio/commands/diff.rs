@@ -8,7 +8,7 @@ use crate::quantity::count;
 use crate::{output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -176,26 +176,24 @@ impl Diff {
 
         match self.report.format {
             Format::Text => {
-                output::results(|out| {
-                    compared.differences.iter().try_for_each(|line| writeln!(out, "{line}"))
-                })?;
+                output::results(|out| compared.differences().try_for_each(|line| writeln!(out, "{line}")))?;
             }
-            Format::Json => output::json(&Document::new(&compared))?,
+            Format::Json => output::json(&Document { differences: Rows(&compared) })?,
         }
+        let paths = compared.paths();
         if !self.report.quiet {
-            output::line(&summary(&compared));
+            output::line(&summary(compared.entries(), paths));
         }
-        Ok(match compared.differences.is_empty() {
-            true => Exit::Done,
-            false => Exit::Differs,
+        Ok(match paths {
+            0 => Exit::Done,
+            _ => Exit::Differs,
         })
     }
 }
 
-fn summary(compared: &Compared) -> String {
-    let paths: BTreeSet<_> = compared.differences.iter().map(|difference| &difference.path).collect();
-    let entries = count(compared.entries, "path", "paths");
-    match paths.len() {
+fn summary(entries: u64, paths: u64) -> String {
+    let entries = count(entries, "path", "paths");
+    match paths {
         0 => format!("compared {entries}: nothing differs"),
         number => format!("compared {entries}: {number} {}", if number == 1 { "differs" } else { "differ" }),
     }
@@ -204,13 +202,22 @@ fn summary(compared: &Compared) -> String {
 /// The whole answer as JSON.
 #[derive(Serialize)]
 struct Document<'a> {
-    differences: Vec<Row<'a>>,
+    differences: Rows<'a>,
+}
+
+/// The differences as JSON, one after the other.
+struct Rows<'a>(&'a Compared);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.differences().map(Row::new))
+    }
 }
 
 /// One difference as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Row<'a> {
+struct Row {
     path: String,
     /// The bytes in base64, where they are no text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,25 +227,19 @@ struct Row<'a> {
     attribute: Option<String>,
     /// Of an extended attribute.
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
+    name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    first: Option<&'a str>,
+    first: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    second: Option<&'a str>,
+    second: Option<String>,
 }
 
-impl<'a> Document<'a> {
-    fn new(compared: &'a Compared) -> Self {
-        Self { differences: compared.differences.iter().map(Row::new).collect() }
-    }
-}
-
-impl<'a> Row<'a> {
-    fn new(difference: &'a Difference) -> Self {
+impl Row {
+    fn new(difference: Difference) -> Self {
         let (path, path_raw) = text(&absolute(&difference.path));
         let plain =
             |change| Self { path, path_raw, change, attribute: None, name: None, first: None, second: None };
-        match &difference.change {
+        match difference.change {
             Change::Added => plain("added"),
             Change::Removed => plain("removed"),
             Change::Changed { attribute, left, right } => Self {
@@ -247,8 +248,8 @@ impl<'a> Row<'a> {
                     Attribute::Xattr(name) => Some(name),
                     _ => None,
                 },
-                first: left.as_deref(),
-                second: right.as_deref(),
+                first: left,
+                second: right,
                 ..plain("changed")
             },
         }

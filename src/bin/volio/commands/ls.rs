@@ -6,14 +6,13 @@ use crate::{output, progress};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::ops::Bound;
 use volio::list::{Options, list};
 use volio::oci::Platform;
 use volio::transport::Location;
-use volio::tree::{Entry, Kind, Metadata, Time, TreePath};
+use volio::tree::{Entry, Kind, MergedTree, Metadata, Time, TreePath};
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -75,12 +74,12 @@ impl Ls {
         let tree = list(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);
 
-        let entries = self.wanted(&tree)?;
+        let wanted = self.wanted(&tree)?;
         match self.report.format {
-            Format::Json => output::json(&Listing { entries: entries.into_iter().map(Row::new).collect() }),
-            Format::Text if self.long => output::results(|out| long(out, &entries)),
+            Format::Json => output::json(&Listing { entries: Rows(&wanted) }),
+            Format::Text if self.long => output::results(|out| long(out, &wanted)),
             Format::Text => {
-                output::results(|out| entries.iter().try_for_each(|entry| writeln!(out, "{}", entry.path)))
+                output::results(|out| wanted.entries().try_for_each(|entry| writeln!(out, "{}", entry.path)))
             }
         }
     }
@@ -88,36 +87,47 @@ impl Ls {
 
 impl Ls {
     /// What of the tree is listed.
-    fn wanted<'t>(&self, tree: &'t BTreeMap<TreePath, Entry>) -> Result<Vec<&'t Entry>> {
+    fn wanted<'t>(&self, tree: &'t MergedTree) -> Result<Wanted<'t>> {
         let path = self.path.clone().unwrap_or_default();
         let found = tree.get(&path);
         if found.is_none() && !path.is_root() {
             return Err(Error::not_found(format!("{path} is not in {}", self.image))
                 .hint("volio ls -R lists all that is there; links in a path are not followed"));
         }
-        let is_directory = found.is_none_or(|entry| entry.kind == Kind::Directory);
-        let is_wanted = |entry: &&Entry| match is_directory && !self.recursive {
-            true => entry.path.parent().is_some_and(|parent| parent == path),
-            false => true,
-        };
-        let from = (Bound::Included(&path), Bound::Unbounded);
-        let below = tree.range::<TreePath, _>(from).map(|(_, entry)| entry);
-        Ok(below.take_while(|entry| entry.path.is_in(&path)).filter(is_wanted).collect())
+        let is_directory = found.is_none_or(|(entry, ())| entry.kind == Kind::Directory);
+        Ok(Wanted { tree, path, only_children: is_directory && !self.recursive })
+    }
+}
+
+/// What is listed of a tree. The entries are made anew each time: all of them at once would take more memory than the tree.
+struct Wanted<'t> {
+    tree: &'t MergedTree,
+    path: TreePath,
+    /// Whether what is in `path` is listed, or `path` and all below it.
+    only_children: bool,
+}
+
+impl Wanted<'_> {
+    fn entries(&self) -> Box<dyn Iterator<Item = Entry> + '_> {
+        match self.only_children {
+            true => Box::new(self.tree.children(&self.path).map(|(entry, ())| entry)),
+            false => Box::new(self.tree.below(&self.path).map(|(entry, ())| entry)),
+        }
     }
 }
 
 /// Writes entries as `ls -l` does: mode, owner and group by number, size, time in UTC, path.
-fn long(out: &mut dyn Write, entries: &[&Entry]) -> io::Result<()> {
+fn long(out: &mut dyn Write, wanted: &Wanted<'_>) -> io::Result<()> {
     let owner = |entry: &Entry| format!("{}:{}", entry.metadata.uid, entry.metadata.gid);
-    let owners = entries.iter().map(|entry| owner(entry).len()).max().unwrap_or_default();
-    let sizes = entries.iter().map(|entry| size(entry).len()).max().unwrap_or_default();
-    for entry in entries {
+    let widths = wanted.entries().map(|entry| (owner(&entry).len(), size(&entry).len()));
+    let (owners, sizes) = widths.fold((0, 0), |most, entry| (most.0.max(entry.0), most.1.max(entry.1)));
+    for entry in &mut *wanted.entries() {
         write!(
             out,
             "{} {:owners$} {:>sizes$} {} {}",
-            mode(entry),
-            owner(entry),
-            size(entry),
+            mode(&entry),
+            owner(&entry),
+            size(&entry),
             time(entry.metadata.mtime, 0),
             entry.path
         )?;
@@ -176,8 +186,17 @@ fn time(time: Time, decimals: usize) -> String {
 
 /// The whole listing as JSON.
 #[derive(Serialize)]
-struct Listing {
-    entries: Vec<Row>,
+struct Listing<'a> {
+    entries: Rows<'a>,
+}
+
+/// The entries as JSON, one after the other.
+struct Rows<'a>(&'a Wanted<'a>);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.entries().map(|entry| Row::new(&entry)))
+    }
 }
 
 /// One entry as JSON. What need not be text has a second field in base64 where it is none.

@@ -1,0 +1,386 @@
+//! Values by paths, for trees that are too large to hold every path as a whole.
+//!
+//! A path is a chain of nodes, each with its parent and its own name. So a tree takes memory for its names and not for
+//! the sum of its paths: 2 000 nested directories are 2 000 names, where their paths are two million.
+
+use super::TreePath;
+use crate::error::{Error, Result};
+use hashbrown::HashTable;
+use std::hash::{BuildHasher, RandomState};
+
+/// No node.
+const NONE: u32 = u32::MAX;
+/// The node of the root.
+const ROOT: u32 = 0;
+/// What a node takes in the table by which it is found, in bytes.
+const IN_TABLE: usize = 8;
+
+/// A node of a [`PathMap`]. It means nothing once the node is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NodeId(u32);
+
+impl NodeId {
+    /// The root of the tree.
+    pub const ROOT: Self = Self(ROOT);
+}
+
+/// A map from paths to values that knows its memory and refuses to take more than is allowed.
+#[derive(Debug)]
+pub(crate) struct PathMap<V> {
+    nodes: Vec<Node<V>>,
+    /// The names of all nodes, one after the other.
+    names: Vec<u8>,
+    /// The nodes by their parents and names.
+    table: HashTable<u32>,
+    hasher: RandomState,
+    /// The first node that is not used; the others follow by `next`.
+    free: u32,
+    /// How many bytes are held.
+    held: u64,
+    /// The most bytes that may be held.
+    limit: u64,
+}
+
+#[derive(Debug)]
+struct Node<V> {
+    parent: u32,
+    /// The child that was added last.
+    first: u32,
+    /// Neighbours among the children of the parent, in no particular order.
+    next: u32,
+    before: u32,
+    /// Where the name begins in `names`, and its length.
+    at: u32,
+    length: u8,
+    /// See [`PathMap::earlier`].
+    cleared_in: u32,
+    value: Option<V>,
+}
+
+impl<V> Node<V> {
+    fn new(parent: u32, next: u32, at: u32, length: u8) -> Self {
+        Self { parent, first: NONE, next, before: NONE, at, length, cleared_in: 0, value: None }
+    }
+}
+
+impl<V> PathMap<V> {
+    /// An empty map that may hold this many bytes.
+    pub fn within(limit: u64) -> Self {
+        Self {
+            nodes: vec![Node::new(NONE, NONE, 0, 0)],
+            names: Vec::new(),
+            table: HashTable::new(),
+            hasher: RandomState::new(),
+            free: NONE,
+            held: 0,
+            limit,
+        }
+    }
+
+    /// Counts memory that values take outside of the map.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) when that is more than is allowed.
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        self.held = self.held.saturating_add(bytes as u64);
+        // Half of all numbers are enough for things with names, and an eighth for nodes.
+        let is_full = self.nodes.len() >= (NONE >> 3) as usize || self.names.len() >= NONE as usize;
+        match self.held > self.limit || is_full {
+            true => Err(too_much(self.limit.min(NONE.into()))),
+            false => Ok(()),
+        }
+    }
+
+    /// How many bytes of memory are held.
+    pub fn memory(&self) -> u64 {
+        self.held
+    }
+
+    /// Counts memory that values do not take any more.
+    pub fn release(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes as u64);
+    }
+
+    /// The value at a path.
+    pub fn get(&self, path: &TreePath) -> Option<&V> {
+        self.value(self.find(path)?)
+    }
+
+    /// Sets the value at a path, and returns the one before it.
+    ///
+    /// # Errors
+    /// Those of [`hold`](Self::hold).
+    pub fn insert(&mut self, path: &TreePath, value: V) -> Result<Option<V>> {
+        let node = self.make(path)?;
+        Ok(self.nodes[node.0 as usize].value.replace(value))
+    }
+
+    /// Removes the value at a path.
+    pub fn remove(&mut self, path: &TreePath) -> Option<V> {
+        self.remove_node(self.find(path)?)
+    }
+
+    /// The node at a path, if it or anything below it has a value.
+    pub fn find(&self, path: &TreePath) -> Option<NodeId> {
+        path.names().try_fold(NodeId::ROOT, |node, name| self.child(node, name))
+    }
+
+    /// The node at a path. It must get a value, or be removed.
+    ///
+    /// # Errors
+    /// Those of [`hold`](Self::hold).
+    pub fn make(&mut self, path: &TreePath) -> Result<NodeId> {
+        path.names().try_fold(NodeId::ROOT, |node, name| self.make_child(node, name))
+    }
+
+    /// The node of this name in a directory.
+    pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        let hash = self.hasher.hash_one((parent.0, name));
+        let is_it = |id: &u32| {
+            let node = &self.nodes[*id as usize];
+            node.parent == parent.0 && name_of(&self.names, node) == name
+        };
+        self.table.find(hash, is_it).copied().map(NodeId)
+    }
+
+    /// The same, made where it is not there.
+    ///
+    /// # Errors
+    /// Those of [`hold`](Self::hold).
+    pub fn make_child(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
+        if let Some(node) = self.child(parent, name) {
+            return Ok(node);
+        }
+        let length = u8::try_from(name.len())
+            .map_err(|_| Error::integrity("the image has a name of more than 255 bytes"))?;
+        self.hold(size_of::<Node<V>>() + IN_TABLE + name.len())?;
+        // `hold` has seen that it fits.
+        let at = self.names.len() as u32;
+        self.names.extend_from_slice(name);
+        let first = self.nodes[parent.0 as usize].first;
+        let id = self.place(Node::new(parent.0, first, at, length));
+        if let Some(next) = self.nodes.get_mut(first as usize) {
+            next.before = id;
+        }
+        self.nodes[parent.0 as usize].first = id;
+        let Self { nodes, names, table, hasher, .. } = self;
+        let hash = |id: &u32| {
+            let node = &nodes[*id as usize];
+            hasher.hash_one((node.parent, name_of(names, node)))
+        };
+        table.insert_unique(hash(&id), id, hash);
+        Ok(NodeId(id))
+    }
+
+    fn place(&mut self, node: Node<V>) -> u32 {
+        match self.free {
+            NONE => {
+                self.nodes.push(node);
+                (self.nodes.len() - 1) as u32
+            }
+            id => {
+                self.free = self.nodes[id as usize].next;
+                self.nodes[id as usize] = node;
+                id
+            }
+        }
+    }
+
+    /// The value of a node.
+    pub fn value(&self, node: NodeId) -> Option<&V> {
+        self.nodes[node.0 as usize].value.as_ref()
+    }
+
+    /// The value of a node, to be changed.
+    pub fn value_mut(&mut self, node: NodeId) -> &mut Option<V> {
+        &mut self.nodes[node.0 as usize].value
+    }
+
+    /// Takes the value of a node, and removes the node and those above it that lead to no value any more.
+    pub fn remove_node(&mut self, node: NodeId) -> Option<V> {
+        let value = self.nodes[node.0 as usize].value.take();
+        let mut id = node.0;
+        while id != ROOT && self.nodes[id as usize].value.is_none() && self.nodes[id as usize].first == NONE {
+            let parent = self.nodes[id as usize].parent;
+            self.unlink(id);
+            id = parent;
+        }
+        value
+    }
+
+    fn unlink(&mut self, id: u32) {
+        let Node { parent, next, before, .. } = self.nodes[id as usize];
+        let hash = {
+            let node = &self.nodes[id as usize];
+            self.hasher.hash_one((parent, name_of(&self.names, node)))
+        };
+        if let Ok(entry) = self.table.find_entry(hash, |found| *found == id) {
+            entry.remove();
+        }
+        match self.nodes.get_mut(before as usize) {
+            Some(before) => before.next = next,
+            None => self.nodes[parent as usize].first = next,
+        }
+        if let Some(next) = self.nodes.get_mut(next as usize) {
+            next.before = before;
+        }
+        // Its name stays in `names`: what comes again is counted again.
+        self.release(size_of::<Node<V>>() + IN_TABLE);
+        self.nodes[id as usize].next = self.free;
+        self.free = id;
+    }
+
+    /// Whether nothing is below a node.
+    pub fn is_leaf(&self, node: NodeId) -> bool {
+        self.nodes[node.0 as usize].first == NONE
+    }
+
+    /// The nodes in a directory, in no particular order.
+    pub fn children(&self, node: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let id = |id: u32| (id != NONE).then_some(NodeId(id));
+        let first = id(self.nodes[node.0 as usize].first);
+        std::iter::successors(first, move |node| id(self.nodes[node.0 as usize].next))
+    }
+
+    /// The directory that a node is in; `None` for the root.
+    pub fn parent(&self, node: NodeId) -> Option<NodeId> {
+        Some(self.nodes[node.0 as usize].parent).filter(|parent| *parent != NONE).map(NodeId)
+    }
+
+    /// The last name of a node's path.
+    pub fn name(&self, node: NodeId) -> &[u8] {
+        name_of(&self.names, &self.nodes[node.0 as usize])
+    }
+
+    /// The path of a node.
+    pub fn path(&self, node: NodeId) -> TreePath {
+        let mut nodes = Vec::new();
+        let mut next = Some(node);
+        while let Some(node) = next {
+            nodes.push(node);
+            next = self.parent(node);
+        }
+        nodes.pop();
+        TreePath::of_names(nodes.into_iter().rev().map(|node| self.name(node)))
+    }
+
+    /// The nodes below a directory whose values are of earlier layers than this one, each before the directory that it is
+    /// in. What was looked through for a layer is not looked through again for the same layer: the caller removes what it
+    /// is told, and whatever comes later is of this layer.
+    pub fn earlier(&mut self, directory: NodeId, layer: u32, layer_of: impl Fn(&V) -> u32) -> Vec<NodeId> {
+        let mut found = Vec::new();
+        let mut open = vec![directory];
+        while let Some(node) = open.pop() {
+            let node = &mut self.nodes[node.0 as usize];
+            if std::mem::replace(&mut node.cleared_in, layer) == layer {
+                continue;
+            }
+            let mut next = node.first;
+            while let Some(child) = self.nodes.get(next as usize) {
+                if child.value.as_ref().is_some_and(|value| layer_of(value) < layer) {
+                    found.push(NodeId(next));
+                }
+                if child.first != NONE {
+                    open.push(NodeId(next));
+                }
+                next = child.next;
+            }
+        }
+        found.reverse();
+        found
+    }
+
+    /// A node and all below it, in the order of [`TreePath`].
+    pub fn walk(&self, from: NodeId) -> Walk<'_, V> {
+        Walk { map: self, open: vec![vec![from]] }
+    }
+}
+
+/// The error for an image whose names and attributes take more than so many bytes of memory.
+pub(crate) fn too_much(limit: u64) -> Error {
+    Error::integrity(format!("names and attributes of the image take more than {limit} bytes of memory"))
+        .hint("an image with some million files may honestly do so; --max-names allows more")
+}
+
+fn name_of<'a, V>(names: &'a [u8], node: &Node<V>) -> &'a [u8] {
+    let from = node.at as usize;
+    &names[from..from + usize::from(node.length)]
+}
+
+/// Nodes in the order of their paths.
+pub(crate) struct Walk<'a, V> {
+    map: &'a PathMap<V>,
+    /// What is still to come of each directory on the way, last first.
+    open: Vec<Vec<NodeId>>,
+}
+
+impl<V> Iterator for Walk<'_, V> {
+    type Item = NodeId;
+
+    fn next(&mut self) -> Option<NodeId> {
+        let node = loop {
+            match self.open.last_mut()?.pop() {
+                Some(node) => break node,
+                None => _ = self.open.pop(),
+            }
+        };
+        if !self.map.is_leaf(node) {
+            let mut children: Vec<_> = self.map.children(node).collect();
+            children.sort_unstable_by(|one, other| self.map.name(*other).cmp(self.map.name(*one)));
+            self.open.push(children);
+        }
+        Some(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text).unwrap()
+    }
+
+    fn all<V: Clone>(map: &PathMap<V>) -> Vec<(TreePath, V)> {
+        let valued = |node| map.value(node).map(|value| (map.path(node), value.clone()));
+        map.walk(NodeId::ROOT).filter_map(valued).collect()
+    }
+
+    #[test]
+    fn nested_directories_take_memory_for_their_names_and_not_for_their_paths() {
+        let mut map = PathMap::within(u64::MAX);
+        let deep = path(&vec!["d".repeat(200); 2000].join("/"));
+        map.insert(&deep, 1u32).unwrap();
+        assert_eq!(map.get(&deep), Some(&1));
+        assert!(map.held < 2000 * 300 && map.nodes.len() == 2001, "{}", map.held);
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused() {
+        let mut map = PathMap::within(1000);
+        let refused = (0..100).find(|number| map.insert(&path(&number.to_string()), ()).is_err());
+        assert!((5..30).contains(&refused.unwrap()), "{refused:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_map_says_what_an_ordinary_map_says(
+            steps in prop::collection::vec(("[ab./]{0,5}", 0..3u32, any::<u32>()), 0..300),
+        ) {
+            let (mut map, mut ordinary) = (PathMap::within(u64::MAX), BTreeMap::new());
+            for (text, what, value) in steps {
+                let Some(path) = TreePath::parse(text) else { continue };
+                match what {
+                    0 => prop_assert_eq!(map.remove(&path), ordinary.remove(&path)),
+                    _ => prop_assert_eq!(map.insert(&path, value).unwrap(), ordinary.insert(path.clone(), value)),
+                }
+                prop_assert_eq!(map.get(&path), ordinary.get(&path));
+            }
+            prop_assert_eq!(all(&map), ordinary.into_iter().collect::<Vec<_>>());
+            let leads_somewhere = |node| map.value(node).is_some() || !map.is_leaf(node) || node == NodeId::ROOT;
+            prop_assert!(map.walk(NodeId::ROOT).all(leads_somewhere));
+        }
+    }
+}
