@@ -95,12 +95,16 @@ pub struct LayerSummary {
 pub fn inspect(source: &dyn Source) -> Result<Inspected> {
     let root = source.resolve()?;
     let fetch = |descriptor: &Descriptor| transport::fetch(source, descriptor);
-    let (mut images, mut artifacts) = (Vec::new(), Vec::new());
+    let (mut images, mut artifacts, mut configs) = (Vec::new(), Vec::new(), 0u64);
     for (platform, document) in image::manifests(&root, fetch)? {
         let manifest = Manifest::parse(&document)?;
         if let Some(kind) = manifest.artifact_type() {
-            artifacts.push(ArtifactSummary::new(&document, &manifest, kind));
+            artifacts.push(ArtifactSummary::new(&document, &manifest, &kind));
             continue;
+        }
+        configs = configs.saturating_add(manifest.config.size);
+        if configs > image::DOCUMENTS_LIMIT {
+            return Err(root.malformed("its images have too large configurations"));
         }
         let mut config: Config = fetch(&manifest.config)?.parse()?;
         // What the configuration leaves out, the index may say.

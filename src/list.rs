@@ -2,12 +2,13 @@
 
 use crate::error::Result;
 use crate::image;
-use crate::layer::Limits;
+use crate::layer::{Limits, Meter};
 use crate::oci::Platform;
 use crate::partial::{Names, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
-use crate::tree::MergedTree;
+use crate::tree::{MergedTree, SpoolPlace};
+use std::path::PathBuf;
 
 /// What may be chosen when an image is listed.
 #[derive(Clone, Debug)]
@@ -18,12 +19,17 @@ pub struct Options {
     pub limits: Limits,
     /// How many tables of contents are fetched at once.
     pub connections: usize,
+    /// Where tables of contents are held that are large, in files that are gone when they are closed: in memory otherwise.
+    pub temporary: Option<PathBuf>,
+    /// The most plain content that may be read, in bytes; otherwise in proportion to what is stored.
+    pub content: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let connections = Transfer::default().concurrency;
-        Self { platform: None, limits: Limits::default(), connections }
+        let limits = Limits::default();
+        Self { platform: None, limits, connections, temporary: None, content: None }
     }
 }
 
@@ -40,7 +46,9 @@ pub fn list(source: &dyn Source, options: &Options, progress: &dyn Progress) -> 
     let fetch = |descriptor: &_| transport::fetch(source, descriptor);
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
     let Options { limits, connections, .. } = options;
+    let spool = options.temporary.as_deref().and_then(|path| SpoolPlace::in_directory(path).ok());
+    let (spool, meter) = (spool.as_ref(), Meter::new(options.content));
     let layers = &image.manifest.layers;
-    let reading = Reading { source, layers, limits, connections: *connections, progress };
-    reading.tree(&image.config.rootfs.diff_ids, &mut Names)
+    let reading = Reading { source, layers, limits, spool, connections: *connections, progress };
+    reading.tree(&image.config.rootfs.diff_ids, &meter, &mut Names)
 }

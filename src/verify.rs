@@ -5,16 +5,18 @@
 //! an image wants to know all that is broken.
 
 use crate::error::{Error, Kind, Result};
-use crate::image::DEPTH_LIMIT;
-use crate::layer::{Budget, LayerReader, Limits, Listing, ListingBytes, Toc, TocChecker, decompress};
+use crate::image::{DEPTH_LIMIT, DOCUMENTS_LIMIT};
+use crate::layer::{Budget, LayerReader, Limits, ListingBytes, Meter, TocChecker, decompress};
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
+use crate::partial::Listings;
 use crate::progress::Progress;
-use crate::stream::{Body, HashingReader, Unverified};
+use crate::stream::{Body, HashingReader};
 use crate::transport::{self, Source};
+use crate::tree::SpoolPlace;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
-
+use std::io;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -27,6 +29,10 @@ const WORKERS: usize = 4;
 pub struct Options {
     /// Verify only the image for this platform; otherwise all that there are.
     pub platform: Option<Platform>,
+    /// The most plain content that may be read, in bytes; otherwise in proportion to what is stored.
+    pub content: Option<u64>,
+    /// Where tables of contents are held that are large, in files that are gone when they are closed: in memory otherwise.
+    pub temporary: Option<PathBuf>,
 }
 
 /// What was verified, and what is wrong with it.
@@ -73,7 +79,8 @@ pub fn verify(source: &dyn Source, options: &Options, progress: &dyn Progress) -
         return Err(Error::not_found(format!("there is no image for {platform} under this name"))
             .hint("volio inspect shows which there are"));
     }
-    for (check, outcome) in checks.iter().zip(examine_all(source, &checks, progress)) {
+    let examiner = Examiner::new(source, options, progress);
+    for (check, outcome) in checks.iter().zip(examiner.examine_all(&checks)) {
         verified.blobs += 1;
         verified.bytes = verified.bytes.saturating_add(check.blob.size);
         verified.note(outcome, &check.roles.join(", "), &check.blob.digest)?;
@@ -139,7 +146,7 @@ impl<'a> Plan<'a> {
             return Ok(());
         }
         self.verified.blobs += 1;
-        self.verified.bytes += size;
+        self.count(*size)?;
         match media_type::is_index(media_type) {
             true if depth == DEPTH_LIMIT => {
                 Err(document.malformed(&format!("indexes are nested more than {DEPTH_LIMIT} deep")))
@@ -155,6 +162,17 @@ impl<'a> Plan<'a> {
                     None => Ok(()),
                 }
             }
+        }
+    }
+
+    /// Counts a document.
+    fn count(&mut self, size: u64) -> Result<()> {
+        self.verified.bytes = self.verified.bytes.saturating_add(size);
+        match self.verified.bytes > DOCUMENTS_LIMIT {
+            true => Err(Error::integrity(format!(
+                "the image has more than {DOCUMENTS_LIMIT} bytes of manifests and configurations"
+            ))),
+            false => Ok(()),
         }
     }
 
@@ -194,7 +212,7 @@ impl<'a> Plan<'a> {
                 .and_then(|config| config.parse::<Config>())
                 .and_then(|config| matching(document, manifest, config));
             self.verified.blobs += 1;
-            self.verified.bytes = self.verified.bytes.saturating_add(manifest.config.size);
+            self.count(manifest.config.size)?;
             if let Some(config) = self.verified.note(config, &role, &manifest.config.digest)? {
                 match &self.options.platform {
                     Some(wanted) if platform.is_none() && !wanted.accepts(&config.platform) => return Ok(()),
@@ -252,92 +270,104 @@ fn matching(document: &Document, manifest: &Manifest, config: Config) -> Result<
     }
 }
 
-/// Reads all blobs, several at a time; the outcomes are in their order.
-fn examine_all(source: &dyn Source, checks: &[Check], progress: &dyn Progress) -> Vec<Result<()>> {
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(Vec::with_capacity(checks.len()));
-    thread::scope(|scope| {
-        for _ in 0..WORKERS.min(checks.len()) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(check) = checks.get(number) else { return };
-                    let outcome = examine(source, check, progress);
-                    // A network that is gone is gone for all.
-                    if outcome
-                        .as_ref()
-                        .is_err_and(|error| !matches!(error.kind(), Kind::Integrity | Kind::NotFound))
-                    {
-                        next.fetch_max(checks.len(), Ordering::Relaxed);
-                    }
-                    outcomes.lock().unwrap_or_else(|poison| poison.into_inner()).push((number, outcome));
-                }
-            });
-        }
-    });
-    let mut outcomes = outcomes.into_inner().unwrap_or_else(|poison| poison.into_inner());
-    outcomes.sort_by_key(|(number, _)| *number);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+/// Reads blobs and finds out whether they are what they should be.
+struct Examiner<'a> {
+    source: &'a dyn Source,
+    progress: &'a dyn Progress,
+    meter: Meter,
+    spool: Option<SpoolPlace>,
 }
 
-/// Reads one blob to its end.
-fn examine(source: &dyn Source, check: &Check, progress: &dyn Progress) -> Result<()> {
-    let task = progress.begin(&format!("verifying {}", check.blob.digest.short()), Some(check.blob.size));
-    let mut body = source.open(&check.blob)?.verify(&check.blob).observed(move |bytes| task.advance(bytes));
-    let Some(diff_id) = &check.diff_id else { return body.drain().map(drop) };
-    let plain = table_of_contents(source, &check.blob).and_then(|toc| read_archive(&mut body, diff_id, toc));
-    // A blob with the wrong digest is that before it is a malformed archive; one that stopped coming is neither.
-    match plain {
-        Err(error) if error.kind() != Kind::Integrity => return Err(error),
-        _ => body.drain()?,
-    };
-    match plain? {
-        actual if actual == *diff_id => Ok(()),
-        actual => Err(Error::integrity(format!(
-            "its content has the digest {actual}, and the configuration says {diff_id}"
-        ))),
+impl<'a> Examiner<'a> {
+    fn new(source: &'a dyn Source, options: &Options, progress: &'a dyn Progress) -> Self {
+        let spool = options.temporary.as_deref().and_then(|path| SpoolPlace::in_directory(path).ok());
+        Self { source, progress, meter: Meter::new(options.content), spool }
     }
-}
 
-/// What the layer's table of contents says about it, if it has one: proved, and held compressed.
-fn table_of_contents(source: &dyn Source, layer: &Descriptor) -> Result<Option<Checker>> {
-    let Some(toc) = Toc::of(layer)? else { return Ok(None) };
-    let range = toc.range();
-    let part = match source.open_range(layer, range.clone())? {
-        Some(part) => part,
-        None => {
-            let mut whole = source.open(layer)?.verify(layer);
-            io::copy(&mut whole.by_ref().take(range.start), &mut io::sink())
-                .map_err(|error| Error::io("cannot read the layer's table of contents", error))?;
-            Unverified::new(whole.take(range.end - range.start))
+    /// Reads all blobs, several at a time; the outcomes are in their order.
+    fn examine_all(&self, checks: &[Check]) -> Vec<Result<()>> {
+        let next = AtomicUsize::new(0);
+        let outcomes = Mutex::new(Vec::with_capacity(checks.len()));
+        thread::scope(|scope| {
+            for _ in 0..WORKERS.min(checks.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(check) = checks.get(number) else { return };
+                        let outcome = self.examine(check);
+                        // A network that is gone is gone for all.
+                        if outcome
+                            .as_ref()
+                            .is_err_and(|error| !matches!(error.kind(), Kind::Integrity | Kind::NotFound))
+                        {
+                            next.fetch_max(checks.len(), Ordering::Relaxed);
+                        }
+                        outcomes.lock().unwrap_or_else(|poison| poison.into_inner()).push((number, outcome));
+                    }
+                });
+            }
+        });
+        let mut outcomes = outcomes.into_inner().unwrap_or_else(|poison| poison.into_inner());
+        outcomes.sort_by_key(|(number, _)| *number);
+        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    /// Reads one blob to its end.
+    fn examine(&self, check: &Check) -> Result<()> {
+        let Check { blob, diff_id, .. } = check;
+        let task = self.progress.begin(&format!("verifying {}", blob.digest.short()), Some(blob.size));
+        let body = self.source.open(blob)?.verify(blob).observed(move |bytes| task.advance(bytes));
+        let mut body = body.observed(self.meter.stored());
+        let Some(diff_id) = diff_id else { return body.drain().map(drop) };
+        let toc = self.table_of_contents(blob);
+        let plain = toc.and_then(|toc| self.read_archive(&mut body, diff_id, toc));
+        // A blob with the wrong digest is that before it is a malformed archive; one that stopped coming is neither.
+        match plain {
+            Err(error) if error.kind() != Kind::Integrity => return Err(error),
+            _ => body.drain()?,
+        };
+        match plain? {
+            actual if actual == *diff_id => Ok(()),
+            actual => Err(Error::integrity(format!(
+                "its content has the digest {actual}, and the configuration says {diff_id}"
+            ))),
         }
-    };
-    let listing = Listing::prove(toc, part, unlimited().limits())?;
-    Ok(Some(TocChecker::new(listing.entries(unlimited())?)))
+    }
+
+    /// What the layer's table of contents says about it, if it has one: proved, and held compressed.
+    fn table_of_contents(&self, layer: &Descriptor) -> Result<Option<Checker>> {
+        let limits = *unlimited().limits();
+        let held = Listings::new(self.spool.as_ref(), &limits);
+        let listing = match held.fetch(self.source, layer)? {
+            Some(listing) => Some(listing),
+            None => held.fetch_from_whole(self.source, layer)?,
+        };
+        listing.map(|listing| Ok(TocChecker::new(listing.entries(unlimited())?))).transpose()
+    }
+
+    /// Reads the archive of a layer entry by entry, beside its table of contents; the digest of the whole, by the
+    /// algorithm of its diff_id.
+    fn read_archive(&self, layer: &mut Body, diff_id: &Digest, mut toc: Option<Checker>) -> Result<Digest> {
+        let cannot_read = |error| Error::io("cannot read the layer", error);
+        let plain = self.meter.bound(decompress(layer).map_err(cannot_read)?);
+        let mut plain = HashingReader::new(plain, diff_id.algorithm());
+        let mut entries = LayerReader::within(&mut plain, unlimited());
+        while let Some(item) = entries.next_item()? {
+            if let Some(toc) = &mut toc {
+                toc.item(&item)?;
+                io::copy(&mut toc.content(entries.content()), &mut io::sink()).map_err(cannot_read)?;
+            }
+        }
+        entries.drain()?;
+        toc.map_or(Ok(()), TocChecker::finish)?;
+        Ok(plain.finish())
+    }
 }
 
 /// Nothing is remembered here: an image may have as many entries as it likes, wherever they are.
 fn unlimited() -> Budget {
     let most = u64::MAX;
-    Budget::new(Limits { entries: most, names: most, path: most, depth: most, ..Limits::default() })
+    Budget::new(Limits { entries: most, path: most, depth: most, ..Limits::default() })
 }
 
 type Checker = TocChecker<ListingBytes>;
-
-/// Reads the archive of a layer entry by entry, beside its table of contents; the digest of the whole, by the
-/// algorithm of its diff_id.
-fn read_archive(layer: &mut Body, diff_id: &Digest, mut toc: Option<Checker>) -> Result<Digest> {
-    let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
-    let mut plain = HashingReader::new(plain, diff_id.algorithm());
-    let mut entries = LayerReader::within(&mut plain, unlimited());
-    while let Some(item) = entries.next_item()? {
-        if let Some(toc) = &mut toc {
-            toc.item(&item)?;
-            io::copy(&mut toc.content(entries.content()), &mut io::sink())
-                .map_err(|error| Error::io("cannot read the layer", error))?;
-        }
-    }
-    entries.drain()?;
-    toc.map_or(Ok(()), TocChecker::finish)?;
-    Ok(plain.finish())
-}

@@ -6,15 +6,16 @@ mod stream;
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{Item, Limits, Listing, TocEntry};
+use crate::layer::{Item, Limits, Listing, Meter, TocEntry};
 use crate::oci::Platform;
 use crate::partial::{ChunkReader, Frames, Learn, Plan, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
-use crate::tree::{Content, Entry, Kind, MergedTree, TreePath};
+use crate::tree::{Content, Entry, Kind, MergedTree, SpoolPlace, TreePath};
 use chunks::Chunks;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::rc::Rc;
 use stream::{Piece, Streams, pieces};
 
@@ -30,12 +31,17 @@ pub struct Options {
     pub limits: Limits,
     /// How many ranges are fetched at once.
     pub connections: usize,
+    /// Where tables of contents are held that are large, in files that are gone when they are closed: in memory otherwise.
+    pub temporary: Option<PathBuf>,
+    /// The most plain content that may be read, in bytes; otherwise in proportion to what is stored.
+    pub content: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let connections = Transfer::default().concurrency;
-        Self { platform: None, limits: Limits::default(), connections }
+        let limits = Limits::default();
+        Self { platform: None, limits, connections, temporary: None, content: None }
     }
 }
 
@@ -59,11 +65,15 @@ pub fn cat(
     let fetch = |descriptor: &_| transport::fetch(source, descriptor);
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
     let Options { limits, connections, .. } = options;
+    let spool = options.temporary.as_deref().and_then(|path| SpoolPlace::in_directory(path).ok());
+    let (spool, meter) = (spool.as_ref(), Meter::new(options.content));
     let layers = &image.manifest.layers;
-    let reading = Reading { source, layers, limits, connections: *connections, progress };
+    let reading = Reading { source, layers, limits, spool, connections: *connections, progress };
     let mut places = Places { listings: BTreeMap::new(), pieces: limits.names };
-    let tree = reading.tree(&image.config.rootfs.diff_ids, &mut places)?;
+    let tree = reading.tree(&image.config.rootfs.diff_ids, &meter, &mut places)?;
     let files = paths.iter().map(|path| resolve::file(&tree, path)).collect::<Result<Vec<_>>>()?;
+    let size = files.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
+    let files: Vec<Place> = files.into_iter().map(|(place, _)| place).collect();
     let chunks = Chunks::find(places.listings, &files, limits)?;
     let mut plan = Plan::within(limits);
     for file in &files {
@@ -74,8 +84,14 @@ pub fn cat(
             }
         }
     }
+    let streamed = |file: &Place| match file {
+        Place::Streamed(at, _) => layers.get(at.layer).map_or(0, |layer| layer.size),
+        _ => 0,
+    };
+    let stored = files.iter().map(streamed).fold(plan.bytes(), u64::saturating_add);
+    meter.allow(size, stored)?;
     reading.frames(&plan, |frames| {
-        let mut streams = Streams::new(&reading);
+        let mut streams = Streams::new(&reading, &meter);
         files
             .iter()
             .try_fold(0, |written, file| Ok(written + write(file, &chunks, frames, &mut streams, out)?))

@@ -4,12 +4,12 @@ use super::{Place, Tree};
 use crate::error::{Error, Result};
 use crate::tree::{Kind, Resolution, Step, TreePath};
 
-/// Where the content of the file is that this path means.
+/// Where the content of the file is that this path means, and how many bytes it has.
 ///
 /// # Errors
 /// [`NotFound`](crate::error::Kind::NotFound) when there is none, [`Usage`](crate::error::Kind::Usage) when it is something
 /// else.
-pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<Place> {
+pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<(Place, u64)> {
     let mut at = TreePath::root();
     let mut steps = Resolution::of(path);
     while let Some(step) = steps.next() {
@@ -36,7 +36,7 @@ pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<Place> {
                     "{path} is not in the image: {next} is not a directory"
                 )));
             }
-            Kind::File { .. } => return Ok(place.clone()),
+            Kind::File { size } => return Ok((place.clone(), *size)),
             other => return Err(no_file(path, other)),
         }
     }
@@ -114,7 +114,7 @@ mod tests {
         ]);
         put(&mut tree, "also-to-a", Kind::Hardlink { target: path("to-a") }, Place::Nowhere);
         let tree = tree.finish();
-        let found = |text: &str| match file(&tree, &path(text)).unwrap() {
+        let found = |text: &str| match file(&tree, &path(text)).unwrap().0 {
             Place::Listed(at) => at.number,
             place => panic!("{place:?}"),
         };

@@ -3,7 +3,7 @@
 
 use super::{At, cannot_write};
 use crate::error::{Error, Result};
-use crate::layer::{Budget, Item, LayerReader, Plain, Sha256, decompress};
+use crate::layer::{Budget, Item, LayerReader, Meter, Metered, Plain, Sha256, decompress};
 use crate::partial::Reading;
 use crate::tree::Content;
 use std::io::{self, Read, Write};
@@ -47,13 +47,14 @@ fn next(content: &mut dyn Content, buffer: &mut Vec<u8>) -> io::Result<Option<Pi
 /// Layers that are read once more.
 pub(super) struct Streams<'a> {
     reading: &'a Reading<'a>,
+    meter: &'a Meter,
     /// The one that was read last, and which entry comes next in it: several files in a row are one reading.
-    open: Option<(At, LayerReader<Plain<'static>>)>,
+    open: Option<(At, LayerReader<Metered<Plain<'static>>>)>,
 }
 
 impl<'a> Streams<'a> {
-    pub fn new(reading: &'a Reading<'a>) -> Self {
-        Self { reading, open: None }
+    pub fn new(reading: &'a Reading<'a>, meter: &'a Meter) -> Self {
+        Self { reading, meter, open: None }
     }
 
     /// Writes a file that must be made of these pieces, and says how large it was.
@@ -92,14 +93,14 @@ impl<'a> Streams<'a> {
         Ok(written)
     }
 
-    fn begin(&self, number: usize) -> Result<LayerReader<Plain<'static>>> {
+    fn begin(&self, number: usize) -> Result<LayerReader<Metered<Plain<'static>>>> {
         let layer = self.reading.layers.get(number).ok_or_else(another)?;
         let task =
             self.reading.progress.begin(&format!("reading {} again", layer.digest.short()), Some(layer.size));
         let body = self.reading.source.open(layer)?.verify(layer);
-        let body = body.observed(move |bytes| task.advance(bytes));
+        let body = body.observed(move |bytes| task.advance(bytes)).observed(self.meter.stored());
         let plain = decompress(body).map_err(|error| Error::io("cannot read the layer again", error))?;
-        Ok(LayerReader::within(plain, Budget::new(*self.reading.limits)))
+        Ok(LayerReader::within(self.meter.bound(plain), Budget::new(*self.reading.limits)))
     }
 }
 

@@ -9,7 +9,7 @@ pub use compare::{Attribute, Change, Difference};
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{Budget, LayerReader, Limits, decompress, lay_over};
+use crate::layer::{Budget, LayerReader, Limits, Meter, decompress, lay_over};
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
@@ -36,6 +36,8 @@ pub struct Options {
     pub ignore: BTreeSet<Attribute>,
     /// What an image may make us remember, for each of the two.
     pub limits: Limits,
+    /// The most plain content of an image that may be read, in bytes; otherwise in proportion to what is stored.
+    pub content: Option<u64>,
 }
 
 /// Two trees, and what differs between them.
@@ -91,8 +93,9 @@ fn of_image(source: &dyn Source, options: &Options, progress: &dyn Progress) -> 
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
     let mut overlay = Overlay::within(options.limits.names);
     let mut budget = Budget::new(options.limits);
+    let meter = Meter::new(options.content);
     for layer in &image.manifest.layers {
-        lay(source, layer, &mut overlay, &mut budget, progress)?;
+        lay(source, layer, &mut overlay, (&mut budget, &meter), progress)?;
     }
     Ok(overlay.finish())
 }
@@ -102,14 +105,15 @@ fn lay(
     source: &dyn Source,
     layer: &Descriptor,
     overlay: &mut Overlay<Learned>,
-    budget: &mut Budget,
+    (budget, meter): (&mut Budget, &Meter),
     progress: &dyn Progress,
 ) -> Result<()> {
     let task = progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
-    let mut body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
+    let body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
+    let mut body = body.observed(meter.stored());
     let laid = (|| {
         let plain = decompress(&mut body).map_err(|error| Error::io("cannot read the layer", error))?;
-        let mut reader = LayerReader::within(plain, std::mem::take(budget));
+        let mut reader = LayerReader::within(meter.bound(plain), std::mem::take(budget));
         lay_over(overlay, &mut reader, |entry, content| Ok(Learned::Told(digest(entry, content)?)))?;
         *budget = reader.budget().clone();
         reader.drain()

@@ -34,7 +34,7 @@ pub fn archive_image(description: &Description, layer: &Layer, is_docker: bool) 
     let mut config: Config = built.configs[0].parse()?;
     for step in &mut config.history {
         step.created_by = Some(COMMAND.to_owned());
-        step.extra.insert("comment".to_owned(), Value::from("volio pack --format data-io"));
+        step.extra.insert("comment", &Value::from("volio pack --format data-io"));
     }
     let types = match is_docker {
         true => (media_type::DOCKER_CONFIG, media_type::DOCKER_MANIFEST),

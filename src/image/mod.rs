@@ -6,4 +6,4 @@ mod platform;
 
 pub use builder::{Built, Description};
 pub use docker::{archive_image, docker_layer};
-pub use platform::{DEPTH_LIMIT, Offer, Selected, manifests, offers, ranked, select};
+pub use platform::{DEPTH_LIMIT, DOCUMENTS_LIMIT, Offer, Selected, manifests, offers, ranked, select};

@@ -9,6 +9,8 @@ pub const DEPTH_LIMIT: usize = 4;
 /// How many manifests and indexes there may be under one name: a dozen is usual, and without a limit an index that
 /// lists itself a thousand times over fills the memory.
 const DOCUMENT_COUNT_LIMIT: usize = 128;
+/// The most bytes of documents that are read of one image: their parsed forms take up to twenty times as much memory.
+pub const DOCUMENTS_LIMIT: u64 = 16 << 20;
 
 /// The image that was chosen.
 #[derive(Clone, Debug)]
@@ -72,7 +74,7 @@ pub fn select(
         let document = document(root, descriptor, &fetch).map_err(left_out)?;
         let manifest = Manifest::parse(&document)?;
         if let Some(kind) = manifest.artifact_type() {
-            artifact.get_or_insert_with(|| not_an_image(&document, kind));
+            artifact.get_or_insert_with(|| not_an_image(&document, &kind));
             continue;
         }
         let config: Config = fetch(&manifest.config).map_err(left_out)?.parse()?;
@@ -122,7 +124,12 @@ pub fn manifests(
     root: &Document,
     fetch: impl Fn(&Descriptor) -> Result<Document>,
 ) -> Result<Vec<(Option<Platform>, Document)>> {
-    let listed = listed(root, &fetch, |entry| !is_attestation(entry))?.into_iter();
+    let listed = listed(root, &fetch, |entry| !is_attestation(entry))?;
+    let bytes = listed.iter().map(|(_, descriptor)| descriptor.size).fold(0, u64::saturating_add);
+    if bytes > DOCUMENTS_LIMIT {
+        return Err(root.malformed(&format!("it lists more than {DOCUMENTS_LIMIT} bytes of manifests")));
+    }
+    let listed = listed.into_iter();
     listed.map(|(platform, descriptor)| Ok((platform, document(root, &descriptor, &fetch)?))).collect()
 }
 
@@ -192,7 +199,8 @@ fn is_attestation(entry: &Descriptor) -> bool {
 /// Returns `true` if the index says that an entry is an artifact: images that refer to another one have the type of
 /// their configuration there.
 fn is_artifact(entry: &Descriptor) -> bool {
-    let kind = entry.extra.get(ARTIFACT_TYPE).and_then(Value::as_str).unwrap_or_default();
+    let kind = entry.extra.get(ARTIFACT_TYPE);
+    let kind = kind.as_ref().and_then(Value::as_str).unwrap_or_default();
     !kind.is_empty() && !media_type::is_config(kind)
 }
 
@@ -387,7 +395,7 @@ mod tests {
         place.add(artifact.clone());
         let mut index = Index::parse(&place.root).unwrap();
         let mut labelled = artifact.descriptor().clone();
-        labelled.extra.insert(ARTIFACT_TYPE.to_owned(), "application/x".into());
+        labelled.extra.insert(ARTIFACT_TYPE, &"application/x".into());
         index.manifests.insert(0, artifact.descriptor().clone());
         index.manifests.insert(0, labelled);
         for entry in &mut index.manifests {

@@ -72,7 +72,7 @@ impl<R: Read> LayerReader<R> {
                     self.budget.pass(&entry.path)?;
                     return Ok(Some(Item::Whiteout(whiteout)));
                 }
-                Ok(Meaning::Nothing) => {}
+                Ok(Meaning::Nothing) => self.budget.pass(&entry.path)?,
                 Err(why) => {
                     return Err(Error::integrity(format!(
                         "the layer's entry {} is invalid: {why}",

@@ -1,30 +1,44 @@
 //! A descriptor: what a blob is, before it is fetched (image-spec, "Content Descriptors").
 
+use super::members::{Members, Unknown};
 use super::{Digest, Platform};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The media type, the digest and the size of a blob.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the blob is; see [`media_type`](super::media_type). Empty where a program left it out.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub media_type: String,
     /// The digest of the blob as it is stored.
     pub digest: Digest,
     /// The size of the blob as it is stored, in bytes.
     pub size: u64,
     /// The platform of the image behind it, in an index.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
     /// Free words about the blob.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Whatever else stood there.
     #[serde(flatten)]
-    pub extra: BTreeMap<String, Value>,
+    pub extra: Unknown,
+}
+
+impl<'de> Deserialize<'de> for Descriptor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut members = Members::deserialize(deserializer)?;
+        Ok(Self {
+            media_type: members.required("mediaType")?,
+            digest: members.required("digest")?,
+            size: members.required("size")?,
+            platform: members.optional("platform")?,
+            annotations: members.or_default("annotations")?,
+            extra: members.rest()?,
+        })
+    }
 }
 
 impl Descriptor {
@@ -36,14 +50,13 @@ impl Descriptor {
             size,
             platform: None,
             annotations: BTreeMap::new(),
-            extra: BTreeMap::new(),
+            extra: Unknown::default(),
         }
     }
 
     /// The addresses outside of the registry that have the blob (image-spec, "Content Descriptors", `urls`).
-    pub fn urls(&self) -> Vec<&str> {
-        let urls = self.extra.get("urls").and_then(Value::as_array);
-        urls.into_iter().flatten().filter_map(Value::as_str).collect()
+    pub fn urls(&self) -> Vec<String> {
+        self.extra.get("urls").and_then(|urls| serde_json::from_value(urls).ok()).unwrap_or_default()
     }
 
     /// The descriptor of these bytes.

@@ -1,52 +1,77 @@
 //! Manifests and indexes (image-spec, "Image Manifest" and "Image Index").
 
-use super::descriptor::null_is_default;
+use super::members::{Members, Unknown};
 use super::{ARTIFACT_TYPE, Descriptor, Document, media_type};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// An image for one platform: its configuration and its layers, lowest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// Always 2.
     pub schema_version: u32,
     /// [`media_type::MANIFEST`] or Docker's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// The image configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
-    #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
     /// Free words about the image.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Whatever else stood there.
     #[serde(flatten)]
-    pub extra: BTreeMap<String, Value>,
+    pub extra: Unknown,
 }
 
 /// A list of manifests, one for each platform.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
     /// Always 2.
     pub schema_version: u32,
     /// [`media_type::INDEX`] or Docker's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
     /// The manifests, or further indexes.
-    #[serde(default, deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
     /// Free words about the images.
-    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Whatever else stood there.
     #[serde(flatten)]
-    pub extra: BTreeMap<String, Value>,
+    pub extra: Unknown,
+}
+
+impl<'de> Deserialize<'de> for Manifest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut members = Members::deserialize(deserializer)?;
+        Ok(Self {
+            schema_version: members.required("schemaVersion")?,
+            media_type: members.optional("mediaType")?,
+            config: members.required("config")?,
+            layers: members.or_default("layers")?,
+            annotations: members.or_default("annotations")?,
+            extra: members.rest()?,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut members = Members::deserialize(deserializer)?;
+        Ok(Self {
+            schema_version: members.required("schemaVersion")?,
+            media_type: members.optional("mediaType")?,
+            manifests: members.or_default("manifests")?,
+            annotations: members.or_default("annotations")?,
+            extra: members.rest()?,
+        })
+    }
 }
 
 impl Manifest {
@@ -58,7 +83,7 @@ impl Manifest {
             config,
             layers,
             annotations,
-            extra: BTreeMap::new(),
+            extra: Unknown::default(),
         }
     }
 
@@ -78,13 +103,15 @@ impl Manifest {
 
     /// The type of the artifact that this is the manifest of; `None` for an image (image-spec, "Guidelines for
     /// Artifact Usage"): the configuration decides, because it is what engines go by.
-    pub fn artifact_type(&self) -> Option<&str> {
+    pub fn artifact_type(&self) -> Option<String> {
         let config = self.config.media_type.as_str();
-        let claimed = self.extra.get(ARTIFACT_TYPE).and_then(Value::as_str).filter(|kind| !kind.is_empty());
+        let claimed = self.extra.get(ARTIFACT_TYPE);
+        let claimed = claimed.as_ref().and_then(Value::as_str).filter(|kind| !kind.is_empty());
+        let claimed = claimed.map(str::to_owned);
         match media_type::is_config(config) {
             true => None,
             false if media_type::is_generic(config) => claimed,
-            false => Some(claimed.unwrap_or(config)),
+            false => claimed.or_else(|| Some(config.to_owned())),
         }
     }
 }
@@ -97,7 +124,7 @@ impl Index {
             media_type: Some(media_type::INDEX.to_owned()),
             manifests,
             annotations,
-            extra: BTreeMap::new(),
+            extra: Unknown::default(),
         }
     }
 
@@ -162,8 +189,8 @@ mod tests {
             (empty, "application/x", Some("application/x")),
         ] {
             let mut manifest = Manifest::new(Descriptor::of(config, b"{}"), Vec::new(), BTreeMap::new());
-            manifest.extra.insert(ARTIFACT_TYPE.to_owned(), claimed.into());
-            assert_eq!(manifest.artifact_type(), kind, "{config} {claimed}");
+            manifest.extra.insert(ARTIFACT_TYPE, &claimed.into());
+            assert_eq!(manifest.artifact_type().as_deref(), kind, "{config} {claimed}");
         }
     }
 

@@ -1,33 +1,44 @@
 //! The platform an image is for (image-spec, "Image Index", `platform`).
 
+use super::members::{Members, Unknown};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// An operating system and an architecture in Go's words, such as `linux/arm64/v8`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Platform {
     /// `amd64`, `arm64`, …; empty where a program left it out.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub architecture: String,
     /// `linux`, …; empty where a program left it out.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub os: String,
     /// `v7`, `v8`: where one architecture is not enough.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// `os.version`, `os.features` and whatever else stood there.
     #[serde(flatten)]
-    pub extra: BTreeMap<String, Value>,
+    pub extra: Unknown,
+}
+
+impl<'de> Deserialize<'de> for Platform {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut members = Members::deserialize(deserializer)?;
+        Ok(Self {
+            architecture: members.or_default("architecture")?,
+            os: members.or_default("os")?,
+            variant: members.optional("variant")?,
+            extra: members.rest()?,
+        })
+    }
 }
 
 impl Platform {
     /// A platform without a variant.
     pub fn new(os: impl Into<String>, architecture: impl Into<String>) -> Self {
-        Self { os: os.into(), architecture: architecture.into(), variant: None, extra: BTreeMap::new() }
+        Self { os: os.into(), architecture: architecture.into(), variant: None, extra: Unknown::default() }
     }
 
     /// The platform that this program runs on.

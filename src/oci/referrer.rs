@@ -48,7 +48,9 @@ impl Document {
         let claims: Claims = self.parse().ok()?;
         let mut entry = self.descriptor().clone();
         let kind = claims.artifact_type.or(claims.config.map(|config| config.media_type));
-        entry.extra.extend(kind.map(|kind| (ARTIFACT_TYPE.to_owned(), Value::from(kind))));
+        if let Some(kind) = kind {
+            entry.extra.insert(ARTIFACT_TYPE, &Value::from(kind));
+        }
         entry.annotations = claims.annotations;
         Some((claims.subject?.digest, entry))
     }
@@ -75,7 +77,7 @@ mod tests {
         for (more, kind) in [(config, "c"), (r#","artifactType":"t""#, "t")] {
             let (found, entry) = document(more).as_referrer().unwrap();
             assert_eq!(found, subject.digest);
-            assert_eq!(entry.extra[ARTIFACT_TYPE], kind);
+            assert_eq!(entry.extra.get(ARTIFACT_TYPE), Some(kind.into()));
             assert_eq!(entry.annotations["a"], "b");
         }
         assert!(Document::new(media_type::MANIFEST, b"{}".to_vec()).as_referrer().is_none());

@@ -32,7 +32,8 @@ impl Plan {
     /// One that needs nothing yet, and remembers no more than these allow: a span begins at an entry that is wanted, or
     /// behind 4 MiB of one.
     pub fn within(limits: &Limits) -> Self {
-        Self { spans: Vec::new(), most: limits.entries }
+        let memory = limits.names / 2 / size_of::<Span>() as u64;
+        Self { spans: Vec::new(), most: limits.entries.min(memory) }
     }
 
     /// Adds the frame of this chunk of a layer, if it has to be fetched.
@@ -58,7 +59,7 @@ impl Plan {
                 return Err(Error::integrity(format!(
                     "what is wanted is scattered over more than {most} places"
                 ))
-                .hint("no honest image has that; --max-entries allows more"));
+                .hint("no honest image has that; --max-entries and --max-names allow more"));
             }
             _ => self.spans.push(Span { layer, range: start..end }),
         }

@@ -5,49 +5,23 @@
 
 mod content;
 mod frames;
+mod listings;
 #[cfg(test)]
 mod tests;
 mod tree;
 
 pub use content::ChunkReader;
 pub use frames::{Frames, Plan};
+pub use listings::Listings;
 pub use tree::{Learn, Names};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer::{Limits, Listing, Toc};
 use crate::oci::Descriptor;
 use crate::progress::Progress;
 use crate::stream::in_order;
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
-
-/// A table of contents of so many bytes is not worth a file.
-const SMALL: u64 = 1 << 20;
-
-/// Fetches the table of contents of a layer, into a file where there is a place for one, and nothing else of it; `None`
-/// where it has none, and where the place gives only
-/// whole blobs.
-///
-/// # Errors
-/// Those of the source; [`Integrity`](crate::error::Kind::Integrity) when it is not what the descriptor says.
-pub fn listing(
-    source: &dyn Source,
-    layer: &Descriptor,
-    limits: &Limits,
-    spool: Option<&SpoolPlace>,
-) -> Result<Option<Listing>> {
-    let Some(toc) = Toc::of(layer)? else { return Ok(None) };
-    toc.insist_on(limits)?;
-    let Some(part) = source.open_range(layer, toc.range())? else { return Ok(None) };
-    let listing = match spool.filter(|_| toc.range().end - toc.range().start > SMALL) {
-        None => Listing::prove(toc, part, limits),
-        Some(place) => {
-            let file = place.file().map_err(|error| Error::io("cannot spool a table of contents", error))?;
-            Listing::prove_into(file, toc, part, limits)
-        }
-    };
-    listing.map(Some)
-}
 
 /// How an image is read in part.
 #[derive(Clone, Copy)]
@@ -58,6 +32,8 @@ pub struct Reading<'a> {
     pub layers: &'a [Descriptor],
     /// What it may make us remember.
     pub limits: &'a Limits,
+    /// Where files without a name can be made for tables of contents.
+    pub spool: Option<&'a SpoolPlace>,
     /// How many ranges are fetched at once. Each takes up to 4 MiB of memory.
     pub connections: usize,
     /// Who is told about it.
@@ -69,13 +45,14 @@ impl Reading<'_> {
     /// whom it matters where a layer has to be read whole.
     ///
     /// # Errors
-    /// Those of [`listing`] and of `work`, the first one in the order of the layers.
+    /// Those of [`Listings::fetch`] and of `work`, the first one in the order of the layers.
     pub fn each_listing(
         &self,
         mut work: impl FnMut(usize, &Descriptor, Option<Listing>) -> Result<()>,
     ) -> Result<()> {
         let task = self.progress.begin("reading tables of contents", None);
-        let fetch = |layer: &Descriptor| listing(self.source, layer, self.limits, None);
+        let listings = Listings::new(self.spool, self.limits);
+        let fetch = |layer: &Descriptor| listings.fetch(self.source, layer);
         let mut whole = ReadWhole::default();
         in_order(self.connections, self.layers, fetch, |next| {
             for (number, layer) in self.layers.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! What is fetched of a layer, and what is believed of it.
 
-use super::{ChunkReader, Plan, Reading, listing};
+use super::{ChunkReader, Listings, Plan, Reading};
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::layer::{Budget, Chunk, Compression, Item, Layer, Limits, TocEntry};
+use crate::layer::{Budget, Chunk, Compression, Item, Layer, Limits, Listing, TocEntry};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::progress::Silent;
 use crate::stream::{Unverified, Workers, Written};
@@ -12,6 +12,11 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::thread;
+
+/// The table of contents of a layer.
+fn listing(source: &dyn Source, layer: &Descriptor, limits: &Limits) -> Result<Option<Listing>> {
+    Listings::new(None, limits).fetch(source, layer)
+}
 
 /// A layer at a place that remembers what was asked for.
 struct Place {
@@ -56,11 +61,11 @@ fn add(plan: &mut Plan, entry: &Told) {
 impl Place {
     fn reading<'a>(&'a self, limits: &'a Limits, connections: usize) -> Reading<'a> {
         let layers = std::slice::from_ref(&self.layer);
-        Reading { source: self, layers, limits, connections, progress: &Silent }
+        Reading { source: self, layers, limits, spool: None, connections, progress: &Silent }
     }
 
     fn entries(&self) -> Vec<Told> {
-        let listing = listing(self, &self.layer, &Limits::default(), None).unwrap().unwrap();
+        let listing = listing(self, &self.layer, &Limits::default()).unwrap().unwrap();
         let mut entries = listing.entries(Budget::default()).unwrap();
         let mut told = Vec::new();
         while entries.next_entry().unwrap().is_some() {
@@ -233,20 +238,17 @@ fn a_place_that_stops_giving_parts_is_an_error_and_one_that_gives_none_has_no_li
     place.gives_parts = false;
     let error = place.read(&[&entries[0]], 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
-    assert!(listing(&place, &place.layer, &Limits::default(), None).unwrap().is_none());
+    assert!(listing(&place, &place.layer, &Limits::default()).unwrap().is_none());
 }
 
 #[test]
 fn a_table_of_contents_that_is_another_one_or_too_large_is_an_integrity_error() {
     let mut place = place();
     let few = Limits { entries: 1, names: 1, ..Limits::default() };
-    assert_eq!(listing(&place, &place.layer, &few, None).unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(listing(&place, &place.layer, &few).unwrap_err().kind(), ErrorKind::Integrity);
     let at = place.bytes.len() - 100;
     place.bytes[at] ^= 1;
-    assert_eq!(
-        listing(&place, &place.layer, &Limits::default(), None).unwrap_err().kind(),
-        ErrorKind::Integrity
-    );
+    assert_eq!(listing(&place, &place.layer, &Limits::default()).unwrap_err().kind(), ErrorKind::Integrity);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::Reading;
 use crate::error::{Error, Result};
-use crate::layer::{Budget, LayerReader, Listing, TocEntry, decompress, lay_listing_over, lay_over};
+use crate::layer::{Budget, LayerReader, Listing, Meter, TocEntry, decompress, lay_listing_over, lay_over};
 use crate::oci::{Descriptor, Digest};
 use crate::stream::HashingReader;
 use crate::tree::{Content, Entry, MergedTree, Overlay};
@@ -51,13 +51,18 @@ impl Reading<'_> {
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when a layer is not what it says, or could not be unpacked.
-    pub fn tree<L: Learn>(&self, diff_ids: &[Digest], learn: &mut L) -> Result<MergedTree<L::Learned>> {
+    pub fn tree<L: Learn>(
+        &self,
+        diff_ids: &[Digest],
+        meter: &Meter,
+        learn: &mut L,
+    ) -> Result<MergedTree<L::Learned>> {
         let mut overlay = Overlay::within(self.limits.names);
         let mut budget = Budget::new(*self.limits);
         self.each_listing(|number, layer, listing| {
             let Some(listing) = listing else {
                 let diff_id = diff_ids.get(number).ok_or_else(|| no_diff_id(layer))?;
-                return self.stream_over(&mut overlay, (number, layer), diff_id, &mut budget, learn);
+                return self.stream_over(&mut overlay, (number, layer, diff_id), &mut budget, meter, learn);
             };
             let mut entries = listing.entries(std::mem::take(&mut budget))?;
             let mut counted = 0..;
@@ -75,16 +80,16 @@ impl Reading<'_> {
     fn stream_over<L: Learn>(
         &self,
         overlay: &mut Overlay<L::Learned>,
-        (number, layer): (usize, &Descriptor),
-        diff_id: &Digest,
+        (number, layer, diff_id): (usize, &Descriptor, &Digest),
         budget: &mut Budget,
+        meter: &Meter,
         learn: &mut L,
     ) -> Result<()> {
         let task = self.progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
         let body = self.source.open(layer)?;
-        let mut body = body.verify(layer).observed(move |bytes| task.advance(bytes));
+        let mut body = body.verify(layer).observed(move |bytes| task.advance(bytes)).observed(meter.stored());
         let mut counted = 0..;
-        let read = stream(overlay, &mut body, diff_id, budget, |entry, content| {
+        let read = stream(overlay, (&mut body, meter), diff_id, budget, |entry, content| {
             learn.streamed(number, counted.next().unwrap_or_default(), entry, content)
         });
         // A blob with the wrong digest is that before it is a malformed archive.
@@ -95,13 +100,13 @@ impl Reading<'_> {
 
 fn stream<T: Clone + Default>(
     overlay: &mut Overlay<T>,
-    layer: impl Read + Send,
+    (layer, meter): (impl Read + Send, &Meter),
     diff_id: &Digest,
     budget: &mut Budget,
     learn: impl FnMut(&Entry, &mut dyn Content) -> Result<T>,
 ) -> Result<()> {
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
-    let mut plain = HashingReader::new(plain, diff_id.algorithm());
+    let mut plain = HashingReader::new(meter.bound(plain), diff_id.algorithm());
     let mut layer = LayerReader::within(&mut plain, std::mem::take(budget));
     lay_over(overlay, &mut layer, learn)?;
     *budget = layer.budget().clone();

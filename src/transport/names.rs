@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 pub const MARKER: (&str, &str) = ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
 /// The file that lists the images.
 pub const INDEX_FILE: &str = "index.json";
-/// The largest `index.json` that is read, in bytes: some 100 000 images.
-pub const INDEX_LIMIT: u64 = 32 << 20;
+/// The largest `index.json` that is read, in bytes: some 25 000 images.
+pub const INDEX_LIMIT: u64 = 8 << 20;
 /// The annotations that name an image, the shorter name first.
 const NAMES: [&str; 2] = [REF_NAME, CONTAINERD_NAME];
 /// The tag of an image that is written without one, as in a registry.

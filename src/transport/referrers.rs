@@ -9,11 +9,16 @@ use std::collections::HashSet;
 /// What of this index refers to the manifest; `source` has the documents.
 pub fn list(index: &Index, source: &dyn Source, subject: &Digest) -> Vec<Descriptor> {
     let tag = referrers_tag(subject);
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let (mut found, mut seen, mut read) = (Vec::new(), HashSet::new(), HashSet::new());
     for entry in index.manifests.iter().filter(|entry| media_type::is_document(&entry.media_type)) {
+        // The same document says the same again, unless the entry has the tag.
+        let is_list = ref_name(entry) == Some(&tag);
+        if !read.insert(entry.digest.clone()) && !is_list {
+            continue;
+        }
         // An entry that is missing or damaged says nothing about this image.
         let Ok(document) = fetch(source, entry) else { continue };
-        if ref_name(entry) == Some(&tag) {
+        if is_list {
             found.extend(Index::parse(&document).map(|index| index.manifests).unwrap_or_default());
         }
         match document.as_referrer() {

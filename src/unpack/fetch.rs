@@ -4,14 +4,14 @@ use super::Wanted;
 use super::listed::Listed;
 use crate::error::{Error, Result};
 use crate::image::Selected;
-use crate::layer::{Budget, Limits, Toc, TocChecker, TocReader, decompress};
+use crate::layer::{Budget, Limits, Listing, ListingBytes, Toc, TocChecker, decompress};
 use crate::oci::Digest;
 use crate::progress::Progress;
-use crate::stream::{HashingThread, Unverified};
+use crate::stream::HashingThread;
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -26,11 +26,11 @@ pub(super) enum Fetched<'a> {
 
 /// A layer that was proved, in a file without a name.
 pub(super) struct Spool {
-    pub file: File,
+    pub file: Arc<File>,
     /// The size of the plain archive in bytes.
     pub plain_size: u64,
-    /// Its table of contents, compressed, if it has one.
-    toc: Option<(Toc, Vec<u8>)>,
+    /// Its table of contents, if it has one.
+    listing: Option<Listing>,
 }
 
 impl Spool {
@@ -38,9 +38,9 @@ impl Spool {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn checker(&self, budget: Budget) -> Result<Option<TocChecker<&[u8]>>> {
-        let Some((toc, bytes)) = &self.toc else { return Ok(None) };
-        Ok(Some(TocChecker::new(TocReader::within(toc, bytes.as_slice(), budget)?)))
+    pub fn checker(&self, budget: Budget) -> Result<Option<TocChecker<ListingBytes>>> {
+        let Some(listing) = &self.listing else { return Ok(None) };
+        Ok(Some(TocChecker::new(listing.entries(budget)?)))
     }
 }
 
@@ -69,7 +69,9 @@ pub(super) fn each_layer<'a>(
                 let listed = Listed::find(source, *layer, limits, place);
                 let fetched = listed.and_then(|listed| match listed {
                     Some(listed) => Ok(Fetched::Listed(listed)),
-                    None => spool(source, *layer, place, &still_wanted, progress).map(Fetched::Spooled),
+                    None => {
+                        spool(source, *layer, limits, place, &still_wanted, progress).map(Fetched::Spooled)
+                    }
                 });
                 // Nobody takes it any more, or there is nothing to go on with.
                 if fetched.is_err() | proved.send(fetched).is_err() {
@@ -85,17 +87,19 @@ pub(super) fn each_layer<'a>(
 pub(super) fn one_layer(
     source: &dyn Source,
     layer: Wanted<'_>,
+    limits: &Limits,
     place: &SpoolPlace,
     progress: &dyn Progress,
 ) -> Result<Spool> {
     let wanted = Arc::new(());
-    spool(source, layer, place, &Arc::downgrade(&wanted), progress)
+    spool(source, layer, limits, place, &Arc::downgrade(&wanted), progress)
 }
 
 /// Fetches a layer into a nameless file, and proves both its digests.
 fn spool(
     source: &dyn Source,
     (layer, diff_id): Wanted<'_>,
+    limits: &Limits,
     place: &SpoolPlace,
     wanted: &Weak<()>,
     progress: &dyn Progress,
@@ -108,21 +112,10 @@ fn spool(
     let plain_size = prove(&mut tee, diff_id)?;
     let Tee { body, .. } = tee;
     body.finish()?;
-    let toc = Toc::of(layer)?.map(|toc| table_of_contents(toc, &file)).transpose()?;
-    file.rewind().map_err(no_spool)?;
-    Ok(Spool { file, plain_size, toc })
-}
-
-/// The table of contents out of a layer that was proved.
-fn table_of_contents(toc: Toc, layer: &File) -> Result<(Toc, Vec<u8>)> {
-    let cannot_read = |error| Error::io("cannot read the spool", error);
-    let range = toc.range();
-    let mut part = layer.try_clone().map_err(cannot_read)?;
-    part.seek(SeekFrom::Start(range.start)).map_err(cannot_read)?;
-    let mut part = Unverified::new(part.take(range.end - range.start)).verify(&toc.descriptor());
-    let mut bytes = Vec::new();
-    part.read_to_end(&mut bytes).map_err(cannot_read)?;
-    Ok((toc, bytes))
+    let file = Arc::new(file);
+    let toc = Toc::of(layer)?;
+    let listing = toc.map(|toc| Listing::in_layer(Arc::clone(&file), toc, limits)).transpose()?;
+    Ok(Spool { file, plain_size, listing })
 }
 
 /// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns

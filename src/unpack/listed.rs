@@ -5,7 +5,7 @@ use super::Wanted;
 use crate::error::{Error, Result};
 use crate::layer::{Budget, Limits, Listing, ListingBytes, Proved, Prover, TocReader};
 use crate::oci::{Descriptor, Digest};
-use crate::partial;
+use crate::partial::Listings;
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
 use std::thread;
@@ -30,7 +30,7 @@ impl<'a> Listed<'a> {
         place: &SpoolPlace,
     ) -> Result<Option<Self>> {
         let (layer, diff_id) = wanted;
-        let listing = partial::listing(source, layer, limits, Some(place))?;
+        let listing = Listings::new(Some(place), limits).fetch(source, layer)?;
         Ok(listing.map(|listing| Self { source, layer, diff_id, listing }))
     }
 

@@ -252,7 +252,8 @@ impl Job<'_> {
             Plan::Extract => 0,
         };
         let several_layers = image.layers() > 1;
-        let options = ExtractOptions { several_layers, ..self.options.tree.clone() };
+        let memory = self.options.limits.names;
+        let options = ExtractOptions { several_layers, memory, ..self.options.tree.clone() };
         let mut extractor = Extractor::over(target, options)?;
         match self.extract(&image, &mut extractor) {
             Ok(data_io) => Ok(Unpacked {
@@ -321,7 +322,9 @@ impl Job<'_> {
         // All that is below the archive of data-io is for nothing: the last layer says whether it need be fetched.
         let may_be_data_io = !self.options.as_is && data_io::may_have_made(image);
         let last = layers.pop_if(|_| may_be_data_io);
-        let last = last.map(|last| one_layer(self.source, last, &place, self.progress)).transpose()?;
+        let last = last
+            .map(|last| one_layer(self.source, last, &self.options.limits, &place, self.progress))
+            .transpose()?;
         if let Some(last) = &last
             && data_io::is_its_layer(last, &budget)?
         {
@@ -332,7 +335,8 @@ impl Job<'_> {
         }
         let Options { limits, connections, .. } = self.options;
         let (source, all, progress) = (self.source, &image.manifest.layers, self.progress);
-        let reading = Reading { source, layers: all, limits, connections: *connections, progress };
+        let reading =
+            Reading { source, layers: all, limits, spool: None, connections: *connections, progress };
         let mut whole = ReadWhole::default();
         let mut extract = |number: usize, layer: Fetched<'_>| {
             let task = |size| self.progress.begin(&format!("extracting layer {}", number + 1), Some(size));

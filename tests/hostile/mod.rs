@@ -8,6 +8,7 @@ mod case;
 mod chunks;
 mod data_io;
 mod limits;
+mod memory;
 mod runs;
 
 use case::{Case, Expected, cases};

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use volio::image::{Description, archive_image, docker_layer};
 use volio::layer::{Compression, Contents, Layer};
@@ -269,6 +270,34 @@ impl Outcome {
         paths.sort();
         paths
     }
+}
+
+/// Runs a program to its end, and says how much memory it took at most, in bytes; it is ended when it takes too long.
+pub fn peak_of(mut command: Command) -> (Output, u64) {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stderr = child.stderr.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut stderr, &mut text).map(|_| text)
+    });
+    let status = format!("/proc/{}/status", child.id());
+    let begun = Instant::now();
+    let mut peak = 0;
+    // The kernel remembers the most, so that only what is taken in the last moment can be missed.
+    let status = loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        peak = peak.max(kibibytes.unwrap_or_default() << 10);
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if begun.elapsed() > Duration::from_secs(60) => _ = child.kill(),
+            None => std::thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let stderr = reader.join().unwrap().unwrap();
+    (Output { status, stdout: Vec::new(), stderr }, peak)
 }
 
 /// The digest of what a blob becomes when it is decompressed, as far as that goes.

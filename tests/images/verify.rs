@@ -31,7 +31,11 @@ fn verify(source: &dyn Source) -> Verified {
 }
 
 fn only(source: &dyn Source, platform: &str) -> volio::Result<Verified> {
-    verify::verify(source, &verify::Options { platform: Some(platform.parse().unwrap()) }, &Silent)
+    verify::verify(
+        source,
+        &verify::Options { platform: Some(platform.parse().unwrap()), ..Default::default() },
+        &Silent,
+    )
 }
 
 fn roles(verified: &Verified) -> Vec<&str> {

@@ -106,7 +106,7 @@ fn an_index_under_a_tag_names_each_referrer_once_with_its_type_and_annotations()
     let index = Index::parse(&index).unwrap();
     assert_eq!(index.manifests.len(), 2);
     assert_eq!(index.manifests[0].annotations["word"], "one");
-    assert_eq!(index.manifests[0].extra["artifactType"], "test/signature");
+    assert_eq!(index.manifests[0].extra.get("artifactType"), Some("test/signature".into()));
 }
 
 #[test]

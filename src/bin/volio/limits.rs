@@ -1,10 +1,10 @@
-//! The options that move the limits on what an image may make us remember.
+//! The options that move the limits on what an image may make us remember and read.
 
 use crate::args::size;
 use clap::Args;
 use volio::layer::Limits;
 
-/// Limits that no honest image meets.
+/// Limits on what is remembered.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits against hostile images")]
 pub struct Bounds {
@@ -12,7 +12,7 @@ pub struct Bounds {
     #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
     max_entries: u64,
 
-    /// Refuse more names, links and extended attributes than this in all layers together
+    /// Refuse an image whose names, links and extended attributes take more memory than this
     #[arg(long, value_name = "SIZE", default_value_t = Limits::default().names, value_parser = size)]
     max_names: u64,
 
@@ -40,4 +40,13 @@ impl Bounds {
             names: self.max_names,
         }
     }
+}
+
+/// The limit on what is read and goes to no disk.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits against hostile images")]
+pub struct ContentBound {
+    /// Refuse more content than this, plain, in all layers together [default: 1G, and 1000 times what is stored]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_content: Option<u64>,
 }

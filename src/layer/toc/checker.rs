@@ -149,13 +149,17 @@ struct Compared<'a, C, R: Read> {
 
 impl<C: Content, R: Read> Read for Compared<'_, C, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.content.skip_hole() > 0 {
+            let why = "the layer's archive has a sparse file, and its table of contents has none";
+            return Err(Error::integrity(why).into());
+        }
         let read = self.content.read(buffer)?;
         self.checker.pass(&buffer[..read])?;
         Ok(read)
     }
 }
 
-/// Holes are in archives that others wrote; whoever wrote a table of contents wrote none. So all is read.
+/// Holes are in archives that others wrote; whoever wrote a table of contents wrote none.
 impl<C: Content, R: Read> Content for Compared<'_, C, R> {}
 
 fn path(item: &Item) -> &TreePath {

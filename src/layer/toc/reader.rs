@@ -15,6 +15,9 @@ use std::ops::Range;
 
 /// The most that one entry may take, in bytes: 1 MiB of extended attributes, base64, and the longest names.
 const ENTRY_LIMIT: usize = 2 << 20;
+/// The largest window that the compressor may have used, as a power of two: what every decompressor must support
+/// (RFC 8878, section 3.1.1.1.2). volio's has less.
+const WINDOW_LOG: u32 = 23;
 /// The most that may stand around the entries.
 const AROUND_LIMIT: usize = 4 << 10;
 /// The most chunks of one file: 16 TiB of them, as ext4 knows no larger file.
@@ -77,7 +80,8 @@ impl<R: Read> TocReader<R> {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn within(toc: &Toc, bytes: R, budget: Budget) -> Result<Self> {
-        let plain = zstd::stream::read::Decoder::new(bytes).map_err(cannot_read)?;
+        let mut plain = zstd::stream::read::Decoder::new(bytes).map_err(cannot_read)?;
+        plain.window_log_max(WINDOW_LOG).map_err(cannot_read)?;
         // One byte more than it should have, so that too much is noticed.
         let plain = plain.take(toc.plain_size.saturating_add(1));
         let objects =
@@ -120,7 +124,10 @@ impl<R: Read> TocReader<R> {
                     self.budget.pass(&entry.path)?;
                     Item::Whiteout(whiteout)
                 }
-                Ok(Meaning::Nothing) => continue,
+                Ok(Meaning::Nothing) => {
+                    self.budget.pass(&entry.path)?;
+                    continue;
+                }
                 Err(why) => return Err(invalid(&wire.name, why)),
             };
             return Ok(Some(TocEntry { item, digest }));

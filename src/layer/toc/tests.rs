@@ -391,7 +391,7 @@ fn a_listing_held_in_a_file_is_proved_and_read_as_often_as_one_in_memory() {
     let limits = Limits::default();
     let hold = |bytes: Vec<u8>| {
         let bytes = Unverified::new(std::io::Cursor::new(bytes));
-        Listing::prove_into(tempfile::tempfile().unwrap(), toc.clone(), bytes, &limits)
+        Listing::prove_into(tempfile::tempfile().unwrap().into(), 7, toc.clone(), bytes, &limits)
     };
     let mut good = part(&bytes, &toc.range()).to_vec();
     let listing = hold(good.clone()).unwrap();

@@ -1,32 +1,40 @@
 //! `manifest.json`: the images in an archive of `docker save` (moby, image/spec/v1.2.md, "Combined Image JSON").
 
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Members, Reference, Unknown};
 use crate::transport::archive::Archive;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// The file that lists the images.
 pub const LIST_FILE: &str = "manifest.json";
-/// The largest list that is read, in bytes: some 10 000 images.
-const LIST_LIMIT: u64 = 32 << 20;
+/// The largest list that is read, in bytes: some thousand images.
+const LIST_LIMIT: u64 = 4 << 20;
 
 /// One image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Entry {
     /// The member that holds the configuration.
     pub config: String,
     /// The names that the image gets when it is loaded.
-    #[serde(default, deserialize_with = "null_is_empty")]
     pub repo_tags: Vec<String>,
     /// The members that hold the layers, lowest first.
-    #[serde(default, deserialize_with = "null_is_empty")]
     pub layers: Vec<String>,
     /// Whatever else stood there.
     #[serde(flatten)]
-    pub extra: BTreeMap<String, Value>,
+    pub extra: Unknown,
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut members = Members::deserialize(deserializer)?;
+        Ok(Self {
+            config: members.required("Config")?,
+            repo_tags: members.or_default("RepoTags")?,
+            layers: members.or_default("Layers")?,
+            extra: members.rest()?,
+        })
+    }
 }
 
 impl Entry {
@@ -78,8 +86,4 @@ pub fn images(entries: &[Entry], digest: impl Fn(&Entry) -> Option<Digest>) -> S
         true => "it holds no image".to_owned(),
         false => format!("its images are {}", images.join(", ")),
     }
-}
-
-fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

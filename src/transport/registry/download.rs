@@ -20,8 +20,8 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 /// Chunks that wait for the reader; a chunk is what the network gave at once, at most half a mebibyte.
@@ -31,6 +31,8 @@ const AHEAD: usize = 4;
 const PART: u64 = 4 << 20;
 /// Chunks of a part that wait: all of them, unless they are crumbs.
 const AHEAD_IN_PART: usize = 4096;
+/// A chunk that is smaller is copied: it may be a piece of a buffer that is a hundred times as large.
+const CRUMB: usize = 16 << 10;
 
 /// What comes of a range.
 enum Chunk {
@@ -39,6 +41,37 @@ enum Chunk {
     End,
     /// The registry sends the whole blob instead: only who asks for the rest of it gets through to its end.
     Whole,
+}
+
+/// The end of a queue that is written: it takes so many chunks, and of them no more bytes than a part has, whatever a server
+/// sends behind the end of a range.
+struct Queue {
+    chunks: Sender<Result<Chunk>>,
+    /// How many bytes more may wait.
+    room: Arc<Semaphore>,
+}
+
+impl Queue {
+    /// Waits until there is room, and says whether anybody still wants the bytes.
+    async fn send_bytes(&self, mut bytes: Bytes) -> bool {
+        while !bytes.is_empty() {
+            let mut piece = bytes.split_to(bytes.len().min(PART as usize));
+            if piece.len() < CRUMB {
+                piece = Bytes::copy_from_slice(&piece);
+            }
+            let Ok(room) = self.room.acquire_many(piece.len() as u32).await else { return false };
+            // It is given back when the reader takes the piece.
+            room.forget();
+            if !self.send(Ok(Chunk::Bytes(piece))).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn send(&self, chunk: Result<Chunk>) -> bool {
+        self.chunks.send(chunk).await.is_ok()
+    }
 }
 
 /// A blob in a registry, which can be fetched from any offset on.
@@ -181,7 +214,7 @@ impl Download {
         mut range: Range<u64>,
         mut begun: Option<Begun>,
         is_one_of_many: bool,
-        chunks: Sender<Result<Chunk>>,
+        queue: Queue,
     ) {
         let transfer = self.server.transfer();
         let (mut attempts, mut pace, stop) = (Attempts::new(transfer), Pace::new(transfer), &transfer.stop);
@@ -198,13 +231,13 @@ impl Download {
             let outcome = match next {
                 // To read through all that comes before each part would take the square of the blob's size.
                 Ok((_, had)) if is_one_of_many && had >= PART => {
-                    let _ = chunks.send(Ok(Chunk::Whole)).await;
+                    let _ = queue.send(Ok(Chunk::Whole)).await;
                     return;
                 }
                 Ok(mut begun) => {
                     let _ = pace.note(asked.elapsed(), 0);
                     begun.0.pace = pace;
-                    let passing = pass_on(&mut begun, &mut range, self.size, &chunks);
+                    let passing = pass_on(&mut begun, &mut range, self.size, &queue);
                     let outcome = unless_stopped(stop, passing).await;
                     pace = begun.0.pace;
                     outcome
@@ -213,7 +246,7 @@ impl Download {
             };
             let Err(error) = outcome else {
                 // Nobody wants to know: the reader is gone.
-                let _ = chunks.send(Ok(Chunk::End)).await;
+                let _ = queue.send(Ok(Chunk::End)).await;
                 return;
             };
             if range.start > before {
@@ -222,7 +255,7 @@ impl Download {
             let failed = Instant::now();
             // What breaks off after a few bytes each time is as slow as what trickles.
             if pace.slow() > transfer.retry.retries || !attempts.wait(&error).await {
-                let _ = chunks.send(Err(error)).await;
+                let _ = queue.send(Err(error)).await;
                 return;
             }
             let _ = pace.note(failed.elapsed(), 0);
@@ -236,7 +269,7 @@ async fn pass_on(
     (answer, had): &mut Begun,
     range: &mut Range<u64>,
     size: u64,
-    chunks: &Sender<Result<Chunk>>,
+    queue: &Queue,
 ) -> Result<()> {
     let is_last = range.end == size;
     let is_part = is_partial(answer);
@@ -258,7 +291,7 @@ async fn pass_on(
             chunk.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         }
         range.start += chunk.len() as u64;
-        if !chunk.is_empty() && chunks.send(Ok(Chunk::Bytes(chunk))).await.is_err() {
+        if !queue.send_bytes(chunk).await {
             return Ok(());
         }
     }
@@ -299,6 +332,7 @@ fn parse_range(header: &str) -> Option<(Range<u64>, Option<u64>)> {
 struct Part {
     start: u64,
     chunks: Receiver<Result<Chunk>>,
+    room: Arc<Semaphore>,
     task: AbortHandle,
     /// Held until the part was read: what waits in memory counts as well.
     _place: Option<OwnedSemaphorePermit>,
@@ -326,8 +360,10 @@ impl Incoming {
     ) -> Result<()> {
         let (start, is_all) = (range.start, range.end - range.start > PART);
         let (sender, chunks) = channel(if is_all { AHEAD } else { AHEAD_IN_PART });
-        let task = runtime()?.spawn(self.download.clone().fetch(range, begun, is_one_of_many, sender));
-        self.parts.push_back(Part { start, chunks, task: task.abort_handle(), _place: place });
+        let room = Arc::new(Semaphore::new(PART as usize));
+        let queue = Queue { chunks: sender, room: Arc::clone(&room) };
+        let task = runtime()?.spawn(self.download.clone().fetch(range, begun, is_one_of_many, queue));
+        self.parts.push_back(Part { start, chunks, room, task: task.abort_handle(), _place: place });
         Ok(())
     }
 
@@ -354,6 +390,7 @@ impl Incoming {
             let Some(part) = self.parts.front_mut() else { return Ok(Bytes::new()) };
             match part.chunks.blocking_recv() {
                 Some(Ok(Chunk::Bytes(chunk))) => {
+                    part.room.add_permits(chunk.len());
                     self.position += chunk.len() as u64;
                     return Ok(chunk);
                 }

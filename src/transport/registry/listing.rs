@@ -11,24 +11,23 @@ use super::token::Scopes;
 use crate::error::{Error, Result};
 use reqwest::header::LINK;
 use reqwest::{Method, Url};
-use serde::Deserialize;
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 
 /// How many tags are asked for at once: ECR answers more with an error, and others give what they like.
 const PAGE: usize = 1000;
-/// How large all pages of a list may be together, in bytes: half a million of the longest tags.
-const LIST_LIMIT: usize = 64 << 20;
+/// How large all pages of a list of tags may be together, in bytes: a quarter of a million of the longest tags.
+const TAGS_LIMIT: usize = 32 << 20;
+/// How many tags a repository may have: 24 bytes of memory each beside its own.
+const TAGS_COUNT: usize = 1 << 20;
 /// How many pages in a row may bring nothing new: filters leave some empty.
 const BARREN_LIMIT: usize = 8;
 
 /// All tags of a repository. The order of the bytes is that of the specification, which not every registry keeps (distribution
 /// 2.8 has none).
 pub(super) fn tags(server: &Server, repository: &str, name: &str) -> Result<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Page {
-        /// distribution writes `null` for a repository whose last tag is gone.
-        tags: Option<Vec<String>>,
-    }
     let mut url = server.url(&format!("{repository}/tags/list"));
     url.set_query(Some(&format!("n={PAGE}")));
     let request = Request::new(Method::GET, url, format!("list the tags of {name}"));
@@ -36,20 +35,61 @@ pub(super) fn tags(server: &Server, repository: &str, name: &str) -> Result<Vec<
     let mut tags = BTreeSet::new();
     wait(async {
         let first = server.send(request.clone(), &scopes).await?.success().await?;
-        pages(server, request, &scopes, first, |page| {
+        pages(server, request, &scopes, first, TAGS_LIMIT, |page| {
             let page: Page = serde_json::from_slice(page).map_err(|error| {
                 Error::failed(format!("the tags of {name} cannot be read: {}", printable(&error.to_string())))
             })?;
             let before = tags.len();
-            tags.extend(page.tags.unwrap_or_default());
-            Ok(tags.len() > before)
+            tags.extend(page.tags.unwrap_or_default().0);
+            match tags.len() > TAGS_COUNT {
+                true => Err(Error::failed(format!("{name} has more than {TAGS_COUNT} tags"))),
+                false => Ok(tags.len() > before),
+            }
         })
         .await
     })?;
     Ok(tags.into_iter().collect())
 }
 
-/// Goes through all pages of a list, beginning with the answer to `request`. `take` says of each whether it brought
+/// A page of tags.
+#[derive(Deserialize)]
+struct Page {
+    /// distribution writes `null` for a repository whose last tag is gone.
+    tags: Option<Tags>,
+}
+
+/// No more tags than a repository may have.
+#[derive(Default)]
+struct Tags(Vec<String>);
+
+impl<'de> Deserialize<'de> for Tags {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Few;
+
+        impl<'de> Visitor<'de> for Few {
+            type Value = Tags;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of tags")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Tags, A::Error> {
+                let mut tags = Vec::new();
+                while let Some(tag) = list.next_element()? {
+                    if tags.len() == TAGS_COUNT {
+                        return Err(A::Error::custom(format!("there are more than {TAGS_COUNT}")));
+                    }
+                    tags.push(tag);
+                }
+                Ok(Tags(tags))
+            }
+        }
+
+        deserializer.deserialize_seq(Few)
+    }
+}
+
+/// Goes through all pages of a list, beginning with the answer to `request`; all of them have `limit` bytes at most. `take` says of each whether it brought
 /// something new.
 ///
 /// # Errors
@@ -59,10 +99,11 @@ pub(super) async fn pages(
     mut request: Request,
     scopes: &Scopes,
     mut answer: Answer,
+    limit: usize,
     mut take: impl FnMut(&[u8]) -> Result<bool>,
 ) -> Result<()> {
     let mut visited = HashSet::from([request.url.clone()]);
-    let (mut room, mut barren) = (LIST_LIMIT, 0);
+    let (mut room, mut barren) = (limit, 0);
     loop {
         let next =
             answer.header(&LINK).and_then(next).and_then(|target| on_same_server(&request.url, target));
@@ -70,7 +111,7 @@ pub(super) async fn pages(
         // What is remembered of a page is its address too.
         let size = page.len() + next.as_ref().map_or(0, |next| next.as_str().len());
         room = room.checked_sub(size).ok_or_else(|| {
-            Error::failed(format!("cannot {}: the list is larger than {LIST_LIMIT} bytes", request.what))
+            Error::failed(format!("cannot {}: the list is larger than {limit} bytes", request.what))
         })?;
         barren = if take(&page)? { 0 } else { barren + 1 };
         let Some(next) = next else { return Ok(()) };

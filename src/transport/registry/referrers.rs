@@ -14,6 +14,8 @@ use reqwest::{Method, StatusCode};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+/// How large all pages of a list may be together, in bytes: some 20 000 referrers.
+const LIST_LIMIT: usize = 8 << 20;
 /// Who adds to an index under a tag.
 static ADDING: Mutex<()> = Mutex::new(());
 
@@ -35,7 +37,7 @@ impl Registry {
                 status if status.is_success() || is_unknown(status) => return Ok(false),
                 _ => return Err(answer.refusal().await),
             }
-            pages(&self.server, request, &scopes, answer, |page| {
+            pages(&self.server, request, &scopes, answer, LIST_LIMIT, |page| {
                 let before = found.len();
                 let page = Index::parse(&Document::new(media_type::INDEX, page.to_vec()))?;
                 found.extend(page.manifests.into_iter().filter(|entry| seen.insert(entry.digest.clone())));

@@ -2,16 +2,27 @@
 
 use crate::tree::record::SPOOL;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
 use rustix::io::{Errno, Result};
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 /// A directory in which files without a name can be made.
 #[derive(Debug)]
 pub struct SpoolPlace(OwnedFd);
 
 impl SpoolPlace {
+    /// A directory in which files without a name can be made.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn in_directory(path: &Path) -> io::Result<Self> {
+        let directory =
+            openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self::new(directory)?)
+    }
+
     /// Makes sure of it.
     pub(super) fn new(directory: OwnedFd) -> Result<Self> {
         nameless(directory.as_fd())?;

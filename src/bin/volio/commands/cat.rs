@@ -1,8 +1,8 @@
 //! `volio cat`: the content of files in an image.
 
 use crate::args::{Registries, location, tree_path};
-use crate::limits::Bounds;
-use crate::{output, progress};
+use crate::limits::{Bounds, ContentBound};
+use crate::{environment, output, progress};
 use clap::Args;
 use std::io::{self, Write};
 use volio::Result;
@@ -46,6 +46,8 @@ pub struct Cat {
     #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]
+    content: ContentBound,
+    #[command(flatten)]
     registries: Registries,
 }
 
@@ -58,6 +60,8 @@ impl Cat {
             platform: self.platform.clone(),
             limits: self.bounds.limits(),
             connections: access.transfer.concurrency,
+            temporary: Some(environment::temporary(environment::variable)),
+            content: self.content.max_content,
         };
         let progress = progress::start_beside_results("cat", self.quiet);
         output::results(|out| {

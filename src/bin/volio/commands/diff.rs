@@ -3,7 +3,7 @@
 use super::ls::{absolute, text};
 use crate::args::{Format, Registries, Report};
 use crate::exit::Exit;
-use crate::limits::Bounds;
+use crate::limits::{Bounds, ContentBound};
 use crate::quantity::count;
 use crate::{output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -33,8 +33,8 @@ Each difference is one line, in the order of paths:
   - PATH                         only FIRST has it
   ~ PATH ATTRIBUTE FIRST SECOND  both have it, and not the same; - stands for what is not there
 
-ATTRIBUTE is type, size, content (a digest), target (of a symbolic link), device, mode, owner, mtime, hardlink (the first \
-name of the same file), or xattr with its name. Where the type differs, nothing else is compared; where the size \
+ATTRIBUTE is type, size, content (its SHA-256, for which blocks of 64 KiB of zeros count as holes), target (of a symbolic \
+link), device, mode, owner, mtime, hardlink (the first name of the same file), or xattr with its name. Where the type differs, nothing else is compared; where the size \
 differs, the content is not mentioned. --format json has the same without any doubt about spaces.
 
 The exit code is 0 when nothing differs and 7 when something does.";
@@ -61,6 +61,8 @@ pub struct Diff {
 
     #[command(flatten)]
     bounds: Bounds,
+    #[command(flatten)]
+    content: ContentBound,
     #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
@@ -169,7 +171,9 @@ impl Diff {
         let access = self.registries.access()?;
         let (first, second) = (self.first.open(&access)?, self.second.open(&access)?);
         let ignore: BTreeSet<Attribute> = self.ignore.into_iter().map(Attribute::from).collect();
-        let options = Options { platform: self.platform, ignore, limits: self.bounds.limits() };
+        let limits = self.bounds.limits();
+        let content = self.content.max_content;
+        let options = Options { platform: self.platform, ignore, limits, content };
         let progress = progress::start("diff", self.report.quiet);
         let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
         drop(progress);

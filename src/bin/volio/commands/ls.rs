@@ -1,8 +1,8 @@
 //! `volio ls`: what is in an image.
 
 use crate::args::{Format, Registries, Report, location, tree_path};
-use crate::limits::Bounds;
-use crate::{output, progress};
+use crate::limits::{Bounds, ContentBound};
+use crate::{environment, output, progress};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
@@ -55,6 +55,8 @@ pub struct Ls {
     #[command(flatten)]
     bounds: Bounds,
     #[command(flatten)]
+    content: ContentBound,
+    #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
     report: Report,
@@ -69,6 +71,8 @@ impl Ls {
             platform: self.platform.clone(),
             limits: self.bounds.limits(),
             connections: access.transfer.concurrency,
+            temporary: Some(environment::temporary(environment::variable)),
+            content: self.content.max_content,
         };
         let progress = progress::start("ls", self.report.quiet);
         let tree = list(source.as_ref(), &options, progress.as_ref())?;

@@ -1,8 +1,9 @@
 //! `volio verify`: whether an image is what it says.
 
 use crate::args::{Format, Registries, Report, location};
+use crate::limits::ContentBound;
 use crate::quantity::{bytes, count, duration, rate};
-use crate::{output, progress};
+use crate::{environment, output, progress};
 use clap::Args;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -38,6 +39,8 @@ pub struct Verify {
     platform: Option<Platform>,
 
     #[command(flatten)]
+    content: ContentBound,
+    #[command(flatten)]
     registries: Registries,
     #[command(flatten)]
     report: Report,
@@ -57,8 +60,13 @@ impl Verify {
     pub fn run(self) -> Result<()> {
         let begun = Instant::now();
         let source = self.image.source(&self.registries.access()?)?;
+        let options = Options {
+            platform: self.platform,
+            content: self.content.max_content,
+            temporary: Some(environment::temporary(environment::variable)),
+        };
         let progress = progress::start("verify", self.report.quiet);
-        let verified = verify(source.as_ref(), &Options { platform: self.platform }, progress.as_ref())?;
+        let verified = verify(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);
 
         let address = super::address(&self.image, &verified.digest);
