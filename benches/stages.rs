@@ -79,7 +79,7 @@ fn tree() -> TempDir {
 /// A layer of one file.
 fn layer(compression: Compression, size: usize) -> Vec<u8> {
     let bytes = bytes("text", size);
-    let (mut layer, mut blob) = compression.layer(&Workers::new(1), 1).unwrap();
+    let (mut layer, mut blob) = compression.layer(&Workers::start(1).unwrap(), 1).unwrap();
     let mut written = Vec::new();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -125,7 +125,7 @@ fn write_plain(bencher: Bencher) {
 fn write_indexed(bencher: Bencher, kind: &str) {
     const SIZE: usize = 16 * FRAME;
     let bytes = bytes(kind, SIZE);
-    let workers = Compression::default().workers();
+    let workers = Compression::default().workers().unwrap();
     bencher.counter(BytesCount::new(SIZE)).bench(|| {
         let (mut layer, mut blob) = Compression::default().layer(&workers, workers.count()).unwrap();
         thread::scope(|scope| {
@@ -218,7 +218,7 @@ fn walk(bencher: Bencher) {
 /// What it costs to hand a block to another thread and back.
 #[divan::bench]
 fn pipe(bencher: Bencher) {
-    let workers = Workers::new(2);
+    let workers = Workers::start(2).unwrap();
     bencher.counter(ItemsCount::new(FILES)).bench(|| {
         let (mut writer, mut reader) = volio::stream::pipe(&workers, 2, Ok::<usize, io::Error>);
         thread::scope(|scope| {

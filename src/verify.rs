@@ -10,7 +10,7 @@ use crate::layer::{Budget, LayerReader, Limits, ListingBytes, Meter, TocChecker,
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::partial::Listings;
 use crate::progress::Progress;
-use crate::stream::{Body, HashingReader};
+use crate::stream::{Body, HashingReader, on_threads};
 use crate::transport::{self, Source};
 use crate::tree::SpoolPlace;
 use serde::Serialize;
@@ -19,7 +19,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 /// Blobs that are read side by side: enough to keep a few cores and one network busy.
 const WORKERS: usize = 4;
@@ -288,23 +287,17 @@ impl<'a> Examiner<'a> {
     fn examine_all(&self, checks: &[Check]) -> Vec<Result<()>> {
         let next = AtomicUsize::new(0);
         let outcomes = Mutex::new(Vec::with_capacity(checks.len()));
-        thread::scope(|scope| {
-            for _ in 0..WORKERS.min(checks.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(check) = checks.get(number) else { return };
-                        let outcome = self.examine(check);
-                        // A network that is gone is gone for all.
-                        if outcome
-                            .as_ref()
-                            .is_err_and(|error| !matches!(error.kind(), Kind::Integrity | Kind::NotFound))
-                        {
-                            next.fetch_max(checks.len(), Ordering::Relaxed);
-                        }
-                        outcomes.lock().unwrap_or_else(|poison| poison.into_inner()).push((number, outcome));
-                    }
-                });
+        on_threads(WORKERS.min(checks.len()), || {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(check) = checks.get(number) else { return };
+                let outcome = self.examine(check);
+                // A network that is gone is gone for all.
+                let is_damage = |error: &Error| matches!(error.kind(), Kind::Integrity | Kind::NotFound);
+                if outcome.as_ref().is_err_and(|error| !is_damage(error)) {
+                    next.fetch_max(checks.len(), Ordering::Relaxed);
+                }
+                outcomes.lock().unwrap_or_else(|poison| poison.into_inner()).push((number, outcome));
             }
         });
         let mut outcomes = outcomes.into_inner().unwrap_or_else(|poison| poison.into_inner());

@@ -241,7 +241,7 @@ pub fn a_body_whose_producer_dies_publishes_nothing(place: &dyn Place) {
         let (partial, promised) = (bytes(size, 1), bytes(size + 1, 1));
         let promised_size = promised.len() as u64;
         let dying = || {
-            let (mut layer, blob) = Compression::None.layer(&Workers::new(1), 1).unwrap();
+            let (mut layer, blob) = Compression::None.layer(&Workers::start(1).unwrap(), 1).unwrap();
             let partial = partial.clone();
             // Dropping the writer without finishing is what a panic or an unreadable file amounts to.
             thread::spawn(move || {

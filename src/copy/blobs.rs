@@ -4,10 +4,10 @@ use super::Copy;
 use crate::error::{Kind, Result, Side};
 use crate::oci::Descriptor;
 use crate::progress::Progress;
+use crate::stream::on_threads;
 use crate::transport::{Destination, Source};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 /// A blob, and whether whoever gets the copy has it.
 pub(super) type Wanted<'a> = (&'a Descriptor, bool);
@@ -66,24 +66,20 @@ fn side_by_side<I: Sync, T: Send>(
 ) -> Done<T> {
     let queue = Mutex::new((items.iter(), Done { arrived: Vec::new(), failure: Ok(()) }));
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, items.len().max(1)) {
-            scope.spawn(|| {
-                loop {
-                    let item = {
-                        let (items, done) = &mut *lock();
-                        items.next().filter(|_| done.failure.is_ok())
-                    };
-                    let Some(item) = item else { return };
-                    let outcome = work(item);
-                    let (_, done) = &mut *lock();
-                    match outcome {
-                        Ok(outcome) => done.arrived.push(outcome),
-                        Err(error) if done.failure.is_ok() => done.failure = Err(error),
-                        Err(_) => {}
-                    }
-                }
-            });
+    on_threads(threads.min(items.len()), || {
+        loop {
+            let item = {
+                let (items, done) = &mut *lock();
+                items.next().filter(|_| done.failure.is_ok())
+            };
+            let Some(item) = item else { return };
+            let outcome = work(item);
+            let (_, done) = &mut *lock();
+            match outcome {
+                Ok(outcome) => done.arrived.push(outcome),
+                Err(error) if done.failure.is_ok() => done.failure = Err(error),
+                Err(_) => {}
+            }
         }
     });
     queue.into_inner().unwrap_or_else(PoisonError::into_inner).1

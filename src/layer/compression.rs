@@ -52,8 +52,11 @@ impl Compression {
     }
 
     /// The threads that compress: as many as there are cores, and as fit into the memory.
-    pub fn workers(self) -> Workers {
-        Workers::new(workers(self.most_workers()))
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn workers(self) -> Result<Workers> {
+        Workers::start(workers(self.most_workers()))
     }
 
     /// How many workers fit into 150 MiB. Measured on blocks of 4 MiB, a worker takes 12 MiB at zstd's level 6, 20 at
@@ -81,7 +84,7 @@ impl Compression {
         let toc = toc.transpose().map_err(|error| Error::io("cannot compress", error))?;
         let (writer, reader) = pipe(workers, share, move |frame| self.pack(frame));
         let (told, toc_is) = channel();
-        Ok((LayerWriter::over(Framer::new(cuts, writer, toc_is)), Blob::new(reader, toc, told)))
+        Ok((LayerWriter::over(Framer::new(cuts, writer, toc_is)?), Blob::new(reader, toc, told)))
     }
 
     /// Compresses a frame, and completes what the table of contents shall say about it.
@@ -248,7 +251,7 @@ mod tests {
         let file = Kind::File { size: bytes.len() as u64 };
         let file =
             Entry { path: TreePath::parse("file").unwrap(), kind: file, metadata: Metadata::default() };
-        let (mut writer, mut blob) = compression.layer(&Workers::new(workers), workers).unwrap();
+        let (mut writer, mut blob) = compression.layer(&Workers::start(workers).unwrap(), workers).unwrap();
         let mut out = Vec::new();
         thread::scope(|scope| {
             scope.spawn(move || {

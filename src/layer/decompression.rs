@@ -31,12 +31,12 @@ pub fn decompress<'a>(layer: impl Read + Send + 'a) -> io::Result<Plain<'a>> {
     let pool = Pool::default();
     let archive: Archive<'a> = match magic.as_slice() {
         _ if gzip::told_size(&magic).is_some() => {
-            Archive::Frames(Box::new(Frames::new(Format::Gzip, Box::new(layer), pool.clone())))
+            Archive::Frames(Box::new(Frames::new(Format::Gzip, Box::new(layer), pool.clone())?))
         }
         [0x1f, 0x8b, ..] => Archive::Stream(Box::new(flate2::bufread::MultiGzDecoder::new(layer))),
         // A frame (RFC 8878, section 3.1.1), or a skippable one (section 3.1.2).
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-            Archive::Frames(Box::new(Frames::new(Format::Zstd, Box::new(layer), pool.clone())))
+            Archive::Frames(Box::new(Frames::new(Format::Zstd, Box::new(layer), pool.clone())?))
         }
         magic => match foreign_compression(magic) {
             Some(name) => return Err(unreadable(name).into()),
@@ -159,14 +159,14 @@ struct Unpacked {
 }
 
 impl<'a> Frames<'a> {
-    fn new(format: Format, layer: Bytes<'a>, pool: Pool) -> Self {
-        let workers = Workers::new(workers(MOST_WORKERS));
+    fn new(format: Format, layer: Bytes<'a>, pool: Pool) -> io::Result<Self> {
+        let workers = Workers::start(workers(MOST_WORKERS))?;
         let plain_pool = pool.clone();
         let work = move |frame: Frame| {
             Ok(Unpacked { plain: frame.decompress(&plain_pool), frame: frame.into_doubtful() })
         };
         let (jobs, plain) = pipe(&workers, workers.count(), work);
-        Self {
+        Ok(Self {
             frames: FrameReader::new(format, layer, Pool::default()),
             jobs,
             plain,
@@ -176,7 +176,7 @@ impl<'a> Frames<'a> {
             rest: None,
             ended: false,
             pool,
-        }
+        })
     }
 
     fn next(&mut self) -> io::Result<Option<Buffer>> {

@@ -99,9 +99,12 @@ struct Large {
 
 impl Framer {
     /// Frames for this pipe; `toc` will be told when all of them were written.
-    pub fn new(cuts: Cuts, pipe: PipeWriter<Frame, Packed>, toc: Receiver<Option<Toc>>) -> Self {
-        let hash = HashingThread::start(Algorithm::Sha256);
-        Self { cuts, group: Vec::new(), notes: Vec::new(), large: None, hash, pipe, toc }
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn new(cuts: Cuts, pipe: PipeWriter<Frame, Packed>, toc: Receiver<Option<Toc>>) -> Result<Self> {
+        let hash = HashingThread::start(Algorithm::Sha256)?;
+        Ok(Self { cuts, group: Vec::new(), notes: Vec::new(), large: None, hash, pipe, toc })
     }
 
     /// Adds bytes to the group; in frames of a fixed size they may fill several.

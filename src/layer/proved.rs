@@ -36,8 +36,11 @@ pub struct Prover<R: Read> {
 impl<R: Read> Prover<R> {
     /// For a layer with this table of contents, and the archive that comes of it, which must be read on another thread
     /// and is hashed by this algorithm.
-    pub fn new(toc: TocReader<R>, algorithm: Algorithm) -> (Self, Proved) {
-        let workers = Workers::new(workers(MOST_WORKERS));
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn new(toc: TocReader<R>, algorithm: Algorithm) -> Result<(Self, Proved)> {
+        let workers = Workers::start(workers(MOST_WORKERS))?;
         let pool = Pool::default();
         let work = move |(frame, chunks): (Frame, Vec<Chunk>)| {
             let start = frame.range().start;
@@ -53,9 +56,9 @@ impl<R: Read> Prover<R> {
             current: Shared::default(),
             position: 0,
             place: Place::default(),
-            hash: HashingThread::start(algorithm),
+            hash: HashingThread::start(algorithm)?,
         };
-        (Self { toc, ahead: None, jobs }, archive)
+        Ok((Self { toc, ahead: None, jobs }, archive))
     }
 
     /// Reads the layer to its end.

@@ -116,7 +116,7 @@ impl Spool {
         let path = TreePath::root().join(ARCHIVE.as_bytes());
         let metadata = Metadata { mode: 0o644, mtime: time.unwrap_or_default(), ..Metadata::default() };
         let entry = Entry { path, kind: Kind::File { size }, metadata };
-        let workers = compression.workers();
+        let workers = compression.workers()?;
         let mut failures = 0;
         let (contents, written) = loop {
             let task = progress.begin("sending data.tar.gz", Some(size));

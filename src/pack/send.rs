@@ -5,7 +5,7 @@ use super::{Form, Options, persist, told};
 use crate::error::{Error, Result};
 use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
 use crate::progress::{Progress, Task};
-use crate::stream::{Body, Workers, Written, room};
+use crate::stream::{Body, Workers, Written, on_threads, room, start_in};
 use crate::transport::Destination;
 use crate::tree::{Entry, Found, Kind, Listed, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,7 +47,7 @@ pub fn layers(
     parts: &[Part],
     progress: &dyn Progress,
 ) -> Result<Vec<Sent>> {
-    let workers = options.compression.workers();
+    let workers = options.compression.workers()?;
     // Each has blocks of its own: where there is no memory for more workers, there is none for those.
     let lanes = parts.len().min(SIDE_BY_SIDE).min(room());
     let sender = Sender {
@@ -62,18 +62,14 @@ pub fn layers(
     };
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::with_capacity(parts.len()));
-    thread::scope(|scope| {
-        for _ in 0..lanes {
-            scope.spawn(|| {
-                while let Some((number, part)) = take(&next, parts) {
-                    if sender.abandoned.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let outcome = sender.layer(number, part);
-                    sender.abandoned.fetch_or(outcome.is_err(), Ordering::Relaxed);
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
-                }
-            });
+    on_threads(lanes, || {
+        while let Some((number, part)) = take(&next, parts) {
+            if sender.abandoned.load(Ordering::Relaxed) {
+                return;
+            }
+            let outcome = sender.layer(number, part);
+            sender.abandoned.fetch_or(outcome.is_err(), Ordering::Relaxed);
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
         }
     });
     let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +190,7 @@ pub fn while_made<T: Send>(
 ) -> Result<(T, Written)> {
     let (layer, blob) = compression.layer(workers, share)?;
     thread::scope(|scope| {
-        let writer = scope.spawn(|| write(layer));
+        let writer = start_in(scope, || write(layer))?;
         let written = destination.upload(Body::new(blob));
         let made = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (made, written) {

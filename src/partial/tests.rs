@@ -119,7 +119,7 @@ fn tree() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn place() -> Place {
-    let (mut layer, mut blob) = Compression::default().layer(&Workers::new(2), 2).unwrap();
+    let (mut layer, mut blob) = Compression::default().layer(&Workers::start(2).unwrap(), 2).unwrap();
     let mut bytes = Vec::new();
     let contents = thread::scope(|scope| {
         let writer = scope.spawn(move || {

@@ -118,7 +118,8 @@ fn find(program: &str, search_path: &OsStr) -> Option<PathBuf> {
 /// Reads what a command says, as long as somebody can say something, and keeps the end of it.
 fn listen(mut output: io::PipeReader) -> Receiver<Vec<u8>> {
     let (done, tail) = channel();
-    thread::spawn(move || {
+    // Without a thread nobody hears what it says, and that is all.
+    let _ = thread::Builder::new().spawn(move || {
         let mut kept = Vec::new();
         let mut buffer = [0; 4 << 10];
         while let Ok(length @ 1..) = output.read(&mut buffer) {

@@ -1,6 +1,9 @@
 //! Work that is done ahead of who waits for it, by several threads, and handed over in order.
 
-use std::sync::mpsc::sync_channel;
+use super::threads::start_in;
+use std::iter::{Skip, StepBy};
+use std::slice;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 /// Does the work for all items on so many threads, and hands the results to `take`, by a function that waits for the next
@@ -17,22 +20,35 @@ pub fn in_order<I: Sync, T: Send, R>(
     let threads = threads.clamp(1, items.len().max(1));
     let work = &work;
     thread::scope(|scope| {
-        let start = |first: usize| {
+        let begin = |first: usize| {
+            let mut share = items.iter().skip(first).step_by(threads);
+            let rest = share.clone();
             let (sender, results) = sync_channel(0);
-            scope.spawn(move || {
-                for item in items.iter().skip(first).step_by(threads) {
-                    if sender.send(work(item)).is_err() {
-                        return;
-                    }
-                }
-            });
-            results
+            let thread = start_in(scope, move || share.try_for_each(|item| sender.send(work(item)).ok()));
+            match thread {
+                Ok(_) => Share::Ahead(results),
+                Err(_) => Share::WhenWanted(rest),
+            }
         };
-        let results: Vec<_> = (0..threads).map(start).collect();
-        let mut turns = results.iter().cycle();
-        take(&mut || turns.next()?.recv().ok())
+        let mut shares: Vec<_> = (0..threads).map(begin).collect();
+        let mut turn = 0;
+        take(&mut || {
+            let share = shares.get_mut(turn)?;
+            turn = (turn + 1) % threads;
+            match share {
+                Share::Ahead(results) => results.recv().ok(),
+                Share::WhenWanted(items) => items.next().map(work),
+            }
+        })
         // The ends of the channels go here: nobody waits for them any more.
     })
+}
+
+/// The part of the items that one thread works on.
+enum Share<'a, I, T> {
+    Ahead(Receiver<T>),
+    /// There is no thread for them: each is worked on when somebody waits for it.
+    WhenWanted(StepBy<Skip<slice::Iter<'a, I>>>),
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Bytes hashed as they pass.
 
 use super::Written;
+use super::threads::start;
+use crate::error::Result;
 use crate::oci::{Algorithm, Digest, Hasher};
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
-use std::thread;
 
 /// A writer that knows what passed through it.
 pub struct HashingWriter<W> {
@@ -76,11 +77,14 @@ pub struct HashingThread<B> {
 
 impl<B: AsRef<[u8]> + Send + 'static> HashingThread<B> {
     /// Starts the thread, which hashes by this algorithm; nothing is hashed yet.
-    pub fn start(algorithm: Algorithm) -> Self {
+    ///
+    /// # Errors
+    /// When the system gives no more threads.
+    pub fn start(algorithm: Algorithm) -> Result<Self> {
         // One block waits while another one is hashed: more would only take memory.
         let (blocks, queue) = sync_channel::<B>(1);
         let (done, result) = channel();
-        thread::spawn(move || {
+        start(move || {
             let mut hashing = HashingWriter::by(algorithm, io::sink());
             for block in queue {
                 // A sink takes all there is.
@@ -88,8 +92,8 @@ impl<B: AsRef<[u8]> + Send + 'static> HashingThread<B> {
             }
             // Nobody asks any more where the work was abandoned.
             let _ = done.send(hashing.finish().1);
-        });
-        Self { blocks, result }
+        })?;
+        Ok(Self { blocks, result })
     }
 
     /// Takes the next block.

@@ -6,6 +6,7 @@ mod hash;
 mod machine;
 mod pipe;
 mod pool;
+mod threads;
 
 pub use ahead::in_order;
 pub use body::{Body, Unverified, Written};
@@ -13,3 +14,4 @@ pub use hash::{HashingReader, HashingThread, HashingWriter};
 pub use machine::{room, workers};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
 pub use pool::{Buffer, Pool};
+pub use threads::{on_threads, start, start_in};

@@ -1,10 +1,10 @@
 //! A bounded pipe whose blocks are worked on by several threads and leave in the order in which they came.
 
-use crate::error::Error;
+use super::threads::start;
+use crate::error::{Error, Result};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 /// Blocks of one pipe that wait beyond the ones being worked on: enough that no worker is idle while the reader blinks.
 const AHEAD: usize = 2;
@@ -26,22 +26,30 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// So many threads, at least one.
-    pub fn new(count: usize) -> Self {
-        let count = count.max(1);
+    /// Starts so many threads, at least one; fewer where the system gives no more.
+    ///
+    /// # Errors
+    /// When it gives none.
+    pub fn start(count: usize) -> Result<Self> {
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..count {
+        let mut started = 0;
+        while started < count.max(1) {
             let queue = Arc::clone(&queue);
-            thread::spawn(move || {
+            let work = move || {
                 loop {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(job) = job else { return };
                     job();
                 }
-            });
+            };
+            match start(work) {
+                Ok(_) => started += 1,
+                Err(error) if started == 0 => return Err(error),
+                Err(_) => break,
+            }
         }
-        Self { jobs, count }
+        Ok(Self { jobs, count: started })
     }
 
     /// How many they are.
@@ -142,6 +150,7 @@ fn worker_died() -> io::Error {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
 
     fn numbers(workers: &Workers, share: usize, count: u64) -> Vec<u64> {
         // The later ones are the quicker ones: without order they would overtake.
@@ -161,13 +170,13 @@ mod tests {
     #[test]
     fn blocks_leave_in_the_order_in_which_they_came() {
         for (workers, share) in [(1, 1), (3, 1), (4, 4), (2, 9)] {
-            assert_eq!(numbers(&Workers::new(workers), share, 300), (0..300).collect::<Vec<_>>());
+            assert_eq!(numbers(&Workers::start(workers).unwrap(), share, 300), (0..300).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn several_pipes_share_their_workers() {
-        let workers = Workers::new(2);
+        let workers = Workers::start(2).unwrap();
         thread::scope(|scope| {
             let pipes: Vec<_> = (0..5).map(|_| scope.spawn(|| numbers(&workers, 1, 100))).collect();
             for pipe in pipes {
@@ -185,7 +194,7 @@ mod tests {
             }
         }
         let (alive, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (mut writer, mut reader) = pipe(&Workers::new(8), 3, Ok::<Counted, io::Error>);
+        let (mut writer, mut reader) = pipe(&Workers::start(8).unwrap(), 3, Ok::<Counted, io::Error>);
         thread::scope(|scope| {
             let (alive, most) = (Arc::clone(&alive), Arc::clone(&most));
             scope.spawn(move || {
@@ -203,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_writer_that_died_is_an_error_and_not_an_end() {
-        let (mut writer, mut reader) = pipe(&Workers::new(1), 1, Ok::<u8, io::Error>);
+        let (mut writer, mut reader) = pipe(&Workers::start(1).unwrap(), 1, Ok::<u8, io::Error>);
         writer.send(1).unwrap();
         drop(writer);
         assert_eq!(reader.receive().unwrap(), Some(1));
@@ -212,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_gone_is_an_error_for_the_writer() {
-        let (mut writer, reader) = pipe(&Workers::new(1), 1, Ok::<u8, io::Error>);
+        let (mut writer, reader) = pipe(&Workers::start(1).unwrap(), 1, Ok::<u8, io::Error>);
         drop(reader);
         assert_eq!(writer.send(1).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
@@ -220,7 +229,7 @@ mod tests {
     #[test]
     fn an_error_of_the_work_reaches_the_reader() {
         let (mut writer, mut reader) =
-            pipe(&Workers::new(2), 2, |_: u8| Err::<u8, _>(io::Error::other("no")));
+            pipe(&Workers::start(2).unwrap(), 2, |_: u8| Err::<u8, _>(io::Error::other("no")));
         writer.send(1).unwrap();
         assert_eq!(reader.receive().unwrap_err().to_string(), "no");
     }
@@ -228,7 +237,7 @@ mod tests {
     #[test]
     fn a_worker_that_died_is_an_error_for_the_reader() {
         let work = |n: u8| Ok(100 / n);
-        let (mut writer, mut reader) = pipe(&Workers::new(1), 2, work);
+        let (mut writer, mut reader) = pipe(&Workers::start(1).unwrap(), 2, work);
         writer.send(0).unwrap();
         assert!(reader.receive().unwrap_err().to_string().contains("worker"));
     }

@@ -7,7 +7,7 @@ use crate::image::Selected;
 use crate::layer::{Budget, Limits, Listing, ListingBytes, Toc, TocChecker, decompress};
 use crate::oci::Digest;
 use crate::progress::Progress;
-use crate::stream::HashingThread;
+use crate::stream::{HashingThread, start_in};
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
 use std::fs::File;
@@ -64,7 +64,7 @@ pub(super) fn each_layer<'a>(
         // Dropped with this closure: where extracting fails, nobody waits for the rest of the next layer.
         let wanted = Arc::new(());
         let still_wanted = Arc::downgrade(&wanted);
-        scope.spawn(move || {
+        start_in(scope, move || {
             for layer in layers {
                 let listed = Listed::find(source, *layer, limits, place);
                 let fetched = listed.and_then(|listed| match listed {
@@ -78,7 +78,7 @@ pub(super) fn each_layer<'a>(
                     return;
                 }
             }
-        });
+        })?;
         next.iter().enumerate().try_for_each(|(number, layer)| work(number, layer?))
     })
 }
@@ -121,7 +121,7 @@ fn spool(
 /// Reads a layer to its end and fails unless its plain archive has the digest that the configuration says. Returns
 /// the size of that archive.
 fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
-    let hash = HashingThread::start(diff_id.algorithm());
+    let hash = HashingThread::start(diff_id.algorithm())?;
     let plain = decompress(&mut layer).and_then(|mut plain| {
         while let Some(block) = plain.block()? {
             hash.update(block)?;

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::layer::{Budget, Limits, Listing, ListingBytes, Proved, Prover, TocReader};
 use crate::oci::{Descriptor, Digest};
 use crate::partial::Listings;
+use crate::stream::start_in;
 use crate::transport::Source;
 use crate::tree::SpoolPlace;
 use std::thread;
@@ -59,12 +60,12 @@ impl<'a> Listed<'a> {
         work: impl FnOnce(Proved) -> Result<Proved>,
     ) -> Result<()> {
         let body = self.source.open(self.layer)?.verify(self.layer).observed(passed);
-        let (prover, archive) = Prover::new(self.entries(budget)?, self.diff_id.algorithm());
-        let (fetched, archive) = thread::scope(|scope| {
-            let fetching = scope.spawn(move || prover.pass(body));
+        let (prover, archive) = Prover::new(self.entries(budget)?, self.diff_id.algorithm())?;
+        let (fetched, archive) = thread::scope(|scope| -> Result<_> {
+            let fetching = start_in(scope, move || prover.pass(body))?;
             let archive = work(archive).and_then(Proved::finish);
-            (fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), archive)
-        });
+            Ok((fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), archive))
+        })?;
         let archive = match (fetched, archive) {
             // Where one half failed, the other one only sees a broken pipe: the cause is what the user must read.
             (Err(error), _) if !error.is_broken_pipe() => return Err(error),

@@ -39,7 +39,8 @@ pub fn watched<T>(work: impl FnOnce() -> T) -> T {
 
 fn watched_by<T>(signals: Option<Signals>, work: impl FnOnce() -> T) -> T {
     if let Some(signals) = signals {
-        thread::spawn(move || watch(signals));
+        // Without a thread a signal is heard and nothing is done about it; a second one of the same kind likewise.
+        let _ = thread::Builder::new().spawn(move || watch(signals));
     }
     let outcome = work();
     if ENDING.load(Ordering::SeqCst) {
@@ -80,10 +81,13 @@ fn watch(mut signals: Signals) {
         if ENDING.swap(true, Ordering::SeqCst) {
             process::exit(code);
         }
-        thread::spawn(move || {
+        let end = move || {
             STOP.now(PATIENCE);
             output::line("interrupted");
-            process::exit(code);
-        });
+            process::exit(code)
+        };
+        if thread::Builder::new().spawn(end).is_err() {
+            end();
+        }
     }
 }

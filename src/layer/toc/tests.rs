@@ -35,7 +35,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 /// An indexed layer: its descriptor and its bytes.
 fn indexed(entries: &[(Entry, Vec<u8>)], workers: usize) -> (Descriptor, Vec<u8>) {
     let compression = Compression::default();
-    let (mut layer, mut blob) = compression.layer(&Workers::new(workers), workers).unwrap();
+    let (mut layer, mut blob) = compression.layer(&Workers::start(workers).unwrap(), workers).unwrap();
     let mut bytes = Vec::new();
     let contents = thread::scope(|scope| {
         let writer = scope.spawn(move || {

@@ -5,6 +5,7 @@ use super::auth_file::key_of;
 use super::credentials::Credentials;
 use super::printable::printable;
 use crate::error::{Error, Result};
+use crate::stream::start;
 use crate::transport::Secret;
 use serde::Deserialize;
 use serde_json::json;
@@ -112,16 +113,18 @@ fn converse(child: &mut Child, input: &str, patience: Duration) -> Option<Vec<u8
     let (stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
     let input = input.to_owned();
     // Threads of their own: the program may neither read nor write, and what it started may keep the pipes open.
-    thread::spawn(move || {
+    start(move || {
         let mut stdin = stdin;
         // A program that does not care what is asked may end before it is.
         let _ = stdin.write_all(input.as_bytes()).and_then(|()| stdin.write_all(b"\n"));
-    });
-    thread::spawn(move || {
+    })
+    .ok()?;
+    start(move || {
         let mut bytes = Vec::new();
         let read = stdout.take(LIMIT + 1).read_to_end(&mut bytes);
         let _ = heard.send(read.map(|_| bytes).unwrap_or_default());
-    });
+    })
+    .ok()?;
     answer.recv_timeout(patience).ok()
 }
 

@@ -19,7 +19,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
-use std::{error, io};
+use std::{error, io, thread};
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
 
@@ -32,12 +32,25 @@ const WORKERS: usize = 2;
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     // A second provider cannot be installed, and need not: whoever was first has decided for the program.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    give_threads(WORKERS)?;
     runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("volio-registry")
         .enable_all()
         .build()
 });
+
+/// Makes sure that so many threads can be had: the runtime panics where it gets none.
+fn give_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        let closed = gate.lock();
+        let wait = || drop(gate.lock());
+        let started = (0..count).try_for_each(|_| thread::Builder::new().spawn_scoped(scope, wait).map(drop));
+        drop(closed);
+        started
+    })
+}
 
 /// The runtime that all requests run on.
 pub(super) fn runtime() -> Result<&'static Runtime> {

@@ -154,7 +154,7 @@ fn from_systemd() -> Result<Vec<Socket>> {
 fn listen_for_signals(stop: Stop) -> Result<()> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(|error| Error::io("cannot listen for signals", error))?;
-    thread::spawn(move || {
+    let listen = move || {
         for (number, signal) in signals.forever().enumerate() {
             match number {
                 0 => {
@@ -165,6 +165,7 @@ fn listen_for_signals(stop: Stop) -> Result<()> {
                 _ => process::exit(128 + signal),
             }
         }
-    });
-    Ok(())
+    };
+    let started = thread::Builder::new().spawn(listen);
+    started.map(drop).map_err(|error| Error::io("cannot listen for signals", error))
 }
