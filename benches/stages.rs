@@ -1,6 +1,6 @@
 //! The stages that data goes through, one by one: `cargo bench --bench stages [FILTER]`.
 // In a benchmark an unwrap is an assertion.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};

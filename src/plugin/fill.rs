@@ -198,7 +198,7 @@ impl Filling<'_> {
         // A root that no image describes is as other volumes are.
         fs::create_dir(staging)
             .map_err(|error| Error::io(format!("cannot make {}", staging.display()), error))?;
-        let options = unpack::Options {
+        let mut options = unpack::Options {
             platform: self.job.fill.platform.clone(),
             part: self.job.fill.subpath.clone().map_or(Part::All, Part::Subpath),
             tree: ExtractOptions {
@@ -208,6 +208,8 @@ impl Filling<'_> {
             },
             ..unpack::Options::default()
         };
+        // A volume that was exported must come back, however deep a container made it, and nobody can give an option here.
+        (options.limits.path, options.limits.depth) = (64 << 10, 2048);
         let watched = Watched { passed: Arc::clone(&self.passed), journal: &self.keeper.settings.journal };
         let unpacked = unpack(source, staging, &options, &watched)?;
         set_mode(staging, self.job.owner)

@@ -26,7 +26,7 @@ pub(super) struct Thing<T> {
     nanoseconds: u32,
     seconds: i64,
     shape: Shape,
-    /// Most things have none, and an empty map takes three times as much.
+    #[expect(clippy::box_collection, reason = "most have none, and an empty map takes three times as much")]
     xattrs: Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>,
     learned: T,
 }

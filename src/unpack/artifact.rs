@@ -84,7 +84,7 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
     let forms = artifact.layers.iter().map(Form::of).collect::<Result<Vec<_>>>()?;
     extractor.mark(job.content.clone())?;
     let place = extractor.spool()?;
-    let mut selection = Selection::new(&job.options.part);
+    let mut selection = Selection::new(&job.options.part, job.options.limits.names);
     let mut budget = Budget::new(job.options.limits);
     for (layer, form) in artifact.layers.iter().zip(forms) {
         let blob = fetch(job, layer, &place)?;

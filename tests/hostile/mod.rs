@@ -7,9 +7,12 @@
 mod case;
 mod chunks;
 mod data_io;
+mod documents;
 mod limits;
 mod memory;
+mod registries;
 mod runs;
+mod threads;
 
 use case::{Case, Expected, cases};
 use runs::{Outcome, Place, Program, User};

@@ -152,10 +152,15 @@ impl<'a> Place<'a> {
     }
 
     pub fn volio(&self, arguments: &[&str]) -> Outcome {
-        let limited = "ulimit -v $0 && exec \"$@\"";
+        self.volio_within(&format!("ulimit -v {MEMORY}"), arguments)
+    }
+
+    /// Runs volio after this command of a shell.
+    pub fn volio_within(&self, limit: &str, arguments: &[&str]) -> Outcome {
+        let limited = format!("{limit} && exec \"$@\"");
         let mut command = Command::new("timeout");
         command
-            .args([SECONDS, "sh", "-c", limited, MEMORY])
+            .args([SECONDS, "sh", "-c", &limited, "sh"])
             .arg(self.program.0.path().join("volio"))
             .args(arguments);
         command.current_dir(self.path("")).env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());

@@ -25,10 +25,10 @@ use std::sync::Arc;
 use tar_core::EntryType;
 use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
 
-/// The most memory that the members of an archive may take, in bytes: room for some 300 000 blobs.
+/// The most memory that the members of an archive may take, in bytes: room for some 200 000 blobs.
 const MEMBERS_LIMIT: usize = 64 << 20;
 /// What a member takes beside its name.
-const MEMBER_OVERHEAD: usize = 128;
+const MEMBER_OVERHEAD: usize = 240;
 /// How many links may lead from one to the next: `docker save` writes one, and more than a few is a circle.
 const LINKS_LIMIT: usize = 8;
 /// How much is read at once where headers are: more than one member has.

@@ -265,12 +265,7 @@ impl Download {
 
 /// Passes the bytes of an answer on to the reader, without the first `had`, until the range is over. What lies behind
 /// the end of the whole blob is passed on too: whoever verifies it must see that it is there.
-async fn pass_on(
-    (answer, had): &mut Begun,
-    range: &mut Range<u64>,
-    size: u64,
-    queue: &Queue,
-) -> Result<()> {
+async fn pass_on((answer, had): &mut Begun, range: &mut Range<u64>, size: u64, queue: &Queue) -> Result<()> {
     let is_last = range.end == size;
     let is_part = is_partial(answer);
     let is_framed =

@@ -36,9 +36,9 @@ Limits against hostile images:
           [default: 10000000]
 
       --max-names <SIZE>
-          Refuse more names, links and extended attributes than this in all layers together
+          Refuse an image whose names, links and extended attributes take more memory than this
           
-          [default: 2000000000]
+          [default: 134217728]
 
       --max-metadata <SIZE>
           Refuse an entry with larger headers and extended attributes than this
@@ -48,12 +48,16 @@ Limits against hostile images:
       --max-path <SIZE>
           Refuse a longer path than this
           
-          [default: 65536]
+          [default: 4096]
 
       --max-depth <N>
           Refuse a path through more directories than this
           
-          [default: 2048]
+          [default: 256]
+
+      --max-content <SIZE>
+          Refuse more content than this, plain, in all layers together [default: 1G, and 1000 times
+          what is stored]
 
 Registry options:
       --authfile <FILE>
@@ -132,10 +136,10 @@ Each difference is one line, in the order of paths:
   - PATH                         only FIRST has it
   ~ PATH ATTRIBUTE FIRST SECOND  both have it, and not the same; - stands for what is not there
 
-ATTRIBUTE is type, size, content (a digest), target (of a symbolic link), device, mode, owner,
-mtime, hardlink (the first name of the same file), or xattr with its name. Where the type differs,
-nothing else is compared; where the size differs, the content is not mentioned. --format json has
-the same without any doubt about spaces.
+ATTRIBUTE is type, size, content (its SHA-256, for which blocks of 64 KiB of zeros count as holes),
+target (of a symbolic link), device, mode, owner, mtime, hardlink (the first name of the same file),
+or xattr with its name. Where the type differs, nothing else is compared; where the size differs,
+the content is not mentioned. --format json has the same without any doubt about spaces.
 
 The exit code is 0 when nothing differs and 7 when something does.
 -- exit 0

@@ -38,9 +38,9 @@ Limits against hostile images:
           [default: 10000000]
 
       --max-names <SIZE>
-          Refuse more names, links and extended attributes than this in all layers together
+          Refuse an image whose names, links and extended attributes take more memory than this
           
-          [default: 2000000000]
+          [default: 134217728]
 
       --max-metadata <SIZE>
           Refuse an entry with larger headers and extended attributes than this
@@ -50,12 +50,16 @@ Limits against hostile images:
       --max-path <SIZE>
           Refuse a longer path than this
           
-          [default: 65536]
+          [default: 4096]
 
       --max-depth <N>
           Refuse a path through more directories than this
           
-          [default: 2048]
+          [default: 256]
+
+      --max-content <SIZE>
+          Refuse more content than this, plain, in all layers together [default: 1G, and 1000 times
+          what is stored]
 
 Registry options:
       --authfile <FILE>
