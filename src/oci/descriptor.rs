@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for Descriptor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut members = Members::deserialize(deserializer)?;
         Ok(Self {
-            media_type: members.required("mediaType")?,
+            media_type: members.or_default("mediaType")?,
             digest: members.required("digest")?,
             size: members.required("size")?,
             platform: members.optional("platform")?,

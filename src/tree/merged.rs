@@ -1,10 +1,10 @@
 //! A whole tree in memory: what layers came to, or what a walk has seen.
 
 use super::entry::xattrs_memory;
-use super::overlay::Name;
 use super::path_map::{NodeId, PathMap};
 use super::{Entry, Kind, Metadata, Time, TreePath};
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 
 /// A tree with what was learned of each entry. Paths are made when they are asked for and not held.
 #[derive(Debug)]
@@ -13,6 +13,33 @@ pub struct MergedTree<T = ()> {
     things: Vec<Thing<T>>,
     /// Which of its names a thing has that has several; the others are hard links to it.
     first: HashMap<usize, NodeId>,
+}
+
+/// A name of something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Name {
+    /// The layer that mentioned it last.
+    pub layer: NonZeroU32,
+    /// Which thing has it, and in the lowest bit whether that had a name already.
+    thing: u32,
+}
+
+impl Name {
+    /// A name that this layer gives to the thing of this number.
+    pub fn new(layer: NonZeroU32, thing: usize, is_link: bool) -> Self {
+        // There are fewer things than the map has nodes for.
+        Self { layer, thing: (thing as u32) << 1 | u32::from(is_link) }
+    }
+
+    /// The number of the thing that has this name.
+    pub fn thing(self) -> usize {
+        (self.thing >> 1) as usize
+    }
+
+    /// Whether it is the name of something that had a name already.
+    pub fn is_link(self) -> bool {
+        self.thing & 1 == 1
+    }
 }
 
 /// What names are for.

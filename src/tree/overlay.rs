@@ -11,7 +11,7 @@
 //! - A hard link is another name of what is there when it comes, which is no directory and not below the link itself.
 //! - A whiteout removes what earlier layers have, and never what its own layer has, wherever it stands in it.
 
-use super::merged::{MergedTree, Thing};
+use super::merged::{MergedTree, Name, Thing};
 use super::path_map::{NodeId, PathMap};
 use super::resolution::{Blocked, Moved, Resolution, Step};
 use super::{Entry, Kind, Metadata, TreePath};
@@ -28,32 +28,6 @@ pub struct Overlay<T = ()> {
     /// Things that have no name any more.
     nameless: Vec<u32>,
     moved: Moved,
-}
-
-/// A name of something.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Name {
-    /// The layer that mentioned it last.
-    layer: NonZeroU32,
-    /// Which thing has it, and in the lowest bit whether that had a name already.
-    thing: u32,
-}
-
-impl Name {
-    fn new(layer: NonZeroU32, thing: usize, is_link: bool) -> Self {
-        // There are fewer things than the map has nodes for.
-        Self { layer, thing: (thing as u32) << 1 | u32::from(is_link) }
-    }
-
-    /// The number of the thing that has this name.
-    pub fn thing(self) -> usize {
-        (self.thing >> 1) as usize
-    }
-
-    /// Whether it is the name of something that had a name already.
-    pub fn is_link(self) -> bool {
-        self.thing & 1 == 1
-    }
 }
 
 impl<T: Clone + Default> Overlay<T> {

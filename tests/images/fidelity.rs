@@ -15,6 +15,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use volio::error::Kind;
+use volio::layer::Limits;
+use volio::progress::Silent;
+use volio::unpack::Options;
 
 /// Says that something was not tested.
 fn skipped(what: &str) {
@@ -187,7 +191,10 @@ fn paths_longer_than_any_call_takes_come_back() {
     set_mtime(&root, 7, 8);
     let image = memory();
     pack(&image, &root);
-    unpack(&image, &target).unwrap();
+    assert_eq!(unpack(&image, &target).unwrap_err().kind(), Kind::Integrity, "by default they are refused");
+    let limits = Limits { path: 64 << 10, ..Limits::default() };
+    let options = Options { limits, ..Options::default() };
+    volio::unpack::unpack(&image, &target, &options, &Silent).unwrap();
     let seen = found(&root);
     assert!(seen.lines().any(|line| line.len() > 10_000), "the paths are long");
     assert_eq!(seen, found(&target));
