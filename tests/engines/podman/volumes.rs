@@ -98,7 +98,7 @@ fn a_volume_is_filled_shared_exported_and_removed() {
     assert_eq!(said.succeeded(), "from the image");
     assert!(!place.path().join("export").exists(), "one container still has it");
     podman.run(&["rm", "--force", "--time", "0", &first]).succeeded();
-    wait_until("it is exported", || plugin.log().contains("exported as"));
+    wait_until("it is exported", || plugin.log().contains(": exported "));
 
     // Without options podman leaves them out.
     podman.run(&["volume", "create", "--driver", "volio", "plain"]).succeeded();
