@@ -1,31 +1,32 @@
-//! What can go wrong, told so that a person can act on it: what, where, which side, and a hint.
+//! Errors that a person can act on: what failed, where, on which side, why, and what to do.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 use std::{fmt, io};
 
-/// A result whose error is volio's own.
+/// A [`Result`](std::result::Result) with volio's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// One kind for each thing a caller could do differently; the program turns each into its exit code.
+/// The classes of errors: one for each thing that a caller could do differently. The program maps each to an exit
+/// code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// It did not work, and nothing more particular is known: a network, a disk, a server that fails.
+    /// Any failure without a more specific kind: of a network, a disk or a server.
     Failed,
-    /// What was asked makes no sense; asking differently helps.
+    /// Invalid arguments.
     Usage,
-    /// The data is not what its digest, its size or its format says.
+    /// Data that does not match its digest, its size or its format.
     Integrity,
-    /// The image, the blob, the file or the tag is not there.
+    /// An image, blob, file or tag that does not exist.
     NotFound,
-    /// Credentials or permissions do not suffice.
+    /// Missing credentials or permissions.
     Denied,
-    /// The target holds something that would be lost or mixed up.
+    /// A target whose present content would be lost or mixed up.
     Refused,
 }
 
-/// Which end of a transfer failed.
+/// The end of a transfer that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The end that is read.
@@ -42,50 +43,50 @@ pub struct Error {
     what: String,
     hint: Option<String>,
     cause: Option<Box<dyn StdError + Send + Sync>>,
-    again: Option<Duration>,
+    retry_after: Option<Duration>,
     status: Option<u16>,
 }
 
 impl Error {
-    /// An error of the given kind; `what` says what could not be done, and with what.
+    /// Creates an error of the given kind. `what` names the operation that failed and its object.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, side: None, what: what.into(), hint: None, cause: None, again: None, status: None }
+        Self { kind, side: None, what: what.into(), hint: None, cause: None, retry_after: None, status: None }
     }
 
-    /// A failure with nothing more particular to say.
+    /// Creates an error of the kind [`Kind::Failed`].
     pub fn failed(what: impl Into<String>) -> Self {
         Self::new(Kind::Failed, what)
     }
 
-    /// A request that makes no sense.
+    /// Creates an error of the kind [`Kind::Usage`].
     pub fn usage(what: impl Into<String>) -> Self {
         Self::new(Kind::Usage, what)
     }
 
-    /// Data that is not what it says.
+    /// Creates an error of the kind [`Kind::Integrity`].
     pub fn integrity(what: impl Into<String>) -> Self {
         Self::new(Kind::Integrity, what)
     }
 
-    /// Something that is not there.
+    /// Creates an error of the kind [`Kind::NotFound`].
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, what)
     }
 
-    /// Something that credentials or permissions do not allow.
+    /// Creates an error of the kind [`Kind::Denied`].
     pub fn denied(what: impl Into<String>) -> Self {
         Self::new(Kind::Denied, what)
     }
 
-    /// A target that must not be touched as it is.
+    /// Creates an error of the kind [`Kind::Refused`].
     pub fn refused(what: impl Into<String>) -> Self {
         Self::new(Kind::Refused, what)
     }
 
-    /// An error of the operating system while doing `what`.
+    /// Creates an error from one of the operating system that occurred while doing `what`.
     ///
     /// An [`Error`] that travelled through [`Read`](io::Read) or [`Write`](io::Write) inside an
-    /// [`io::Error`] comes out as it went in: a digest mismatch stays a digest mismatch.
+    /// [`io::Error`] is returned unchanged, so that a digest mismatch stays a digest mismatch.
     pub fn io(what: impl Into<String>, error: impl Into<io::Error>) -> Self {
         let error = match error.into().downcast::<Error>() {
             Ok(ours) => return ours,
@@ -105,79 +106,79 @@ impl Error {
             io::ErrorKind::ReadOnlyFilesystem => (Kind::Failed, Some("choose a place that can be written")),
             _ => (Kind::Failed, None),
         };
-        let report = Self::new(kind, what).because(error);
+        let report = Self::new(kind, what).with_source(error);
         match hint {
-            Some(hint) => report.hint(hint),
+            Some(hint) => report.with_hint(hint),
             None => report,
         }
     }
 
-    /// The same error with what caused it.
+    /// Adds the error that caused this one.
     #[must_use]
-    pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+    pub fn with_source(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// The same error with what the user can do about it.
+    /// Adds advice for the user.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same error with the side that failed, unless it is known already.
+    /// Adds the side that failed, unless one was added before.
     #[must_use]
     pub fn on(mut self, side: Side) -> Self {
         self.side.get_or_insert(side);
         self
     }
 
-    /// The same error as one that may be gone when the same is tried again, after this time at the earliest.
+    /// Marks the error as retryable, no sooner than after `wait`.
     #[must_use]
-    pub fn again_after(mut self, wait: Duration) -> Self {
-        self.again = Some(wait);
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
-    /// How long to wait at least before trying again; `None` when that would not help.
-    pub fn again(&self) -> Option<Duration> {
-        self.again
+    /// Returns the minimum wait before a retry; `None` if a retry does not help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
-    /// The same error with the status by which a server said no.
+    /// Adds the HTTP status with which a server rejected the request.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = Some(status);
         self
     }
 
-    /// The status by which a server said no, where one did.
+    /// Returns the HTTP status with which a server rejected the request, if one did.
     pub fn status(&self) -> Option<u16> {
         self.status
     }
 
-    /// What a caller could do about it.
+    /// Returns the class of the error.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The end of the transfer that failed, where there are two.
+    /// Returns the end of the transfer that failed, if there are two ends.
     pub fn side(&self) -> Option<Side> {
         self.side
     }
 
-    /// What the user can do about it, where that is known.
-    pub fn advice(&self) -> Option<&str> {
+    /// Returns the advice for the user, if there is one.
+    pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// What caused it, where that is known.
+    /// Returns the error that caused this one, if known.
     pub fn cause(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.cause.as_deref()
     }
 
-    /// Whether this only says that the other end of a pipe is gone; its own error is then the one to report.
+    /// Returns whether this is a broken pipe. The root cause is then the error of the pipe's other end.
     pub fn is_broken_pipe(&self) -> bool {
         self.cause
             .as_ref()
@@ -202,7 +203,7 @@ impl fmt::Display for Error {
 }
 
 impl StdError for Error {
-    // The cause is part of the message; naming it as the source too would print it twice.
+    // Display prints the cause already; returning it here would make most reporters print it twice.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.cause.as_ref().and_then(|cause| cause.source())
     }
@@ -214,8 +215,8 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Whether a terminal could obey this character, or a reader be misled by it because it turns the direction of
-/// writing: names and words that come from an image or a server are shown with it escaped.
+/// Returns whether a character could control a terminal or reverse the direction of writing. Text that comes from an
+/// image or a server is shown with these characters escaped.
 pub fn is_harmful(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -225,16 +226,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_survives_a_journey_through_io() {
-        let inner = Error::integrity("blob is short").hint("fetch it again");
+    fn an_error_passes_through_io_unchanged() {
+        let inner = Error::integrity("blob is short").with_hint("fetch it again");
         let outer = Error::io("cannot read the layer", io::Error::from(inner));
         assert_eq!(outer.kind(), Kind::Integrity);
         assert_eq!(outer.to_string(), "blob is short");
-        assert_eq!(outer.advice(), Some("fetch it again"));
+        assert_eq!(outer.hint(), Some("fetch it again"));
     }
 
     #[test]
-    fn the_side_that_failed_first_is_kept() {
+    fn the_first_side_that_is_named_is_kept() {
         let error = Error::failed("cannot read").on(Side::Source).on(Side::Destination);
         assert_eq!(error.to_string(), "source: cannot read");
     }

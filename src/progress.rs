@@ -1,24 +1,24 @@
-//! What happens, told to whoever shows it. The library never prints.
+//! Progress events. The library never prints; the program shows these events to the user.
 
-/// Someone who is told about the work as it goes.
+/// A receiver of progress events.
 pub trait Progress: Send + Sync {
-    /// A piece of work begins; `total` is its size in bytes where it is known.
+    /// Called when a task begins. `total` is its size in bytes, if known.
     fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task>;
 
-    /// Something that the user should know although the work goes on.
+    /// Called with a warning that does not stop the work.
     fn warn(&self, message: &str);
 }
 
-/// A piece of work that is going on; it has ended when it is dropped.
+/// A running task. Dropping it ends the task.
 pub trait Task: Send + Sync {
-    /// That many more bytes are done.
+    /// Adds to the number of bytes that are done.
     fn advance(&self, bytes: u64);
 
-    /// The work is done without doing it: what it would have made is there already.
+    /// Marks the task as skipped because its result exists already.
     fn skip(&self);
 }
 
-/// Nobody: for callers who do not want to know.
+/// A [`Progress`] that ignores every event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

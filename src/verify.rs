@@ -76,7 +76,7 @@ pub fn verify(source: &dyn Source, options: &Options, progress: &dyn Progress) -
         && let Some(platform) = &options.platform
     {
         return Err(Error::not_found(format!("there is no image for {platform} under this name"))
-            .hint("volio inspect shows which there are"));
+            .with_hint("volio inspect shows which there are"));
     }
     let examiner = Examiner::new(source, options, progress);
     for (check, outcome) in checks.iter().zip(examiner.examine_all(&checks)) {

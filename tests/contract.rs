@@ -156,7 +156,7 @@ pub fn a_blob_may_have_a_digest_of_another_kind(place: &dyn Place) {
         let destination = place.destination("t").unwrap();
         let again = bytes.clone();
         let body = Unverified::new(io::Cursor::new(bytes.clone()))
-            .again(move |offset| Ok(Box::new(io::Cursor::new(again[offset as usize..].to_vec()))));
+            .reopenable(move |offset| Ok(Box::new(io::Cursor::new(again[offset as usize..].to_vec()))));
         let written = destination.upload(body.verify(&descriptor)).unwrap();
         assert_eq!(written.digest, descriptor.digest);
         assert!(destination.contains(&descriptor).unwrap());

@@ -48,7 +48,7 @@ fn missing(path: &TreePath, next: &TreePath) -> Error {
         true => format!("{path} is not in the image"),
         false => format!("{path} is not in the image: there is no {next}"),
     };
-    Error::not_found(what).hint("`volio ls -R` shows what it has")
+    Error::not_found(what).with_hint("`volio ls -R` shows what it has")
 }
 
 fn no_file(path: &TreePath, kind: &Kind) -> Error {
@@ -60,7 +60,7 @@ fn no_file(path: &TreePath, kind: &Kind) -> Error {
     };
     let error = Error::usage(format!("{path} is {what}, which has no content to show"));
     match kind {
-        Kind::Directory => error.hint("`volio ls` lists it; `volio unpack --subpath` unpacks it"),
+        Kind::Directory => error.with_hint("`volio ls` lists it; `volio unpack --subpath` unpacks it"),
         _ => error,
     }
 }

@@ -116,5 +116,5 @@ fn write_zeros(size: u64, out: &mut dyn Write) -> Result<u64> {
 
 fn another() -> Error {
     Error::integrity("a layer is another one than it was a moment ago")
-        .hint("it was replaced or damaged where it is stored or on its way; nothing of it was used")
+        .with_hint("it was replaced or damaged where it is stored or on its way; nothing of it was used")
 }

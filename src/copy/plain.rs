@@ -60,7 +60,10 @@ fn wanted(options: &Options) -> Result<Option<&Platform>> {
     match options.platforms.as_slice() {
         [] => Ok(None),
         [platform] => Ok(Some(platform)),
-        _ => Err(Error::usage("this place holds images for one platform").hint("choose one with --platform")),
+        _ => {
+            Err(Error::usage("this place holds images for one platform")
+                .with_hint("choose one with --platform"))
+        }
     }
 }
 
@@ -124,7 +127,7 @@ impl Read for Plain {
                 io::copy(&mut self.blob, &mut io::sink())
                     .map_err(|error| Error::io("cannot read the layer", error).on(Side::Source))?;
                 ended.map_err(|error| {
-                    let cause = Error::integrity("the layer cannot be decompressed").because(error);
+                    let cause = Error::integrity("the layer cannot be decompressed").with_source(error);
                     cause.on(Side::Source).into()
                 })
             }

@@ -85,7 +85,7 @@ fn platform_of(
 
 fn absent(wanted: &Platform, offered: &[Platform]) -> Error {
     let offered: Vec<String> = offered.iter().map(Platform::to_string).collect();
-    Error::not_found(format!("there is no image for {wanted} under this name")).hint(
+    Error::not_found(format!("there is no image for {wanted} under this name")).with_hint(
         match offered.as_slice() {
             [] => "it holds no image at all".to_owned(),
             offered => format!("choose among {}", offered.join(", ")),

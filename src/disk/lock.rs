@@ -108,7 +108,7 @@ fn is_busy(file: BorrowedFd<'_>, path: &Path, patience: Duration) -> Error {
     let seconds = patience.as_secs().max(1);
     let path = path.display();
     Error::refused(format!("cannot lock {path}: {holder} locked it, and has not released it for {seconds} s"))
-        .hint("try again when that process has ended")
+        .with_hint("try again when that process has ended")
 }
 
 fn cannot_lock(path: &Path, error: impl Into<io::Error>) -> Error {
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(error.kind(), crate::error::Kind::Refused);
         let me = format!("the process {} has locked it", std::process::id());
         assert!(error.to_string().contains(&me) || holder(held.as_fd()).is_none(), "{error}");
-        assert!(error.advice().is_some());
+        assert!(error.hint().is_some());
         // Whoever gives it back in time is waited for.
         thread::scope(|scope| {
             let waiting =

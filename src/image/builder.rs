@@ -58,7 +58,7 @@ impl Description {
             [] => Ok(DEFAULT_PLATFORMS.map(|architecture| Platform::new("linux", architecture)).to_vec()),
             [_, _, ..] if runs => {
                 Err(Error::usage("an image with an entrypoint or a command has one platform")
-                    .hint("a program runs on one architecture only: pack an image for each"))
+                    .with_hint("a program runs on one architecture only: pack an image for each"))
             }
             platforms => Ok(platforms.iter().map(|platform| (*platform).clone()).collect()),
         }

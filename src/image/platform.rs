@@ -113,7 +113,7 @@ fn whole(image: Selected) -> Result<Selected> {
 fn not_an_image(document: &Document, kind: &str) -> Error {
     let digest = &document.descriptor().digest;
     Error::usage(format!("{digest} is an artifact of type {kind} and not an image"))
-        .hint("volio inspect shows what it holds; volio unpack --artifact writes its files")
+        .with_hint("volio inspect shows what it holds; volio unpack --artifact writes its files")
 }
 
 /// All images and artifacts under a root, with their platforms where an index names them.
@@ -209,10 +209,12 @@ fn no_match(wanted: Option<&Platform>, offers: &[Offer]) -> Error {
     let mut names: Vec<String> =
         offers.iter().filter_map(|(platform, _)| Some(platform.as_ref()?.to_string())).collect();
     names.dedup();
-    Error::not_found(format!("there is no image for {wanted} under this name")).hint(match names.as_slice() {
-        [] => "it holds no image at all".to_owned(),
-        names => format!("choose one with --platform: {}", names.join(", ")),
-    })
+    Error::not_found(format!("there is no image for {wanted} under this name")).with_hint(
+        match names.as_slice() {
+            [] => "it holds no image at all".to_owned(),
+            names => format!("choose one with --platform: {}", names.join(", ")),
+        },
+    )
 }
 
 /// The error for an image that an index lists and that is not there: `docker save` and mirrors leave out what they do not have.
@@ -222,7 +224,7 @@ fn left_out(error: Error, chosen: Option<&Platform>, offers: &[(Option<Platform>
     let others: Vec<String> = others.map(Platform::to_string).collect();
     match others.is_empty() {
         true => error,
-        false => error.hint(format!(
+        false => error.with_hint(format!(
             "the image for {chosen} is listed here and was left out when it was saved or copied; choose another one with --platform: {}",
             others.join(", ")
         )),
@@ -284,7 +286,7 @@ mod tests {
         place.documents.remove(&manifest);
         let error = place.select("linux/arm64").unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::NotFound);
-        let hint = error.advice().unwrap();
+        let hint = error.hint().unwrap();
         assert!(
             hint.contains("linux/arm64 is listed") && hint.ends_with("--platform: linux/amd64"),
             "{hint}"
@@ -302,7 +304,7 @@ mod tests {
         assert!(place.select("linux/s390x").is_ok());
         let error = place.select("linux/amd64").unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::NotFound);
-        assert!(error.advice().unwrap().contains("linux/s390x"));
+        assert!(error.hint().unwrap().contains("linux/s390x"));
     }
 
     /// A place whose index has an image with this created time for each of these platforms, in the index and in its
@@ -382,7 +384,7 @@ mod tests {
         for several in [[(strange, strange), (other, other)], [(None, strange), (None, other)]] {
             let error = select(&several).unwrap_err();
             assert_eq!(error.kind(), crate::error::Kind::NotFound);
-            assert!(error.advice().unwrap().ends_with("linux/s390x, linux/ppc64"), "{error:?}");
+            assert!(error.hint().unwrap().ends_with("linux/s390x, linux/ppc64"), "{error:?}");
         }
     }
 

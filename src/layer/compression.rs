@@ -221,7 +221,7 @@ impl FromStr for Compression {
         };
         let invalid = || {
             Error::usage(format!("{text:?} is not a compression"))
-                .hint("write zstd[:1-19], gzip[:1-9] or none; zstd:3 is the default")
+                .with_hint("write zstd[:1-19], gzip[:1-9] or none; zstd:3 is the default")
         };
         let number = |default: u32, highest: u32| match level.map(str::parse) {
             None => Ok(default),

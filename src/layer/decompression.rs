@@ -59,7 +59,7 @@ fn foreign_compression(magic: &[u8]) -> Option<&'static str> {
 }
 
 fn unreadable(name: &str) -> Error {
-    Error::integrity(format!("the layer is compressed with {name}, which volio does not read")).hint(
+    Error::integrity(format!("the layer is compressed with {name}, which volio does not read")).with_hint(
         "neither is that a compression of the image specification: have the image made with gzip or zstd, for example by podman or \
          buildah with --compression-format",
     )

@@ -15,7 +15,7 @@ use tar_core::{EntryType, HeaderError};
 /// When the format cannot hold the entry.
 pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
     let blocks = blocks(entry).map_err(|error: HeaderError| {
-        Error::failed(format!("{} does not fit a tar header", entry.path)).because(error)
+        Error::failed(format!("{} does not fit a tar header", entry.path)).with_source(error)
     })?;
     debug_assert!(blocks.len().is_multiple_of(BLOCK));
     Ok(blocks)

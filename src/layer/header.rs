@@ -32,7 +32,7 @@ pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
     let records = records(entry)?;
     let mut blocks = Vec::with_capacity(3 * BLOCK);
     let unfit = |error: HeaderError| {
-        Error::failed(format!("{} does not fit a tar header", entry.path)).because(error)
+        Error::failed(format!("{} does not fit a tar header", entry.path)).with_source(error)
     };
     if !records.is_empty() {
         let mut pax = PaxBuilder::new();
@@ -45,7 +45,7 @@ pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
                 "{} has more than 1 MiB of extended attributes, which nobody could unpack",
                 entry.path
             ))
-            .hint("remove some of them, or leave the file out with --exclude"));
+            .with_hint("remove some of them, or leave the file out with --exclude"));
         }
         let mut header = HeaderBuilder::new_ustar();
         header.entry_type(EntryType::XHeader).path(PAX_NAME).map_err(unfit)?;
@@ -131,7 +131,7 @@ fn records(entry: &Entry) -> Result<BTreeMap<String, Vec<u8>>> {
                 entry.path,
                 name.escape_ascii()
             ))
-            .hint("remove the attribute, or leave the file out with --exclude")
+            .with_hint("remove the attribute, or leave the file out with --exclude")
         })?;
         record(&format!("{XATTR}{name}"), value.clone());
     }

@@ -71,7 +71,7 @@ impl Budget {
         let Limits { path: longest, depth: deepest, entries, .. } = self.limits;
         let too = |what: &str, most: u64, option: &str| {
             Err(Error::integrity(format!("the layer's entry {} {what}, and at most {most}", shortened(path)))
-                .hint(format!("few honest images have that; {option} allows more")))
+                .with_hint(format!("few honest images have that; {option} allows more")))
         };
         if path.as_bytes().len() as u64 > longest {
             return too("has a longer path than is allowed", longest, "--max-path");

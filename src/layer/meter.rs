@@ -54,7 +54,7 @@ impl Meter {
         let most = self.limit.unwrap_or_else(|| stored.saturating_mul(RATIO).saturating_add(FREE));
         match plain > most {
             true => Err(Error::integrity(format!("the image has more than {most} bytes of plain content"))
-                .hint("few images compress that well; --max-content allows more")),
+                .with_hint("few images compress that well; --max-content allows more")),
             false => Ok(()),
         }
     }

@@ -45,7 +45,7 @@ impl<R: Read> Prover<R> {
         let work = move |(frame, chunks): (Frame, Vec<Chunk>)| {
             let start = frame.range().start;
             let damaged =
-                |error| Error::integrity("a frame of the layer cannot be decompressed").because(error);
+                |error| Error::integrity("a frame of the layer cannot be decompressed").with_source(error);
             let plain = frame.decompress(&pool).map_err(damaged)?;
             chunks.iter().try_for_each(|chunk| chunk.prove_in(&plain))?;
             Ok((start, plain))

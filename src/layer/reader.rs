@@ -193,7 +193,7 @@ impl<R: Read> LayerReader<R> {
         let most = self.budget.limits().metadata;
         match *spent > most.saturating_add(4 * BLOCK as u64) {
             true => Err(malformed(&format!("an entry has more than {most} bytes of metadata"))
-                .hint("no honest image has that; --max-metadata allows more")),
+                .with_hint("no honest image has that; --max-metadata allows more")),
             false => Ok(()),
         }
     }
@@ -307,7 +307,7 @@ fn cannot_read(error: io::Error) -> Error {
         true => Error::io("", error),
         // The bytes came through a decompressor: what it cannot read is damaged.
         false if error.raw_os_error().is_none() => {
-            Error::integrity("the layer cannot be decompressed").because(error)
+            Error::integrity("the layer cannot be decompressed").with_source(error)
         }
         false => Error::io("cannot read the layer", error),
     }

@@ -109,7 +109,7 @@ impl<A: Archive> LayerWriter<A> {
                 entry.path,
                 name.escape_ascii()
             ))
-            .hint("rename it, or leave it out with --exclude"));
+            .with_hint("rename it, or leave it out with --exclude"));
         }
         let header = match self.is_for_tar {
             true => gnu::encode(entry)?,
@@ -136,7 +136,7 @@ impl<A: Archive> LayerWriter<A> {
             content.read_exact(buffer).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
                     Error::failed(format!("{} became shorter while it was read", entry.path))
-                        .hint("pack a snapshot, or stop what writes to it")
+                        .with_hint("pack a snapshot, or stop what writes to it")
                 }
                 _ => Error::io(format!("cannot read {}", entry.path), error),
             })?;

@@ -130,7 +130,7 @@ impl FromStr for Platform {
                 ..Self::new(*os, *architecture)
             }),
             _ => Err(Error::usage(format!("{text:?} is not a platform"))
-                .hint("write OS/ARCHITECTURE[/VARIANT], for example linux/amd64 or linux/arm/v7")),
+                .with_hint("write OS/ARCHITECTURE[/VARIANT], for example linux/amd64 or linux/arm/v7")),
         }
     }
 }

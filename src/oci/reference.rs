@@ -93,7 +93,7 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self> {
         let invalid = |why: &str| {
             Error::usage(format!("{text:?} is not a reference to an image: {why}"))
-                .hint("write HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:TAG]")
+                .with_hint("write HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:TAG]")
         };
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => {

@@ -18,7 +18,7 @@ use std::path::Path;
 pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Progress) -> Result<StoredTree> {
     let contents = tempfile::tempfile_in(spool).map_err(|error| {
         Error::io(format!("cannot keep the contents of the archive in {}", spool.display()), error)
-            .hint("set TMPDIR to a directory with room for them")
+            .with_hint("set TMPDIR to a directory with room for them")
     })?;
     let task = progress.begin("reading the archive", None);
     let plain = decompress(archive).map_err(|error| Error::io("cannot read the archive", error))?;
@@ -34,14 +34,14 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
     reader.drain().map_err(damaged)?;
     match is_empty {
         true => Err(Error::integrity("the archive is empty")
-            .hint("what writes it may have failed; an empty directory is packed as a directory")),
+            .with_hint("what writes it may have failed; an empty directory is packed as a directory")),
         false => tree.finish(),
     }
 }
 
 /// The error of the reader, which speaks of layers.
 fn damaged(error: Error) -> Error {
-    Error::new(error.kind(), "the archive cannot be packed").because(error)
+    Error::new(error.kind(), "the archive cannot be packed").with_source(error)
 }
 
 /// Content whose bytes are counted.

@@ -69,14 +69,14 @@ pub(super) fn pack(
 fn fitting(options: &Options) -> Result<Options> {
     let mut options = options.clone();
     if !options.image.annotations.is_empty() {
-        return Err(Error::usage("an image as data-io made them has no annotations").hint("use labels"));
+        return Err(Error::usage("an image as data-io made them has no annotations").with_hint("use labels"));
     }
     match options.image.platforms.as_slice() {
         [] => options.image.platforms.push(Platform::host()),
         [_] => {}
         _ => {
             let what = "an image as data-io made them is for one platform";
-            return Err(Error::usage(what).hint("choose one with --platform"));
+            return Err(Error::usage(what).with_hint("choose one with --platform"));
         }
     }
     options.compression = INNER;
@@ -94,8 +94,9 @@ impl Spool {
     fn new(directory: &Path) -> Result<Self> {
         let place = directory.display().to_string();
         let file = tempfile::tempfile_in(directory).map_err(|error| {
-            Error::io(format!("cannot write the archive in {place}"), error)
-                .hint("it is kept there until its size is known: set TMPDIR to a directory with room for it")
+            Error::io(format!("cannot write the archive in {place}"), error).with_hint(
+                "it is kept there until its size is known: set TMPDIR to a directory with room for it",
+            )
         })?;
         Ok(Self { file, place })
     }

@@ -249,14 +249,14 @@ impl Options {
         let mut options = self.clone();
         if holds == Holds::PlainImage {
             if !options.image.annotations.is_empty() {
-                return Err(Error::usage("this place holds no annotations").hint("use labels"));
+                return Err(Error::usage("this place holds no annotations").with_hint("use labels"));
             }
             match options.image.platforms.as_slice() {
                 [] => options.image.platforms.push(Platform::host()),
                 [_] => {}
                 _ => {
                     return Err(Error::usage("this place holds images for one platform")
-                        .hint("choose one with --platform, or pack into a registry or a layout"));
+                        .with_hint("choose one with --platform, or pack into a registry or a layout"));
                 }
             }
             options.compression = Compression::None;

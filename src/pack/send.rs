@@ -138,7 +138,7 @@ impl Sender<'_> {
         let mut links = Vec::new();
         for found in tree.by_ref() {
             if self.abandoned.load(Ordering::Relaxed) {
-                return Err(Error::failed("another layer failed").because(broken_pipe()));
+                return Err(Error::failed("another layer failed").with_source(broken_pipe()));
             }
             let found = found?;
             if part.only_files && found.entry.kind == Kind::Directory {
@@ -155,7 +155,7 @@ impl Sender<'_> {
         links.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         if links.len() != part.links.values().map(Vec::len).sum::<usize>() {
             return Err(Error::failed("files with several names vanished while the tree was read")
-                .hint("read a tree that nobody changes meanwhile, such as a snapshot"));
+                .with_hint("read a tree that nobody changes meanwhile, such as a snapshot"));
         }
         for entry in links {
             layer.append(part, Found { entry, file: None }, |_| {})?;

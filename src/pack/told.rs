@@ -56,7 +56,7 @@ impl<'a> Refused<'a> {
     pub fn count(&mut self, entry: &Entry) {
         let Some(budget) = &mut self.budget else { return };
         if let Err(error) = budget.pass(&entry.path) {
-            let hint = error.advice().unwrap_or_default();
+            let hint = error.hint().unwrap_or_default();
             self.progress.warn(&format!("unpack will refuse this image by default: {error} ({hint})"));
             self.budget = None;
         }

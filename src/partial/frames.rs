@@ -59,7 +59,7 @@ impl Plan {
                 return Err(Error::integrity(format!(
                     "what is wanted is scattered over more than {most} places"
                 ))
-                .hint("no honest image has that; --max-entries and --max-names allow more"));
+                .with_hint("no honest image has that; --max-entries and --max-names allow more"));
             }
             _ => self.spans.push(Span { layer, range: start..end }),
         }
@@ -108,7 +108,7 @@ impl Reading<'_> {
                 "the place has begun to give only whole blobs, in the middle of {}",
                 layer.digest
             ))
-            .hint("try again: all will be read then")
+            .with_hint("try again: all will be read then")
         };
         part.ok_or_else(only_whole)?.take_unproved(size)
     }

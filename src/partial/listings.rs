@@ -113,5 +113,5 @@ impl<'a> Listings<'a> {
 
 fn too_much(most: u64) -> Error {
     Error::integrity(format!("the tables of contents of the image have more than {most} bytes"))
-        .hint("an image with some million files may honestly have that; --max-names allows more")
+        .with_hint("an image with some million files may honestly have that; --max-names allows more")
 }

@@ -282,5 +282,5 @@ fn a_plan_that_is_scattered_over_more_places_than_entries_are_allowed_is_an_inte
     plan.add(0, &chunk(3)).unwrap();
     let error = plan.add(0, &chunk(4)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
-    assert!(error.advice().is_some_and(|hint| hint.contains("--max-entries")), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--max-entries")), "{error}");
 }

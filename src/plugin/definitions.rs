@@ -135,7 +135,7 @@ impl Definitions {
         let text = fs::read(&self.path).map_err(|error| Error::io(format!("cannot read {shown}"), error))?;
         let read: Option<BTreeMap<String, Definition>> = serde_json::from_slice(&text).map_err(|error| {
             Error::integrity(format!("{shown} cannot be understood: {error}"))
-                .hint("mend the file; until then engines get no answer, which keeps them from forgetting their volumes")
+                .with_hint("mend the file; until then engines get no answer, which keeps them from forgetting their volumes")
         })?;
         let mut all = read.unwrap_or_default();
         for (name, definition) in &mut all {
@@ -165,7 +165,7 @@ impl Definitions {
 
     fn write(&mut self, all: BTreeMap<String, Definition>) -> Result<()> {
         let mut text = serde_json::to_vec_pretty(&all)
-            .map_err(|error| Error::failed("cannot write the list of volumes").because(error))?;
+            .map_err(|error| Error::failed("cannot write the list of volumes").with_source(error))?;
         text.push(b'\n');
         directory::replace(&self.path, &text)?;
         (self.all, self.seen) = (all, look(&self.path)?);
@@ -173,8 +173,9 @@ impl Definitions {
     }
 
     fn gone(&self) -> Error {
-        Error::integrity(format!("{} is gone", self.path.display()))
-            .hint("mount the disk that it is on, restore it, or write {} into it if no volume is to be kept")
+        Error::integrity(format!("{} is gone", self.path.display())).with_hint(
+            "mount the disk that it is on, restore it, or write {} into it if no volume is to be kept",
+        )
     }
 }
 

@@ -42,7 +42,7 @@ impl Directory {
             Ok(_) => return Err(Error::usage(format!("the storage {shown} is not a directory"))),
             Err(error) => {
                 return Err(Error::io(format!("cannot open the storage {shown}"), error)
-                    .hint("make the directory, or mount the disk that it is on"));
+                    .with_hint("make the directory, or mount the disk that it is on"));
             }
         };
         if path.to_str().is_none() {
@@ -57,7 +57,7 @@ impl Directory {
         let lock = lock.map_err(trouble)?;
         let lock = Locked::alone_at_once(lock).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
-                Error::refused(format!("another plugin uses the storage {shown}")).hint("stop it first")
+                Error::refused(format!("another plugin uses the storage {shown}")).with_hint("stop it first")
             }
             _ => trouble(error),
         })?;
@@ -137,10 +137,10 @@ fn close_to_others(storage: &Path) -> Result<()> {
         Ok(mode) if is_closed(mode) => Ok(()),
         Ok(mode) => {
             Err(Error::refused(format!("other users can enter the storage {shown}, of mode {mode:o}"))
-                .hint("its file system keeps no modes: take a directory on another one"))
+                .with_hint("its file system keeps no modes: take a directory on another one"))
         }
         Err(error) => Err(Error::io(format!("cannot keep other users out of the storage {shown}"), error)
-            .hint("give the directory to the user that the plugin runs as, or make its mode 0700")),
+            .with_hint("give the directory to the user that the plugin runs as, or make its mode 0700")),
     }
 }
 

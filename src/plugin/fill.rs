@@ -72,7 +72,7 @@ pub(super) fn in_background(keeper: &Arc<Keeper>, volume: &Arc<Volume>, job: Job
         if let Err(error) = &outcome {
             keeper.failed(&volume, "filling it", error);
         }
-        end.outcome = Some(outcome.map_err(|error| match error.advice() {
+        end.outcome = Some(outcome.map_err(|error| match error.hint() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         }));
@@ -157,7 +157,7 @@ impl Filling<'_> {
                 target.display(),
                 self.job.fill.image
             ))
-            .hint("empty it, or make the volume with policy=replace")),
+            .with_hint("empty it, or make the volume with policy=replace")),
             _ => Ok(()),
         }
     }
@@ -177,16 +177,17 @@ impl Filling<'_> {
         };
         let record = volume.record()?;
         if record.content.is_none() && !record.export_due {
-            return Err(lost(&"no container has written it").hint("export it with volio pack, or empty it"));
+            return Err(
+                lost(&"no container has written it").with_hint("export it with volio pack, or empty it")
+            );
         }
         let retried = "the export is tried again by itself; the volume's Status says why it failed";
-        export::export(keeper, volume, to, WaitFor::Everybody).map_err(|error| lost(&error).hint(retried))?;
+        export::export(keeper, volume, to, WaitFor::Everybody)
+            .map_err(|error| lost(&error).with_hint(retried))?;
         match volume.record()?.is_stored(&fingerprint(target)?) {
             true => Ok(()),
-            false => {
-                Err(lost(&format!("{to} holds something else"))
-                    .hint("export it with volio pack, or empty it"))
-            }
+            false => Err(lost(&format!("{to} holds something else"))
+                .with_hint("export it with volio pack, or empty it")),
         }
     }
 
@@ -241,7 +242,7 @@ impl Filling<'_> {
             renameat_with(CWD, content, CWD, target, flags).map_err(|errno| match errno {
                 rustix::io::Errno::BUSY | rustix::io::Errno::XDEV => {
                     Error::refused(format!("{shown} is a mount point of its own"))
-                        .hint("a volume that is filled from an image is on the disk of the storage")
+                        .with_hint("a volume that is filled from an image is on the disk of the storage")
                 }
                 errno => trouble(errno.into()),
             })
@@ -268,7 +269,7 @@ fn refuse_seen(directory: &Path, shown: &Path) -> Result<()> {
     match mounts::seen(directory)? {
         Seen::By(process) => {
             Err(Error::refused(format!("{} is in use by process {process}", shown.display()))
-                .hint("it is filled when no container has it any more"))
+                .with_hint("it is filled when no container has it any more"))
         }
         _ => Ok(()),
     }
@@ -288,7 +289,7 @@ fn refuse_mounts_in(target: &Path) -> Result<()> {
             "something is mounted on {}",
             target.join(place).display()
         ))
-        .hint(
+        .with_hint(
             "a volume is filled when nothing is mounted in it any more; a post-unmount hook can see to that",
         )),
     }

@@ -56,7 +56,7 @@ impl<'a> Hook<'a> {
         let program = self.words.first().map(String::as_str).unwrap_or_default();
         let path = find(program, self.search_path).ok_or_else(|| {
             Error::failed(format!("{program:?} was not found"))
-                .hint("name the program with its whole path, or put it where the plugin's PATH leads")
+                .with_hint("name the program with its whole path, or put it where the plugin's PATH leads")
         })?;
         let cannot = |error: io::Error| Error::io(format!("cannot run {program:?}"), error);
         let (output, said) = io::pipe().map_err(cannot)?;
@@ -99,7 +99,7 @@ pub(super) fn words(option: &str, text: &str) -> Result<Vec<String>> {
     };
     words.filter(|words: &Vec<String>| words.first().is_some_and(|word| !word.is_empty())).ok_or_else(|| {
         Error::usage(format!("{option} is not a command"))
-            .hint(r#"write words, quoted as in a shell, or a JSON array of words"#)
+            .with_hint(r#"write words, quoted as in a shell, or a JSON array of words"#)
     })
 }
 

@@ -112,7 +112,7 @@ impl Keeper {
             return match known.options == options && known.driver() == driver {
                 true => Ok(Answer::default()),
                 false => Err(Error::refused(format!("there is a volume {name} with other options"))
-                    .hint("remove it first; its data stays, and the new volume will hold it")
+                    .with_hint("remove it first; its data stays, and the new volume will hold it")
                     .into()),
             };
         }

@@ -356,8 +356,8 @@ impl<'a> Mounting<'a> {
 /// The same error, saying of what.
 fn named(what: &str, error: &Error) -> Error {
     let same = Error::new(error.kind(), format!("{what}: {error}"));
-    match error.advice() {
-        Some(hint) => same.hint(hint),
+    match error.hint() {
+        Some(hint) => same.with_hint(hint),
         None => same,
     }
 }

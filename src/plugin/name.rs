@@ -32,7 +32,7 @@ impl FromStr for VolumeName {
             false => {
                 let shown: String = text.chars().take(64).collect();
                 Err(Error::usage(format!("{shown:?} cannot be the name of a volume"))
-                    .hint("a name is letters, digits, '_', '.' and '-', begins with a letter or a digit, and has at most 255 bytes"))
+                    .with_hint("a name is letters, digits, '_', '.' and '-', begins with a letter or a digit, and has at most 255 bytes"))
             }
         }
     }

@@ -118,7 +118,7 @@ impl Spec {
         if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
             let shown: String = unknown.chars().take(64).collect();
             return Err(Error::usage(format!("there is no option {shown:?}"))
-                .hint(format!("the options are {}", KNOWN.join(", "))));
+                .with_hint(format!("the options are {}", KNOWN.join(", "))));
         }
         let spec = Self {
             fill: Fill::parse(options)?,
@@ -145,7 +145,7 @@ impl Fill {
                 .find(|key| options.contains_key(**key))
             {
                 Some(key) => {
-                    Err(Error::usage(format!("{key} needs an image")).hint("add -o image=REFERENCE"))
+                    Err(Error::usage(format!("{key} needs an image")).with_hint("add -o image=REFERENCE"))
                 }
                 None => Ok(None),
             };
@@ -159,7 +159,7 @@ impl Fill {
         };
         match fill.pull != Pull::Missing && fill.policy != Policy::Replace {
             true => Err(Error::usage("pull=newer and pull=always replace what the volume holds")
-                .hint("say so with -o policy=replace, or fill the volume once with pull=missing")),
+                .with_hint("say so with -o policy=replace, or fill the volume once with pull=missing")),
             false => Ok(Some(fill)),
         }
     }
@@ -205,7 +205,7 @@ fn location(text: &str) -> Result<Location> {
     let is_file = ["oci:", "oci-archive:", "docker-archive:"].iter().any(|scheme| text.starts_with(scheme));
     if !is_file && text.rsplit_once('@').is_some_and(|(name, end)| name.contains('@') || !digest(end)) {
         return Err(Error::usage("the name of an image has no user and no password in it")
-            .hint("log in with volio login, or name a file with volio plugin --authfile"));
+            .with_hint("log in with volio login, or name a file with volio plugin --authfile"));
     }
     let location = text.parse::<Location>()?;
     let path = match &location {
@@ -215,7 +215,7 @@ fn location(text: &str) -> Result<Location> {
     };
     match path.is_some_and(|path| !path.is_absolute()) {
         true => Err(Error::usage(format!("{location} has a relative path"))
-            .hint("the plugin runs in a directory of its own: begin the path with /")),
+            .with_hint("the plugin runs in a directory of its own: begin the path with /")),
         false => Ok(location),
     }
 }
@@ -232,7 +232,7 @@ fn destination(text: &str) -> Result<Location> {
 /// Something inside an image.
 fn subpath(text: &str) -> Result<TreePath> {
     TreePath::parse(text).filter(|path| !path.is_root()).ok_or_else(|| {
-        Error::usage("subpath is not a path inside the image").hint("write a path without '..'")
+        Error::usage("subpath is not a path inside the image").with_hint("write a path without '..'")
     })
 }
 
@@ -305,7 +305,7 @@ mod tests {
             &[("password", "hunter2")],
         ] {
             let error = parse(bad).unwrap_err();
-            let all = format!("{error} {:?}", error.advice());
+            let all = format!("{error} {:?}", error.hint());
             assert!(!all.contains("hunter2"), "{all}");
         }
     }

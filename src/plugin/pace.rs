@@ -66,7 +66,7 @@ impl Pace {
                 bytes >> 10,
                 within.as_secs_f64()
             ))
-            .hint("the registry or the network is overloaded; start the container again later");
+            .with_hint("the registry or the network is overloaded; start the container again later");
         }
         match self.stop.is_said() {
             true => Error::failed("the fetch was given up, since the volume is removed"),

@@ -134,7 +134,7 @@ impl Answer {
     /// An error as the user of an engine reads it. Docker shows it as it is, and words of a registry or of an image may be
     /// in it; a hook's lines stay lines.
     pub(super) fn failed(error: &Error) -> Self {
-        let text = match error.advice() {
+        let text = match error.hint() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         };

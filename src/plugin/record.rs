@@ -114,7 +114,7 @@ impl Kept {
         let mut record = match fs::read(&path) {
             Ok(text) => serde_json::from_slice::<Record>(&text).map_err(|error| {
                 Error::integrity(format!("{shown} cannot be understood: {error}"))
-                    .hint("mend the file, or remove it: then it is not known what the volume holds")
+                    .with_hint("mend the file, or remove it: then it is not known what the volume holds")
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
             Err(error) => return Err(Error::io(format!("cannot read {shown}"), error)),

@@ -71,7 +71,7 @@ impl Keeper {
         let name = &volume.name;
         let then = (turn, Doing::Removing);
         export::and_wait(self, volume, to, WaitFor::Processes, then, deadline).map_err(|error| {
-            Error::refused(format!("the volume {name} holds what was not exported yet: {error}")).hint(
+            Error::refused(format!("the volume {name} holds what was not exported yet: {error}")).with_hint(
                 "it is tried again by itself; to give it up, take the option export from the volume in volumes.json",
             )
         })

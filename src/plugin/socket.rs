@@ -46,7 +46,7 @@ impl Socket {
         match driver {
             Some(driver) => Ok(Self { listener, driver, made: None }),
             None => Err(Error::usage(format!("the socket {address:?} is no plugin's"))
-                .hint("Docker knows a plugin by its socket: name it volio.sock or volmex.sock")),
+                .with_hint("Docker knows a plugin by its socket: name it volio.sock or volmex.sock")),
         }
     }
 
@@ -92,7 +92,7 @@ fn clear_away(path: &Path) -> Result<()> {
         Ok(_) => {}
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(Error::refused(format!("another plugin answers on {shown}")).hint("stop it first")),
+        Ok(_) => Err(Error::refused(format!("another plugin answers on {shown}")).with_hint("stop it first")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|error| Error::io(format!("cannot remove the stale socket {shown}"), error)),
         Err(error) => Err(Error::io(format!("cannot tell whether a plugin answers on {shown}"), error)),

@@ -293,7 +293,7 @@ impl Volume {
 
     fn busy(&self, busy: &Doing) -> Error {
         Error::failed(format!("the volume {} is busy: {busy}", self.name))
-            .hint("that goes on in the background; try again a little later")
+            .with_hint("that goes on in the background; try again a little later")
     }
 
     fn work(&self) -> MutexGuard<'_, Work> {
@@ -308,8 +308,8 @@ impl Volume {
 /// The same error once more.
 fn again(error: &Error) -> Error {
     let same = Error::new(error.kind(), error.to_string());
-    match error.advice() {
-        Some(hint) => same.hint(hint),
+    match error.hint() {
+        Some(hint) => same.with_hint(hint),
         None => same,
     }
 }

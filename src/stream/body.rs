@@ -27,7 +27,7 @@ impl Unverified {
 
     /// The same bytes, which can be opened again, from an offset on: who sends them can go back.
     #[must_use]
-    pub fn again(self, open: impl Fn(u64) -> Result<Box<dyn Read + Send>> + Send + 'static) -> Self {
+    pub fn reopenable(self, open: impl Fn(u64) -> Result<Box<dyn Read + Send>> + Send + 'static) -> Self {
         Self { again: Some(Box::new(open)), ..self }
     }
 
@@ -48,7 +48,7 @@ impl Unverified {
                 "a part of a blob should have {size} bytes and has {}",
                 bytes.len()
             ))
-            .hint(HINT)),
+            .with_hint(HINT)),
         }
     }
 
@@ -247,7 +247,7 @@ impl Read for Body {
                     "blob {} is longer than the {} bytes its descriptor promises",
                     expected.digest, expected.size
                 ))
-                .hint(HINT)
+                .with_hint(HINT)
                 .into());
             }
             _ if read == 0 => self.seal()?,
@@ -267,7 +267,7 @@ fn mismatch(expected: &Written, written: &Written) -> Error {
         )),
         true => Error::integrity(format!("blob {} has the digest {}", expected.digest, written.digest)),
     }
-    .hint(HINT)
+    .with_hint(HINT)
 }
 
 /// Hashes bytes, and remembers the hash wherever a mark is passed.
@@ -351,7 +351,7 @@ mod tests {
                 Ok(Box::new(io::Cursor::new(bytes[offset as usize..].to_vec())))
             }
         };
-        let body = Unverified::new(io::Cursor::new(bytes.clone())).again(open).verify(&descriptor);
+        let body = Unverified::new(io::Cursor::new(bytes.clone())).reopenable(open).verify(&descriptor);
         (bytes, body)
     }
 

@@ -139,7 +139,7 @@ fn reader_is_gone() -> io::Error {
 }
 
 fn writer_died() -> io::Error {
-    Error::failed("the data ended before it was complete").because(reader_is_gone()).into()
+    Error::failed("the data ended before it was complete").with_source(reader_is_gone()).into()
 }
 
 fn worker_died() -> io::Error {

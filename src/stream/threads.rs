@@ -37,7 +37,7 @@ pub fn on_threads(count: usize, work: impl Fn() + Sync) {
 
 fn no_thread(error: io::Error) -> Error {
     Error::io("cannot start a thread", error)
-        .hint("raise the limit on processes: ulimit -u, or pids.max of the control group")
+        .with_hint("raise the limit on processes: ulimit -u, or pids.max of the control group")
 }
 
 #[cfg(test)]

@@ -46,7 +46,9 @@ impl Layout {
             let why =
                 if directory.is_dir() { "it has no file oci-layout" } else { "there is no such directory" };
             return Err(Error::not_found(format!("{} is not an image layout: {why}", directory.display()))
-                .hint("write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote"));
+                .with_hint(
+                    "write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote",
+                ));
         }
         Ok(Self::at(directory, Name::new(tag, digest)))
     }
@@ -71,7 +73,7 @@ impl Layout {
                 "{} holds something that is no image layout",
                 directory.display()
             ))
-            .hint("name an empty directory, one that does not exist yet, or a layout")),
+            .with_hint("name an empty directory, one that does not exist yet, or a layout")),
         }
     }
 
@@ -227,7 +229,7 @@ impl Source for Layout {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let again = self.blob(&descriptor.digest);
-        Ok(Unverified::new(self.open_blob(descriptor)?).again(move |offset| {
+        Ok(Unverified::new(self.open_blob(descriptor)?).reopenable(move |offset| {
             let file = open_file(&again)
                 .and_then(|mut file| file.seek(SeekFrom::Start(offset)).map(|_| file))
                 .map_err(|error| Error::io(format!("cannot read {}", again.display()), error))?;

@@ -72,7 +72,7 @@ impl Location {
     pub fn destination(&self, access: &Access) -> Result<Box<dyn Destination>> {
         if self.digest().is_some() {
             return Err(Error::usage(format!("cannot write to {self}: a digest is no name to write to"))
-                .hint("name a tag; the digest is printed when the image is there"));
+                .with_hint("name a tag; the digest is printed when the image is there"));
         }
         Ok(match self {
             Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
@@ -96,7 +96,7 @@ impl Location {
             }
             Self::OciArchive { .. } | Self::DockerArchive { .. } => {
                 return Err(Error::usage(format!("cannot remove {self}: archives are only added to"))
-                    .hint("copy the images that shall stay into another archive"));
+                    .with_hint("copy the images that shall stay into another archive"));
             }
         })
     }
@@ -191,7 +191,7 @@ impl Location {
             // As helm and flux write it.
             b"oci" if rest.starts_with(b"//") => match &utf8(text)?[6..] {
                 name if Reference::names_registry(name) => Ok(Self::Registry(name.parse()?)),
-                _ => Err(Error::usage(format!("{text:?} names no registry")).hint(
+                _ => Err(Error::usage(format!("{text:?} names no registry")).with_hint(
                     "write oci://HOST/REPOSITORY:TAG for an image in a registry, or oci:DIRECTORY:TAG for one in a \
                      layout",
                 )),
@@ -213,7 +213,7 @@ impl Location {
             }
             b"docker-daemon" | b"containers-storage" | b"dir" => {
                 let scheme = String::from_utf8_lossy(scheme);
-                Err(Error::usage(format!("{text:?}: volio does not read or write {scheme}:")).hint(
+                Err(Error::usage(format!("{text:?}: volio does not read or write {scheme}:")).with_hint(
                     "use a registry (HOST/REPOSITORY:TAG), a layout (oci:DIRECTORY:TAG) or an archive \
                      (oci-archive:FILE:TAG)",
                 ))
@@ -239,7 +239,7 @@ fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 fn utf8(text: &OsStr) -> Result<&str> {
     text.to_str().ok_or_else(|| {
         Error::usage(format!("{text:?} is not a reference to an image: it is not UTF-8"))
-            .hint("only the paths of layouts and archives may have other bytes: oci:DIRECTORY[:TAG]")
+            .with_hint("only the paths of layouts and archives may have other bytes: oci:DIRECTORY[:TAG]")
     })
 }
 
@@ -295,7 +295,7 @@ impl<'a> Parts<'a> {
 
     fn invalid(&self, why: &str) -> Error {
         Error::usage(format!("{:?} is not the name of an image: {why}", self.text))
-            .hint(format!("write {}", self.form))
+            .with_hint(format!("write {}", self.form))
     }
 }
 

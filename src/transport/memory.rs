@@ -105,7 +105,7 @@ fn absent(blob: &Descriptor) -> Error {
 
 fn unverified(blob: Vec<u8>) -> Unverified {
     let again = blob.clone();
-    Unverified::new(Cursor::new(blob)).again(move |offset| {
+    Unverified::new(Cursor::new(blob)).reopenable(move |offset| {
         let mut bytes = Cursor::new(again.clone());
         bytes.set_position(offset);
         Ok(Box::new(bytes))

@@ -243,7 +243,7 @@ fn is_sound(blob: Unverified, descriptor: &Descriptor) -> Result<bool> {
 /// Layers"): registries need not have such layers.
 fn say_urls(blob: &Descriptor, error: Error) -> Error {
     match (error.kind(), blob.urls().as_slice()) {
-        (Kind::NotFound, urls @ [_, ..]) => error.hint(format!(
+        (Kind::NotFound, urls @ [_, ..]) => error.with_hint(format!(
             "it is a foreign layer, which volio does not fetch: its image says that it is at {}",
             urls.join(", ")
         )),

@@ -146,7 +146,7 @@ impl Name {
         };
         let tags = listed(tags(index));
         let untagged = listed(untagged(index).into_iter().map(|entry| entry.digest.to_string()));
-        Error::not_found(format!("there is {wanted} in the {place}")).hint(
+        Error::not_found(format!("there is {wanted} in the {place}")).with_hint(
             match (tags.is_empty(), untagged.is_empty()) {
                 (true, true) => "it holds no image".to_owned(),
                 (false, true) => format!("its tags are {tags}"),
@@ -229,7 +229,7 @@ fn ambiguous(called: &[Descriptor], wanted: &str, place: &str) -> Error {
         None => format!("@{}", entry.digest),
     };
     Error::usage(format!("{wanted:?} is the name of {} images in the {place}", called.len()))
-        .hint(format!("name one of them by what only it has: {}", listed(called.iter().map(name))))
+        .with_hint(format!("name one of them by what only it has: {}", listed(called.iter().map(name))))
 }
 
 /// What is listed in a message: not more than a screen has room for.
@@ -296,7 +296,7 @@ fn names(entry: &Descriptor) -> impl Iterator<Item = &str> {
 pub fn missing(blob: &Descriptor, place: &str, image: Option<&Found>) -> Error {
     let error = Error::not_found(format!("the {place} has no blob {}", blob.digest));
     match image.and_then(|image| image.first().annotations.get(SINCE)) {
-        Some(bases) => error.hint(format!(
+        Some(bases) => error.with_hint(format!(
             "it holds only what {bases} lacks: copy that image first to where this one shall be"
         )),
         None => say_urls(blob, error),
@@ -317,7 +317,7 @@ pub fn parse_index(bytes: Vec<u8>, what: &str) -> Result<Index> {
         return Err(Error::integrity(format!("{what} is larger than any index")));
     }
     Index::parse(&Document::new(media_type::INDEX, bytes))
-        .map_err(|error| Error::integrity(format!("{what} is damaged")).because(error))
+        .map_err(|error| Error::integrity(format!("{what} is damaged")).with_source(error))
 }
 
 /// The descriptor of a document that an index of an index names: its bytes are there, but not in `index.json`.

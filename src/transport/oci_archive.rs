@@ -220,7 +220,7 @@ fn holds_layout(archive: &Archive, otherwise: Kind) -> Result<()> {
         (false, is_docker) => {
             let path = archive.path().display();
             let what = format!("{path} is no archive of an image layout: it has no file {}", MARKER.0);
-            Err(Error::new(otherwise, what).hint(match is_docker {
+            Err(Error::new(otherwise, what).with_hint(match is_docker {
                 true => format!("it is what docker save wrote: name it docker-archive:{path}"),
                 false => "name an archive that volio, skopeo, podman or buildkit wrote".to_owned(),
             }))

@@ -75,9 +75,9 @@ impl Changed {
 
     /// The error that names it; `place` is its name on disk.
     pub(super) fn into_error(self, place: &str) -> Error {
-        Error::failed(format!("{place} changed while it was read"))
-            .because(self)
-            .hint("pack a snapshot, stop what writes there, or leave out what changes with --on-change skip")
+        Error::failed(format!("{place} changed while it was read")).with_source(self).with_hint(
+            "pack a snapshot, stop what writes there, or leave out what changes with --on-change skip",
+        )
     }
 }
 
@@ -107,8 +107,8 @@ impl Unreadable {
     /// The error that names it; `place` is its name on disk.
     pub(super) fn into_error(self, place: &str) -> Error {
         Error::failed(format!("cannot read {place}"))
-            .because(self)
-            .hint("leave it out with --exclude; --skip-unreadable leaves out all that cannot be read")
+            .with_source(self)
+            .with_hint("leave it out with --exclude; --skip-unreadable leaves out all that cannot be read")
     }
 }
 

@@ -199,7 +199,7 @@ impl Disk {
                 "{} ends after {} bytes, although its file system says that it has {}",
                 self.place, self.position, self.stamp.size
             ))
-            .hint("leave it out with --exclude")
+            .with_hint("leave it out with --exclude")
             .into()),
             read => Ok(read),
         }

@@ -104,7 +104,7 @@ impl Runs {
     }
 
     fn push(&mut self, rules: &GitignoreBuilder, is_text: bool) -> Result<()> {
-        let rules = rules.build().map_err(|why| Error::usage("the rules are too many").because(why))?;
+        let rules = rules.build().map_err(|why| Error::usage("the rules are too many").with_source(why))?;
         self.done.push(Run { rules, is_text });
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Walk {
                 shown(written),
                 branch.shown
             ))
-            .hint("write the image to another place, or leave that directory out with --exclude")),
+            .with_hint("write the image to another place, or leave that directory out with --exclude")),
         }
     }
 
@@ -232,8 +232,9 @@ impl Branch {
         let shown = shown(&source.path);
         let root = TreePath::root();
         let failed = |errno| match errno {
-            Errno::NOENT => Error::not_found(format!("there is no {}", source.path.display()))
-                .hint("SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image"),
+            Errno::NOENT => Error::not_found(format!("there is no {}", source.path.display())).with_hint(
+                "SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image",
+            ),
             errno => trouble("open", &shown, &root, errno.into()),
         };
         if let Some(stored) = &source.stored {
@@ -258,7 +259,7 @@ impl Branch {
             }
             _ => {
                 let what = format!("{} is neither a directory nor a file", source.path.display());
-                return Err(Error::usage(what).hint("pack the directory that it is in"));
+                return Err(Error::usage(what).with_hint("pack the directory that it is in"));
             }
         };
         Ok(Self { source: source.path.clone(), shown, at, walk, head: None })
@@ -337,5 +338,5 @@ fn invented(path: TreePath) -> Found {
 
 fn collision(one: &Branch, other: &Branch, path: &TreePath) -> Error {
     Error::usage(format!("both {} and {} have something at {path}", one.shown, other.shown))
-        .hint("give one of them another place with SOURCE:/PATH, or leave it out of one of them")
+        .with_hint("give one of them another place with SOURCE:/PATH, or leave it out of one of them")
 }

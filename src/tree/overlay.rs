@@ -244,7 +244,7 @@ impl<T: Clone + Default> Overlay<T> {
             true => Ok(()),
             false => {
                 Err(Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
-                    .hint("it was made wrongly"))
+                    .with_hint("it was made wrongly"))
             }
         }
     }

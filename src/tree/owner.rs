@@ -25,7 +25,7 @@ impl FromStr for Owner {
         match numbers {
             Some((uid, gid)) => Ok(Self { uid, gid }),
             None => Err(Error::usage(format!("{text:?} is not an owner"))
-                .hint("write UID:GID with numbers up to 4294967294, for example 1000:1000")),
+                .with_hint("write UID:GID with numbers up to 4294967294, for example 1000:1000")),
         }
     }
 }
@@ -60,7 +60,7 @@ impl FromStr for IdRange {
     fn from_str(text: &str) -> Result<Self> {
         let invalid = || {
             Error::usage(format!("{text:?} is not a range of a map"))
-                .hint("write CONTAINER:HOST:SIZE, for example 0:100000:65536")
+                .with_hint("write CONTAINER:HOST:SIZE, for example 0:100000:65536")
         };
         let numbers: Option<Vec<u32>> = text.split(':').map(number).collect();
         let (container, host, size) = match numbers.as_deref() {
@@ -97,7 +97,7 @@ impl IdMap {
         for (n, range) in ranges.iter().enumerate() {
             if let Some(other) = ranges[..n].iter().find(|other| other.overlaps(range)) {
                 return Err(Error::usage(format!("the ranges {other} and {range} of a map overlap"))
-                    .hint("give every number one meaning"));
+                    .with_hint("give every number one meaning"));
             }
         }
         Ok(Self(ranges))

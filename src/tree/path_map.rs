@@ -299,7 +299,7 @@ impl<V> PathMap<V> {
 /// The error for an image whose names and attributes take more than so many bytes of memory.
 pub(crate) fn too_much(limit: u64) -> Error {
     Error::integrity(format!("names and attributes of the image take more than {limit} bytes of memory"))
-        .hint("an image with some million files may honestly do so; --max-names allows more")
+        .with_hint("an image with some million files may honestly do so; --max-names allows more")
 }
 
 fn name_of<'a, V>(names: &'a [u8], node: &Node<V>) -> &'a [u8] {

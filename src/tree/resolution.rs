@@ -136,8 +136,9 @@ impl Blocked {
             }
             Self::TooManyLinks => format!("{path} leads through too many symbolic links, or in a circle"),
         };
-        Error::integrity(what)
-            .hint("the image was made wrongly, or to do harm: links are followed to what is in the image")
+        Error::integrity(what).with_hint(
+            "the image was made wrongly, or to do harm: links are followed to what is in the image",
+        )
     }
 
     /// What is wrong with a hard link whose other name leads there.

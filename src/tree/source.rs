@@ -55,7 +55,7 @@ impl SourceSpec {
                 "{text:?} puts {:?} outside of the tree",
                 OsStr::from_bytes(&bytes[..colon])
             ))
-            .hint("the path behind the colon is the one inside the image and has no `..`")
+            .with_hint("the path behind the colon is the one inside the image and has no `..`")
         })?;
         Ok(Self { at: Some(at), inside, ..Self::named(text, &bytes[..colon])? })
     }
@@ -63,7 +63,7 @@ impl SourceSpec {
     fn named(text: &OsStr, path: &[u8]) -> Result<Self> {
         match path.is_empty() {
             true => Err(Error::usage(format!("{text:?} names no source"))
-                .hint("SOURCE or SOURCE:/path/in/the/image; the current directory is `.`")),
+                .with_hint("SOURCE or SOURCE:/path/in/the/image; the current directory is `.`")),
             false => Ok(Self::new(OsStr::from_bytes(path))),
         }
     }

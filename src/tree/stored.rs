@@ -69,7 +69,7 @@ impl StoredTree {
                     self.keep(content, size).map_err(|error| match error.downcast::<Error>() {
                         Ok(error) => error,
                         Err(error) => Error::io(format!("cannot keep the content of {path}"), error)
-                            .hint("set TMPDIR to a directory with room for the contents of the archive"),
+                            .with_hint("set TMPDIR to a directory with room for the contents of the archive"),
                     })?;
                 }
                 self.nodes.push(Node { kind, metadata, offset, names: 0 });
@@ -237,7 +237,7 @@ impl StoredWalk {
         let entry = self.observer.recorded(place, kind, &node.kind, node.metadata.clone());
         let entry = entry.map_err(|unmapped| {
             Error::usage(format!("cannot pack {path}: {unmapped}"))
-                .hint("add a range to --uid-map or --gid-map, or give everything one owner with --chown")
+                .with_hint("add a range to --uid-map or --gid-map, or give everything one owner with --chown")
         })?;
         match entry.kind == Kind::Directory && self.extent.shares_directories() {
             true => self.observer.note_again(&entry),

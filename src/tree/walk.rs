@@ -366,23 +366,24 @@ pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, failure: Failur
         Failure::Changed(Change::Vanished) => Errno::NOENT,
         Failure::Changed(_) => Errno::STALE,
         Failure::Unmapped(unmapped) => {
-            return Error::usage(format!("cannot pack {place}: {unmapped}"))
-                .hint("add a range to --uid-map or --gid-map, or give everything one owner with --chown");
+            return Error::usage(format!("cannot pack {place}: {unmapped}")).with_hint(
+                "add a range to --uid-map or --gid-map, or give everything one owner with --chown",
+            );
         }
         Failure::Endless => {
             return Error::failed(format!(
                 "{place} does not say how long it is, and has not ended after 16 MiB"
             ))
-            .hint("leave it out with --exclude");
+            .with_hint("leave it out with --exclude");
         }
     };
     let error = Error::io(format!("cannot {doing} {place}"), errno);
     match error.kind() {
-        error::Kind::Denied => error.hint(
+        error::Kind::Denied => error.with_hint(
             "read it as its owner or as root, or leave it out with --exclude; --skip-unreadable leaves out all such",
         ),
         _ if is_about_what_is_read(errno) => {
-            error.hint("leave it out with --exclude; --skip-unreadable leaves out all that cannot be read")
+            error.with_hint("leave it out with --exclude; --skip-unreadable leaves out all that cannot be read")
         }
         _ => error,
     }

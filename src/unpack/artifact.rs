@@ -33,12 +33,12 @@ pub(super) fn select(root: &Document, fetch: impl Fn(&Descriptor) -> Result<Docu
     }
     match artifacts.len() {
         0 => Err(Error::usage(format!("{} is an image and not an artifact", root.descriptor().digest))
-            .hint("leave out --artifact")),
+            .with_hint("leave out --artifact")),
         1 => Ok(artifacts.remove(0).1),
         number => {
             let digests: Vec<String> = artifacts.iter().map(|(digest, _)| format!("@{digest}")).collect();
             Err(Error::usage(format!("there are {number} artifacts under this name"))
-                .hint(format!("name one by its digest: {}", digests.join(", "))))
+                .with_hint(format!("name one by its digest: {}", digests.join(", "))))
         }
     }
 }
@@ -69,7 +69,7 @@ impl Form {
                 "the layer {} of type {:?} has no title, so that its file has no name",
                 layer.digest, layer.media_type
             ))
-            .hint(
+            .with_hint(
                 "volio copy to oci:DIR takes the artifact as it is; the layer is a file in DIR/blobs then",
             )),
         }

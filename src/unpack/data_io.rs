@@ -117,5 +117,5 @@ fn each_entry(
 /// The same error, which says where it is.
 fn damaged(error: Error) -> Error {
     let hint = "data-io packed it like that, or it was cut off then: pack the data anew";
-    Error::new(error.kind(), format!("the data.tar.gz in the image is damaged: {error}")).hint(hint)
+    Error::new(error.kind(), format!("the data.tar.gz in the image is damaged: {error}")).with_hint(hint)
 }

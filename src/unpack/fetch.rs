@@ -133,7 +133,7 @@ fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
     plain.map_err(|error| match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         true => Error::io("", error),
         false if error.raw_os_error().is_some() => Error::io("cannot spool the layer", error),
-        false => Error::integrity("the layer cannot be decompressed").because(error),
+        false => Error::integrity("the layer cannot be decompressed").with_source(error),
     })?;
     let died = |_| Error::failed("a thread died that hashed; this is a bug in volio");
     let plain = hash.finish().recv().map_err(died)?;

@@ -299,7 +299,7 @@ impl Job<'_> {
                 )),
                 LayerType::Other => {
                     let what = format!("the layer {name} has the media type {shown:?}, which is not that of an archive that volio reads");
-                    return Err(Error::integrity(what).hint("--any-media-type reads layers by their first bytes"));
+                    return Err(Error::integrity(what).with_hint("--any-media-type reads layers by their first bytes"));
                 }
             }
         }

@@ -108,7 +108,7 @@ pub(super) fn announce(target: &Target, root: &Document) -> Result<()> {
     let shown = target.path().display();
     let held = digest(record).map_or_else(|| "another image".to_owned(), |held| format!("the image {held}"));
     Err(Error::refused(format!("there is a new version: {shown} holds {held}, and it is {wanted} now"))
-        .hint("look at it if you like, and run the same again: the next run unpacks it"))
+        .with_hint("look at it if you like, and run the same again: the next run unpacks it"))
 }
 
 fn refused(target: &Target, record: Option<&Record>, held: &TreePath, options: &Options) -> Error {
@@ -122,17 +122,19 @@ fn refused(target: &Target, record: Option<&Record>, held: &TreePath, options: &
         None => "another image".to_owned(),
     };
     match record {
-        Some(record) if record.complete => {
-            Error::refused(format!("{shown} holds {} already, or another part of it", image(record))).hint(
-                "choose another directory; --keep is content with what is there, --merge extracts over it",
-            )
-        }
+        Some(record) if record.complete => Error::refused(format!(
+            "{shown} holds {} already, or another part of it",
+            image(record)
+        ))
+        .with_hint(
+            "choose another directory; --keep is content with what is there, --merge extracts over it",
+        ),
         Some(record) => Error::refused(format!(
             "{shown} is not empty: it holds {held}, and a part of {} over what was there before",
             image(record)
         ))
-        .hint("unpack that image again to complete it, or extract over all of it with --merge"),
+        .with_hint("unpack that image again to complete it, or extract over all of it with --merge"),
         None => Error::refused(format!("{shown} is not empty: it holds {held}"))
-            .hint(format!("choose another directory, empty this one, or {over}")),
+            .with_hint(format!("choose another directory, empty this one, or {over}")),
     }
 }

@@ -182,7 +182,7 @@ impl<'a> Selection<'a> {
                 "{} is a hard link to {target}, which is not in the wanted part",
                 entry.path
             ))
-            .hint("it is in another layer; take a part of the image that has both")
+            .with_hint("it is in another layer; take a part of the image that has both")
         })
     }
 
@@ -243,10 +243,10 @@ impl<'a> Selection<'a> {
     pub fn finish(&self) -> Result<()> {
         match self.part {
             Part::Subpath(path) if !self.found => Err(Error::not_found(format!("the image has no {path}"))
-                .hint("`volio ls` shows what it has; links in a path are not followed")),
+                .with_hint("`volio ls` shows what it has; links in a path are not followed")),
             Part::Strip(count) if !self.found => {
                 Err(Error::not_found(format!("nothing in the image is more than {count} directories deep"))
-                    .hint("`volio ls` shows what it has"))
+                    .with_hint("`volio ls` shows what it has"))
             }
             _ => Ok(()),
         }

@@ -104,7 +104,7 @@ fn a_name_moves_from_image_to_image() {
     assert_unpacks(&name("host.io/data:2"), one.path());
     let error = location(&name("data:3")).source(&Access::default()).err().unwrap();
     assert_eq!(error.kind(), Kind::NotFound);
-    assert_eq!(error.advice(), Some("its images are host.io/data:2, docker.io/library/data:1"));
+    assert_eq!(error.hint(), Some("its images are host.io/data:2, docker.io/library/data:1"));
     let several = source(&format!("docker-archive:{}", file.display()));
     assert_eq!(several.resolve().unwrap_err().kind(), Kind::Usage);
     pack(&name("host.io/data:2"), two.path()).unwrap();
@@ -392,7 +392,7 @@ fn images_that_share_a_name_or_have_none_are_named_by_their_digests() {
         trees.each_ref().map(|(tag, tree)| pack(&name(&format!(":data:{tag}")), tree.path()).unwrap());
     let digests = packed.map(|packed| packed.digest).to_vec();
     let names_all = |error: &volio::Error| {
-        digests.iter().all(|digest| error.advice().unwrap().contains(&format!("@{digest}")))
+        digests.iter().all(|digest| error.hint().unwrap().contains(&format!("@{digest}")))
     };
 
     relist(&file, |list| list[1]["RepoTags"] = json!(["data:1"]));

@@ -67,7 +67,7 @@ fn several_images_in_an_archive_are_packed_copied_and_unpacked() {
     let again = copied(&*source(&name("a.tar:two")), &*destination(&name("b.tar:y")), &Silent).unwrap();
     assert_eq!((again.blobs_copied, again.blobs_present), (0, 3), "what is there is not written again");
     let tags = source_error(&name("b.tar:z"));
-    assert_eq!((tags.kind(), tags.advice()), (Kind::NotFound, Some("its tags are x, y")));
+    assert_eq!((tags.kind(), tags.hint()), (Kind::NotFound, Some("its tags are x, y")));
 }
 
 /// The members that are blobs, each as often as it is there.
@@ -185,7 +185,7 @@ fn what_is_no_layout_is_neither_read_nor_written_over() {
     pack(&format!("docker-archive:{}:v1", file.display()), tree.path()).unwrap();
     let error = source_error(&name);
     assert_eq!(error.kind(), Kind::NotFound);
-    assert!(error.advice().unwrap().contains("docker-archive:"), "{error:?}");
+    assert!(error.hint().unwrap().contains("docker-archive:"), "{error:?}");
     assert_eq!(location(&name).destination(&Access::default()).err().unwrap().kind(), Kind::Refused);
     let error = location("oci-archive:/nowhere/at/all.tar").destination(&Access::default()).err().unwrap();
     assert_eq!(error.kind(), Kind::NotFound);

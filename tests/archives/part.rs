@@ -95,7 +95,7 @@ fn an_archive_for_an_air_gap_holds_only_what_the_other_side_lacks() {
     let inside = format!("oci:{}:v2", at("inside"));
     let error = copy(&*source(&archive), &*destination(&inside), &Options::default(), &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
-    assert!(error.advice().unwrap().contains("registry.example/data@sha256:"), "{error:?}");
+    assert!(error.hint().unwrap().contains("registry.example/data@sha256:"), "{error:?}");
     let to = destination(&format!("docker-archive:{}", at("d.tar")));
     assert_eq!(copy(&*source(&layout), &*to, &options, &Silent).unwrap_err().kind(), Kind::Usage);
 }

@@ -97,7 +97,7 @@ fn a_file_that_always_changes_is_an_error_that_names_it_and_publishes_nothing() 
         let (image, packed, warnings) = pack_while_written(tree.path(), on_change, u32::MAX);
         let error = packed.unwrap_err();
         assert!(error.to_string().contains("/log changed while it was read: it grew from"), "{error}");
-        assert!(error.advice().unwrap().contains("--on-change skip"));
+        assert!(error.hint().unwrap().contains("--on-change skip"));
         assert_eq!(warnings.len(), attempts - 1);
         assert!(volio::transport::Source::resolve(&image).is_err());
     }

@@ -265,7 +265,7 @@ fn a_place_for_the_archive_that_is_not_there_is_named() {
     let tree = target();
     let error: Error = try_to_pack(&memory(), tree.path(), Path::new("/nowhere")).unwrap_err();
     assert!(error.to_string().starts_with("cannot write the archive in /nowhere"), "{error}");
-    assert!(error.advice().unwrap().contains("TMPDIR"));
+    assert!(error.hint().unwrap().contains("TMPDIR"));
 }
 
 #[test]

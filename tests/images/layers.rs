@@ -295,7 +295,7 @@ fn a_layer_that_says_that_it_is_something_else_is_refused_by_the_name_of_its_typ
             error.to_string().contains(&format!("{kind:?}")) && !error.to_string().contains('\x1b'),
             "{error}"
         );
-        assert!(error.advice().unwrap().contains("--any-media-type"));
+        assert!(error.hint().unwrap().contains("--any-media-type"));
         unpacked(kind, true).unwrap();
     }
     for kind in [media_type::LAYER, "application/vnd.example.tar", "application/vnd.example+gzip"] {

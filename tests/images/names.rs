@@ -94,7 +94,7 @@ fn a_tag_of_several_images_is_an_error_that_names_them_and_each_can_be_named() {
     for place in layout.both() {
         let error = error(&format!("{place}:v1"));
         assert_eq!(error.kind(), Kind::Usage, "{error}");
-        let advice = error.advice().unwrap();
+        let advice = error.hint().unwrap();
         for (name, digest) in ["docker.io/library/a:v1", "host.io:5000/b:v1"].iter().zip(&layout.digests) {
             assert!(advice.contains(&format!("{name} ({digest})")), "{advice}");
             let found = source(&format!("{place}:{name}")).unwrap().resolve().unwrap();
@@ -166,7 +166,7 @@ fn one_tag_for_each_platform_acts_as_one_index() {
     let name = location(&format!("oci:{}:v1", layout.path().display()));
     let removed = name.removal(&Access::default()).unwrap().remove(false).unwrap();
     assert_eq!((removed.digest, removed.tags), (digests.remove(0), vec!["v1".to_owned()]));
-    assert!(error(&format!("oci:{}", layout.path().display())).advice().unwrap().contains("no image"));
+    assert!(error(&format!("oci:{}", layout.path().display())).hint().unwrap().contains("no image"));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn one_tag_twice_for_the_same_platform_is_an_error_that_lists_the_digests() {
     for place in layout.both() {
         let error = error(&format!("{place}:v1"));
         assert_eq!(error.kind(), Kind::Usage);
-        assert!(layout.digests.iter().all(|digest| error.advice().unwrap().contains(&format!("@{digest}"))));
+        assert!(layout.digests.iter().all(|digest| error.hint().unwrap().contains(&format!("@{digest}"))));
         assert_eq!(source(&place).unwrap().tags().unwrap(), ["v1"], "a copy of all tags says what is wrong");
     }
 }
@@ -190,7 +190,7 @@ fn images_without_tags_are_named_by_their_digests() {
         assert_eq!(source.untagged().unwrap(), layout.digests);
         let error = source.resolve().unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
-        assert!(layout.digests.iter().all(|digest| error.advice().unwrap().contains(&digest.to_string())));
+        assert!(layout.digests.iter().all(|digest| error.hint().unwrap().contains(&digest.to_string())));
     }
 }
 

@@ -81,7 +81,7 @@ fn a_platform_that_is_not_offered_is_not_found_and_nothing_gets_a_name() {
     let to = Memory::default();
     let error = copy(&image(), &to, &only(&["linux/amd64", "linux/s390x"]), &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
-    assert_eq!(error.advice(), Some("choose among linux/amd64, linux/arm64"));
+    assert_eq!(error.hint(), Some("choose among linux/amd64, linux/arm64"));
     assert!(to.resolve().is_err());
 }
 
@@ -135,10 +135,10 @@ fn where_the_base_is_missing_the_error_names_it() {
     let error = copy(&layout, &inside, &copy::Options::default(), &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     let base = format!("site.example/data@{}", first.resolve().unwrap().descriptor().digest);
-    assert!(error.advice().unwrap().contains(&base), "{:?}", error.advice());
+    assert!(error.hint().unwrap().contains(&base), "{:?}", error.hint());
     assert!(inside.resolve().is_err());
     let target = tempfile::tempdir().unwrap();
-    assert!(unpack(&layout, target.path()).unwrap_err().advice().unwrap().contains(&base));
+    assert!(unpack(&layout, target.path()).unwrap_err().hint().unwrap().contains(&base));
     // Copied without a gap, it is whole, and nothing says otherwise.
     to_stick(&second, &stick, &copy::Options::default());
     whole(&layout);

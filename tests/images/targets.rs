@@ -238,7 +238,7 @@ fn a_complete_image_makes_way_for_no_other_and_may_be_kept() {
     let keep = Options { keep: true, ..quick() };
     let digest = run(&first, target.path(), &keep).unwrap().digest;
     let error = refused(&second, target.path(), &quick());
-    assert!(error.to_string().contains(&digest.to_string()) && error.advice().unwrap().contains("--keep"));
+    assert!(error.to_string().contains(&digest.to_string()) && error.hint().unwrap().contains("--keep"));
     let place = Breaking::after(0, &second);
     let kept = run(&place, target.path(), &keep).unwrap();
     assert_eq!((kept.outcome, kept.digest, place.asked()), (Outcome::Kept, digest, 0));

@@ -24,7 +24,7 @@ fn resolve(host: &str, authority: impl Into<PathBuf>) -> Result<Document> {
 
 /// What is said of a certificate, as a user sees it.
 fn told(error: &Error, host: &str) -> String {
-    format!("{error}\nhint: {}", error.advice().unwrap_or_default()).replace(host, "HOST")
+    format!("{error}\nhint: {}", error.hint().unwrap_or_default()).replace(host, "HOST")
 }
 
 #[test]

@@ -235,7 +235,7 @@ fn a_registry_that_is_not_there_is_asked_after() {
         registry::Registry::new(name.parse().unwrap(), &Access::default()).unwrap().resolve().unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
     assert!(error.to_string().contains("refused"), "{error}");
-    assert_eq!(error.advice(), Some(&*format!("is the registry running at localhost:{port}?")));
+    assert_eq!(error.hint(), Some(&*format!("is the registry running at localhost:{port}?")));
 }
 
 /// A server that says the same to everybody.

@@ -72,7 +72,7 @@ fn whoever_has_no_password_is_told_how_to_log_in() {
         for error in [client.resolve().unwrap_err(), client.upload(Body::new(&b"x"[..])).unwrap_err()] {
             assert_eq!(error.kind(), Kind::Denied, "{error}");
             assert!(error.to_string().contains(registry.host()), "{error}");
-            assert!(error.advice().unwrap().contains("config.json"), "{error}");
+            assert!(error.hint().unwrap().contains("config.json"), "{error}");
         }
         assert_eq!(registry.open_uploads(), 0);
     }
@@ -83,7 +83,7 @@ fn a_wrong_password_is_denied_and_not_told() {
     for login in [BASIC, TOKEN] {
         let error = client(&guarded(login), "me:wrong-secret").resolve().unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
-        let told = format!("{error} {error:?} {:?}", error.advice());
+        let told = format!("{error} {error:?} {:?}", error.hint());
         assert!(!told.contains("secret") && !told.contains("bWU6"), "{told}");
     }
 }
@@ -253,7 +253,7 @@ fn broken_credentials_are_told_and_the_image_is_asked_for_without_any() {
         for login in [BASIC, Login::Token { user: USER, anonymous_pull: false, expires_in: 300 }] {
             registry.behave(|behaviour| behaviour.login = login);
             let error = asked_with(&registry, CredentialSource::File(path.clone())).1.unwrap_err();
-            let hint = error.advice().unwrap_or_default();
+            let hint = error.hint().unwrap_or_default();
             assert_eq!(error.kind(), Kind::Denied);
             assert!(hint.contains("was asked without credentials") && hint.contains(reason), "{hint}");
         }

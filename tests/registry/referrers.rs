@@ -231,6 +231,6 @@ fn a_foreign_layer_that_the_source_does_not_have_is_said_to_be_at_its_address() 
     for place in [&from as &dyn Source, &registry.client("data", "v1")] {
         let error = place.open(&layer).err().unwrap();
         assert_eq!(error.kind(), Kind::NotFound);
-        assert!(error.advice().unwrap().contains(url), "{error:?}");
+        assert!(error.hint().unwrap().contains(url), "{error:?}");
     }
 }

@@ -85,7 +85,7 @@ fn a_registry_that_deletes_nothing_says_so_with_a_hint() {
     let registry = registry(Deletes::Nothing);
     let error = remove(&registry, ":c", false).unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
-    assert!(error.advice().unwrap().contains("DELETE_ENABLED"), "{error}");
+    assert!(error.hint().unwrap().contains("DELETE_ENABLED"), "{error}");
 }
 
 #[test]

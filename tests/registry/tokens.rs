@@ -68,7 +68,7 @@ fn an_identity_token_that_is_over_is_denied_and_not_told() {
     let registry = guarded();
     let error = client(&registry, r#"{"identitytoken": "old-hunter2"}"#).resolve().unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{error}");
-    assert!(!format!("{error} {error:?} {:?}", error.advice()).contains("hunter2"), "{error:?}");
+    assert!(!format!("{error} {error:?} {:?}", error.hint()).contains("hunter2"), "{error:?}");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_program_that_keeps_credentials_is_asked_only_by_a_registry_that_asks_us() {
     let source = CredentialSource::Text { name: "TEXT".to_owned(), text: Secret::new(text) };
     let access = Access { credentials: vec![source], ..Access::default() };
     let error = registry.client_with("a", "t", &access).resolve().unwrap_err();
-    let hint = error.advice().unwrap_or_default();
+    let hint = error.hint().unwrap_or_default();
     assert!(hint.contains("docker-credential-volio-test-is-not-there"), "{hint}");
     registry.behave(|behaviour| behaviour.login = Login::Open);
     let client = registry.client_with("a", "t", &access);

@@ -29,7 +29,7 @@ fn an_authority_is_trusted_when_it_was_named() {
     assert_eq!(resolve(&front, named(authority.path("ca.crt"))).unwrap().bytes(), MANIFEST);
     for tls in [named(other.path("ca.crt")), Tls { wanted: true, ..Tls::default() }] {
         let error = resolve(&front, tls).unwrap_err();
-        assert!(error.advice().unwrap_or_default().contains("--ca-file"), "{error} {:?}", error.advice());
+        assert!(error.hint().unwrap_or_default().contains("--ca-file"), "{error} {:?}", error.hint());
     }
     let anybody = Tls { anybody: true, ..Tls::default() };
     assert_eq!(resolve(&front, anybody).unwrap().bytes(), MANIFEST);
@@ -142,7 +142,7 @@ fn what_certs_d_has_for_a_registry_does_not_count_for_its_token_server() {
         "{error}"
     );
     assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
-    assert!(error.advice().unwrap().contains(&format!("certs.d/{token_server}/ca.crt")), "{error:?}");
+    assert!(error.hint().unwrap().contains(&format!("certs.d/{token_server}/ca.crt")), "{error:?}");
     add(&token_server);
     assert_eq!(log_in(&host, tls(), "").unwrap().bytes(), MANIFEST);
     // What was named on the command line counts for all hosts.

@@ -19,7 +19,7 @@ fn on_disk(bytes: &[u8]) -> (Body, Descriptor) {
     let descriptor = Descriptor::of("application/octet-stream", bytes);
     let again = bytes.to_vec();
     let body = Unverified::new(Cursor::new(bytes.to_vec()))
-        .again(move |offset| Ok(Box::new(Cursor::new(again[offset as usize..].to_vec()))));
+        .reopenable(move |offset| Ok(Box::new(Cursor::new(again[offset as usize..].to_vec()))));
     (body.verify(&descriptor), descriptor)
 }
 

@@ -215,7 +215,7 @@ impl Registries {
 fn connections(text: &str) -> Result<usize> {
     match text.parse() {
         Ok(number @ 1..=64) => Ok(number),
-        _ => Err(Error::usage(format!("{text:?} is not a number of connections")).hint("write 1 to 64")),
+        _ => Err(Error::usage(format!("{text:?} is not a number of connections")).with_hint("write 1 to 64")),
     }
 }
 
@@ -223,7 +223,7 @@ fn connections(text: &str) -> Result<usize> {
 fn seconds(text: &str) -> Result<f64> {
     match text.parse() {
         Ok(seconds @ 0.0..=3600.0) => Ok(seconds),
-        _ => Err(Error::usage(format!("{text:?} is not a time")).hint("write seconds, for example 0.5")),
+        _ => Err(Error::usage(format!("{text:?} is not a time")).with_hint("write seconds, for example 0.5")),
     }
 }
 
@@ -231,7 +231,9 @@ fn seconds(text: &str) -> Result<f64> {
 fn patience(text: &str) -> Result<f64> {
     match seconds(text) {
         Ok(seconds) if seconds >= 0.001 => Ok(seconds),
-        Ok(_) => Err(Error::usage(format!("{text:?} is too short")).hint("write seconds, for example 30")),
+        Ok(_) => {
+            Err(Error::usage(format!("{text:?} is too short")).with_hint("write seconds, for example 30"))
+        }
         error => error,
     }
 }
@@ -255,10 +257,9 @@ pub fn size(text: &str) -> Result<u64> {
         _ => None,
     };
     let number = digits.parse::<u64>().ok().filter(|number| *number > 0);
-    number
-        .zip(shift)
-        .and_then(|(number, shift)| number.checked_mul(1 << shift))
-        .ok_or_else(|| Error::usage(format!("{text:?} is not a size")).hint("write bytes, or 64K, 16M, 1G"))
+    number.zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift)).ok_or_else(|| {
+        Error::usage(format!("{text:?} is not a size")).with_hint("write bytes, or 64K, 16M, 1G")
+    })
 }
 
 /// Reads the name of an image or a place as it is typed: paths are bytes and need not be text.
@@ -270,7 +271,7 @@ pub fn location() -> impl TypedValueParser<Value = Location> {
 pub fn tree_path() -> impl TypedValueParser<Value = TreePath> {
     OsStringValueParser::new().try_map(|text| {
         TreePath::parse(text.as_encoded_bytes()).ok_or_else(|| {
-            Error::usage(format!("{text:?} leads out of the image")).hint("write a path without `..`")
+            Error::usage(format!("{text:?} leads out of the image")).with_hint("write a path without `..`")
         })
     })
 }
@@ -312,7 +313,7 @@ impl FromStr for Pair {
                 Ok(Self { key: key.to_owned(), value: value.to_owned() })
             }
             _ => Err(Error::usage(format!("{text:?} is not KEY=VALUE"))
-                .hint("write a name, an equals sign and a value, for example stage=test")),
+                .with_hint("write a name, an equals sign and a value, for example stage=test")),
         }
     }
 }
@@ -331,7 +332,7 @@ impl FromStr for Words {
         }
         serde_json::from_str(text).map(Self).map_err(|error| {
             Error::usage(format!("{text:?} is not a JSON array of words: {error}"))
-                .hint(r#"write one word, or an array such as '["/bin/app", "--serve"]'"#)
+                .with_hint(r#"write one word, or an array such as '["/bin/app", "--serve"]'"#)
         })
     }
 }
@@ -347,7 +348,7 @@ impl FromStr for AbsolutePath {
         match text.starts_with('/') {
             true => Ok(Self(text.to_owned())),
             false => Err(Error::usage(format!("{text:?} does not begin with /"))
-                .hint("a container starts in a directory named from the root, for example /data")),
+                .with_hint("a container starts in a directory named from the root, for example /data")),
         }
     }
 }

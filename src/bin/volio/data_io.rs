@@ -95,14 +95,14 @@ impl Wish {
         let name = match variables.text("REGISTRY")? {
             Some(registry) if registry.contains("://") || registry.contains('@') => {
                 // It is not shown: there may be a password in it.
-                return Err(Error::usage("REGISTRY is an address and no host").hint("write HOST[:PORT]"));
+                return Err(Error::usage("REGISTRY is an address and no host").with_hint("write HOST[:PORT]"));
             }
             Some(registry) => format!("{}/{tag}", registry.trim_end_matches('/')),
             None => tag,
         };
         let image: Reference = name.parse().map_err(|error: Error| {
             Error::usage(format!("DATA_TAG, behind REGISTRY where that is set, is no image: {error}"))
-                .hint("DATA_TAG=REPOSITORY:TAG with REGISTRY=HOST, or DATA_TAG=HOST/REPOSITORY:TAG")
+                .with_hint("DATA_TAG=REPOSITORY:TAG with REGISTRY=HOST, or DATA_TAG=HOST/REPOSITORY:TAG")
         })?;
         let switch = if way == Way::Out { "NO_PUSH" } else { "NO_PULL" };
         let store = variables.get(switch).map(|_| variables.path("VOLIO_STORE", STORE));
@@ -136,7 +136,9 @@ impl Wish {
                         store.display(),
                         self.image
                     ))
-                    .hint("pack it with NO_PUSH and the same volume there, or unset NO_PULL to fetch it"),
+                    .with_hint(
+                        "pack it with NO_PUSH and the same volume there, or unset NO_PULL to fetch it",
+                    ),
                     _ => error,
                 }
             })?;
@@ -153,7 +155,7 @@ impl Wish {
     /// The same error with what can be done about it here.
     pub fn explain(error: Error) -> Error {
         match (error.kind(), error.status()) {
-            (Kind::Denied, Some(_)) => error.hint("REGISTRY_USERNAME and REGISTRY_PASSWORD log in"),
+            (Kind::Denied, Some(_)) => error.with_hint("REGISTRY_USERNAME and REGISTRY_PASSWORD log in"),
             _ => error,
         }
     }
@@ -187,7 +189,7 @@ impl Wish {
         match fs::metadata(&self.source) {
             Ok(_) => Ok(()),
             Err(error) => Err(Error::io(format!("cannot pack {}", self.source.display()), error)
-                .hint("mount the volumes below it: -v VOLUME:/source/var/lib/mysql:ro")),
+                .with_hint("mount the volumes below it: -v VOLUME:/source/var/lib/mysql:ro")),
         }
     }
 }
@@ -203,7 +205,7 @@ fn login(image: &Reference, variables: &Variables) -> Result<Option<CredentialSo
         (username, _) => {
             let [set, missing] = if username.is_some() { names } else { [names[1], names[0]] };
             return Err(Error::usage(format!("{set} is set, and {missing} is not"))
-                .hint("set both, or neither of them for a registry that asks nobody; a file in /run/secrets counts too"));
+                .with_hint("set both, or neither of them for a registry that asks nobody; a file in /run/secrets counts too"));
         }
     };
     let entry = json!({ "username": username, "password": password });
@@ -219,7 +221,7 @@ fn no_tag(way: Way, variables: &Variables) -> Error {
             Way::In => ("unpack", "DIR"),
         };
         return Error::usage("no image is named: neither as an argument nor by DATA_TAG")
-            .hint(format!("volio {command} IMAGE {places}, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TAG volio {command}"));
+            .with_hint(format!("volio {command} IMAGE {places}, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TAG volio {command}"));
     };
     let place = place.to_string_lossy();
     // It is shown in a command for a shell.
@@ -234,7 +236,7 @@ fn no_tag(way: Way, variables: &Variables) -> Error {
         }
     };
     Error::usage("DATA_S3_DST is set and DATA_TAG is not: volio knows registries and no buckets")
-        .hint(format!("use {pipeline}"))
+        .with_hint(format!("use {pipeline}"))
 }
 
 #[cfg(test)]
@@ -293,7 +295,7 @@ mod tests {
     #[test]
     fn the_pipeline_for_a_bucket_is_one_that_a_shell_can_be_given() {
         let hint =
-            |way, place: &str| wish(way, &[("DATA_S3_DST", place)]).unwrap_err().advice().unwrap().to_owned();
+            |way, place: &str| wish(way, &[("DATA_S3_DST", place)]).unwrap_err().hint().unwrap().to_owned();
         assert_eq!(hint(Way::In, "s3://b/p/f.tar.gz"), "use aws s3 cp s3://b/p/f.tar.gz - | tar -xz -C /");
         assert!(
             hint(Way::Out, "s3://b/p/f.tar.gz")

@@ -28,7 +28,7 @@ pub fn source_date_epoch(variable: impl Fn(&str) -> Option<OsString>) -> Result<
     match text.parse() {
         Ok(seconds) if digits && seconds <= LAST_SECOND => Ok(Some(Time { seconds, nanoseconds: 0 })),
         _ => Err(Error::usage(format!("SOURCE_DATE_EPOCH is {text:?}, which is not a time"))
-            .hint("set it to seconds since 1970, for example $(git log -1 --format=%ct)")),
+            .with_hint("set it to seconds since 1970, for example $(git log -1 --format=%ct)")),
     }
 }
 
@@ -49,7 +49,7 @@ pub fn credentials(
         return match is_there(&named) {
             true => Ok(vec![CredentialSource::Named(named)]),
             false => Err(Error::usage(format!("{} is not there", named.display()))
-                .hint("--authfile and REGISTRY_AUTH_FILE name a file like docker's config.json")),
+                .with_hint("--authfile and REGISTRY_AUTH_FILE name a file like docker's config.json")),
         };
     }
     let text = variable("DOCKER_AUTH_CONFIG").map(|text| CredentialSource::Text {
@@ -94,7 +94,8 @@ pub fn login_file(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<OsS
     let moved = || Some(PathBuf::from(variable("DOCKER_CONFIG")?).join("config.json"));
     let usual = || Some(PathBuf::from(variable("HOME")?).join(".docker/config.json"));
     named_file(authfile, &variable).or_else(moved).or_else(usual).ok_or_else(|| {
-        Error::usage("there is no home directory to keep credentials in").hint("name a file with --authfile")
+        Error::usage("there is no home directory to keep credentials in")
+            .with_hint("name a file with --authfile")
     })
 }
 

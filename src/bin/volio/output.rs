@@ -91,7 +91,7 @@ impl Formatter for Harmless {
 
 /// Says on stderr what went wrong, and what the user can do about it.
 pub fn error(error: &Error) {
-    report(&error.to_string(), error.advice());
+    report(&error.to_string(), error.hint());
 }
 
 /// Says on stderr what the user should know although the work goes on.
@@ -115,7 +115,7 @@ pub fn not_understood(error: &clap::Error) -> ExitCode {
         _ => {
             match error.source().and_then(|source| source.downcast_ref::<Error>()) {
                 // Our own types say better than clap what is wrong with a value, and what to write instead.
-                Some(ours) => report(&format!("{}: {ours}", argument(error)), ours.advice()),
+                Some(ours) => report(&format!("{}: {ours}", argument(error)), ours.hint()),
                 None => drop(error.print()),
             }
             Exit::Usage.into()

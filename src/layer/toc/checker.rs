@@ -179,5 +179,5 @@ fn size(item: &Item) -> u64 {
 
 fn differs(path: &TreePath, what: &str) -> Error {
     Error::integrity(format!("the layer's archive has {path}, {what}"))
-        .because("its table of contents is of another archive")
+        .with_source("its table of contents is of another archive")
 }

@@ -131,8 +131,8 @@ impl Chunk {
             "the layer does not hold the chunk {} at {}, as its table of contents says",
             self.digest, self.frame.start
         ))
-        .because(why)
-        .hint("it was damaged or replaced where it is stored or on its way; nothing of it was used")
+        .with_source(why)
+        .with_hint("it was damaged or replaced where it is stored or on its way; nothing of it was used")
     }
 }
 
@@ -172,8 +172,9 @@ impl PlainFrame {
     /// that is larger than a reader has memory for.
     pub fn new(at: Range<u64>, bytes: &[u8]) -> Result<Self> {
         let invalid = |why: &str| {
-            Error::integrity(format!("the layer has no frame at {}: {why}", at.start))
-                .hint("it was damaged or replaced where it is stored or on its way; nothing of it was used")
+            Error::integrity(format!("the layer has no frame at {}: {why}", at.start)).with_hint(
+                "it was damaged or replaced where it is stored or on its way; nothing of it was used",
+            )
         };
         if zstd_safe::find_frame_compressed_size(bytes).ok() != Some(bytes.len())
             || bytes.len() as u64 != at.end.saturating_sub(at.start)

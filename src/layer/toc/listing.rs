@@ -64,7 +64,7 @@ impl Toc {
             Err(Error::integrity(format!(
                 "a layer's table of contents has {size} bytes{what}, and at most {most} are allowed"
             ))
-            .hint("an image with some million files may honestly have that; --max-names allows more"))
+            .with_hint("an image with some million files may honestly have that; --max-names allows more"))
         };
         let most = limits.listings();
         let most_plain = self.size.saturating_mul(RATIO).saturating_add(FREE);

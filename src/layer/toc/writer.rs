@@ -132,7 +132,8 @@ impl TocWriter {
         let (compressor, plain) = self.compressor.finish();
         let (bytes, compressed) = compressor.finish().map_err(cannot_write)?.finish();
         let size = u32::try_from(bytes.len()).map_err(|_| {
-            Error::failed("a layer cannot have so many entries").hint("make layers smaller with --layer-size")
+            Error::failed("a layer cannot have so many entries")
+                .with_hint("make layers smaller with --layer-size")
         })?;
         let toc = Toc {
             offset: offset + FRAME_HEADER,

@@ -17,7 +17,7 @@ const OCTAL_11: u64 = 0o77_777_777_777;
 /// The header blocks of a plain file. How many they are depends on the name's length only.
 pub fn encode(name: &str, size: u64) -> Result<Vec<u8>> {
     build(name, size)
-        .map_err(|error| Error::failed(format!("{name} does not fit a tar header")).because(error))
+        .map_err(|error| Error::failed(format!("{name} does not fit a tar header")).with_source(error))
 }
 
 fn build(name: &str, size: u64) -> Result<Vec<u8>, HeaderError> {

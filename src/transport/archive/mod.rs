@@ -80,7 +80,7 @@ impl Archive {
                 true => "an image layout in a directory is named oci:DIR[:TAG]",
                 false => "an archive is read here and there: save it to a file first",
             };
-            return Err(Error::usage(format!("{} is no file", path.display())).hint(hint));
+            return Err(Error::usage(format!("{} is no file", path.display())).with_hint(hint));
         }
         let mut archive = Self {
             file: Arc::new(file),
@@ -242,7 +242,7 @@ impl Archive {
             [b'B', b'Z', b'h', ..] => format!("it is compressed: unpack it first with bunzip2 {path}"),
             _ => "an archive is what docker save, podman save, skopeo or volio wrote".to_owned(),
         };
-        Error::integrity(format!("{path} is no tar archive")).hint(hint)
+        Error::integrity(format!("{path} is no tar archive")).with_hint(hint)
     }
 }
 
@@ -338,7 +338,7 @@ impl Section {
     /// The same for somebody who has to prove it, and may want to go back.
     pub fn unverified(self) -> Unverified {
         let again = self.clone();
-        Unverified::new(self).again(move |offset| {
+        Unverified::new(self).reopenable(move |offset| {
             let mut rest = again.clone();
             rest.position = rest.position.saturating_add(offset).min(rest.end);
             Ok(Box::new(rest))

@@ -137,10 +137,10 @@ fn what_is_no_archive_says_what_it_is_instead() {
         fs::write(&path, [content, &[7; 600]].concat()).unwrap();
         let error = Archive::open(&path).err().unwrap();
         assert_eq!(error.kind(), Kind::Integrity);
-        assert!(error.advice().unwrap().contains(hint), "{error:?}");
+        assert!(error.hint().unwrap().contains(hint), "{error:?}");
     }
     let error = Archive::open(directory.path()).err().unwrap();
-    assert!(error.advice().unwrap().contains("oci:DIR"), "{error:?}");
+    assert!(error.hint().unwrap().contains("oci:DIR"), "{error:?}");
     assert_eq!(Archive::open(&directory.path().join("absent")).err().unwrap().kind(), Kind::NotFound);
 }
 
@@ -313,7 +313,7 @@ fn a_file_shorter_than_a_header_is_not_called_damaged() {
         let error = Archive::open(&path).err().unwrap();
         assert_eq!(error.kind(), Kind::Integrity);
         assert!(error.to_string().ends_with("is no tar archive"), "{error}");
-        assert!(error.advice().unwrap().contains(hint), "{error:?}");
+        assert!(error.hint().unwrap().contains(hint), "{error:?}");
     }
 }
 

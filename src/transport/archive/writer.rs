@@ -122,15 +122,15 @@ impl ArchiveWriter {
         let target = directory.join(name);
         if !directory.is_dir() {
             return Err(Error::not_found(format!("there is no directory {}", directory.display()))
-                .hint("make it first"));
+                .with_hint("make it first"));
         }
         let parent = File::open(&directory)
             .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
         let existing = open_if_there(path).map_err(|error| match error.kind() {
             Kind::Integrity => {
                 Error::refused(format!("{} is no archive that can be added to", path.display()))
-                    .because(error)
-                    .hint("name another file, or remove this one")
+                    .with_source(error)
+                    .with_hint("name another file, or remove this one")
             }
             _ => error,
         })?;

@@ -66,7 +66,7 @@ pub fn read(archive: &Archive, otherwise: Kind) -> Result<Vec<Entry>> {
     let path = archive.path().display();
     let Some(bytes) = archive.read(LIST_FILE, LIST_LIMIT)? else {
         let what = format!("{path} is no archive of docker save: it has no file {LIST_FILE}");
-        return Err(Error::new(otherwise, what).hint(match archive.has("oci-layout") {
+        return Err(Error::new(otherwise, what).with_hint(match archive.has("oci-layout") {
             true => format!("it holds an image layout: name it oci-archive:{path}"),
             false => "name an archive that docker, podman, skopeo or volio wrote".to_owned(),
         }));

@@ -54,7 +54,7 @@ impl DockerArchive {
         let entries = listing::read(&archive, Kind::NotFound)?;
         let absent = |what: &str| {
             let found = format!("there is no image {what} in the archive {}", path.display());
-            Error::not_found(found).hint(listed(&archive, &entries))
+            Error::not_found(found).with_hint(listed(&archive, &entries))
         };
         let image = match (digest, reference, entries.as_slice()) {
             (Some(digest), ..) => {
@@ -93,7 +93,7 @@ impl DockerArchive {
         self.image.as_ref().ok_or_else(|| {
             let path = self.archive.path().display();
             Error::usage(format!("there are {} images in the archive {path}", self.entries.len()))
-                .hint(listed(&self.archive, &self.entries))
+                .with_hint(listed(&self.archive, &self.entries))
         })
     }
 }
@@ -149,7 +149,7 @@ fn ambiguous(archive: &Archive, reference: &Reference, called: &[&Entry]) -> Err
         .collect();
     let path = archive.path().display();
     Error::usage(format!("{reference} is the name of {} images in the archive {path}", called.len()))
-        .hint(format!("name one of them by its digest: {}", digests.join(", ")))
+        .with_hint(format!("name one of them by its digest: {}", digests.join(", ")))
 }
 
 fn find_by_digest(archive: &Archive, entries: &[Entry], digest: &Digest) -> Result<Option<Image>> {

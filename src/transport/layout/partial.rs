@@ -121,7 +121,7 @@ impl Layout {
             Ok(written) => written,
             Err(error) => {
                 // Only what a better network would complete is kept: neither a lie, nor what fills up a disk.
-                if error.kind() == Kind::Integrity || error.again().is_none() {
+                if error.kind() == Kind::Integrity || error.retry_after().is_none() {
                     let _ = unlinkat(place.root(), &partial.name, AtFlags::empty());
                 }
                 return Err(error);
@@ -166,7 +166,7 @@ mod tests {
 
     impl Read for Broken {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            Err(Error::failed("broken").again_after(Default::default()).into())
+            Err(Error::failed("broken").with_retry_after(Default::default()).into())
         }
     }
 
@@ -177,7 +177,7 @@ mod tests {
         let again = move |offset: u64| -> Result<Box<dyn Read + Send>> {
             Ok(Box::new(Cursor::new(half_again[offset as usize..].to_vec()).chain(Broken)))
         };
-        let body = Unverified::new(Cursor::new(half).chain(Broken)).again(again);
+        let body = Unverified::new(Cursor::new(half).chain(Broken)).reopenable(again);
         (body.verify(&descriptor), descriptor)
     }
 
@@ -188,7 +188,7 @@ mod tests {
             assert!(offset as usize >= bytes.len() / 2, "fetched again from {offset}");
             Ok(Box::new(Cursor::new(bytes[offset as usize..].to_vec())))
         };
-        Unverified::new(io::empty()).again(again).verify(descriptor)
+        Unverified::new(io::empty()).reopenable(again).verify(descriptor)
     }
 
     fn bytes() -> Vec<u8> {
@@ -277,7 +277,7 @@ mod tests {
                         let again = move |offset: u64| -> Result<Box<dyn Read + Send>> {
                             Ok(Box::new(Cursor::new(again[offset as usize..].to_vec())))
                         };
-                        let body = Unverified::new(Cursor::new(bytes.clone())).again(again);
+                        let body = Unverified::new(Cursor::new(bytes.clone())).reopenable(again);
                         layout.upload(body.verify(&descriptor)).unwrap();
                         assert!(layout.contains(&descriptor).unwrap());
                     });

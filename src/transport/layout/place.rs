@@ -72,7 +72,7 @@ impl Place {
         open_directory(above, name.as_bytes()).map_err(|errno| match errno {
             Errno::NOTDIR | Errno::LOOP => {
                 Error::refused(format!("{} is not a directory of the layout", path.display()))
-                    .hint("a layout is changed without following links: put a directory there")
+                    .with_hint("a layout is changed without following links: put a directory there")
             }
             errno => cannot("open", errno.into()),
         })

@@ -96,14 +96,14 @@ impl Layout {
         if gone.is_empty() {
             return Err(match self.name.tag() {
                 Some(tag) => Error::refused(format!("the tag {tag} does not mean {digest} any more"))
-                    .hint("name the tag or the digest alone"),
+                    .with_hint("name the tag or the digest alone"),
                 None => Error::not_found(format!("{digest} is part of another image in the layout"))
-                    .hint("remove the image that it is part of"),
+                    .with_hint("remove the image that it is part of"),
             });
         }
         if tags.len() > 1 && !force {
             return Err(Error::refused(format!("{digest} has several tags: {}", tags.join(", ")))
-                .hint("name one of the tags, or use --force if all of them shall go"));
+                .with_hint("name one of the tags, or use --force if all of them shall go"));
         }
         index.manifests = kept;
         self.replace_index(&index)?;

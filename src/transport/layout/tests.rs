@@ -80,7 +80,7 @@ fn without_a_tag_the_only_image_is_meant_and_otherwise_the_latest() {
     assert_eq!(open().unwrap(), one);
     put(&named(Some("two")), b"{} ");
     let error = open().unwrap_err();
-    assert_eq!(error.advice(), Some("its tags are one, two"));
+    assert_eq!(error.hint(), Some("its tags are one, two"));
     let latest = put(&named(None), b"{}  ");
     assert_eq!(open().unwrap(), latest);
 }
@@ -172,7 +172,7 @@ fn who_holds_the_lock_of_a_layout_is_waited_for_until_a_deadline_only() {
     let upload = |layout: Layout| layout.upload(Body::new(&b"data"[..]));
     let error = upload(layout()).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
-    assert!(error.to_string().contains("cannot lock") && error.advice().is_some(), "{error}");
+    assert!(error.to_string().contains("cannot lock") && error.hint().is_some(), "{error}");
     assert_eq!(layout().remove(false).unwrap_err().kind(), Kind::Refused);
     drop(held);
     let blobs = directory.path().join("blobs");

@@ -62,7 +62,7 @@ pub(super) fn follow(asked: &Url, location: &str) -> Result<Url> {
                 "{host} sends the request on to {} without encryption",
                 host_of(&url)
             ))
-            .hint(
+            .with_hint(
                 "the registry does not know that it is reached by https: a proxy in front of it must say so",
             ));
         }

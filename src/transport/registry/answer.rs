@@ -70,12 +70,12 @@ impl Answer {
             Ok(Ok(Some(chunk))) if self.pace.note(begun.elapsed(), chunk.len() as u64) => {
                 return Ok(Some(chunk));
             }
-            Ok(Ok(Some(_))) => self.broken_off().because(self.pace.complaint()),
+            Ok(Ok(Some(_))) => self.broken_off().with_source(self.pace.complaint()),
             Ok(Ok(None)) => return Ok(None),
             Ok(Err(error)) => broken(&self.what, &host_of(&self.url), &error),
             Err(_) => {
                 let seconds = self.patience.as_secs_f64();
-                self.broken_off().because(format!("it has been silent for {seconds} seconds"))
+                self.broken_off().with_source(format!("it has been silent for {seconds} seconds"))
             }
         };
         Err(broken)
@@ -90,7 +90,7 @@ impl Answer {
     fn trickles(&self) -> Error {
         let host = host_of(&self.url);
         Error::failed(format!("cannot {}: {host} sends less than {LEAST_PACE} bytes a second", self.what))
-            .hint("the registry or the network is overloaded; try again later")
+            .with_hint("the registry or the network is overloaded; try again later")
     }
 
     /// The body, or its first `limit` bytes when it is longer.
@@ -143,9 +143,9 @@ impl Answer {
             why = format!("{why}: {words}");
         }
         let mut error =
-            Error::new(kind, format!("cannot {}", self.what)).because(why).with_status(meant.as_u16());
+            Error::new(kind, format!("cannot {}", self.what)).with_source(why).with_status(meant.as_u16());
         if let Some(wait) = wait {
-            error = error.again_after(wait);
+            error = error.with_retry_after(wait);
         }
         let hint = match words.contains("HTTP request to an HTTPS server") {
             // Registries in Go say so when plain HTTP was tried because they are on this machine.
@@ -153,7 +153,7 @@ impl Answer {
             false => hint(status, &host),
         };
         match self.excuse.or(hint) {
-            Some(hint) => error.hint(hint),
+            Some(hint) => error.with_hint(hint),
             None => error,
         }
     }

@@ -107,7 +107,7 @@ impl Auth {
         match self.is_doubtful.load(Ordering::Relaxed) && status.is_none_or(absent) {
             true => {
                 Err(Error::failed(format!("{} is no registry: it does not know /v2/", host_of(&self.base)))
-                    .hint("is the host name right? An image's name is HOST/REPOSITORY:TAG"))
+                    .with_hint("is the host name right? An image's name is HOST/REPOSITORY:TAG"))
             }
             false => Ok(()),
         }
@@ -223,7 +223,7 @@ impl Auth {
     fn realm(&self, realm: &str) -> Result<Url> {
         let refuse = |why: &str| {
             Error::denied(format!("{} sends to a token server that {why}", host_of(&self.base)))
-                .hint("nothing was sent there; the registry's operator must give an https address")
+                .with_hint("nothing was sent there; the registry's operator must give an https address")
         };
         let mut url = Url::parse(realm).map_err(|_| refuse("has no valid address"))?;
         let _ = url.set_username("");

@@ -178,7 +178,7 @@ fn parse(bytes: &[u8]) -> serde_json::Result<Content> {
 
 pub(super) fn malformed(name: &str, why: &str) -> Error {
     Error::failed(format!("cannot understand the credentials in {name}: {why}"))
-        .hint("it must be JSON such as docker login writes: {\"auths\": {\"HOST\": {\"auth\": \"…\"}}}")
+        .with_hint("it must be JSON such as docker login writes: {\"auths\": {\"HOST\": {\"auth\": \"…\"}}}")
 }
 
 /// How closely an entry's key fits, in components of the name; `None` when it is for somebody else.

@@ -44,7 +44,7 @@ fn program(name: &str) -> Result<Command> {
     // A name with a slash would not be looked for on the PATH, but beside whatever lies here.
     match name.contains(['/', '\0']) {
         true => Err(Error::failed(format!("{name:?} is not the name of a credential helper"))
-            .hint("credsStore and credHelpers hold the last part of a name: docker-credential-NAME")),
+            .with_hint("credsStore and credHelpers hold the last part of a name: docker-credential-NAME")),
         false => Ok(Command::new(format!("docker-credential-{name}"))),
     }
 }
@@ -61,7 +61,7 @@ fn understand(name: &str, answer: &[u8]) -> Result<Option<Credentials>> {
     // Nothing of the answer is told: it holds the password, or a part of it.
     let found: Found = serde_json::from_slice(answer).map_err(|_| {
         Error::failed(format!("cannot understand the credential helper docker-credential-{name}"))
-            .because("its answer is not the JSON that it should be")
+            .with_source("its answer is not the JSON that it should be")
     })?;
     let known = !found.username.is_empty() && !found.secret.is_empty();
     Ok(known.then(|| Credentials::new(found.username, found.secret)))
@@ -71,7 +71,7 @@ fn understand(name: &str, answer: &[u8]) -> Result<Option<Credentials>> {
 fn run(mut command: Command, verb: &str, input: &str, patience: Duration) -> Result<Option<Vec<u8>>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |why: String| {
-        Error::failed(format!("cannot use the credential helper {name}")).because(why).hint(
+        Error::failed(format!("cannot use the credential helper {name}")).with_source(why).with_hint(
             "docker's config.json names it in credsStore or credHelpers; --authfile takes credentials from another file",
         )
     };

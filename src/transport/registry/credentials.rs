@@ -203,7 +203,7 @@ mod tests {
             ] {
                 let told = match Keychain::read(&[source], "r.io", "a") {
                     Ok(keychain) => keychain.find().doubt.unwrap(),
-                    Err(error) => format!("{error} {error:?} {:?}", error.advice()),
+                    Err(error) => format!("{error} {error:?} {:?}", error.hint()),
                 };
                 assert!(told.contains(name.to_str().unwrap()), "{told}");
                 assert!(!told.contains("hunter2"), "{told}");

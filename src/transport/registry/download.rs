@@ -112,7 +112,7 @@ impl Download {
     }
 
     fn unverified(self, first: Incoming) -> Unverified {
-        Unverified::new(first).again(move |offset| Ok(Box::new(self.begin_surely(offset)?)))
+        Unverified::new(first).reopenable(move |offset| Ok(Box::new(self.begin_surely(offset)?)))
     }
 
     /// Whether less than the whole blob is wanted.
@@ -197,7 +197,7 @@ impl Download {
 
     fn lie(&self, what: &str, why: &str) -> Error {
         Error::integrity(format!("cannot {what}: it should have {} bytes, and {why}", self.size))
-            .hint("it was damaged or replaced where it is stored; nothing of it was used")
+            .with_hint("it was damaged or replaced where it is stored; nothing of it was used")
     }
 
     /// The error for a registry that sent parts, and then the whole instead of one.
@@ -205,7 +205,7 @@ impl Download {
         self.server.has_sent_a_whole_blob();
         let what = &self.request.what;
         Error::failed(format!("cannot {what}: the registry sends the whole blob instead of a part"))
-            .again_after(Duration::ZERO)
+            .with_retry_after(Duration::ZERO)
     }
 
     /// Fetches a range, over as many connections one after the other as it takes.
@@ -299,7 +299,7 @@ fn is_partial(answer: &Answer) -> bool {
 
 fn another_range(what: &str) -> Error {
     Error::integrity(format!("cannot {what}: the registry sends another range than it was asked for"))
-        .hint("it, or a cache in front of it, does not know ranges")
+        .with_hint("it, or a cache in front of it, does not know ranges")
 }
 
 /// Whether a registry, or what stands in front of it, says that it does not know ranges.

@@ -247,9 +247,9 @@ impl Http {
             Some(peer) => builder.tls_backend_preconfigured(self.tls.config(peer)?),
             None => builder.tls_certs_only([]),
         };
-        let client = builder
-            .build()
-            .map_err(|error| Error::failed("cannot prepare connections").because(root(&error).to_string()))?;
+        let client = builder.build().map_err(|error| {
+            Error::failed("cannot prepare connections").with_source(root(&error).to_string())
+        })?;
         Ok(clients.entry(peer).or_insert(client).clone())
     }
 
@@ -259,8 +259,8 @@ impl Http {
             request,
             format!("{host} has been silent for {} seconds", self.transfer.stall_timeout.as_secs_f64()),
         )
-        .hint("the registry or the network is overloaded or gone; try again later")
-        .again_after(Duration::ZERO)
+        .with_hint("the registry or the network is overloaded or gone; try again later")
+        .with_retry_after(Duration::ZERO)
     }
 
     /// What went wrong on the way, said by its innermost cause: the layers above it only say that something did,
@@ -280,10 +280,10 @@ impl Http {
         };
         let mut report = cannot(request, format!("{who}: {why}"));
         if let Some(hint) = hint {
-            report = report.hint(hint);
+            report = report.with_hint(hint);
         }
         match self.may_pass(error) {
-            true => report.again_after(Duration::ZERO),
+            true => report.with_retry_after(Duration::ZERO),
             false => report,
         }
     }
@@ -325,7 +325,7 @@ fn redirection(request: &Request, answer: &Answer) -> Result<Option<Url>> {
 
 /// The error for a request that did not work.
 pub(super) fn cannot(request: &Request, why: impl Into<String>) -> Error {
-    Error::failed(format!("cannot {}", request.what)).because(why.into())
+    Error::failed(format!("cannot {}", request.what)).with_source(why.into())
 }
 
 /// What went wrong with a connection to a host.
@@ -403,12 +403,12 @@ fn find<'a, T: error::Error + 'static>(error: &'a (dyn error::Error + 'static)) 
 
 /// The error for an answer whose bytes stopped coming.
 pub(super) fn broken(what: &str, host: &str, error: &reqwest::Error) -> Error {
-    broken_off(what, host).because(why(error, host))
+    broken_off(what, host).with_source(why(error, host))
 }
 
 /// The same without a cause.
 pub(super) fn broken_off(what: &str, host: &str) -> Error {
-    Error::failed(format!("cannot {what}: {host} stopped in the middle")).again_after(Duration::ZERO)
+    Error::failed(format!("cannot {what}: {host} stopped in the middle")).with_retry_after(Duration::ZERO)
 }
 
 #[cfg(test)]
@@ -443,7 +443,7 @@ mod tests {
         let host = server(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let error = get(&format!("https://{host}/v2/?signature=hunter2")).err().unwrap();
         assert_eq!(error.kind(), Kind::Failed);
-        assert!(error.advice().unwrap().contains("--plain-http"), "{error} {:?}", error.advice());
+        assert!(error.hint().unwrap().contains("--plain-http"), "{error} {:?}", error.hint());
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
     }
 

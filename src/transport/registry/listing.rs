@@ -120,7 +120,7 @@ pub(super) async fn pages(
                 "cannot {}: the pages of the list lead in circles",
                 request.what
             ))
-            .hint("the registry or a proxy in front of it is out of order"));
+            .with_hint("the registry or a proxy in front of it is out of order"));
         }
         request.url = next;
         answer = server.send(request.clone(), scopes).await?.success().await?;

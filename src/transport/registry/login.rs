@@ -50,7 +50,7 @@ pub fn host(text: &str) -> Result<String> {
     match format!("{host}/a").parse::<Reference>() {
         Ok(reference) if reference.registry() == host && !host.contains('/') => Ok(host.to_owned()),
         _ => Err(Error::usage(format!("{text:?} is not the host of a registry"))
-            .hint("write HOST[:PORT] as in the names of images, without a repository")),
+            .with_hint("write HOST[:PORT] as in the names of images, without a repository")),
     }
 }
 
@@ -117,9 +117,9 @@ pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
         _ if struck => Ok(Kept::File(ledger.path().to_owned())),
         _ => {
             let error = Error::not_found(format!("not logged in to {registry}"))
-                .because(format!("{} knows no credentials for it", ledger.path().display()));
+                .with_source(format!("{} knows no credentials for it", ledger.path().display()));
             Err(match first(registry, ledger.path(), access) {
-                Some(other) => error.hint(format!("{other} does; --authfile names another file")),
+                Some(other) => error.with_hint(format!("{other} does; --authfile names another file")),
                 None => error,
             })
         }
@@ -169,7 +169,7 @@ fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<(
         Ok((true, encrypted))
     })
     .map_err(|error| match error.kind() {
-        Kind::Denied => error.hint(
+        Kind::Denied => error.with_hint(
             "are the name and the password right? Nothing was kept; some registries want a token in the password's place",
         ),
         _ => error,

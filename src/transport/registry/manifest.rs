@@ -28,8 +28,9 @@ fn check(bytes: Vec<u8>, announced: &str, digests: [Option<&Digest>; 2], name: &
         hasher.update(&bytes);
         let actual = hasher.finish();
         if actual != *digest {
-            return Err(Error::integrity(format!("{name} should be {digest} and is {actual}"))
-                .hint("it was damaged or replaced in the registry or on its way; nothing of it was used"));
+            return Err(Error::integrity(format!("{name} should be {digest} and is {actual}")).with_hint(
+                "it was damaged or replaced in the registry or on its way; nothing of it was used",
+            ));
         }
     }
     let media_type = media_type_of(&bytes, announced, name)?;
@@ -39,12 +40,12 @@ fn check(bytes: Vec<u8>, announced: &str, digests: [Option<&Digest>; 2], name: &
         false if media_type::is_generic(&document.descriptor().media_type) => Err(Error::failed(format!(
             "neither the registry nor {name} itself says what kind of thing it is"
         ))
-        .hint("a proxy in front of the registry may have taken the Content-Type away")),
+        .with_hint("a proxy in front of the registry may have taken the Content-Type away")),
         false => Err(Error::failed(format!(
             "{name} is a {}, which is no image that volio knows",
             printable(&document.descriptor().media_type)
         ))
-        .hint("it was pushed by a very old program, or is no image at all")),
+        .with_hint("it was pushed by a very old program, or is no image at all")),
     }
 }
 

@@ -112,7 +112,7 @@ impl Source for Mirrored {
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let first = self.begin(descriptor, 0).map_err(|error| say_urls(descriptor, error))?;
         let (descriptor, places) = (descriptor.clone(), self.clone());
-        Ok(Unverified::new(first).again(move |offset| Ok(Box::new(places.begin(&descriptor, offset)?))))
+        Ok(Unverified::new(first).reopenable(move |offset| Ok(Box::new(places.begin(&descriptor, offset)?))))
     }
 
     fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {

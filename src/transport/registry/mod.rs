@@ -176,7 +176,9 @@ impl Source for Registry {
             manifest::read(answer, &self.reference).await
         })
         .map_err(|error| match error.kind() {
-            Kind::NotFound => error.hint(format!("volio tags {} lists what is there", self.reference.name())),
+            Kind::NotFound => {
+                error.with_hint(format!("volio tags {} lists what is there", self.reference.name()))
+            }
             _ => error,
         })
     }

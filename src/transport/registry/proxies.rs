@@ -81,7 +81,7 @@ impl Route {
         let (name, address) = (&proxy.name, proxy.address.reveal().trim());
         // The address is not told: it may hold a password.
         let unusable = |why: &str| {
-            Error::failed(format!("cannot reach {} through the proxy in {name}", host_of(to))).because(why.to_owned()).hint(
+            Error::failed(format!("cannot reach {} through the proxy in {name}", host_of(to))).with_source(why.to_owned()).with_hint(
                 format!("write {name}=http://HOST:PORT; https and socks5 are known too. NO_PROXY={} goes around it", host_of(to)),
             )
         };

@@ -71,7 +71,7 @@ impl RegistriesConf {
                 .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
             let file: File = toml::from_str(&text).map_err(|error| {
                 Error::failed(format!("cannot understand {}", path.display()))
-                    .because(error.message().to_owned())
+                    .with_source(error.message().to_owned())
             })?;
             for mut entry in file.registries {
                 if entry.prefix.is_empty() {

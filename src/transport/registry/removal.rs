@@ -26,7 +26,7 @@ impl Registry {
             && self.meaning(tag)? != Some(digest.clone())
         {
             return Err(Error::refused(format!("the tag {tag} does not mean {digest} any more"))
-                .hint("name the tag or the digest alone"));
+                .with_hint("name the tag or the digest alone"));
         }
         if let Some(tag) = tag
             && self.delete(tag)?
@@ -43,12 +43,12 @@ impl Registry {
                 self.reference,
                 others.join(", ")
             ))
-            .hint("use --force if all of them shall go"));
+            .with_hint("use --force if all of them shall go"));
         }
         match self.delete(&digest.to_string())? {
             true => Ok(Removed { tags, ..Removed::nothing(digest) }),
             false => Err(Error::failed(format!("{} does not let images be removed", self.reference.registry()))
-                .hint("deletion must be enabled in the registry (distribution: REGISTRY_STORAGE_DELETE_ENABLED=true)")),
+                .with_hint("deletion must be enabled in the registry (distribution: REGISTRY_STORAGE_DELETE_ENABLED=true)")),
         }
     }
 
@@ -84,7 +84,7 @@ impl Registry {
                     "{} can only be taken away with all its tags, and the repository has too many tags to look at each",
                     self.reference
                 ))
-                .hint("use --force if all tags of the image shall go")),
+                .with_hint("use --force if all tags of the image shall go")),
             };
         }
         let mut outcome = Ok(());

@@ -87,7 +87,7 @@ impl<'a> Attempts<'a> {
 
     /// Waits until the next attempt; `false` when there is none, or none would help.
     pub(super) async fn wait(&mut self, error: &Error) -> bool {
-        let Some(asked) = error.again() else { return false };
+        let Some(asked) = error.retry_after() else { return false };
         let Some(pause) = self.transfer.retry.pause(self.failures, asked) else { return false };
         self.failures += 1;
         if self.transfer.stop.is_said() {

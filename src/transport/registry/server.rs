@@ -101,7 +101,7 @@ impl Server {
     /// The same error with what kept us from naming anybody to the registry.
     async fn excuse(&self, error: Error) -> Error {
         match self.auth.excuse().await {
-            Some(excuse) if error.kind() == Kind::Denied => error.hint(excuse),
+            Some(excuse) if error.kind() == Kind::Denied => error.with_hint(excuse),
             _ => error,
         }
     }
@@ -168,7 +168,7 @@ impl Server {
             let refused = Refused { shown: request.authorization.as_ref(), again: false };
             let renewed = self.auth.renew(&self.http, scopes, &answer, refused).await?;
             let error = answer.refusal().await;
-            return Err(if renewed.is_some() { error.again_after(Duration::ZERO) } else { error });
+            return Err(if renewed.is_some() { error.with_retry_after(Duration::ZERO) } else { error });
         }
         Ok(answer)
     }

@@ -73,8 +73,9 @@ impl<'a> Session<'a> {
         let scopes = Scopes::push(repository);
         let request = Request::new(Method::POST, start(server, repository), what);
         let answer = wait(async { server.send(request.clone(), &scopes).await?.success().await })?;
-        let url = next(&answer, answer.url())
-            .map_err(|error| cannot(&request, error.to_string()).hint(error.advice().unwrap_or_default()))?;
+        let url = next(&answer, answer.url()).map_err(|error| {
+            cannot(&request, error.to_string()).with_hint(error.hint().unwrap_or_default())
+        })?;
         Ok(Self { server, scopes, what: what.to_owned(), url })
     }
 

@@ -76,7 +76,7 @@ impl<'a> Upload<'a> {
         let mut supply = Supply { body, again: Cursor::default() };
         let mut session = self.resume(memory.as_mut(), &mut supply)?;
         let outcome = self.persist(&mut session, &mut supply, memory.as_mut());
-        let is_over = outcome.as_ref().err().is_none_or(|error| error.again().is_none());
+        let is_over = outcome.as_ref().err().is_none_or(|error| error.retry_after().is_none());
         // What may still be continued is left where it is.
         if outcome.is_err() && (memory.is_none() || is_over) {
             session.cancel();
@@ -137,7 +137,7 @@ impl<'a> Upload<'a> {
                 return Err(error);
             }
             if !self.go_back(session, supply, &error, doubtful)? {
-                return Err(if learned { error.again_after(Default::default()) } else { error });
+                return Err(if learned { error.with_retry_after(Default::default()) } else { error });
             }
         }
     }
@@ -155,7 +155,8 @@ impl<'a> Upload<'a> {
     /// Whether a refusal may only mean that the upload holds something else than we think.
     fn is_doubtful(&mut self, error: &Error) -> bool {
         let goes_on = self.continued || self.accepted > 0;
-        let doubtful = goes_on && self.doubts < 2 && error.again().is_none() && error.status().is_some();
+        let doubtful =
+            goes_on && self.doubts < 2 && error.retry_after().is_none() && error.status().is_some();
         self.doubts += u32::from(doubtful);
         doubtful
     }

@@ -166,7 +166,7 @@ impl Extractor {
                 "{path} would be in {place}, which was in {} and is not a directory",
                 self.target.shown
             ))
-            .hint("links that were there are not followed: move it away"),
+            .with_hint("links that were there are not followed: move it away"),
             NoWay::Failed(error) => error,
         }
     }

@@ -188,8 +188,9 @@ impl Extractor {
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.force => self.remove_foreign(path)?,
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 let what = format!("{}{path} is a directory with something in it", self.target.shown);
-                return Err(Error::refused(what)
-                    .hint("the image has something else there; move the directory away, or use --force"));
+                return Err(Error::refused(what).with_hint(
+                    "the image has something else there; move the directory away, or use --force",
+                ));
             }
             Err(Errno::BUSY) => {
                 return Err(self.is_mounted(path));
@@ -203,12 +204,12 @@ impl Extractor {
 
     fn is_mounted(&self, path: &TreePath) -> Error {
         Error::refused(format!("something is mounted on {}{path}", self.target.shown))
-            .hint("the image has something else than a directory there")
+            .with_hint("the image has something else than a directory there")
     }
 
     fn is_twice(&self, path: &TreePath) -> Error {
         Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
-            .hint("it was made wrongly")
+            .with_hint("it was made wrongly")
     }
 
     /// Removes a directory with all that was in it before; nothing that is mounted in it.

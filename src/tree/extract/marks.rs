@@ -99,7 +99,9 @@ impl Extractor {
             Err(Errno::EXIST) => {
                 let what =
                     format!("{} holds a .volio.json that volio did not write", self.shown_place(&path));
-                return Err(Error::refused(what).hint("its record would stand there: move the file away"));
+                return Err(
+                    Error::refused(what).with_hint("its record would stand there: move the file away")
+                );
             }
             Err(errno) => return Err(self.trouble("write the record of", &path, errno)),
         }

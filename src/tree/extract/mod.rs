@@ -319,7 +319,9 @@ impl Extractor {
         let error = trouble(&self.target.shown, doing, path, error);
         let left = fstatvfs(self.descent.root());
         match is_full && left.is_ok_and(|left| left.f_files > 0 && left.f_favail == 0) {
-            true => error.hint("it has room and no inodes left: remove files there, or choose another place"),
+            true => {
+                error.with_hint("it has room and no inodes left: remove files there, or choose another place")
+            }
             false => error,
         }
     }
@@ -342,6 +344,6 @@ fn trouble(shown: &str, doing: &str, path: &TreePath, error: impl Into<io::Error
 fn wanted<'a>(metadata: &'a Metadata, path: &TreePath, options: &ExtractOptions) -> Result<Attributes<'a>> {
     Attributes::wanted(metadata, options).map_err(|unmapped| {
         Error::usage(format!("{path} of the image cannot be extracted: {unmapped}"))
-            .hint("add a range to --uid-map or --gid-map, or give everything one owner with --owner")
+            .with_hint("add a range to --uid-map or --gid-map, or give everything one owner with --owner")
     })
 }

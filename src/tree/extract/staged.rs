@@ -78,14 +78,14 @@ impl Staged {
         let stage = self.open(&self.stage).map_err(|errno| match errno {
             Errno::NOTDIR | Errno::LOOP => {
                 Error::refused(format!("{} is in the way: it is not a directory", path.display()))
-                    .hint("the image would be unpacked there before it takes its place: move it away")
+                    .with_hint("the image would be unpacked there before it takes its place: move it away")
             }
             errno => failed(errno),
         })?;
         // Where others may write, one of them may have made it, with a record that says what they like.
         if !record::is_private(stage.as_fd()) && (made || !self.is_place_private()) {
             let what = format!("{} belongs to somebody else, or others may write in it", path.display());
-            return Err(Error::refused(what).hint(
+            return Err(Error::refused(what).with_hint(
                 "an image is unpacked there before it takes its place: remove it if nobody is at work there",
             ));
         }
@@ -161,7 +161,7 @@ impl Staged {
         // It would go where the old directory goes.
         if let Some(mount) = mountinfo::below(place).unwrap_or_default().first() {
             return Err(Error::refused(format!("something is mounted on {}", place.join(mount).display()))
-                .hint(
+                .with_hint(
                     "unmount it first, or unpack into a new directory and let a symbolic link lead to it",
                 ));
         }
@@ -170,7 +170,7 @@ impl Staged {
         exchanged.map_err(|errno| match errno {
             Errno::INVAL | Errno::NOSYS | Errno::XDEV => {
                 Error::refused(format!("the file system of {} cannot exchange directories", place.display()))
-                    .hint("unpack into a new directory, and let a symbolic link lead to it")
+                    .with_hint("unpack into a new directory, and let a symbolic link lead to it")
             }
             errno => Error::io(format!("cannot exchange {}", place.display()), errno),
         })?;
@@ -194,8 +194,10 @@ impl Staged {
 
 fn mounted(target: &Path) -> Error {
     let shown = target.display();
-    Error::refused(format!("{shown} is a mount point, and nothing can take its place at once")).hint(format!(
-        "unpack into a directory in it, and let a symbolic link lead there: {}/current",
-        shown.to_string().trim_end_matches('/')
-    ))
+    Error::refused(format!("{shown} is a mount point, and nothing can take its place at once")).with_hint(
+        format!(
+            "unpack into a directory in it, and let a symbolic link lead there: {}/current",
+            shown.to_string().trim_end_matches('/')
+        ),
+    )
 }

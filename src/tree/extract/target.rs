@@ -80,7 +80,7 @@ impl Target {
         let lock = root.try_clone().and_then(|root| Locked::alone_at_once(File::from(root)));
         if lock.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return Err(Error::refused(format!("another volio is at work in {}", path.display()))
-                .hint("wait until it has ended"));
+                .with_hint("wait until it has ended"));
         }
         Ok(Self { path: path.to_owned(), shown, root, made, is_stage: false, _lock: lock.ok() })
     }
@@ -220,7 +220,7 @@ impl Target {
 
     fn no_spool(&self, errno: Errno) -> Error {
         Error::io(format!("cannot spool a layer in {}", self.path.display()), errno)
-            .hint("layers are proved in the target before they are extracted there")
+            .with_hint("layers are proved in the target before they are extracted there")
     }
 
     /// The directory as the user named it.

@@ -59,9 +59,9 @@ fn a_full_disk_is_an_error_with_the_name_and_a_hint() {
     };
     mount_small(&dir);
     let error = extract(&[file("large", &"data".repeat(1 << 19))], &dir).unwrap_err();
-    assert!(error.to_string().contains("/large") && error.advice().is_some(), "{error}");
+    assert!(error.to_string().contains("/large") && error.hint().is_some(), "{error}");
     let many: Vec<_> = (0..1001).map(|n| directory(n.to_string())).collect();
     let error = extract(&many, &dir).unwrap_err();
     assert!(error.to_string().contains("cannot make"), "{error}");
-    assert!(error.advice().unwrap().contains("no inodes left"), "{error}");
+    assert!(error.hint().unwrap().contains("no inodes left"), "{error}");
 }

@@ -50,7 +50,7 @@ fn a_directory_gives_way_by_force_and_nothing_outside_goes_with_it() {
     fs::set_permissions(place.target.join("d/e"), fs::Permissions::from_mode(0o500)).unwrap();
     let error = place.extract(&[file("d", "theirs")]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-    assert!(error.advice().unwrap().contains("--force"));
+    assert!(error.hint().unwrap().contains("--force"));
     extract_with(&[file("d", "theirs")], &place.target, forced()).unwrap();
     assert_eq!(names(&walk(&place.target)), ["/d"]);
     assert_eq!(names(&walk(&place.outside)), ["/precious"]);

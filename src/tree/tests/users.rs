@@ -142,7 +142,7 @@ fn what_cannot_be_read_is_an_error_that_names_it() {
         let error = walk_with(&[SourceSpec::new(target.path())], &WalkOptions::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(error.to_string().contains(target.path().join("secret").to_str().unwrap()), "{error}");
-        assert!(error.advice().is_some());
+        assert!(error.hint().is_some());
         let without = WalkOptions { exclude: vec!["secret".into()], ..WalkOptions::default() };
         assert_eq!(walk_with(&[SourceSpec::new(target.path())], &without).unwrap().1.excluded, 1);
     }

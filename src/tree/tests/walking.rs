@@ -367,7 +367,7 @@ fn a_dead_mount_and_a_failing_disk_are_left_out_where_that_is_wanted() {
     let source = SourceSpec::new(dir.join("tree"));
     let error = walk_with(std::slice::from_ref(&source), &WalkOptions::default()).unwrap_err();
     assert!(
-        error.to_string().contains("tree/dead") && error.advice().unwrap().contains("--skip-unreadable"),
+        error.to_string().contains("tree/dead") && error.hint().unwrap().contains("--skip-unreadable"),
         "{error}"
     );
 

@@ -129,7 +129,7 @@ impl Push {
         match self.journey.to {
             Location::Registry(_) => self.journey.run("push"),
             _ => Err(Error::usage(format!("push: {} is not in a registry", self.journey.to))
-                .hint("write volio push FROM HOST/REPOSITORY:TAG, or use volio copy")),
+                .with_hint("write volio push FROM HOST/REPOSITORY:TAG, or use volio copy")),
         }
     }
 }
@@ -140,7 +140,7 @@ impl Pull {
         match self.journey.from {
             Location::Registry(_) => self.journey.run("pull"),
             _ => Err(Error::usage(format!("pull: {} is not in a registry", self.journey.from))
-                .hint("write volio pull HOST/REPOSITORY:TAG TO, or use volio copy")),
+                .with_hint("write volio pull HOST/REPOSITORY:TAG TO, or use volio copy")),
         }
     }
 }
@@ -162,7 +162,7 @@ impl Journey {
                 "--since: {} is in a registry, which takes whole images only",
                 self.to
             ))
-            .hint("copy without --since: what is there already is not sent again"));
+            .with_hint("copy without --since: what is there already is not sent again"));
         }
         let access = self.registries.access()?;
         let options = self.choice.options(&access)?;
@@ -199,7 +199,7 @@ impl Journey {
         for place in [&self.from, &self.to] {
             if !place.is_repository() {
                 return Err(Error::usage(format!("--all-tags: {place} is one image"))
-                    .hint(format!("write {}", super::place(place))));
+                    .with_hint(format!("write {}", super::place(place))));
             }
         }
         let begun = Instant::now();
@@ -227,7 +227,7 @@ impl Journey {
         let (tags, untagged) = (source.tags()?, source.untagged()?);
         if tags.is_empty() {
             let error = Error::not_found(format!("--all-tags: {} has no tags", super::place(&self.from)));
-            return Err(error.hint(match untagged.is_empty() {
+            return Err(error.with_hint(match untagged.is_empty() {
                 true => "it holds no image".to_owned(),
                 false => format!("it has {}; copy each by its digest", super::without_tag(&untagged)),
             }));
@@ -276,8 +276,8 @@ fn failures(done: Vec<TagCopied>) -> Result<()> {
         done.into_iter().filter_map(|tag| Some((tag.tag, tag.outcome.err()?))).collect();
     for (tag, error) in &failed {
         let line = Error::new(error.kind(), format!("the tag {tag} was not copied: {error}"));
-        output::error(&match error.advice() {
-            Some(hint) => line.hint(hint),
+        output::error(&match error.hint() {
+            Some(hint) => line.with_hint(hint),
             None => line,
         });
     }

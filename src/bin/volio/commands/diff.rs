@@ -129,7 +129,7 @@ impl Place {
                 let shown = directory.display();
                 let error = Error::not_found(format!("there is no directory {shown}"));
                 Err(match names_no_place(directory.as_os_str()) {
-                    true => error.hint(format!(
+                    true => error.with_hint(format!(
                         "if an image is meant, write its registry or its tag: docker.io/library/{shown}:latest, \
                          oci:{shown}"
                     )),

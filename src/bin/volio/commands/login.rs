@@ -109,13 +109,13 @@ impl Logout {
 fn credentials(username: Option<String>, from_stdin: bool) -> Result<(String, Secret)> {
     if !from_stdin && !io::stdin().is_terminal() {
         return Err(Error::usage("there is no terminal to ask for a password")
-            .hint("give the name with --username, and the password with --password-stdin"));
+            .with_hint("give the name with --username, and the password with --password-stdin"));
     }
     let username = match username {
         Some(username) => username,
         None if from_stdin => {
             return Err(Error::usage("--password-stdin needs --username")
-                .hint("standard input holds the password and nothing else"));
+                .with_hint("standard input holds the password and nothing else"));
         }
         None => terminal::ask("Username: ")?,
     };

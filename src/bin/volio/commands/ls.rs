@@ -96,7 +96,7 @@ impl Ls {
         let found = tree.get(&path);
         if found.is_none() && !path.is_root() {
             return Err(Error::not_found(format!("{path} is not in {}", self.image))
-                .hint("volio ls -R lists all that is there; links in a path are not followed"));
+                .with_hint("volio ls -R lists all that is there; links in a path are not followed"));
         }
         let is_directory = found.is_none_or(|(entry, ())| entry.kind == Kind::Directory);
         Ok(Wanted { tree, path, only_children: is_directory && !self.recursive })

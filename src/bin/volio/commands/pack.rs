@@ -301,7 +301,7 @@ impl Job {
         if let Some(source) = first {
             if io::stdin().is_terminal() {
                 return Err(Error::usage("standard input is a terminal and no archive")
-                    .hint("`tar c . | volio pack IMAGE -`; a file called `-` is `./-`"));
+                    .with_hint("`tar c . | volio pack IMAGE -`; a file called `-` is `./-`"));
             }
             let spool = environment::temporary(|name| self.variable(name));
             source.stored = Some(Arc::new(read_archive(io::stdin(), &spool, progress)?));
@@ -334,7 +334,7 @@ impl Pack {
         for source in job.sources.iter().filter(|source| !source.is_standard_input()) {
             source.path.metadata().map_err(|error| {
                 Error::io(format!("cannot read {}", source.path.display()), error)
-                    .hint("what shall be packed must be there before it is waited for")
+                    .with_hint("what shall be packed must be there before it is waited for")
             })?;
         }
         match job.image.source(&job.access).and_then(|image| image.resolve()) {
@@ -400,7 +400,10 @@ fn rules_in(file: &Path) -> Result<Vec<OsString>> {
 fn layer_size(text: &str) -> Result<u64> {
     match size(text)? {
         size if size >= 1 << 20 => Ok(size),
-        _ => Err(Error::usage(format!("{text:?} is too small for a layer")).hint("layers have 1M or more")),
+        _ => {
+            Err(Error::usage(format!("{text:?} is too small for a layer"))
+                .with_hint("layers have 1M or more"))
+        }
     }
 }
 

@@ -129,7 +129,8 @@ impl PluginArgs {
             return Ok(storage.clone());
         }
         DirBuilder::new().recursive(true).mode(0o700).create(STORAGE).map_err(|error| {
-            Error::io(format!("cannot make {STORAGE}"), error).hint("name another directory with --storage")
+            Error::io(format!("cannot make {STORAGE}"), error)
+                .with_hint("name another directory with --storage")
         })?;
         Ok(STORAGE.into())
     }

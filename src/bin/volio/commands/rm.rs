@@ -54,7 +54,7 @@ impl Rm {
         if self.image.is_repository() {
             let place = super::place(&self.image);
             return Err(Error::usage(format!("rm: {place} names no image"))
-                .hint(format!("write {place}:TAG; volio tags {place} lists them")));
+                .with_hint(format!("write {place}:TAG; volio tags {place} lists them")));
         }
         let removed = self.image.removal(&self.registries.access()?)?.remove(self.force)?;
         let address = super::address(&self.image, &removed.digest);

@@ -48,7 +48,7 @@ impl Tags {
         let place = super::place(&self.place);
         if !self.place.is_repository() {
             return Err(Error::usage(format!("tags: {} is one image", self.place))
-                .hint(format!("write volio tags {place}")));
+                .with_hint(format!("write volio tags {place}")));
         }
         let source = self.place.source(&self.registries.access()?)?;
         let (tags, untagged) = (source.tags()?, source.untagged()?);

@@ -179,7 +179,7 @@ impl Unpack {
         let Self { target_args: target, tree, .. } = self;
         if target.force && !target.merge && !target.atomic {
             return Err(Error::usage("--force says what --merge or --atomic may replace")
-                .hint("give one of them too"));
+                .with_hint("give one of them too"));
         }
         Ok(Options {
             platform: self.platform.clone(),

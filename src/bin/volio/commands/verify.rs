@@ -82,7 +82,7 @@ impl Verify {
                 verified.damage.len(),
                 count(verified.blobs, "blob", "blobs"),
             ))
-            .hint("copy the image anew from a place where it is sound"));
+            .with_hint("copy the image anew from a place where it is sound"));
         }
         if !self.report.quiet {
             output::line(&summary(&verified, begun.elapsed()));

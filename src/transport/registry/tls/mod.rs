@@ -161,12 +161,12 @@ impl Tls {
         };
         if verifier.is_empty() {
             return Err(Error::failed("cannot prepare encrypted connections")
-                .because("there are no certificates of authorities on this machine")
-                .hint("Debian's are in the package ca-certificates; --ca-file names others"));
+                .with_source("there are no certificates of authorities on this machine")
+                .with_hint("Debian's are in the package ca-certificates; --ca-file names others"));
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(algorithms::provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::failed("cannot prepare encrypted connections").because(error))?
+            .map_err(|error| Error::failed("cannot prepare encrypted connections").with_source(error))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let identity = match peer {
@@ -183,7 +183,7 @@ impl Tls {
                         &identity.file,
                         "its key is of another certificate, or of a kind that is not taken",
                     )
-                    .hint("RSA, Ed25519, and ECDSA with P-256 and P-384 are taken")
+                    .with_hint("RSA, Ed25519, and ECDSA with P-256 and P-384 are taken")
                 })?,
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -238,8 +238,9 @@ fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
 fn identity(file: &Path) -> Result<Identity> {
     let key_file = file.with_extension("key");
     if !key_file.exists() {
-        return Err(unusable(file, &format!("there is no {} for it", key_file.display()))
-            .hint("certificates of authorities have the ending .crt, ours .cert with a .key beside it"));
+        return Err(unusable(file, &format!("there is no {} for it", key_file.display())).with_hint(
+            "certificates of authorities have the ending .crt, ours .cert with a .key beside it",
+        ));
     }
     let (pem, key) = (read(file)?, read(&key_file)?);
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
@@ -258,7 +259,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 fn unusable(file: &Path, why: &str) -> Error {
-    Error::failed(format!("cannot use the certificate {}", file.display())).because(why.to_owned())
+    Error::failed(format!("cannot use the certificate {}", file.display())).with_source(why.to_owned())
 }
 
 #[cfg(test)]
