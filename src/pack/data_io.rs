@@ -3,7 +3,7 @@
 //! The header of that file comes before its content and says its size, so the archive is written to a file without a
 //! name first: the tree is read only once, and what changes meanwhile is noticed as ever.
 
-use super::{Options, Packed, PackedLayer, layers, publish, send, told};
+use super::{Options, Packed, PackedLayer, layers, publish, send, told, wait_for_retry};
 use crate::error::{Error, Result};
 use crate::image::{Description, archive_image, docker_layer};
 use crate::layer::{Compression, Layer};
@@ -128,7 +128,7 @@ impl Spool {
                 Ok(layer.finish()?.1)
             });
             match sent {
-                Err(error) if destination.again(&error, failures) => failures += 1,
+                Err(error) if wait_for_retry(destination, &error, failures, progress) => failures += 1,
                 sent => break sent?,
             }
         };

@@ -22,9 +22,14 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What a layer has, in bytes of its archive, unless it is said otherwise.
 pub const LAYER_SIZE: u64 = 512 << 20;
+
+/// The time after which a wait for a retry notices that it was cancelled.
+const CANCELLATION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What may be chosen when an image is packed.
 #[derive(Clone, Debug)]
@@ -226,7 +231,7 @@ fn persist<T>(
     let (mut failures, mut changes) = (0, 0);
     loop {
         match attempt(tree) {
-            Err(error) if destination.again(&error, failures) => failures += 1,
+            Err(error) if wait_for_retry(destination, &error, failures, progress) => failures += 1,
             Err(error) if tree.learn(&error, changes) => {
                 progress.warn(&format!("{error}; the layer is made anew"));
                 changes += 1;
@@ -237,6 +242,26 @@ fn persist<T>(
             outcome => return outcome,
         }
     }
+}
+
+/// Waits until the destination allows a failed write to be retried. Returns `false` if it does not allow that, or no longer
+/// does because it was cancelled meanwhile.
+fn wait_for_retry(
+    destination: &dyn Destination,
+    error: &Error,
+    failures: u32,
+    progress: &dyn Progress,
+) -> bool {
+    let Some(retry) = destination.retry_delay(error, failures) else { return false };
+    progress.warn(&format!("{error}; {retry}"));
+    let end = Instant::now() + retry.delay;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        thread::sleep(left.min(CANCELLATION_INTERVAL));
+        if destination.retry_delay(error, failures).is_none() {
+            return false;
+        }
+    }
+    true
 }
 
 impl Options {

@@ -28,7 +28,7 @@ mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
 pub use location::Location;
-pub use retry::Retry;
+pub use retry::{Retry, RetryDelay};
 pub use stop::Stop;
 pub use transfer::{Told, Transfer};
 
@@ -145,10 +145,10 @@ pub trait Destination: Send + Sync {
         Err(Error::usage(format!("this place cannot give an image the tag {tag} of an attachment")))
     }
 
-    /// Whether what failed shall be done once more, with a body that is made anew; waits for the right moment.
-    /// `failures` is how often that was said already.
-    fn again(&self, _error: &Error, _failures: u32) -> bool {
-        false
+    /// Returns when a write that failed may be retried with a new body, or `None` if a retry makes no sense. `failures`
+    /// counts the retries that have failed already. It never sleeps: the caller waits.
+    fn retry_delay(&self, _error: &Error, _failures: u32) -> Option<RetryDelay> {
+        None
     }
 
     /// Takes away what the name stands for: a tag, and the image behind it where nothing else needs it; named by a

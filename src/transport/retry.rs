@@ -1,5 +1,6 @@
 //! How often, and how long apart, something is tried again.
 
+use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
@@ -24,14 +25,32 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// How long to wait after so many `failures` in a row, counted from zero; `None` when it is time to give up.
-    /// A server that `asked` for a longer pause gets it, within reason.
-    pub fn pause(&self, failures: u32, asked: Duration) -> Option<Duration> {
+    /// Returns the delay before the next retry, after `failures` retries that failed; `None` if no retry is left.
+    /// A longer delay that the server `asked` for is respected, up to two minutes.
+    pub fn after(&self, failures: u32, asked: Duration) -> Option<RetryDelay> {
         if failures >= self.retries {
             return None;
         }
         let own = self.delay.saturating_mul(1 << failures.min(16)).min(PAUSE_LIMIT);
-        Some(own.mul_f64(jitter()).max(asked.min(ASKED_LIMIT)))
+        let delay = own.mul_f64(jitter()).max(asked.min(ASKED_LIMIT));
+        Some(RetryDelay { delay, number: failures + 1, limit: self.retries })
+    }
+}
+
+/// A retry that is allowed, and the delay before it. Displayed as "trying again in 1.0 s (1 of 5)".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryDelay {
+    /// The time to wait before the retry.
+    pub delay: Duration,
+    /// The number of the retry, counted from one.
+    pub number: u32,
+    /// The number of retries in all.
+    pub limit: u32,
+}
+
+impl fmt::Display for RetryDelay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "trying again in {:.1} s ({} of {})", self.delay.as_secs_f64(), self.number, self.limit)
     }
 }
 
@@ -50,29 +69,27 @@ mod tests {
     fn pauses_grow_and_end() {
         let retry = Retry { retries: 10, delay: Duration::from_secs(1) };
         for (failures, seconds) in [(0, 1.0), (1, 2.0), (3, 8.0), (9, 60.0)] {
-            let pause = retry.pause(failures, Duration::ZERO).unwrap().as_secs_f64();
+            let pause = retry.after(failures, Duration::ZERO).unwrap().delay.as_secs_f64();
             assert!((seconds * 0.75..=seconds * 1.25).contains(&pause), "{failures}: {pause}");
         }
-        assert_eq!(retry.pause(10, Duration::ZERO), None);
-        assert_eq!(Retry { retries: 0, ..retry }.pause(0, Duration::ZERO), None);
-        assert_eq!(
-            Retry { retries: 1, delay: Duration::ZERO }.pause(0, Duration::ZERO),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(retry.after(10, Duration::ZERO), None);
+        assert_eq!(Retry { retries: 0, ..retry }.after(0, Duration::ZERO), None);
+        let at_once = Retry { retries: 1, delay: Duration::ZERO }.after(0, Duration::ZERO).unwrap();
+        assert_eq!(at_once.to_string(), "trying again in 0.0 s (1 of 1)");
     }
 
     #[test]
     fn a_server_is_waited_for_but_not_for_ever() {
         let retry = Retry { retries: 1, delay: Duration::from_secs(1) };
-        assert_eq!(retry.pause(0, Duration::from_secs(7)), Some(Duration::from_secs(7)));
-        assert_eq!(retry.pause(0, Duration::from_secs(86_400)), Some(ASKED_LIMIT));
+        let delay = |asked| retry.after(0, Duration::from_secs(asked)).unwrap().delay;
+        assert_eq!((delay(7), delay(86_400)), (Duration::from_secs(7), ASKED_LIMIT));
     }
 
     #[test]
     fn pauses_differ() {
         let retry = Retry::default();
         let pauses: std::collections::HashSet<_> =
-            (0..50).map(|_| retry.pause(0, Duration::ZERO).unwrap()).collect();
+            (0..50).map(|_| retry.after(0, Duration::ZERO).unwrap().delay).collect();
         assert!(pauses.len() > 10);
     }
 }

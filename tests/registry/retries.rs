@@ -1,12 +1,16 @@
 //! What is tried again, how often, and what is not.
 
-use super::{Refusal, Registry, patient};
+use super::{Refusal, Registry, noise, patient};
 use axum::http::Method;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use volio::Error;
 use volio::error::Kind;
 use volio::oci::{Descriptor, media_type};
-use volio::transport::{Access, Retry, Source, Stop, Told, registry};
+use volio::pack::{Options, pack};
+use volio::progress::{Progress, Silent, Task};
+use volio::transport::{Access, Destination, Retry, Source, Stop, Told, registry};
+use volio::tree::SourceSpec;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 
@@ -108,6 +112,57 @@ fn a_host_that_was_there_is() {
     drop(registry);
     assert!(client.resolve().is_err());
     assert_eq!(*told.lock().unwrap(), 5);
+}
+
+#[test]
+fn a_destination_says_when_to_retry_and_does_not_wait() {
+    let registry = Registry::start();
+    let stop = Stop::default();
+    let client = registry.client_by("a", |transfer| {
+        transfer.retry = Retry { retries: 2, delay: Duration::from_secs(50) };
+        transfer.stop = stop.clone();
+    });
+    let passing = Error::failed("the layer was lost").with_retry_after(Duration::ZERO);
+    let begun = Instant::now();
+    let retry = client.retry_delay(&passing, 1).unwrap();
+    assert_eq!((retry.number, retry.limit), (2, 2));
+    assert!(retry.delay >= Duration::from_secs(40) && begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(client.retry_delay(&passing, 2), None);
+    assert_eq!(client.retry_delay(&Error::failed("no"), 0), None);
+    stop.now(Duration::ZERO);
+    assert_eq!(client.retry_delay(&passing, 0), None);
+}
+
+/// Cancels everything when it receives a warning.
+struct CancelOnWarning(Stop, Mutex<Vec<String>>);
+
+impl Progress for CancelOnWarning {
+    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
+        Silent.begin(what, total)
+    }
+
+    fn warn(&self, message: &str) {
+        self.1.lock().unwrap().push(message.to_owned());
+        self.0.now(Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_pack_that_waits_for_a_retry_can_be_cancelled() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.limits_bodies = Some(1 << 20));
+    let progress = CancelOnWarning(Stop::default(), Mutex::default());
+    let client = registry.client_by("a", |transfer| {
+        transfer.retry = Retry { retries: 5, delay: Duration::from_secs(60) };
+        transfer.stop = progress.0.clone();
+    });
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::write(tree.path().join("file"), noise(5 << 20)).unwrap();
+    let begun = Instant::now();
+    pack(&client, &[SourceSpec::new(tree.path())], &Options::default(), &progress).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let warnings = progress.1.lock().unwrap();
+    assert!(matches!(warnings.as_slice(), [one] if one.ends_with(" s (1 of 5)")), "{warnings:?}");
 }
 
 #[test]

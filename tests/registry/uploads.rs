@@ -95,7 +95,7 @@ fn a_body_that_comes_only_once_and_is_too_large_is_to_be_made_again() {
     let client = registry.client("a", "t");
     let bytes = noise(5 * MIB);
     let error = client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap_err();
-    assert!(error.to_string().contains("413") && client.again(&error, 0), "{error}");
+    assert!(error.to_string().contains("413") && client.retry_delay(&error, 0).is_some(), "{error}");
     client.upload(Body::new(Cursor::new(bytes))).unwrap();
     assert_eq!(registry.open_uploads(), 0);
 }
@@ -114,7 +114,7 @@ fn acr_wants_to_know_the_length_of_a_patch() {
     registry.behave(|behaviour| behaviour.wants_lengths = true);
     let (client, bytes) = (registry.client("a", "t"), noise(MIB));
     let error = client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap_err();
-    assert!(client.again(&error, 0), "{error}");
+    assert!(client.retry_delay(&error, 0).is_some(), "{error}");
     client.upload(Body::new(Cursor::new(bytes))).unwrap();
 }
 

@@ -46,12 +46,11 @@ use self::http::{Http, Request, wait};
 use self::mirrors::Mirrored;
 use self::proxies::ProxyRules;
 use self::registries_conf::RegistriesConf;
-use self::retry::Attempts;
 use self::server::Server;
 use self::tls::Tls;
 use self::token::Scopes;
 use self::upload::Upload;
-use super::{Access, Destination, Origin, Removed, Source, say_urls};
+use super::{Access, Destination, Origin, Removed, RetryDelay, Source, say_urls};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, attachment_tags, media_type};
 use crate::stream::{Body, Unverified, Written};
@@ -273,9 +272,8 @@ impl Destination for Registry {
         self.put(tag, document)
     }
 
-    fn again(&self, error: &Error, failures: u32) -> bool {
-        wait(async { Ok(Attempts::after(self.server.transfer(), failures).wait(error).await) })
-            .unwrap_or(false)
+    fn retry_delay(&self, error: &Error, failures: u32) -> Option<RetryDelay> {
+        retry::delay(self.server.transfer(), error, failures)
     }
 
     fn remove(&self, force: bool) -> Result<Removed> {

@@ -1,7 +1,7 @@
 //! What may be tried again, and when: a server that is busy, a connection that broke; never a refusal that was meant,
 //! and never data that is wrong.
 
-use super::super::{Stop, Transfer};
+use super::super::{RetryDelay, Stop, Transfer};
 use crate::error::{Error, Result};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::StatusCode;
@@ -59,6 +59,13 @@ pub(super) async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = Re
     }
 }
 
+/// Returns the delay before a retry, after `failures` retries that failed; `None` if the error is permanent, no retry is
+/// left, or everything was cancelled.
+pub(super) fn delay(transfer: &Transfer, error: &Error, failures: u32) -> Option<RetryDelay> {
+    let asked = error.retry_after()?;
+    transfer.retry.after(failures, asked).filter(|_| !transfer.stop.is_said())
+}
+
 /// Attempts at one thing.
 pub(super) struct Attempts<'a> {
     transfer: &'a Transfer,
@@ -68,11 +75,6 @@ pub(super) struct Attempts<'a> {
 impl<'a> Attempts<'a> {
     pub(super) fn new(transfer: &'a Transfer) -> Self {
         Self { transfer, failures: 0 }
-    }
-
-    /// So many of them have failed already.
-    pub(super) fn after(transfer: &'a Transfer, failures: u32) -> Self {
-        Self { transfer, failures }
     }
 
     /// Whether there will be one more if this one fails.
@@ -87,16 +89,11 @@ impl<'a> Attempts<'a> {
 
     /// Waits until the next attempt; `false` when there is none, or none would help.
     pub(super) async fn wait(&mut self, error: &Error) -> bool {
-        let Some(asked) = error.retry_after() else { return false };
-        let Some(pause) = self.transfer.retry.pause(self.failures, asked) else { return false };
+        let Some(retry) = delay(self.transfer, error, self.failures) else { return false };
         self.failures += 1;
-        if self.transfer.stop.is_said() {
-            return false;
-        }
-        let number = format!("{} of {}", self.failures, self.transfer.retry.retries);
-        self.transfer.told.tell(&format!("{error}; trying again in {:.1} s ({number})", pause.as_secs_f64()));
+        self.transfer.told.tell(&format!("{error}; {retry}"));
         let pause = async {
-            sleep(pause).await;
+            sleep(retry.delay).await;
             Ok(())
         };
         unless_stopped(&self.transfer.stop, pause).await.is_ok() && !self.transfer.stop.is_said()
