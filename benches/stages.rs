@@ -12,7 +12,7 @@ use volio::layer::{Compression, Item, LayerReader, LayerWriter, decompress};
 use volio::oci::Digest;
 use volio::stream::Workers;
 use volio::tree::{
-    Entry, ExtractOptions, Extractor, Kind, Metadata, SourceSpec, TreePath, Walk, WalkOptions,
+    Entry, EntryKind, ExtractOptions, Extractor, Metadata, SourceSpec, TreePath, Walk, WalkOptions,
 };
 
 fn main() {
@@ -52,7 +52,7 @@ fn bytes(kind: &str, length: usize) -> Vec<u8> {
 fn file(number: usize, size: usize) -> Entry {
     let path = TreePath::parse(format!("directory-{}/file-{number}", number / 100)).unwrap();
     let metadata = Metadata { mode: 0o644, ..Metadata::default() };
-    Entry { path, kind: Kind::File { size: size as u64 }, metadata }
+    Entry { path, kind: EntryKind::File { size: size as u64 }, metadata }
 }
 
 /// The plain archive of small files.

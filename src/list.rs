@@ -7,7 +7,7 @@ use crate::oci::Platform;
 use crate::partial::{Names, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
-use crate::tree::{MergedTree, SpoolPlace};
+use crate::tree::{MergedTree, SpoolDirectory};
 use std::path::PathBuf;
 
 /// What may be chosen when an image is listed.
@@ -46,7 +46,7 @@ pub fn list(source: &dyn Source, options: &Options, progress: &dyn Progress) -> 
     let fetch = |descriptor: &_| transport::fetch(source, descriptor);
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
     let Options { limits, connections, .. } = options;
-    let spool = options.temporary.as_deref().and_then(|path| SpoolPlace::in_directory(path).ok());
+    let spool = options.temporary.as_deref().and_then(|path| SpoolDirectory::open(path).ok());
     let (spool, meter) = (spool.as_ref(), Meter::new(options.content));
     let layers = &image.manifest.layers;
     let reading = Reading { source, layers, limits, spool, connections: *connections, progress };

@@ -12,7 +12,7 @@ use crate::partial::Listings;
 use crate::progress::Progress;
 use crate::stream::{Body, HashingReader, on_threads};
 use crate::transport::{self, Source};
-use crate::tree::SpoolPlace;
+use crate::tree::SpoolDirectory;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -274,12 +274,12 @@ struct Examiner<'a> {
     source: &'a dyn Source,
     progress: &'a dyn Progress,
     meter: Meter,
-    spool: Option<SpoolPlace>,
+    spool: Option<SpoolDirectory>,
 }
 
 impl<'a> Examiner<'a> {
     fn new(source: &'a dyn Source, options: &Options, progress: &'a dyn Progress) -> Self {
-        let spool = options.temporary.as_deref().and_then(|path| SpoolPlace::in_directory(path).ok());
+        let spool = options.temporary.as_deref().and_then(|path| SpoolDirectory::open(path).ok());
         Self { source, progress, meter: Meter::new(options.content), spool }
     }
 

@@ -246,7 +246,7 @@ pub fn a_body_whose_producer_dies_publishes_nothing(place: &dyn Place) {
             // Dropping the writer without finishing is what a panic or an unreadable file amounts to.
             thread::spawn(move || {
                 let path = TreePath::parse("partial").unwrap();
-                let kind = tree::Kind::File { size: promised_size };
+                let kind = tree::EntryKind::File { size: promised_size };
                 let entry = Entry { path, kind, metadata: Metadata::default() };
                 let error = layer.append(&entry, partial.as_slice(), |_| {}).unwrap_err();
                 assert!(error.to_string().contains("shorter"), "{error}");

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::Path;
 use volio::error::Kind as ErrorKind;
 use volio::tree::{
-    Entry, ExtractOptions, Extractor, Kind, Metadata, Overlay, SourceSpec, Time, TreePath, Walk, WalkOptions,
+    Entry, EntryKind, ExtractOptions, Extractor, Metadata, Overlay, SourceSpec, Time, TreePath, Walk,
+    WalkOptions,
 };
 
 enum Change {
@@ -42,16 +43,16 @@ impl Script<'_> {
             0 => return Some(Change::Layer),
             1 => return Some(Change::Whiteout(self.path()?)),
             2 => return Some(Change::Opaque(self.path()?)),
-            3..=6 => Kind::Directory,
-            7 => Kind::Symlink { target: self.path()?.as_bytes().to_vec() },
-            8 => Kind::Symlink { target: [b"../", self.path()?.as_bytes()].concat() },
-            9..=11 => Kind::Hardlink { target: self.path()? },
-            12 => Kind::Fifo,
-            _ => Kind::File { size: u64::from(self.byte()?) * 700 },
+            3..=6 => EntryKind::Directory,
+            7 => EntryKind::Symlink { target: self.path()?.as_bytes().to_vec() },
+            8 => EntryKind::Symlink { target: [b"../", self.path()?.as_bytes()].concat() },
+            9..=11 => EntryKind::Hardlink { target: self.path()? },
+            12 => EntryKind::Fifo,
+            _ => EntryKind::File { size: u64::from(self.byte()?) * 700 },
         };
         let mode = match kind {
-            Kind::Symlink { .. } => 0o777,
-            Kind::Directory => 0o700 | u32::from(what >> 4),
+            EntryKind::Symlink { .. } => 0o777,
+            EntryKind::Directory => 0o700 | u32::from(what >> 4),
             _ => 0o600 | u32::from(what >> 4),
         };
         let metadata = Metadata {
@@ -78,7 +79,7 @@ fn own_gid() -> u32 {
 
 /// The content of a file is known from the rest of it, half of it zeros.
 fn content(entry: &Entry) -> Vec<u8> {
-    let Kind::File { size } = entry.kind else { return Vec::new() };
+    let EntryKind::File { size } = entry.kind else { return Vec::new() };
     let byte = entry.metadata.mode as u8 | 1;
     (0..size).map(|at| if at % 140_000 < 70_000 { byte } else { 0 }).collect()
 }
@@ -134,7 +135,7 @@ fn extract(changes: &[Change], target: &Path) -> (usize, Option<ErrorKind>) {
 /// What is on disk; the content of every file is the one that its entry says.
 fn walk(target: &Path) -> Vec<Entry> {
     let found = Walk::new(&[SourceSpec::new(target)], &WalkOptions::default()).unwrap();
-    let see = |found: volio::Result<volio::tree::Found>| {
+    let see = |found: volio::Result<volio::tree::WalkedEntry>| {
         let found = found.unwrap();
         if let Some(mut file) = found.file {
             let mut bytes = Vec::new();
@@ -148,10 +149,10 @@ fn walk(target: &Path) -> Vec<Entry> {
 
 /// The same in a form that does not depend on which of several names of one thing has it.
 fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
-    let kinds: BTreeMap<TreePath, Kind> =
+    let kinds: BTreeMap<TreePath, EntryKind> =
         entries.iter().map(|entry| (entry.path.clone(), entry.kind.clone())).collect();
     let named = |entry: &Entry| match &entry.kind {
-        Kind::Hardlink { target } => target.clone(),
+        EntryKind::Hardlink { target } => target.clone(),
         _ => entry.path.clone(),
     };
     let mut first: BTreeMap<TreePath, TreePath> = BTreeMap::new();
@@ -162,11 +163,11 @@ fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
         let thing = named(&entry);
         entry.kind = match first[&thing] == entry.path {
             true => kinds[&thing].clone(),
-            false => Kind::Hardlink { target: first[&thing].clone() },
+            false => EntryKind::Hardlink { target: first[&thing].clone() },
         };
         // Nobody said whose a directory is that only leads somewhere.
         if entry.metadata.mtime == Time::default() {
-            entry.metadata = Metadata::plain_directory();
+            entry.metadata = Metadata::implied_directory();
         }
         entry
     };

@@ -11,7 +11,7 @@ use crate::oci::Platform;
 use crate::partial::{ChunkReader, Frames, Learn, Plan, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
-use crate::tree::{Content, Entry, Kind, MergedTree, SpoolPlace, TreePath};
+use crate::tree::{Content, Entry, EntryKind, MergedTree, SpoolDirectory, TreePath};
 use chunks::Chunks;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -65,7 +65,7 @@ pub fn cat(
     let fetch = |descriptor: &_| transport::fetch(source, descriptor);
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
     let Options { limits, connections, .. } = options;
-    let spool = options.temporary.as_deref().and_then(|path| SpoolPlace::in_directory(path).ok());
+    let spool = options.temporary.as_deref().and_then(|path| SpoolDirectory::open(path).ok());
     let (spool, meter) = (spool.as_ref(), Meter::new(options.content));
     let layers = &image.manifest.layers;
     let reading = Reading { source, layers, limits, spool, connections: *connections, progress };
@@ -133,7 +133,7 @@ impl Learn for Places {
 
     fn listed(&mut self, layer: usize, number: u64, entry: &TocEntry) -> Place {
         match &entry.item {
-            Item::Entry(Entry { kind: Kind::File { size }, .. }) if *size > 0 => {
+            Item::Entry(Entry { kind: EntryKind::File { size }, .. }) if *size > 0 => {
                 Place::Listed(At { layer, number })
             }
             _ => Place::Nowhere,
@@ -148,7 +148,7 @@ impl Learn for Places {
         content: &mut dyn Content,
     ) -> Result<Place> {
         match entry.kind {
-            Kind::File { size } if size > 0 => {
+            EntryKind::File { size } if size > 0 => {
                 let pieces = pieces(content)
                     .map_err(|error| Error::io(format!("cannot read {}", entry.path), error))?;
                 self.pieces = self

@@ -2,7 +2,7 @@
 
 use super::{Place, Tree};
 use crate::error::{Error, Result};
-use crate::tree::{Kind, Resolution, Step, TreePath};
+use crate::tree::{EntryKind, Resolution, Step, TreePath};
 
 /// Where the content of the file is that this path means, and how many bytes it has.
 ///
@@ -26,9 +26,9 @@ pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<(Place, u64)> {
         };
         let Some((entry, place)) = tree.get(&next) else { return Err(missing(path, &next)) };
         // Another name of a symbolic link is that link.
-        match &tree.itself(&entry) {
-            Kind::Directory => at = next,
-            Kind::Symlink { target } => steps.follow(target).map_err(|_| {
+        match &tree.resolved_kind(&entry) {
+            EntryKind::Directory => at = next,
+            EntryKind::Symlink { target } => steps.follow(target).map_err(|_| {
                 Error::not_found(format!("the symbolic links at {path} are too many or lead in a circle"))
             })?,
             _ if !steps.is_done() => {
@@ -36,11 +36,11 @@ pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<(Place, u64)> {
                     "{path} is not in the image: {next} is not a directory"
                 )));
             }
-            Kind::File { size } => return Ok((place.clone(), *size)),
+            EntryKind::File { size } => return Ok((place.clone(), *size)),
             other => return Err(no_file(path, other)),
         }
     }
-    Err(no_file(path, &Kind::Directory))
+    Err(no_file(path, &EntryKind::Directory))
 }
 
 fn missing(path: &TreePath, next: &TreePath) -> Error {
@@ -51,16 +51,16 @@ fn missing(path: &TreePath, next: &TreePath) -> Error {
     Error::not_found(what).with_hint("`volio ls -R` shows what it has")
 }
 
-fn no_file(path: &TreePath, kind: &Kind) -> Error {
+fn no_file(path: &TreePath, kind: &EntryKind) -> Error {
     let what = match kind {
-        Kind::Directory => "a directory",
-        Kind::Fifo => "a named pipe",
-        Kind::CharDevice { .. } | Kind::BlockDevice { .. } => "a device",
+        EntryKind::Directory => "a directory",
+        EntryKind::Fifo => "a named pipe",
+        EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. } => "a device",
         _ => "no file",
     };
     let error = Error::usage(format!("{path} is {what}, which has no content to show"));
     match kind {
-        Kind::Directory => error.with_hint("`volio ls` lists it; `volio unpack --subpath` unpacks it"),
+        EntryKind::Directory => error.with_hint("`volio ls` lists it; `volio unpack --subpath` unpacks it"),
         _ => error,
     }
 }
@@ -81,11 +81,13 @@ mod tests {
         let mut tree = Overlay::within(u64::MAX);
         for (number, line) in lines.iter().enumerate() {
             let (name, kind, place) = match (line.split_once("->"), line.ends_with('/')) {
-                (Some((name, target)), _) => (name, Kind::Symlink { target: target.into() }, Place::Nowhere),
-                (None, true) => (*line, Kind::Directory, Place::Nowhere),
+                (Some((name, target)), _) => {
+                    (name, EntryKind::Symlink { target: target.into() }, Place::Nowhere)
+                }
+                (None, true) => (*line, EntryKind::Directory, Place::Nowhere),
                 (None, false) => {
                     let place = Place::Listed(At { layer: 0, number: number as u64 });
-                    (*line, Kind::File { size: 1 }, place)
+                    (*line, EntryKind::File { size: 1 }, place)
                 }
             };
             put(&mut tree, name, kind, place);
@@ -93,7 +95,7 @@ mod tests {
         tree
     }
 
-    fn put(tree: &mut Overlay<Place>, name: &str, kind: Kind, place: Place) {
+    fn put(tree: &mut Overlay<Place>, name: &str, kind: EntryKind, place: Place) {
         tree.put(&Entry { path: path(name), kind, metadata: Metadata::default() }, place).unwrap();
     }
 
@@ -112,7 +114,7 @@ mod tests {
             "chain->to-a/up",
             "a/b/through->../../to-a/b/../file",
         ]);
-        put(&mut tree, "also-to-a", Kind::Hardlink { target: path("to-a") }, Place::Nowhere);
+        put(&mut tree, "also-to-a", EntryKind::Hardlink { target: path("to-a") }, Place::Nowhere);
         let tree = tree.finish();
         let found = |text: &str| match file(&tree, &path(text)).unwrap().0 {
             Place::Listed(at) => at.number,
@@ -132,9 +134,9 @@ mod tests {
     fn what_leads_nowhere_is_not_found_and_what_is_no_file_is_a_usage_error() {
         let mut tree =
             tree(&["a/", "file", "gone->a/gone", "round->round", "x->y", "y->x", "dir->a", "out->.."]);
-        put(&mut tree, "fifo", Kind::Fifo, Place::Nowhere);
-        put(&mut tree, "null", Kind::CharDevice { major: 1, minor: 3 }, Place::Nowhere);
-        put(&mut tree, "also-fifo", Kind::Hardlink { target: path("fifo") }, Place::Nowhere);
+        put(&mut tree, "fifo", EntryKind::Fifo, Place::Nowhere);
+        put(&mut tree, "null", EntryKind::CharDevice { major: 1, minor: 3 }, Place::Nowhere);
+        put(&mut tree, "also-fifo", EntryKind::Hardlink { target: path("fifo") }, Place::Nowhere);
         let tree = tree.finish();
         for text in ["b", "a/b", "gone", "round", "x", "file/x", "file/x/y", "fifo/x", "dir/gone"] {
             assert_eq!(file(&tree, &path(text)).unwrap_err().kind(), ErrorKind::NotFound, "{text}");

@@ -2,7 +2,7 @@
 
 use super::content::Learned;
 use crate::layer::Sha256;
-use crate::tree::{Entry, Kind, MergedTree, Time, TreePath};
+use crate::tree::{Entry, EntryKind, MergedTree, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::cmp::Ordering;
@@ -127,7 +127,8 @@ fn compare_entries(
     if first_names[0].is_some() && first_names[0] == first_names[1] {
         return;
     }
-    let itself = |tree: &MergedTree<Learned>, entry: Entry| Entry { kind: tree.itself(&entry), ..entry };
+    let itself =
+        |tree: &MergedTree<Learned>, entry: Entry| Entry { kind: tree.resolved_kind(&entry), ..entry };
     let (left, right) = (itself(lefts, left), itself(rights, right));
     match (left_learned, right_learned) {
         (Learned::Told(a), Learned::Told(b)) => {
@@ -140,7 +141,7 @@ fn compare_entries(
 /// Of what other, earlier path this is another name.
 fn first_name(entry: &Entry) -> Option<String> {
     match &entry.kind {
-        Kind::Hardlink { target } => Some(target.to_string()),
+        EntryKind::Hardlink { target } => Some(target.to_string()),
         _ => None,
     }
 }
@@ -183,38 +184,38 @@ fn compare_attributes(
 
 /// The extended attributes that belong to a tree.
 fn xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    entry.metadata.travelling_xattrs()
+    entry.metadata.portable_xattrs()
 }
 
 fn kind(entry: &Entry) -> &'static str {
     match &entry.kind {
-        Kind::File { .. } => "file",
-        Kind::Directory => "directory",
-        Kind::Symlink { .. } => "symlink",
-        Kind::Hardlink { .. } => "hardlink",
-        Kind::Fifo => "fifo",
-        Kind::CharDevice { .. } => "charDevice",
-        Kind::BlockDevice { .. } => "blockDevice",
+        EntryKind::File { .. } => "file",
+        EntryKind::Directory => "directory",
+        EntryKind::Symlink { .. } => "symlink",
+        EntryKind::Hardlink { .. } => "hardlink",
+        EntryKind::Fifo => "fifo",
+        EntryKind::CharDevice { .. } => "charDevice",
+        EntryKind::BlockDevice { .. } => "blockDevice",
     }
 }
 
 fn size(entry: &Entry) -> Option<String> {
     match entry.kind {
-        Kind::File { size } => Some(size.to_string()),
+        EntryKind::File { size } => Some(size.to_string()),
         _ => None,
     }
 }
 
 fn target(entry: &Entry) -> Option<String> {
     match &entry.kind {
-        Kind::Symlink { target } => Some(escaped(target)),
+        EntryKind::Symlink { target } => Some(escaped(target)),
         _ => None,
     }
 }
 
 fn device(entry: &Entry) -> Option<String> {
     match entry.kind {
-        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+        EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
             Some(format!("{major},{minor}"))
         }
         _ => None,
@@ -223,7 +224,7 @@ fn device(entry: &Entry) -> Option<String> {
 
 fn mode(entry: &Entry) -> Option<String> {
     match entry.kind {
-        Kind::Symlink { .. } => None,
+        EntryKind::Symlink { .. } => None,
         _ => Some(format!("{:04o}", entry.metadata.mode)),
     }
 }

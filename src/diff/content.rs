@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::layer::Sha256;
-use crate::tree::{Content, Entry, Kind};
+use crate::tree::{Content, Entry, EntryKind};
 use sha2::Digest as _;
 use std::io::{self, Read};
 
@@ -31,7 +31,7 @@ pub enum Learned {
 /// Those of reading.
 pub fn digest(entry: &Entry, content: &mut dyn Content) -> Result<Option<Sha256>> {
     match entry.kind {
-        Kind::File { .. } => ContentHasher::default()
+        EntryKind::File { .. } => ContentHasher::default()
             .hash(content)
             .map(Some)
             .map_err(|error| Error::io(format!("cannot read {}", entry.path), error)),
@@ -152,7 +152,7 @@ mod tests {
     fn hashed(stretches: &[(u64, Option<u8>)]) -> Sha256 {
         let size = stretches.iter().map(|stretch| stretch.0).sum();
         let path = TreePath::parse("file").unwrap();
-        let entry = Entry { path, kind: Kind::File { size }, metadata: Metadata::default() };
+        let entry = Entry { path, kind: EntryKind::File { size }, metadata: Metadata::default() };
         let mut content = Stretches(stretches.iter().rev().copied().collect());
         digest(&entry, &mut content).unwrap().unwrap()
     }

@@ -13,7 +13,7 @@ use crate::layer::{Budget, LayerReader, Limits, Meter, decompress, lay_over};
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
-use crate::tree::{Kind, MergedTree, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
+use crate::tree::{EntryKind, MergedTree, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
 use content::{Learned, digest};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -137,7 +137,7 @@ fn of_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTree<
             Some(mut content) => digest(&found.entry, &mut content)?,
             None => None,
         };
-        if let Kind::File { size } = found.entry.kind {
+        if let EntryKind::File { size } = found.entry.kind {
             task.advance(size);
         }
         tree.put(&found.entry, Learned::Told(digest))?;

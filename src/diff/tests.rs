@@ -10,18 +10,18 @@ fn path(text: &str) -> TreePath {
 /// An entry with the digest of its content.
 type Node = (Entry, Option<Sha256>);
 
-fn node(name: &str, kind: Kind) -> Node {
+fn node(name: &str, kind: EntryKind) -> Node {
     let metadata = Metadata { mode: 0o644, ..Metadata::default() };
     (Entry { path: path(name), kind, metadata }, None)
 }
 
 fn file(name: &str, content: &str) -> Node {
-    let (entry, _) = node(name, Kind::File { size: content.len() as u64 });
+    let (entry, _) = node(name, EntryKind::File { size: content.len() as u64 });
     (entry, Some(Sha256::of(content.as_bytes())))
 }
 
 fn link(name: &str, target: &str) -> Node {
-    node(name, Kind::Hardlink { target: path(target) })
+    node(name, EntryKind::Hardlink { target: path(target) })
 }
 
 fn with((mut entry, digest): Node, change: impl FnOnce(&mut Metadata)) -> Node {
@@ -90,11 +90,11 @@ fn every_attribute_has_its_line_in_a_fixed_order() {
 fn a_size_is_told_instead_of_a_content_and_a_type_instead_of_everything() {
     assert_eq!(lines(&[file("f", "1")], &[file("f", "22")]), ["~ /f size 1 2"]);
     assert!(lines_without(&[file("f", "1")], &[file("f", "22")], &[Attribute::Content]).is_empty());
-    let directory = with(node("f", Kind::Directory), |metadata| metadata.mode = 0o755);
+    let directory = with(node("f", EntryKind::Directory), |metadata| metadata.mode = 0o755);
     assert_eq!(lines(&[file("f", "1")], &[directory]), ["~ /f type file directory"]);
-    let symlink = |target: &str| node("l", Kind::Symlink { target: target.into() });
+    let symlink = |target: &str| node("l", EntryKind::Symlink { target: target.into() });
     assert_eq!(lines(&[symlink("a")], &[symlink("b c\x1b")]), ["~ /l target a b c\\u{1b}"]);
-    let device = |minor| node("d", Kind::CharDevice { major: 1, minor });
+    let device = |minor| node("d", EntryKind::CharDevice { major: 1, minor });
     assert_eq!(lines(&[device(3)], &[device(5)]), ["~ /d device 1,3 1,5"]);
 }
 
@@ -114,8 +114,10 @@ fn names_of_one_file_are_a_group_in_whatever_order_an_archive_has_them() {
 
 #[test]
 fn a_directory_that_nothing_describes_is_like_any() {
-    let described = with(node("d", Kind::Directory), |metadata| metadata.mode = 0o700);
-    assert!(lines(&[file("d/f", "x")], &[described, file("d/f", "x"), node("", Kind::Directory)]).is_empty());
+    let described = with(node("d", EntryKind::Directory), |metadata| metadata.mode = 0o700);
+    assert!(
+        lines(&[file("d/f", "x")], &[described, file("d/f", "x"), node("", EntryKind::Directory)]).is_empty()
+    );
     assert_eq!(lines(&[file("d/f", "x")], &[file("d", "x")]), ["~ /d type directory file", "- /d/f"]);
 }
 

@@ -10,14 +10,14 @@ use std::ffi::CString;
 
 /// Which thing on this machine something is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Identity {
+pub(crate) struct FileId {
     /// The file system.
     pub device: u64,
     /// The number within it.
     pub inode: u64,
 }
 
-impl From<&Stat> for Identity {
+impl From<&Stat> for FileId {
     fn from(stat: &Stat) -> Self {
         Self { device: stat.st_dev, inode: stat.st_ino }
     }
@@ -35,14 +35,14 @@ pub(crate) fn open_directory(above: BorrowedFd<'_>, name: &[u8]) -> Result<Owned
 }
 
 /// Opens a directory once more, to be listed: the position in a listing belongs to the open file.
-pub(crate) fn open_again(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+pub(crate) fn reopen(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The names in a directory, in any order, without `.` and `..`.
 pub(crate) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
     let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(open_again(directory)?, buffer.spare_capacity_mut());
+    let mut entries = RawDir::new(reopen(directory)?, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -55,17 +55,17 @@ pub(crate) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
 
 /// A path that means what is open, for calls that take no descriptor of its kind. Without `/proc` there is nothing
 /// of that name.
-pub(crate) fn path_of(fd: BorrowedFd<'_>) -> String {
+pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Lets its owner fill or empty a directory that is read-only or closed. Whether that worked shows when it is used.
-pub(crate) fn make_usable(directory: BorrowedFd<'_>) {
+pub(crate) fn ensure_owner_access(directory: BorrowedFd<'_>) {
     let Ok(stat) = fstat(directory) else { return };
     let mode = Mode::from_raw_mode(stat.st_mode);
     if !mode.contains(Mode::RWXU) && fchmod(directory, mode | Mode::RWXU).is_err() {
         // It may not be listed, so what is open is a mere place, which takes no mode.
-        let _ = chmodat(CWD, path_of(directory), mode | Mode::RWXU, AtFlags::empty());
+        let _ = chmodat(CWD, proc_path(directory), mode | Mode::RWXU, AtFlags::empty());
     }
 }
 

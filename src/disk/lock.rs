@@ -20,19 +20,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long one who holds a lock for a moment may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest pause between two tries to get a lock.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A file or a directory that is locked until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Locked {
+pub(crate) struct FileLock {
     file: File,
     is_held: bool,
 }
 
-impl Locked {
+impl FileLock {
     /// Waits until nobody holds it alone, and keeps others from doing so.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Locked {
     ///
     /// # Errors
     /// As [`shared`](Self::shared).
-    pub fn alone(file: File, path: &Path, patience: Duration) -> Result<Self> {
+    pub fn exclusive(file: File, path: &Path, patience: Duration) -> Result<Self> {
         Self::wait(file, path, FlockOperation::NonBlockingLockExclusive, patience)
     }
 
@@ -53,7 +53,7 @@ impl Locked {
     ///
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when somebody holds it alone.
-    pub fn shared_at_once(file: File) -> io::Result<Self> {
+    pub fn try_shared(file: File) -> io::Result<Self> {
         Self::take(&file, FlockOperation::NonBlockingLockShared).map(|is_held| Self { file, is_held })
     }
 
@@ -61,7 +61,7 @@ impl Locked {
     ///
     /// # Errors
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when somebody else holds it.
-    pub fn alone_at_once(file: File) -> io::Result<Self> {
+    pub fn try_exclusive(file: File) -> io::Result<Self> {
         Self::take(&file, FlockOperation::NonBlockingLockExclusive).map(|is_held| Self { file, is_held })
     }
 
@@ -134,14 +134,14 @@ fn holder(file: BorrowedFd<'_>) -> Option<u32> {
 pub(crate) struct LockFile {
     directory: OwnedFd,
     name: OsString,
-    _lock: Locked,
+    _lock: FileLock,
 }
 
 impl LockFile {
     /// Makes the file in a directory, which is that of the path, where it is missing, and waits until nobody else holds it.
     ///
     /// # Errors
-    /// As [`Locked::alone`]; when there can be no such file, or what has its name is not one.
+    /// As [`FileLock::exclusive`]; when there can be no such file, or what has its name is not one.
     pub fn take(directory: BorrowedFd<'_>, path: &Path, patience: Duration) -> Result<Self> {
         let name = path.file_name().unwrap_or_default();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -151,7 +151,7 @@ impl LockFile {
             let opened = open.and_then(|file| Ok((fstat(&file)?, directory.try_clone_to_owned(), file)));
             let (stat, directory_again, file) = opened.map_err(|error| cannot_lock(path, error))?;
             let left = end.saturating_duration_since(Instant::now());
-            let lock = Locked::alone(File::from(file), path, left)?;
+            let lock = FileLock::exclusive(File::from(file), path, left)?;
             // The holder before has removed it: what was locked is a file that nobody else will find.
             let is_there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino));
@@ -176,7 +176,7 @@ fn knows_no_locks(error: Errno) -> bool {
     [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOLCK, Errno::BADF].contains(&error)
 }
 
-impl Drop for Locked {
+impl Drop for FileLock {
     /// Closing is not enough: a process that another thread starts meanwhile, such as a credential helper, has a copy of
     /// the descriptor until it has become another program, and would hold the lock as long.
     #[allow(clippy::disallowed_methods)] // It never waits.
@@ -185,7 +185,7 @@ impl Drop for Locked {
     }
 }
 
-impl Deref for Locked {
+impl Deref for FileLock {
     type Target = File;
 
     fn deref(&self) -> &File {
@@ -193,7 +193,7 @@ impl Deref for Locked {
     }
 }
 
-impl DerefMut for Locked {
+impl DerefMut for FileLock {
     fn deref_mut(&mut self) -> &mut File {
         &mut self.file
     }
@@ -207,13 +207,13 @@ mod tests {
     fn a_lock_ends_with_its_holder_also_where_a_starting_process_has_a_copy_of_it() {
         let directory = tempfile::tempdir().unwrap();
         let open = || File::open(directory.path()).unwrap();
-        for take in [Locked::shared, Locked::alone] {
-            let held = take(open(), directory.path(), PATIENCE).unwrap();
+        for take in [FileLock::shared, FileLock::exclusive] {
+            let held = take(open(), directory.path(), LOCK_TIMEOUT).unwrap();
             let _copy = held.try_clone().unwrap();
             assert!(held.is_held());
-            assert_eq!(Locked::alone_at_once(open()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(FileLock::try_exclusive(open()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
             drop(held);
-            assert!(Locked::alone_at_once(open()).unwrap().is_held());
+            assert!(FileLock::try_exclusive(open()).unwrap().is_held());
         }
     }
 
@@ -221,17 +221,17 @@ mod tests {
     fn nobody_waits_for_a_lock_without_an_end_and_the_holder_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let open = || File::open(directory.path()).unwrap();
-        let held = Locked::shared(open(), directory.path(), PATIENCE).unwrap();
-        assert!(Locked::shared(open(), directory.path(), Duration::ZERO).is_ok());
-        let error = Locked::alone(open(), directory.path(), Duration::from_millis(20)).unwrap_err();
+        let held = FileLock::shared(open(), directory.path(), LOCK_TIMEOUT).unwrap();
+        assert!(FileLock::shared(open(), directory.path(), Duration::ZERO).is_ok());
+        let error = FileLock::exclusive(open(), directory.path(), Duration::from_millis(20)).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Refused);
         let me = format!("the process {} has locked it", std::process::id());
         assert!(error.to_string().contains(&me) || holder(held.as_fd()).is_none(), "{error}");
         assert!(error.hint().is_some());
         // Whoever gives it back in time is waited for.
         thread::scope(|scope| {
-            let waiting =
-                scope.spawn(|| Locked::alone(open(), directory.path(), PATIENCE).unwrap().is_held());
+            let waiting = scope
+                .spawn(|| FileLock::exclusive(open(), directory.path(), LOCK_TIMEOUT).unwrap().is_held());
             drop(held);
             assert!(waiting.join().unwrap());
         });
@@ -247,7 +247,7 @@ mod tests {
             for _ in 0..count {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let _lock = LockFile::take(fd.as_fd(), &path, PATIENCE).unwrap();
+                        let _lock = LockFile::take(fd.as_fd(), &path, LOCK_TIMEOUT).unwrap();
                         assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                         inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                     }

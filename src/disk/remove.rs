@@ -5,7 +5,7 @@
 //! descriptors, nor the size of a directory. A directory of which the descriptor was closed is found again by `..`, and
 //! must then be the same one as before.
 
-use super::directory::{self, Identity, make_usable, mount_id, open_again, open_directory};
+use super::directory::{self, FileId, ensure_owner_access, mount_id, open_directory, reopen};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, SeekFrom, fstat, openat, seek, unlinkat};
 use rustix::io::Errno;
@@ -50,7 +50,7 @@ pub(crate) struct Failure {
 
 /// Removes all that is in a directory. Directories that something must stay in stay too.
 pub(crate) fn contents(root: BorrowedFd<'_>, what: &Removal<'_>) -> Result<Removed, Failure> {
-    make_usable(root);
+    ensure_owner_access(root);
     Remover::new(root, what).map_err(Failure::at_root)?.run(None)
 }
 
@@ -74,7 +74,7 @@ struct Remover<'a> {
 }
 
 struct Level {
-    identity: Identity,
+    identity: FileId,
     mount: Option<u64>,
     /// Where its name begins in the path.
     name_at: usize,
@@ -209,8 +209,8 @@ impl<'a> Remover<'a> {
         if is_boundary && !(self.what.crosses)(fd.as_fd()) {
             return Ok(Taken::Mounted);
         }
-        make_usable(fd.as_fd());
-        let fd = if is_closed { open_again(fd.as_fd())? } else { fd };
+        ensure_owner_access(fd.as_fd());
+        let fd = if is_closed { reopen(fd.as_fd())? } else { fd };
         let level = Level::new(fd, self.path.len(), is_boundary)?;
         self.enter(name, level);
         Ok(Taken::Entered)
@@ -264,18 +264,18 @@ impl<'a> Remover<'a> {
     /// Notes that something is mounted on this entry.
     fn spare(&mut self, name: &CStr) {
         if self.done.mounted.is_none() {
-            self.done.mounted = Some(self.path_of(Some(name)));
+            self.done.mounted = Some(self.proc_path(Some(name)));
         }
     }
 
     /// Notes that this entry, or the directory that it is in, cannot be removed.
     fn fail(&mut self, name: Option<&CStr>, errno: Errno) {
         if self.failure.is_none() {
-            self.failure = Some(Failure { path: self.path_of(name), errno });
+            self.failure = Some(Failure { path: self.proc_path(name), errno });
         }
     }
 
-    fn path_of(&self, name: Option<&CStr>) -> Vec<u8> {
+    fn proc_path(&self, name: Option<&CStr>) -> Vec<u8> {
         let names = [&self.path[..], name.map_or(&[], CStr::to_bytes)];
         names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join(&b'/')
     }
@@ -284,7 +284,7 @@ impl<'a> Remover<'a> {
 impl Level {
     fn new(fd: OwnedFd, name_at: usize, is_boundary: bool) -> Result<Self, Errno> {
         Ok(Self {
-            identity: Identity::from(&fstat(&fd)?),
+            identity: FileId::from(&fstat(&fd)?),
             mount: mount_id(&fd),
             name_at,
             cookie: 0,
@@ -300,7 +300,7 @@ impl Level {
     fn open_above(&mut self, below: &Self) -> Result<(), Errno> {
         let Some(listing) = &below.open else { return Err(Errno::STALE) };
         let fd = open_directory(listing.fd.as_fd(), b"..")?;
-        if Identity::from(&fstat(&fd)?) != self.identity {
+        if FileId::from(&fstat(&fd)?) != self.identity {
             return Err(Errno::STALE);
         }
         // Where that cannot be done, it is listed from its beginning.

@@ -9,7 +9,7 @@ use super::writer::LayerWriter;
 use crate::error::{Error, Result};
 use crate::oci::media_type;
 use crate::stream::{Workers, pipe, workers};
-use crate::tree::Kind;
+use crate::tree::EntryKind;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -93,7 +93,7 @@ impl Compression {
         for note in &mut notes {
             match note {
                 Note::Whole { entry, inner, digest } => {
-                    if let Kind::File { size: size @ 1.. } = entry.kind
+                    if let EntryKind::File { size: size @ 1.. } = entry.kind
                         && let Some(content) = content(plain, *inner, size)
                     {
                         *digest = Some(Sha256::of(content));
@@ -248,7 +248,7 @@ mod tests {
 
     /// A layer of one file.
     fn compress(compression: Compression, workers: usize, bytes: &[u8]) -> Vec<u8> {
-        let file = Kind::File { size: bytes.len() as u64 };
+        let file = EntryKind::File { size: bytes.len() as u64 };
         let file =
             Entry { path: TreePath::parse("file").unwrap(), kind: file, metadata: Metadata::default() };
         let (mut writer, mut blob) = compression.layer(&Workers::start(workers).unwrap(), workers).unwrap();

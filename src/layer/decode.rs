@@ -4,7 +4,7 @@ use super::block::{Block, Dialect, field};
 use super::pax::Records;
 use super::sparse::{self, Form};
 use crate::error::{Error, Result};
-use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
+use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 
 /// What stands before the header of an entry and belongs to it.
 #[derive(Debug, Default)]
@@ -61,14 +61,14 @@ fn read(block: &Block, extensions: Extensions, records: Records) -> Result<Decod
     let sparse = match (block.0[field::TYPE], records.sparse, &kind) {
         (b'S', None, _) => Some(sparse::of_header(block).ok_or("has sparse regions that make no sense")?),
         (b'S', Some(_), _) => return Err("is sparse in two ways"),
-        (_, Some(_), kind) if !matches!(kind, Kind::File { .. }) => return Err("is sparse and no file"),
+        (_, Some(_), kind) if !matches!(kind, EntryKind::File { .. }) => return Err("is sparse and no file"),
         (_, sparse, _) => sparse,
     };
-    if path.is_root() && kind != Kind::Directory {
+    if path.is_root() && kind != EntryKind::Directory {
         return Err("is the root of the tree and no directory");
     }
     // What has no content has none, whatever its header says: so Go's reader has it, and with it every engine.
-    let stored = if matches!(kind, Kind::File { .. }) { stored } else { 0 };
+    let stored = if matches!(kind, EntryKind::File { .. }) { stored } else { 0 };
     let id = |pax: Option<u64>, field| {
         let id = pax.or_else(|| unsigned(block.number(field)));
         id.and_then(|id| u32::try_from(id).ok()).ok_or("has an owner or a group that cannot be")
@@ -92,27 +92,27 @@ fn either(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>,
     }
 }
 
-fn kind(block: &Block, name: &[u8], link: Vec<u8>, size: u64) -> Result<Kind, &'static str> {
+fn kind(block: &Block, name: &[u8], link: Vec<u8>, size: u64) -> Result<EntryKind, &'static str> {
     let device = |field| {
         let number = unsigned(block.number(field)).and_then(|number| u32::try_from(number).ok());
         number.ok_or("is a device whose numbers cannot be")
     };
     Ok(match block.0[field::TYPE] {
         // Archives older than POSIX mark a directory by its slash only.
-        0 | b'0' | b'7' if name.ends_with(b"/") => Kind::Directory,
-        0 | b'0' | b'7' => Kind::File { size },
-        b'S' if block.dialect() == Dialect::Gnu => Kind::File { size },
+        0 | b'0' | b'7' if name.ends_with(b"/") => EntryKind::Directory,
+        0 | b'0' | b'7' => EntryKind::File { size },
+        b'S' if block.dialect() == Dialect::Gnu => EntryKind::File { size },
         b'1' if link.is_empty() => return Err("is a link to nothing"),
         b'1' => match TreePath::parse(&link).ok_or("is a hard link that leaves the tree")? {
             // It has no name that could be written, and is a directory.
             target if target.is_root() => return Err("is a hard link to the root"),
-            target => Kind::Hardlink { target },
+            target => EntryKind::Hardlink { target },
         },
-        b'2' => Kind::Symlink { target: link },
-        b'3' => Kind::CharDevice { major: device(field::MAJOR)?, minor: device(field::MINOR)? },
-        b'4' => Kind::BlockDevice { major: device(field::MAJOR)?, minor: device(field::MINOR)? },
-        b'5' => Kind::Directory,
-        b'6' => Kind::Fifo,
+        b'2' => EntryKind::Symlink { target: link },
+        b'3' => EntryKind::CharDevice { major: device(field::MAJOR)?, minor: device(field::MINOR)? },
+        b'4' => EntryKind::BlockDevice { major: device(field::MAJOR)?, minor: device(field::MINOR)? },
+        b'5' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
         _ => return Err("is of a type that is not known"),
     })
 }

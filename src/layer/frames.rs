@@ -11,7 +11,7 @@ use super::writer::Archive;
 use crate::error::{Error, Result};
 use crate::oci::Algorithm;
 use crate::stream::{HashingThread, PipeWriter, Written};
-use crate::tree::{Entry, Kind};
+use crate::tree::{Entry, EntryKind};
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -217,7 +217,7 @@ impl Archive for Framer {
             return self.push(header);
         }
         let size = match entry.kind {
-            Kind::File { size } => size,
+            EntryKind::File { size } => size,
             _ => 0,
         };
         let whole = size

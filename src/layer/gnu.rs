@@ -5,7 +5,7 @@
 
 use super::format::BLOCK;
 use crate::error::{Error, Result};
-use crate::tree::{Entry, Kind, Metadata};
+use crate::tree::{Entry, EntryKind, Metadata};
 use tar_core::builder::EntryBuilder;
 use tar_core::{EntryType, HeaderError};
 
@@ -29,25 +29,25 @@ fn blocks(entry: &Entry) -> Result<Vec<u8>, HeaderError> {
     // Before 1970 there is nothing that all of them understand.
     header.mtime(u64::try_from(mtime.seconds).unwrap_or(0))?.size(0)?;
     let entry_type = match &entry.kind {
-        Kind::File { size } => {
+        EntryKind::File { size } => {
             header.size(*size)?;
             EntryType::Regular
         }
-        Kind::Directory => EntryType::Directory,
-        Kind::Symlink { target } => {
+        EntryKind::Directory => EntryType::Directory,
+        EntryKind::Symlink { target } => {
             header.link_name(target);
             EntryType::Symlink
         }
-        Kind::Hardlink { target } => {
+        EntryKind::Hardlink { target } => {
             header.link_name(from_here(target.as_bytes()));
             EntryType::Link
         }
-        Kind::Fifo => EntryType::Fifo,
-        Kind::CharDevice { major, minor } => {
+        EntryKind::Fifo => EntryType::Fifo,
+        EntryKind::CharDevice { major, minor } => {
             header.device(*major, *minor)?;
             EntryType::Char
         }
-        Kind::BlockDevice { major, minor } => {
+        EntryKind::BlockDevice { major, minor } => {
             header.device(*major, *minor)?;
             EntryType::Block
         }
@@ -58,7 +58,7 @@ fn blocks(entry: &Entry) -> Result<Vec<u8>, HeaderError> {
 /// The path as `tar -C DIRECTORY .` writes it: it begins with `./`, and that of a directory ends in `/`.
 fn name(entry: &Entry) -> Vec<u8> {
     let mut name = from_here(entry.path.as_bytes());
-    if entry.kind == Kind::Directory && !entry.path.is_root() {
+    if entry.kind == EntryKind::Directory && !entry.path.is_root() {
         name.push(b'/');
     }
     name

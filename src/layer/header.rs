@@ -5,7 +5,7 @@
 use super::format::BLOCK;
 use super::pax::{XATTR, decimal};
 use crate::error::{Error, Result};
-use crate::tree::{Entry, Kind, Metadata};
+use crate::tree::{Entry, EntryKind, Metadata};
 use std::collections::BTreeMap;
 use tar_core::builder::{HeaderBuilder, PaxBuilder};
 use tar_core::{EntryType, HeaderError};
@@ -70,26 +70,26 @@ fn ustar(entry: &Entry) -> Result<tar_core::Header, HeaderError> {
     header.mtime(u64::try_from(mtime.seconds).unwrap_or(0).min(OCTAL_11))?;
     header.size(0)?;
     let entry_type = match &entry.kind {
-        Kind::File { size } => {
+        EntryKind::File { size } => {
             header.size((*size).min(OCTAL_11))?;
             EntryType::Regular
         }
-        Kind::Directory => EntryType::Directory,
-        Kind::Symlink { target } => {
+        EntryKind::Directory => EntryType::Directory,
+        EntryKind::Symlink { target } => {
             header.link_name(&target[..target.len().min(NAME_FIELD)])?;
             EntryType::Symlink
         }
-        Kind::Hardlink { target } => {
+        EntryKind::Hardlink { target } => {
             let target = target.as_bytes();
             header.link_name(&target[..target.len().min(NAME_FIELD)])?;
             EntryType::Link
         }
-        Kind::Fifo => EntryType::Fifo,
-        Kind::CharDevice { major, minor } => {
+        EntryKind::Fifo => EntryType::Fifo,
+        EntryKind::CharDevice { major, minor } => {
             header.device(*major, *minor)?;
             EntryType::Char
         }
-        Kind::BlockDevice { major, minor } => {
+        EntryKind::BlockDevice { major, minor } => {
             header.device(*major, *minor)?;
             EntryType::Block
         }
@@ -107,11 +107,11 @@ fn records(entry: &Entry) -> Result<BTreeMap<String, Vec<u8>>> {
         record("path", name);
     }
     match &entry.kind {
-        Kind::Symlink { target } if target.len() > NAME_FIELD => _ = record("linkpath", target.clone()),
-        Kind::Hardlink { target } if target.as_bytes().len() > NAME_FIELD => {
+        EntryKind::Symlink { target } if target.len() > NAME_FIELD => _ = record("linkpath", target.clone()),
+        EntryKind::Hardlink { target } if target.as_bytes().len() > NAME_FIELD => {
             record("linkpath", target.as_bytes().to_vec());
         }
-        Kind::File { size } if *size > OCTAL_11 => _ = record("size", size.to_string().into()),
+        EntryKind::File { size } if *size > OCTAL_11 => _ = record("size", size.to_string().into()),
         _ => {}
     }
     if *uid > OCTAL_7 {
@@ -141,7 +141,7 @@ fn records(entry: &Entry) -> Result<BTreeMap<String, Vec<u8>>> {
 /// The path as archives have it: directories end in `/`, the root is `./`.
 pub(super) fn archive_name(entry: &Entry) -> Vec<u8> {
     let mut name = entry.path.as_bytes().to_vec();
-    if entry.kind == Kind::Directory {
+    if entry.kind == EntryKind::Directory {
         name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });
     }
     name

@@ -99,14 +99,14 @@ fn shortened(path: &TreePath) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Kind, Metadata};
+    use crate::tree::{EntryKind, Metadata};
 
     fn path(text: &str) -> TreePath {
         TreePath::parse(text).unwrap()
     }
 
     fn directory(text: &str) -> Entry {
-        Entry { path: path(text), kind: Kind::Directory, metadata: Metadata::plain_directory() }
+        Entry { path: path(text), kind: EntryKind::Directory, metadata: Metadata::implied_directory() }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::pax;
 use super::sparse::{Content, Form, MapReader, Region, of_block};
 use super::whiteout::{self, Meaning, Whiteout};
 use crate::error::{Error, Result};
-use crate::tree::{self, Entry, Kind};
+use crate::tree::{self, Entry, EntryKind};
 use std::io::{self, Read};
 
 /// What a layer says about one path.
@@ -232,7 +232,7 @@ impl<R: Read> LayerReader<R> {
             }
         };
         self.content = Content::sparse(stored, regions, real_size).map_err(invalid)?;
-        entry.kind = Kind::File { size: real_size };
+        entry.kind = EntryKind::File { size: real_size };
         Ok(entry)
     }
 

@@ -3,7 +3,7 @@
 use super::{Item, LayerReader, LayerWriter};
 use crate::error::Kind as ErrorKind;
 use crate::oci::Digest;
-use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
+use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ fn path(path: impl AsRef<[u8]>) -> TreePath {
     TreePath::parse(path).unwrap()
 }
 
-fn entry(name: &str, kind: Kind) -> Entry {
+fn entry(name: &str, kind: EntryKind) -> Entry {
     let metadata = Metadata {
         mode: 0o644,
         uid: 1,
@@ -49,7 +49,7 @@ fn read(archive: &[u8]) -> crate::Result<Vec<(Item, Vec<u8>)>> {
 
 #[test]
 fn more_attributes_than_anybody_reads_are_refused_when_they_are_written() {
-    let mut found = entry("file", Kind::File { size: 0 });
+    let mut found = entry("file", EntryKind::File { size: 0 });
     let mut append = |number: usize| {
         found.metadata.xattrs.insert(format!("user.{number}").into_bytes(), vec![b'x'; 60_000]);
         LayerWriter::new(Vec::new()).append(&found, std::io::empty(), |_| {}).map(|()| {
@@ -89,17 +89,18 @@ fn any_path() -> impl Strategy<Value = TreePath> {
     })
 }
 
-fn any_kind() -> impl Strategy<Value = (Kind, Vec<u8>)> {
+fn any_kind() -> impl Strategy<Value = (EntryKind, Vec<u8>)> {
     let number = (0..1u32 << 12, 0..1u32 << 20);
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..2000)
-            .prop_map(|content| (Kind::File { size: content.len() as u64 }, content)),
-        Just((Kind::Directory, Vec::new())),
-        Just((Kind::Fifo, Vec::new())),
-        prop::collection::vec(1..=255u8, 1..400).prop_map(|target| (Kind::Symlink { target }, Vec::new())),
-        any_path().prop_map(|target| (Kind::Hardlink { target }, Vec::new())),
-        number.clone().prop_map(|(major, minor)| (Kind::CharDevice { major, minor }, Vec::new())),
-        number.prop_map(|(major, minor)| (Kind::BlockDevice { major, minor }, Vec::new())),
+            .prop_map(|content| (EntryKind::File { size: content.len() as u64 }, content)),
+        Just((EntryKind::Directory, Vec::new())),
+        Just((EntryKind::Fifo, Vec::new())),
+        prop::collection::vec(1..=255u8, 1..400)
+            .prop_map(|target| (EntryKind::Symlink { target }, Vec::new())),
+        any_path().prop_map(|target| (EntryKind::Hardlink { target }, Vec::new())),
+        number.clone().prop_map(|(major, minor)| (EntryKind::CharDevice { major, minor }, Vec::new())),
+        number.prop_map(|(major, minor)| (EntryKind::BlockDevice { major, minor }, Vec::new())),
     ]
 }
 
@@ -165,8 +166,8 @@ proptest! {
 /// The crate tar splits PAX records at newlines, wherever those are.
 fn is_for_tar(entry: &Entry) -> bool {
     let target = match &entry.kind {
-        Kind::Symlink { target } => target,
-        Kind::Hardlink { target } => target.as_bytes(),
+        EntryKind::Symlink { target } => target,
+        EntryKind::Hardlink { target } => target.as_bytes(),
         _ => b"",
     };
     let values = entry.metadata.xattrs.iter().flat_map(|(name, value)| [name.as_slice(), value.as_slice()]);
@@ -177,29 +178,30 @@ fn is_for_tar(entry: &Entry) -> bool {
 fn a_name_that_means_a_deleted_file_cannot_be_packed() {
     for name in ["a/.wh.b", ".wh..wh..opq", ".wh.dir/x"] {
         let error =
-            LayerWriter::new(Vec::new()).append(&entry(name, Kind::Fifo), &b""[..], |_| {}).unwrap_err();
+            LayerWriter::new(Vec::new()).append(&entry(name, EntryKind::Fifo), &b""[..], |_| {}).unwrap_err();
         assert!(error.to_string().contains(&format!("/{name}")), "{error}");
     }
 }
 
 #[test]
 fn a_file_that_became_shorter_is_an_error_that_names_it() {
-    let file = entry("data/ibd", Kind::File { size: 10 });
+    let file = entry("data/ibd", EntryKind::File { size: 10 });
     let error = LayerWriter::new(Vec::new()).append(&file, &b"short"[..], |_| {}).unwrap_err();
     assert!(error.to_string().contains("/data/ibd became shorter"), "{error}");
 }
 
 #[test]
 fn a_file_that_grew_is_packed_as_it_was() {
-    let items = read(&write(&[(entry("log", Kind::File { size: 3 }), b"one and more".to_vec())])).unwrap();
+    let items =
+        read(&write(&[(entry("log", EntryKind::File { size: 3 }), b"one and more".to_vec())])).unwrap();
     assert_eq!(items[0].1, b"one");
 }
 
 #[test]
 fn content_that_is_not_read_is_skipped() {
     let archive = write(&[
-        (entry("a", Kind::File { size: 700 }), vec![7; 700]),
-        (entry("b", Kind::File { size: 1 }), vec![8]),
+        (entry("a", EntryKind::File { size: 700 }), vec![7; 700]),
+        (entry("b", EntryKind::File { size: 1 }), vec![8]),
     ]);
     let mut layer = LayerReader::new(archive.as_slice());
     let mut names = Vec::new();
@@ -212,7 +214,7 @@ fn content_that_is_not_read_is_skipped() {
 
 #[test]
 fn an_archive_that_is_cut_is_an_integrity_error() {
-    let archive = write(&[(entry("a", Kind::File { size: 700 }), vec![7; 700])]);
+    let archive = write(&[(entry("a", EntryKind::File { size: 700 }), vec![7; 700])]);
     for length in [1, 511, 513, 1000, 1211, 1300] {
         let error = read(&archive[..length]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity, "{length}: {error}");
@@ -291,21 +293,24 @@ fn golden_tree() -> Vec<(Entry, Vec<u8>)> {
     let long = format!("dir/{}", "n".repeat(120));
     let target = b"/t".repeat(100);
     vec![
-        (with("", Kind::Directory, 0o755, 0, time(0, 0), &[]), vec![]),
-        (with("dir", Kind::Directory, 0o1777, 999, time(1_600_000_000, 0), &[("user.a", b"b\n\0")]), vec![]),
+        (with("", EntryKind::Directory, 0o755, 0, time(0, 0), &[]), vec![]),
         (
-            with(&long, Kind::File { size: 3 }, 0o4755, 3_000_000_000, time(-2, 500_000_000), &[]),
-            b"abc".to_vec(),
-        ),
-        (with("fifo", Kind::Fifo, 0o600, 1, time(9_999_999_999, 1), &[]), vec![]),
-        (with("file", Kind::File { size: 513 }, 0, 2_097_151, time(1, 100), &[]), vec![b'x'; 513]),
-        (
-            with("hard", Kind::Hardlink { target: self::path("file") }, 0, 2_097_152, time(1, 100), &[]),
+            with("dir", EntryKind::Directory, 0o1777, 999, time(1_600_000_000, 0), &[("user.a", b"b\n\0")]),
             vec![],
         ),
-        (with("link", Kind::Symlink { target }, 0o777, 0, time(8_589_934_591, 0), &[]), vec![]),
-        (with("null", Kind::CharDevice { major: 1, minor: 3 }, 0o666, 0, time(0, 0), &[]), vec![]),
-        (with("sda", Kind::BlockDevice { major: 8, minor: 0 }, 0o660, 0, time(0, 0), &[]), vec![]),
+        (
+            with(&long, EntryKind::File { size: 3 }, 0o4755, 3_000_000_000, time(-2, 500_000_000), &[]),
+            b"abc".to_vec(),
+        ),
+        (with("fifo", EntryKind::Fifo, 0o600, 1, time(9_999_999_999, 1), &[]), vec![]),
+        (with("file", EntryKind::File { size: 513 }, 0, 2_097_151, time(1, 100), &[]), vec![b'x'; 513]),
+        (
+            with("hard", EntryKind::Hardlink { target: self::path("file") }, 0, 2_097_152, time(1, 100), &[]),
+            vec![],
+        ),
+        (with("link", EntryKind::Symlink { target }, 0o777, 0, time(8_589_934_591, 0), &[]), vec![]),
+        (with("null", EntryKind::CharDevice { major: 1, minor: 3 }, 0o666, 0, time(0, 0), &[]), vec![]),
+        (with("sda", EntryKind::BlockDevice { major: 8, minor: 0 }, 0o660, 0, time(0, 0), &[]), vec![]),
     ]
 }
 

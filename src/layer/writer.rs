@@ -5,7 +5,7 @@ use super::{Toc, gnu, header, whiteout};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::stream::{HashingWriter, Written};
-use crate::tree::{Entry, Kind};
+use crate::tree::{Entry, EntryKind};
 use std::io::{self, Read, Write};
 
 /// What is in a layer: the first half of it, known when all was written.
@@ -116,7 +116,7 @@ impl<A: Archive> LayerWriter<A> {
             false => header::encode(entry)?,
         };
         self.archive.header(entry, &header).map_err(cannot_write)?;
-        if let Kind::File { size } = entry.kind {
+        if let EntryKind::File { size } = entry.kind {
             self.copy(entry, size, content, passed)?;
             let padding = size.wrapping_neg() % BLOCK as u64;
             let padding = usize::try_from(padding).unwrap_or_default();

@@ -11,7 +11,7 @@ use crate::oci::{Descriptor, Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::{Body, Written};
 use crate::transport::{Destination, Holds};
-use crate::tree::{Entry, Kind, Metadata, SourceSpec, Time, TreePath};
+use crate::tree::{Entry, EntryKind, Metadata, SourceSpec, Time, TreePath};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::path::Path;
@@ -116,7 +116,7 @@ impl Spool {
         let size = self.file.metadata().map_err(|error| self.trouble(error))?.len();
         let path = TreePath::root().join(ARCHIVE.as_bytes());
         let metadata = Metadata { mode: 0o644, mtime: time.unwrap_or_default(), ..Metadata::default() };
-        let entry = Entry { path, kind: Kind::File { size }, metadata };
+        let entry = Entry { path, kind: EntryKind::File { size }, metadata };
         let workers = compression.workers()?;
         let mut failures = 0;
         let (contents, written) = loop {

@@ -207,11 +207,11 @@ fn plan(
 ) -> Result<Vec<Part>> {
     let tree = Walk::new(sources, tree)?;
     if let Some(directory) = destination.directory() {
-        tree.insist_without(&directory)?;
+        tree.ensure_excludes(&directory)?;
     }
     let mut planner = Planner::new(layer_size);
     let mut refused = told::Refused::new(progress);
-    for found in tree.at_a_glance() {
+    for found in tree.sizes_only() {
         let entry = found?.entry;
         refused.count(&entry);
         planner.add(&entry);

@@ -6,7 +6,7 @@
 //! tree is never cut.
 
 use crate::oci::Digest;
-use crate::tree::{Entry, Extent, Kind, TreePath};
+use crate::tree::{Entry, EntryKind, PathRange, TreePath};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
@@ -23,7 +23,7 @@ const HEADER: u64 = 512;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
     /// The part of the tree.
-    pub extent: Extent,
+    pub range: PathRange,
     /// Names that files of it have elsewhere in the tree, by their first names: a hard link must not lead out of its
     /// layer.
     pub links: BTreeMap<TreePath, Vec<TreePath>>,
@@ -69,9 +69,9 @@ impl Planner {
     /// Takes note of the next entry.
     pub fn add(&mut self, entry: &Entry) {
         let size = match &entry.kind {
-            Kind::Directory => return,
-            Kind::File { size } => *size,
-            Kind::Hardlink { target } => {
+            EntryKind::Directory => return,
+            EntryKind::File { size } => *size,
+            EntryKind::Hardlink { target } => {
                 // It will be where its first name is, and weighs nothing there.
                 return self.links.push((target.clone(), entry.path.clone()));
             }
@@ -151,24 +151,24 @@ impl Level {
     }
 
     fn parts(self, links: Vec<(TreePath, TreePath)>) -> Vec<Part> {
-        let only_files = |extent| Part { extent, only_files: true, ..Part::default() };
+        let only_files = |range| Part { range, only_files: true, ..Part::default() };
         let mut parts = Vec::with_capacity(self.boundaries.len() + 1);
         let mut from = Bound::Unbounded;
         for boundary in &self.boundaries {
             let until = Bound::Excluded(boundary.clone());
-            parts.push(only_files(Extent { from, until, ..Extent::default() }));
+            parts.push(only_files(PathRange { from, until, ..PathRange::default() }));
             from = Bound::Included(boundary.clone());
         }
-        parts.push(only_files(Extent { from, ..Extent::default() }));
+        parts.push(only_files(PathRange { from, ..PathRange::default() }));
         for path in &self.alone {
             let stretch = self.stretch(path);
-            parts[stretch].extent.without.insert(path.clone());
-            parts.push(only_files(Extent::only(path.clone())));
+            parts[stretch].range.without.insert(path.clone());
+            parts.push(only_files(PathRange::single(path.clone())));
         }
         for (first, path) in links {
             let (home, elsewhere) = (self.part(&first), self.stretch(&path));
             if home != elsewhere {
-                parts[elsewhere].extent.without.insert(path.clone());
+                parts[elsewhere].range.without.insert(path.clone());
                 parts[home].links.entry(first).or_default().push(path);
             }
         }
@@ -176,8 +176,10 @@ impl Level {
         if self.position == 0 {
             parts.remove(0);
         }
-        parts
-            .push(Part { extent: Extent { only_directories: true, ..Extent::default() }, ..Part::default() });
+        parts.push(Part {
+            range: PathRange { only_directories: true, ..PathRange::default() },
+            ..Part::default()
+        });
         parts
     }
 

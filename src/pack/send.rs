@@ -7,7 +7,10 @@ use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
 use crate::progress::{Progress, Task};
 use crate::stream::{Body, Workers, Written, on_threads, room, start_in};
 use crate::transport::Destination;
-use crate::tree::{Entry, Found, Kind, Listed, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions};
+use crate::tree::{
+    Entry, EntryKind, ListedDirectories, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions,
+    WalkedEntry,
+};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
@@ -24,14 +27,14 @@ pub struct Sent {
     /// How many entries of the tree are in this layer and in none before it.
     pub entries: u64,
     /// The directories that were read for it.
-    pub listed: Listed,
+    pub listed: ListedDirectories,
 }
 
 /// A part of the tree that was written as a layer.
 struct Archived {
     contents: Contents,
     summary: Summary,
-    listed: Listed,
+    listed: ListedDirectories,
     /// How many of its entries stand for themselves.
     entries: u64,
 }
@@ -116,7 +119,7 @@ impl Sender<'_> {
 
     /// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.
     fn attempt(&self, part: &Part, tree: &WalkOptions, task: &dyn Task) -> Result<Sent> {
-        let tree = Walk::new(self.sources, tree)?.within(&part.extent);
+        let tree = Walk::new(self.sources, tree)?.within(&part.range);
         let is_for_tar = self.options.form != Form::Layers;
         let (archived, written) =
             while_made(self.destination, self.options.compression, &self.workers, self.share, |layer| {
@@ -141,11 +144,11 @@ impl Sender<'_> {
                 return Err(Error::failed("another layer failed").with_source(broken_pipe()));
             }
             let found = found?;
-            if part.only_files && found.entry.kind == Kind::Directory {
+            if part.only_files && found.entry.kind == EntryKind::Directory {
                 continue;
             }
             for path in part.links.get(&found.entry.path).into_iter().flatten() {
-                let kind = Kind::Hardlink { target: found.entry.path.clone() };
+                let kind = EntryKind::Hardlink { target: found.entry.path.clone() };
                 links.push(Entry { path: path.clone(), kind, metadata: found.entry.metadata.clone() });
             }
             holes.count(&found);
@@ -158,7 +161,7 @@ impl Sender<'_> {
                 .with_hint("read a tree that nobody changes meanwhile, such as a snapshot"));
         }
         for entry in links {
-            layer.append(part, Found { entry, file: None }, |_| {})?;
+            layer.append(part, WalkedEntry { entry, file: None }, |_| {})?;
         }
         let ((), contents) = layer.layer.finish()?;
         let (entries, summary) = (contents.entries - layer.ancestors, tree.summary());
@@ -169,7 +172,7 @@ impl Sender<'_> {
         let Archived { contents, summary, listed, entries } = archived;
         let layer = Layer::new(self.options.compression, &contents, written);
         // What the layers of files came by, the one of the directories comes by again.
-        let summary = match part.extent.only_directories {
+        let summary = match part.range.only_directories {
             true => Summary { newest: summary.newest, attributes: summary.attributes, ..Summary::default() },
             false => summary,
         };
@@ -213,15 +216,15 @@ struct PartWriter {
 }
 
 impl PartWriter {
-    fn append(&mut self, part: &Part, found: Found, passed: impl Fn(u64)) -> Result<()> {
+    fn append(&mut self, part: &Part, found: WalkedEntry, passed: impl Fn(u64)) -> Result<()> {
         if part.only_files {
             let mut path = TreePath::root();
             let parent = found.entry.path.parent().unwrap_or_default();
             for name in parent.names() {
                 path = path.join(name);
                 if !self.last.is_in(&path) {
-                    let metadata = Metadata::plain_directory();
-                    let directory = Entry { path: path.clone(), kind: Kind::Directory, metadata };
+                    let metadata = Metadata::implied_directory();
+                    let directory = Entry { path: path.clone(), kind: EntryKind::Directory, metadata };
                     self.layer.append(&directory, io::empty(), |_| {})?;
                     self.ancestors += 1;
                 }

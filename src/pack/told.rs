@@ -2,7 +2,7 @@
 
 use crate::layer::{Budget, Limits};
 use crate::progress::Progress;
-use crate::tree::{Entry, FileContent, Found, Summary};
+use crate::tree::{Entry, FileContent, Summary, WalkedEntry};
 
 /// Holes up to this many bytes are packed without a word: they take about as long as a minute's coffee.
 const QUIET: u64 = 64 << 30;
@@ -25,7 +25,7 @@ impl<'a> Holes<'a> {
     }
 
     /// Counts what a file adds.
-    pub fn count(&mut self, found: &Found) {
+    pub fn count(&mut self, found: &WalkedEntry) {
         self.bytes = self.bytes.saturating_add(found.file.as_ref().map_or(0, FileContent::holes));
         if self.bytes > self.quiet {
             self.progress.warn(&format!(
@@ -78,7 +78,9 @@ pub fn left_out(summary: &Summary, progress: &dyn Progress) {
 mod tests {
     use super::*;
     use crate::progress::{Silent, Task};
-    use crate::tree::{Change, Kind, LeftOut, Metadata, Reason, SourceSpec, TreePath, Walk, WalkOptions};
+    use crate::tree::{
+        EntryKind, FileChange, LeftOut, LeftOutReason, Metadata, SourceSpec, TreePath, Walk, WalkOptions,
+    };
     use std::fs::File;
     use std::sync::Mutex;
 
@@ -118,7 +120,10 @@ mod tests {
     #[test]
     fn what_is_left_out_is_named_and_the_rest_is_counted() {
         let left = |path: &str, reason| LeftOut { path: TreePath::parse(path).unwrap(), reason };
-        let left_out = vec![left("a", Reason::Unreadable(13)), left("b", Reason::Changed(Change::Vanished))];
+        let left_out = vec![
+            left("a", LeftOutReason::Unreadable(13)),
+            left("b", LeftOutReason::Changed(FileChange::Vanished)),
+        ];
         let told = Told::default();
         super::left_out(&Summary { unreadable: 3, changed: 1, left_out, ..Summary::default() }, &told);
         assert_eq!(
@@ -137,7 +142,11 @@ mod tests {
         let mut refused = Refused::new(&told);
         let count = |refused: &mut Refused<'_>, depth: usize| {
             let path = TreePath::parse("d/".repeat(depth).as_bytes()).unwrap();
-            refused.count(&Entry { path, kind: Kind::Directory, metadata: Metadata::plain_directory() });
+            refused.count(&Entry {
+                path,
+                kind: EntryKind::Directory,
+                metadata: Metadata::implied_directory(),
+            });
         };
         count(&mut refused, 256);
         assert!(told.0.lock().unwrap().is_empty());

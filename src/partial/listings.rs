@@ -5,7 +5,7 @@ use crate::layer::{Limits, Listing, Toc};
 use crate::oci::Descriptor;
 use crate::stream::Unverified;
 use crate::transport::Source;
-use crate::tree::SpoolPlace;
+use crate::tree::SpoolDirectory;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ const WITHOUT_FILE: u64 = 64 << 20;
 
 /// Holds tables of contents: small ones in memory, all others in one file without a name.
 pub struct Listings<'a> {
-    place: Option<&'a SpoolPlace>,
+    place: Option<&'a SpoolDirectory>,
     limits: &'a Limits,
     held: Mutex<Holding>,
 }
@@ -41,7 +41,7 @@ enum Room {
 
 impl<'a> Listings<'a> {
     /// Holds nothing yet. Files are made at `place`, where there is one.
-    pub fn new(place: Option<&'a SpoolPlace>, limits: &'a Limits) -> Self {
+    pub fn new(place: Option<&'a SpoolDirectory>, limits: &'a Limits) -> Self {
         Self { place, limits, held: Mutex::default() }
     }
 

@@ -21,7 +21,7 @@ use crate::oci::Descriptor;
 use crate::progress::Progress;
 use crate::stream::in_order;
 use crate::transport::Source;
-use crate::tree::SpoolPlace;
+use crate::tree::SpoolDirectory;
 
 /// How an image is read in part.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ pub struct Reading<'a> {
     /// What it may make us remember.
     pub limits: &'a Limits,
     /// Where files without a name can be made for tables of contents.
-    pub spool: Option<&'a SpoolPlace>,
+    pub spool: Option<&'a SpoolDirectory>,
     /// How many ranges are fetched at once. Each takes up to 4 MiB of memory.
     pub connections: usize,
     /// Who is told about it.

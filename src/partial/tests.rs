@@ -7,7 +7,7 @@ use crate::oci::{Descriptor, Digest, Document};
 use crate::progress::Silent;
 use crate::stream::{Unverified, Workers, Written};
 use crate::transport::Source;
-use crate::tree::{Content, Entry, Kind, Metadata, TreePath};
+use crate::tree::{Content, Entry, EntryKind, Metadata, TreePath};
 use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -124,7 +124,7 @@ fn place() -> Place {
     let contents = thread::scope(|scope| {
         let writer = scope.spawn(move || {
             for (path, content) in tree() {
-                let kind = Kind::File { size: content.len() as u64 };
+                let kind = EntryKind::File { size: content.len() as u64 };
                 let path = TreePath::parse(path).unwrap();
                 let entry = Entry { path, kind, metadata: Metadata::default() };
                 layer.append(&entry, content.as_slice(), |_| {}).unwrap();

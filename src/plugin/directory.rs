@@ -15,8 +15,8 @@
 
 use super::name::{DEFINITIONS, VolumeName};
 use super::trash::Trash;
-use crate::disk::draft;
-use crate::disk::lock::Locked;
+use crate::disk::atomic_file;
+use crate::disk::lock::FileLock;
 use crate::error::{Error, Result};
 use rustix::fs::fsync;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -29,7 +29,7 @@ pub(super) struct Directory {
     path: PathBuf,
     /// What no volume needs any more.
     pub(super) trash: Trash,
-    _lock: Locked,
+    _lock: FileLock,
 }
 
 impl Directory {
@@ -55,7 +55,7 @@ impl Directory {
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(own.join(".lock"));
         let lock = lock.map_err(trouble)?;
-        let lock = Locked::alone_at_once(lock).map_err(|error| match error.kind() {
+        let lock = FileLock::try_exclusive(lock).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 Error::refused(format!("another plugin uses the storage {shown}")).with_hint("stop it first")
             }
@@ -168,7 +168,7 @@ pub(super) fn make_private(path: &Path) -> io::Result<()> {
 
 /// Replaces a file as a whole: whoever reads it, also after a crash, finds the old content or the new one.
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    draft::replace(path, content, 0o600)
+    atomic_file::replace(path, content, 0o600)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }
 

@@ -38,8 +38,8 @@ pub(super) fn make(directory: &Path, owner: Owner) -> Result<()> {
 
 /// Something that the directory holds; `None` when that is nothing but a file system's or volio's own, or it is not there.
 pub(super) fn something_in(directory: &Path) -> Result<Option<TreePath>> {
-    match Target::find(directory)? {
-        Some(target) => target.held(),
+    match Target::open(directory)? {
+        Some(target) => target.foreign_entry(),
         None => Ok(None),
     }
 }

@@ -1,7 +1,7 @@
 //! The sockets on which engines find the plugin.
 
 use super::Driver;
-use crate::disk::directory::path_of;
+use crate::disk::directory::proc_path;
 use crate::error::{Error, Result};
 use rustix::fd::AsFd;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -63,7 +63,7 @@ fn bind_closed(directory: &Path, path: &Path) -> io::Result<(UnixListener, u64)>
     let new = closed.path().join("sock");
     // The address of a socket is short, and a path may be long.
     let fd = File::open(closed.path())?;
-    let listener = UnixListener::bind(Path::new(&path_of(fd.as_fd())).join("sock"))?;
+    let listener = UnixListener::bind(Path::new(&proc_path(fd.as_fd())).join("sock"))?;
     fs::set_permissions(&new, Permissions::from_mode(0o600))?;
     let inode = fs::symlink_metadata(&new)?.ino();
     renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE)?;

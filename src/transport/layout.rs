@@ -12,8 +12,8 @@ mod tests;
 use self::place::{Missing, Place, TEMPORARY};
 use super::names::{self, Found, INDEX_FILE, INDEX_LIMIT, MARKER, Name, ref_name};
 use super::{Destination, Removed, Source, referrers};
-use crate::disk::draft::{self, open_without_waiting};
-use crate::disk::lock::{Locked, PATIENCE};
+use crate::disk::atomic_file::{self, open_nonblocking};
+use crate::disk::lock::{FileLock, LOCK_TIMEOUT};
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
@@ -31,7 +31,7 @@ pub struct Layout {
     /// The directory, open, once something was to be changed in it.
     place: OnceLock<Place>,
     /// `blobs`, locked against removals.
-    held: OnceLock<Locked>,
+    held: OnceLock<FileLock>,
     /// How long others may hold a lock.
     patience: Duration,
 }
@@ -79,7 +79,7 @@ impl Layout {
 
     fn at(directory: &Path, name: Name) -> Self {
         let directory = directory.to_owned();
-        Self { directory, name, place: OnceLock::new(), held: OnceLock::new(), patience: PATIENCE }
+        Self { directory, name, place: OnceLock::new(), held: OnceLock::new(), patience: LOCK_TIMEOUT }
     }
 
     /// The directory, open to be changed.
@@ -102,7 +102,7 @@ impl Layout {
     }
 
     /// Keeps others from changing the layout until it is dropped.
-    fn lock(&self) -> Result<Locked> {
+    fn lock(&self) -> Result<FileLock> {
         self.changing()?.lock(self.patience)
     }
 
@@ -112,7 +112,7 @@ impl Layout {
         let place = self.changing()?;
         place.blobs_of("sha256", Missing::Make)?;
         self.hold_blobs()?;
-        draft::sweep(place.root(), TEMPORARY);
+        atomic_file::sweep(place.root(), TEMPORARY);
         let _lock = self.lock()?;
         self.sweep_partials();
         match self.directory.join(MARKER.0).exists() {
@@ -324,7 +324,7 @@ impl Destination for Layout {
 
 /// Opens a file of a layout for reading; whoever made the layout may have put anything there.
 fn open_file(path: &Path) -> io::Result<File> {
-    let file = open_without_waiting(path)?;
+    let file = open_nonblocking(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(Error::integrity(format!("{} is no regular file", path.display())).into()),

@@ -6,7 +6,7 @@
 //! between the two.
 
 use super::Time;
-use super::change::Stamp;
+use super::race::Stamp;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{SeekFrom, Stat, fstatfs, seek};
 use std::thread;

@@ -20,7 +20,7 @@ pub struct Entry {
     /// Where it is.
     pub path: TreePath,
     /// What it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Whose it is, who may do what with it, and when it changed.
     pub metadata: Metadata,
 }
@@ -43,13 +43,13 @@ impl Entry {
             _ if xattrs.values().any(|value| value.len() > LARGEST_XATTR) => {
                 Some("has an extended attribute of more than 64 KiB")
             }
-            Kind::Symlink { target } if target.is_empty() || target.contains(&0) => {
+            EntryKind::Symlink { target } if target.is_empty() || target.contains(&0) => {
                 Some("is a symbolic link with no possible target")
             }
-            Kind::Symlink { target } if target.len() > LONGEST_TARGET => {
+            EntryKind::Symlink { target } if target.len() > LONGEST_TARGET => {
                 Some("is a symbolic link with a target of more than 4095 bytes")
             }
-            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor }
+            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor }
                 if !is_device(*major, *minor) =>
             {
                 Some("is a device whose numbers cannot be")
@@ -61,7 +61,7 @@ impl Entry {
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file of that many bytes.
     File {
         /// The length in bytes.
@@ -114,13 +114,13 @@ pub struct Metadata {
 
 impl Metadata {
     /// The extended attributes that belong to a tree: no labels of a host, no books of overlayfs, no notes of ours.
-    pub fn travelling_xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn portable_xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.xattrs.iter().filter(|(name, _)| travels(name)).map(|(name, value)| (&name[..], &value[..]))
     }
 
     /// What a directory gets that is only there to lead somewhere. It is a statement about nothing: extracted over a
     /// directory that was in the target, it changes nothing.
-    pub fn plain_directory() -> Self {
+    pub fn implied_directory() -> Self {
         Self { mode: 0o755, ..Self::default() }
     }
 }

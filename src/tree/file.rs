@@ -1,7 +1,7 @@
 //! The content of a file on disk: holes are found and not read, and a change is noticed.
 
 use super::activity::{Care, Sum, pause, wait_for_write};
-use super::change::{Change, Changed, Stamp, Unreadable, is_about_what_is_read};
+use super::race::{Changed, FileChange, Stamp, Unreadable, is_about_what_is_read};
 use super::{Content, TreePath};
 use crate::error::Error;
 use rustix::buffer::spare_capacity;
@@ -75,7 +75,7 @@ struct Run {
 /// Why a file could not be read at once.
 pub(super) enum Failure {
     Errno(Errno),
-    Changed(Change),
+    Changed(FileChange),
     /// It does not say how long it is, and it is longer than [`UNKNOWN`].
     Endless,
 }
@@ -246,7 +246,7 @@ impl Disk {
         };
         let change = match self.stamp.change(&Stamp::new(&fstat(&self.fd)?)) {
             None if is_same => return Ok(()),
-            None => Change::Touched,
+            None => FileChange::Touched,
             Some(change) => change,
         };
         Err(Changed { path: self.path.clone(), change }.into_error(&self.place).into())
@@ -303,14 +303,14 @@ pub(super) fn read_at_once(fd: BorrowedFd<'_>, stat: &Stat, care: Care) -> Resul
     let is_same = care == Care::Once || is_still(fd, &bytes)?;
     match changed(fd, stat)? {
         None if is_same => {}
-        None => return Err(Failure::Changed(Change::Touched)),
+        None => return Err(Failure::Changed(FileChange::Touched)),
         Some(change) => return Err(Failure::Changed(change)),
     }
     if care == Care::TwiceApart {
         pause();
         // If its stamps tell of a change now, that came later.
         if !is_still(fd, &bytes)? && changed(fd, stat)?.is_none() {
-            return Err(Failure::Changed(Change::Touched));
+            return Err(Failure::Changed(FileChange::Touched));
         }
     }
     Ok(bytes)
@@ -333,6 +333,6 @@ fn is_still(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<bool, Errno> {
     Ok(true)
 }
 
-fn changed(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Option<Change>, Errno> {
+fn changed(fd: BorrowedFd<'_>, stat: &Stat) -> Result<Option<FileChange>, Errno> {
     Ok(Stamp::new(stat).change(&Stamp::new(&fstat(fd.as_fd())?)))
 }

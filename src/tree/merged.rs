@@ -2,7 +2,7 @@
 
 use super::entry::xattrs_memory;
 use super::path_map::{NodeId, PathMap};
-use super::{Entry, Kind, Metadata, Time, TreePath};
+use super::{Entry, EntryKind, Metadata, Time, TreePath};
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 
@@ -58,7 +58,7 @@ pub(super) struct Thing<T> {
     learned: T,
 }
 
-/// A [`Kind`] without the names of its own.
+/// A [`EntryKind`] without the names of its own.
 #[derive(Debug)]
 enum Shape {
     File(u64),
@@ -74,15 +74,15 @@ const ALLOCATION: usize = 16;
 
 impl<T> Thing<T> {
     /// What an entry describes, still without a name. A hard link must be resolved before.
-    pub fn new(kind: &Kind, metadata: &Metadata, learned: T) -> Self {
+    pub fn new(kind: &EntryKind, metadata: &Metadata, learned: T) -> Self {
         let shape = match kind {
-            Kind::File { size } => Shape::File(*size),
-            Kind::Directory => Shape::Directory,
-            Kind::Symlink { target } => Shape::Symlink(target.as_slice().into()),
-            Kind::Hardlink { target } => Shape::Symlink(target.as_bytes().into()),
-            Kind::Fifo => Shape::Fifo,
-            Kind::CharDevice { major, minor } => Shape::CharDevice(*major, *minor),
-            Kind::BlockDevice { major, minor } => Shape::BlockDevice(*major, *minor),
+            EntryKind::File { size } => Shape::File(*size),
+            EntryKind::Directory => Shape::Directory,
+            EntryKind::Symlink { target } => Shape::Symlink(target.as_slice().into()),
+            EntryKind::Hardlink { target } => Shape::Symlink(target.as_bytes().into()),
+            EntryKind::Fifo => Shape::Fifo,
+            EntryKind::CharDevice { major, minor } => Shape::CharDevice(*major, *minor),
+            EntryKind::BlockDevice { major, minor } => Shape::BlockDevice(*major, *minor),
         };
         let Metadata { mode, uid, gid, mtime, xattrs } = metadata;
         let xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs.clone()));
@@ -112,14 +112,14 @@ impl<T> Thing<T> {
         }
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> EntryKind {
         match &self.shape {
-            Shape::File(size) => Kind::File { size: *size },
-            Shape::Directory => Kind::Directory,
-            Shape::Symlink(target) => Kind::Symlink { target: target.to_vec() },
-            Shape::Fifo => Kind::Fifo,
-            Shape::CharDevice(major, minor) => Kind::CharDevice { major: *major, minor: *minor },
-            Shape::BlockDevice(major, minor) => Kind::BlockDevice { major: *major, minor: *minor },
+            Shape::File(size) => EntryKind::File { size: *size },
+            Shape::Directory => EntryKind::Directory,
+            Shape::Symlink(target) => EntryKind::Symlink { target: target.to_vec() },
+            Shape::Fifo => EntryKind::Fifo,
+            Shape::CharDevice(major, minor) => EntryKind::CharDevice { major: *major, minor: *minor },
+            Shape::BlockDevice(major, minor) => EntryKind::BlockDevice { major: *major, minor: *minor },
         }
     }
 
@@ -208,7 +208,7 @@ impl<T> MergedTree<T> {
     }
 
     /// What something is: for a hard link, what it leads to.
-    pub fn itself(&self, entry: &Entry) -> Kind {
+    pub fn resolved_kind(&self, entry: &Entry) -> EntryKind {
         let name = self.names.find(&entry.path).and_then(|node| self.names.value(node));
         name.map_or_else(|| entry.kind.clone(), |name| self.things[name.thing()].kind())
     }
@@ -217,7 +217,7 @@ impl<T> MergedTree<T> {
         let name = self.names.value(node)?;
         let thing = &self.things[name.thing()];
         let kind = match self.first.get(&name.thing()) {
-            Some(first) if *first != node => Kind::Hardlink { target: self.names.path(*first) },
+            Some(first) if *first != node => EntryKind::Hardlink { target: self.names.path(*first) },
             _ => thing.kind(),
         };
         Some((Entry { path: self.names.path(node), kind, metadata: thing.metadata() }, &thing.learned))

@@ -1,48 +1,43 @@
-//! A directory on disk: what is in it, and how it comes into being again. It does not know that it will be an image.
+//! A directory tree: reading it from disk, merging and filtering it, and extracting it into a directory. Nothing here
+//! knows about OCI.
 
 mod activity;
-mod change;
 mod content;
-mod descent;
+mod dir_stack;
 mod entry;
-mod extent;
 mod extract;
 mod file;
-mod filter;
-mod listed;
-mod listing;
-mod merge;
+mod id_map;
 mod merged;
-mod observe;
 mod overlay;
-mod owner;
 mod path;
 mod path_map;
-mod record;
+mod path_range;
+mod race;
 mod resolution;
-mod source;
+mod source_spec;
 mod stored;
+mod target_state;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod xattr;
 
-pub use change::{Change, Changed, OnChange, Unreadable};
 pub use content::Content;
-pub use entry::{Entry, Kind, Metadata, Time};
-pub use extent::Extent;
-pub use extract::{ExtractOptions, Extracted, Extractor, Holes, SpoolPlace, Staged, Target};
+pub use entry::{Entry, EntryKind, Metadata, Time};
+pub use extract::{AtomicTarget, ExtractOptions, Extracted, Extractor, Holes, SpoolDirectory, Target};
 pub use file::FileContent;
-pub use filter::rule_lines;
-pub use listed::Listed;
-pub use merge::Walk;
+pub use id_map::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use merged::MergedTree;
-pub use observe::{Found, LeftOut, Reason, RuleFiles, Summary, WalkOptions};
 pub use overlay::Overlay;
-pub use owner::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use path::TreePath;
-pub(crate) use path_map::{NodeId, PathMap, too_much};
-pub use record::Record;
+pub(crate) use path_map::{NodeId, PathMap, memory_exceeded};
+pub use path_range::PathRange;
+pub use race::{Changed, FileChange, OnChange, Unreadable};
 pub(crate) use resolution::{Resolution, Step};
-pub use source::SourceSpec;
+pub use source_spec::SourceSpec;
 pub use stored::StoredTree;
+pub use target_state::TargetState;
+pub use walk::{
+    LeftOut, LeftOutReason, ListedDirectories, RuleFiles, Summary, Walk, WalkOptions, WalkedEntry, rule_lines,
+};

@@ -14,7 +14,7 @@
 use super::merged::{MergedTree, Name, Thing};
 use super::path_map::{NodeId, PathMap};
 use super::resolution::{Blocked, Moved, Resolution, Step};
-use super::{Entry, Kind, Metadata, TreePath};
+use super::{Entry, EntryKind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use std::num::NonZeroU32;
 
@@ -58,21 +58,21 @@ impl<T: Clone + Default> Overlay<T> {
         if let Some(why) = entry.impossible() {
             return Err(Error::integrity(format!("{path} {why}")));
         }
-        if path.is_root() && *kind != Kind::Directory {
+        if path.is_root() && *kind != EntryKind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
         let located = self.locate(path).and_then(|place| self.moved.count(path, place));
         let path = &located.map_err(|blocked| blocked.error(path))?;
         let parent = self.make_parents(path)?;
         let linked = match kind {
-            Kind::Hardlink { target } => Some(self.linked(path, target)?),
+            EntryKind::Hardlink { target } => Some(self.linked(path, target)?),
             _ => None,
         };
         let before = match path.is_root() {
             true => Some(NodeId::ROOT),
             false => self.names.child(parent, path.name()),
         };
-        if *kind != Kind::Directory
+        if *kind != EntryKind::Directory
             && let Some(before) = before
         {
             self.clear_directory(before, path)?;
@@ -211,8 +211,8 @@ impl<T: Clone + Default> Overlay<T> {
             node = match self.names.child(node, name) {
                 Some(child) => child,
                 None => {
-                    let metadata = Metadata::plain_directory();
-                    let thing = self.add(Thing::new(&Kind::Directory, &metadata, T::default()))?;
+                    let metadata = Metadata::implied_directory();
+                    let thing = self.add(Thing::new(&EntryKind::Directory, &metadata, T::default()))?;
                     let child = self.names.make_child(node, name)?;
                     self.name(child, thing, false);
                     child

@@ -86,7 +86,7 @@ impl<V> PathMap<V> {
         // Half of all numbers are enough for things with names, and an eighth for nodes.
         let is_full = self.nodes.len() >= (NONE >> 3) as usize || self.names.len() >= NONE as usize;
         match self.held > self.limit || is_full {
-            true => Err(too_much(self.limit.min(NONE.into()))),
+            true => Err(memory_exceeded(self.limit.min(NONE.into()))),
             false => Ok(()),
         }
     }
@@ -297,7 +297,7 @@ impl<V> PathMap<V> {
 }
 
 /// The error for an image whose names and attributes take more than so many bytes of memory.
-pub(crate) fn too_much(limit: u64) -> Error {
+pub(crate) fn memory_exceeded(limit: u64) -> Error {
     Error::integrity(format!("names and attributes of the image take more than {limit} bytes of memory"))
         .with_hint("an image with some million files may honestly do so; --max-names allows more")
 }

@@ -1,10 +1,9 @@
 //! A tree in memory whose contents are in one file: what an archive says, before it is a tree in its order.
 
-use super::extent::{Extent, Place};
 use super::file::FileContent;
-use super::filter::Filter;
-use super::observe::{Found, Observer, Summary, WalkOptions};
-use super::{Content, Entry, Kind, Metadata, TreePath};
+use super::path_range::{PathRange, Place};
+use super::walk::{Filter, Observer, Summary, WalkOptions, WalkedEntry};
+use super::{Content, Entry, EntryKind, Metadata, TreePath};
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -26,7 +25,7 @@ pub struct StoredTree {
 /// What one or several names stand for.
 #[derive(Debug)]
 struct Node {
-    kind: Kind,
+    kind: EntryKind,
     metadata: Metadata,
     /// Where the content of a file begins.
     offset: u64,
@@ -47,16 +46,16 @@ impl StoredTree {
     /// this entry beside those before.
     pub fn add(&mut self, entry: Entry, content: &mut impl Content) -> Result<()> {
         let Entry { path, kind, metadata } = entry;
-        let is_directory = kind == Kind::Directory;
+        let is_directory = kind == EntryKind::Directory;
         if let Some(&before) = self.names.get(&path) {
-            if (self.nodes[before].kind == Kind::Directory) != is_directory && self.has_children(&path) {
+            if (self.nodes[before].kind == EntryKind::Directory) != is_directory && self.has_children(&path) {
                 return Err(contradiction(&path));
             }
             self.nodes[before].names -= 1;
         }
         let node = match &kind {
-            Kind::Hardlink { target } => match self.names.get(target) {
-                Some(&node) if self.nodes[node].kind != Kind::Directory => node,
+            EntryKind::Hardlink { target } => match self.names.get(target) {
+                Some(&node) if self.nodes[node].kind != EntryKind::Directory => node,
                 _ => {
                     return Err(Error::integrity(format!(
                         "the archive's entry {path} is another name of {target}, which is not a file before it"
@@ -65,7 +64,7 @@ impl StoredTree {
             },
             _ => {
                 let offset = self.end;
-                if let Kind::File { size } = kind {
+                if let EntryKind::File { size } = kind {
                     self.keep(content, size).map_err(|error| match error.downcast::<Error>() {
                         Ok(error) => error,
                         Err(error) => Error::io(format!("cannot keep the content of {path}"), error)
@@ -127,7 +126,7 @@ impl StoredTree {
             known = above.clone();
             while let Some(directory) = above {
                 match self.names.get(&directory) {
-                    Some(&node) if self.nodes[node].kind == Kind::Directory => break,
+                    Some(&node) if self.nodes[node].kind == EntryKind::Directory => break,
                     Some(_) => return Err(contradiction(&directory)),
                     None if missing.contains(&directory) => break,
                     None => above = directory.parent(),
@@ -138,8 +137,8 @@ impl StoredTree {
         for path in missing {
             let nodes = &mut self.nodes;
             self.names.entry(path).or_insert_with(|| {
-                let metadata = Metadata::plain_directory();
-                nodes.push(Node { kind: Kind::Directory, metadata, offset: 0, names: 1 });
+                let metadata = Metadata::implied_directory();
+                nodes.push(Node { kind: EntryKind::Directory, metadata, offset: 0, names: 1 });
                 nodes.len() - 1
             });
         }
@@ -158,7 +157,7 @@ pub(super) struct StoredWalk {
     /// What was told last.
     last: Option<TreePath>,
     filter: Filter,
-    extent: Extent,
+    range: PathRange,
     observer: Observer,
     /// The first names of what has several.
     links: HashMap<usize, TreePath>,
@@ -172,15 +171,15 @@ impl StoredWalk {
             at,
             last: None,
             filter: Filter::of_options(options)?,
-            extent: Extent::default(),
+            range: PathRange::default(),
             observer: Observer::new(options),
             links: HashMap::new(),
         })
     }
 
-    /// Tells only what is in this extent.
-    pub fn limit(&mut self, extent: Extent) {
-        self.extent = extent;
+    /// Tells only what is in this range.
+    pub fn limit(&mut self, range: PathRange) {
+        self.range = range;
     }
 
     /// What was passed over so far.
@@ -189,7 +188,7 @@ impl StoredWalk {
     }
 
     /// The next entry; `None` at the end.
-    pub fn advance(&mut self) -> Result<Option<Found>> {
+    pub fn advance(&mut self) -> Result<Option<WalkedEntry>> {
         let tree = self.tree.clone();
         let mut skipped: Option<TreePath> = None;
         let from = self.last.clone();
@@ -198,8 +197,8 @@ impl StoredWalk {
             if skipped.as_ref().is_some_and(|above| path.is_in(above)) {
                 continue;
             }
-            let is_directory = tree.nodes[node].kind == Kind::Directory;
-            match self.extent.place(&self.at.append(path)) {
+            let is_directory = tree.nodes[node].kind == EntryKind::Directory;
+            match self.range.place(&self.at.append(path)) {
                 Place::Behind => break,
                 Place::Outside => continue,
                 Place::Inside => {}
@@ -209,7 +208,7 @@ impl StoredWalk {
                 skipped = Some(path.clone());
                 continue;
             }
-            if self.extent.only_directories && !is_directory {
+            if self.range.only_directories && !is_directory {
                 continue;
             }
             self.last = Some(path.clone());
@@ -219,19 +218,19 @@ impl StoredWalk {
         Ok(None)
     }
 
-    fn found(&mut self, path: &TreePath, number: usize) -> Result<Found> {
+    fn found(&mut self, path: &TreePath, number: usize) -> Result<WalkedEntry> {
         let tree = self.tree.clone();
         let node = &tree.nodes[number];
         let place = self.at.append(path);
         let kind = match self.links.get(&number) {
-            Some(target) => Kind::Hardlink { target: target.clone() },
+            Some(target) => EntryKind::Hardlink { target: target.clone() },
             None => node.kind.clone(),
         };
-        if node.names > 1 && node.kind != Kind::Directory {
+        if node.names > 1 && node.kind != EntryKind::Directory {
             self.links.entry(number).or_insert_with(|| place.clone());
         }
         let file = match kind {
-            Kind::File { size } => Some(FileContent::stored(tree.contents.clone(), node.offset, size)),
+            EntryKind::File { size } => Some(FileContent::stored(tree.contents.clone(), node.offset, size)),
             _ => None,
         };
         let entry = self.observer.recorded(place, kind, &node.kind, node.metadata.clone());
@@ -239,10 +238,10 @@ impl StoredWalk {
             Error::usage(format!("cannot pack {path}: {unmapped}"))
                 .with_hint("add a range to --uid-map or --gid-map, or give everything one owner with --chown")
         })?;
-        match entry.kind == Kind::Directory && self.extent.shares_directories() {
+        match entry.kind == EntryKind::Directory && self.range.shares_directories() {
             true => self.observer.note_again(&entry),
             false => self.observer.note(&entry),
         }
-        Ok(Found { entry, file })
+        Ok(WalkedEntry { entry, file })
     }
 }

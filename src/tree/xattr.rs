@@ -1,6 +1,6 @@
 //! Extended attributes: which of them belong to the tree, and how they are read.
 
-use crate::disk::directory::path_of;
+use crate::disk::directory::proc_path;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{fgetxattr, flistxattr, lgetxattr, llistxattr};
 use rustix::io::{Errno, Result};
@@ -110,5 +110,5 @@ impl Reader {
 
 /// A path that means `name` in the directory that is open, for calls that take no descriptor.
 fn named(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
-    PathBuf::from(path_of(directory)).join(OsStr::from_bytes(name))
+    PathBuf::from(proc_path(directory)).join(OsStr::from_bytes(name))
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::image;
 use crate::layer::{Budget, Item, LayerReader, decompress};
 use crate::oci::{Descriptor, Document, Manifest, TITLE};
-use crate::tree::{Content, Entry, Extractor, Kind, Metadata, SpoolPlace, TreePath};
+use crate::tree::{Content, Entry, EntryKind, Extractor, Metadata, SpoolDirectory, TreePath};
 use rustix::process::{getegid, geteuid};
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -82,7 +82,7 @@ impl Form {
 /// When a layer has no name or one that leads out of the target: before anything is fetched.
 pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extractor) -> Result<()> {
     let forms = artifact.layers.iter().map(Form::of).collect::<Result<Vec<_>>>()?;
-    extractor.mark(job.content.clone())?;
+    extractor.begin_state(job.content.clone())?;
     let place = extractor.spool()?;
     let mut selection = Selection::new(&job.options.part, job.options.limits.names);
     let mut budget = Budget::new(job.options.limits);
@@ -91,7 +91,7 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
         extractor.begin_layer();
         match form {
             Form::File(path) => {
-                let kind = Kind::File { size: layer.size };
+                let kind = EntryKind::File { size: layer.size };
                 let entry = Entry { path, kind, metadata: plain_file(job) };
                 selection.put(entry, &mut Spooled(blob), extractor)?;
             }
@@ -115,7 +115,7 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
 }
 
 /// Fetches a layer into a nameless file and proves it.
-fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolPlace) -> Result<File> {
+fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolDirectory) -> Result<File> {
     let task = job.progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
     let mut body = job.source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
     let cannot = |error| Error::io("cannot spool a layer", error);

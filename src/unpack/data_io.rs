@@ -9,7 +9,7 @@ use super::{Observed, plain};
 use crate::error::{Error, Result};
 use crate::image::Selected;
 use crate::layer::{Budget, Item, LayerReader, decompress};
-use crate::tree::{Entry, Extractor, Kind};
+use crate::tree::{Entry, EntryKind, Extractor};
 use std::io::Read;
 
 /// The archive.
@@ -36,7 +36,7 @@ pub(super) fn is_its_layer(layer: &Spool, budget: &Budget) -> Result<bool> {
     let mut found = None;
     while let Some(item) = reader.next_item()? {
         match item {
-            Item::Entry(entry) if entry.kind == Kind::Directory => {}
+            Item::Entry(entry) if entry.kind == EntryKind::Directory => {}
             Item::Entry(entry) if found.is_none() && is_archive(&entry) => {
                 found = Some(each_entry(reader.content(), &mut budget.clone(), |_, _| Ok(())));
             }
@@ -73,7 +73,7 @@ pub(super) fn extract(
 }
 
 fn is_archive(entry: &Entry) -> bool {
-    entry.path.as_bytes() == ARCHIVE && matches!(entry.kind, Kind::File { .. })
+    entry.path.as_bytes() == ARCHIVE && matches!(entry.kind, EntryKind::File { .. })
 }
 
 /// Does something with the archive in a layer.

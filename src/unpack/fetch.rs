@@ -9,7 +9,7 @@ use crate::oci::Digest;
 use crate::progress::Progress;
 use crate::stream::{HashingThread, start_in};
 use crate::transport::Source;
-use crate::tree::SpoolPlace;
+use crate::tree::SpoolDirectory;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::mpsc::sync_channel;
@@ -55,7 +55,7 @@ pub(super) fn each_layer<'a>(
     source: &'a dyn Source,
     layers: &[Wanted<'a>],
     limits: &Limits,
-    place: &SpoolPlace,
+    place: &SpoolDirectory,
     progress: &dyn Progress,
     mut work: impl FnMut(usize, Fetched<'a>) -> Result<()>,
 ) -> Result<()> {
@@ -88,7 +88,7 @@ pub(super) fn one_layer(
     source: &dyn Source,
     layer: Wanted<'_>,
     limits: &Limits,
-    place: &SpoolPlace,
+    place: &SpoolDirectory,
     progress: &dyn Progress,
 ) -> Result<Spool> {
     let wanted = Arc::new(());
@@ -100,7 +100,7 @@ fn spool(
     source: &dyn Source,
     (layer, diff_id): Wanted<'_>,
     limits: &Limits,
-    place: &SpoolPlace,
+    place: &SpoolDirectory,
     wanted: &Weak<()>,
     progress: &dyn Progress,
 ) -> Result<Spool> {

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::layer::{Item, Whiteout};
-use crate::tree::{Entry, Kind, Metadata, Overlay, TreePath, too_much};
+use crate::tree::{Entry, EntryKind, Metadata, Overlay, TreePath, memory_exceeded};
 use std::collections::HashMap;
 
 /// What an item that is elsewhere takes in memory, in bytes, beside its paths.
@@ -65,7 +65,7 @@ impl Links {
         if elsewhere.target.is_some() || elsewhere.path.as_ref() != Some(said) {
             self.elsewhere.insert(self.number, elsewhere);
             if self.elsewhere.len() > self.most {
-                return Err(too_much(self.memory));
+                return Err(memory_exceeded(self.memory));
             }
         }
         Ok(self.resolve(item))
@@ -75,7 +75,7 @@ impl Links {
         let Entry { path, kind, .. } = entry;
         let place = self.tree.locate(path).ok();
         let target = match kind {
-            Kind::Hardlink { target } => self.tree.locate(target).ok().filter(|place| place != target),
+            EntryKind::Hardlink { target } => self.tree.locate(target).ok().filter(|place| place != target),
             _ => None,
         };
         // It fails where one of them leads nowhere.
@@ -97,7 +97,7 @@ impl Links {
         let path = path.clone()?;
         Some(match item {
             Item::Entry(Entry { kind, metadata, .. }) => {
-                let kind = target.clone().map_or(kind, |target| Kind::Hardlink { target });
+                let kind = target.clone().map_or(kind, |target| EntryKind::Hardlink { target });
                 Item::Entry(Entry { path, kind, metadata })
             }
             Item::Whiteout(Whiteout::Entry(_)) => Item::Whiteout(Whiteout::Entry(path)),

@@ -8,7 +8,7 @@ use crate::oci::{Descriptor, Digest};
 use crate::partial::Listings;
 use crate::stream::start_in;
 use crate::transport::Source;
-use crate::tree::SpoolPlace;
+use crate::tree::SpoolDirectory;
 use std::thread;
 
 /// A layer whose table of contents was proved.
@@ -28,7 +28,7 @@ impl<'a> Listed<'a> {
         source: &'a dyn Source,
         wanted: Wanted<'a>,
         limits: &Limits,
-        place: &SpoolPlace,
+        place: &SpoolDirectory,
     ) -> Result<Option<Self>> {
         let (layer, diff_id) = wanted;
         let listing = Listings::new(Some(place), limits).fetch(source, layer)?;

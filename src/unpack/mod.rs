@@ -19,7 +19,7 @@ use crate::oci::{Descriptor, Digest, Document, Manifest, Platform};
 use crate::partial::{ReadWhole, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, Source, Transfer};
-use crate::tree::{ExtractOptions, Extracted, Extractor, Record, Staged, Target};
+use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, TargetState};
 use fetch::{Fetched, Spool, each_layer, one_layer};
 use listed::Listed;
 use plan::Plan;
@@ -138,7 +138,7 @@ pub fn unpack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Unpacked> {
-    let found = Target::find(target)?;
+    let found = Target::open(target)?;
     if let Some(kept) = found.as_ref().filter(|_| options.keep).map(kept).transpose()?.flatten() {
         return Ok(kept);
     }
@@ -157,17 +157,17 @@ pub fn unpack(
             drop(found);
             job.staged(target)
         }
-        _ => job.fill(found.map_or_else(|| Target::make(target), Ok)?),
+        _ => job.fill(found.map_or_else(|| Target::open_or_create(target), Ok)?),
     }
 }
 
 /// The image that a target holds, if it holds one to its end.
 fn kept(target: &Target) -> Result<Option<Unpacked>> {
     let complete =
-        |record: &Record| record.complete.then(|| plan::digest(record).zip(plan::platform(record)));
-    let image = target.record().as_ref().and_then(complete).flatten();
+        |record: &TargetState| record.complete.then(|| plan::digest(record).zip(plan::platform(record)));
+    let image = target.state().as_ref().and_then(complete).flatten();
     // Somebody has emptied it since: what it once held is good for nobody.
-    let image = image.filter(|_| target.held().is_ok_and(|held| held.is_some()));
+    let image = image.filter(|_| target.foreign_entry().is_ok_and(|held| held.is_some()));
     Ok(image.map(|(digest, platform)| Unpacked::nothing(Outcome::Kept, digest, platform)))
 }
 
@@ -211,7 +211,7 @@ impl Job<'_> {
 
     /// Whether the target's record says that this very image is there.
     fn is_there(&self, target: &Target) -> bool {
-        target.record().is_some_and(|record| record.complete && record.content == self.content)
+        target.state().is_some_and(|record| record.complete && record.content == self.content)
     }
 
     fn present(&self) -> Unpacked {
@@ -221,7 +221,7 @@ impl Job<'_> {
 
     /// Fills a directory beside the target, which then takes its place.
     fn staged(&self, target: &Path) -> Result<Unpacked> {
-        let staged = Staged::beside(target)?;
+        let staged = AtomicTarget::beside(target)?;
         let stage = staged.target(&self.content)?;
         let unpacked = match self.plan(&stage)? {
             // An earlier run came this far.
@@ -245,7 +245,7 @@ impl Job<'_> {
         let removed = match self.plan(&target)? {
             Plan::Nothing => return Ok(self.present()),
             Plan::StartOver => {
-                let removed = target.clear()?;
+                let removed = target.remove_interrupted()?;
                 plan::plan_anew(&target, self.options)?;
                 removed
             }
@@ -314,7 +314,7 @@ impl Job<'_> {
                 return artifact::extract(self, manifest, extractor).map(|()| false);
             }
         };
-        extractor.mark(self.content.clone())?;
+        extractor.begin_state(self.content.clone())?;
         let place = extractor.spool()?;
         let mut selection = Selection::new(&self.options.part, self.options.limits.names);
         let mut budget = Budget::new(self.options.limits);

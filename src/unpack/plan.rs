@@ -4,7 +4,7 @@ use super::Options;
 use super::selection::Part;
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Document, Platform};
-use crate::tree::{Record, Target, TreePath};
+use crate::tree::{Target, TargetState, TreePath};
 use serde_json::{Map, Value};
 
 /// What is to be done.
@@ -56,12 +56,12 @@ pub(super) fn content(root: &Document, options: &Options) -> Value {
 }
 
 /// The digest of the image in a target, as its record says it.
-pub(super) fn digest(record: &Record) -> Option<Digest> {
+pub(super) fn digest(record: &TargetState) -> Option<Digest> {
     record.content.get("digest")?.as_str()?.parse().ok()
 }
 
 /// The platform of the image in a target, as its record says it.
-pub(super) fn platform(record: &Record) -> Option<Platform> {
+pub(super) fn platform(record: &TargetState) -> Option<Platform> {
     record.content.get("platform")?.as_str()?.parse().ok()
 }
 
@@ -70,7 +70,7 @@ pub(super) fn platform(record: &Record) -> Option<Platform> {
 /// # Errors
 /// [`Refused`](crate::error::Kind::Refused) when it holds something that would be mixed up with the image.
 pub(super) fn plan(target: &Target, wanted: &Value, options: &Options) -> Result<Plan> {
-    let (record, held) = (target.record(), target.held()?);
+    let (record, held) = (target.state(), target.foreign_entry()?);
     let Some(held) = held else { return Ok(Plan::Extract) };
     match record {
         Some(record) if record.complete && record.content == *wanted && !options.checksum => {
@@ -86,8 +86,8 @@ pub(super) fn plan(target: &Target, wanted: &Value, options: &Options) -> Result
 
 /// The same once what an interrupted run made was taken away.
 pub(super) fn plan_anew(target: &Target, options: &Options) -> Result<()> {
-    match target.held()? {
-        Some(held) if !options.merge => Err(refused(target, target.record().as_ref(), &held, options)),
+    match target.foreign_entry()? {
+        Some(held) if !options.merge => Err(refused(target, target.state().as_ref(), &held, options)),
         _ => Ok(()),
     }
 }
@@ -98,9 +98,9 @@ pub(super) fn plan_anew(target: &Target, options: &Options) -> Result<()> {
 /// [`Refused`](crate::error::Kind::Refused) when this is the first time that it is met; when that cannot be noted.
 pub(super) fn announce(target: &Target, root: &Document) -> Result<()> {
     let wanted = &root.descriptor().digest;
-    let filled = target.filled();
-    let other = |record: &Record| digest(record).is_none_or(|held| held != *wanted);
-    let is_known = |record: &Record| record.announced.as_deref() == Some(wanted.to_string().as_str());
+    let filled = target.filled_states();
+    let other = |record: &TargetState| digest(record).is_none_or(|held| held != *wanted);
+    let is_known = |record: &TargetState| record.announced.as_deref() == Some(wanted.to_string().as_str());
     let Some((_, record)) = filled.iter().find(|(_, record)| other(record) && !is_known(record)) else {
         return Ok(());
     };
@@ -111,13 +111,13 @@ pub(super) fn announce(target: &Target, root: &Document) -> Result<()> {
         .with_hint("look at it if you like, and run the same again: the next run unpacks it"))
 }
 
-fn refused(target: &Target, record: Option<&Record>, held: &TreePath, options: &Options) -> Error {
+fn refused(target: &Target, record: Option<&TargetState>, held: &TreePath, options: &Options) -> Error {
     let over = match options.atomic {
         true => "replace all of it with --force",
         false => "extract over it with --merge",
     };
     let shown = target.path().display();
-    let image = |record: &Record| match digest(record) {
+    let image = |record: &TargetState| match digest(record) {
         Some(digest) => format!("the image {digest}"),
         None => "another image".to_owned(),
     };

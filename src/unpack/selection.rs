@@ -3,7 +3,7 @@
 use super::links::Links;
 use crate::error::{Error, Result};
 use crate::layer::{Item, Whiteout};
-use crate::tree::{Content, Entry, Extractor, Kind, TreePath};
+use crate::tree::{Content, Entry, EntryKind, Extractor, TreePath};
 use std::collections::{BTreeSet, HashMap};
 
 /// What of an image is unpacked.
@@ -36,7 +36,7 @@ impl Part {
     /// Where an entry lands.
     fn place_of(&self, entry: &Entry) -> Option<TreePath> {
         match self {
-            Self::Subpath(part) if entry.path == *part && entry.kind != Kind::Directory => {
+            Self::Subpath(part) if entry.path == *part && entry.kind != EntryKind::Directory => {
                 Some(TreePath::root().join(part.name()))
             }
             _ => self.place(&entry.path),
@@ -111,7 +111,7 @@ impl<'a> Selection<'a> {
         self.found_in_layer = false;
         while let Some(item) = next()? {
             let Some(Item::Entry(entry)) = self.links.note(item)? else { continue };
-            let Kind::Hardlink { target } = &entry.kind else { continue };
+            let EntryKind::Hardlink { target } = &entry.kind else { continue };
             if self.part.place(target).is_some() {
                 continue;
             }
@@ -146,7 +146,7 @@ impl<'a> Selection<'a> {
         self.replace(&entry, extractor)?;
         let Some(place) = self.part.place_of(&entry) else {
             return match self.instead.get_mut(&entry.path) {
-                Some(stand_in) if !matches!(entry.kind, Kind::Hardlink { .. }) => {
+                Some(stand_in) if !matches!(entry.kind, EntryKind::Hardlink { .. }) => {
                     stand_in.is_there = true;
                     (self.found, self.found_in_layer) = (true, true);
                     extractor.put(&Entry { path: stand_in.place.clone(), ..entry }, content)
@@ -159,10 +159,10 @@ impl<'a> Selection<'a> {
             self.stripped.insert(entry.path.clone());
         }
         let kind = match &entry.kind {
-            Kind::Hardlink { target } => match self.target(&entry, target)? {
+            EntryKind::Hardlink { target } => match self.target(&entry, target)? {
                 // It is the one that became the file.
                 target if target == place => return Ok(()),
-                target => Kind::Hardlink { target },
+                target => EntryKind::Hardlink { target },
             },
             kind => kind.clone(),
         };
@@ -189,7 +189,7 @@ impl<'a> Selection<'a> {
     /// Where an entry takes the place of what lower layers had at the subpath or above, that is gone.
     fn replace(&mut self, entry: &Entry, extractor: &mut Extractor) -> Result<()> {
         let Part::Subpath(part) = self.part else { return Ok(()) };
-        let is_directory = entry.kind == Kind::Directory;
+        let is_directory = entry.kind == EntryKind::Directory;
         if entry.path == *part {
             if self.is_directory.replace(is_directory).is_some_and(|before| before != is_directory) {
                 extractor.opaque(&TreePath::root())?;

@@ -13,7 +13,7 @@ use volio::progress::Silent;
 use volio::stream::{Body, HashingReader};
 use volio::transport::memory::Memory;
 use volio::transport::{Destination, Source, fetch};
-use volio::tree::{Entry, Kind, Metadata, TreePath};
+use volio::tree::{Entry, EntryKind, Metadata, TreePath};
 
 /// A layer from lines: `dir/` is a directory, `name=content` a file, `name->target` a symbolic link, and
 /// `name` alone, as a whiteout has it, an empty file.
@@ -139,7 +139,9 @@ fn a_hard_link_never_reaches_outside() {
     let target = TreePath::parse(outside.path().as_os_str().as_encoded_bytes()).unwrap();
     let metadata = Metadata { mode: 0o777, xattrs: BTreeMap::new(), ..Metadata::default() };
     let path = TreePath::parse("link").unwrap();
-    archive.append(&Entry { path, kind: Kind::Hardlink { target }, metadata }, &b""[..], |_| {}).unwrap();
+    archive
+        .append(&Entry { path, kind: EntryKind::Hardlink { target }, metadata }, &b""[..], |_| {})
+        .unwrap();
     let (archive, contents) = archive.finish().unwrap();
     let written = image.upload(Body::new(Cursor::new(archive))).unwrap();
     publish(&image, &[Layer::new(Compression::None, &contents, written)]);

@@ -23,7 +23,7 @@ use volio::stream::Unverified;
 use volio::transport::layout::Layout;
 use volio::transport::memory::Memory;
 use volio::transport::{Access, Destination, Source};
-use volio::tree::{Entry, Kind, TreePath};
+use volio::tree::{Entry, EntryKind, TreePath};
 use volio::{Error, Result};
 use volio::{copy, pack};
 
@@ -465,5 +465,5 @@ fn names_that_are_no_text_are_found() {
     entry["nameRaw"] = json!(raw);
     let image = of(|image| handmade(image, std::slice::from_ref(&one), &[entry]));
     assert_eq!(read(&image, &[TreePath::parse(b"a/\xff").unwrap()]).unwrap(), b"one");
-    assert_eq!(listed(&image).unwrap()[&path("a")].kind, Kind::Directory);
+    assert_eq!(listed(&image).unwrap()[&path("a")].kind, EntryKind::Directory);
 }

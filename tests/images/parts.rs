@@ -13,7 +13,7 @@ use volio::progress::Silent;
 use volio::stream::Body;
 use volio::transport::Destination;
 use volio::transport::memory::Memory;
-use volio::tree::{Entry, Kind, Metadata, TreePath};
+use volio::tree::{Entry, EntryKind, Metadata, TreePath};
 use volio::unpack::{Options, Part, unpack};
 
 fn path(text: &str) -> TreePath {
@@ -105,8 +105,8 @@ fn links(image: &Memory, lines: &[&str]) -> Layer {
     let mut archive = LayerWriter::new(Vec::new());
     for line in lines {
         let (name, kind, content) = match line.split_once('=') {
-            Some((name, target)) => (name, Kind::Hardlink { target: path(target) }, ""),
-            None => (*line, Kind::File { size: 4 }, "data"),
+            Some((name, target)) => (name, EntryKind::Hardlink { target: path(target) }, ""),
+            None => (*line, EntryKind::File { size: 4 }, "data"),
         };
         let metadata = Metadata {
             mode: 0o644,

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::layer::proved::Place;
 use crate::layer::reader::Item;
 use crate::layer::whiteout::Whiteout;
-use crate::tree::{Content, Entry, Kind, TreePath};
+use crate::tree::{Content, Entry, EntryKind, TreePath};
 use sha2::Digest as _;
 use std::io::{self, Read};
 
@@ -172,7 +172,7 @@ fn path(item: &Item) -> &TreePath {
 /// How large the content is.
 fn size(item: &Item) -> u64 {
     match item {
-        Item::Entry(Entry { kind: Kind::File { size }, .. }) => *size,
+        Item::Entry(Entry { kind: EntryKind::File { size }, .. }) => *size,
         _ => 0,
     }
 }

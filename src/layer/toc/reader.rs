@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::layer::limits::Budget;
 use crate::layer::reader::Item;
 use crate::layer::whiteout::{self, Meaning};
-use crate::tree::{Entry, Kind};
+use crate::tree::{Entry, EntryKind};
 use serde::Deserialize;
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::ops::Range;
@@ -181,7 +181,7 @@ impl<R: Read> TocReader<R> {
     /// Goes on to the content of an entry, and says its digest as a whole.
     fn begin(&mut self, wire: &Wire<'_>, entry: &Entry) -> Result<Option<Sha256>> {
         let left = match entry.kind {
-            Kind::File { size } => size,
+            EntryKind::File { size } => size,
             _ => 0,
         };
         self.chunks = Chunks { name: wire.name.to_string(), left, ..Chunks::default() };

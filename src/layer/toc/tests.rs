@@ -5,21 +5,21 @@ use crate::error::Kind as ErrorKind;
 use crate::layer::{Budget, Compression, Item, Layer, LayerReader, LayerWriter, Limits, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::stream::{Unverified, Workers, Written};
-use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
+use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use proptest::prelude::*;
 use std::io::Read;
 use std::thread;
 
 type Tree = Vec<(Entry, Vec<u8>)>;
 
-fn entry(path: impl AsRef<[u8]>, kind: Kind) -> Entry {
+fn entry(path: impl AsRef<[u8]>, kind: EntryKind) -> Entry {
     let mtime = Time { seconds: 1_600_000_000, nanoseconds: 123_456_789 };
     let metadata = Metadata { mode: 0o4755, uid: 3_000_000_000, gid: 7, mtime, ..Metadata::default() };
     Entry { path: TreePath::parse(path).unwrap(), kind, metadata }
 }
 
 fn file(path: impl AsRef<[u8]>, content: Vec<u8>) -> (Entry, Vec<u8>) {
-    (entry(path, Kind::File { size: content.len() as u64 }), content)
+    (entry(path, EntryKind::File { size: content.len() as u64 }), content)
 }
 
 /// Bytes that do not compress.
@@ -94,7 +94,8 @@ fn part<'a>(bytes: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
 fn tree() -> Tree {
     let sparse =
         [vec![0; 5 << 20], noise(3, 700_000), vec![0; 300_000], noise(4, 10), vec![0; 9 << 20]].concat();
-    let mut entries = vec![(entry("", Kind::Directory), vec![]), (entry("a", Kind::Directory), vec![])];
+    let mut entries =
+        vec![(entry("", EntryKind::Directory), vec![]), (entry("a", EntryKind::Directory), vec![])];
     entries.extend((0..300).map(|n| file(format!("a/{n:03}"), noise(n, n as usize * 100))));
     entries.extend([
         file("b-large", noise(1, 9 << 20)),
@@ -102,9 +103,9 @@ fn tree() -> Tree {
         file("d-just-more", noise(5, (4 << 20) - 511)),
         file("e-sparse", sparse),
         file(b"f-\xff\xfe", b"no text".to_vec()),
-        (entry("g-link", Kind::Symlink { target: b"\xffnowhere".to_vec() }), vec![]),
-        (entry("h-hard", Kind::Hardlink { target: TreePath::parse("b-large").unwrap() }), vec![]),
-        (entry("i-null", Kind::CharDevice { major: 1, minor: 3 }), vec![]),
+        (entry("g-link", EntryKind::Symlink { target: b"\xffnowhere".to_vec() }), vec![]),
+        (entry("h-hard", EntryKind::Hardlink { target: TreePath::parse("b-large").unwrap() }), vec![]),
+        (entry("i-null", EntryKind::CharDevice { major: 1, minor: 3 }), vec![]),
         file("j-empty", vec![]),
     ]);
     entries

@@ -2,7 +2,7 @@
 
 use super::chunk::{Chunk, Sha256};
 use crate::layer::{header, pax};
-use crate::tree::{Entry, Kind, Metadata, Time, TreePath};
+use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
@@ -96,16 +96,16 @@ impl<'a> Wire<'a> {
         };
         wire.xattrs = xattrs.iter().map(xattr).collect();
         let (kind, link, device) = match &entry.kind {
-            Kind::File { size } => {
+            EntryKind::File { size } => {
                 wire.size = *size;
                 ("reg", None, (0, 0))
             }
-            Kind::Directory => ("dir", None, (0, 0)),
-            Kind::Symlink { target } => ("symlink", Some(target.as_slice()), (0, 0)),
-            Kind::Hardlink { target } => ("hardlink", Some(target.as_bytes()), (0, 0)),
-            Kind::Fifo => ("fifo", None, (0, 0)),
-            Kind::CharDevice { major, minor } => ("char", None, (*major, *minor)),
-            Kind::BlockDevice { major, minor } => ("block", None, (*major, *minor)),
+            EntryKind::Directory => ("dir", None, (0, 0)),
+            EntryKind::Symlink { target } => ("symlink", Some(target.as_slice()), (0, 0)),
+            EntryKind::Hardlink { target } => ("hardlink", Some(target.as_bytes()), (0, 0)),
+            EntryKind::Fifo => ("fifo", None, (0, 0)),
+            EntryKind::CharDevice { major, minor } => ("char", None, (*major, *minor)),
+            EntryKind::BlockDevice { major, minor } => ("block", None, (*major, *minor)),
         };
         wire.kind = kind.into();
         (wire.dev_major, wire.dev_minor) = (device.0.into(), device.1.into());
@@ -146,16 +146,16 @@ impl<'a> Wire<'a> {
             Ok((number(self.dev_major, beyond)?, number(self.dev_minor, beyond)?))
         };
         let kind = match &*self.kind {
-            "reg" => Kind::File { size: self.size },
-            "dir" => Kind::Directory,
-            "symlink" => Kind::Symlink { target: link()? },
+            "reg" => EntryKind::File { size: self.size },
+            "dir" => EntryKind::Directory,
+            "symlink" => EntryKind::Symlink { target: link()? },
             "hardlink" => {
                 let target = TreePath::parse(link()?).ok_or("it is a hard link that leaves the tree")?;
-                Kind::Hardlink { target }
+                EntryKind::Hardlink { target }
             }
-            "fifo" => Kind::Fifo,
-            "char" => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
-            "block" => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
+            "fifo" => EntryKind::Fifo,
+            "char" => device().map(|(major, minor)| EntryKind::CharDevice { major, minor })?,
+            "block" => device().map(|(major, minor)| EntryKind::BlockDevice { major, minor })?,
             _ => return Err("its type is not known"),
         };
         let id = |id| {

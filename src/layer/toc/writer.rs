@@ -7,7 +7,7 @@ use super::{FRAME_HEADER, SKIPPABLE, Toc};
 use crate::error::{Error, Result};
 use crate::layer::frames::Note;
 use crate::stream::HashingWriter;
-use crate::tree::{Entry, Kind};
+use crate::tree::{Entry, EntryKind};
 use std::io::{self, Write};
 use std::ops::Range;
 
@@ -58,7 +58,7 @@ impl TocWriter {
         digest: Option<Sha256>,
     ) -> io::Result<()> {
         let mut wire = Wire::of(entry);
-        if let (Kind::File { size }, Some(digest)) = (&entry.kind, digest) {
+        if let (EntryKind::File { size }, Some(digest)) = (&entry.kind, digest) {
             let chunk = Chunk {
                 frame: frame.clone(),
                 inner: inner as u64,

@@ -10,7 +10,7 @@ fn path(path: &str) -> TreePath {
     TreePath::parse(path).unwrap()
 }
 
-fn entry(path: TreePath, kind: Kind) -> Entry {
+fn entry(path: TreePath, kind: EntryKind) -> Entry {
     Entry { path, kind, metadata: Metadata::default() }
 }
 
@@ -31,11 +31,11 @@ fn any_files() -> impl Strategy<Value = Files> {
 fn parts(files: &Files) -> Vec<Part> {
     let mut planner = Planner::new(TARGET);
     for (path, size) in files {
-        planner.add(&entry(path.clone(), Kind::File { size: *size }));
+        planner.add(&entry(path.clone(), EntryKind::File { size: *size }));
     }
     let mut parts = planner.finish();
     if parts.len() > 1 {
-        assert!(parts.pop().unwrap().extent.only_directories);
+        assert!(parts.pop().unwrap().range.only_directories);
     }
     parts
 }
@@ -43,7 +43,7 @@ fn parts(files: &Files) -> Vec<Part> {
 /// What is in each layer.
 fn layers(files: &Files) -> BTreeSet<Vec<(TreePath, u64)>> {
     let told = |part: &Part| {
-        let told = files.iter().filter(|(path, _)| part.extent.tells(path));
+        let told = files.iter().filter(|(path, _)| part.range.contains(path));
         told.map(|(path, size)| (path.clone(), *size)).collect()
     };
     parts(files).iter().map(told).collect()
@@ -76,10 +76,10 @@ proptest! {
 
     #[test]
     fn no_layer_is_much_smaller_than_half_the_target_unless_it_is_a_rest(files in any_files()) {
-        let weight = |part: &Part| files.iter().filter(|(path, _)| part.extent.tells(path))
+        let weight = |part: &Part| files.iter().filter(|(path, _)| part.range.contains(path))
             .map(|(_, size)| (size.div_ceil(HEADER) + 1) * HEADER).sum::<u64>();
         let stretches: Vec<_> =
-            parts(&files).into_iter().filter(|part| !matches!(part.extent.until, Bound::Included(_))).collect();
+            parts(&files).into_iter().filter(|part| !matches!(part.range.until, Bound::Included(_))).collect();
         if stretches.len() > 1 {
             prop_assert!(stretches.iter().all(|part| weight(part) >= TARGET / 2));
         }
@@ -139,15 +139,17 @@ fn there_are_never_more_than_64_layers() {
 #[test]
 fn a_further_name_of_a_file_goes_where_the_file_is() {
     let mut planner = Planner::new(TARGET);
-    planner.add(&entry(path("a"), Kind::File { size: 9 * TARGET }));
-    planner.add(&entry(path("b"), Kind::File { size: 1 }));
-    planner.add(&entry(path("c"), Kind::Hardlink { target: path("a") }));
-    planner.add(&entry(path("d"), Kind::Hardlink { target: path("b") }));
+    planner.add(&entry(path("a"), EntryKind::File { size: 9 * TARGET }));
+    planner.add(&entry(path("b"), EntryKind::File { size: 1 }));
+    planner.add(&entry(path("c"), EntryKind::Hardlink { target: path("a") }));
+    planner.add(&entry(path("d"), EntryKind::Hardlink { target: path("b") }));
     let parts = planner.finish();
     assert_eq!(parts.len(), 3);
     let tells: Vec<Vec<_>> = parts
         .iter()
-        .map(|part| ["a", "b", "c", "d"].into_iter().filter(|name| part.extent.tells(&path(name))).collect())
+        .map(|part| {
+            ["a", "b", "c", "d"].into_iter().filter(|name| part.range.contains(&path(name))).collect()
+        })
         .collect();
     assert_eq!(tells, [vec!["b", "d"], vec!["a"], vec![]]);
     assert_eq!(parts[1].links, BTreeMap::from([(path("a"), vec![path("c")])]));

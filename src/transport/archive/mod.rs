@@ -11,7 +11,7 @@ mod writer;
 
 pub use writer::{ArchiveWriter, Composed, View};
 
-use crate::disk::draft::open_without_waiting;
+use crate::disk::atomic_file::open_nonblocking;
 use crate::error::{Error, Result};
 use crate::stream::Unverified;
 use header::BLOCK;
@@ -73,7 +73,7 @@ impl Archive {
     /// when it is no archive or its end is missing.
     pub fn open(path: &Path) -> Result<Self> {
         let cannot = |error| Error::io(format!("cannot open the archive {}", path.display()), error);
-        let file = open_without_waiting(path).map_err(cannot)?;
+        let file = open_nonblocking(path).map_err(cannot)?;
         let metadata = file.metadata().map_err(cannot)?;
         if !metadata.is_file() {
             let hint = match metadata.is_dir() {

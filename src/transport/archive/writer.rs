@@ -2,7 +2,7 @@
 
 use super::Archive;
 use super::header::{self, BLOCK};
-use crate::disk::draft;
+use crate::disk::atomic_file;
 use crate::disk::lock::LockFile;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
@@ -22,7 +22,7 @@ use std::time::Duration;
 /// What the names of unfinished archives begin with.
 const TEMPORARY: &str = ".volio-archive-";
 /// How long another writer may take to publish the archive: it copies all that it keeps of the old one.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How much of a blob is read and written at once.
 const AT_ONCE: usize = 256 << 10;
 
@@ -40,7 +40,7 @@ pub struct ArchiveWriter {
     /// The members that are to be found in `existing` when this is published: somebody was told that they are there.
     relied_on: Mutex<HashSet<String>>,
     /// The archive that comes to be, once something was written.
-    draft: Mutex<Option<Draft>>,
+    draft: Mutex<Option<AtomicFile>>,
     /// What is in the draft. Not in it, because one blob may be on its way while others are asked for.
     members: Mutex<HashMap<String, Stretch>>,
 }
@@ -54,7 +54,7 @@ struct Stretch {
 
 /// All that an archive can be made of when it is published.
 pub struct View<'a> {
-    draft: &'a Draft,
+    draft: &'a AtomicFile,
     added: &'a HashMap<String, Stretch>,
     /// The archive that is replaced, and the one that it was when the writer began.
     old: [Option<&'a Archive>; 2],
@@ -98,8 +98,8 @@ impl View<'_> {
 }
 
 /// An archive without its end.
-struct Draft {
-    file: draft::Draft,
+struct AtomicFile {
+    file: atomic_file::AtomicFile,
     /// Where the next header goes.
     end: u64,
 }
@@ -188,7 +188,7 @@ impl ArchiveWriter {
     /// Writes a blob behind what is there, and its header, which says how long it is, before it.
     fn append(
         &self,
-        mut draft: MutexGuard<'_, Option<Draft>>,
+        mut draft: MutexGuard<'_, Option<AtomicFile>>,
         content: impl Content,
         room: u64,
         name: impl Fn(&Digest) -> String,
@@ -216,15 +216,15 @@ impl ArchiveWriter {
     }
 
     /// The draft, begun when it was not.
-    fn begun<'a>(&self, draft: &'a mut Option<Draft>) -> Result<&'a mut Draft> {
+    fn begun<'a>(&self, draft: &'a mut Option<AtomicFile>) -> Result<&'a mut AtomicFile> {
         match draft {
             Some(draft) => Ok(draft),
             none => {
-                draft::sweep(self.parent.as_fd(), TEMPORARY);
-                let file = draft::Draft::begin(self.parent.as_fd(), TEMPORARY, 0o666);
+                atomic_file::sweep(self.parent.as_fd(), TEMPORARY);
+                let file = atomic_file::AtomicFile::begin(self.parent.as_fd(), TEMPORARY, 0o666);
                 let cannot =
                     |error| Error::io(format!("cannot create a file in {}", self.directory.display()), error);
-                Ok(none.insert(Draft { file: file.map_err(cannot)?, end: 0 }))
+                Ok(none.insert(AtomicFile { file: file.map_err(cannot)?, end: 0 }))
             }
         }
     }
@@ -234,7 +234,7 @@ impl ArchiveWriter {
         // Two archives whose names differ at the end of very long ones may share it.
         let name = &name.as_bytes()[..name.len().min(200)];
         let file = OsString::from_vec([b".", name, b".volio-lock"].concat());
-        LockFile::take(self.parent.as_fd(), &self.directory.join(file), PATIENCE)
+        LockFile::take(self.parent.as_fd(), &self.directory.join(file), LOCK_TIMEOUT)
     }
 
     /// Puts the archive in its place, with all that the old one has and this one has not, but for what `compose` leaves
@@ -297,7 +297,7 @@ impl ArchiveWriter {
     }
 }
 
-impl Draft {
+impl AtomicFile {
     /// Writes content behind the room for its header, and says what it was.
     fn write(&mut self, mut content: impl Content, room: u64) -> io::Result<Written> {
         let mut file = self.file.file();

@@ -7,9 +7,9 @@
 
 use super::Layout;
 use super::place::Missing;
+use crate::disk::atomic_file::{claim, sync};
 use crate::disk::directory::names_in;
-use crate::disk::draft::{claim, sync};
-use crate::disk::lock::Locked;
+use crate::disk::lock::FileLock;
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::stream::{Body, Written};
@@ -28,11 +28,11 @@ const PARTIAL: &str = ".volio.partial-";
 /// Blobs below this size are fetched again, in bytes.
 const WORTH_KEEPING: u64 = 1 << 20;
 /// Who has not come back after this time will not: a job that is run every night has been run again.
-const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A blob that is not whole yet.
 pub(super) struct Partial {
-    file: Locked,
+    file: FileLock,
     name: CString,
     path: PathBuf,
 }
@@ -58,7 +58,7 @@ impl Layout {
     /// that of the file system, which may be another machine's. Needs the lock.
     pub(super) fn sweep_forgotten_partials(&self, written_now: &Path) {
         let Ok(now) = fs::metadata(written_now).and_then(|found| found.modified()) else { return };
-        let is_old = |then: SystemTime| now.duration_since(then).is_ok_and(|age| age > PATIENCE);
+        let is_old = |then: SystemTime| now.duration_since(then).is_ok_and(|age| age > LOCK_TIMEOUT);
         self.sweep(|_, part| part.metadata().and_then(|found| found.modified()).is_ok_and(is_old));
     }
 

@@ -4,9 +4,9 @@
 //! removed is reached from open directories, step by step. The directory itself is the one that the user has named, and
 //! may be a link. Reading follows links: what is read is proved by its digest.
 
+use crate::disk::atomic_file::{self, AtomicFile};
 use crate::disk::directory::open_directory;
-use crate::disk::draft::{self, Draft};
-use crate::disk::lock::Locked;
+use crate::disk::lock::FileLock;
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -64,7 +64,7 @@ impl Place {
             |what: &str, error: io::Error| Error::io(format!("cannot {what} {}", path.display()), error);
         if missing == Missing::Make {
             match mkdirat(above, name, Mode::from_raw_mode(0o777)) {
-                Ok(()) => draft::sync(above).map_err(|error| cannot("create", error))?,
+                Ok(()) => atomic_file::sync(above).map_err(|error| cannot("create", error))?,
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(cannot("create", errno.into())),
             }
@@ -80,21 +80,21 @@ impl Place {
 
     /// Keeps others from changing the layout until it is dropped. The directory itself is locked: a lock file would be one
     /// more thing in a format that has none.
-    pub fn lock(&self, patience: Duration) -> Result<Locked> {
+    pub fn lock(&self, patience: Duration) -> Result<FileLock> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let again = openat(self.root(), ".", flags, Mode::empty());
         let again = again.map_err(|errno| self.cannot("lock", errno.into()))?;
-        Locked::alone(File::from(again), &self.path, patience)
+        FileLock::exclusive(File::from(again), &self.path, patience)
     }
 
     /// A new file that has no name yet.
-    pub fn begin(&self) -> Result<Draft> {
-        let draft = Draft::begin(self.root(), TEMPORARY, 0o666);
+    pub fn begin(&self) -> Result<AtomicFile> {
+        let draft = AtomicFile::begin(self.root(), TEMPORARY, 0o666);
         draft.map_err(|error| self.cannot("create a file in", error))
     }
 
     /// Puts a blob in its place.
-    pub fn publish(&self, draft: Draft, digest: &Digest) -> Result<()> {
+    pub fn publish(&self, draft: AtomicFile, digest: &Digest) -> Result<()> {
         let directory = self.blobs_of(digest.algorithm().name(), Missing::Make)?;
         let published = draft.publish(directory.as_fd(), OsStr::new(digest.hex()));
         published.map_err(|error| self.cannot(&format!("write the blob {digest} to"), error))

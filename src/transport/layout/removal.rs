@@ -10,7 +10,7 @@
 
 use super::place::Missing;
 use super::{Layout, names, open_file, ref_name};
-use crate::disk::lock::Locked;
+use crate::disk::lock::FileLock;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor};
 use crate::transport::reach::reach;
@@ -43,7 +43,7 @@ impl Layout {
         };
         self.finish_removals();
         let blobs = File::from(place.blobs(Missing::Fail)?);
-        let held = Locked::shared(blobs, &path, self.patience)?;
+        let held = FileLock::shared(blobs, &path, self.patience)?;
         match place.blobs_of("sha256", Missing::Fail) {
             Err(error) if error.kind() != Kind::NotFound => return Err(error),
             _ => {}
@@ -117,7 +117,7 @@ impl Layout {
         let blobs = File::from(place.blobs(Missing::Fail)?);
         let unfinished = self.unfinished();
         let left = |why: &str| Ok(Removed { blobs_left: Some(why.to_owned()), ..removed.clone() });
-        let Ok(alone) = Locked::alone_at_once(blobs) else {
+        let Ok(alone) = FileLock::try_exclusive(blobs) else {
             if !gone.is_empty()
                 && unfinished.len() + gone.len() <= MOST_UNFINISHED
                 && let Ok(list) = serde_json::to_vec(&[unfinished.as_slice(), gone].concat())

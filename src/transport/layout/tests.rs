@@ -168,7 +168,8 @@ fn who_holds_the_lock_of_a_layout_is_waited_for_until_a_deadline_only() {
         layout
     };
     // As any user who may read the layout can do.
-    let held = Locked::shared(File::open(directory.path()).unwrap(), directory.path(), PATIENCE).unwrap();
+    let held =
+        FileLock::shared(File::open(directory.path()).unwrap(), directory.path(), LOCK_TIMEOUT).unwrap();
     let upload = |layout: Layout| layout.upload(Body::new(&b"data"[..]));
     let error = upload(layout()).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
@@ -176,7 +177,7 @@ fn who_holds_the_lock_of_a_layout_is_waited_for_until_a_deadline_only() {
     assert_eq!(layout().remove(false).unwrap_err().kind(), Kind::Refused);
     drop(held);
     let blobs = directory.path().join("blobs");
-    let held = Locked::alone(File::open(&blobs).unwrap(), &blobs, PATIENCE).unwrap();
+    let held = FileLock::exclusive(File::open(&blobs).unwrap(), &blobs, LOCK_TIMEOUT).unwrap();
     assert_eq!(upload(layout()).unwrap_err().kind(), Kind::Refused);
     drop(held);
     upload(layout()).unwrap();

@@ -2,8 +2,8 @@
 //! registry stays as it is, in its order and in its own spelling.
 
 use super::auth_file::{SECRETS, inside, is_absent, is_key_of, key_of, malformed};
-use crate::disk::draft;
-use crate::disk::lock::{Locked, PATIENCE};
+use crate::disk::atomic_file;
+use crate::disk::lock::{FileLock, LOCK_TIMEOUT};
 use crate::error::{Error, Kind, Result};
 use crate::transport::Secret;
 use base64::Engine as _;
@@ -23,7 +23,7 @@ pub(super) struct Ledger {
     path: PathBuf,
     members: Members,
     /// The file's directory, locked.
-    _alone: Option<Locked>,
+    _alone: Option<FileLock>,
 }
 
 impl Ledger {
@@ -57,7 +57,7 @@ impl Ledger {
         let directory = directory_of(&path);
         // What cannot be locked is no reason to keep nothing.
         let alone = match File::open(directory) {
-            Ok(file) => match Locked::alone(file, directory, PATIENCE) {
+            Ok(file) => match FileLock::exclusive(file, directory, LOCK_TIMEOUT) {
                 Err(error) if error.kind() == Kind::Refused => return Err(error),
                 alone => alone.ok(),
             },
@@ -102,7 +102,7 @@ impl Ledger {
     pub(super) fn save(&self) -> Result<()> {
         let cannot = |error| cannot_write(&self.path, error);
         make_directory(&self.path)?;
-        draft::replace(&self.path, object(&self.members, "").as_bytes(), 0o600).map_err(cannot)
+        atomic_file::replace(&self.path, object(&self.members, "").as_bytes(), 0o600).map_err(cannot)
     }
 
     fn entries(&self) -> Result<Members> {

@@ -4,7 +4,7 @@
 //! in whoever has it, so it is not written down.
 
 use super::super::Transfer;
-use crate::disk::lock::Locked;
+use crate::disk::lock::FileLock;
 use crate::oci::{Digest, Reference};
 use reqwest::Url;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -17,7 +17,7 @@ const LIMIT: u64 = 16 << 10;
 
 /// The memory of one upload; locked, so that nobody else continues the same one.
 pub(super) struct Unfinished {
-    file: Locked,
+    file: FileLock,
     path: PathBuf,
 }
 
@@ -37,7 +37,7 @@ impl Unfinished {
             .mode(0o600)
             .open(&path)
             .ok()?;
-        let file = Locked::alone_at_once(file).ok().filter(Locked::is_held)?;
+        let file = FileLock::try_exclusive(file).ok().filter(FileLock::is_held)?;
         Some(Self { file, path })
     }
 

@@ -1,9 +1,9 @@
 //! Owner, permissions, extended attributes and mtime of something that was just made.
 
 use super::ExtractOptions;
-use crate::disk::directory::path_of;
-use crate::tree::descent::SETGID;
-use crate::tree::owner::{ACLS, Unmapped, owning_group_permissions};
+use crate::disk::directory::proc_path;
+use crate::tree::dir_stack::SETGID;
+use crate::tree::id_map::{ACLS, Unmapped, owning_group_permissions};
 use crate::tree::xattr::travels;
 use crate::tree::{Metadata, Time};
 use rustix::fd::BorrowedFd;
@@ -177,7 +177,7 @@ pub(super) fn apply_plain(
 ) -> Result<Lost, Failure> {
     let stat = fstat(fd).map_err(failed("look at"))?;
     let owner = (stat.st_uid, stat.st_gid);
-    let mut plain = Metadata::plain_directory();
+    let mut plain = Metadata::implied_directory();
     (plain.uid, plain.gid) = (options.uid.unwrap_or(owner.0), options.gid.unwrap_or(owner.1));
     if options.group_access {
         plain.mode |= (plain.mode & 0o700) >> 3;
@@ -210,7 +210,7 @@ pub(super) fn apply_pinned(thing: &Pinned<'_>, wanted: &Attributes<'_>) -> Resul
     let ownership = is_lost(chownat(thing.pin, "", uid, gid, AtFlags::EMPTY_PATH))?;
     let is_foreign = ownership || wanted.is_given_away;
     // A descriptor of this kind can be used for little; its magic link in /proc leads to the thing itself.
-    let path = path_of(thing.pin);
+    let path = proc_path(thing.pin);
     if wanted.may_inherit && !thing.is_link {
         drop_acls(wanted, |name| removexattr(&path, name))?;
     }

@@ -5,9 +5,9 @@ use super::enter::{Missing, NoWay};
 use super::{Extractor, content};
 use crate::error::{Error, Result};
 use crate::tree::activity::Care;
-use crate::tree::observe::kind;
+use crate::tree::walk::kind;
 use crate::tree::xattr::{Carrier, Reader};
-use crate::tree::{Entry, FileContent, Kind, Metadata, Time, TreePath};
+use crate::tree::{Entry, EntryKind, FileContent, Metadata, Time, TreePath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, linkat, openat, readlinkat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -69,23 +69,23 @@ impl Extractor {
             Some(kind) => kind,
             None => {
                 let link = readlinkat(above, target.name(), Vec::new()).map_err(|e| read(self, e))?;
-                Kind::Symlink { target: link.into_bytes() }
+                EntryKind::Symlink { target: link.into_bytes() }
             }
         };
         let entry = Entry { path: path.clone(), kind, metadata };
         match &entry.kind {
-            Kind::File { size } => {
+            EntryKind::File { size } => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let source = openat(above, target.name(), flags, Mode::empty());
                 let source = source.map_err(|e| read(self, e))?;
                 self.put_copy(&entry, *size, source, target)
             }
             // Nothing but what was made here is copied, so what has no content is made anew.
-            Kind::Symlink { target } => self.put_symlink(&entry, target),
-            Kind::Fifo => self.put_node(&entry, FileType::Fifo, 0),
-            Kind::CharDevice { .. } => self.put_node(&entry, FileType::CharacterDevice, stat.st_rdev),
-            Kind::BlockDevice { .. } => self.put_node(&entry, FileType::BlockDevice, stat.st_rdev),
-            Kind::Directory | Kind::Hardlink { .. } => Err(read(self, Errno::STALE)),
+            EntryKind::Symlink { target } => self.put_symlink(&entry, target),
+            EntryKind::Fifo => self.put_node(&entry, FileType::Fifo, 0),
+            EntryKind::CharDevice { .. } => self.put_node(&entry, FileType::CharacterDevice, stat.st_rdev),
+            EntryKind::BlockDevice { .. } => self.put_node(&entry, FileType::BlockDevice, stat.st_rdev),
+            EntryKind::Directory | EntryKind::Hardlink { .. } => Err(read(self, Errno::STALE)),
         }
     }
 

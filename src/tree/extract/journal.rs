@@ -5,10 +5,10 @@
 //! system, in the order in which they were made, with a NUL behind each. Nothing waits for the disk: what a lost journal does not say is left where
 //! it is.
 
-use crate::disk::directory::make_usable;
+use crate::disk::directory::ensure_owner_access;
 use crate::tree::TreePath;
-use crate::tree::descent::Descent;
-use crate::tree::record::JOURNAL;
+use crate::tree::dir_stack::Descent;
+use crate::tree::target_state::JOURNAL;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, write};
@@ -108,11 +108,11 @@ fn remove_one(
         () if fstat(here)?.st_dev != device || stat.st_dev != device => Ok(false),
         () if is_directory => {
             // It may be closed to its owner, like what it is in.
-            make_usable(here);
+            ensure_owner_access(here);
             unlinkat(here, path.name(), AtFlags::REMOVEDIR).map(|()| true)
         }
         () if is_ours => {
-            make_usable(here);
+            ensure_owner_access(here);
             unlinkat(here, path.name(), AtFlags::empty()).map(|()| true)
         }
         () => Ok(false),

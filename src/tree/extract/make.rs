@@ -2,13 +2,13 @@
 
 use super::attributes::{Attributes, Failure, Lost, Pinned};
 use super::content;
-use super::newborn::Newborns;
+use super::creation_defaults::Newborns;
 use super::{Directory, Extractor, attributes, trouble, wanted};
-use crate::disk::directory::make_usable;
+use crate::disk::directory::ensure_owner_access;
 use crate::error::{Error, Result};
-use crate::tree::descent::open_directory;
+use crate::tree::dir_stack::open_directory;
 use crate::tree::entry::xattrs_memory;
-use crate::tree::{Content, Entry, Kind, Metadata, TreePath};
+use crate::tree::{Content, Entry, EntryKind, Metadata, TreePath};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, fgetxattr, fstat, mkdirat, mknodat, openat, symlinkat, unlinkat,
@@ -48,7 +48,7 @@ impl Extractor {
 
     /// The attributes of the target itself.
     pub(super) fn put_root(&mut self, entry: &Entry) -> Result<()> {
-        if entry.kind != Kind::Directory {
+        if entry.kind != EntryKind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
         self.describe(entry, self.target.made, true)
@@ -89,14 +89,14 @@ impl Extractor {
         }
         self.describe(entry, made, may_inherit)?;
         if !self.user.is_root() && self.directories.get(&entry.path).is_some() {
-            make_usable(directory);
+            ensure_owner_access(directory);
         }
         Ok(())
     }
 
     /// Notes the attributes of a directory for later. A plain one says nothing about one that was in the target.
     fn describe(&mut self, entry: &Entry, made: bool, may_inherit: bool) -> Result<()> {
-        if made || entry.metadata != Metadata::plain_directory() {
+        if made || entry.metadata != Metadata::implied_directory() {
             self.directories.hold(xattrs_memory(&entry.metadata.xattrs))?;
             let directory = Directory { metadata: Some(entry.metadata.clone()), made, may_inherit };
             self.directories.insert(&entry.path, directory)?;

@@ -6,38 +6,38 @@
 //! made under names that were free (`O_EXCL`); and attributes are set on what is open, not on what has a name.
 //! Single steps need no `openat2`: it answers a whole path at once, and here there is never more than one name.
 
+mod atomic;
 mod attributes;
 mod content;
+mod creation_defaults;
 mod enter;
+mod front_coded;
 mod hardlink;
 mod journal;
-mod layers;
-mod made;
 mod make;
-mod marks;
-mod newborn;
+mod provenance;
 mod spool;
-mod staged;
+mod state;
 mod target;
 
+pub use atomic::AtomicTarget;
 pub use content::Holes;
-pub use spool::SpoolPlace;
-pub use staged::Staged;
+pub use spool::SpoolDirectory;
 pub use target::Target;
 
-use super::descent::{Descent, Standing};
+use super::dir_stack::{Descent, Standing};
 use super::resolution::Moved;
-use super::{Content, Entry, IdMaps, Kind, Metadata, NodeId, PathMap, TreePath, too_much};
+use super::{Content, Entry, EntryKind, IdMaps, Metadata, NodeId, PathMap, TreePath, memory_exceeded};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
 use content::ContentWriter;
-use layers::Layers;
-use marks::Marks;
-use newborn::Newborns;
+use creation_defaults::Newborns;
+use provenance::Layers;
 use rustix::fs::{FileType, fstat, fstatvfs, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
 use serde::Serialize;
+use state::Marks;
 use std::borrow::Cow;
 use std::io;
 use std::path::Path;
@@ -144,9 +144,9 @@ impl Extractor {
     /// Opens the directory, and makes it if it is not there.
     ///
     /// # Errors
-    /// Those of [`Target::make`] and [`Extractor::over`].
+    /// Those of [`Target::open_or_create`] and [`Extractor::over`].
     pub fn new(target: &Path, options: ExtractOptions) -> Result<Self> {
-        Self::over(Target::make(target)?, options)
+        Self::over(Target::open_or_create(target)?, options)
     }
 
     /// Extracts into a target, over what it holds.
@@ -154,8 +154,8 @@ impl Extractor {
     /// # Errors
     /// When the target cannot be listed.
     pub fn over(target: Target, options: ExtractOptions) -> Result<Self> {
-        let is_claimed = target.record().is_some_and(|record| record.alone && !record.complete);
-        let alone = is_claimed || target.held()?.is_none();
+        let is_claimed = target.state().is_some_and(|record| record.alone && !record.complete);
+        let alone = is_claimed || target.foreign_entry()?.is_none();
         let opened = fcntl_dupfd_cloexec(&target.root, 0).and_then(|root| Ok((fstat(&root)?, root)));
         let (stat, root) =
             opened.map_err(|errno| trouble(&target.shown, "open", &TreePath::root(), errno))?;
@@ -183,7 +183,7 @@ impl Extractor {
     ///
     /// # Errors
     /// When there is no place in the target where files can be made.
-    pub fn spool(&self) -> Result<SpoolPlace> {
+    pub fn spool(&self) -> Result<SpoolDirectory> {
         self.target.spool()
     }
 
@@ -214,15 +214,15 @@ impl Extractor {
                 return Ok(());
             }
             match &entry.kind {
-                Kind::File { size } => self.put_file(entry, *size, content)?,
-                Kind::Directory => self.put_directory(entry)?,
-                Kind::Symlink { target } => self.put_symlink(entry, target)?,
-                Kind::Hardlink { target } => self.put_hardlink(&entry.path, target)?,
-                Kind::Fifo => self.put_node(entry, FileType::Fifo, 0)?,
-                Kind::CharDevice { major, minor } => {
+                EntryKind::File { size } => self.put_file(entry, *size, content)?,
+                EntryKind::Directory => self.put_directory(entry)?,
+                EntryKind::Symlink { target } => self.put_symlink(entry, target)?,
+                EntryKind::Hardlink { target } => self.put_hardlink(&entry.path, target)?,
+                EntryKind::Fifo => self.put_node(entry, FileType::Fifo, 0)?,
+                EntryKind::CharDevice { major, minor } => {
                     self.put_node(entry, FileType::CharacterDevice, makedev(*major, *minor))?;
                 }
-                Kind::BlockDevice { major, minor } => {
+                EntryKind::BlockDevice { major, minor } => {
                     self.put_node(entry, FileType::BlockDevice, makedev(*major, *minor))?;
                 }
             }
@@ -230,7 +230,7 @@ impl Extractor {
         self.done.entries += 1;
         let held = self.directories.memory() + self.skipped.memory() + self.layers.memory() as u64;
         match held > self.options.memory {
-            true => Err(too_much(self.options.memory)),
+            true => Err(memory_exceeded(self.options.memory)),
             false => Ok(()),
         }
     }

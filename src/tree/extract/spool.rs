@@ -1,6 +1,6 @@
 //! Files without a name, for what must be proved before it is extracted.
 
-use crate::tree::record::SPOOL;
+use crate::tree::target_state::SPOOL;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
 use rustix::io::{Errno, Result};
@@ -10,14 +10,14 @@ use std::path::Path;
 
 /// A directory in which files without a name can be made.
 #[derive(Debug)]
-pub struct SpoolPlace(OwnedFd);
+pub struct SpoolDirectory(OwnedFd);
 
-impl SpoolPlace {
+impl SpoolDirectory {
     /// A directory in which files without a name can be made.
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn in_directory(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let directory =
             openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self::new(directory)?)

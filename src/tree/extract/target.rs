@@ -1,17 +1,17 @@
 //! The directory that a tree is extracted into, as it is found.
 
 use super::journal;
-use super::spool::SpoolPlace;
+use super::spool::SpoolDirectory;
 use super::trouble;
 use crate::disk::directory::is_mount_point;
-use crate::disk::lock::Locked;
+use crate::disk::lock::FileLock;
 use crate::disk::mountinfo;
 use crate::disk::remove::{self, Failure, Removal};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
-use crate::tree::descent::{Descent, names_in, open_directory};
-use crate::tree::listing::shown;
-use crate::tree::record::{self, Record};
+use crate::tree::dir_stack::{Descent, names_in, open_directory};
+use crate::tree::target_state::{self, TargetState};
+use crate::tree::walk::shown;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -37,7 +37,7 @@ pub struct Target {
     pub(super) made: bool,
     /// Whether it is beside the place that it will take.
     pub(super) is_stage: bool,
-    _lock: Option<Locked>,
+    _lock: Option<FileLock>,
 }
 
 impl Target {
@@ -45,10 +45,10 @@ impl Target {
     ///
     /// # Errors
     /// When it is no directory, cannot be opened, or is being filled; [`Refused`](crate::error::Kind::Refused).
-    pub fn find(path: &Path) -> Result<Option<Self>> {
+    pub fn open(path: &Path) -> Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match openat(CWD, path, flags, Mode::empty()) {
-            Ok(root) => Self::open(path, root, false).map(Some),
+            Ok(root) => Self::from_fd(path, root, false).map(Some),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR) => Err(Error::refused(format!("{} is not a directory", path.display()))),
             Err(errno) => Err(Error::io(format!("cannot open {}", path.display()), errno)),
@@ -58,14 +58,14 @@ impl Target {
     /// Opens a directory, and makes it and those above it if they are not there.
     ///
     /// # Errors
-    /// As [`find`](Self::find); when it cannot be made.
-    pub fn make(path: &Path) -> Result<Self> {
-        if let Some(found) = Self::find(path)? {
+    /// As [`open`](Self::open); when it cannot be made.
+    pub fn open_or_create(path: &Path) -> Result<Self> {
+        if let Some(found) = Self::open(path)? {
             return Ok(found);
         }
         let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
         made.map_err(|error| Error::io(format!("cannot make the directory {}", path.display()), error))?;
-        match Self::find(path)? {
+        match Self::open(path)? {
             Some(mut found) => {
                 found.made = true;
                 Ok(found)
@@ -74,10 +74,10 @@ impl Target {
         }
     }
 
-    pub(super) fn open(path: &Path, root: OwnedFd, made: bool) -> Result<Self> {
+    pub(super) fn from_fd(path: &Path, root: OwnedFd, made: bool) -> Result<Self> {
         let shown = shown(path);
         // Not every file system can do it, and most that are asked have nobody else at work.
-        let lock = root.try_clone().and_then(|root| Locked::alone_at_once(File::from(root)));
+        let lock = root.try_clone().and_then(|root| FileLock::try_exclusive(File::from(root)));
         if lock.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return Err(Error::refused(format!("another volio is at work in {}", path.display()))
                 .with_hint("wait until it has ended"));
@@ -90,7 +90,7 @@ impl Target {
     ///
     /// # Errors
     /// When it cannot be listed.
-    pub fn held(&self) -> Result<Option<TreePath>> {
+    pub fn foreign_entry(&self) -> Result<Option<TreePath>> {
         held(self.root.as_fd(), &TreePath::root())
             .map(|found| found.something)
             .map_err(|errno| Error::io(format!("cannot list {}", self.path.display()), errno))
@@ -99,31 +99,31 @@ impl Target {
     /// What was noted when it was filled: its own record, or where it can have none those of what is mounted below.
     ///
     /// It is complete only when all other file systems that were written to say so too.
-    pub fn record(&self) -> Option<Record> {
-        match record::read(self.root.as_fd()) {
+    pub fn state(&self) -> Option<TargetState> {
+        match target_state::read(self.root.as_fd()) {
             Some(record) if record.at.is_empty() => Some(self.confirmed(record)),
             // It was a part of another target then.
-            Some(part) => Some(Record { complete: false, content: Value::Null, ..part }),
+            Some(part) => Some(TargetState { complete: false, content: Value::Null, ..part }),
             None => self.records_below().into_iter().map(|(_, record)| record).reduce(both),
         }
     }
 
-    fn confirmed(&self, record: Record) -> Record {
+    fn confirmed(&self, record: TargetState) -> TargetState {
         let agrees = |volume_path: &String| {
             let volume = self.directory(&TreePath::parse(volume_path)?)?;
-            let theirs = record::read(volume.as_fd())?;
+            let theirs = target_state::read(volume.as_fd())?;
             Some(theirs.complete && theirs.content == record.content && theirs.at == *volume_path)
         };
         let is_confirmed = record.volumes.iter().all(|volume| agrees(volume).unwrap_or(false));
-        Record { complete: record.complete && is_confirmed, ..record }
+        TargetState { complete: record.complete && is_confirmed, ..record }
     }
 
     /// The records of what is mounted below, where the target itself has none.
-    fn records_below(&self) -> Vec<(TreePath, Record)> {
+    fn records_below(&self) -> Vec<(TreePath, TargetState)> {
         let mut records = Vec::new();
         for path in mounts_below(&self.path) {
-            let record = self.directory(&path).and_then(|fd| record::read(fd.as_fd()));
-            if let Some(record) = record.filter(|record| record.at == record::place(&path)) {
+            let record = self.directory(&path).and_then(|fd| target_state::read(fd.as_fd()));
+            if let Some(record) = record.filter(|record| record.at == target_state::place(&path)) {
                 records.push((path, self.confirmed(record)));
             }
         }
@@ -132,9 +132,9 @@ impl Target {
 
     /// What was noted where something is: on each of the file systems that are mounted below and were filled, or, where
     /// there are none, on the target itself. What was emptied since counts no more.
-    pub fn filled(&self) -> Vec<(TreePath, Record)> {
+    pub fn filled_states(&self) -> Vec<(TreePath, TargetState)> {
         let mut records = self.records_below();
-        let own = || record::read(self.root.as_fd()).filter(|record| record.at.is_empty());
+        let own = || target_state::read(self.root.as_fd()).filter(|record| record.at.is_empty());
         if records.is_empty() {
             records.extend(own().map(|record| (TreePath::root(), record)));
         }
@@ -150,11 +150,11 @@ impl Target {
     /// # Errors
     /// What the operating system says.
     pub fn announce(&self, what: &str) -> Result<()> {
-        for (path, _) in self.filled() {
+        for (path, _) in self.filled_states() {
             let Some(directory) = self.directory(&path) else { continue };
-            let Some(record) = record::read(directory.as_fd()) else { continue };
-            let record = Record { announced: Some(what.to_owned()), ..record };
-            record::write(directory.as_fd(), &record)
+            let Some(record) = target_state::read(directory.as_fd()) else { continue };
+            let record = TargetState { announced: Some(what.to_owned()), ..record };
+            target_state::write(directory.as_fd(), &record)
                 .map_err(|errno| trouble(&self.shown, "write the record of", &path, errno))?;
         }
         Ok(())
@@ -172,9 +172,9 @@ impl Target {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn clear(&self) -> Result<u64> {
+    pub fn remove_interrupted(&self) -> Result<u64> {
         let claims = |directory: BorrowedFd<'_>| {
-            record::read(directory).is_some_and(|record| record.claims(directory))
+            target_state::read(directory).is_some_and(|record| record.claims(directory))
         };
         let mut places = vec![TreePath::root()];
         places.extend(self.records_below().into_iter().map(|(path, _)| path));
@@ -202,9 +202,9 @@ impl Target {
     ///
     /// # Errors
     /// When there is no such place.
-    pub(super) fn spool(&self) -> Result<SpoolPlace> {
+    pub(super) fn spool(&self) -> Result<SpoolDirectory> {
         let open = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 0);
-        let first = match open(self.root.as_fd()).and_then(SpoolPlace::new) {
+        let first = match open(self.root.as_fd()).and_then(SpoolDirectory::new) {
             Err(errno @ (Errno::ROFS | Errno::ACCESS | Errno::PERM)) => errno,
             place => return place.map_err(|errno| self.no_spool(errno)),
         };
@@ -214,7 +214,7 @@ impl Target {
             rustix::fs::fstatvfs(fd).map_or(0, |status| status.f_bavail.saturating_mul(status.f_frsize))
         };
         volumes.sort_by_key(|volume| std::cmp::Reverse(free(volume)));
-        let place = volumes.into_iter().find_map(|volume| SpoolPlace::new(volume).ok());
+        let place = volumes.into_iter().find_map(|volume| SpoolDirectory::new(volume).ok());
         place.ok_or_else(|| self.no_spool(first))
     }
 
@@ -248,11 +248,15 @@ fn mounts_below(directory: &Path) -> Vec<TreePath> {
 }
 
 /// What two file systems below one target tell together.
-fn both(one: Record, other: Record) -> Record {
+fn both(one: TargetState, other: TargetState) -> TargetState {
     match one.content == other.content {
-        true => Record { complete: one.complete && other.complete, alone: one.alone && other.alone, ..one },
+        true => {
+            TargetState { complete: one.complete && other.complete, alone: one.alone && other.alone, ..one }
+        }
         // They were filled with different things, one of them not to its end: together they are nothing.
-        false => Record { complete: false, alone: one.alone && other.alone, content: Value::Null, ..one },
+        false => {
+            TargetState { complete: false, alone: one.alone && other.alone, content: Value::Null, ..one }
+        }
     }
 }
 
@@ -303,6 +307,6 @@ fn is_spared(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     };
     match name.to_bytes() {
         b"lost+found" => is_lost_and_found(),
-        _ => record::is_ours(directory, name),
+        _ => target_state::is_ours(directory, name),
     }
 }

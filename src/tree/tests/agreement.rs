@@ -26,18 +26,18 @@ fn any_target() -> impl Strategy<Value = String> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![
-        2 => Just(Kind::File { size: 0 }),
-        3 => Just(Kind::Directory),
-        2 => any_target().prop_map(|target| Kind::Symlink { target: target.into_bytes() }),
-        2 => any_path().prop_map(|target| Kind::Hardlink { target }),
-        1 => Just(Kind::Fifo),
+        2 => Just(EntryKind::File { size: 0 }),
+        3 => Just(EntryKind::Directory),
+        2 => any_target().prop_map(|target| EntryKind::Symlink { target: target.into_bytes() }),
+        2 => any_path().prop_map(|target| EntryKind::Hardlink { target }),
+        1 => Just(EntryKind::Fifo),
     ];
     (any_path(), kind, 0..0o1000u32).prop_map(|(path, kind, mode)| {
         let (mut made, _) = entry(path.as_bytes(), kind);
         // The mode tells entries of one path apart, and root and its owner can read whatever it is.
         made.metadata.mode = match made.kind {
-            Kind::Symlink { .. } => 0o777,
-            _ => mode | 0o600 | if made.kind == Kind::Directory { 0o100 } else { 0 },
+            EntryKind::Symlink { .. } => 0o777,
+            _ => mode | 0o600 | if made.kind == EntryKind::Directory { 0o100 } else { 0 },
         };
         made
     })
@@ -113,10 +113,10 @@ fn extracted(changes: &[(usize, &Change)], several_layers: bool) -> (usize, crat
 /// The same with what a plain directory has no say in left out, and every hard link to the first name in order.
 fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
     let mut first: std::collections::BTreeMap<TreePath, TreePath> = std::collections::BTreeMap::new();
-    let kinds: std::collections::BTreeMap<TreePath, Kind> =
+    let kinds: std::collections::BTreeMap<TreePath, EntryKind> =
         entries.iter().map(|entry| (entry.path.clone(), entry.kind.clone())).collect();
     let named = |entry: &Entry| match &entry.kind {
-        Kind::Hardlink { target } => target.clone(),
+        EntryKind::Hardlink { target } => target.clone(),
         _ => entry.path.clone(),
     };
     for entry in &entries {
@@ -126,10 +126,10 @@ fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
         let (thing, me) = (named(&entry), entry.path.clone());
         entry.kind = match first[&thing] == me {
             true => kinds[&thing].clone(),
-            false => Kind::Hardlink { target: first[&thing].clone() },
+            false => EntryKind::Hardlink { target: first[&thing].clone() },
         };
         if entry.metadata.mtime == Time::default() {
-            entry.metadata = Metadata::plain_directory();
+            entry.metadata = Metadata::implied_directory();
         }
         entry
     };

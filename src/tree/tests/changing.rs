@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::tree::activity::{Care, now};
-use crate::tree::change::Stamp;
 use crate::tree::file::{self, READ_AT_ONCE, read_at_once};
+use crate::tree::race::Stamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, fstat, utimensat};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -39,7 +39,7 @@ fn overwrite_secretly(path: &Path) {
 }
 
 /// What is noticed when `change` is done to a file of that size after it was opened.
-fn noticed(size: usize, change: impl Fn(&Path)) -> Change {
+fn noticed(size: usize, change: impl Fn(&Path)) -> FileChange {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, vec![b'x'; size]).unwrap();
@@ -68,11 +68,11 @@ fn noticed(size: usize, change: impl Fn(&Path)) -> Change {
 fn a_file_that_changes_while_it_is_read_is_noticed_whatever_its_size() {
     for size in [1000, LARGE] {
         let (from, to) = (size as u64, size as u64 + 4);
-        assert_eq!(noticed(size, append), Change::Grew { from, to });
-        assert_eq!(noticed(size, overwrite_secretly), Change::Touched);
+        assert_eq!(noticed(size, append), FileChange::Grew { from, to });
+        assert_eq!(noticed(size, overwrite_secretly), FileChange::Touched);
         let cut = |path: &Path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(7).unwrap();
-        assert_eq!(noticed(size, cut), Change::Shrank { from, to: 7 });
-        assert_eq!(noticed(size, |path| fs::remove_file(path).unwrap()), Change::Touched, "by its ctime");
+        assert_eq!(noticed(size, cut), FileChange::Shrank { from, to: 7 });
+        assert_eq!(noticed(size, |path| fs::remove_file(path).unwrap()), FileChange::Touched, "by its ctime");
     }
 }
 
@@ -96,15 +96,15 @@ fn what_is_left_out_of_a_walk_was_changed_and_is_named() {
         fs::write(dir.path().join(name), name).unwrap();
     }
     fs::hard_link(dir.path().join("a"), dir.path().join("d")).unwrap();
-    let changed = [(path("a"), Change::Touched), (path("c"), Change::Vanished)].into();
+    let changed = [(path("a"), FileChange::Touched), (path("c"), FileChange::Vanished)].into();
     let options = WalkOptions { changed, ..with_policy(OnChange::Skip) };
     let (seen, summary) = walk_with(&[SourceSpec::new(dir.path())], &options).unwrap();
     assert_eq!(names(&seen), ["/b", "/d"]);
     assert_eq!(seen[2].1, b"a", "the other name of a file that is left out has its content");
     assert_eq!(summary.changed, 2);
     let reasons: Vec<_> = summary.left_out.iter().map(|left| (left.path.to_string(), left.reason)).collect();
-    let of = |path: &str, change| (path.to_owned(), Reason::Changed(change));
-    assert_eq!(reasons, [of("/a", Change::Touched), of("/c", Change::Vanished)]);
+    let of = |path: &str, change| (path.to_owned(), LeftOutReason::Changed(change));
+    assert_eq!(reasons, [of("/a", FileChange::Touched), of("/c", FileChange::Vanished)]);
     let file = SourceSpec::new(dir.path().join("a")).at(path("a"));
     assert_eq!(walk_with(&[file], &options).unwrap().1.changed, 1, "also where it is a source by itself");
 }
@@ -129,7 +129,7 @@ fn what_vanishes_is_left_out_where_that_is_wanted() {
 
 #[test]
 fn an_error_teaches_the_next_walk_what_the_policy_says() {
-    let error = |name: &str| Changed { path: path(name), change: Change::Touched }.into_error("/x");
+    let error = |name: &str| Changed { path: path(name), change: FileChange::Touched }.into_error("/x");
     assert!(!with_policy(OnChange::Fail).learn(&error("a"), 0));
     let mut retry = with_policy(OnChange::Retry);
     let answers = [0, 1, 2, 3].map(|attempts| retry.learn(&error("a"), attempts));
@@ -152,7 +152,7 @@ fn files_that_do_not_know_their_size_are_read_to_their_end() {
         let said = fs::metadata(file).unwrap().len();
         let (seen, _) = walk_with(&[SourceSpec::new(file)], &WalkOptions::default()).unwrap();
         let size = seen.iter().find_map(|(entry, _)| match entry.kind {
-            Kind::File { size } => Some(size),
+            EntryKind::File { size } => Some(size),
             _ => None,
         });
         let content = &seen.last().unwrap().1;
@@ -164,7 +164,7 @@ fn files_that_do_not_know_their_size_are_read_to_their_end() {
     }
     let file = dir.path().join("empty");
     fs::write(&file, "").unwrap();
-    assert_eq!(walk(dir.path())[1].0.kind, Kind::File { size: 0 });
+    assert_eq!(walk(dir.path())[1].0.kind, EntryKind::File { size: 0 });
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_stamp_is_the_same_only_when_nothing_happened() {
     fs::read(&file).unwrap();
     assert_eq!(before.change(&stamp()), None, "reading is no change");
     overwrite_secretly(&file);
-    assert_eq!(before.change(&stamp()), Some(Change::Touched));
+    assert_eq!(before.change(&stamp()), Some(FileChange::Touched));
 }
 
 #[test]

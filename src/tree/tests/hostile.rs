@@ -90,7 +90,7 @@ fn links_are_followed_beneath_the_root_and_never_out_of_it() {
 fn a_record_cannot_be_written_through_a_link() {
     let place = Place::new();
     let mut extractor = Extractor::new(&place.target, quick()).unwrap();
-    extractor.mark(serde_json::json!("image")).unwrap();
+    extractor.begin_state(serde_json::json!("image")).unwrap();
     for seen in [symlink("link", "/"), directory("d"), symlink("d/up", "..")] {
         put(&mut extractor, &seen).unwrap();
     }
@@ -121,7 +121,7 @@ fn a_link_that_is_swapped_for_one_to_outside_leads_nowhere() {
 #[test]
 fn a_link_is_replaced_itself_and_not_what_it_leads_to() {
     for replacement in
-        [file("link", "evil"), directory("link"), symlink("link", "x"), entry("link", Kind::Fifo)]
+        [file("link", "evil"), directory("link"), symlink("link", "x"), entry("link", EntryKind::Fifo)]
     {
         let place = Place::new();
         let precious = place.outside() + "/precious";

@@ -125,7 +125,7 @@ fn within_a_layer_the_later_of_two_entries_wins() {
 #[test]
 fn only_an_empty_target_is_empty() {
     let target = tempfile::tempdir().unwrap();
-    let is_empty = || Target::make(target.path()).unwrap().held().unwrap().is_none();
+    let is_empty = || Target::open_or_create(target.path()).unwrap().foreign_entry().unwrap().is_none();
     assert!(is_empty());
     fs::create_dir(target.path().join("lost+found")).unwrap();
     assert_eq!(is_empty(), is_root(), "a lost+found counts as nothing when it is root's");

@@ -1,7 +1,7 @@
 //! Depths and sizes that a naive implementation does not survive.
 
 use super::*;
-use crate::tree::descent::Descent;
+use crate::tree::dir_stack::Descent;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 

@@ -43,9 +43,9 @@ fn ancestors_are_invented_only_where_no_source_has_them() {
     let seen = merged(&[SourceSpec::new(one.path()), at(&two, "", "var/lib/db")]).unwrap();
     assert_eq!(names(&seen), ["/var", "/var/lib", "/var/lib/db", "/var/lib/db/data"]);
     assert_eq!(seen[1].0, var);
-    assert_eq!(seen[2].0.metadata, Metadata::plain_directory());
+    assert_eq!(seen[2].0.metadata, Metadata::implied_directory());
     let alone = merged(&[at(&two, "", "var/lib/db")]).unwrap();
-    assert_eq!(alone[0].0.metadata, Metadata::plain_directory(), "the root, too");
+    assert_eq!(alone[0].0.metadata, Metadata::implied_directory(), "the root, too");
 }
 
 #[test]
@@ -72,10 +72,10 @@ fn hard_links_point_into_their_own_source() {
     let dir = source(&[file("a", "data"), hardlink("b", "a")]);
     let seen = merged(&[at(&dir, "", "x"), at(&dir, "", "y")]).unwrap();
     let kinds: Vec<_> = seen.into_iter().map(|(entry, _)| (entry.path.to_string(), entry.kind)).collect();
-    assert_eq!(kinds[2], ("/x/a".to_owned(), Kind::File { size: 4 }));
-    assert_eq!(kinds[3], ("/x/b".to_owned(), Kind::Hardlink { target: path("x/a") }));
-    assert_eq!(kinds[5], ("/y/a".to_owned(), Kind::File { size: 4 }));
-    assert_eq!(kinds[6], ("/y/b".to_owned(), Kind::Hardlink { target: path("y/a") }));
+    assert_eq!(kinds[2], ("/x/a".to_owned(), EntryKind::File { size: 4 }));
+    assert_eq!(kinds[3], ("/x/b".to_owned(), EntryKind::Hardlink { target: path("x/a") }));
+    assert_eq!(kinds[5], ("/y/a".to_owned(), EntryKind::File { size: 4 }));
+    assert_eq!(kinds[6], ("/y/b".to_owned(), EntryKind::Hardlink { target: path("y/a") }));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_file_alone_is_a_tree_and_no_rule_leaves_it_out() {
     let dir = source(&[file("a", "data")]);
     let options = WalkOptions { exclude: vec!["a".into()], ..WalkOptions::default() };
     let (seen, _) = walk_with(&[SourceSpec::new(dir.path().join("a"))], &options).unwrap();
-    assert_eq!(seen[0].0.metadata, Metadata::plain_directory());
+    assert_eq!(seen[0].0.metadata, Metadata::implied_directory());
     assert_eq!(seen[1], file("a", "data"));
 }
 

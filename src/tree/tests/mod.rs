@@ -2,11 +2,11 @@
 
 mod agreement;
 mod changing;
+mod creation_defaults;
 mod hostile;
 mod layers;
 mod limits;
 mod merging;
-mod newborns;
 mod roundtrip;
 mod sparse;
 mod targets;
@@ -36,10 +36,10 @@ fn is_root() -> bool {
 }
 
 /// An entry of whoever runs the test.
-fn entry(name: impl AsRef<[u8]>, kind: Kind) -> Seen {
+fn entry(name: impl AsRef<[u8]>, kind: EntryKind) -> Seen {
     let mode = match kind {
-        Kind::Directory => 0o755,
-        Kind::Symlink { .. } => 0o777,
+        EntryKind::Directory => 0o755,
+        EntryKind::Symlink { .. } => 0o777,
         _ => 0o644,
     };
     let metadata = Metadata {
@@ -53,20 +53,20 @@ fn entry(name: impl AsRef<[u8]>, kind: Kind) -> Seen {
 }
 
 fn file(name: impl AsRef<[u8]>, content: &str) -> Seen {
-    let (entry, _) = entry(name, Kind::File { size: content.len() as u64 });
+    let (entry, _) = entry(name, EntryKind::File { size: content.len() as u64 });
     (entry, content.into())
 }
 
 fn directory(name: impl AsRef<[u8]>) -> Seen {
-    entry(name, Kind::Directory)
+    entry(name, EntryKind::Directory)
 }
 
 fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Seen {
-    entry(name, Kind::Symlink { target: target.as_ref().to_vec() })
+    entry(name, EntryKind::Symlink { target: target.as_ref().to_vec() })
 }
 
 fn hardlink(name: impl AsRef<[u8]>, target: &str) -> Seen {
-    entry(name, Kind::Hardlink { target: path(target) })
+    entry(name, EntryKind::Hardlink { target: path(target) })
 }
 
 /// All that a walk over one directory finds.
@@ -78,8 +78,8 @@ fn walk_with(sources: &[SourceSpec], options: &WalkOptions) -> crate::Result<(Ve
     let mut walk = Walk::new(sources, options)?;
     let mut seen = Vec::new();
     for found in &mut walk {
-        let Found { entry, file } = found?;
-        assert_eq!(file.is_some(), matches!(entry.kind, Kind::File { .. }), "{}", entry.path);
+        let WalkedEntry { entry, file } = found?;
+        assert_eq!(file.is_some(), matches!(entry.kind, EntryKind::File { .. }), "{}", entry.path);
         let mut content = Vec::new();
         file.map(|mut file| file.read_to_end(&mut content).unwrap());
         seen.push((entry, content));

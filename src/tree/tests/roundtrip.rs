@@ -84,26 +84,26 @@ fn plant(
 fn grown(earlier: &[Seen], path: TreePath, kind: Random, mut metadata: Metadata) -> Seen {
     let first_names: Vec<_> = earlier
         .iter()
-        .filter(|(entry, _)| !matches!(entry.kind, Kind::Directory | Kind::Hardlink { .. }))
+        .filter(|(entry, _)| !matches!(entry.kind, EntryKind::Directory | EntryKind::Hardlink { .. }))
         .collect();
     let (kind, content) = match kind {
         Random::Hardlink(n) if !first_names.is_empty() => {
             let target = &first_names[n % first_names.len()].0;
             metadata = target.metadata.clone();
-            (Kind::Hardlink { target: target.path.clone() }, vec![])
+            (EntryKind::Hardlink { target: target.path.clone() }, vec![])
         }
-        Random::File(content) => (Kind::File { size: content.len() as u64 }, content),
-        Random::Symlink(target) => (Kind::Symlink { target }, vec![]),
-        Random::Fifo => (Kind::Fifo, vec![]),
-        Random::Directory => (Kind::Directory, vec![]),
-        Random::Hardlink(_) => (Kind::File { size: 0 }, vec![]),
+        Random::File(content) => (EntryKind::File { size: content.len() as u64 }, content),
+        Random::Symlink(target) => (EntryKind::Symlink { target }, vec![]),
+        Random::Fifo => (EntryKind::Fifo, vec![]),
+        Random::Directory => (EntryKind::Directory, vec![]),
+        Random::Hardlink(_) => (EntryKind::File { size: 0 }, vec![]),
     };
     match kind {
-        Kind::Symlink { .. } => (metadata.mode, metadata.xattrs) = (0o777, BTreeMap::new()),
-        Kind::Fifo => metadata.xattrs.clear(),
+        EntryKind::Symlink { .. } => (metadata.mode, metadata.xattrs) = (0o777, BTreeMap::new()),
+        EntryKind::Fifo => metadata.xattrs.clear(),
         // Everybody but root must be able to read what they made.
-        Kind::Directory if !is_root() => metadata.mode |= 0o700,
-        Kind::File { .. } if !is_root() => metadata.mode |= 0o400,
+        EntryKind::Directory if !is_root() => metadata.mode |= 0o700,
+        EntryKind::File { .. } if !is_root() => metadata.mode |= 0o400,
         _ => {}
     }
     (Entry { path, kind, metadata }, content)
@@ -125,7 +125,7 @@ proptest! {
         let noise = |path: &TreePath| path.as_bytes().iter().fold(seed | 1, |n, byte| {
             n.rotate_left(9).wrapping_mul(seed | 1).wrapping_add(u64::from(*byte))
         });
-        shuffled.sort_by_key(|(entry, _)| (matches!(entry.kind, Kind::Hardlink { .. }), noise(&entry.path)));
+        shuffled.sort_by_key(|(entry, _)| (matches!(entry.kind, EntryKind::Hardlink { .. }), noise(&entry.path)));
         let target = tempfile::tempdir().unwrap();
         extract(&shuffled, target.path()).unwrap();
         prop_assert_eq!(walk(target.path()), seen);
@@ -157,7 +157,7 @@ fn a_plain_directory_changes_nothing_about_one_that_was_there() {
     let (mut there, _) = directory("there");
     there.metadata.mode = 0o700;
     let (mut plain, _) = directory("there");
-    plain.metadata = Metadata::plain_directory();
+    plain.metadata = Metadata::implied_directory();
     extract(&[(there.clone(), vec![])], target.path()).unwrap();
     extract(&[(plain.clone(), vec![])], target.path()).unwrap();
     assert_eq!(walk(target.path())[1].0, there);
@@ -173,7 +173,7 @@ fn zeros_become_holes_only_where_that_is_wanted() {
     // A long run, one that is as long as a block, and a long one again.
     let block = [vec![1; 4096], vec![0; 4096], vec![1; 4096]].concat();
     let content = [vec![0; zeros], block, vec![0; zeros]].concat();
-    let (sparse, _) = entry("sparse", Kind::File { size: content.len() as u64 });
+    let (sparse, _) = entry("sparse", EntryKind::File { size: content.len() as u64 });
     let mut taken = Vec::new();
     for holes in [Holes::All, Holes::Long, Holes::Never] {
         let target = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ fn zeros_become_holes_only_where_that_is_wanted() {
 #[test]
 fn content_that_is_too_short_is_an_integrity_error() {
     let target = tempfile::tempdir().unwrap();
-    let (entry, _) = entry("a\nb", Kind::File { size: 5 });
+    let (entry, _) = entry("a\nb", EntryKind::File { size: 5 });
     let error = extract(&[(entry, b"four".to_vec())], target.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
 }

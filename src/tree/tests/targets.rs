@@ -1,10 +1,10 @@
 //! Targets that hold something, and targets in which somebody else is at work.
 
+use super::creation_defaults::{default_acl, hands_down};
 use super::hostile::Place;
-use super::newborns::{default_acl, hands_down};
 use super::users::as_ordinary_user;
 use super::*;
-use crate::tree::record;
+use crate::tree::target_state;
 use rustix::fd::AsFd;
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
 use serde_json::json;
@@ -23,9 +23,9 @@ fn extract_with(seen: &[Seen], target: &Path, options: ExtractOptions) -> crate:
 }
 
 /// The record of a directory.
-fn record_of(directory: &Path) -> Option<Record> {
+fn record_of(directory: &Path) -> Option<TargetState> {
     let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    record::read(fd.as_fd())
+    target_state::read(fd.as_fd())
 }
 
 #[test]
@@ -74,10 +74,10 @@ fn an_acl_that_a_directory_hands_down_is_on_nothing_that_is_extracted() {
     let acl = default_acl();
     let mut seen = vec![
         directory("d"),
-        super::entry("d/fifo", Kind::Fifo),
+        super::entry("d/fifo", EntryKind::Fifo),
         file("d/file", "data"),
         symlink("d/link", "x"),
-        super::entry("fifo", Kind::Fifo),
+        super::entry("fifo", EntryKind::Fifo),
         file("file", "data"),
     ];
     extract(&seen, target.path()).unwrap();
@@ -115,7 +115,7 @@ fn swapped(dir: &Path) {
                 directory("d"),
                 directory("d/e"),
                 file(format!("d/e/file{n}"), "evil"),
-                super::entry(format!("d/e/fifo{n}"), Kind::Fifo),
+                super::entry(format!("d/e/fifo{n}"), EntryKind::Fifo),
                 symlink(format!("d/e/link{n}"), "evil"),
                 hardlink(format!("d/e/hard{n}"), &format!("d/e/file{n}")),
                 directory(format!("d/e/directory{n}")),
@@ -138,7 +138,7 @@ fn swapped(dir: &Path) {
             let _ = fs::remove_dir_all(target.join("link"));
             let _ = make_symlink(&outside, target.join("link"));
             let mut extractor = Extractor::new(&target, forced()).unwrap();
-            extractor.mark(json!({"round": round})).unwrap();
+            extractor.begin_state(json!({"round": round})).unwrap();
             // Each by itself: one that met the link shall not keep the others from trying.
             for seen in &seen {
                 match put(&mut extractor, seen) {
@@ -176,12 +176,12 @@ fn planted(dir: &Path) {
         fs::create_dir(&target).unwrap();
         make_symlink(outside.join("precious"), target.join(name)).unwrap();
         make_symlink(outside.join("made"), target.join(format!("{name}2"))).unwrap();
-        let found = Target::find(&target).unwrap().unwrap();
-        assert!(found.held().unwrap().is_some(), "{name} is not volio's");
-        assert_eq!(found.record(), None);
+        let found = Target::open(&target).unwrap().unwrap();
+        assert!(found.foreign_entry().unwrap().is_some(), "{name} is not volio's");
+        assert_eq!(found.state(), None);
         drop(found);
         let mut extractor = Extractor::new(&target, forced()).unwrap();
-        extractor.mark(json!(1)).unwrap();
+        extractor.begin_state(json!(1)).unwrap();
         extractor.spool().unwrap().file().unwrap();
         put(&mut extractor, &file("file", "data")).unwrap();
         extractor.finish().unwrap();
@@ -207,20 +207,28 @@ fn links_under_the_names_that_volio_uses_lead_an_ordinary_user_nowhere() {
 fn links_in_the_place_of_a_stage_are_refused() {
     let place = Place::new();
     make_symlink(&place.outside, place.dir.path().join(".target.volio")).unwrap();
-    let error = Staged::beside(&place.target).unwrap().target(&json!(1)).unwrap_err();
+    let error = AtomicTarget::beside(&place.target).unwrap().target(&json!(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     fs::remove_file(place.dir.path().join(".target.volio")).unwrap();
     fs::create_dir(place.dir.path().join(".target.volio")).unwrap();
     fs::write(place.dir.path().join(".target.volio/mine"), "").unwrap();
-    assert!(Staged::beside(&place.target).unwrap().target(&json!(1)).unwrap().held().unwrap().is_some());
+    assert!(
+        AtomicTarget::beside(&place.target)
+            .unwrap()
+            .target(&json!(1))
+            .unwrap()
+            .foreign_entry()
+            .unwrap()
+            .is_some()
+    );
 }
 
 /// The record of an image that somebody else says to be here.
 fn forge(directory: &Path, complete: bool) {
     let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let inode = rustix::fs::fstat(&fd).unwrap().st_ino;
-    let forged = Record { complete, content: json!(1), inode, ..Record::abandoned() };
-    record::write(fd.as_fd(), &forged).unwrap();
+    let forged = TargetState { complete, content: json!(1), inode, ..TargetState::abandoned() };
+    target_state::write(fd.as_fd(), &forged).unwrap();
 }
 
 #[test]
@@ -232,7 +240,7 @@ fn a_stage_of_somebody_else_is_refused() {
     let stage = place.dir.path().join(".target.volio");
     fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     let is_refused = || {
-        let error = Staged::beside(&place.target).unwrap().target(&json!(1)).unwrap_err();
+        let error = AtomicTarget::beside(&place.target).unwrap().target(&json!(1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(stage.join("evil").exists());
     };
@@ -246,7 +254,9 @@ fn a_stage_of_somebody_else_is_refused() {
     fs::set_permissions(&stage, fs::Permissions::from_mode(0o777)).unwrap();
     is_refused();
     fs::set_permissions(&stage, fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(Staged::beside(&place.target).unwrap().target(&json!(1)).unwrap().record().unwrap().complete);
+    assert!(
+        AtomicTarget::beside(&place.target).unwrap().target(&json!(1)).unwrap().state().unwrap().complete
+    );
 }
 
 #[test]
@@ -257,9 +267,9 @@ fn a_record_where_others_may_write_removes_nothing() {
         forge(target.path(), false);
         assert!(record_of(target.path()).unwrap().alone);
         fs::set_permissions(target.path(), fs::Permissions::from_mode(mode)).unwrap();
-        let found = Target::find(target.path()).unwrap().unwrap();
-        assert!(!found.record().unwrap().alone);
-        assert_eq!(found.clear().unwrap(), 0);
+        let found = Target::open(target.path()).unwrap().unwrap();
+        assert!(!found.state().unwrap().alone);
+        assert_eq!(found.remove_interrupted().unwrap(), 0);
         assert!(target.path().join("precious").exists());
     }
 }
@@ -278,7 +288,7 @@ fn an_image_cannot_bring_the_record() {
 fn a_target_is_incomplete_while_it_is_filled_and_complete_in_the_end() {
     let target = tempfile::tempdir().unwrap();
     let mut extractor = Extractor::new(target.path(), quick()).unwrap();
-    extractor.mark(json!({"digest": "a"})).unwrap();
+    extractor.begin_state(json!({"digest": "a"})).unwrap();
     let record = record_of(target.path()).unwrap();
     assert!(!record.complete && record.alone && record.content == json!({"digest": "a"}));
     put(&mut extractor, &directory("")).unwrap();
@@ -288,10 +298,10 @@ fn a_target_is_incomplete_while_it_is_filled_and_complete_in_the_end() {
     assert_eq!(walk(target.path())[0], directory(""), "the record has changed nothing");
     // Over something else, it claims nothing.
     let mut extractor = Extractor::new(target.path(), quick()).unwrap();
-    extractor.mark(json!({"digest": "b"})).unwrap();
+    extractor.begin_state(json!({"digest": "b"})).unwrap();
     assert!(!record_of(target.path()).unwrap().alone);
     drop(extractor);
-    assert_eq!(Target::find(target.path()).unwrap().unwrap().clear().unwrap(), 0);
+    assert_eq!(Target::open(target.path()).unwrap().unwrap().remove_interrupted().unwrap(), 0);
     assert!(target.path().join("a").exists());
 }
 
@@ -299,7 +309,7 @@ fn a_target_is_incomplete_while_it_is_filled_and_complete_in_the_end() {
 fn what_was_interrupted_is_taken_away_and_a_copy_of_its_record_claims_nothing() {
     let place = Place::new();
     let mut extractor = Extractor::new(&place.target, quick()).unwrap();
-    extractor.mark(json!(1)).unwrap();
+    extractor.begin_state(json!(1)).unwrap();
     for seen in [file("a/b/c", "data"), symlink("a/link", place.outside()), file("d", "")] {
         put(&mut extractor, &seen).unwrap();
     }
@@ -307,8 +317,8 @@ fn what_was_interrupted_is_taken_away_and_a_copy_of_its_record_claims_nothing() 
     let copy = place.dir.path().join("copy");
     assert!(Command::new("cp").arg("-a").arg(&place.target).arg(&copy).status().unwrap().success());
     assert_eq!(record_of(&copy), record_of(&place.target), "cp -a copies it");
-    assert_eq!(Target::find(&copy).unwrap().unwrap().clear().unwrap(), 0);
-    assert_eq!(Target::find(&place.target).unwrap().unwrap().clear().unwrap(), 5);
+    assert_eq!(Target::open(&copy).unwrap().unwrap().remove_interrupted().unwrap(), 0);
+    assert_eq!(Target::open(&place.target).unwrap().unwrap().remove_interrupted().unwrap(), 5);
     assert_eq!(names(&walk(&place.target)), Vec::<String>::new());
     assert_eq!(names(&walk(&copy)).len(), 6, "and the journal");
     assert_eq!(names(&walk(&place.outside)), ["/precious"]);
@@ -333,7 +343,7 @@ fn a_run_that_extracted_nothing_leaves_nothing() {
             fs::create_dir(&target).unwrap();
         }
         let mut extractor = Extractor::new(&target, quick()).unwrap();
-        extractor.mark(json!(1)).unwrap();
+        extractor.begin_state(json!(1)).unwrap();
         extractor.abandon();
         assert_eq!(target.exists(), is_there);
         assert!(!is_there || record_of(&target).is_none());

@@ -35,10 +35,10 @@ fn root_restores_owners_devices_and_capabilities() {
     let target = tempfile::tempdir().unwrap();
     let mut seen = vec![
         directory(""),
-        entry("block", Kind::BlockDevice { major: 259, minor: 1_000_000 }),
-        entry("char", Kind::CharDevice { major: 1, minor: 3 }),
+        entry("block", EntryKind::BlockDevice { major: 259, minor: 1_000_000 }),
+        entry("char", EntryKind::CharDevice { major: 1, minor: 3 }),
         directory("directory"),
-        entry("fifo", Kind::Fifo),
+        entry("fifo", EntryKind::Fifo),
         file("file", "data"),
         symlink("link", "nowhere"),
     ];
@@ -46,10 +46,10 @@ fn root_restores_owners_devices_and_capabilities() {
         entry.metadata.uid = u32::MAX - 1 - n as u32;
         entry.metadata.gid = 3_000_000_000;
         entry.metadata.xattrs.insert(b"trusted.test".to_vec(), vec![0, 10, 255]);
-        if !matches!(entry.kind, Kind::Symlink { .. }) {
+        if !matches!(entry.kind, EntryKind::Symlink { .. }) {
             entry.metadata.mode = 0o6751;
         }
-        if matches!(entry.kind, Kind::File { .. }) {
+        if matches!(entry.kind, EntryKind::File { .. }) {
             entry.metadata.xattrs.insert(b"security.capability".to_vec(), capability.to_vec());
         }
     }
@@ -62,13 +62,17 @@ fn root_restores_owners_devices_and_capabilities() {
 fn an_ordinary_user_restores_everything_but_owners_and_devices() {
     let name = "an_ordinary_user_restores_everything_but_owners_and_devices";
     let Some(dir) = as_ordinary_user(name) else { return };
-    let mut seen =
-        vec![directory("d"), file("d/file", "data"), symlink("d/link", "x"), entry("d/fifo", Kind::Fifo)];
+    let mut seen = vec![
+        directory("d"),
+        file("d/file", "data"),
+        symlink("d/link", "x"),
+        entry("d/fifo", EntryKind::Fifo),
+    ];
     for (entry, _) in &mut seen {
         entry.metadata.uid = 0;
         entry.metadata.mode |= 0o6000;
     }
-    seen.push(entry("device", Kind::CharDevice { major: 0, minor: 0 }));
+    seen.push(entry("device", EntryKind::CharDevice { major: 0, minor: 0 }));
     let (mut own, _) = file("own", "");
     own.metadata.mode = 0o4755;
     own.metadata.xattrs.insert(b"trusted.test".to_vec(), b"1".to_vec());
@@ -238,7 +242,7 @@ fn devices_are_made_only_where_they_are_wanted() {
     let target = tempfile::tempdir().unwrap();
     let options = ExtractOptions { devices: false, ..quick() };
     let mut extractor = Extractor::new(target.path(), options).unwrap();
-    put(&mut extractor, &entry("null", Kind::CharDevice { major: 1, minor: 3 })).unwrap();
+    put(&mut extractor, &entry("null", EntryKind::CharDevice { major: 1, minor: 3 })).unwrap();
     assert_eq!(extractor.finish().unwrap().devices_skipped, 1);
     assert_eq!(names(&walk(target.path())), Vec::<String>::new());
 }
@@ -257,7 +261,7 @@ fn what_cannot_be_read_is_left_out_and_named_where_that_is_wanted() {
     assert_eq!(names(&found), ["/d", "/z"], "a directory is there with its attributes");
     assert_eq!(found[1].0, seen[1].0);
     let left: Vec<_> = summary.left_out.iter().map(|left| (left.path.to_string(), left.reason)).collect();
-    let denied = Reason::unreadable(rustix::io::Errno::ACCESS);
+    let denied = LeftOutReason::unreadable(rustix::io::Errno::ACCESS);
     assert_eq!(left, [("/a".to_owned(), denied), ("/d".to_owned(), denied)]);
     assert_eq!((summary.unreadable, summary.changed), (2, 0));
     fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o755)).unwrap();

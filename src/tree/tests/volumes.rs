@@ -1,7 +1,7 @@
 //! Targets of several file systems, and file systems that cannot do everything.
 
 use super::*;
-use crate::tree::record;
+use crate::tree::target_state;
 use rustix::fd::AsFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde_json::json;
@@ -12,14 +12,14 @@ fn mount(arguments: &[&str], directory: &Path) {
     assert!(Command::new("mount").args(arguments).arg(directory).status().unwrap().success());
 }
 
-fn record_of(directory: &Path) -> Option<Record> {
+fn record_of(directory: &Path) -> Option<TargetState> {
     let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    record::read(fd.as_fd())
+    target_state::read(fd.as_fd())
 }
 
 fn fill(target: &Path, content: &serde_json::Value, seen: &[Seen]) -> Extracted {
     let mut extractor = Extractor::new(target, ExtractOptions::default()).unwrap();
-    extractor.mark(content.clone()).unwrap();
+    extractor.begin_state(content.clone()).unwrap();
     extractor.spool().unwrap().file().unwrap();
     seen.iter().for_each(|seen| put(&mut extractor, seen).unwrap());
     extractor.finish().unwrap()
@@ -43,24 +43,24 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
             .success()
     );
     assert!(Command::new("mount").args(["-t", "ramfs", "none"]).arg(&b).status().unwrap().success());
-    let target = || Target::find(&dir).unwrap().unwrap();
-    assert_eq!(target().held().unwrap(), None, "directories for mounts are nothing");
-    assert_eq!(target().record(), None);
+    let target = || Target::open(&dir).unwrap().unwrap();
+    assert_eq!(target().foreign_entry().unwrap(), None, "directories for mounts are nothing");
+    assert_eq!(target().state(), None);
 
     let (mut plain, _) = directory("data");
-    plain.metadata = Metadata::plain_directory();
+    plain.metadata = Metadata::implied_directory();
     let seen = [(plain, vec![]), directory("data/a"), file("data/a/1", "1"), file("data/b c/2", "2")];
     let mut extractor = Extractor::new(&dir, quick()).unwrap();
-    extractor.mark(json!(1)).unwrap();
+    extractor.begin_state(json!(1)).unwrap();
     extractor.spool().unwrap().file().unwrap();
     seen.iter().for_each(|seen| put(&mut extractor, seen).unwrap());
     assert!(target_is_incomplete(&dir, extractor));
     assert!(b.join(".volio.json").exists(), "a ramfs has no attributes");
-    assert_eq!(target().clear().unwrap(), 2, "both were empty");
-    assert_eq!(target().held().unwrap(), None);
+    assert_eq!(target().remove_interrupted().unwrap(), 2, "both were empty");
+    assert_eq!(target().foreign_entry().unwrap(), None);
 
     fill(&dir, &json!(2), &seen);
-    let record = target().record().unwrap();
+    let record = target().state().unwrap();
     assert!(record.complete && record.content == json!(2));
     assert_eq!(record.volumes, ["data/a", "data/b c"]);
     // Another volume in the place of one that was filled.
@@ -72,17 +72,17 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
             .unwrap()
             .success()
     );
-    assert!(!target().record().unwrap().complete);
+    assert!(!target().state().unwrap().complete);
     assert!(Command::new("umount").arg(&a).status().unwrap().success());
-    assert!(target().record().unwrap().complete);
+    assert!(target().state().unwrap().complete);
     // A volume by itself is another target, and holds a part of it at most.
-    assert!(!Target::find(&a).unwrap().unwrap().record().unwrap().complete);
+    assert!(!Target::open(&a).unwrap().unwrap().state().unwrap().complete);
 }
 
 /// Whether the record of a target whose extraction is interrupted now says so.
 fn target_is_incomplete(target: &Path, extractor: Extractor) -> bool {
     drop(extractor);
-    let record = Target::find(target).unwrap().unwrap().record().unwrap();
+    let record = Target::open(target).unwrap().unwrap().state().unwrap();
     !record.complete && record.alone
 }
 
@@ -98,11 +98,11 @@ fn every_file_system_in_a_target_has_a_record_of_its_own_and_keeps_it() {
     assert_eq!(walk(&dir), seen);
     // An interrupted run, and then another volume: what is in that one is nobody's to take away.
     let mut extractor = Extractor::new(&dir, quick()).unwrap();
-    extractor.mark(json!(2)).unwrap();
+    extractor.begin_state(json!(2)).unwrap();
     drop(extractor);
     mount(&["-t", "tmpfs", "none"], &volume);
     fs::write(volume.join("precious"), "data").unwrap();
-    Target::find(&dir).unwrap().unwrap().clear().unwrap();
+    Target::open(&dir).unwrap().unwrap().remove_interrupted().unwrap();
     assert!(volume.join("precious").exists());
 }
 
@@ -112,14 +112,14 @@ fn a_hard_link_to_another_file_system_is_a_copy() {
         return;
     };
     mount(&["-t", "tmpfs", "none"], &dir.join("volume"));
-    let (mut large, _) = entry("file", Kind::File { size: 1 << 20 });
+    let (mut large, _) = entry("file", EntryKind::File { size: 1 << 20 });
     large.metadata.xattrs.insert(b"trusted.test".to_vec(), b"1".to_vec());
     large.metadata.mode = 0o4751;
     let content = [vec![0; 1 << 19], vec![1; 1 << 19]].concat();
     let mut seen = vec![
         (large.clone(), content.clone()),
         symlink("link", "x"),
-        entry("fifo", Kind::Fifo),
+        entry("fifo", EntryKind::Fifo),
         hardlink("volume/file", "file"),
         hardlink("volume/file2", "volume/file"),
         hardlink("volume/link", "link"),
@@ -130,8 +130,8 @@ fn a_hard_link_to_another_file_system_is_a_copy() {
     seen = walk(&dir.join("volume"));
     assert_eq!(names(&seen), ["/fifo", "/file", "/file2", "/link"]);
     assert_eq!(seen[2], (Entry { path: path("file"), ..large }, content));
-    assert_eq!(seen[3].0.kind, Kind::Hardlink { target: path("file") });
-    assert_eq!((&seen[4].0.kind, &seen[1].0.kind), (&symlink("", "x").0.kind, &Kind::Fifo));
+    assert_eq!(seen[3].0.kind, EntryKind::Hardlink { target: path("file") });
+    assert_eq!((&seen[4].0.kind, &seen[1].0.kind), (&symlink("", "x").0.kind, &EntryKind::Fifo));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed() {
     fill(&dir, &json!(1), &seen);
     assert!(dir.join(".volio.json").exists() && !dir.join(".volio.json.new").exists());
     assert_eq!(walk(&dir), seen, "nor has it changed the time of the directory");
-    assert!(Target::find(&dir).unwrap().unwrap().record().unwrap().complete);
+    assert!(Target::open(&dir).unwrap().unwrap().state().unwrap().complete);
 
     // A link in its place leads nowhere, and neither does one in the place of the file that it is written as.
     fs::remove_file(dir.join(".volio.json")).unwrap();
@@ -157,7 +157,7 @@ fn the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed() {
     fs::remove_file(dir.join(".volio.json")).unwrap();
     plant(".volio.json");
     let mut extractor = Extractor::new(&dir, quick()).unwrap();
-    assert_eq!(extractor.mark(json!(3)).unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(extractor.begin_state(json!(3)).unwrap_err().kind(), ErrorKind::Refused);
     assert_eq!(fs::read_to_string(outside.path().join("precious")).unwrap(), "data");
 }
 
@@ -167,9 +167,9 @@ fn without_proc_all_is_restored_but_the_modes_of_devices() {
     let Some(dir) = again_with_mounts(name) else { return };
     mount(&["-t", "tmpfs", "none"], Path::new("/proc"));
     let mut seen = vec![
-        entry("device", Kind::CharDevice { major: 1, minor: 3 }),
+        entry("device", EntryKind::CharDevice { major: 1, minor: 3 }),
         directory("directory"),
-        entry("fifo", Kind::Fifo),
+        entry("fifo", EntryKind::Fifo),
         file("file", "data"),
         symlink("link", "x"),
     ];
@@ -206,11 +206,14 @@ fn an_acl_that_cannot_be_set_leaves_the_group_no_more_than_the_acl_gave_it() {
     // It has modes and no extended attributes.
     assert!(Command::new("mount").args(["-t", "ramfs", "none"]).arg(&directory).status().unwrap().success());
     let target = directory.join("target");
-    let mut seen = [file("file", "data"), super::directory("d"), super::entry("fifo", Kind::Fifo)];
+    let mut seen = [file("file", "data"), super::directory("d"), super::entry("fifo", EntryKind::Fifo)];
     // The owning group may read and enter; the mask, and with it the mode, lets the named user do everything.
     for (entry, _) in &mut seen {
         entry.metadata.mode = 0o770;
-        entry.metadata.xattrs.insert(b"system.posix_acl_access".to_vec(), super::newborns::default_acl());
+        entry
+            .metadata
+            .xattrs
+            .insert(b"system.posix_acl_access".to_vec(), super::creation_defaults::default_acl());
     }
     let done = extract(&seen, &target).unwrap();
     assert_eq!(done.xattrs_not_restored, 3);

@@ -44,12 +44,12 @@ fn later_names_of_a_file_or_a_link_are_hard_links_to_the_first() {
     fs::hard_link(dir.path().join("b/file"), dir.path().join("c")).unwrap();
     fs::hard_link(dir.path().join("b/link"), dir.path().join("d")).unwrap();
     let kinds: Vec<_> = walk(dir.path()).into_iter().map(|(entry, _)| entry.kind).collect();
-    let link = |target: &str| Kind::Hardlink { target: path(target) };
-    let symlink = Kind::Symlink { target: b"nowhere".to_vec() };
-    let file = Kind::File { size: 6 };
+    let link = |target: &str| EntryKind::Hardlink { target: path(target) };
+    let symlink = EntryKind::Symlink { target: b"nowhere".to_vec() };
+    let file = EntryKind::File { size: 6 };
     assert_eq!(
         kinds,
-        [Kind::Directory, file, Kind::Directory, link("a"), symlink, link("a"), link("b/link")]
+        [EntryKind::Directory, file, EntryKind::Directory, link("a"), symlink, link("a"), link("b/link")]
     );
 }
 
@@ -58,14 +58,16 @@ fn a_hard_link_whose_first_name_is_left_out_is_a_file() {
     let dir = tree(&["a"]);
     fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
     let (seen, _) = walk_with(&[SourceSpec::new(dir.path())], &excluding(&["a"])).unwrap();
-    assert_eq!(seen[1].0.kind, Kind::File { size: 1 });
+    assert_eq!(seen[1].0.kind, EntryKind::File { size: 1 });
     assert_eq!(seen[1].1, b"a");
 }
 
 #[test]
 fn sockets_and_volios_own_record_are_passed_over_and_counted() {
     let dir = tree(&["below/.volio.json"]);
-    let record = serde_json::to_string(&Record { complete: true, ..record::Record::abandoned() }).unwrap();
+    let record =
+        serde_json::to_string(&TargetState { complete: true, ..target_state::TargetState::abandoned() })
+            .unwrap();
     fs::write(dir.path().join(".volio.json"), record).unwrap();
     let _socket = UnixListener::bind(dir.path().join("socket")).unwrap();
     let (names, summary) = with(WalkOptions::default(), dir.path());
@@ -205,7 +207,7 @@ fn hold_lease(path: &Path, then: &str) -> Option<std::process::Child> {
 fn a_file_with_a_lease_is_read_when_it_is_given_back_and_never_waited_for_as_a_fifo() {
     let give_back = "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)";
     let swap = "os.mkfifo(path + '.new'); os.rename(path + '.new', path)";
-    for (then, kind) in [(give_back, Kind::File { size: 4 }), (swap, Kind::Fifo)] {
+    for (then, kind) in [(give_back, EntryKind::File { size: 4 }), (swap, EntryKind::Fifo)] {
         let dir = tree(&["file"]);
         let Some(mut holder) = hold_lease(&dir.path().join("file"), then) else { return };
         let source = dir.path().to_owned();
@@ -302,7 +304,11 @@ fn what_vanishes_or_changes_under_the_walk_is_an_error_with_its_name() {
     fs::remove_file(dir.path().join("b")).unwrap();
     make_symlink("/etc/passwd", dir.path().join("b")).unwrap();
     let found = walk.next().unwrap().unwrap();
-    assert_eq!(found.entry.kind, Kind::Symlink { target: b"/etc/passwd".to_vec() }, "it is what it is now");
+    assert_eq!(
+        found.entry.kind,
+        EntryKind::Symlink { target: b"/etc/passwd".to_vec() },
+        "it is what it is now"
+    );
     let failing = WalkOptions { on_change: OnChange::Fail, ..WalkOptions::default() };
     fs::write(dir.path().join("d"), "").unwrap();
     let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &failing).unwrap();

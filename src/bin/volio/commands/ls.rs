@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use volio::list::{Options, list};
 use volio::oci::Platform;
 use volio::transport::Location;
-use volio::tree::{Entry, Kind, MergedTree, Metadata, Time, TreePath};
+use volio::tree::{Entry, EntryKind, MergedTree, Metadata, Time, TreePath};
 use volio::{Error, Result};
 
 const EXAMPLES: &str = "\
@@ -98,7 +98,7 @@ impl Ls {
             return Err(Error::not_found(format!("{path} is not in {}", self.image))
                 .with_hint("volio ls -R lists all that is there; links in a path are not followed"));
         }
-        let is_directory = found.is_none_or(|(entry, ())| entry.kind == Kind::Directory);
+        let is_directory = found.is_none_or(|(entry, ())| entry.kind == EntryKind::Directory);
         Ok(Wanted { tree, path, only_children: is_directory && !self.recursive })
     }
 }
@@ -136,8 +136,8 @@ fn long(out: &mut dyn Write, wanted: &Wanted<'_>) -> io::Result<()> {
             entry.path
         )?;
         match &entry.kind {
-            Kind::Symlink { target } => writeln!(out, " -> {}", output::printable_bytes(target))?,
-            Kind::Hardlink { target } => writeln!(out, " link to {target}")?,
+            EntryKind::Symlink { target } => writeln!(out, " -> {}", output::printable_bytes(target))?,
+            EntryKind::Hardlink { target } => writeln!(out, " link to {target}")?,
             _ => writeln!(out)?,
         }
     }
@@ -147,8 +147,10 @@ fn long(out: &mut dyn Write, wanted: &Wanted<'_>) -> io::Result<()> {
 /// What stands in the column for sizes: bytes, or the numbers of a device.
 fn size(entry: &Entry) -> String {
     match entry.kind {
-        Kind::File { size } => size.to_string(),
-        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => format!("{major},{minor}"),
+        EntryKind::File { size } => size.to_string(),
+        EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+            format!("{major},{minor}")
+        }
         _ => "-".to_owned(),
     }
 }
@@ -157,13 +159,13 @@ fn size(entry: &Entry) -> String {
 fn mode(entry: &Entry) -> String {
     let Metadata { mode, .. } = entry.metadata;
     let kind = match entry.kind {
-        Kind::File { .. } => '-',
-        Kind::Directory => 'd',
-        Kind::Symlink { .. } => 'l',
-        Kind::Hardlink { .. } => 'h',
-        Kind::Fifo => 'p',
-        Kind::CharDevice { .. } => 'c',
-        Kind::BlockDevice { .. } => 'b',
+        EntryKind::File { .. } => '-',
+        EntryKind::Directory => 'd',
+        EntryKind::Symlink { .. } => 'l',
+        EntryKind::Hardlink { .. } => 'h',
+        EntryKind::Fifo => 'p',
+        EntryKind::CharDevice { .. } => 'c',
+        EntryKind::BlockDevice { .. } => 'b',
     };
     let mut text = String::from(kind);
     for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
@@ -233,8 +235,8 @@ impl Row {
         let Metadata { mode, uid, gid, mtime, xattrs } = &entry.metadata;
         let (path, path_raw) = text(&absolute(&entry.path));
         let (target, target_raw) = match &entry.kind {
-            Kind::Symlink { target } => Some(text(target)).unzip(),
-            Kind::Hardlink { target } => Some(text(&absolute(target))).unzip(),
+            EntryKind::Symlink { target } => Some(text(target)).unzip(),
+            EntryKind::Hardlink { target } => Some(text(&absolute(target))).unzip(),
             _ => (None, None),
         };
         Self {
@@ -246,13 +248,13 @@ impl Row {
             gid: *gid,
             mtime: time(*mtime, 9),
             size: match entry.kind {
-                Kind::File { size } => Some(size),
+                EntryKind::File { size } => Some(size),
                 _ => None,
             },
             target,
             target_raw: target_raw.flatten(),
             device: match entry.kind {
-                Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
                     Some([major, minor])
                 }
                 _ => None,
@@ -266,15 +268,15 @@ impl Row {
 }
 
 /// The word for what an entry is.
-fn kind(kind: &Kind) -> &'static str {
+fn kind(kind: &EntryKind) -> &'static str {
     match kind {
-        Kind::File { .. } => "file",
-        Kind::Directory => "directory",
-        Kind::Symlink { .. } => "symlink",
-        Kind::Hardlink { .. } => "hardlink",
-        Kind::Fifo => "fifo",
-        Kind::CharDevice { .. } => "charDevice",
-        Kind::BlockDevice { .. } => "blockDevice",
+        EntryKind::File { .. } => "file",
+        EntryKind::Directory => "directory",
+        EntryKind::Symlink { .. } => "symlink",
+        EntryKind::Hardlink { .. } => "hardlink",
+        EntryKind::Fifo => "fifo",
+        EntryKind::CharDevice { .. } => "charDevice",
+        EntryKind::BlockDevice { .. } => "blockDevice",
     }
 }
 
@@ -294,7 +296,7 @@ pub(super) fn text(bytes: &[u8]) -> (String, Option<String>) {
 mod tests {
     use super::*;
 
-    fn entry(kind: Kind, mode: u32) -> Entry {
+    fn entry(kind: EntryKind, mode: u32) -> Entry {
         Entry { path: TreePath::root(), kind, metadata: Metadata { mode, ..Metadata::default() } }
     }
 
@@ -308,7 +310,7 @@ mod tests {
             (0o1777, "-rwxrwxrwt"),
             (0o1000, "---------T"),
         ] {
-            assert_eq!(mode(&entry(Kind::File { size: 0 }, bits)), text);
+            assert_eq!(mode(&entry(EntryKind::File { size: 0 }, bits)), text);
         }
     }
 
@@ -322,7 +324,7 @@ mod tests {
 
     #[test]
     fn names_that_are_not_text_keep_their_bytes_in_json() {
-        let entry = Entry { path: TreePath::parse(b"a\xff").unwrap(), ..entry(Kind::Directory, 0o755) };
+        let entry = Entry { path: TreePath::parse(b"a\xff").unwrap(), ..entry(EntryKind::Directory, 0o755) };
         let row = serde_json::to_value(Row::new(&entry)).unwrap();
         assert_eq!(row["path"], "/a\u{fffd}");
         assert_eq!(row["pathRaw"], BASE64.encode(b"/a\xff"));

@@ -3,7 +3,7 @@
 
 use super::attributes::{Attributes, Given};
 use crate::tree::TreePath;
-use crate::tree::descent::Standing;
+use crate::tree::dir_stack::Standing;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, fstat};
 use rustix::io::Result;

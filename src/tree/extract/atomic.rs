@@ -2,13 +2,13 @@
 
 use super::Target;
 use super::trouble;
-use crate::disk::directory::make_usable;
+use crate::disk::directory::ensure_owner_access;
 use crate::disk::mountinfo;
 use crate::disk::remove::{self, Failure, Removal, Removed};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
-use crate::tree::listing::shown;
-use crate::tree::record::{self, Record};
+use crate::tree::target_state::{self, TargetState};
+use crate::tree::walk::shown;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, fchmod, fchown, fstat, fsync, mkdirat, openat, renameat,
@@ -23,14 +23,14 @@ use std::path::{Path, PathBuf};
 
 /// Where a target will be, and where it is until it is complete: `.NAME.volio` beside it.
 #[derive(Debug)]
-pub struct Staged {
+pub struct AtomicTarget {
     parent: OwnedFd,
     parent_path: PathBuf,
     name: OsString,
     stage: OsString,
 }
 
-impl Staged {
+impl AtomicTarget {
     /// For a target that may be there or not. Where it is a link, what it leads to is meant.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Staged {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = openat(CWD, above, flags, Mode::empty())
             .map_err(|errno| Error::io(format!("cannot open {}", above.display()), errno))?;
-        if Target::find(&path)?.is_some_and(|target| target.is_mount_point()) {
+        if Target::open(&path)?.is_some_and(|target| target.is_mount_point()) {
             return Err(mounted(target));
         }
         let stage = [b".", name.as_bytes(), b".volio"].concat();
@@ -83,7 +83,7 @@ impl Staged {
             errno => failed(errno),
         })?;
         // Where others may write, one of them may have made it, with a record that says what they like.
-        if !record::is_private(stage.as_fd()) && (made || !self.is_place_private()) {
+        if !target_state::is_private(stage.as_fd()) && (made || !self.is_place_private()) {
             let what = format!("{} belongs to somebody else, or others may write in it", path.display());
             return Err(Error::refused(what).with_hint(
                 "an image is unpacked there before it takes its place: remove it if nobody is at work there",
@@ -100,22 +100,22 @@ impl Staged {
             );
             fchmod(&stage, Mode::from_raw_mode(old.st_mode)).map_err(failed)?;
         }
-        let mut target = Target::open(&path, stage, made)?;
+        let mut target = Target::from_fd(&path, stage, made)?;
         target.is_stage = true;
-        let other = record::read(target.root.as_fd())
+        let other = target_state::read(target.root.as_fd())
             .filter(|record| record.complete && record.alone && record.content != *content);
         if let Some(other) = other {
             // It was complete, and never took its place: nobody has used it.
-            record::write(target.root.as_fd(), &Record { complete: false, ..other }).map_err(|errno| {
-                Error::io(format!("cannot write the record of {}", path.display()), errno)
-            })?;
+            target_state::write(target.root.as_fd(), &TargetState { complete: false, ..other }).map_err(
+                |errno| Error::io(format!("cannot write the record of {}", path.display()), errno),
+            )?;
         }
         Ok(target)
     }
 
     /// Whether nobody but root and the user of this process can have put something beside the target.
     fn is_place_private(&self) -> bool {
-        record::is_private(self.parent.as_fd())
+        target_state::is_private(self.parent.as_fd())
             || fstat(&self.parent).is_ok_and(|stat| stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
     }
 
@@ -136,7 +136,7 @@ impl Staged {
             && super::target::held(old.as_fd(), &TreePath::root()).is_ok_and(|held| held.something.is_none())
         {
             // The record of an empty directory is in the way as any file is.
-            let _ = record::remove(old.as_fd());
+            let _ = target_state::remove(old.as_fd());
         }
         match renameat(&self.parent, &self.stage, &self.parent, &self.name) {
             Ok(()) => {}
@@ -177,10 +177,10 @@ impl Staged {
         let shown = shown(&self.parent_path.join(&self.stage));
         let failed = |path: &TreePath, errno| trouble(&shown, "remove", path, errno);
         let old = self.open(&self.stage).map_err(|errno| failed(&TreePath::root(), errno))?;
-        make_usable(old.as_fd());
+        ensure_owner_access(old.as_fd());
         // Should volio be killed now, the next run finds that this may go.
         let inode = fstat(&old).map_err(|errno| failed(&TreePath::root(), errno))?.st_ino;
-        let _ = record::write(old.as_fd(), &Record { inode, ..Record::abandoned() });
+        let _ = target_state::write(old.as_fd(), &TargetState { inode, ..TargetState::abandoned() });
         let below = |place: &[u8]| TreePath::parse(place).unwrap_or_default();
         match remove::contents(old.as_fd(), &Removal::EVERYTHING) {
             Ok(Removed { mounted: None, .. }) => {}

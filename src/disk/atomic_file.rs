@@ -4,8 +4,8 @@
 //! of a writer that was killed is locked by nobody, and the next writer sweeps it away. Where a file system knows no locks,
 //! nobody sweeps. Everything is reached from open directories, so that no symbolic link leads elsewhere.
 
-use super::directory::{names_in, open_again};
-use super::lock::Locked;
+use super::directory::{names_in, reopen};
+use super::lock::FileLock;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, fsync, openat, renameat, statat, unlinkat,
@@ -21,14 +21,14 @@ use std::path::Path;
 
 /// A file that has not got its name yet; removed when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    file: Locked,
+pub(crate) struct AtomicFile {
+    file: FileLock,
     directory: OwnedFd,
     /// The name until then; `None` once it has got the other one.
     name: Option<OsString>,
 }
 
-impl Draft {
+impl AtomicFile {
     /// Makes one in a directory, under a name that begins so. The mode is as the umask leaves it: what others are meant to
     /// read must not become private.
     pub fn begin(directory: BorrowedFd<'_>, prefix: &str, mode: u32) -> io::Result<Self> {
@@ -40,7 +40,7 @@ impl Draft {
                 file => File::from(file?),
             };
             // A sweep may find it before it is locked, and take it away.
-            match Locked::shared_at_once(file) {
+            match FileLock::try_shared(file) {
                 Ok(file) if fstat(&*file)?.st_nlink > 0 => {
                     let directory = directory.try_clone_to_owned()?;
                     return Ok(Self { file, directory, name: Some(name) });
@@ -81,7 +81,7 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
             // A file that cannot be removed is waste and no harm.
@@ -100,7 +100,7 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
     let directory = openat(CWD, parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let prefix = format!(".volio-{}-", name.to_string_lossy());
     sweep(directory.as_fd(), &prefix);
-    let draft = Draft::begin(directory.as_fd(), &prefix, mode)?;
+    let draft = AtomicFile::begin(directory.as_fd(), &prefix, mode)?;
     draft.file().set_permissions(Permissions::from_mode(mode))?;
     draft.file().write_all(content)?;
     draft.publish(directory.as_fd(), name)
@@ -120,17 +120,17 @@ pub(crate) fn sweep(directory: BorrowedFd<'_>, prefix: &str) {
 
 /// Opens and locks a file that is to be continued or removed; `None` while somebody holds it, and for all that is
 /// not a regular file under one name: what is written through a link lands somewhere else.
-pub(crate) fn claim(directory: BorrowedFd<'_>, name: &CStr) -> Option<Locked> {
+pub(crate) fn claim(directory: BorrowedFd<'_>, name: &CStr) -> Option<FileLock> {
     // For writing also where nothing is written: some file systems lock nothing else.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let file = openat(directory, name, flags, Mode::empty()).ok()?;
     let stat = fstat(&file).ok()?;
     let is_plain = FileType::from_raw_mode(stat.st_mode).is_file() && stat.st_nlink == 1;
-    Locked::alone_at_once(File::from(file)).ok().filter(|file| is_plain && file.is_held())
+    FileLock::try_exclusive(File::from(file)).ok().filter(|file| is_plain && file.is_held())
 }
 
 /// Opens a file that somebody else may have put there: where it is a named pipe, nobody must wait for a writer.
-pub(crate) fn open_without_waiting(path: &Path) -> io::Result<File> {
+pub(crate) fn open_nonblocking(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
@@ -138,7 +138,7 @@ pub(crate) fn open_without_waiting(path: &Path) -> io::Result<File> {
 /// Has the disk know what was made, renamed or removed in a directory.
 pub(crate) fn sync(directory: BorrowedFd<'_>) -> io::Result<()> {
     // It may be open as a mere place.
-    Ok(fsync(open_again(directory)?)?)
+    Ok(fsync(reopen(directory)?)?)
 }
 
 #[cfg(test)]
@@ -175,14 +175,14 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for number in 0..50 {
-                        let draft = Draft::begin(fd.as_fd(), ".draft-", 0o666).unwrap();
+                        let draft = AtomicFile::begin(fd.as_fd(), ".draft-", 0o666).unwrap();
                         sweep(fd.as_fd(), ".draft-");
                         draft.publish(fd.as_fd(), OsStr::new(&format!("name{number}"))).unwrap();
                     }
                 });
             }
         });
-        drop(Draft::begin(fd.as_fd(), ".draft-", 0o666).unwrap());
+        drop(AtomicFile::begin(fd.as_fd(), ".draft-", 0o666).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 50);
     }
 

@@ -34,7 +34,7 @@ const LARGEST: usize = 64 << 10;
 /// What is known about a directory that volio has filled, or began to fill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub struct TargetState {
     /// Whether everything is there.
     pub complete: bool,
     /// What it was filled with.
@@ -54,7 +54,7 @@ pub struct Record {
     pub announced: Option<String>,
 }
 
-impl Record {
+impl TargetState {
     /// That of a directory whose content nobody wants.
     pub(super) fn abandoned() -> Self {
         Self {
@@ -104,13 +104,13 @@ pub(super) fn is_record(directory: BorrowedFd<'_>, name: &CStr) -> bool {
 
 /// The record of a directory. What cannot be read or understood is none. In a directory where others may write too it may be
 /// theirs: it never says there that everything came from volio, so nothing is removed because of it.
-pub(super) fn read(directory: BorrowedFd<'_>) -> Option<Record> {
+pub(super) fn read(directory: BorrowedFd<'_>) -> Option<TargetState> {
     let mut value = vec![0; LARGEST];
-    let record: Option<Record> = match fgetxattr(directory, ATTRIBUTE, &mut value[..]) {
+    let record: Option<TargetState> = match fgetxattr(directory, ATTRIBUTE, &mut value[..]) {
         Ok(length) => serde_json::from_slice(&value[..length]).ok(),
         Err(_) => read_file(directory),
     };
-    record.map(|record| Record { alone: record.alone && is_private(directory), ..record })
+    record.map(|record| TargetState { alone: record.alone && is_private(directory), ..record })
 }
 
 /// Whether a directory belongs to the user of this process and nobody else may write in it. Where an ACL lets others, the mode's
@@ -119,7 +119,7 @@ pub(super) fn is_private(directory: BorrowedFd<'_>) -> bool {
     fstat(directory).is_ok_and(|stat| stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0)
 }
 
-fn read_file(directory: BorrowedFd<'_>) -> Option<Record> {
+fn read_file(directory: BorrowedFd<'_>) -> Option<TargetState> {
     // Not a link, and not blocking: it could be a fifo.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(directory, FILE, flags, Mode::empty()).ok()?;
@@ -133,7 +133,7 @@ fn read_file(directory: BorrowedFd<'_>) -> Option<Record> {
 ///
 /// # Errors
 /// `EEXIST` when somebody else's file has the name of the record; otherwise what the operating system says.
-pub(super) fn write(directory: BorrowedFd<'_>, record: &Record) -> Result<()> {
+pub(super) fn write(directory: BorrowedFd<'_>, record: &TargetState) -> Result<()> {
     let text = serde_json::to_vec(record).map_err(|_| Errno::INVAL)?;
     let before = fstat(directory)?;
     match put(directory, &text) {

@@ -5,7 +5,7 @@
 //! is in and takes one step at a time, by a single name and without following links.
 
 use super::TreePath;
-pub(super) use crate::disk::directory::{Identity, names_in, open_directory};
+pub(super) use crate::disk::directory::{FileId, names_in, open_directory};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Stat, fstat};
 use rustix::io::{Errno, Result};
@@ -50,7 +50,7 @@ pub(super) struct Descent {
 
 #[derive(Debug)]
 struct Level {
-    identity: Identity,
+    identity: FileId,
     /// As it was when it was entered.
     standing: Standing,
     fd: Option<OwnedFd>,
@@ -166,7 +166,7 @@ impl Descent {
             let fd = open_directory(above, name)?;
             match depth < keep_from {
                 true => passed = Some(fd),
-                false if self.levels[depth].identity == Identity::from(&fstat(&fd)?) => {
+                false if self.levels[depth].identity == FileId::from(&fstat(&fd)?) => {
                     self.levels[depth].fd = Some(fd);
                 }
                 false => return Err(Errno::STALE),

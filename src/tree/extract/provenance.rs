@@ -1,7 +1,7 @@
 //! Which layer made what, so that a whiteout removes what the image had and never what was in the target.
 
 use super::Extractor;
-use super::made::Made;
+use super::front_coded::Made;
 use crate::disk::remove::{self, Failure, Removal, Removed};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;

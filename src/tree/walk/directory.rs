@@ -1,16 +1,16 @@
 //! One directory, entry by entry, in the order of [`TreePath`].
 
-use super::change::{Change, Changed, is_about_what_is_read};
-use super::descent::{Descent, Identity};
-use super::extent::{Extent, Place};
 use super::filter::Filter;
-use super::listed::{Directories, Log};
 use super::listing::{CACHE_TAG, Name, is_cache, is_not_of_the_tree, list, open_quietly, place, shown};
-use super::observe::{Answer, Failure, Found, Observer, Reason, Summary, WalkOptions, kind};
-use super::xattr::Carrier;
-use super::{Entry, Kind, Metadata, TreePath};
+use super::moved::{Directories, Log};
+use super::stat::{Answer, Failure, LeftOutReason, Observer, Summary, WalkOptions, WalkedEntry, kind};
 use crate::disk::directory::is_mount_point;
 use crate::error::{self, Error, Result};
+use crate::tree::dir_stack::{Descent, FileId};
+use crate::tree::path_range::{PathRange, Place};
+use crate::tree::race::{Changed, FileChange, is_about_what_is_read};
+use crate::tree::xattr::Carrier;
+use crate::tree::{Entry, EntryKind, Metadata, TreePath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, fstat, readlinkat, statat};
 use rustix::io::Errno;
@@ -30,12 +30,12 @@ pub(super) struct DirectoryWalk {
     names: Vec<vec::IntoIter<Name>>,
     filter: Filter,
     device: u64,
-    links: HashMap<Identity, FirstName>,
+    links: HashMap<FileId, FirstName>,
     observer: Observer,
     /// What is told.
-    extent: Extent,
+    range: PathRange,
     /// Whether files are looked at without being opened.
-    at_a_glance: bool,
+    sizes_only: bool,
     log: Log,
 }
 
@@ -62,20 +62,20 @@ impl DirectoryWalk {
             device: stat.st_dev,
             links: HashMap::new(),
             observer: Observer::new(options),
-            extent: Extent::default(),
-            at_a_glance: false,
+            range: PathRange::default(),
+            sizes_only: false,
             log: Log::new(),
         })
     }
 
-    /// Tells only what is in this extent.
-    pub fn limit(&mut self, extent: Extent) {
-        self.extent = extent;
+    /// Tells only what is in this range.
+    pub fn limit(&mut self, range: PathRange) {
+        self.range = range;
     }
 
     /// Tells what there is and how large it is, without content, owners and attributes of what is no directory.
-    pub fn at_a_glance(&mut self) {
-        self.at_a_glance = true;
+    pub fn sizes_only(&mut self) {
+        self.sizes_only = true;
     }
 
     /// What was passed over so far.
@@ -85,8 +85,8 @@ impl DirectoryWalk {
 
     /// What was listed, to be checked when the walk is over; `source` is where it began.
     pub fn into_listed(self, source: PathBuf) -> Directories {
-        let Self { shown, at, filter, extent, log, .. } = self;
-        Directories { source, shown, at, filter, extent, log }
+        let Self { shown, at, filter, range, log, .. } = self;
+        Directories { source, shown, at, filter, range, log }
     }
 
     /// Whether a directory, by its path below the source, is left out by a rule for it or for one above it.
@@ -102,7 +102,7 @@ impl DirectoryWalk {
     ///
     /// # Errors
     /// When something cannot be read; the error names it. The walk is then at its end.
-    pub fn advance(&mut self) -> Result<Option<Found>> {
+    pub fn advance(&mut self) -> Result<Option<WalkedEntry>> {
         if !self.begun {
             self.begun = true;
             return self.root().map(Some);
@@ -118,7 +118,7 @@ impl DirectoryWalk {
                 self.names.clear();
             }
             if let Some(found) = visited? {
-                match found.entry.kind == Kind::Directory && self.extent.shares_directories() {
+                match found.entry.kind == EntryKind::Directory && self.range.shares_directories() {
                     true => self.observer.note_again(&found.entry),
                     false => self.observer.note(&found.entry),
                 }
@@ -128,27 +128,28 @@ impl DirectoryWalk {
         Ok(None)
     }
 
-    fn root(&mut self) -> Result<Found> {
+    fn root(&mut self) -> Result<WalkedEntry> {
         let here = TreePath::root();
         let found = (|| {
             let root = self.descent.root();
             let stat = fstat(root)?;
-            let entry = self.observer.entry(self.at.clone(), Kind::Directory, &stat, Carrier::Open(root))?;
+            let entry =
+                self.observer.entry(self.at.clone(), EntryKind::Directory, &stat, Carrier::Open(root))?;
             Ok((entry, stat, list(root)?))
         })();
         let (entry, stat, names) = found.map_err(|failure| self.trouble(&here, failure))?;
-        match self.extent.shares_directories() {
+        match self.range.shares_directories() {
             true => self.observer.note_again(&entry),
             false => self.observer.note(&entry),
         }
         self.begin(&here, &stat, names);
-        Ok(Found { entry, file: None })
+        Ok(WalkedEntry { entry, file: None })
     }
 
     /// Looks at one name, again where it changes meanwhile; `None` when it is passed over.
-    fn visit(&mut self, name: &Name) -> Result<Option<Found>> {
+    fn visit(&mut self, name: &Name) -> Result<Option<WalkedEntry>> {
         let path = self.descent.path().join(name.name.to_bytes());
-        match self.extent.place(&self.at.append(&path)) {
+        match self.range.place(&self.at.append(&path)) {
             Place::Inside => {}
             Place::Outside => return Ok(None),
             Place::Behind => {
@@ -180,7 +181,12 @@ impl DirectoryWalk {
     }
 
     /// Looks at one name once. Whatever fails leaves no trace.
-    fn look_at(&mut self, name: &CStr, listed: FileType, path: &TreePath) -> Result<Option<Found>, Failure> {
+    fn look_at(
+        &mut self,
+        name: &CStr,
+        listed: FileType,
+        path: &TreePath,
+    ) -> Result<Option<WalkedEntry>, Failure> {
         let kind = match listed {
             FileType::Unknown => FileType::from_raw_mode(self.stat(name)?.st_mode),
             known => known,
@@ -191,28 +197,32 @@ impl DirectoryWalk {
         }
         match kind {
             FileType::Directory => self.directory(name, path).map(Some),
-            _ if self.extent.only_directories => Ok(None),
+            _ if self.range.only_directories => Ok(None),
             FileType::Socket => {
                 self.observer.summary.sockets += 1;
                 Ok(None)
             }
-            _ if self.at_a_glance => self.glimpse(name, path).map(Some),
+            _ if self.sizes_only => self.glimpse(name, path).map(Some),
             FileType::RegularFile => self.file(name, path),
             _ => self.special(name, path).map(Some),
         }
     }
 
-    fn directory(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+    fn directory(&mut self, name: &CStr, path: &TreePath) -> Result<WalkedEntry, Failure> {
         let fd = match open_quietly(self.descent.here()?, name, OFlags::DIRECTORY) {
             Err(errno) if self.observer.may_skip(errno) => return self.closed_directory(name, path, errno),
             opened => opened?,
         };
         let stat = fstat(&fd)?;
-        let entry =
-            self.observer.entry(self.at.append(path), Kind::Directory, &stat, Carrier::Open(fd.as_fd()))?;
+        let entry = self.observer.entry(
+            self.at.append(path),
+            EntryKind::Directory,
+            &stat,
+            Carrier::Open(fd.as_fd()),
+        )?;
         if self.is_beyond(fd.as_fd(), &stat) {
             self.observer.summary.mounts += 1;
-            return Ok(Found { entry, file: None });
+            return Ok(WalkedEntry { entry, file: None });
         }
         match list(fd.as_fd()) {
             Ok(mut names) if self.observer.options.exclude_caches && is_cache(fd.as_fd()) => {
@@ -226,11 +236,11 @@ impl DirectoryWalk {
                 self.begin(path, &stat, names);
             }
             Err(errno) if self.observer.may_skip(errno) => {
-                self.observer.leave_out(entry.path.clone(), Reason::unreadable(errno));
+                self.observer.leave_out(entry.path.clone(), LeftOutReason::unreadable(errno));
             }
             Err(errno) => return Err(errno.into()),
         }
-        Ok(Found { entry, file: None })
+        Ok(WalkedEntry { entry, file: None })
     }
 
     /// Whether something is mounted here, and mounts are not crossed. What is mounted may be of the same file system: a
@@ -241,25 +251,30 @@ impl DirectoryWalk {
 
     /// Begins with what is in the directory that the descent has come to.
     fn begin(&mut self, path: &TreePath, stat: &Stat, names: Vec<Name>) {
-        if !self.at_a_glance {
+        if !self.sizes_only {
             self.log.note(path, self.descent.depth(), stat, &names);
         }
         self.names.push(names.into_iter());
     }
 
     /// A directory that cannot be read: what can be seen from outside.
-    fn closed_directory(&mut self, name: &CStr, path: &TreePath, errno: Errno) -> Result<Found, Failure> {
+    fn closed_directory(
+        &mut self,
+        name: &CStr,
+        path: &TreePath,
+        errno: Errno,
+    ) -> Result<WalkedEntry, Failure> {
         let stat = self.stat(name)?;
         if !FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(Errno::STALE.into());
         }
         let carrier = Carrier::Named(self.descent.here()?, name.to_bytes());
-        let entry = self.observer.entry(self.at.append(path), Kind::Directory, &stat, carrier)?;
-        self.observer.leave_out(entry.path.clone(), Reason::unreadable(errno));
-        Ok(Found { entry, file: None })
+        let entry = self.observer.entry(self.at.append(path), EntryKind::Directory, &stat, carrier)?;
+        self.observer.leave_out(entry.path.clone(), LeftOutReason::unreadable(errno));
+        Ok(WalkedEntry { entry, file: None })
     }
 
-    fn file(&mut self, name: &CStr, path: &TreePath) -> Result<Option<Found>, Failure> {
+    fn file(&mut self, name: &CStr, path: &TreePath) -> Result<Option<WalkedEntry>, Failure> {
         let fd = open_quietly(self.descent.here()?, name, OFlags::NONBLOCK)?;
         let stat = fstat(&fd)?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
@@ -273,7 +288,7 @@ impl DirectoryWalk {
             Some(link) => {
                 let carrier = Carrier::Open(fd.as_fd());
                 let entry = self.observer.entry(self.at.append(path), link, &stat, carrier)?;
-                Found { entry, file: None }
+                WalkedEntry { entry, file: None }
             }
             None => {
                 let place = place(&self.shown, path);
@@ -285,13 +300,13 @@ impl DirectoryWalk {
     }
 
     /// A symbolic link, a fifo or a device: what is looked at and not opened.
-    fn special(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+    fn special(&mut self, name: &CStr, path: &TreePath) -> Result<WalkedEntry, Failure> {
         let stat = self.stat(name)?;
         let here = self.descent.here()?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
                 let target = readlinkat(here, name, Vec::new())?.into_bytes();
-                Kind::Symlink { target }
+                EntryKind::Symlink { target }
             }
             FileType::RegularFile | FileType::Directory => return Err(Errno::STALE.into()),
             _ => kind(&stat).ok_or(Errno::STALE)?,
@@ -300,27 +315,27 @@ impl DirectoryWalk {
         let carrier = Carrier::Named(self.descent.here()?, name.to_bytes());
         let entry = self.observer.entry(self.at.append(path), kind, &stat, carrier)?;
         self.remember(&stat, path);
-        Ok(Found { entry, file: None })
+        Ok(WalkedEntry { entry, file: None })
     }
 
     /// What is no directory, with its size and whether it is another name, and with nothing else.
-    fn glimpse(&mut self, name: &CStr, path: &TreePath) -> Result<Found, Failure> {
+    fn glimpse(&mut self, name: &CStr, path: &TreePath) -> Result<WalkedEntry, Failure> {
         let stat = self.stat(name)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => return Err(Errno::STALE.into()),
-            FileType::Symlink => Kind::Symlink { target: Vec::new() },
+            FileType::Symlink => EntryKind::Symlink { target: Vec::new() },
             _ => kind(&stat).ok_or(Errno::STALE)?,
         };
         let kind = self.earlier_name(&stat).unwrap_or(kind);
         self.remember(&stat, path);
         let entry = Entry { path: self.at.append(path), kind, metadata: Metadata::default() };
-        Ok(Found { entry, file: None })
+        Ok(WalkedEntry { entry, file: None })
     }
 
     /// The hard link to the name under which this was met before, if it was.
-    fn earlier_name(&self, stat: &Stat) -> Option<Kind> {
-        let first = self.links.get(&Identity::from(stat)).filter(|_| stat.st_nlink > 1)?;
-        Some(Kind::Hardlink { target: first.path.clone() })
+    fn earlier_name(&self, stat: &Stat) -> Option<EntryKind> {
+        let first = self.links.get(&FileId::from(stat)).filter(|_| stat.st_nlink > 1)?;
+        Some(EntryKind::Hardlink { target: first.path.clone() })
     }
 
     /// Notes that something was met that may have further names.
@@ -328,7 +343,7 @@ impl DirectoryWalk {
         if stat.st_nlink < 2 {
             return;
         }
-        let identity = Identity::from(stat);
+        let identity = FileId::from(stat);
         let Some(first) = self.links.get_mut(&identity) else {
             // Its type is not the same on all processors.
             let names = usize::try_from(stat.st_nlink).unwrap_or(usize::MAX);
@@ -363,7 +378,7 @@ pub(super) fn trouble(doing: &str, shown: &str, path: &TreePath, failure: Failur
     let place = place(shown, path);
     let errno = match failure {
         Failure::Errno(errno) => errno,
-        Failure::Changed(Change::Vanished) => Errno::NOENT,
+        Failure::Changed(FileChange::Vanished) => Errno::NOENT,
         Failure::Changed(_) => Errno::STALE,
         Failure::Unmapped(unmapped) => {
             return Error::usage(format!("cannot pack {place}: {unmapped}")).with_hint(

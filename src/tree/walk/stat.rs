@@ -1,12 +1,12 @@
 //! How something on disk becomes an [`Entry`]: what is taken over, what is adjusted, and what is counted.
 
-use super::activity::{Activity, Care, wait_for_write};
-use super::change::{Change, Changed, OnChange, Unreadable, is_about_what_is_read};
-use super::file::{self, FileContent, READ_AT_ONCE, read_at_once};
-use super::owner::{IdMaps, Owner, Unmapped};
-use super::xattr::{Carrier, Reader};
-use super::{Entry, Kind, Metadata, Time, TreePath};
 use crate::error::Error;
+use crate::tree::activity::{Activity, Care, wait_for_write};
+use crate::tree::file::{self, FileContent, READ_AT_ONCE, read_at_once};
+use crate::tree::id_map::{IdMaps, Owner, Unmapped};
+use crate::tree::race::{Changed, FileChange, OnChange, Unreadable, is_about_what_is_read};
+use crate::tree::xattr::{Carrier, Reader};
+use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Stat, major, minor};
 use rustix::io::Errno;
@@ -18,7 +18,7 @@ use std::io;
 
 /// Something that a walk came by.
 #[derive(Debug)]
-pub struct Found {
+pub struct WalkedEntry {
     /// What it is.
     pub entry: Entry,
     /// Its content, at the beginning: of a regular file that is not another name of an earlier one.
@@ -51,7 +51,7 @@ pub struct WalkOptions {
     /// What is done when something changes while it is read.
     pub on_change: OnChange,
     /// What is left out because it changed while it was read, in an earlier walk over the same tree.
-    pub changed: BTreeMap<TreePath, Change>,
+    pub changed: BTreeMap<TreePath, FileChange>,
     /// What is left out because reading it failed, in an earlier walk over the same tree, with this error of the system.
     pub unreadable: BTreeMap<TreePath, i32>,
 }
@@ -94,20 +94,20 @@ impl WalkOptions {
 
 /// Why something is not in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum LeftOutReason {
     /// It cannot be read: the number of the error, as the operating system counts them.
     Unreadable(i32),
     /// It changed while it was read.
-    Changed(Change),
+    Changed(FileChange),
 }
 
-impl Reason {
-    pub(super) fn unreadable(errno: Errno) -> Self {
+impl LeftOutReason {
+    pub(in crate::tree) fn unreadable(errno: Errno) -> Self {
         Self::Unreadable(errno.raw_os_error())
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for LeftOutReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(errno) => match Errno::from_raw_os_error(*errno) {
@@ -127,7 +127,7 @@ pub struct LeftOut {
     pub path: TreePath,
     /// Why it is not there.
     #[serde(serialize_with = "as_text")]
-    pub reason: Reason,
+    pub reason: LeftOutReason,
 }
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -182,10 +182,10 @@ impl Summary {
         }
     }
 
-    pub(super) fn leave_out(&mut self, path: TreePath, reason: Reason) {
+    pub(super) fn leave_out(&mut self, path: TreePath, reason: LeftOutReason) {
         match reason {
-            Reason::Unreadable(_) => self.unreadable += 1,
-            Reason::Changed(_) => self.changed += 1,
+            LeftOutReason::Unreadable(_) => self.unreadable += 1,
+            LeftOutReason::Changed(_) => self.changed += 1,
         }
         if self.left_out.len() < Self::NAMED {
             self.left_out.push(LeftOut { path, reason });
@@ -195,9 +195,9 @@ impl Summary {
 
 /// Why something on disk does not become an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Failure {
+pub(in crate::tree) enum Failure {
     Errno(Errno),
-    Changed(Change),
+    Changed(FileChange),
     Unmapped(Unmapped),
     /// A file that does not say how long it is, and does not end.
     Endless,
@@ -206,8 +206,8 @@ pub(super) enum Failure {
 impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
         match errno {
-            Errno::NOENT => Self::Changed(Change::Vanished),
-            Errno::STALE | Errno::LOOP | Errno::NOTDIR => Self::Changed(Change::Replaced),
+            Errno::NOENT => Self::Changed(FileChange::Vanished),
+            Errno::STALE | Errno::LOOP | Errno::NOTDIR => Self::Changed(FileChange::Replaced),
             errno => Self::Errno(errno),
         }
     }
@@ -230,7 +230,7 @@ impl From<Unmapped> for Failure {
 }
 
 /// Turns what the kernel says into entries, as the options want them.
-pub(super) struct Observer {
+pub(in crate::tree) struct Observer {
     pub options: WalkOptions,
     pub summary: Summary,
     xattrs: Reader,
@@ -251,7 +251,7 @@ impl Observer {
     pub fn entry(
         &mut self,
         path: TreePath,
-        kind: Kind,
+        kind: EntryKind,
         stat: &Stat,
         carrier: Carrier<'_>,
     ) -> Result<Entry, Failure> {
@@ -270,14 +270,14 @@ impl Observer {
     pub fn recorded(
         &mut self,
         path: TreePath,
-        kind: Kind,
-        of: &Kind,
+        kind: EntryKind,
+        of: &EntryKind,
         mut metadata: Metadata,
     ) -> Result<Entry, Unmapped> {
         self.xattrs.keep_travelling(&mut metadata.xattrs);
         let file_type = match of {
-            Kind::Symlink { .. } => FileType::Symlink,
-            Kind::Directory => FileType::Directory,
+            EntryKind::Symlink { .. } => FileType::Symlink,
+            EntryKind::Directory => FileType::Directory,
             _ => FileType::RegularFile,
         };
         self.adjust(&mut metadata, file_type)?;
@@ -321,9 +321,9 @@ impl Observer {
         fd: OwnedFd,
         stat: &Stat,
         place: String,
-    ) -> Result<Found, Failure> {
+    ) -> Result<WalkedEntry, Failure> {
         let size = stat.st_size.unsigned_abs();
-        let mut entry = self.entry(path, Kind::File { size }, stat, Carrier::Open(fd.as_fd()))?;
+        let mut entry = self.entry(path, EntryKind::File { size }, stat, Carrier::Open(fd.as_fd()))?;
         let care = self.activity.care(&fd, stat);
         if care != Care::Once {
             wait_for_write(&fd);
@@ -332,32 +332,34 @@ impl Observer {
             true => {
                 let bytes = read_at_once(fd.as_fd(), stat, care)?;
                 // In /proc and /sys the content is longer or shorter than the file system says.
-                entry.kind = Kind::File { size: bytes.len() as u64 };
+                entry.kind = EntryKind::File { size: bytes.len() as u64 };
                 FileContent::held(bytes)
             }
             false => FileContent::disk(fd, stat, care, place, entry.path.clone()),
         };
-        Ok(Found { entry, file: Some(content) })
+        Ok(WalkedEntry { entry, file: Some(content) })
     }
 
     /// What is done about something that did not become an entry after `attempts` attempts: an error unless it is
     /// to be read again or left out.
     pub fn answer(&mut self, path: &TreePath, failure: Failure, attempts: u32) -> Result<Answer, Failure> {
         let reason = match (failure, self.options.on_change) {
-            (Failure::Changed(Change::Vanished), OnChange::Skip) => Reason::Changed(Change::Vanished),
+            (Failure::Changed(FileChange::Vanished), OnChange::Skip) => {
+                LeftOutReason::Changed(FileChange::Vanished)
+            }
             // What has vanished does not come back by being looked for in the same place.
-            (Failure::Changed(Change::Vanished), _) | (Failure::Changed(_), OnChange::Fail) => {
+            (Failure::Changed(FileChange::Vanished), _) | (Failure::Changed(_), OnChange::Fail) => {
                 return Err(failure);
             }
             (Failure::Changed(_), _) if attempts < ATTEMPTS => {
                 self.activity.found();
                 return Ok(Answer::Again);
             }
-            (Failure::Changed(change), OnChange::Skip) => Reason::Changed(change),
-            (Failure::Errno(errno), _) if self.may_skip(errno) => Reason::unreadable(errno),
+            (Failure::Changed(change), OnChange::Skip) => LeftOutReason::Changed(change),
+            (Failure::Errno(errno), _) if self.may_skip(errno) => LeftOutReason::unreadable(errno),
             // A file that its server does not know any more looks the same.
-            (Failure::Changed(Change::Replaced), _) if self.options.skip_unreadable => {
-                Reason::unreadable(Errno::STALE)
+            (Failure::Changed(FileChange::Replaced), _) if self.options.skip_unreadable => {
+                LeftOutReason::unreadable(Errno::STALE)
             }
             _ => return Err(failure),
         };
@@ -366,7 +368,7 @@ impl Observer {
     }
 
     /// Notes that something is not in the tree.
-    pub fn leave_out(&mut self, path: TreePath, reason: Reason) {
+    pub fn leave_out(&mut self, path: TreePath, reason: LeftOutReason) {
         self.summary.leave_out(path, reason);
     }
 
@@ -377,8 +379,9 @@ impl Observer {
 
     /// Leaves out what has changed or could not be read in an earlier walk; whether it did.
     pub fn leaves_out(&mut self, path: &TreePath) -> bool {
-        let changed = self.options.changed.get(path).copied().map(Reason::Changed);
-        let reason = changed.or_else(|| self.options.unreadable.get(path).copied().map(Reason::Unreadable));
+        let changed = self.options.changed.get(path).copied().map(LeftOutReason::Changed);
+        let reason =
+            changed.or_else(|| self.options.unreadable.get(path).copied().map(LeftOutReason::Unreadable));
         if let Some(reason) = reason {
             self.leave_out(path.clone(), reason);
         }
@@ -388,7 +391,7 @@ impl Observer {
 
 /// What becomes of something that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(in crate::tree) enum Answer {
     /// It is looked at again.
     Again,
     /// It is left out, and was counted.
@@ -396,14 +399,14 @@ pub(super) enum Answer {
 }
 
 /// The kind of what is neither a link nor another name; `None` for sockets and what is not known.
-pub(super) fn kind(stat: &Stat) -> Option<Kind> {
+pub(in crate::tree) fn kind(stat: &Stat) -> Option<EntryKind> {
     let (major, minor) = (major(stat.st_rdev), minor(stat.st_rdev));
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Some(Kind::File { size: stat.st_size.unsigned_abs() }),
-        FileType::Directory => Some(Kind::Directory),
-        FileType::Fifo => Some(Kind::Fifo),
-        FileType::CharacterDevice => Some(Kind::CharDevice { major, minor }),
-        FileType::BlockDevice => Some(Kind::BlockDevice { major, minor }),
+        FileType::RegularFile => Some(EntryKind::File { size: stat.st_size.unsigned_abs() }),
+        FileType::Directory => Some(EntryKind::Directory),
+        FileType::Fifo => Some(EntryKind::Fifo),
+        FileType::CharacterDevice => Some(EntryKind::CharDevice { major, minor }),
+        FileType::BlockDevice => Some(EntryKind::BlockDevice { major, minor }),
         FileType::Symlink | FileType::Socket | FileType::Unknown => None,
     }
 }

@@ -1,7 +1,7 @@
 //! What is left out of a tree: the rules of `.gitignore`, which people know.
 
-use super::{RuleFiles, TreePath, WalkOptions};
 use crate::error::{Error, Kind, Result};
+use crate::tree::{RuleFiles, TreePath, WalkOptions};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
@@ -18,7 +18,7 @@ const RULES: &str = ".volioignore";
 const LARGEST: u64 = 1 << 20;
 
 /// Rules for one source, in runs: the last run that has something to say about a path counts.
-pub(super) struct Filter(Vec<Run>);
+pub(in crate::tree) struct Filter(Vec<Run>);
 
 /// Rules one after the other, either all of them text or one alone that is not.
 struct Run {

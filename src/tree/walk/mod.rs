@@ -1,18 +1,30 @@
 //! Several sources as one tree.
 
-use super::change::Changed;
-use super::extent::{Extent, Place};
-use super::listed::Listed;
-use super::listing::{place, shown, without_lease};
-use super::observe::{Answer, Failure, Found, Observer, Summary, WalkOptions};
-use super::source::SourceSpec;
-use super::stored::StoredWalk;
-use super::walk::{DirectoryWalk, trouble};
-use super::{Content, Entry, Kind, Metadata, TreePath};
+use crate::tree::path_range::{PathRange, Place};
+use crate::tree::race::Changed;
+mod directory;
+mod filter;
+mod listing;
+mod moved;
+mod stat;
+
+pub(super) use filter::Filter;
+pub use filter::rule_lines;
+pub(super) use listing::shown;
+pub use moved::ListedDirectories;
+pub use stat::{LeftOut, LeftOutReason, RuleFiles, Summary, WalkOptions, WalkedEntry};
+pub(super) use stat::{Observer, kind};
+
 use crate::error::{Error, Result};
+use crate::tree::source_spec::SourceSpec;
+use crate::tree::stored::StoredWalk;
+use crate::tree::{Content, Entry, EntryKind, Metadata, TreePath};
+use directory::{DirectoryWalk, trouble};
+use listing::{place, without_lease};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
 use rustix::io::Errno;
+use stat::{Answer, Failure};
 use std::collections::{BTreeSet, btree_set};
 use std::io::Read as _;
 use std::iter::{FusedIterator, Peekable};
@@ -37,7 +49,7 @@ impl WalkOptions {
     pub fn survey(&mut self, sources: &[SourceSpec]) -> Result<()> {
         let mut buffer = vec![0; 256 << 10];
         for found in Walk::new(sources, self)? {
-            let Found { entry, file: Some(mut content) } = found? else { continue };
+            let WalkedEntry { entry, file: Some(mut content) } = found? else { continue };
             let error = loop {
                 content.skip_hole();
                 match content.read(&mut buffer) {
@@ -61,12 +73,12 @@ struct Branch {
     shown: String,
     at: TreePath,
     walk: SourceWalk,
-    head: Option<Found>,
+    head: Option<WalkedEntry>,
 }
 
 enum SourceWalk {
     Directory(Box<DirectoryWalk>),
-    File(Box<Option<Found>>, Summary),
+    File(Box<Option<WalkedEntry>>, Summary),
     Stored(Box<StoredWalk>),
 }
 
@@ -101,7 +113,7 @@ impl Walk {
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage), naming the source.
-    pub fn insist_without(&self, written: &Path) -> Result<()> {
+    pub fn ensure_excludes(&self, written: &Path) -> Result<()> {
         let holds = |branch: &&Branch| match &branch.walk {
             SourceWalk::Directory(walk) => {
                 below(&branch.source, written).is_some_and(|path| !walk.leaves_out(&path))
@@ -121,13 +133,13 @@ impl Walk {
 
     /// The same walk, but only over this part of the tree.
     #[must_use]
-    pub fn within(mut self, extent: &Extent) -> Self {
+    pub fn within(mut self, range: &PathRange) -> Self {
         for branch in &mut self.branches {
             match &mut branch.walk {
-                SourceWalk::Directory(walk) => walk.limit(extent.clone()),
-                SourceWalk::Stored(walk) => walk.limit(extent.clone()),
+                SourceWalk::Directory(walk) => walk.limit(range.clone()),
+                SourceWalk::Stored(walk) => walk.limit(range.clone()),
                 SourceWalk::File(found, _) => {
-                    if extent.only_directories || extent.place(&branch.at) != Place::Inside {
+                    if range.only_directories || range.place(&branch.at) != Place::Inside {
                         **found = None;
                     }
                 }
@@ -139,10 +151,10 @@ impl Walk {
     /// The same walk, but without content: what is no directory is told with its size and nothing else, and read
     /// neither are files nor attributes.
     #[must_use]
-    pub fn at_a_glance(mut self) -> Self {
+    pub fn sizes_only(mut self) -> Self {
         for branch in &mut self.branches {
             if let SourceWalk::Directory(walk) = &mut branch.walk {
-                walk.at_a_glance();
+                walk.sizes_only();
             }
         }
         self
@@ -154,15 +166,15 @@ impl Walk {
     }
 
     /// What was listed, to be checked when nothing more is read of the sources.
-    pub fn into_listed(self) -> Listed {
+    pub fn into_listed(self) -> ListedDirectories {
         let directories = self.branches.into_iter().filter_map(|branch| match branch.walk {
             SourceWalk::Directory(walk) => Some(walk.into_listed(branch.source)),
             SourceWalk::File(..) | SourceWalk::Stored(_) => None,
         });
-        Listed(directories.collect())
+        ListedDirectories(directories.collect())
     }
 
-    fn advance(&mut self) -> Result<Option<Found>> {
+    fn advance(&mut self) -> Result<Option<WalkedEntry>> {
         for branch in &mut self.branches {
             if branch.head.is_none() {
                 branch.head = branch.walk.advance()?;
@@ -179,7 +191,7 @@ impl Walk {
                 self.branches[next].head = Some(found);
                 Ok(Some(invented(ancestor)))
             }
-            Some(ancestor) if found.entry.kind != Kind::Directory => {
+            Some(ancestor) if found.entry.kind != EntryKind::Directory => {
                 Err(self.blocked(&self.branches[next], &ancestor))
             }
             _ => Ok(Some(found)),
@@ -190,7 +202,7 @@ impl Walk {
     fn first_branch(&self) -> Result<Option<usize>> {
         let mut first: Option<(usize, &TreePath)> = None;
         for (n, branch) in self.branches.iter().enumerate() {
-            let Some(Found { entry, .. }) = &branch.head else { continue };
+            let Some(WalkedEntry { entry, .. }) = &branch.head else { continue };
             match first {
                 Some((other, path)) if *path == entry.path => {
                     return Err(collision(&self.branches[other], branch, path));
@@ -213,7 +225,7 @@ impl Walk {
 }
 
 impl Iterator for Walk {
-    type Item = Result<Found>;
+    type Item = Result<WalkedEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {
@@ -267,7 +279,7 @@ impl Branch {
 }
 
 impl SourceWalk {
-    fn advance(&mut self) -> Result<Option<Found>> {
+    fn advance(&mut self) -> Result<Option<WalkedEntry>> {
         match self {
             Self::Directory(walk) => walk.advance(),
             Self::File(found, _) => Ok(found.take()),
@@ -285,7 +297,7 @@ impl SourceWalk {
 }
 
 /// A file that is a source by itself. No rule leaves it out: the user named it.
-fn single(source: &Path, at: &TreePath, options: &WalkOptions) -> Result<(Option<Found>, Summary)> {
+fn single(source: &Path, at: &TreePath, options: &WalkOptions) -> Result<(Option<WalkedEntry>, Summary)> {
     let mut observer = Observer::new(options);
     let place = place(&shown(source), &TreePath::root());
     if observer.leaves_out(at) {
@@ -331,9 +343,9 @@ fn below(directory: &Path, path: &Path) -> Option<TreePath> {
     TreePath::parse(inside.as_os_str().as_encoded_bytes())
 }
 
-fn invented(path: TreePath) -> Found {
-    let entry = Entry { path, kind: Kind::Directory, metadata: Metadata::plain_directory() };
-    Found { entry, file: None }
+fn invented(path: TreePath) -> WalkedEntry {
+    let entry = Entry { path, kind: EntryKind::Directory, metadata: Metadata::implied_directory() };
+    WalkedEntry { entry, file: None }
 }
 
 fn collision(one: &Branch, other: &Branch, path: &TreePath) -> Error {

@@ -20,7 +20,7 @@ pub enum OnChange {
 
 /// What happened to something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum FileChange {
     /// It has more bytes than before.
     Grew {
         /// The size in bytes when it was opened.
@@ -45,7 +45,7 @@ pub enum Change {
     Moved,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for FileChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grew { from, to } => write!(f, "it grew from {from} to {to} bytes"),
@@ -64,7 +64,7 @@ pub struct Changed {
     /// Where it is in the tree.
     pub path: TreePath,
     /// What happened to it.
-    pub change: Change,
+    pub change: FileChange,
 }
 
 impl Changed {
@@ -154,13 +154,13 @@ impl Stamp {
     }
 
     /// What happened until the later look; `None` when nothing did.
-    pub fn change(&self, later: &Self) -> Option<Change> {
+    pub fn change(&self, later: &Self) -> Option<FileChange> {
         let (from, to) = (self.size, later.size);
         match to.cmp(&from) {
-            std::cmp::Ordering::Greater => Some(Change::Grew { from, to }),
-            std::cmp::Ordering::Less => Some(Change::Shrank { from, to }),
+            std::cmp::Ordering::Greater => Some(FileChange::Grew { from, to }),
+            std::cmp::Ordering::Less => Some(FileChange::Shrank { from, to }),
             std::cmp::Ordering::Equal if self == later => None,
-            std::cmp::Ordering::Equal => Some(Change::Touched),
+            std::cmp::Ordering::Equal => Some(FileChange::Touched),
         }
     }
 }

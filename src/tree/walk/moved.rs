@@ -1,15 +1,15 @@
 //! What a walk has listed, so that it is noticed when something was moved past it: from a directory that it was yet to
 //! read into one that it had read. Such an entry is nowhere in what the walk told, and was on disk all the time.
 
-use super::activity::now;
-use super::change::{Change, Changed, OnChange, Stamp};
-use super::descent::{Descent, Identity};
-use super::extent::{Extent, Place};
 use super::filter::Filter;
 use super::listing::{Name, is_not_of_the_tree, list, open_quietly, place};
-use super::observe::{Reason, Summary};
-use super::{Time, TreePath};
+use super::stat::{LeftOutReason, Summary};
 use crate::error::Result;
+use crate::tree::activity::now;
+use crate::tree::dir_stack::{Descent, FileId};
+use crate::tree::path_range::{PathRange, Place};
+use crate::tree::race::{Changed, FileChange, OnChange, Stamp};
+use crate::tree::{Time, TreePath};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statx};
 use rustix::io::Errno;
@@ -22,7 +22,7 @@ const COARSEST: i64 = 2;
 
 /// The directories of all sources, as they were when they were listed.
 #[derive(Default)]
-pub struct Listed(pub(super) Vec<Directories>);
+pub struct ListedDirectories(pub(super) Vec<Directories>);
 
 /// The directories of one source, and what of it a walk told.
 pub(super) struct Directories {
@@ -30,7 +30,7 @@ pub(super) struct Directories {
     pub shown: String,
     pub at: TreePath,
     pub filter: Filter,
-    pub extent: Extent,
+    pub range: PathRange,
     pub log: Log,
 }
 
@@ -44,13 +44,13 @@ struct Directory {
     name: Box<[u8]>,
     /// How many names lead to it from the root of the source.
     depth: usize,
-    identity: Identity,
+    identity: FileId,
     stamp: Stamp,
     /// The hashes of its entries, in order.
     entries: Box<[u64]>,
 }
 
-impl Listed {
+impl ListedDirectories {
     /// Looks for entries that were moved past the walk.
     ///
     /// # Errors
@@ -58,9 +58,11 @@ impl Listed {
     pub fn check(&self, on_change: OnChange, summary: &mut Summary) -> Result<()> {
         for directories in &self.0 {
             for path in directories.moved() {
-                let changed = Changed { path: directories.at.append(&path), change: Change::Moved };
+                let changed = Changed { path: directories.at.append(&path), change: FileChange::Moved };
                 match on_change {
-                    OnChange::Skip => summary.leave_out(changed.path, Reason::Changed(Change::Moved)),
+                    OnChange::Skip => {
+                        summary.leave_out(changed.path, LeftOutReason::Changed(FileChange::Moved))
+                    }
                     OnChange::Fail | OnChange::Retry => {
                         return Err(changed.into_error(&place(&directories.shown, &path)));
                     }
@@ -80,7 +82,7 @@ impl Log {
     pub fn note(&mut self, path: &TreePath, depth: usize, stat: &Stat, names: &[Name]) {
         let mut entries: Box<[u64]> = names.iter().map(Name::hash).collect();
         entries.sort_unstable();
-        let (identity, stamp) = (Identity::from(stat), Stamp::new(stat));
+        let (identity, stamp) = (FileId::from(stat), Stamp::new(stat));
         self.directories.push(Directory { name: path.name().into(), depth, identity, stamp, entries });
     }
 
@@ -100,7 +102,7 @@ impl Directories {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(fd) = openat(CWD, &self.source, flags, Mode::empty()) else { return moved };
         let Ok(stat) = fstat(&fd) else { return moved };
-        if Identity::from(&stat) != root.identity {
+        if FileId::from(&stat) != root.identity {
             return moved;
         }
         let mut descent = Descent::new(fd);
@@ -145,8 +147,8 @@ impl Directories {
         };
         let kind = FileType::from_raw_mode(status.stx_mode.into());
         let path = above.join(name.name.to_bytes());
-        let is_told = self.extent.place(&self.at.append(&path)) == Place::Inside
-            && !(self.extent.only_directories && kind != FileType::Directory)
+        let is_told = self.range.place(&self.at.append(&path)) == Place::Inside
+            && !(self.range.only_directories && kind != FileType::Directory)
             && kind != FileType::Socket
             && !self.filter.excludes(&path, kind == FileType::Directory);
         let born = Time { seconds: status.stx_btime.tv_sec, nanoseconds: status.stx_btime.tv_nsec };
@@ -160,7 +162,7 @@ fn enter(descent: &mut Descent, directory: &Directory) -> std::result::Result<St
     let name = CString::new(&*directory.name).map_err(|_| Errno::INVAL)?;
     let fd = open_quietly(descent.here()?, &name, OFlags::DIRECTORY)?;
     let stat = fstat(&fd)?;
-    match Identity::from(&stat) == directory.identity {
+    match FileId::from(&stat) == directory.identity {
         true => descent.push(&directory.name, fd, &stat),
         false => return Err(Errno::STALE),
     }

@@ -1,7 +1,7 @@
 //! How a walk opens and lists what it reads.
 
-use super::{TreePath, record};
 use crate::disk::directory::is_mount_point;
+use crate::tree::{TreePath, target_state};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 use rustix::io::{Errno, pread};
@@ -56,7 +56,7 @@ pub(super) fn open_quietly(above: BorrowedFd<'_>, name: &CStr, flags: OFlags) ->
 /// Opens a file without blocking, again as long as somebody holds a lease on it, as Samba does: the first attempt makes
 /// the kernel ask for it back, and take it after `/proc/sys/fs/lease-break-time`. To block instead would be to wait for
 /// ever where the file has become a fifo meanwhile.
-pub(super) fn without_lease(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+pub(in crate::tree) fn without_lease(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
     for _ in 0..LEASE_ATTEMPTS {
         match open() {
             Err(Errno::AGAIN) => thread::sleep(LEASE_PAUSE),
@@ -98,17 +98,17 @@ pub(super) fn is_not_of_the_tree(root: BorrowedFd<'_>, name: &CStr) -> bool {
     let is_lost_and_found = name.to_bytes() == LOST_AND_FOUND
         && statat(root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_uid == 0)
         && is_mount_point(root);
-    is_lost_and_found || record::is_record(root, name)
+    is_lost_and_found || target_state::is_record(root, name)
 }
 
 /// A source as messages show it, so that a path can follow.
-pub(super) fn shown(source: &Path) -> String {
+pub(in crate::tree) fn shown(source: &Path) -> String {
     let shown = source.display().to_string();
     shown.trim_end_matches('/').to_owned()
 }
 
 /// The name on disk of something in a source.
-pub(super) fn place(shown: &str, path: &TreePath) -> String {
+pub(in crate::tree) fn place(shown: &str, path: &TreePath) -> String {
     match path.is_root() {
         true if shown.is_empty() => "/".to_owned(),
         true => shown.to_owned(),

@@ -3,10 +3,10 @@
 use super::journal::{self, Journal};
 use super::target::held;
 use super::{Extractor, trouble};
-use crate::disk::directory::make_usable;
+use crate::disk::directory::ensure_owner_access;
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
-use crate::tree::record::{self, Record};
+use crate::tree::target_state::{self, TargetState};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{fstat, fsync, sync, syncfs};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -25,9 +25,9 @@ pub(super) struct Marks {
 struct Place {
     path: TreePath,
     directory: OwnedFd,
-    record: Record,
+    record: TargetState,
     /// What stood there before.
-    earlier: Option<Record>,
+    earlier: Option<TargetState>,
     /// What is made in this file system, where a later run may take it away.
     journal: Option<Journal>,
 }
@@ -36,7 +36,7 @@ impl Marks {
     /// Whether an entry cannot be extracted because its name is that of a record.
     pub fn is_ours(&self, path: &TreePath) -> bool {
         let is_marked = |parent| self.places.iter().any(|place| place.path == parent);
-        record::is_name_of_ours(path.name())
+        target_state::is_name_of_ours(path.name())
             && path.parent().is_some_and(|parent| parent.is_root() || is_marked(parent))
     }
 }
@@ -50,10 +50,10 @@ impl Extractor {
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when somebody else's file has the name of the record; otherwise what the
     /// operating system says.
-    pub fn mark(&mut self, content: Value) -> Result<()> {
+    pub fn begin_state(&mut self, content: Value) -> Result<()> {
         self.marks.content = Some(content);
         if !self.user.is_root() {
-            make_usable(self.descent.root());
+            ensure_owner_access(self.descent.root());
         }
         let root = fcntl_dupfd_cloexec(self.descent.root(), 0);
         let root = root.map_err(|errno| self.trouble("open", &TreePath::root(), errno))?;
@@ -78,16 +78,23 @@ impl Extractor {
     fn mark_place(&mut self, path: TreePath, directory: OwnedFd) -> Result<()> {
         let Some(content) = self.marks.content.clone() else { return Ok(()) };
         let made = (|| {
-            let earlier = record::read(directory.as_fd());
+            let earlier = target_state::read(directory.as_fd());
             let alone = match &earlier {
                 Some(earlier) if !earlier.complete => earlier.claims(directory.as_fd()),
                 _ => held(directory.as_fd(), &TreePath::root())?.something.is_none(),
             };
             let inode = fstat(&directory)?.st_ino;
-            let at = record::place(&path);
-            let record =
-                Record { complete: false, content, alone, inode, at, volumes: Vec::new(), announced: None };
-            record::write(directory.as_fd(), &record)?;
+            let at = target_state::place(&path);
+            let record = TargetState {
+                complete: false,
+                content,
+                alone,
+                inode,
+                at,
+                volumes: Vec::new(),
+                announced: None,
+            };
+            target_state::write(directory.as_fd(), &record)?;
             Ok((record, earlier))
         })();
         match made {
@@ -123,8 +130,8 @@ impl Extractor {
             }
             // What stays is a claim on an empty directory, and no harm.
             let _ = match earlier {
-                Some(earlier) => record::write(directory.as_fd(), &earlier),
-                None => record::remove(directory.as_fd()),
+                Some(earlier) => target_state::write(directory.as_fd(), &earlier),
+                None => target_state::remove(directory.as_fd()),
             };
         }
     }
@@ -169,7 +176,7 @@ impl Extractor {
         for Place { path, directory, record, .. } in &mut self.marks.places {
             record.complete = true;
             record.volumes.clone_from(&volumes);
-            record::write(directory.as_fd(), record)
+            target_state::write(directory.as_fd(), record)
                 .map_err(|errno| trouble(&self.target.shown, "write the record of", path, errno))?;
             if self.options.sync {
                 fsync(&*directory)

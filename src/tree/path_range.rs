@@ -8,7 +8,7 @@ use std::ops::Bound;
 ///
 /// Directories that lead to the stretch are told too, wherever they stand: whoever holds a file must hold them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct PathRange {
     /// Where the stretch begins.
     pub from: Bound<TreePath>,
     /// Where it ends.
@@ -19,7 +19,7 @@ pub struct Extent {
     pub only_directories: bool,
 }
 
-impl Default for Extent {
+impl Default for PathRange {
     /// The whole tree.
     fn default() -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Default for Extent {
     }
 }
 
-/// What an extent says about a path.
+/// What an range says about a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// It is before the stretch, or left out.
@@ -42,14 +42,14 @@ pub(super) enum Place {
     Behind,
 }
 
-impl Extent {
+impl PathRange {
     /// One entry with the directories that lead to it.
-    pub fn only(path: TreePath) -> Self {
+    pub fn single(path: TreePath) -> Self {
         Self { from: Bound::Included(path.clone()), until: Bound::Included(path), ..Self::default() }
     }
 
     /// Whether a file at this path is told.
-    pub fn tells(&self, path: &TreePath) -> bool {
+    pub fn contains(&self, path: &TreePath) -> bool {
         !self.only_directories && self.place(path) == Place::Inside
     }
 
