@@ -15,7 +15,8 @@ use super::root::{set_mode, something_in};
 use super::volume::{Doing, Passed, Turn, Volume, Watched};
 use crate::disk::mountinfo;
 use crate::error::{Error, Result};
-use crate::transport::{Location, Source, Stop};
+use crate::stream::CancelToken;
+use crate::transport::{Location, Source};
 use crate::tree::ExtractOptions;
 use crate::unpack::{self, Part, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -57,7 +58,7 @@ pub(super) struct Job {
 
 /// Fills the volume in a thread of its own, which goes on when nobody waits any more.
 pub(super) fn in_background(keeper: &Arc<Keeper>, volume: &Arc<Volume>, job: Job, turn: Turn) -> Result<()> {
-    let (passed, stop) = (Arc::new(Passed::default()), Stop::default());
+    let (passed, stop) = (Arc::new(Passed::default()), CancelToken::default());
     let image = job.fill.image.to_string();
     turn.now(Doing::Fetching { image, passed: Arc::clone(&passed), stop: stop.clone() });
     let (keeper, volume) = (Arc::clone(keeper), Arc::clone(volume));
@@ -102,7 +103,7 @@ struct Filling<'a> {
     volume: &'a Volume,
     job: &'a Job,
     passed: Arc<Passed>,
-    stop: &'a Stop,
+    stop: &'a CancelToken,
 }
 
 impl Filling<'_> {
@@ -116,7 +117,7 @@ impl Filling<'_> {
         self.refuse_once(&target)?;
 
         let mut access = (keeper.settings.access)()?;
-        access.transfer.stop = self.stop.clone();
+        access.transfer.cancel = self.stop.clone();
         let source = fill.image.source(&access)?;
         if fill.pull == Pull::Newer && record.filled.as_ref().is_some_and(|filled| is_from(filled, fill)) {
             let digest = source.resolve()?.descriptor().digest.to_string();

@@ -32,7 +32,7 @@ mod usage;
 mod volume;
 
 pub use pace::LeastPace;
-pub use server::{Stop, serve};
+pub use server::serve;
 pub use socket::Socket;
 
 use crate::error::{Error, Result};

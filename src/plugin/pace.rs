@@ -3,7 +3,7 @@
 
 use super::volume::Passed;
 use crate::error::Error;
-use crate::transport::Stop;
+use crate::stream::CancelToken;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -28,7 +28,7 @@ impl Default for LeastPace {
 /// A watch over a fetch, until this is dropped.
 pub(super) struct Pace {
     least: LeastPace,
-    stop: Stop,
+    stop: CancelToken,
     /// Whether it was too slow.
     fell_behind: Arc<Mutex<bool>>,
     watching: Option<(Sender<()>, JoinHandle<()>)>,
@@ -36,7 +36,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Stops the fetch when it falls behind.
-    pub(super) fn watch(passed: Arc<Passed>, stop: Stop, least: LeastPace) -> Self {
+    pub(super) fn watch(passed: Arc<Passed>, stop: CancelToken, least: LeastPace) -> Self {
         let (ended, end) = channel::<()>();
         let fell_behind = Arc::new(Mutex::new(false));
         let (too_slow, word) = (Arc::clone(&fell_behind), stop.clone());
@@ -46,7 +46,7 @@ impl Pace {
                 let now = passed.done();
                 if now.saturating_sub(before) < least.bytes {
                     *too_slow.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                    word.now(Duration::ZERO);
+                    word.cancel();
                     return;
                 }
                 before = now;
@@ -68,7 +68,7 @@ impl Pace {
             ))
             .with_hint("the registry or the network is overloaded; start the container again later");
         }
-        match self.stop.is_said() {
+        match self.stop.is_cancelled() {
             true => Error::failed("the fetch was given up, since the volume is removed"),
             false => error,
         }

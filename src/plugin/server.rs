@@ -7,10 +7,10 @@ use super::name::VolumeName;
 use super::protocol::{Answer, Call, MountId};
 use super::{Driver, Plugin, Socket, Trouble};
 use crate::error::{Error, Result};
+use crate::stream::CancelToken;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,55 +20,26 @@ const CONNECTIONS: usize = 128;
 /// How long what was asked before the stop may take.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// A word that ends a plugin in good order.
-#[derive(Clone)]
-pub struct Stop(Arc<Said>);
-
-struct Said {
-    said: AtomicBool,
-    /// What is written here can be read there, by whoever waits for connections.
-    here: UnixStream,
-    there: UnixStream,
-}
-
-impl Stop {
-    /// A word that was not said yet.
-    ///
-    /// # Errors
-    /// When the system has no more descriptors.
-    pub fn new() -> Result<Self> {
-        let (here, there) = UnixStream::pair().map_err(|error| Error::io("cannot make a pipe", error))?;
-        Ok(Self(Arc::new(Said { said: AtomicBool::new(false), here, there })))
-    }
-
-    /// Says it: no new connection is accepted, what was asked is answered, and exports are carried to their end.
-    pub fn now(&self) {
-        self.0.said.store(true, Ordering::SeqCst);
-        // One that was said twice is heard once.
-        let _ = (&self.0.here).write(b".");
-    }
-
-    fn is_said(&self) -> bool {
-        self.0.said.load(Ordering::SeqCst)
-    }
-}
-
 /// Serves engines on the sockets until it is told to stop. The sockets are gone afterwards.
 ///
 /// # Errors
 /// When the sockets fail.
-pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, stop: &Stop) -> Result<()> {
+pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, cancel: &CancelToken) -> Result<()> {
     let keeper = &plugin.0;
+    let (canceller, cancelled) =
+        UnixStream::pair().map_err(|error| Error::io("cannot make a socket pair", error))?;
+    // The callback lives as long as the token, so the other end may be gone.
+    cancel.on_cancel(move || _ = (&canceller).write(b"."));
     let busy = Arc::new(Busy::default());
-    let exports = look_after_exports(keeper, stop)?;
+    let exports = look_after_exports(keeper, cancel)?;
     let trouble = |error: io::Error| Error::io("cannot wait for connections", error);
     for socket in &sockets {
         socket.listener.set_nonblocking(true).map_err(trouble)?;
     }
-    while !stop.is_said() {
+    while !cancel.is_cancelled() {
         let mut waiting: Vec<PollFd<'_>> =
             sockets.iter().map(|socket| PollFd::new(&socket.listener, PollFlags::IN)).collect();
-        waiting.push(PollFd::new(&stop.0.there, PollFlags::IN));
+        waiting.push(PollFd::new(&cancelled, PollFlags::IN));
         match poll(&mut waiting, None) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(errno) => return Err(trouble(errno.into())),
@@ -222,14 +193,14 @@ fn body(answer: &Answer) -> Vec<u8> {
 }
 
 /// Looks after exports that nobody asks for any more, in a thread of its own.
-fn look_after_exports(keeper: &Arc<Keeper>, stop: &Stop) -> Result<JoinHandle<()>> {
-    let (keeper, stop) = (Arc::clone(keeper), stop.clone());
+fn look_after_exports(keeper: &Arc<Keeper>, cancel: &CancelToken) -> Result<JoinHandle<()>> {
+    let (keeper, cancel) = (Arc::clone(keeper), cancel.clone());
     let work = move || {
-        let interval = Timespec::try_from(keeper.settings.interval).ok();
-        while !stop.is_said() {
+        while !cancel.is_cancelled() {
             keeper.export_what_is_due();
             empty_trash(&keeper);
-            let _ = poll(&mut [PollFd::new(&stop.0.there, PollFlags::IN)], interval.as_ref());
+            // The loop ends where this fails.
+            let _ = cancel.sleep(keeper.settings.interval);
         }
     };
     let begun = thread::Builder::new().name("exports".to_owned()).spawn(work);

@@ -6,7 +6,7 @@ use super::protocol::MountId;
 use super::record::{Kept, Record};
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Task};
-use crate::transport::Stop;
+use crate::stream::CancelToken;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fs;
@@ -67,7 +67,7 @@ pub(super) enum Doing {
     Mounting,
     Unmounting,
     Removing,
-    Fetching { image: String, passed: Arc<Passed>, stop: Stop },
+    Fetching { image: String, passed: Arc<Passed>, stop: CancelToken },
     Exporting { image: String },
 }
 
@@ -181,7 +181,7 @@ impl Volume {
     pub(super) fn cancel_fetch(&self) -> bool {
         match &self.work().doing {
             Some(Doing::Fetching { stop, .. }) => {
-                stop.now(Duration::ZERO);
+                stop.cancel();
                 true
             }
             _ => false,

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod body;
+mod cancel;
 mod hash;
 mod machine;
 mod pipe;
@@ -10,6 +11,7 @@ mod threads;
 
 pub use ahead::in_order;
 pub use body::{Body, Unverified, Written};
+pub use cancel::{CancelGuard, CancelToken};
 pub use hash::{HashingReader, HashingThread, HashingWriter};
 pub use machine::{room, workers};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};

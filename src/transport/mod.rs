@@ -23,13 +23,11 @@ mod reach;
 mod referrers;
 pub mod registry;
 mod retry;
-mod stop;
 mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
 pub use location::Location;
 pub use retry::{Retry, RetryDelay};
-pub use stop::Stop;
 pub use transfer::{Told, Transfer};
 
 use crate::error::{Error, Kind, Result};

@@ -1,6 +1,7 @@
 //! How bytes travel to and from registries: what a user can choose about it.
 
-use super::{Retry, Stop};
+use super::Retry;
+use crate::stream::CancelToken;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub struct Transfer {
     pub chunk_size: Option<u64>,
     /// A directory that remembers uploads which have not ended, so that another process continues them.
     pub state: Option<PathBuf>,
-    /// Ends all of it.
-    pub stop: Stop,
+    /// Cancels every transfer that is made with these options.
+    pub cancel: CancelToken,
     /// Who is told that something is tried again, or read from another place.
     pub told: Told,
 }
@@ -40,7 +41,7 @@ impl Default for Transfer {
             concurrency: 3,
             chunk_size: None,
             state: None,
-            stop: Stop::default(),
+            cancel: CancelToken::default(),
             told: Told::default(),
         }
     }

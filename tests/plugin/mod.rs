@@ -22,7 +22,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
-use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, Stop, serve};
+use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, serve};
+use volio::stream::CancelToken;
 use volio::transport::{Access, Retry, Transfer};
 
 /// How long a test waits for what must happen: only a broken one takes that long.
@@ -32,7 +33,7 @@ const SOON: Duration = Duration::from_secs(30);
 struct Service {
     place: TempDir,
     journal: Arc<Mutex<Vec<String>>>,
-    running: Option<(Stop, JoinHandle<()>)>,
+    running: Option<(CancelToken, JoinHandle<()>)>,
     patience: Duration,
     drivers: Vec<Driver>,
     /// What is otherwise than usual.
@@ -112,16 +113,16 @@ impl Service {
         };
         let make = |driver: &Driver| Socket::make(&self.place.path().join("sockets"), *driver);
         let sockets = self.drivers.iter().map(make).collect::<volio::Result<Vec<_>>>()?;
-        let stop = Stop::new()?;
-        let word = stop.clone();
-        let thread = thread::spawn(move || serve(&plugin, sockets, &word).unwrap());
-        self.running = Some((stop, thread));
+        let cancel = CancelToken::default();
+        let token = cancel.clone();
+        let thread = thread::spawn(move || serve(&plugin, sockets, &token).unwrap());
+        self.running = Some((cancel, thread));
         Ok(())
     }
 
     fn stop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            stop.now();
+        if let Some((cancel, thread)) = self.running.take() {
+            cancel.cancel();
             thread.join().unwrap();
         }
     }

@@ -9,7 +9,8 @@ use volio::error::Kind;
 use volio::oci::{Descriptor, media_type};
 use volio::pack::{Options, pack};
 use volio::progress::{Progress, Silent, Task};
-use volio::transport::{Access, Destination, Retry, Source, Stop, Told, registry};
+use volio::stream::CancelToken;
+use volio::transport::{Access, Destination, Retry, Source, Told, registry};
 use volio::tree::SourceSpec;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
@@ -117,10 +118,10 @@ fn a_host_that_was_there_is() {
 #[test]
 fn a_destination_says_when_to_retry_and_does_not_wait() {
     let registry = Registry::start();
-    let stop = Stop::default();
+    let cancel = CancelToken::default();
     let client = registry.client_by("a", |transfer| {
         transfer.retry = Retry { retries: 2, delay: Duration::from_secs(50) };
-        transfer.stop = stop.clone();
+        transfer.cancel = cancel.clone();
     });
     let passing = Error::failed("the layer was lost").with_retry_after(Duration::ZERO);
     let begun = Instant::now();
@@ -129,12 +130,12 @@ fn a_destination_says_when_to_retry_and_does_not_wait() {
     assert!(retry.delay >= Duration::from_secs(40) && begun.elapsed() < Duration::from_secs(30));
     assert_eq!(client.retry_delay(&passing, 2), None);
     assert_eq!(client.retry_delay(&Error::failed("no"), 0), None);
-    stop.now(Duration::ZERO);
+    cancel.cancel();
     assert_eq!(client.retry_delay(&passing, 0), None);
 }
 
 /// Cancels everything when it receives a warning.
-struct CancelOnWarning(Stop, Mutex<Vec<String>>);
+struct CancelOnWarning(CancelToken, Mutex<Vec<String>>);
 
 impl Progress for CancelOnWarning {
     fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
@@ -143,7 +144,7 @@ impl Progress for CancelOnWarning {
 
     fn warn(&self, message: &str) {
         self.1.lock().unwrap().push(message.to_owned());
-        self.0.now(Duration::ZERO);
+        self.0.cancel();
     }
 }
 
@@ -151,10 +152,10 @@ impl Progress for CancelOnWarning {
 fn a_pack_that_waits_for_a_retry_can_be_cancelled() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.limits_bodies = Some(1 << 20));
-    let progress = CancelOnWarning(Stop::default(), Mutex::default());
+    let progress = CancelOnWarning(CancelToken::default(), Mutex::default());
     let client = registry.client_by("a", |transfer| {
         transfer.retry = Retry { retries: 5, delay: Duration::from_secs(60) };
-        transfer.stop = progress.0.clone();
+        transfer.cancel = progress.0.clone();
     });
     let tree = tempfile::tempdir().unwrap();
     std::fs::write(tree.path().join("file"), noise(5 << 20)).unwrap();
@@ -166,13 +167,13 @@ fn a_pack_that_waits_for_a_retry_can_be_cancelled() {
 }
 
 #[test]
-fn nothing_begins_after_a_stop() {
+fn nothing_begins_after_a_cancellation() {
     let registry = with_manifest();
-    let stop = Stop::default();
-    let client = registry.client_by("a", |transfer| transfer.stop = stop.clone());
+    let cancel = CancelToken::default();
+    let client = registry.client_by("a", |transfer| transfer.cancel = cancel.clone());
     client.resolve().unwrap();
     let before = registry.requests().len();
-    stop.now(Duration::ZERO);
+    cancel.cancel();
     assert!(client.resolve().unwrap_err().to_string().contains("interrupted"));
     assert!(client.open(&Descriptor::of("x", b"x")).is_err());
     assert_eq!(registry.requests().len(), before);

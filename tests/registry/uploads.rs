@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 use volio::Result;
 use volio::oci::Descriptor;
-use volio::stream::{Body, Unverified};
-use volio::transport::{Access, Destination, Stop, registry};
+use volio::stream::{Body, CancelToken, Unverified};
+use volio::transport::{Access, Destination, registry};
 
 const MIB: usize = 1 << 20;
 
@@ -284,14 +284,13 @@ fn an_upload_that_the_registry_has_forgotten_begins_anew() {
 }
 
 #[test]
-fn a_stop_ends_an_upload_at_the_registry() {
-    struct Stopping(Stop, usize);
-    impl Read for Stopping {
+fn a_cancellation_aborts_an_upload_at_the_registry() {
+    struct Cancelling(CancelToken, usize);
+    impl Read for Cancelling {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             self.1 += 1;
             if self.1 == 20 {
-                let stop = self.0.clone();
-                stop.now(Duration::ZERO);
+                self.0.cancel();
             }
             buffer.fill(7);
             Ok(buffer.len())
@@ -300,19 +299,19 @@ fn a_stop_ends_an_upload_at_the_registry() {
     // Also where the token has ended by then, and a farewell needs a new one.
     for (chunk_size, expires_in) in [(None, 300), (Some(MIB as u64), 300), (None, 1)] {
         let registry = Registry::start();
-        let stop = Stop::default();
+        let cancel = CancelToken::default();
         let user = "me:hunter2";
         registry.behave(|behaviour| {
             behaviour.login = Login::Token { user, anonymous_pull: false, expires_in };
         });
         let (_directory, mut access) = access(registry.host(), user);
         access.transfer = super::patient();
-        (access.transfer.stop, access.transfer.chunk_size) = (stop.clone(), chunk_size);
+        (access.transfer.cancel, access.transfer.chunk_size) = (cancel.clone(), chunk_size);
         let client = registry.client_with("a", "t", &access);
-        let error = client.upload(Body::new(Stopping(stop.clone(), 0))).unwrap_err();
+        let error = client.upload(Body::new(Cancelling(cancel.clone(), 0))).unwrap_err();
         assert!(error.to_string().contains("interrupted"), "{error}");
         assert_eq!(registry.open_uploads(), 0);
-        stop.now(Duration::from_secs(600)); // nothing is left to wait for
+        cancel.wait_for_guards(Duration::from_secs(600)); // nothing is left to wait for
     }
 }
 

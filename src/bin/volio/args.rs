@@ -144,7 +144,7 @@ impl Registries {
             concurrency: self.concurrency,
             chunk_size: self.chunk_size,
             state: environment::state(environment::variable),
-            stop: interrupt::stop(),
+            cancel: interrupt::cancel_token(),
             told: Told::new(progress::tell),
         }
     }

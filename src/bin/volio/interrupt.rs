@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::{process, thread};
-use volio::transport::Stop;
+use volio::stream::CancelToken;
 use volio::{Error, Result};
 
 /// How long registries may take to hear of it. A block of data that is being compressed comes to its end before, which takes
 /// many seconds at the highest levels on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-static STOP: LazyLock<Stop> = LazyLock::new(Stop::default);
+static CANCEL: LazyLock<CancelToken> = LazyLock::new(CancelToken::default);
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Has a write beyond `ulimit -f` fail, as one to a full disk does, and not kill the program without a word (`SIGXFSZ`).
@@ -26,9 +26,9 @@ pub fn survive_file_size_limits() {
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
 }
 
-/// The word that ends all transfers of this program.
-pub fn stop() -> Stop {
-    STOP.clone()
+/// Returns the token that cancels all transfers of this program.
+pub fn cancel_token() -> CancelToken {
+    CANCEL.clone()
 }
 
 /// Does the work, and ends the program in the middle of it when a signal comes. A second signal ends it at once.
@@ -82,7 +82,8 @@ fn watch(mut signals: Signals) {
             process::exit(code);
         }
         let end = move || {
-            STOP.now(PATIENCE);
+            CANCEL.cancel();
+            CANCEL.wait_for_guards(PATIENCE);
             output::line("interrupted");
             process::exit(code)
         };

@@ -7,7 +7,7 @@
 use super::answer::Answer;
 use super::http::{Request, runtime, wait};
 use super::pace::Pace;
-use super::retry::{Attempts, unless_stopped};
+use super::retry::{Attempts, unless_cancelled};
 use super::server::Server;
 use super::token::Scopes;
 use crate::error::{Error, Result};
@@ -217,13 +217,14 @@ impl Download {
         queue: Queue,
     ) {
         let transfer = self.server.transfer();
-        let (mut attempts, mut pace, stop) = (Attempts::new(transfer), Pace::new(transfer), &transfer.stop);
+        let (mut attempts, mut pace, cancel) =
+            (Attempts::new(transfer), Pace::new(transfer), &transfer.cancel);
         loop {
             let before = range.start;
             let asked = Instant::now();
             let next = match begun.take() {
                 Some(begun) => Ok(begun),
-                None => match unless_stopped(stop, self.ask(&range, self.request.clone().once())).await {
+                None => match unless_cancelled(cancel, self.ask(&range, self.request.clone().once())).await {
                     Ok((answer, _)) if self.is_part() && !is_partial(&answer) => Err(self.is_whole()),
                     next => next,
                 },
@@ -238,7 +239,7 @@ impl Download {
                     let _ = pace.note(asked.elapsed(), 0);
                     begun.0.pace = pace;
                     let passing = pass_on(&mut begun, &mut range, self.size, &queue);
-                    let outcome = unless_stopped(stop, passing).await;
+                    let outcome = unless_cancelled(cancel, passing).await;
                     pace = begun.0.pace;
                     outcome
                 }

@@ -1,8 +1,9 @@
 //! What may be tried again, and when: a server that is busy, a connection that broke; never a refusal that was meant,
 //! and never data that is wrong.
 
-use super::super::{RetryDelay, Stop, Transfer};
+use super::super::{RetryDelay, Transfer};
 use crate::error::{Error, Result};
+use crate::stream::CancelToken;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
@@ -42,17 +43,20 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
     text(DATE).and_then(|now| span(asked, now)).map_or(Duration::ZERO, Duration::from_secs)
 }
 
-/// How soon a stop is noticed by what waits for the network.
+/// The interval at which a wait for the network looks for a cancellation.
 const NOTICE: Duration = Duration::from_millis(100);
 
-/// Waits for something that the network does, and no longer than until a stop.
+/// Waits for work of the network until it is done or cancelled.
 ///
 /// # Errors
-/// Those of the work, and that it was stopped.
-pub(super) async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Those of the work, and the cancellation.
+pub(super) async fn unless_cancelled<T>(
+    cancel: &CancelToken,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let mut work = pin!(work);
     loop {
-        stop.check()?;
+        cancel.check()?;
         if let Ok(outcome) = timeout(NOTICE, work.as_mut()).await {
             return outcome;
         }
@@ -63,7 +67,7 @@ pub(super) async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = Re
 /// left, or everything was cancelled.
 pub(super) fn delay(transfer: &Transfer, error: &Error, failures: u32) -> Option<RetryDelay> {
     let asked = error.retry_after()?;
-    transfer.retry.after(failures, asked).filter(|_| !transfer.stop.is_said())
+    transfer.retry.after(failures, asked).filter(|_| !transfer.cancel.is_cancelled())
 }
 
 /// Attempts at one thing.
@@ -96,7 +100,7 @@ impl<'a> Attempts<'a> {
             sleep(retry.delay).await;
             Ok(())
         };
-        unless_stopped(&self.transfer.stop, pause).await.is_ok() && !self.transfer.stop.is_said()
+        unless_cancelled(&self.transfer.cancel, pause).await.is_ok() && !self.transfer.cancel.is_cancelled()
     }
 }
 

@@ -9,7 +9,7 @@ use super::credentials::Keychain;
 use super::http::{Http, Request};
 use super::outgoing::Outgoing;
 use super::quirks::Manners;
-use super::retry::unless_stopped;
+use super::retry::unless_cancelled;
 use super::token::Scopes;
 use crate::error::{Error, Kind, Result};
 use reqwest::{StatusCode, Url};
@@ -60,14 +60,14 @@ impl Server {
     /// Sends a request; when the registry does not take what it is shown, once more with something new. Any
     /// status is an answer.
     pub(super) async fn send(&self, request: Request, scopes: &Scopes) -> Result<Answer> {
-        let stop = &self.transfer().stop;
-        // What ends an upload, and the token that it may need, outlive a stop.
+        let cancel = &self.transfer().cancel;
+        // What ends an upload, and the token that it may need, outlive a cancellation.
         if !request.once {
-            stop.check()?;
+            cancel.check()?;
         }
         // Whether something was changed is found out.
         match request.is_safe() && !request.once {
-            true => unless_stopped(stop, self.exchange(request, scopes)).await,
+            true => unless_cancelled(cancel, self.exchange(request, scopes)).await,
             false => self.exchange(request, scopes).await,
         }
     }

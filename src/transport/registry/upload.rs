@@ -63,7 +63,7 @@ impl<'a> Upload<'a> {
 
     /// Sends a blob, whatever it takes.
     pub(super) fn run(mut self, body: Body) -> Result<Written> {
-        let _busy = self.server.transfer().stop.busy()?;
+        let _guard = self.server.transfer().cancel.guard()?;
         let expected = body.expected().cloned();
         self.what = match &expected {
             Some(expected) => format!("upload {} to {}", expected.digest, self.reference.name()),
@@ -120,7 +120,7 @@ impl<'a> Upload<'a> {
         let mut furthest = 0;
         loop {
             let Err(error) = self.send(session, supply, memory.as_deref_mut()) else { return Ok(()) };
-            transfer.stop.check()?;
+            transfer.cancel.check()?;
             if let Ok(written) = supply.body.written()
                 && session.has(self.reference.repository(), &written)
             {
@@ -210,7 +210,7 @@ impl<'a> Upload<'a> {
             if !is_worth_it || is_likely {
                 break;
             }
-            transfer.stop.check()?;
+            transfer.cancel.check()?;
             let pause = (transfer.retry.delay / 10).saturating_mul(1 << question);
             wait(async {
                 sleep(pause).await;

@@ -13,7 +13,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use std::{env, process, thread};
-use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, Stop, serve};
+use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, serve};
+use volio::stream::CancelToken;
 use volio::{Error, Result};
 
 /// Where volumes are unless told. Only this one is made: another that is missing may be a disk that is not mounted.
@@ -104,8 +105,8 @@ impl PluginArgs {
             clock: SystemTime::now,
             search_path: env::var_os("PATH").unwrap_or_default(),
         })?;
-        let stop = Stop::new()?;
-        listen_for_signals(stop.clone())?;
+        let cancel = CancelToken::default();
+        listen_for_signals(cancel.clone())?;
         // Only now, with the state understood, may engines find somebody.
         let sockets = match given.is_empty() {
             true => {
@@ -119,7 +120,7 @@ impl PluginArgs {
         }
         // Nobody may be listening for this.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        serve(&plugin, sockets, &stop)?;
+        serve(&plugin, sockets, &cancel)?;
         output::line("stopped");
         Ok(())
     }
@@ -152,7 +153,7 @@ fn from_systemd() -> Result<Vec<Socket>> {
 }
 
 /// The first signal stops in good order, the second one at once: all state survives that too.
-fn listen_for_signals(stop: Stop) -> Result<()> {
+fn listen_for_signals(cancel: CancelToken) -> Result<()> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(|error| Error::io("cannot listen for signals", error))?;
     let listen = move || {
@@ -161,7 +162,7 @@ fn listen_for_signals(stop: Stop) -> Result<()> {
                 0 => {
                     output::line("stopping");
                     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-                    stop.now();
+                    cancel.cancel();
                 }
                 _ => process::exit(128 + signal),
             }
