@@ -77,7 +77,7 @@ pub fn references(bytes: &[u8]) {
     reads_as_it_prints::<Compression>(text);
     let _ = text.parse::<Location>();
     if let Ok(digest) = text.parse::<Digest>() {
-        assert!(!Path::new(digest.hex()).components().any(|part| part.as_os_str() == ".."));
+        assert!(!Path::new(&digest.hex()).components().any(|part| part.as_os_str() == ".."));
         assert!(!digest.hex().contains('/'), "a digest is no path");
     }
 }

@@ -3,7 +3,8 @@
 
 use super::{At, cannot_write};
 use crate::error::{Error, Result};
-use crate::layer::{Budget, Item, LayerReader, Meter, Metered, Plain, Sha256, decompress};
+use crate::layer::{Budget, Item, LayerReader, Meter, Metered, Plain, decompress};
+use crate::oci::Digest;
 use crate::partial::Reading;
 use crate::tree::Content;
 use std::io::{self, Read, Write};
@@ -19,7 +20,7 @@ pub(super) enum Piece {
     /// So many zeros that nobody has stored.
     Hole(u64),
     /// At most [`PIECE`] bytes with this digest.
-    Data(Sha256),
+    Data(Digest),
 }
 
 /// What a file is made of.
@@ -41,7 +42,7 @@ fn next(content: &mut dyn Content, buffer: &mut Vec<u8>) -> io::Result<Option<Pi
     buffer.clear();
     // Where a hole follows, its zeros count as bytes, the second time as the first.
     content.take(PIECE as u64).read_to_end(buffer)?;
-    Ok((!buffer.is_empty()).then(|| Piece::Data(Sha256::of(buffer))))
+    Ok((!buffer.is_empty()).then(|| Piece::Data(Digest::of(buffer))))
 }
 
 /// Layers that are read once more.

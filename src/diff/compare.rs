@@ -1,7 +1,7 @@
 //! Two trees side by side.
 
 use super::content::Learned;
-use crate::layer::Sha256;
+use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind, MergedTree, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -151,8 +151,8 @@ fn tell_types(left: &Entry, right: &Entry, mut tell: impl FnMut(Attribute, Optio
 }
 
 fn compare_attributes(
-    (left, left_content): (&Entry, Option<&Sha256>),
-    (right, right_content): (&Entry, Option<&Sha256>),
+    (left, left_content): (&Entry, Option<&Digest>),
+    (right, right_content): (&Entry, Option<&Digest>),
     [left_name, right_name]: [Option<String>; 2],
     mut tell: impl FnMut(Attribute, Option<String>, Option<String>),
 ) {
@@ -161,7 +161,7 @@ fn compare_attributes(
     }
     tell(Attribute::Size, size(left), size(right));
     if size(left) == size(right) {
-        let text = |content: Option<&Sha256>| content.map(ToString::to_string);
+        let text = |content: Option<&Digest>| content.map(ToString::to_string);
         tell(Attribute::Content, text(left_content), text(right_content));
     }
     let mut both = |attribute, of: &dyn Fn(&Entry) -> Option<String>| tell(attribute, of(left), of(right));

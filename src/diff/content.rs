@@ -1,9 +1,8 @@
 //! What is known of the content of an entry: a digest, for which holes need not be read.
 
 use crate::error::{Error, Result};
-use crate::layer::Sha256;
+use crate::oci::{Digest, Hasher};
 use crate::tree::{Content, Entry, EntryKind};
-use sha2::Digest as _;
 use std::io::{self, Read};
 
 /// Zeros that fill such a block of a file, at a multiple of its size in bytes, count as a hole however they are stored.
@@ -12,13 +11,13 @@ const BLOCK: usize = 64 << 10;
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// What was learned about a path when it was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Learned {
     /// Only that it is there: a path below it says so.
     #[default]
     Implied,
     /// All; with the digest of the content where there is one.
-    Told(Option<Sha256>),
+    Told(Option<Digest>),
 }
 
 /// The digest of the content of an entry, if it is a file.
@@ -29,7 +28,7 @@ pub enum Learned {
 ///
 /// # Errors
 /// Those of reading.
-pub fn digest(entry: &Entry, content: &mut dyn Content) -> Result<Option<Sha256>> {
+pub fn digest(entry: &Entry, content: &mut dyn Content) -> Result<Option<Digest>> {
     match entry.kind {
         EntryKind::File { .. } => ContentHasher::default()
             .hash(content)
@@ -50,12 +49,12 @@ struct ContentHasher {
     zeros_from: Option<u64>,
     /// Whether any run of zeros has ended.
     has_zeros: bool,
-    zeros: sha2::Sha256,
-    bytes: sha2::Sha256,
+    zeros: Hasher,
+    bytes: Hasher,
 }
 
 impl ContentHasher {
-    fn hash(mut self, mut content: impl Content) -> io::Result<Sha256> {
+    fn hash(mut self, mut content: impl Content) -> io::Result<Digest> {
         loop {
             let hole = content.skip_hole();
             if hole > 0 {
@@ -104,18 +103,18 @@ impl ContentHasher {
     fn end_zeros(&mut self) {
         if let Some(from) = self.zeros_from.take() {
             self.has_zeros = true;
-            self.zeros.update(from.to_le_bytes());
-            self.zeros.update((self.position - from).to_le_bytes());
+            self.zeros.update(&from.to_le_bytes());
+            self.zeros.update(&(self.position - from).to_le_bytes());
         }
     }
 
-    fn finish(mut self) -> Sha256 {
+    fn finish(mut self) -> Digest {
         self.end_zeros();
         self.bytes.update(&self.block);
         if self.has_zeros {
-            self.bytes.update(self.zeros.finalize());
+            self.bytes.update(self.zeros.finish().as_bytes());
         }
-        self.bytes.into()
+        self.bytes.finish()
     }
 }
 
@@ -149,7 +148,7 @@ mod tests {
         }
     }
 
-    fn hashed(stretches: &[(u64, Option<u8>)]) -> Sha256 {
+    fn hashed(stretches: &[(u64, Option<u8>)]) -> Digest {
         let size = stretches.iter().map(|stretch| stretch.0).sum();
         let path = TreePath::parse("file").unwrap();
         let entry = Entry { path, kind: EntryKind::File { size }, metadata: Metadata::default() };
@@ -161,9 +160,9 @@ mod tests {
     fn a_content_without_long_runs_of_zeros_has_its_ordinary_digest() {
         let bytes = [vec![7; 100_000], vec![0; 60_000], vec![7; 5]].concat();
         let stretches = [(100_000, Some(7)), (60_000, Some(0)), (5, Some(7))];
-        assert_eq!(hashed(&stretches), Sha256::of(&bytes));
-        assert_eq!(hashed(&[]), Sha256::of(b""));
-        assert_eq!(hashed(&[(9, None)]), Sha256::of(&[0; 9]));
+        assert_eq!(hashed(&stretches), Digest::of(&bytes));
+        assert_eq!(hashed(&[]), Digest::of(b""));
+        assert_eq!(hashed(&[(9, None)]), Digest::of(&[0; 9]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::compare::compare;
 use super::*;
-use crate::layer::Sha256;
+use crate::oci::Digest;
 use crate::tree::{Entry, Metadata, Time, TreePath};
 
 fn path(text: &str) -> TreePath {
@@ -8,7 +8,7 @@ fn path(text: &str) -> TreePath {
 }
 
 /// An entry with the digest of its content.
-type Node = (Entry, Option<Sha256>);
+type Node = (Entry, Option<Digest>);
 
 fn node(name: &str, kind: EntryKind) -> Node {
     let metadata = Metadata { mode: 0o644, ..Metadata::default() };
@@ -17,7 +17,7 @@ fn node(name: &str, kind: EntryKind) -> Node {
 
 fn file(name: &str, content: &str) -> Node {
     let (entry, _) = node(name, EntryKind::File { size: content.len() as u64 });
-    (entry, Some(Sha256::of(content.as_bytes())))
+    (entry, Some(Digest::of(content.as_bytes())))
 }
 
 fn link(name: &str, target: &str) -> Node {
@@ -37,7 +37,7 @@ fn lines_without(left: &[Node], right: &[Node], ignore: &[Attribute]) -> Vec<Str
     let tree = |nodes: &[Node]| {
         let mut tree = Overlay::within(u64::MAX);
         for (entry, digest) in nodes {
-            tree.put(entry, Learned::Told(*digest)).unwrap();
+            tree.put(entry, Learned::Told(digest.clone())).unwrap();
         }
         tree.finish().with_first_names()
     };
@@ -64,7 +64,7 @@ fn every_attribute_has_its_line_in_a_fixed_order() {
         metadata.mtime = Time { seconds: -1, nanoseconds: 5 };
         metadata.xattrs = [(b"user.b\n".to_vec(), vec![])].into();
     });
-    let digests = [&left, &right].map(|(_, digest)| digest.unwrap());
+    let digests = [&left, &right].map(|(_, digest)| digest.clone().unwrap());
     let all = [
         format!("~ /f content {} {}", digests[0], digests[1]),
         "~ /f mode 0644 4755".to_owned(),

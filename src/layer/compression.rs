@@ -4,10 +4,10 @@ use super::blob::Blob;
 use super::format::FRAME;
 use super::frames::{Cuts, Frame, Framer, Note, Packed};
 use super::gzip;
-use super::toc::{Sha256, TocWriter};
+use super::toc::TocWriter;
 use super::writer::LayerWriter;
 use crate::error::{Error, Result};
-use crate::oci::media_type;
+use crate::oci::{Digest, media_type};
 use crate::stream::{Workers, pipe, workers};
 use crate::tree::EntryKind;
 use std::cell::RefCell;
@@ -96,10 +96,10 @@ impl Compression {
                     if let EntryKind::File { size: size @ 1.. } = entry.kind
                         && let Some(content) = content(plain, *inner, size)
                     {
-                        *digest = Some(Sha256::of(content));
+                        *digest = Some(Digest::of(content));
                     }
                 }
-                Note::Chunk { digest, .. } => *digest = Some(Sha256::of(plain)),
+                Note::Chunk { digest, .. } => *digest = Some(Digest::of(plain)),
                 Note::Begin(_) | Note::End => {}
             }
         }

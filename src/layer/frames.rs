@@ -5,11 +5,10 @@
 
 use super::cuts::{Cutter, LONGEST};
 use super::format::{BLOCK, FRAME, PIECE};
-use super::toc::Sha256;
 use super::toc::Toc;
 use super::writer::Archive;
 use crate::error::{Error, Result};
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, Digest};
 use crate::stream::{HashingThread, PipeWriter, Written};
 use crate::tree::{Entry, EntryKind};
 use std::io;
@@ -47,11 +46,11 @@ pub struct Frame {
 /// What a frame has for the table of contents.
 pub enum Note {
     /// An entry; its content, where it has any, is in this frame from `inner` on.
-    Whole { entry: Entry, inner: usize, digest: Option<Sha256> },
+    Whole { entry: Entry, inner: usize, digest: Option<Digest> },
     /// A large file, whose content comes in frames of its own.
     Begin(Entry),
     /// The whole frame is the next chunk of that file.
-    Chunk { digest: Option<Sha256>, zeros: bool },
+    Chunk { digest: Option<Digest>, zeros: bool },
     /// The file has ended.
     End,
 }

@@ -35,7 +35,7 @@ pub use meter::{Meter, Metered};
 pub use overlay::{lay_listing_over, lay_over};
 pub use proved::{Place, Proved, Prover};
 pub use reader::{Item, LayerReader};
-pub use toc::{Chunk, Listing, ListingBytes, PlainFrame, Sha256, Toc, TocChecker, TocEntry, TocReader};
+pub use toc::{Chunk, Listing, ListingBytes, PlainFrame, Toc, TocChecker, TocEntry, TocReader};
 pub use whiteout::Whiteout;
 pub use writer::{Archive, Contents, LayerWriter};
 

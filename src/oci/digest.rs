@@ -1,4 +1,4 @@
-//! Digests: what a blob is called (image-spec, "Descriptor", section "Digests").
+//! Digests, the names of blobs (image-spec, "Descriptor", section "Digests").
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -6,17 +6,17 @@ use sha2::Digest as _;
 use std::fmt;
 use std::str::FromStr;
 
-/// The algorithms that the specification registers and that can be verified here.
+/// The algorithms that the specification registers, without those that cannot be verified here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// SHA-256: what everyone writes, volio too.
+    /// SHA-256, the usual algorithm. volio writes no other.
     Sha256,
-    /// SHA-512: allowed by the specification, met rarely.
+    /// SHA-512. The specification allows it; it is rare.
     Sha512,
 }
 
 impl Algorithm {
-    /// The name as it stands before the colon.
+    /// Returns the name that stands before the colon of a digest.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -24,7 +24,7 @@ impl Algorithm {
         }
     }
 
-    /// The length of the hexadecimal part: two digits for each of 32 or 64 bytes.
+    /// Returns the number of hexadecimal digits: two for each byte.
     fn hex_len(self) -> usize {
         match self {
             Self::Sha256 => 64,
@@ -33,41 +33,60 @@ impl Algorithm {
     }
 }
 
-/// A digest such as `sha256:2c26…`; its parts are safe to use as file names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A digest such as `sha256:2c26…`. It is safe as a path: its text has a fixed length and no separators.
+///
+/// A large file has one for each mebibyte, so a digest holds bytes and not their hexadecimal digits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Digest {
-    algorithm: Algorithm,
-    hex: String,
+pub enum Digest {
+    /// A SHA-256 digest.
+    Sha256([u8; 32]),
+    /// A SHA-512 digest. It is boxed because it is rare and twice as long.
+    Sha512(Box<[u8; 64]>),
 }
 
 impl Digest {
-    /// The SHA-256 digest of these bytes.
+    /// Returns the SHA-256 digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(bytes);
-        hasher.finish()
+        Self::Sha256(sha2::Sha256::digest(bytes).into())
     }
 
-    /// The algorithm that made it.
+    /// Returns the algorithm that made the digest.
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        match self {
+            Self::Sha256(_) => Algorithm::Sha256,
+            Self::Sha512(_) => Algorithm::Sha512,
+        }
     }
 
-    /// The hexadecimal digits behind the colon, lower case.
-    pub fn hex(&self) -> &str {
-        &self.hex
+    /// Returns the bytes of the digest.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Sha256(bytes) => bytes,
+            Self::Sha512(bytes) => bytes.as_slice(),
+        }
     }
 
-    /// The first twelve digits: enough for a person to tell blobs apart.
-    pub fn short(&self) -> &str {
-        &self.hex[..12]
+    /// Returns the part after the colon: hexadecimal digits in lower case.
+    pub fn hex(&self) -> String {
+        hex(self.as_bytes())
+    }
+
+    /// Returns the first twelve hexadecimal digits, which are enough for a person to distinguish blobs.
+    pub fn short(&self) -> String {
+        hex(&self.as_bytes()[..6])
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm.name(), self.hex)
+        write!(f, "{}:{}", self.algorithm().name(), self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -77,19 +96,14 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self> {
         let invalid = |why: &str| Error::usage(format!("{text:?} is not a digest: {why}"));
         let (name, hex) = text.split_once(':').ok_or_else(|| invalid("it has no colon"))?;
-        let algorithm = match name {
-            "sha256" => Algorithm::Sha256,
-            "sha512" => Algorithm::Sha512,
+        let (algorithm, digest) = match name {
+            "sha256" => (Algorithm::Sha256, parse_hex(hex).map(Self::Sha256)),
+            "sha512" => (Algorithm::Sha512, parse_hex(hex).map(|bytes| Self::Sha512(Box::new(bytes)))),
             _ => return Err(invalid("only sha256 and sha512 are known")),
         };
-        // Upper case is forbidden by the specification: one blob would have two names.
-        if hex.len() != algorithm.hex_len() || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(invalid(&format!(
-                "{} lower-case hexadecimal digits must follow",
-                algorithm.hex_len()
-            )));
-        }
-        Ok(Self { algorithm, hex: hex.to_owned() })
+        digest.ok_or_else(|| {
+            invalid(&format!("{} lower-case hexadecimal digits must follow", algorithm.hex_len()))
+        })
     }
 }
 
@@ -107,46 +121,69 @@ impl From<Digest> for String {
     }
 }
 
-/// A digest in the making.
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0x0f)]).collect()
+}
+
+/// Parses exactly `N` bytes of hexadecimal digits. Upper case is forbidden by the specification: a blob would have two
+/// names.
+fn parse_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = hex.as_bytes().as_chunks::<2>() else { return None };
+    let mut bytes = [0; N];
+    if pairs.len() != N {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
+}
+
+/// A digest that is being computed. The default is SHA-256.
 #[derive(Clone)]
-pub struct Hasher(State);
+pub struct Hasher(HashState);
 
 #[derive(Clone)]
-enum State {
+enum HashState {
     Sha256(sha2::Sha256),
     Sha512(Box<sha2::Sha512>),
 }
 
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new(Algorithm::Sha256)
+    }
+}
+
 impl Hasher {
-    /// A hasher that has seen nothing yet.
+    /// Creates a hasher that has read no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
-            Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
-            Algorithm::Sha512 => State::Sha512(Box::default()),
+            Algorithm::Sha256 => HashState::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => HashState::Sha512(Box::default()),
         })
     }
 
-    /// These bytes come next.
+    /// Adds the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
-            State::Sha256(state) => state.update(bytes),
-            State::Sha512(state) => state.update(bytes),
+            HashState::Sha256(state) => state.update(bytes),
+            HashState::Sha512(state) => state.update(bytes),
         }
     }
 
-    /// The digest of all that was seen.
+    /// Returns the digest of all bytes.
     pub fn finish(self) -> Digest {
-        fn hex(bytes: &[u8]) -> String {
-            use fmt::Write as _;
-            bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
-                // Writing to a String cannot fail.
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            })
-        }
         match self.0 {
-            State::Sha256(state) => Digest { algorithm: Algorithm::Sha256, hex: hex(&state.finalize()) },
-            State::Sha512(state) => Digest { algorithm: Algorithm::Sha512, hex: hex(&state.finalize()) },
+            HashState::Sha256(state) => Digest::Sha256(state.finalize().into()),
+            HashState::Sha512(state) => Digest::Sha512(Box::new(state.finalize().into())),
         }
     }
 }
@@ -156,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_empty_blob_has_the_digests_everyone_knows() {
+    fn the_empty_blob_has_the_well_known_digests() {
         assert_eq!(
             Digest::of(b"").to_string(),
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -165,9 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_is_never_a_path_and_has_one_spelling_only() {
+    fn a_digest_is_safe_as_a_path_and_has_one_spelling() {
         let good = "a".repeat(64);
-        assert!(format!("sha256:{good}").parse::<Digest>().is_ok());
+        for text in [format!("sha256:{good}"), format!("sha512:{good}{}", "0189".repeat(16))] {
+            assert_eq!(text.parse::<Digest>().unwrap().to_string(), text);
+        }
         for bad in [
             "sha256:../../../etc/passwd".to_owned(),
             format!("sha256:{}", "A".repeat(64)),

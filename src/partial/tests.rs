@@ -272,10 +272,10 @@ fn all_entries_are_told_in_the_order_of_the_archive() {
 
 #[test]
 fn a_plan_that_is_scattered_over_more_places_than_entries_are_allowed_is_an_integrity_error() {
-    let digest = crate::layer::Sha256::of(b"");
+    let digest = crate::oci::Digest::of(b"");
     let chunk = |number: u64| {
         let start = number << 20;
-        Chunk { frame: start..start + 9, inner: 0, offset: 0, size: 1, digest, zeros: false }
+        Chunk { frame: start..start + 9, inner: 0, offset: 0, size: 1, digest: digest.clone(), zeros: false }
     };
     let mut plan = Plan::within(&Limits { entries: 3, ..Limits::default() });
     (1..=3).for_each(|number| plan.add(0, &chunk(number)).unwrap());

@@ -1,14 +1,14 @@
 //! Compares an archive with the table of contents of its layer while both are read. What only lists a layer, or takes a
 //! part of it, believes the one; every engine believes the other: they must say the same.
 
-use super::chunk::{Chunk, Sha256};
+use super::chunk::Chunk;
 use super::reader::{TocEntry, TocReader};
 use crate::error::{Error, Result};
 use crate::layer::proved::Place;
 use crate::layer::reader::Item;
 use crate::layer::whiteout::Whiteout;
+use crate::oci::{Digest, Hasher};
 use crate::tree::{Content, Entry, EntryKind, TreePath};
-use sha2::Digest as _;
 use std::io::{self, Read};
 
 /// Told of an archive item by item, compares it with a table of contents.
@@ -27,9 +27,9 @@ struct Expected {
     current: Option<Chunk>,
     /// How much of it is still to pass.
     left: u64,
-    chunk: sha2::Sha256,
+    chunk: Hasher,
     /// The hash of the whole, and what it should be; nothing for a file of one chunk, which is the whole.
-    whole: Option<(sha2::Sha256, Sha256)>,
+    whole: Option<(Hasher, Digest)>,
 }
 
 impl<R: Read> TocChecker<R> {
@@ -61,13 +61,13 @@ impl<R: Read> TocChecker<R> {
             return Err(differs(path(item), &what));
         }
         let Some(first) = self.toc.next_chunk()? else { return Ok(()) };
-        let is_whole = size(item) == first.size && digest == Some(first.digest);
+        let is_whole = size(item) == first.size && digest.as_ref() == Some(&first.digest);
         self.content = Some(Expected {
             path: path(item).clone(),
             left: first.size,
-            chunk: sha2::Sha256::new(),
+            chunk: Hasher::default(),
             current: Some(first),
-            whole: digest.filter(|_| !is_whole).map(|digest| (sha2::Sha256::new(), digest)),
+            whole: digest.filter(|_| !is_whole).map(|digest| (Hasher::default(), digest)),
         });
         Ok(())
     }
@@ -96,7 +96,7 @@ impl<R: Read> TocChecker<R> {
         let Some(Expected { path, current, whole, .. }) = self.content.take() else { return Ok(()) };
         match (current, whole) {
             (Some(_), _) => Err(differs(&path, "with less content")),
-            (None, Some((hash, digest))) => match Sha256::from(hash) == digest {
+            (None, Some((hash, digest))) => match hash.finish() == digest {
                 true => Ok(()),
                 false => Err(differs(&path, "with other content")),
             },
@@ -130,7 +130,7 @@ impl<R: Read> TocChecker<R> {
             expected.left -= now as u64;
             bytes = &bytes[now..];
             if expected.left == 0 {
-                let digest = Sha256::from(std::mem::take(&mut expected.chunk));
+                let digest = std::mem::take(&mut expected.chunk).finish();
                 if place.is_none() && digest != chunk.digest {
                     return Err(differs(&expected.path, "with other content"));
                 }

@@ -2,64 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::layer::format::FRAME;
-use crate::oci::Digest;
-use std::fmt;
+use crate::oci::{Digest, Hasher};
 use std::ops::Range;
 use std::sync::OnceLock;
 use zstd::zstd_safe;
-
-/// A SHA-256 digest in 32 bytes: a large file has one for each mebibyte.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Sha256([u8; 32]);
-
-impl Sha256 {
-    /// The digest of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        use sha2::Digest as _;
-        Self(sha2::Sha256::digest(bytes).into())
-    }
-
-    /// Reads it as documents have it: `sha256:` and 64 lower-case hexadecimal digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64)?.as_bytes();
-        let digit = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        let mut digest = [0; 32];
-        for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Self(digest))
-    }
-}
-
-impl From<sha2::Sha256> for Sha256 {
-    fn from(hash: sha2::Sha256) -> Self {
-        use sha2::Digest as _;
-        Self(hash.finalize().into())
-    }
-}
-
-impl fmt::Display for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Sha256 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl PartialEq<Digest> for Sha256 {
-    fn eq(&self, other: &Digest) -> bool {
-        other.to_string() == self.to_string()
-    }
-}
 
 /// A piece of a file, all of it in one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +19,7 @@ pub struct Chunk {
     /// How many bytes it has.
     pub size: u64,
     /// The digest of these bytes.
-    pub digest: Sha256,
+    pub digest: Digest,
     /// Whether they are said to be zeros, which need not be fetched; [`prove_zeros`](Self::prove_zeros) proves it.
     pub zeros: bool,
 }
@@ -116,10 +62,10 @@ impl Chunk {
             plain.get(start..start.checked_add(size)?)
         };
         let part = part().ok_or_else(|| self.is_not_there("its frame is too short"))?;
-        self.insist(Sha256::of(part))
+        self.insist(Digest::of(part))
     }
 
-    fn insist(&self, found: Sha256) -> Result<()> {
+    fn insist(&self, found: Digest) -> Result<()> {
         match found == self.digest {
             true => Ok(()),
             false => Err(self.is_not_there(format!("there is {found} instead"))),
@@ -137,24 +83,20 @@ impl Chunk {
 }
 
 /// The digest of so many zeros. A sparse file has the largest ones by the million.
-fn zeros(size: u64) -> Sha256 {
-    static LARGEST: OnceLock<Sha256> = OnceLock::new();
+fn zeros(size: u64) -> Digest {
+    static LARGEST: OnceLock<Digest> = OnceLock::new();
     let hash = || {
-        use sha2::Digest as _;
-        let mut hash = sha2::Sha256::new();
+        let mut hasher = Hasher::default();
         let nothing = [0; 64 << 10];
         let mut left = size;
         while left > 0 {
             let now = left.min(nothing.len() as u64);
-            hash.update(&nothing[..now as usize]);
+            hasher.update(&nothing[..now as usize]);
             left -= now;
         }
-        Sha256::from(hash)
+        hasher.finish()
     };
-    match size == FRAME as u64 {
-        true => *LARGEST.get_or_init(hash),
-        false => hash(),
-    }
+    if size == FRAME as u64 { LARGEST.get_or_init(hash).clone() } else { hash() }
 }
 
 /// A frame that was decompressed. What is in it is not proved and cannot be read; only its chunks can.
@@ -205,6 +147,6 @@ impl PlainFrame {
             .filter(|_| self.is_at(&chunk.frame))
             .and_then(|(start, end)| self.plain.get(start..end))
             .ok_or_else(|| chunk.is_not_there("its frame has less"))?;
-        chunk.insist(Sha256::of(bytes)).map(|()| bytes)
+        chunk.insist(Digest::of(bytes)).map(|()| bytes)
     }
 }

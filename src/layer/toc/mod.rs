@@ -16,7 +16,7 @@ mod wire;
 mod writer;
 
 pub use checker::TocChecker;
-pub use chunk::{Chunk, PlainFrame, Sha256};
+pub use chunk::{Chunk, PlainFrame};
 pub use listing::{Listing, ListingBytes};
 pub use reader::{TocEntry, TocReader};
 pub(super) use writer::TocWriter;

@@ -2,12 +2,13 @@
 //! chunks one.
 
 use super::Toc;
-use super::chunk::{Chunk, Sha256};
-use super::wire::{CHUNK, Wire};
+use super::chunk::Chunk;
+use super::wire::{self, CHUNK, Wire};
 use crate::error::{Error, Result};
 use crate::layer::limits::Budget;
 use crate::layer::reader::Item;
 use crate::layer::whiteout::{self, Meaning};
+use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind};
 use serde::Deserialize;
 use std::io::{self, BufRead, BufReader, Read, Take};
@@ -30,7 +31,7 @@ pub struct TocEntry {
     pub item: Item,
     /// The digest of a file's content; `None` for what has none, and for several chunks whose digest as a whole is not
     /// told.
-    pub digest: Option<Sha256>,
+    pub digest: Option<Digest>,
 }
 
 /// What is known of the chunks of the current entry.
@@ -179,7 +180,7 @@ impl<R: Read> TocReader<R> {
     }
 
     /// Goes on to the content of an entry, and says its digest as a whole.
-    fn begin(&mut self, wire: &Wire<'_>, entry: &Entry) -> Result<Option<Sha256>> {
+    fn begin(&mut self, wire: &Wire<'_>, entry: &Entry) -> Result<Option<Digest>> {
         let left = match entry.kind {
             EntryKind::File { size } => size,
             _ => 0,
@@ -190,10 +191,10 @@ impl<R: Read> TocReader<R> {
         }
         let first = self.chunk(wire)?;
         let digest = match (&*wire.digest, self.chunks.left) {
-            ("", 0) => Some(first.digest),
+            ("", 0) => Some(first.digest.clone()),
             ("", _) => None,
             (digest, _) => {
-                Some(Sha256::parse(digest).ok_or_else(|| invalid(&wire.name, "its digest is none"))?)
+                Some(wire::parse_digest(digest).ok_or_else(|| invalid(&wire.name, "its digest is none"))?)
             }
         };
         self.chunks.first = Some(first);

@@ -1,7 +1,8 @@
 //! An entry of the table of contents as JSON: the fields of stargz, and volio's own for what those cannot say.
 
-use super::chunk::{Chunk, Sha256};
+use super::chunk::Chunk;
 use crate::layer::{header, pax};
+use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -202,10 +203,15 @@ impl<'a> Wire<'a> {
             inner: self.inner_offset,
             offset: self.chunk_offset,
             size: if self.chunk_size == 0 { rest } else { self.chunk_size },
-            digest: Sha256::parse(&self.chunk_digest).ok_or("a chunk of it has no digest")?,
+            digest: parse_digest(&self.chunk_digest).ok_or("a chunk of it has no digest")?,
             zeros: self.chunk_type == ZEROS,
         })
     }
+}
+
+/// Parses a digest. Tables of contents have SHA-256 only, as comparing the content of two layers needs one algorithm.
+pub fn parse_digest(text: &str) -> Option<Digest> {
+    text.parse().ok().filter(|digest| matches!(digest, Digest::Sha256(_)))
 }
 
 /// Bytes as text, and as base64 where they are none.

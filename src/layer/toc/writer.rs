@@ -1,11 +1,12 @@
 //! Writes the table of contents while the frames of a layer pass, compressed as it grows: a million entries are
 //! some 60 MB of it and never a million entries in memory.
 
-use super::chunk::{Chunk, Sha256};
+use super::chunk::Chunk;
 use super::wire::Wire;
 use super::{FRAME_HEADER, SKIPPABLE, Toc};
 use crate::error::{Error, Result};
 use crate::layer::frames::Note;
+use crate::oci::Digest;
 use crate::stream::HashingWriter;
 use crate::tree::{Entry, EntryKind};
 use std::io::{self, Write};
@@ -55,7 +56,7 @@ impl TocWriter {
         entry: &Entry,
         frame: &Range<u64>,
         inner: usize,
-        digest: Option<Sha256>,
+        digest: Option<Digest>,
     ) -> io::Result<()> {
         let mut wire = Wire::of(entry);
         if let (EntryKind::File { size }, Some(digest)) = (&entry.kind, digest) {
@@ -78,7 +79,7 @@ impl TocWriter {
         &mut self,
         frame: &Range<u64>,
         size: usize,
-        digest: Option<Sha256>,
+        digest: Option<Digest>,
         zeros: bool,
     ) -> io::Result<()> {
         let (Some((_, chunks)), Some(digest)) = (&mut self.open, digest) else {

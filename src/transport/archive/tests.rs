@@ -214,7 +214,7 @@ fn what_is_in_an_archive_stays_as_it_stands_there() {
         .unwrap()
         .map(|entry| String::from_utf8(entry.unwrap().path_bytes().into_owned()).unwrap())
         .collect();
-    assert_eq!(names, [Digest::of(b"new").hex(), "../odd", "link", "b", "list"]);
+    assert_eq!(names, [Digest::of(b"new").hex().as_str(), "../odd", "link", "b", "list"]);
     let archive = Archive::open(&path).unwrap();
     assert_eq!(text(&archive, "link").unwrap().as_deref(), Some("2"));
     assert_eq!(text(&archive, "list").unwrap().as_deref(), Some("list"));

@@ -96,7 +96,7 @@ impl Place {
     /// Puts a blob in its place.
     pub fn publish(&self, draft: AtomicFile, digest: &Digest) -> Result<()> {
         let directory = self.blobs_of(digest.algorithm().name(), Missing::Make)?;
-        let published = draft.publish(directory.as_fd(), OsStr::new(digest.hex()));
+        let published = draft.publish(directory.as_fd(), OsStr::new(&digest.hex()));
         published.map_err(|error| self.cannot(&format!("write the blob {digest} to"), error))
     }
 
