@@ -1,4 +1,4 @@
-//! Data moves in and out of OCI registries without Docker.
+//! Moves directories in and out of OCI registries, without Docker.
 //!
 //! A **tree** is packed into a **layer**; layers make an **image**; images travel between **transports**.
 //!

@@ -175,7 +175,7 @@ fn half_a_login_is_a_usage_error_that_names_the_other_half() {
         str![[r#"
 -- stderr
 error: REGISTRY_USERNAME is set, and REGISTRY_PASSWORD is not
-hint: set both, or neither of them for a registry that asks nobody; a file in /run/secrets counts too
+hint: set both, or neither for a registry without a login; a file in /run/secrets counts too
 -- exit 2
 
 "#]],
@@ -186,7 +186,7 @@ hint: set both, or neither of them for a registry that asks nobody; a file in /r
         str![[r#"
 -- stderr
 error: REGISTRY_PASSWORD is set, and REGISTRY_USERNAME is not
-hint: set both, or neither of them for a registry that asks nobody; a file in /run/secrets counts too
+hint: set both, or neither for a registry without a login; a file in /run/secrets counts too
 -- exit 2
 
 "#]],
@@ -198,7 +198,7 @@ hint: set both, or neither of them for a registry that asks nobody; a file in /r
         str![[r#"
 -- stderr
 error: REGISTRY_PASSWORD is set, and REGISTRY_USERNAME is not
-hint: set both, or neither of them for a registry that asks nobody; a file in /run/secrets counts too
+hint: set both, or neither for a registry without a login; a file in /run/secrets counts too
 -- exit 2
 
 "#]],
@@ -212,7 +212,7 @@ fn names_that_are_no_images_are_refused_and_an_address_with_a_password_is_not_sh
         screen(&place, "pack", &[("DATA_TAG", "UPPER:1"), ("REGISTRY", "h.example")]),
         str![[r#"
 -- stderr
-error: DATA_TAG, behind REGISTRY where that is set, is no image: "h.example/UPPER:1" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
+error: DATA_TAG, after REGISTRY if that is set, is not an image: "h.example/UPPER:1" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
 hint: DATA_TAG=REPOSITORY:TAG with REGISTRY=HOST, or DATA_TAG=HOST/REPOSITORY:TAG
 -- exit 2
 
@@ -223,7 +223,7 @@ hint: DATA_TAG=REPOSITORY:TAG with REGISTRY=HOST, or DATA_TAG=HOST/REPOSITORY:TA
         screen(&place, "pack", &address),
         str![[r#"
 -- stderr
-error: REGISTRY is an address and no host
+error: REGISTRY is an address and not a host
 hint: write HOST[:PORT]
 -- exit 2
 

@@ -30,7 +30,7 @@ fn nothing_typed() {
         Place::new().screen(""),
         str![[r#"
 -- stderr
-Move data in and out of OCI registries without Docker
+Move directories in and out of OCI registries, without Docker
 
 Usage: volio <COMMAND>
 
@@ -43,7 +43,7 @@ Commands:
   ls           List what is in an image
   cat          Write files of an image to standard output
   diff         Show what differs between two images, or an image and a directory
-  inspect      Show what an image says about itself
+  inspect      Show the manifests and the configuration of an image
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
@@ -68,7 +68,7 @@ fn the_program() {
     assert_screen(
         Place::new().screen("--help"),
         str![[r#"
-Move data in and out of OCI registries without Docker
+Move directories in and out of OCI registries, without Docker
 
 A directory becomes an image whose layers hold its files, and comes back as it was. The image is an
 ordinary one: Kubernetes mounts it as an image volume; docker, podman and containerd pull it. No
@@ -85,7 +85,7 @@ Commands:
   ls           List what is in an image
   cat          Write files of an image to standard output
   diff         Show what differs between two images, or an image and a directory
-  inspect      Show what an image says about itself
+  inspect      Show the manifests and the configuration of an image
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout

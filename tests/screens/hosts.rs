@@ -160,7 +160,7 @@ hint: Debian's are in the package ca-certificates; --ca-file names others
         str![[r#"
 HOST/a@sha256:[DIGEST]
 -- stderr
-warning: whoever answers is trusted: passwords and data can be read and changed on the way
+warning: any certificate is accepted: passwords and data can be read and changed on the way
 -- exit 0
 
 "#]],

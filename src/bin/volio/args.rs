@@ -1,15 +1,9 @@
-//! What was typed: the commands, and the arguments that several of them share.
-//!
-//! Values have types that check themselves when they are read, so that nothing begins with a word that cannot
-//! work. The arguments of one command stand in its own file.
+//! Arguments that several commands share. Their types check themselves when they are parsed.
 
-use crate::commands::{
-    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
-};
-use crate::data_io::Wish;
-use crate::{environment, exit, interrupt, output, progress};
+use crate::data_io::EnvConfig;
+use crate::{environment, output, progress, signal};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -17,74 +11,10 @@ use volio::transport::{Access, Location, Retry, Tls, Told, Transfer};
 use volio::tree::TreePath;
 use volio::{Error, Result};
 
-const EXAMPLES: &str = "\
-Examples:
-  volio pack oci:backup:monday /srv/data       a directory into an image layout
-  volio pack registry.example/data:v1 .        a directory into a registry, without a copy on disk
-  volio unpack registry.example/data:v1 /data  and back into a directory
-  volio copy oci:backup:monday registry.example/backup:monday
-
-Places:
-  HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// or oci:// may stand before it
-  oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory
-  oci-archive:FILE[:TAG]                 an image in such a layout in a tar file
-  docker-archive:FILE[:REF]              an image in a tar file for docker load, called REF there
-
-Environment:
-  REGISTRY_AUTH_FILE  a file with credentials, as --authfile
-  DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
-  DOCKER_CONFIG       a directory with Docker's config.json
-  CONTAINERS_REGISTRIES_CONF  a file with mirrors, in place of registries.conf
-  SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
-  HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
-  SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
-  NO_COLOR            when set, no colour
-";
-
-/// Move data in and out of OCI registries without Docker
-///
-/// A directory becomes an image whose layers hold its files, and comes back as it was. The image is an ordinary
-/// one: Kubernetes mounts it as an image volume; docker, podman and containerd pull it. No daemon, no socket, no
-/// root.
-#[derive(Debug, Parser)]
-#[command(
-    name = "volio",
-    version,
-    max_term_width = 110,
-    arg_required_else_help = true,
-    after_long_help = format!("{EXAMPLES}\n{}", exit::TABLE)
-)]
-pub struct Args {
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// The verbs.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    Pack(pack::Pack),
-    Unpack(unpack::Unpack),
-    Copy(copy::Copy),
-    Push(copy::Push),
-    Pull(copy::Pull),
-    Ls(ls::Ls),
-    Cat(cat::Cat),
-    Diff(diff::Diff),
-    Inspect(inspect::Inspect),
-    Verify(verify::Verify),
-    Tags(tags::Tags),
-    Rm(rm::Rm),
-    Login(login::Login),
-    Logout(login::Logout),
-    Plugin(plugin::PluginArgs),
-    Completions(completions::Completions),
-    Man(man::Man),
-}
-
-/// How registries are reached.
+/// Options for the access to registries.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Registry options")]
-pub struct Registries {
+pub struct RegistryArgs {
     /// Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     authfile: Option<PathBuf>,
@@ -93,15 +23,15 @@ pub struct Registries {
     #[arg(long, conflicts_with_all = ["tls_verify", "ca_file", "cert_dir"])]
     plain_http: bool,
 
-    /// Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+    /// Encrypt also on this machine; with =false, accept any certificate, which is for tests only
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
 
-    /// Trust also the authorities whose certificates are in this file
+    /// Trust also the authorities with certificates in this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     ca_file: Vec<PathBuf>,
 
-    /// Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from certs.d
+    /// Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from certs.d
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     cert_dir: Option<PathBuf>,
 
@@ -114,11 +44,11 @@ pub struct Registries {
     retry_delay: f64,
 
     /// Give up connecting to a server after this time
-    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().connect_timeout.as_secs_f64(), value_parser = patience)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().connect_timeout.as_secs_f64(), value_parser = timeout)]
     connect_timeout: f64,
 
     /// Give up a connection on which nothing at all has moved for this time
-    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().stall_timeout.as_secs_f64(), value_parser = patience)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().stall_timeout.as_secs_f64(), value_parser = timeout)]
     stall_timeout: f64,
 
     /// Give up a connection on which fewer bytes a second come for that time; 0 takes any number
@@ -134,7 +64,7 @@ pub struct Registries {
     chunk_size: Option<u64>,
 }
 
-impl Registries {
+impl RegistryArgs {
     fn transfer(&self) -> Transfer {
         Transfer {
             retry: Retry { retries: self.retry, delay: Duration::from_secs_f64(self.retry_delay) },
@@ -144,31 +74,31 @@ impl Registries {
             concurrency: self.concurrency,
             chunk_size: self.chunk_size,
             state: environment::state(environment::variable),
-            cancel: interrupt::cancel_token(),
+            cancel: signal::cancel_token(),
             told: Told::new(progress::tell),
         }
     }
 
-    /// What is needed to get at a place.
+    /// Returns the access to registries, with credentials.
     ///
     /// # Errors
-    /// When a file with credentials was named and is not there.
+    /// When a file with credentials was named and does not exist.
     pub fn access(&self) -> Result<Access> {
         let credentials = environment::credentials(self.authfile.as_deref(), environment::variable)?;
         Ok(Access { credentials, ..self.access_without_credentials() })
     }
 
-    /// The same where the environment says what is wanted: its own credentials come first.
+    /// Returns the access for data-io's interface. The credentials of its variables come before all others.
     ///
     /// # Errors
     /// As [`access`](Self::access).
-    pub fn access_of(&self, wish: &Wish) -> Result<Access> {
-        let usual = environment::credentials(self.authfile.as_deref(), |name| wish.variable(name))?;
-        let credentials = wish.login().into_iter().chain(usual).collect();
+    pub fn access_for_data_io(&self, config: &EnvConfig) -> Result<Access> {
+        let usual = environment::credentials(self.authfile.as_deref(), |name| config.variable(name))?;
+        let credentials = config.login().into_iter().chain(usual).collect();
         Ok(Access { credentials, ..self.access_without_credentials() })
     }
 
-    /// The same for a login: the file that was named may be yet to be written.
+    /// Returns the access for a login. The file that was named need not exist yet.
     ///
     /// # Errors
     /// As [`access`](Self::access).
@@ -182,7 +112,7 @@ impl Registries {
     fn access_without_credentials(&self) -> Access {
         if self.tls_verify == Some(false) {
             output::warning(
-                "whoever answers is trusted: passwords and data can be read and changed on the way",
+                "any certificate is accepted: passwords and data can be read and changed on the way",
             );
         }
         let tls = Tls {
@@ -202,16 +132,16 @@ impl Registries {
         }
     }
 
-    /// The file that credentials are kept in.
+    /// Returns the file that `volio login` writes credentials to.
     ///
     /// # Errors
-    /// When there is no home directory to keep it in.
+    /// When there is no home directory for it.
     pub fn login_file(&self) -> Result<PathBuf> {
         environment::login_file(self.authfile.as_deref(), environment::variable)
     }
 }
 
-/// A number of connections; none would bring nothing.
+/// Parses a number of connections, 1 to 64.
 fn connections(text: &str) -> Result<usize> {
     match text.parse() {
         Ok(number @ 1..=64) => Ok(number),
@@ -219,7 +149,7 @@ fn connections(text: &str) -> Result<usize> {
     }
 }
 
-/// A time in seconds.
+/// Parses a time of up to an hour, in seconds.
 fn seconds(text: &str) -> Result<f64> {
     match text.parse() {
         Ok(seconds @ 0.0..=3600.0) => Ok(seconds),
@@ -227,8 +157,8 @@ fn seconds(text: &str) -> Result<f64> {
     }
 }
 
-/// A time in seconds that is not over before it has begun.
-fn patience(text: &str) -> Result<f64> {
+/// Parses a time of at least a millisecond, in seconds.
+fn timeout(text: &str) -> Result<f64> {
     match seconds(text) {
         Ok(seconds) if seconds >= 0.001 => Ok(seconds),
         Ok(_) => {
@@ -238,12 +168,12 @@ fn patience(text: &str) -> Result<f64> {
     }
 }
 
-/// A number of bytes a second; none is no limit.
+/// Parses a rate in bytes per second; 0 means no limit.
 fn rate(text: &str) -> Result<u64> {
     if text == "0" { Ok(0) } else { size(text) }
 }
 
-/// A number of bytes, with the suffixes that dd has.
+/// Parses a number of bytes, with dd's suffixes.
 pub fn size(text: &str) -> Result<u64> {
     let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(end) => text.split_at(end),
@@ -262,12 +192,12 @@ pub fn size(text: &str) -> Result<u64> {
     })
 }
 
-/// Reads the name of an image or a place as it is typed: paths are bytes and need not be text.
+/// Parses a location. Paths in it are bytes and need not be UTF-8.
 pub fn location() -> impl TypedValueParser<Value = Location> {
     OsStringValueParser::new().try_map(|text| Location::parse(&text))
 }
 
-/// Reads a path in an image as it is typed: names are bytes and need not be text.
+/// Parses a path in an image. Names are bytes and need not be UTF-8.
 pub fn tree_path() -> impl TypedValueParser<Value = TreePath> {
     OsStringValueParser::new().try_map(|text| {
         TreePath::parse(text.as_encoded_bytes()).ok_or_else(|| {
@@ -276,10 +206,10 @@ pub fn tree_path() -> impl TypedValueParser<Value = TreePath> {
     })
 }
 
-/// How much is said, and in what form.
+/// Options for the output.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Output options")]
-pub struct Report {
+pub struct OutputArgs {
     /// Print the result for people, or as one JSON document
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: Format,
@@ -289,7 +219,7 @@ pub struct Report {
     pub quiet: bool,
 }
 
-/// The form of a result. The variants have no words of their own: they would double the length of every help.
+/// The form of a result. The variants have no help texts, because those would double the length of every help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     #[default]
@@ -297,14 +227,14 @@ pub enum Format {
     Json,
 }
 
-/// `KEY=VALUE`; the value may be empty and may hold more equals signs.
+/// `KEY=VALUE`; the value may be empty and may contain more equals signs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub struct KeyValue {
     pub key: String,
     pub value: String,
 }
 
-impl FromStr for Pair {
+impl FromStr for KeyValue {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -318,7 +248,7 @@ impl FromStr for Pair {
     }
 }
 
-/// A command in Dockerfile's two forms: a JSON array of words, or one word.
+/// A command in a Dockerfile's two forms: a JSON array of words, or one word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words(pub Vec<String>);
 
@@ -326,7 +256,7 @@ impl FromStr for Words {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        // "[" is a program too, and the only one that begins like an array.
+        // "[" is the name of a program.
         if !text.starts_with('[') || text == "[" {
             return Ok(Self(vec![text.to_owned()]));
         }
@@ -337,7 +267,7 @@ impl FromStr for Words {
     }
 }
 
-/// A directory inside the image, from its root.
+/// An absolute path in the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AbsolutePath(pub String);
 
@@ -345,40 +275,24 @@ impl FromStr for AbsolutePath {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.starts_with('/') {
-            true => Ok(Self(text.to_owned())),
-            false => Err(Error::usage(format!("{text:?} does not begin with /"))
-                .with_hint("a container starts in a directory named from the root, for example /data")),
+        if !text.starts_with('/') {
+            return Err(Error::usage(format!("{text:?} does not begin with /"))
+                .with_hint("a container starts in a directory named from the root, for example /data"));
         }
+        Ok(Self(text.to_owned()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
-    fn the_definitions_contradict_nowhere() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_shows_examples() {
-        let mut program = Args::command();
-        program.build();
-        for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
-            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.starts_with("Examples:\n  volio "), "{}", command.get_name());
-        }
-    }
-
-    #[test]
-    fn a_value_may_hold_equals_signs() {
-        let pair = "a=b=c".parse::<Pair>().unwrap();
+    fn a_value_may_contain_equals_signs() {
+        let pair = "a=b=c".parse::<KeyValue>().unwrap();
         assert_eq!((pair.key.as_str(), pair.value.as_str()), ("a", "b=c"));
-        assert_eq!("a=".parse::<Pair>().unwrap().value, "");
-        assert!("=b".parse::<Pair>().is_err() && "a".parse::<Pair>().is_err());
+        assert_eq!("a=".parse::<KeyValue>().unwrap().value, "");
+        assert!("=b".parse::<KeyValue>().is_err() && "a".parse::<KeyValue>().is_err());
     }
 
     #[test]
@@ -395,8 +309,8 @@ mod tests {
     fn times_and_numbers_of_connections_have_limits() {
         assert_eq!((seconds("0").unwrap(), seconds("0.5").unwrap()), (0.0, 0.5));
         assert!(["-1", "NaN", "inf", "1s", "3601", ""].iter().all(|bad| seconds(bad).is_err()));
-        assert_eq!((patience("0.5").unwrap(), patience("3600").unwrap()), (0.5, 3600.0));
-        assert!(["0", "0.0", "-1", "NaN", "1s", ""].iter().all(|bad| patience(bad).is_err()));
+        assert_eq!((timeout("0.5").unwrap(), timeout("3600").unwrap()), (0.5, 3600.0));
+        assert!(["0", "0.0", "-1", "NaN", "1s", ""].iter().all(|bad| timeout(bad).is_err()));
         assert_eq!(connections("1").unwrap(), 1);
         assert!(["0", "65", "-1", "x"].iter().all(|bad| connections(bad).is_err()));
     }

@@ -1,9 +1,9 @@
-//! Exit codes: what a script can do next. They are part of the interface and do not change.
+//! Exit codes. They are part of the interface and do not change.
 
 use std::process::ExitCode;
 use volio::error::Kind;
 
-/// For the end of `volio --help`.
+/// The table at the end of `volio --help`.
 pub const TABLE: &str = "\
 Exit codes:
     0  done
@@ -16,24 +16,24 @@ Exit codes:
     7  differs: volio diff has found something
   130  interrupted; 143 by SIGTERM";
 
-/// How the program ends.
+/// The exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// It is done.
+    /// Success.
     Done = 0,
-    /// It did not work, and nothing more particular is known.
+    /// A failure without a more specific code.
     Failed = 1,
-    /// What was asked makes no sense.
+    /// Invalid arguments.
     Usage = 2,
-    /// The data is not what it says.
+    /// Data with a wrong digest, size or format.
     Integrity = 3,
-    /// Something is not there.
+    /// An image, a file or a directory that does not exist.
     NotFound = 4,
-    /// Credentials or permissions do not suffice.
+    /// Insufficient credentials or permissions.
     Denied = 5,
-    /// The target must not be touched as it is.
+    /// A target that would lose data.
     Refused = 6,
-    /// What was compared is not the same.
+    /// Differences found by `volio diff`.
     Differs = 7,
 }
 
@@ -45,7 +45,7 @@ impl From<Kind> for Exit {
             Kind::NotFound => Self::NotFound,
             Kind::Denied => Self::Denied,
             Kind::Refused => Self::Refused,
-            // The kinds of later versions of the library: a code of their own is a decision for this file.
+            // `Kind` may grow. A new exit code for a new kind is a decision that is made here.
             _ => Self::Failed,
         }
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_stands_in_the_table_that_users_read() {
+    fn every_code_stands_in_the_table() {
         for exit in [
             Exit::Done,
             Exit::Failed,

@@ -1,52 +1,52 @@
-//! volio, the program. It reads what was typed, calls the library, shows what came of it, and says in its exit
-//! code what a script can do next.
+//! volio, the program: parses the arguments, calls the library, prints the result and returns an exit code.
 //!
-//! Arguments take two steps. [`args`] is what was typed, checked word by word, so that a mistake ends with a
-//! message and exit code 2 before anything has happened. Each file in [`commands`] turns its part into what it
-//! means and calls one verb of the library. The library never prints and never reads the environment; both
-//! happen here, in [`output`], [`progress`] and [`environment`], and nowhere else.
+//! [`cli`] has the arguments of all commands. Their types check themselves, so that a mistake ends with a message and
+//! exit code 2 before anything has happened. Each file in [`commands`] turns the arguments of one command into options
+//! and calls one verb of the library. The library neither prints nor reads the environment; [`output`], [`progress`]
+//! and [`environment`] do.
 
 mod args;
+mod cli;
 mod commands;
 mod data_io;
 mod environment;
 mod exit;
-mod interrupt;
-mod limits;
+mod human;
+mod limit_args;
 mod output;
 mod progress;
-mod quantity;
+mod signal;
 mod terminal;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    interrupt::survive_file_size_limits();
-    match args::Args::try_parse() {
-        Ok(args) => match run(args.command) {
+    signal::handle_file_size_limit();
+    match cli::Cli::try_parse() {
+        Ok(cli) => match run(cli.command) {
             Ok(exit) => exit.into(),
             Err(error) => {
                 output::error(&error);
                 exit::Exit::from(error.kind()).into()
             }
         },
-        Err(error) => output::not_understood(&error),
+        Err(error) => output::usage_error(&error),
     }
 }
 
-fn run(command: args::Command) -> volio::Result<exit::Exit> {
+fn run(command: cli::Command) -> volio::Result<exit::Exit> {
     match &command {
-        // A service ends in its own good order.
-        args::Command::Plugin(_) => commands::run(command),
-        args::Command::Pack(pack) if pack.wait_for_signal => {
-            let waiting = interrupt::Waiting::begin()?;
+        // The plugin handles signals itself: it stops after its open requests.
+        cli::Command::Plugin(_) => command.run(),
+        cli::Command::Pack(pack) if pack.wait_for_signal => {
+            let gate = signal::SignalGate::new()?;
             pack.check()?;
             if !pack.is_quiet() {
                 output::line("waiting for SIGTERM");
             }
-            waiting.then(|| commands::run(command))
+            gate.wait_then(|| command.run())
         }
-        _ => interrupt::watched(|| commands::run(command)),
+        _ => signal::interruptible(|| command.run()),
     }
 }

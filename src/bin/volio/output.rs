@@ -1,10 +1,9 @@
-//! What the user sees: results on stdout, everything else on stderr.
+//! Output: results on stdout, everything else on stderr.
 
 use crate::exit::Exit;
 use clap::builder::styling::{AnsiColor, Style};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter};
 use std::borrow::Cow;
 use std::error::Error as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -14,108 +13,78 @@ use volio::{Error, Result};
 
 /// Writes results to stdout.
 ///
-/// A reader that has seen enough (`volio ls … | head`) is no failure: the rest is dropped without a word.
+/// A closed pipe (`volio ls … | head`) is not an error; the rest is dropped without a message.
 pub fn results(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let mut stdout = BufWriter::new(io::stdout().lock());
     match write(&mut stdout).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            // The buffer would try once more when it is dropped, which is harmless.
+            // The buffer tries once more when it is dropped, which is harmless.
             Ok(())
         }
         result => result.map_err(|error| Error::io("cannot write to standard output", error)),
     }
 }
 
-/// Writes one JSON document to stdout, and nothing else.
+/// Writes one JSON document to stdout, in pieces: a listing may be larger than memory.
 pub fn json(document: &impl Serialize) -> Result<()> {
     results(|out| {
-        let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Harmless::default());
-        document.serialize(&mut serializer)?;
+        serde_json::to_writer_pretty(JsonEscaper(&mut *out), document)?;
         writeln!(out)
     })
 }
 
-/// JSON for people to look at, in which everything is escaped that a terminal could obey: JSON itself demands that only
-/// of the first 32 characters.
-#[derive(Default)]
-struct Harmless(PrettyFormatter<'static>);
+/// A writer for JSON that escapes the characters that a terminal could obey. JSON itself requires that only of the first
+/// 32 characters, and all others stand in strings.
+struct JsonEscaper<W>(W);
 
-impl Formatter for Harmless {
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
-        let mut rest = text;
-        while let Some((at, harmful)) = rest.char_indices().find(|(_, c)| is_harmful(*c)) {
-            writer.write_all(&rest.as_bytes()[..at])?;
-            // All of them are below U+10000: one escape each.
-            write!(writer, "\\u{:04x}", u32::from(harmful))?;
-            rest = &rest[at + harmful.len_utf8()..];
+impl<W: Write> Write for JsonEscaper<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // serde_json writes strings and never parts of characters.
+        let text = String::from_utf8_lossy(bytes);
+        for piece in text.split_inclusive(|c| c >= '\x7f' && is_harmful(c)) {
+            match piece.char_indices().next_back() {
+                // All of them are below U+10000, so that one escape is enough.
+                Some((at, c)) if c >= '\x7f' && is_harmful(c) => {
+                    write!(self.0, "{}\\u{:04x}", &piece[..at], u32::from(c))?;
+                }
+                _ => self.0.write_all(piece.as_bytes())?,
+            }
         }
-        writer.write_all(rest.as_bytes())
+        Ok(bytes.len())
     }
 
-    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.begin_array(writer)
-    }
-
-    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.end_array(writer)
-    }
-
-    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_array_value(writer, first)
-    }
-
-    fn end_array_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.end_array_value(writer)
-    }
-
-    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.begin_object(writer)
-    }
-
-    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.end_object(writer)
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.0.begin_object_key(writer, first)
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.begin_object_value(writer)
-    }
-
-    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.0.end_object_value(writer)
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
-/// Says on stderr what went wrong, and what the user can do about it.
+/// Prints an error and its hint on stderr.
 pub fn error(error: &Error) {
-    report(&error.to_string(), error.hint());
+    print_error(&error.to_string(), error.hint());
 }
 
-/// Says on stderr what the user should know although the work goes on.
+/// Prints a warning on stderr.
 pub fn warning(message: &str) {
     line(&format!("{} {}", paint("warning:", AnsiColor::Yellow), printable(message)));
 }
 
-/// One more line on stderr. That nobody reads it is no reason to fail.
+/// Prints a line on stderr. Errors are ignored, because there is no other place to report them.
 pub fn line(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Answers a command line that clap did not take: help goes to stdout, a mistake to stderr.
-pub fn not_understood(error: &clap::Error) -> ExitCode {
+/// Prints clap's answer to a command line that it did not accept: help on stdout, an error on stderr.
+pub fn usage_error(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Help for a reader that has gone away is help that nobody wants.
+            // A closed stdout is ignored.
             let _ = error.print();
             Exit::Done.into()
         }
         _ => {
             match error.source().and_then(|source| source.downcast_ref::<Error>()) {
-                // Our own types say better than clap what is wrong with a value, and what to write instead.
-                Some(ours) => report(&format!("{}: {ours}", argument(error)), ours.hint()),
+                // The errors of volio's own argument types have a hint, which clap would leave out.
+                Some(ours) => print_error(&format!("{}: {ours}", argument(error)), ours.hint()),
                 None => drop(error.print()),
             }
             Exit::Usage.into()
@@ -123,7 +92,7 @@ pub fn not_understood(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The argument that a mistake is about, as help shows it.
+/// Returns the argument that an error is about, as the help shows it.
 fn argument(error: &clap::Error) -> String {
     match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(argument)) => argument.clone(),
@@ -131,14 +100,14 @@ fn argument(error: &clap::Error) -> String {
     }
 }
 
-fn report(what: &str, hint: Option<&str>) {
-    line(&format!("{} {}", paint("error:", AnsiColor::Red), printable(what)));
+fn print_error(message: &str, hint: Option<&str>) {
+    line(&format!("{} {}", paint("error:", AnsiColor::Red), printable(message)));
     if let Some(hint) = hint {
         line(&format!("{} {}", paint("hint:", AnsiColor::Cyan), printable(hint)));
     }
 }
 
-/// A word in colour where colour is wanted: on a terminal that has not said otherwise (<https://no-color.org>).
+/// Returns a word in colour, if stderr is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
 fn paint(word: &str, color: AnsiColor) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
         || std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
@@ -149,24 +118,25 @@ fn paint(word: &str, color: AnsiColor) -> String {
     format!("{style}{word}{style:#}")
 }
 
-/// Text that came from an image or a server, made harmless: a terminal could obey control characters, and marks
-/// that turn the direction of writing could make a name look like another.
+/// Escapes characters that could harm a terminal. Text from an image or a server may contain control characters, which
+/// a terminal obeys, and marks that turn the direction of writing, which make one name look like another.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return text.into();
     }
     text.chars()
         .fold(String::with_capacity(text.len()), |mut clean, c| {
-            match is_harmful(c) {
-                true => clean.extend(c.escape_default()),
-                false => clean.push(c),
+            if is_harmful(c) {
+                clean.extend(c.escape_default());
+            } else {
+                clean.push(c);
             }
             clean
         })
         .into()
 }
 
-/// The same for bytes that need not be text.
+/// Does the same for bytes; those that are not UTF-8 become `\xNN`.
 pub fn printable_bytes(bytes: &[u8]) -> String {
     bytes.utf8_chunks().fold(String::with_capacity(bytes.len()), |mut clean, chunk| {
         clean.push_str(&printable(chunk.valid()));
@@ -180,14 +150,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_is_printed_can_move_the_cursor_or_turn_the_text() {
+    fn printed_text_cannot_move_the_cursor_or_turn_the_direction_of_writing() {
         assert_eq!(printable("plain, äöü"), "plain, äöü");
         assert_eq!(printable("a\x1b[2J\r\n\u{9b}b"), "a\\u{1b}[2J\\r\\n\\u{9b}b");
         assert_eq!(printable("exe\u{202e}gpj"), "exe\\u{202e}gpj");
         assert_eq!(printable_bytes(b"a\x1b\xff"), "a\\u{1b}\\xff");
         let mut json = Vec::new();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut json, Harmless::default());
-        ["a\u{9b}b\x1b\u{202e}"].serialize(&mut serializer).unwrap();
+        serde_json::to_writer_pretty(JsonEscaper(&mut json), &["a\u{9b}b\x1b\u{202e}"]).unwrap();
         assert_eq!(json, b"[\n  \"a\\u009bb\\u001b\\u202e\"\n]");
     }
 }

@@ -1,7 +1,7 @@
-//! Progress as the user sees it: bars on a terminal, a plain line every few seconds elsewhere, or nothing.
+//! Progress on stderr: bars on a terminal, plain lines elsewhere, or nothing.
 //!
-//! Both count into the same [`Sum`]. Bars are for eyes and leave nothing behind; lines are for logs, where a bar
-//! would be a page of control characters, and where a job of a second shall say nothing at all.
+//! Both count into the same [`Totals`]. Bars are removed when the work ends. Lines are for logs, where bars would be
+//! control characters; there is one line every few seconds, so that short work prints none.
 
 mod bars;
 mod lines;
@@ -13,59 +13,58 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use volio::progress::{Progress, Silent};
 
-/// How long a log stays silent: short enough to see that nothing hangs, long enough that an hour's work is not a
-/// log of its own.
+/// The time between two lines in a log.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The way in which things are shown now; `None` while nothing is going on that shows.
+/// The progress that is shown now; `None` before the first one.
 static SHOWN: Mutex<Option<Weak<dyn Progress>>> = Mutex::new(None);
 
-/// Says something that is worth knowing although the work goes on, without tearing up what is shown.
+/// Prints a warning in a way that leaves bars intact.
 pub fn tell(message: &str) {
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Weak::upgrade);
     match shown {
         Some(Some(progress)) => progress.warn(message),
-        // The work is over: what still fails behind it does not matter.
+        // The work has ended, and failures after that do not matter.
         Some(None) => {}
         None => output::warning(message),
     }
 }
 
-/// Begins to show what happens, in the way that fits stderr.
+/// Begins to show progress, in the form that fits stderr.
 pub fn start(verb: &'static str, quiet: bool) -> Arc<dyn Progress> {
     let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
     show(verb, quiet, std::io::stderr().is_terminal() && !dumb)
 }
 
-/// The same where results come while the work goes on: on one terminal with them, bars would paint over them.
+/// Does the same for a command that writes its results while it works. If they go to a terminal, bars would overwrite
+/// them, and lines are used.
 pub fn start_beside_results(verb: &'static str, quiet: bool) -> Arc<dyn Progress> {
-    match std::io::stdout().is_terminal() {
-        true => show(verb, quiet, false),
-        false => start(verb, quiet),
-    }
+    if std::io::stdout().is_terminal() { show(verb, quiet, false) } else { start(verb, quiet) }
 }
 
 fn show(verb: &'static str, quiet: bool, bars: bool) -> Arc<dyn Progress> {
-    let progress: Arc<dyn Progress> = match () {
-        () if quiet => Arc::new(Silent),
-        () if bars => Arc::new(bars::Bars::new()),
-        () => Arc::new(lines::Lines::new(verb, INTERVAL)),
+    let progress: Arc<dyn Progress> = if quiet {
+        Arc::new(Silent)
+    } else if bars {
+        Arc::new(bars::Bars::new())
+    } else {
+        Arc::new(lines::Lines::new(verb, INTERVAL))
     };
     *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::downgrade(&progress));
     progress
 }
 
-/// Tasks together, those that know how much they have to do apart from those that do not: adding them up would make
-/// a sum of which nobody could say how much is left.
+/// The sums of all tasks. Tasks with a known total and tasks without one are kept apart, because the time left of a mixed
+/// sum would be unknown.
 #[derive(Debug, Default)]
-struct Sum {
-    known: Group,
-    unknown: Group,
+struct Totals {
+    known: TaskGroup,
+    unknown: TaskGroup,
 }
 
-/// Tasks of one kind.
+/// The sums of tasks that all have a total, or all have none.
 #[derive(Debug, Default)]
-struct Group {
+struct TaskGroup {
     /// Bytes done.
     done: AtomicU64,
     /// Bytes to do.
@@ -76,16 +75,16 @@ struct Group {
     ended: AtomicU64,
 }
 
-/// How far a group is.
+/// The sums of a group at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
+struct Sums {
     done: u64,
     total: Option<u64>,
     begun: u64,
 }
 
-impl Sum {
-    fn group(&self, total: Option<u64>) -> &Group {
+impl Totals {
+    fn group(&self, total: Option<u64>) -> &TaskGroup {
         if total.is_some() { &self.known } else { &self.unknown }
     }
 
@@ -95,7 +94,7 @@ impl Sum {
         group.begun.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What a task had to do need not be done.
+    /// Takes the total of a skipped task off the sum.
     fn skip(&self, total: Option<u64>) {
         self.group(total).total.fetch_sub(total.unwrap_or_default(), Ordering::Relaxed);
     }
@@ -108,29 +107,30 @@ impl Sum {
         self.group(total).ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How far all tasks are: those that know how much they have to do, or the others where none knows.
-    fn whole(&self) -> State {
-        let known = self.known.state(true);
-        if known.begun > 0 { known } else { self.unknown.state(false) }
+    /// Returns the sums of the tasks with a total, or of the others if none has one.
+    fn overall(&self) -> Sums {
+        let known = self.known.sums(true);
+        if known.begun > 0 { known } else { self.unknown.sums(false) }
     }
 
-    /// The same of tasks that are going on now; `None` when nothing is.
-    fn now(&self) -> Option<State> {
-        match () {
-            () if self.known.is_busy() => Some(self.known.state(true)),
-            () if self.unknown.is_busy() => Some(self.unknown.state(false)),
-            () => None,
+    /// Returns the sums of the group with tasks that have not ended, first of the one with totals; `None` if there are no
+    /// such tasks.
+    fn current(&self) -> Option<Sums> {
+        if self.known.is_busy() {
+            Some(self.known.sums(true))
+        } else {
+            self.unknown.is_busy().then(|| self.unknown.sums(false))
         }
     }
 }
 
-impl Group {
+impl TaskGroup {
     fn is_busy(&self) -> bool {
         self.ended.load(Ordering::Relaxed) < self.begun.load(Ordering::Relaxed)
     }
 
-    fn state(&self, is_known: bool) -> State {
-        State {
+    fn sums(&self, is_known: bool) -> Sums {
+        Sums {
             done: self.done.load(Ordering::Relaxed),
             total: is_known.then(|| self.total.load(Ordering::Relaxed)),
             begun: self.begun.load(Ordering::Relaxed),
@@ -144,21 +144,21 @@ mod tests {
 
     #[test]
     fn tasks_with_and_without_a_size_are_not_added_up() {
-        let sum = Sum::default();
-        assert_eq!(sum.now(), None);
-        sum.begin(None);
-        sum.advance(None, 7);
-        assert_eq!(sum.now(), Some(State { done: 7, total: None, begun: 1 }));
-        sum.begin(Some(10));
-        sum.begin(Some(20));
-        sum.advance(Some(10), 5);
-        sum.skip(Some(20));
-        sum.end(Some(20));
-        assert_eq!(sum.now(), Some(State { done: 5, total: Some(10), begun: 2 }));
-        sum.end(Some(10));
-        assert_eq!(sum.now(), Some(State { done: 7, total: None, begun: 1 }));
-        sum.end(None);
-        assert_eq!(sum.now(), None);
-        assert_eq!(sum.whole(), State { done: 5, total: Some(10), begun: 2 });
+        let totals = Totals::default();
+        assert_eq!(totals.current(), None);
+        totals.begin(None);
+        totals.advance(None, 7);
+        assert_eq!(totals.current(), Some(Sums { done: 7, total: None, begun: 1 }));
+        totals.begin(Some(10));
+        totals.begin(Some(20));
+        totals.advance(Some(10), 5);
+        totals.skip(Some(20));
+        totals.end(Some(20));
+        assert_eq!(totals.current(), Some(Sums { done: 5, total: Some(10), begun: 2 }));
+        totals.end(Some(10));
+        assert_eq!(totals.current(), Some(Sums { done: 7, total: None, begun: 1 }));
+        totals.end(None);
+        assert_eq!(totals.current(), None);
+        assert_eq!(totals.overall(), Sums { done: 5, total: Some(10), begun: 2 });
     }
 }

@@ -1,4 +1,4 @@
-//! Questions to whoever sits at the terminal.
+//! Prompts on the terminal.
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
@@ -6,13 +6,13 @@ use std::io::{self, Read, Write};
 use volio::transport::Secret;
 use volio::{Error, Result};
 
-/// What Ctrl-C is as a character.
+/// The character of Ctrl-C.
 const INTERRUPT: u8 = 3;
 
 /// Asks for a line.
-pub fn ask(question: &str) -> Result<String> {
+pub fn prompt(question: &str) -> Result<String> {
     let mut stderr = io::stderr().lock();
-    // Who does not see the question will not answer it, and that is an error below.
+    // If the question cannot be written there is no answer, which is an error below.
     let _ = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
     let mut line = Vec::new();
     for byte in io::stdin().lock().bytes() {
@@ -27,39 +27,39 @@ pub fn ask(question: &str) -> Result<String> {
 }
 
 /// Asks for a line that is not shown while it is typed.
-pub fn ask_secretly(question: &str) -> Result<Secret> {
-    let dark = Dark::begin()?;
-    let line = ask(question);
-    drop(dark);
-    // The end of the line was not shown either.
+pub fn prompt_secret(question: &str) -> Result<Secret> {
+    let echo = EchoOff::new()?;
+    let line = prompt(question);
+    drop(echo);
+    // The end of the line was not echoed either.
     let _ = writeln!(io::stderr().lock());
     let line = line?;
     if line.contains(char::from(INTERRUPT)) {
-        // As it would have been had Ctrl-C not been a character for a while.
+        // Ctrl-C was only a character while the echo was off.
         let _ = kill_process(getpid(), Signal::INT);
         return Err(Error::failed("interrupted"));
     }
     Ok(Secret::new(line))
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
-struct Dark(Termios);
+/// A terminal without echo, until this is dropped.
+struct EchoOff(Termios);
 
-impl Dark {
-    fn begin() -> Result<Self> {
+impl EchoOff {
+    fn new() -> Result<Self> {
         let cannot = |error| Error::io("cannot hide what is typed on the terminal", io::Error::from(error));
         let before = tcgetattr(io::stdin()).map_err(cannot)?;
-        let mut dark = before.clone();
-        dark.local_modes.remove(LocalModes::ECHO);
-        // Who interrupts now must not be left with a terminal that shows nothing: Ctrl-C ends the line instead.
-        dark.local_modes.remove(LocalModes::ISIG);
-        dark.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
-        tcsetattr(io::stdin(), OptionalActions::Flush, &dark).map_err(cannot)?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        // Ctrl-C ends the line and does not end the program, which would leave a terminal without echo.
+        hidden.local_modes.remove(LocalModes::ISIG);
+        hidden.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
+        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(cannot)?;
         Ok(Self(before))
     }
 }
 
-impl Drop for Dark {
+impl Drop for EchoOff {
     fn drop(&mut self) {
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }

@@ -12,11 +12,11 @@ Usage: volio copy [OPTIONS] <FROM> <TO>
 
 Arguments:
   <FROM>
-          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
           docker-archive:FILE[:REF]
 
   <TO>
-          Where it shall be too
+          The image to write, in the same forms
 
 Options:
   -h, --help
@@ -30,8 +30,8 @@ Copy options:
           Copy all tags of a repository or a layout
 
       --referrers
-          Copy what refers to the image too, such as signatures, and what cosign attached to it by
-          tags
+          Copy the image's referrers too, such as signatures, and the attachments that cosign named
+          by tags
 
       --since <IMAGE>
           Leave out layers that this image has; may be given several times
@@ -44,15 +44,15 @@ Registry options:
           Talk plain HTTP to every registry, not only to those on this machine
 
       --tls-verify[=<BOOL>]
-          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          Encrypt also on this machine; with =false, accept any certificate, which is for tests only
           
           [possible values: true, false]
 
       --ca-file <FILE>
-          Trust also the authorities whose certificates are in this file
+          Trust also the authorities with certificates in this file
 
       --cert-dir <DIR>
-          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from
           certs.d
 
       --retry <N>

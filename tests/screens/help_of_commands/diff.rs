@@ -67,15 +67,15 @@ Registry options:
           Talk plain HTTP to every registry, not only to those on this machine
 
       --tls-verify[=<BOOL>]
-          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          Encrypt also on this machine; with =false, accept any certificate, which is for tests only
           
           [possible values: true, false]
 
       --ca-file <FILE>
-          Trust also the authorities whose certificates are in this file
+          Trust also the authorities with certificates in this file
 
       --cert-dir <DIR>
-          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from
           certs.d
 
       --retry <N>

@@ -12,18 +12,18 @@ Usage: volio ls [OPTIONS] <IMAGE> [PATH]
 
 Arguments:
   <IMAGE>
-          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
           docker-archive:FILE[:REF]
 
   [PATH]
-          List what is in this directory, or this file [default: /]
+          List the contents of this directory, or this file [default: /]
 
 Options:
   -R, --recursive
           List the directory itself and all that is below it
 
   -l, --long
-          Show modes, owners, sizes, times and where links lead
+          Show modes, owners, sizes, times and the targets of links
 
       --platform <OS/ARCH>
           Take the image for this platform [default: the host's]
@@ -69,15 +69,15 @@ Registry options:
           Talk plain HTTP to every registry, not only to those on this machine
 
       --tls-verify[=<BOOL>]
-          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          Encrypt also on this machine; with =false, accept any certificate, which is for tests only
           
           [possible values: true, false]
 
       --ca-file <FILE>
-          Trust also the authorities whose certificates are in this file
+          Trust also the authorities with certificates in this file
 
       --cert-dir <DIR>
-          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from
           certs.d
 
       --retry <N>

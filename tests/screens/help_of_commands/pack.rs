@@ -12,11 +12,11 @@ Usage: volio pack [OPTIONS] [IMAGE] [SOURCE[:PATH]]...
 
 Arguments:
   [IMAGE]
-          Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-          docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
+          The image to write: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]; by default DATA_TAG in the environment names it
 
   [SOURCE[:PATH]]...
-          What to pack, and where it lands in the image
+          A directory or a file to pack, and its path in the image
 
 Options:
   -h, --help
@@ -24,24 +24,24 @@ Options:
 
 Tree options:
       --exclude <PATTERN>
-          Leave out what this pattern matches, as in .gitignore
+          Leave out paths that match this pattern, as in .gitignore
 
       --exclude-from <FILE>
-          Leave out what a pattern in this file matches, one a line; those of --exclude come after
-          them
+          Leave out paths that match a pattern in this file, one a line; those of --exclude come
+          after them
 
       --exclude-caches
-          Leave out what is in directories with a CACHEDIR.TAG, but for that
+          Leave out the contents of directories with a CACHEDIR.TAG, except for that file
 
       --one-file-system
           Do not cross mount points
 
       --skip-unreadable
-          Leave out what cannot be read, for want of rights or because its disk or its server fails;
-          its name is told
+          Leave out files that cannot be read, because of permissions or a failing disk or server,
+          with a warning
 
       --on-change <WHAT>
-          What to do when something changes while it is read
+          Fail, read again or leave out what changes while it is read
           
           [default: retry]
           [possible values: fail, retry, skip]
@@ -57,7 +57,7 @@ Tree options:
           Translate groups in the same way
 
       --normalize
-          Forget owners, times and most of the modes: 0:0, SOURCE_DATE_EPOCH or 1970, 0644 or 0755
+          Replace owners, times and most of the modes: 0:0, SOURCE_DATE_EPOCH or 1970, 0644 or 0755
 
       --compression <METHOD>
           Compress layers with zstd[:LEVEL] or gzip[:LEVEL], or do not: none
@@ -65,8 +65,8 @@ Tree options:
           [default: zstd:3]
 
       --layer-size <SIZE>
-          Cut the tree into layers of about this size; a file of more than twice that is a layer by
-          itself
+          Split the tree into layers of about this size; a file of more than twice that is a layer
+          by itself
           
           [default: 512M]
 
@@ -107,15 +107,15 @@ Registry options:
           Talk plain HTTP to every registry, not only to those on this machine
 
       --tls-verify[=<BOOL>]
-          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          Encrypt also on this machine; with =false, accept any certificate, which is for tests only
           
           [possible values: true, false]
 
       --ca-file <FILE>
-          Trust also the authorities whose certificates are in this file
+          Trust also the authorities with certificates in this file
 
       --cert-dir <DIR>
-          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from
           certs.d
 
       --retry <N>

@@ -12,11 +12,11 @@ Usage: volio unpack [OPTIONS] [IMAGE] [DIR]
 
 Arguments:
   [IMAGE]
-          Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-          docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
+          The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+          docker-archive:FILE[:REF]; by default DATA_TAG in the environment names it
 
   [DIR]
-          The directory that the files shall be in
+          The directory for the files
 
 Options:
       --platform <OS/ARCH>
@@ -53,58 +53,58 @@ Limits against hostile images:
 
 Target options:
       --merge
-          Extract over what is in DIR: files give way, directories stay and take the image's
+          Extract over the contents of DIR: files are replaced, directories stay and get the image's
           attributes
 
       --force
-          With --merge, directories give way to files too; with --atomic, all that is in DIR
+          With --merge, replace directories by files too; with --atomic, replace a DIR that is not
+          empty
 
       --keep
-          Do nothing when DIR holds an image, whichever it is
+          Do nothing if DIR holds any complete image
 
       --checksum
-          Where the image is in DIR already, write it once more, so that changed files are as they
-          were
+          If DIR holds this image already, write it again, which restores changed files
 
       --atomic
-          All or nothing: fill a directory beside DIR, which then takes its place
+          Fill a directory beside DIR, and replace DIR by it at the end: all or nothing
 
       --no-sync
-          Do not wait until everything is on the disk
+          Do not wait until all data is on the disk
 
 Tree options:
       --subpath <PATH>
-          Extract only what is at this path: a directory's contents, or a file under its own name
+          Extract this path only: the contents of a directory, or a file under its own name
 
       --strip <N>
-          Leave out this many names at the beginning of each path, and what has no more than those
+          Remove this many names from the beginning of each path, and leave out shorter paths
 
       --owner <UID:GID>
           Give everything this owner
 
       --uid-map <IMAGE:HOST[:SIZE]>
-          What numbers of users in the image mean here, and those of groups unless --gid-map says it
+          Translate users: IMAGE in the image is HOST on disk. Groups too, unless --gid-map is given
 
       --gid-map <IMAGE:HOST[:SIZE]>
-          What numbers of groups in the image mean here, and those of users unless --uid-map says it
+          Translate groups. Users too, unless --uid-map is given
 
       --as-is
-          Take an image that data-io made as it is: its base, and a file data.tar.gz
+          Unpack an image of data-io without unpacking its archive: its base, and a file data.tar.gz
 
       --any-media-type
-          Read layers by their first bytes, whatever their media types say
+          Recognise layers by their first bytes instead of their media types
 
       --artifact
           Unpack an artifact, such as a chart: archives, and files by the titles of their layers
 
       --group-access
-          Let the group do what the owner may, and own what is made in directories later
+          Give the group the owner's permissions, and make directories setgid
 
       --no-devices
-          Make no devices, as who is not root makes none
+          Leave out devices, as an unprivileged user has to
 
       --sparse <WHEN>
-          Make holes of runs of zeros of 64 KiB and more, of all whole blocks, or of none
+          Make holes from runs of zeros of 64 KiB and more, from all whole blocks, or from none
           
           [default: auto]
           [possible values: auto, always, never]
@@ -117,15 +117,15 @@ Registry options:
           Talk plain HTTP to every registry, not only to those on this machine
 
       --tls-verify[=<BOOL>]
-          Encrypt also on this machine; with =false, trust whoever answers, which is for tests only
+          Encrypt also on this machine; with =false, accept any certificate, which is for tests only
           
           [possible values: true, false]
 
       --ca-file <FILE>
-          Trust also the authorities whose certificates are in this file
+          Trust also the authorities with certificates in this file
 
       --cert-dir <DIR>
-          Take authorities (*.crt) and a certificate of ours (*.cert, *.key) from here, not from
+          Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from
           certs.d
 
       --retry <N>

@@ -1,7 +1,7 @@
-//! `volio cat`: the content of files in an image.
+//! `volio cat`: writes the content of files in an image to standard output.
 
-use crate::args::{Registries, location, tree_path};
-use crate::limits::{Bounds, ContentBound};
+use crate::args::{RegistryArgs, location, tree_path};
+use crate::limit_args::{ContentLimitArg, LimitArgs};
 use crate::{environment, output, progress};
 use clap::Args;
 use std::io::{self, Write};
@@ -26,12 +26,12 @@ whole, and twice, which a warning says.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Cat {
-    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
     #[arg(value_parser = location())]
     image: Location,
 
-    /// Write the content of these, one behind the other
+    /// Write the content of these files, in this order
     #[arg(required = true, value_name = "PATH", value_parser = tree_path())]
     paths: Vec<TreePath>,
 
@@ -44,11 +44,11 @@ pub struct Cat {
     quiet: bool,
 
     #[command(flatten)]
-    bounds: Bounds,
+    limits: LimitArgs,
     #[command(flatten)]
-    content: ContentBound,
+    content: ContentLimitArg,
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
 }
 
 impl Cat {
@@ -58,34 +58,34 @@ impl Cat {
         let source = self.image.source(&access)?;
         let options = Options {
             platform: self.platform.clone(),
-            limits: self.bounds.limits(),
+            limits: self.limits.limits(),
             connections: access.transfer.concurrency,
             temporary: Some(environment::temporary(environment::variable)),
             content: self.content.max_content,
         };
         let progress = progress::start_beside_results("cat", self.quiet);
         output::results(|out| {
-            let mut reader = Reader { out, is_gone: false };
-            let done = cat(source.as_ref(), &self.paths, &options, &mut reader, progress.as_ref());
-            match done {
-                // The image was read as far as somebody wanted it.
-                Err(_) if reader.is_gone => Err(io::ErrorKind::BrokenPipe.into()),
-                done => done.map(drop).map_err(io::Error::from),
+            let mut out = PipeWatcher { out, is_closed: false };
+            let outcome = cat(source.as_ref(), &self.paths, &options, &mut out, progress.as_ref());
+            match outcome {
+                // `cat` may report the closed pipe as another error.
+                Err(_) if out.is_closed => Err(io::ErrorKind::BrokenPipe.into()),
+                outcome => outcome.map(drop).map_err(io::Error::from),
             }
         })
     }
 }
 
-/// Whoever reads standard output, and whether they have gone.
-struct Reader<'a> {
+/// Standard output. It notices that the other end of a pipe was closed.
+struct PipeWatcher<'a> {
     out: &'a mut dyn Write,
-    is_gone: bool,
+    is_closed: bool,
 }
 
-impl Write for Reader<'_> {
+impl Write for PipeWatcher<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes);
-        self.is_gone |= written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        self.is_closed |= written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
         written
     }
 

@@ -1,8 +1,7 @@
-//! `volio completions`: the definitions of the arguments, in the words of a shell.
+//! `volio completions`: prints completions for a shell.
 
-use crate::args;
 use crate::output;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 use volio::Result;
 
@@ -22,9 +21,9 @@ pub struct Completions {
 
 impl Completions {
     /// Prints the completions.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, mut program: Command) -> Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut args::Args::command(), "volio", &mut script);
+        clap_complete::generate(self.shell, &mut program, "volio", &mut script);
         output::results(|out| out.write_all(&script))
     }
 }

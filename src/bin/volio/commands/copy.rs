@@ -1,7 +1,7 @@
-//! `volio copy`, `volio push` and `volio pull`: an image from one place to another, byte for byte.
+//! `volio copy`, `volio push` and `volio pull`: copy an image from one location to another, byte for byte.
 
-use crate::args::{Format, Registries, Report, location};
-use crate::quantity::{bytes, count, duration, rate};
+use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::human::{bytes, count, duration, rate};
 use crate::{output, progress};
 use clap::{Args, ValueHint};
 use serde::Serialize;
@@ -52,7 +52,7 @@ The same as volio copy; FROM must be in a registry.";
 #[command(after_long_help = COPY_EXAMPLES)]
 pub struct Copy {
     #[command(flatten)]
-    journey: Journey,
+    copy: CopyArgs,
 }
 
 /// Copy an image into a registry
@@ -60,7 +60,7 @@ pub struct Copy {
 #[command(after_long_help = PUSH_EXAMPLES)]
 pub struct Push {
     #[command(flatten)]
-    journey: Journey,
+    copy: CopyArgs,
 }
 
 /// Copy an image out of a registry
@@ -68,37 +68,37 @@ pub struct Push {
 #[command(after_long_help = PULL_EXAMPLES)]
 pub struct Pull {
     #[command(flatten)]
-    journey: Journey,
+    copy: CopyArgs,
 }
 
-/// What the three have in common.
+/// The arguments of all three commands.
 #[derive(Debug, Args)]
-struct Journey {
-    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+struct CopyArgs {
+    /// The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
     #[arg(value_parser = location())]
     from: Location,
 
-    /// Where it shall be too
+    /// The image to write, in the same forms
     #[arg(value_parser = location())]
     to: Location,
 
     #[command(flatten)]
-    choice: Choice,
+    selection: SelectionArgs,
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 
     /// Write the digest of the image to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output options")]
     digestfile: Option<PathBuf>,
 }
 
-/// What is copied.
+/// Options for the images and layers to copy.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Copy options")]
-struct Choice {
+struct SelectionArgs {
     /// Copy the images for these platforms only [default: all]
     #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
     platforms: Vec<Platform>,
@@ -107,7 +107,7 @@ struct Choice {
     #[arg(long, conflicts_with = "digestfile")]
     all_tags: bool,
 
-    /// Copy what refers to the image too, such as signatures, and what cosign attached to it by tags
+    /// Copy the image's referrers too, such as signatures, and the attachments that cosign named by tags
     #[arg(long)]
     referrers: bool,
 
@@ -117,47 +117,47 @@ struct Choice {
 }
 
 impl Copy {
-    /// Copies, and says what came of it.
+    /// Copies, and prints the result.
     pub fn run(self) -> Result<()> {
-        self.journey.run("copy")
+        self.copy.run("copy")
     }
 }
 
 impl Push {
-    /// Copies into a registry, and says what came of it.
+    /// Copies into a registry, and prints the result.
     pub fn run(self) -> Result<()> {
-        match self.journey.to {
-            Location::Registry(_) => self.journey.run("push"),
-            _ => Err(Error::usage(format!("push: {} is not in a registry", self.journey.to))
+        match self.copy.to {
+            Location::Registry(_) => self.copy.run("push"),
+            _ => Err(Error::usage(format!("push: {} is not in a registry", self.copy.to))
                 .with_hint("write volio push FROM HOST/REPOSITORY:TAG, or use volio copy")),
         }
     }
 }
 
 impl Pull {
-    /// Copies out of a registry, and says what came of it.
+    /// Copies out of a registry, and prints the result.
     pub fn run(self) -> Result<()> {
-        match self.journey.from {
-            Location::Registry(_) => self.journey.run("pull"),
-            _ => Err(Error::usage(format!("pull: {} is not in a registry", self.journey.from))
+        match self.copy.from {
+            Location::Registry(_) => self.copy.run("pull"),
+            _ => Err(Error::usage(format!("pull: {} is not in a registry", self.copy.from))
                 .with_hint("write volio pull HOST/REPOSITORY:TAG TO, or use volio copy")),
         }
     }
 }
 
-impl Choice {
-    /// The choice, with the images read that are named in it.
+impl SelectionArgs {
+    /// Returns the options of the copy, after reading the images of `--since`.
     fn options(&self, access: &Access) -> Result<Options> {
-        let read = |image: &Location| Base::read(&super::place(image), image.source(access)?.as_ref());
+        let read = |image: &Location| Base::read(&super::repository(image), image.source(access)?.as_ref());
         let since = self.since.iter().map(read).collect::<Result<_>>()?;
         let (platforms, concurrency) = (self.platforms.clone(), access.transfer.concurrency);
         Ok(Options { platforms, referrers: self.referrers, since, concurrency })
     }
 }
 
-impl Journey {
+impl CopyArgs {
     fn run(self, verb: &'static str) -> Result<()> {
-        if let (Location::Registry(_), false) = (&self.to, self.choice.since.is_empty()) {
+        if let (Location::Registry(_), false) = (&self.to, self.selection.since.is_empty()) {
             return Err(Error::usage(format!(
                 "--since: {} is in a registry, which takes whole images only",
                 self.to
@@ -165,71 +165,74 @@ impl Journey {
             .with_hint("copy without --since: what is there already is not sent again"));
         }
         let access = self.registries.access()?;
-        let options = self.choice.options(&access)?;
-        match self.choice.all_tags {
-            true => self.all_tags(verb, &options, &access),
-            false => self.one(verb, &options, &access),
+        let options = self.selection.options(&access)?;
+        if self.selection.all_tags {
+            self.copy_all_tags(verb, &options, &access)
+        } else {
+            self.copy_image(verb, &options, &access)
         }
     }
 
-    fn one(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
+    fn copy_image(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
         super::clear_digestfile(self.digestfile.as_deref())?;
         let begun = Instant::now();
         let from = self.from.source(access)?;
         let to = self.to.destination(access)?;
-        let progress = progress::start(verb, self.report.quiet);
+        let progress = progress::start(verb, self.output.quiet);
         let copied = copy(from.as_ref(), to.as_ref(), options, progress.as_ref())?;
         drop(progress);
 
         super::write_digest(self.digestfile.as_deref(), &copied.digest)?;
-        if !self.report.quiet {
+        if !self.output.quiet {
             output::line(&summary(&[&copied], begun.elapsed()));
-            // Of a place that holds no more than this, a warning has said so.
+            // If the destination can hold only one platform, a warning was printed.
             if let (Some(source), Holds::AnyImage) = (&copied.source_digest, to.holds()) {
                 output::line(&format!("only some platforms: the digest is not that of the source, {source}"));
             }
         }
-        match self.report.format {
+        match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{}", copied.address)),
             Format::Json => output::json(&copied),
         }
     }
 
-    fn all_tags(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
-        for place in [&self.from, &self.to] {
-            if !place.is_repository() {
-                return Err(Error::usage(format!("--all-tags: {place} is one image"))
-                    .with_hint(format!("write {}", super::place(place))));
+    fn copy_all_tags(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
+        for location in [&self.from, &self.to] {
+            if !location.is_repository() {
+                return Err(Error::usage(format!("--all-tags: {location} is one image"))
+                    .with_hint(format!("write {}", super::repository(location))));
             }
         }
         let begun = Instant::now();
         let tags = self.tags(access)?;
-        let progress = progress::start(verb, self.report.quiet);
+        let progress = progress::start(verb, self.output.quiet);
         let done = self.copy_tags(&tags, options, access, progress.as_ref())?;
         drop(progress);
 
         let copied: Vec<&Copied> = done.iter().filter_map(|tag| tag.outcome.as_ref().ok()).collect();
-        if !self.report.quiet {
+        if !self.output.quiet {
             output::line(&summary(&copied, begun.elapsed()));
         }
-        match self.report.format {
+        match self.output.format {
             Format::Text => output::results(|out| {
                 copied.iter().try_for_each(|copied| writeln!(out, "{}", copied.address))
             })?,
-            Format::Json => output::json(&done.iter().map(Line::new).collect::<Vec<_>>())?,
+            Format::Json => output::json(&done.iter().map(TagDocument::new).collect::<Vec<_>>())?,
         }
-        failures(done)
+        report_failures(done)
     }
 
-    /// The tags to copy: one at least, so that nothing is not taken for everything.
+    /// Returns the tags to copy, at least one: copying nothing would look like success.
     fn tags(&self, access: &Access) -> Result<Vec<String>> {
         let source = self.from.source(access)?;
         let (tags, untagged) = (source.tags()?, source.untagged()?);
         if tags.is_empty() {
-            let error = Error::not_found(format!("--all-tags: {} has no tags", super::place(&self.from)));
-            return Err(error.with_hint(match untagged.is_empty() {
-                true => "it holds no image".to_owned(),
-                false => format!("it has {}; copy each by its digest", super::without_tag(&untagged)),
+            let error =
+                Error::not_found(format!("--all-tags: {} has no tags", super::repository(&self.from)));
+            return Err(error.with_hint(if untagged.is_empty() {
+                "it holds no image".to_owned()
+            } else {
+                format!("it has {}; copy each by its digest", super::without_tag(&untagged))
             }));
         }
         if !untagged.is_empty() {
@@ -253,9 +256,9 @@ impl Journey {
     }
 }
 
-/// What became of one tag, as JSON.
+/// The result for one tag as JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct TagDocument<'a> {
     tag: &'a str,
     #[serde(flatten)]
     copied: Option<&'a Copied>,
@@ -263,14 +266,14 @@ struct Line<'a> {
     error: Option<String>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> TagDocument<'a> {
     fn new(TagCopied { tag, outcome }: &'a TagCopied) -> Self {
         Self { tag, copied: outcome.as_ref().ok(), error: outcome.as_ref().err().map(ToString::to_string) }
     }
 }
 
-/// Says which tags were not copied, and fails as the first of them did.
-fn failures(done: Vec<TagCopied>) -> Result<()> {
+/// Prints the tags that were not copied, and returns an error with the kind of the first failure.
+fn report_failures(done: Vec<TagCopied>) -> Result<()> {
     let all = done.len();
     let failed: Vec<(String, Error)> =
         done.into_iter().filter_map(|tag| Some((tag.tag, tag.outcome.err()?))).collect();
@@ -289,9 +292,9 @@ fn failures(done: Vec<TagCopied>) -> Result<()> {
     }
 }
 
-/// One line: what was copied, how fast, and what was there already.
+/// Formats the result in one line: what was copied, how fast, and what was there already.
 fn summary(copied: &[&Copied], time: Duration) -> String {
-    let sum = |part: fn(&Copied) -> u64| copied.iter().map(|copied| part(copied)).sum::<u64>();
+    let sum = |field: fn(&Copied) -> u64| copied.iter().map(|copied| field(copied)).sum::<u64>();
     let (blobs, size) = (sum(|copied| copied.blobs_copied), sum(|copied| copied.bytes_copied));
     let mut line = format!("copied {}, {} in {}", count(blobs, "blob", "blobs"), bytes(size), duration(time));
     if blobs > 0 {
@@ -299,7 +302,7 @@ fn summary(copied: &[&Copied], time: Duration) -> String {
     }
     for (number, what) in [
         (sum(|copied| copied.blobs_present), "there already"),
-        (sum(|copied| copied.blobs_mounted), "taken over from a neighbour"),
+        (sum(|copied| copied.blobs_mounted), "mounted from another repository"),
         (sum(|copied| copied.blobs_omitted), "left out"),
         (sum(|copied| copied.blobs_foreign), "foreign and not copied"),
     ] {

@@ -1,10 +1,10 @@
-//! `volio diff`: what differs between an image and a directory, or between two images.
+//! `volio diff`: compares an image with a directory, or two images.
 
 use super::ls::{absolute, text};
-use crate::args::{Format, Registries, Report};
+use crate::args::{Format, OutputArgs, RegistryArgs};
 use crate::exit::Exit;
-use crate::limits::{Bounds, ContentBound};
-use crate::quantity::count;
+use crate::human::count;
+use crate::limit_args::{ContentLimitArg, LimitArgs};
 use crate::{output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
@@ -44,34 +44,34 @@ The exit code is 0 when nothing differs and 7 when something does.";
 #[command(after_long_help = EXAMPLES)]
 pub struct Diff {
     /// An image (HOST/REPOSITORY:TAG, oci:DIR[:TAG], …) or a directory
-    #[arg(value_hint = ValueHint::AnyPath, value_parser = place())]
-    first: Place,
+    #[arg(value_hint = ValueHint::AnyPath, value_parser = operand())]
+    first: Operand,
 
     /// Another one
-    #[arg(value_hint = ValueHint::AnyPath, value_parser = place())]
-    second: Place,
+    #[arg(value_hint = ValueHint::AnyPath, value_parser = operand())]
+    second: Operand,
 
     /// Do not compare these attributes
     #[arg(long, value_name = "ATTRIBUTE", value_enum, value_delimiter = ',')]
-    ignore: Vec<Ignored>,
+    ignore: Vec<IgnoredAttribute>,
 
     /// Take images for this platform [default: the host's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 
     #[command(flatten)]
-    bounds: Bounds,
+    limits: LimitArgs,
     #[command(flatten)]
-    content: ContentBound,
+    content: ContentLimitArg,
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 }
 
-/// What need not be the same.
+/// The values of `--ignore`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Ignored {
+enum IgnoredAttribute {
     Content,
     Mode,
     Owner,
@@ -80,70 +80,71 @@ enum Ignored {
     Xattr,
 }
 
-impl From<Ignored> for Attribute {
-    fn from(ignored: Ignored) -> Self {
+impl From<IgnoredAttribute> for Attribute {
+    fn from(ignored: IgnoredAttribute) -> Self {
         match ignored {
-            Ignored::Content => Self::Content,
-            Ignored::Mode => Self::Mode,
-            Ignored::Owner => Self::Owner,
-            Ignored::Mtime => Self::Mtime,
-            Ignored::Hardlink => Self::Hardlink,
-            Ignored::Xattr => Self::Xattr(String::new()),
+            IgnoredAttribute::Content => Self::Content,
+            IgnoredAttribute::Mode => Self::Mode,
+            IgnoredAttribute::Owner => Self::Owner,
+            IgnoredAttribute::Mtime => Self::Mtime,
+            IgnoredAttribute::Hardlink => Self::Hardlink,
+            IgnoredAttribute::Xattr => Self::Xattr(String::new()),
         }
     }
 }
 
-/// One side as it was typed.
+/// FIRST or SECOND, as an argument.
 #[derive(Clone, Debug)]
-enum Place {
+enum Operand {
     Image(Location),
     Directory(PathBuf),
 }
 
-/// One side, opened.
-enum Opened {
+/// FIRST or SECOND, opened.
+enum OpenOperand {
     Image(Box<dyn Source>),
     Directory(PathBuf),
 }
 
-impl Place {
+impl Operand {
     fn parse(text: &OsStr) -> Result<Self> {
         let is_path = matches!(text.as_bytes(), [b'/' | b'.', ..]);
         if is_path || Path::new(text).exists() {
             return Ok(Self::Directory(text.into()));
         }
         match Location::parse(text) {
-            // More likely a directory that is misspelt than an image that nobody says where to find.
-            Ok(Location::Registry(reference)) if reference.is_repository() && names_no_place(text) => {
+            // A misspelt directory is more likely than an image without a registry.
+            Ok(Location::Registry(reference)) if reference.is_repository() && is_bare_word(text) => {
                 Ok(Self::Directory(text.into()))
             }
-            Err(_) if names_no_place(text) => Ok(Self::Directory(text.into())),
+            Err(_) if is_bare_word(text) => Ok(Self::Directory(text.into())),
             location => location.map(Self::Image),
         }
     }
 
-    fn open(self, access: &Access) -> Result<Opened> {
+    fn open(self, access: &Access) -> Result<OpenOperand> {
         match self {
-            Self::Image(location) => Ok(Opened::Image(location.source(access)?)),
+            Self::Image(location) => Ok(OpenOperand::Image(location.source(access)?)),
             Self::Directory(directory) if directory.symlink_metadata().is_err_and(is_missing) => {
                 let shown = directory.display();
                 let error = Error::not_found(format!("there is no directory {shown}"));
-                Err(match names_no_place(directory.as_os_str()) {
-                    true => error.with_hint(format!(
+                Err(if is_bare_word(directory.as_os_str()) {
+                    error.with_hint(format!(
                         "if an image is meant, write its registry or its tag: docker.io/library/{shown}:latest, \
                          oci:{shown}"
-                    )),
-                    false => error,
+                    ))
+                } else {
+                    error
                 })
             }
-            Self::Directory(directory) => Ok(Opened::Directory(directory)),
+            Self::Directory(directory) => Ok(OpenOperand::Directory(directory)),
         }
     }
 }
 
-/// Returns `true` if a word is neither a path from somewhere nor the name of an image with a registry, a transport, a tag
-/// or a digest.
-fn names_no_place(text: &OsStr) -> bool {
+/// Returns `true` if a word is neither an absolute path nor the name of an image with a registry, a transport, a tag or a
+/// digest.
+fn is_bare_word(text: &OsStr) -> bool {
     let registry = text.to_str().is_some_and(Reference::names_registry);
     !registry && !text.as_bytes().contains(&b':') && !text.as_bytes().starts_with(b"/")
 }
@@ -152,7 +153,7 @@ fn is_missing(error: io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-impl Opened {
+impl OpenOperand {
     fn side(&self) -> Side<'_> {
         match self {
             Self::Image(source) => Side::Image(source.as_ref()),
@@ -161,37 +162,34 @@ impl Opened {
     }
 }
 
-fn place() -> impl TypedValueParser<Value = Place> {
-    OsStringValueParser::new().try_map(|text: OsString| Place::parse(&text))
+fn operand() -> impl TypedValueParser<Value = Operand> {
+    OsStringValueParser::new().try_map(|text: OsString| Operand::parse(&text))
 }
 
 impl Diff {
-    /// Compares.
+    /// Compares, and prints the differences.
     pub fn run(self) -> Result<Exit> {
         let access = self.registries.access()?;
         let (first, second) = (self.first.open(&access)?, self.second.open(&access)?);
         let ignore: BTreeSet<Attribute> = self.ignore.into_iter().map(Attribute::from).collect();
-        let limits = self.bounds.limits();
+        let limits = self.limits.limits();
         let content = self.content.max_content;
         let options = Options { platform: self.platform, ignore, limits, content };
-        let progress = progress::start("diff", self.report.quiet);
+        let progress = progress::start("diff", self.output.quiet);
         let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
         drop(progress);
 
-        match self.report.format {
+        match self.output.format {
             Format::Text => {
                 output::results(|out| compared.differences().try_for_each(|line| writeln!(out, "{line}")))?;
             }
-            Format::Json => output::json(&Document { differences: Rows(&compared) })?,
+            Format::Json => output::json(&DiffDocument { differences: Rows(&compared) })?,
         }
         let paths = compared.paths();
-        if !self.report.quiet {
+        if !self.output.quiet {
             output::line(&summary(compared.entries(), paths));
         }
-        Ok(match paths {
-            0 => Exit::Done,
-            _ => Exit::Differs,
-        })
+        Ok(if paths == 0 { Exit::Done } else { Exit::Differs })
     }
 }
 
@@ -199,17 +197,18 @@ fn summary(entries: u64, paths: u64) -> String {
     let entries = count(entries, "path", "paths");
     match paths {
         0 => format!("compared {entries}: nothing differs"),
-        number => format!("compared {entries}: {number} {}", if number == 1 { "differs" } else { "differ" }),
+        1 => format!("compared {entries}: 1 differs"),
+        number => format!("compared {entries}: {number} differ"),
     }
 }
 
-/// The whole answer as JSON.
+/// The differences as JSON.
 #[derive(Serialize)]
-struct Document<'a> {
+struct DiffDocument<'a> {
     differences: Rows<'a>,
 }
 
-/// The differences as JSON, one after the other.
+/// The list of differences as JSON. They are serialised one at a time, because all of them may be larger than memory.
 struct Rows<'a>(&'a Compared);
 
 impl Serialize for Rows<'_> {
@@ -223,13 +222,13 @@ impl Serialize for Rows<'_> {
 #[serde(rename_all = "camelCase")]
 struct Row {
     path: String,
-    /// The bytes in base64, where they are no text.
+    /// The bytes of the path in base64, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_raw: Option<String>,
     change: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     attribute: Option<String>,
-    /// Of an extended attribute.
+    /// The name of an extended attribute.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,8 @@
-//! `volio inspect`: what an image says about itself.
+//! `volio inspect`: shows the documents of an image.
 
-use crate::args::{Format, Registries, Report, location};
+use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::human::bytes;
 use crate::output::{self, printable};
-use crate::quantity::bytes;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,47 +19,47 @@ Examples:
 
 Only the manifests and the configuration are read, no layer.";
 
-/// Show what an image says about itself
+/// Show the manifests and the configuration of an image
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Inspect {
-    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
     #[arg(value_parser = location())]
     image: Location,
 
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 }
 
-/// What was found, as JSON.
+/// The result as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Found<'a> {
+struct InspectDocument<'a> {
     address: &'a str,
     #[serde(flatten)]
     inspected: &'a Inspected,
 }
 
 impl Inspect {
-    /// Shows it.
+    /// Prints the summary.
     pub fn run(self) -> Result<()> {
         let source = self.image.source(&self.registries.access()?)?;
         let inspected = inspect(source.as_ref())?;
         let address = super::address(&self.image, &inspected.digest);
-        match self.report.format {
+        match self.output.format {
             Format::Text => output::results(|out| {
                 text(out, &inspected)?;
                 writeln!(out, "\n{address}")
             }),
-            Format::Json => output::json(&Found { address: &address, inspected: &inspected }),
+            Format::Json => output::json(&InspectDocument { address: &address, inspected: &inspected }),
         }
     }
 }
 
-/// Writes what was found for people: the whole first, then each image in it.
+/// Writes the summary as text: first the whole, then each image in it.
 fn text(out: &mut dyn Write, inspected: &Inspected) -> io::Result<()> {
     writeln!(out, "digest      {}", inspected.digest)?;
     writeln!(out, "media type  {}", printable(&inspected.media_type))?;
@@ -68,7 +68,7 @@ fn text(out: &mut dyn Write, inspected: &Inspected) -> io::Result<()> {
     inspected.artifacts.iter().try_for_each(|artifact| one_artifact(out, artifact))
 }
 
-/// Writes an artifact; the layers with the names that their files have.
+/// Writes an artifact, and the titles of its layers.
 fn one_artifact(out: &mut dyn Write, artifact: &ArtifactSummary) -> io::Result<()> {
     writeln!(out, "\nartifact of type {}", printable(&artifact.artifact_type))?;
     writeln!(out, "  digest      {}", artifact.digest)?;
@@ -105,11 +105,11 @@ fn one_image(out: &mut dyn Write, image: &ImageSummary) -> io::Result<()> {
     image.layers.iter().try_for_each(|blob| layer(out, "layer", blob))
 }
 
-/// Writes how a container is started, as far as the image says it.
+/// Writes the parts of the configuration that start a container.
 fn run(out: &mut dyn Write, execution: &Execution) -> io::Result<()> {
     for (name, words) in [("entrypoint", &execution.entrypoint), ("cmd", &execution.cmd)] {
         if !words.is_empty() {
-            // As JSON: the only spelling that shows where a word ends.
+            // As JSON, which shows where each word ends.
             writeln!(out, "  {name:10}  {}", printable(&serde_json::to_string(words)?))?;
         }
     }

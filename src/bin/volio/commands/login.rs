@@ -1,6 +1,6 @@
-//! `volio login` and `volio logout`: credentials for a registry, kept where docker keeps them.
+//! `volio login` and `volio logout`: store and remove credentials in Docker's files.
 
-use crate::args::Registries;
+use crate::args::RegistryArgs;
 use crate::{output, terminal};
 use clap::Args;
 use std::io::{self, IsTerminal, Read};
@@ -24,8 +24,8 @@ Examples:
 
 The file is Docker's config.json, or the one that --authfile names. Exit code 4 means that it knew nothing.";
 
-/// The longest password or token that is read, in bytes.
-const LIMIT: u64 = 64 << 10;
+/// The maximum size of a password or token, in bytes.
+const MAX_PASSWORD: u64 = 64 << 10;
 
 /// Keep a name and a password for a registry, after trying them
 #[derive(Debug, Args)]
@@ -44,7 +44,7 @@ pub struct Login {
     password_stdin: bool,
 
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
 }
 
 /// Forget the name and the password for a registry
@@ -56,11 +56,11 @@ pub struct Logout {
     registry: String,
 
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
 }
 
 impl Login {
-    /// Logs in, and says where the password is.
+    /// Logs in, and prints where the password is stored.
     pub fn run(self) -> Result<()> {
         let file = self.registries.login_file()?;
         let access = self.registries.access_for_login()?;
@@ -90,7 +90,7 @@ impl Login {
 }
 
 impl Logout {
-    /// Logs out, and says what has forgotten the password.
+    /// Logs out, and prints where the password was removed.
     pub fn run(self) -> Result<()> {
         let file = self.registries.login_file()?;
         let access = self.registries.access_for_login()?;
@@ -105,7 +105,7 @@ impl Logout {
     }
 }
 
-/// A name and a password, as far as they are not given, from whoever sits at the terminal.
+/// Returns the name and the password. Those that are not given are asked for on the terminal.
 fn credentials(username: Option<String>, from_stdin: bool) -> Result<(String, Secret)> {
     if !from_stdin && !io::stdin().is_terminal() {
         return Err(Error::usage("there is no terminal to ask for a password")
@@ -117,28 +117,28 @@ fn credentials(username: Option<String>, from_stdin: bool) -> Result<(String, Se
             return Err(Error::usage("--password-stdin needs --username")
                 .with_hint("standard input holds the password and nothing else"));
         }
-        None => terminal::ask("Username: ")?,
+        None => terminal::prompt("Username: ")?,
     };
-    let password = match from_stdin {
-        true => read_password()?,
-        false => terminal::ask_secretly("Password: ")?,
-    };
-    let wrong = match () {
-        () if username.is_empty() => "the name is empty",
-        // It ends the name where both are sent as one text.
-        () if username.contains(':') => "the name has a colon, which no registry understands",
-        () if password.reveal().is_empty() && from_stdin => "standard input holds no password",
-        () if password.reveal().is_empty() => "the password is empty",
-        () => return Ok((username, password)),
-    };
-    Err(Error::usage(wrong))
+    let password = if from_stdin { read_password()? } else { terminal::prompt_secret("Password: ")? };
+    if username.is_empty() {
+        return Err(Error::usage("the name is empty"));
+    }
+    // HTTP basic authentication separates name and password by a colon (RFC 7617).
+    if username.contains(':') {
+        return Err(Error::usage("the name has a colon, which no registry understands"));
+    }
+    if password.reveal().is_empty() {
+        let empty = if from_stdin { "standard input holds no password" } else { "the password is empty" };
+        return Err(Error::usage(empty));
+    }
+    Ok((username, password))
 }
 
-/// The password on standard input, without the end of its line.
+/// Reads the password from standard input, without the end of its line.
 fn read_password() -> Result<Secret> {
     let mut text = String::new();
     io::stdin()
-        .take(LIMIT)
+        .take(MAX_PASSWORD)
         .read_to_string(&mut text)
         .map_err(|error| Error::io("cannot read the password from standard input", error))?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))

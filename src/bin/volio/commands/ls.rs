@@ -1,7 +1,7 @@
-//! `volio ls`: what is in an image.
+//! `volio ls`: lists the entries of an image.
 
-use crate::args::{Format, Registries, Report, location, tree_path};
-use crate::limits::{Bounds, ContentBound};
+use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
+use crate::limit_args::{ContentLimitArg, LimitArgs};
 use crate::{environment, output, progress};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -31,12 +31,12 @@ says.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Ls {
-    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
     #[arg(value_parser = location())]
     image: Location,
 
-    /// List what is in this directory, or this file [default: /]
+    /// List the contents of this directory, or this file [default: /]
     #[arg(value_parser = tree_path())]
     path: Option<TreePath>,
 
@@ -44,7 +44,7 @@ pub struct Ls {
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// Show modes, owners, sizes, times and where links lead
+    /// Show modes, owners, sizes, times and the targets of links
     #[arg(short, long)]
     long: bool,
 
@@ -53,45 +53,43 @@ pub struct Ls {
     platform: Option<Platform>,
 
     #[command(flatten)]
-    bounds: Bounds,
+    limits: LimitArgs,
     #[command(flatten)]
-    content: ContentBound,
+    content: ContentLimitArg,
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 }
 
 impl Ls {
-    /// Lists.
+    /// Prints the list.
     pub fn run(self) -> Result<()> {
         let access = self.registries.access()?;
         let source = self.image.source(&access)?;
         let options = Options {
             platform: self.platform.clone(),
-            limits: self.bounds.limits(),
+            limits: self.limits.limits(),
             connections: access.transfer.concurrency,
             temporary: Some(environment::temporary(environment::variable)),
             content: self.content.max_content,
         };
-        let progress = progress::start("ls", self.report.quiet);
+        let progress = progress::start("ls", self.output.quiet);
         let tree = list(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);
 
-        let wanted = self.wanted(&tree)?;
-        match self.report.format {
-            Format::Json => output::json(&Listing { entries: Rows(&wanted) }),
-            Format::Text if self.long => output::results(|out| long(out, &wanted)),
-            Format::Text => {
-                output::results(|out| wanted.entries().try_for_each(|entry| writeln!(out, "{}", entry.path)))
-            }
+        let selection = self.select(&tree)?;
+        match self.output.format {
+            Format::Json => output::json(&LsDocument { entries: Rows(&selection) }),
+            Format::Text if self.long => output::results(|out| long(out, &selection)),
+            Format::Text => output::results(|out| {
+                selection.entries().try_for_each(|entry| writeln!(out, "{}", entry.path))
+            }),
         }
     }
-}
 
-impl Ls {
-    /// What of the tree is listed.
-    fn wanted<'t>(&self, tree: &'t MergedTree) -> Result<Wanted<'t>> {
+    /// Selects the entries to list.
+    fn select<'t>(&self, tree: &'t MergedTree) -> Result<Selection<'t>> {
         let path = self.path.clone().unwrap_or_default();
         let found = tree.get(&path);
         if found.is_none() && !path.is_root() {
@@ -99,33 +97,35 @@ impl Ls {
                 .with_hint("volio ls -R lists all that is there; links in a path are not followed"));
         }
         let is_directory = found.is_none_or(|(entry, ())| entry.kind == EntryKind::Directory);
-        Ok(Wanted { tree, path, only_children: is_directory && !self.recursive })
+        Ok(Selection { tree, path, only_children: is_directory && !self.recursive })
     }
 }
 
-/// What is listed of a tree. The entries are made anew each time: all of them at once would take more memory than the tree.
-struct Wanted<'t> {
+/// The entries of a tree to list. They are built for each pass, because all of them together would take more memory than
+/// the tree.
+struct Selection<'t> {
     tree: &'t MergedTree,
     path: TreePath,
-    /// Whether what is in `path` is listed, or `path` and all below it.
+    /// List the children of `path`, and otherwise `path` and all entries below it.
     only_children: bool,
 }
 
-impl Wanted<'_> {
+impl Selection<'_> {
     fn entries(&self) -> Box<dyn Iterator<Item = Entry> + '_> {
-        match self.only_children {
-            true => Box::new(self.tree.children(&self.path).map(|(entry, ())| entry)),
-            false => Box::new(self.tree.below(&self.path).map(|(entry, ())| entry)),
+        if self.only_children {
+            Box::new(self.tree.children(&self.path).map(|(entry, ())| entry))
+        } else {
+            Box::new(self.tree.below(&self.path).map(|(entry, ())| entry))
         }
     }
 }
 
 /// Writes entries as `ls -l` does: mode, owner and group by number, size, time in UTC, path.
-fn long(out: &mut dyn Write, wanted: &Wanted<'_>) -> io::Result<()> {
+fn long(out: &mut dyn Write, selection: &Selection<'_>) -> io::Result<()> {
     let owner = |entry: &Entry| format!("{}:{}", entry.metadata.uid, entry.metadata.gid);
-    let widths = wanted.entries().map(|entry| (owner(&entry).len(), size(&entry).len()));
+    let widths = selection.entries().map(|entry| (owner(&entry).len(), size(&entry).len()));
     let (owners, sizes) = widths.fold((0, 0), |most, entry| (most.0.max(entry.0), most.1.max(entry.1)));
-    for entry in &mut *wanted.entries() {
+    for entry in selection.entries() {
         write!(
             out,
             "{} {:owners$} {:>sizes$} {} {}",
@@ -144,7 +144,7 @@ fn long(out: &mut dyn Write, wanted: &Wanted<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// What stands in the column for sizes: bytes, or the numbers of a device.
+/// Formats the column for sizes: bytes, or the numbers of a device.
 fn size(entry: &Entry) -> String {
     match entry.kind {
         EntryKind::File { size } => size.to_string(),
@@ -155,7 +155,7 @@ fn size(entry: &Entry) -> String {
     }
 }
 
-/// `drwxr-xr-x`, with setuid, setgid and sticky in the places where `ls` shows them.
+/// Formats a mode: `drwxr-xr-x`, with setuid, setgid and sticky as `ls` shows them.
 fn mode(entry: &Entry) -> String {
     let Metadata { mode, .. } = entry.metadata;
     let kind = match entry.kind {
@@ -182,7 +182,7 @@ fn mode(entry: &Entry) -> String {
     text
 }
 
-/// A time in UTC with that many decimals; seconds since 1970 for one that no calendar has.
+/// Formats a time in UTC with a number of decimals. A time outside of the calendar becomes `@` and seconds since 1970.
 fn time(time: Time, decimals: usize) -> String {
     match jiff::Timestamp::new(time.seconds, time.nanoseconds as i32) {
         Ok(moment) => format!("{moment:.decimals$}"),
@@ -190,14 +190,14 @@ fn time(time: Time, decimals: usize) -> String {
     }
 }
 
-/// The whole listing as JSON.
+/// The list as JSON.
 #[derive(Serialize)]
-struct Listing<'a> {
+struct LsDocument<'a> {
     entries: Rows<'a>,
 }
 
-/// The entries as JSON, one after the other.
-struct Rows<'a>(&'a Wanted<'a>);
+/// The entries as JSON. They are serialised one at a time, because all of them may be larger than memory.
+struct Rows<'a>(&'a Selection<'a>);
 
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -205,7 +205,7 @@ impl Serialize for Rows<'_> {
     }
 }
 
-/// One entry as JSON. What need not be text has a second field in base64 where it is none.
+/// One entry as JSON. A name that is not UTF-8 has a second field with its bytes in base64.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
@@ -267,7 +267,7 @@ impl Row {
     }
 }
 
-/// The word for what an entry is.
+/// Returns the name of an entry's kind in JSON.
 fn kind(kind: &EntryKind) -> &'static str {
     match kind {
         EntryKind::File { .. } => "file",
@@ -280,11 +280,12 @@ fn kind(kind: &EntryKind) -> &'static str {
     }
 }
 
+/// Returns a path with a slash before it.
 pub(super) fn absolute(path: &TreePath) -> Vec<u8> {
     [b"/", path.as_bytes()].concat()
 }
 
-/// Bytes as text, and as base64 where the text does not say all.
+/// Returns bytes as text, and also as base64 if they are not UTF-8.
 pub(super) fn text(bytes: &[u8]) -> (String, Option<String>) {
     match str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), None),

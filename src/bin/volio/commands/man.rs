@@ -1,8 +1,7 @@
-//! `volio man`: the definitions of the arguments, as manual pages.
+//! `volio man`: prints or writes manual pages.
 
-use crate::args;
 use crate::output;
-use clap::{Args, Command, CommandFactory, ValueHint};
+use clap::{Args, Command, ValueHint};
 use clap_mangen::Man as Page;
 use clap_mangen::roff::{Roff, roman};
 use std::fs;
@@ -25,10 +24,10 @@ pub struct Man {
 }
 
 impl Man {
-    /// Prints one page or writes all of them.
-    pub fn run(self) -> Result<()> {
-        let mut program = args::Args::command().disable_help_subcommand(true);
-        // Only a command that was built knows that its name on a page is volio-pack.
+    /// Prints the program's page, or writes the pages of all commands.
+    pub fn run(self, program: Command) -> Result<()> {
+        let mut program = program.disable_help_subcommand(true);
+        // `build` gives commands their full names, such as volio-pack.
         program.build();
         match self.dir {
             Some(directory) => write_all(&directory, &program),
@@ -48,7 +47,7 @@ fn write_all(directory: &Path, program: &Command) -> Result<()> {
         .map_err(|error| Error::io(format!("cannot write to {}", directory.display()), error))
 }
 
-/// Writes one page. The end of the help is set here and not by clap_mangen, which fills examples like prose.
+/// Writes one page. The end of the help is formatted here, because clap_mangen fills examples like prose.
 fn render(command: &Command, out: &mut dyn Write) -> io::Result<()> {
     let page = Page::new(command.clone());
     page.render_title(out)?;
@@ -63,8 +62,8 @@ fn render(command: &Command, out: &mut dyn Write) -> io::Result<()> {
     sections(&end).to_writer(out)
 }
 
-/// The end of the help, in sections: a line with a colon at its end begins one, lines that are indented stay as
-/// they are, and the rest is prose.
+/// Formats the end of the help: a line with a colon at its end begins a section, indented lines stay as they are, and the
+/// rest is prose.
 fn sections(help: &str) -> Roff {
     let mut roff = Roff::new();
     let mut verbatim = false;

@@ -1,8 +1,8 @@
-//! `volio pack`: a tree into an image, wherever the image is.
+//! `volio pack`: packs directories and files into an image.
 
-use crate::args::{AbsolutePath, Pair, Registries, Words, location, size};
-use crate::data_io::{Way, Wish};
-use crate::quantity::{bytes, count, duration, rate};
+use crate::args::{AbsolutePath, KeyValue, RegistryArgs, Words, location, size};
+use crate::data_io::{Direction, EnvConfig};
+use crate::human::{bytes, count, counts, duration, rate};
 use crate::{environment, output, progress};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
@@ -70,12 +70,12 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Pack {
-    /// Where the image shall be: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-    /// docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
+    /// The image to write: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]; by default DATA_TAG in the environment names it
     #[arg(requires = "sources", value_parser = location())]
     image: Option<Location>,
 
-    /// What to pack, and where it lands in the image
+    /// A directory or a file to pack, and its path in the image
     #[arg(value_name = "SOURCE[:PATH]", value_hint = ValueHint::AnyPath, value_parser = source())]
     sources: Vec<SourceSpec>,
 
@@ -84,9 +84,9 @@ pub struct Pack {
     #[command(flatten)]
     image_args: ImageArgs,
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: PackReport,
+    output: PackOutputArgs,
 
     /// Write the digest of the image to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output options")]
@@ -97,19 +97,19 @@ pub struct Pack {
     pub wait_for_signal: bool,
 }
 
-/// What of the sources is packed, and how.
+/// Options for the tree.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Tree options")]
 struct TreeArgs {
-    /// Leave out what this pattern matches, as in .gitignore
+    /// Leave out paths that match this pattern, as in .gitignore
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<OsString>,
 
-    /// Leave out what a pattern in this file matches, one a line; those of --exclude come after them
+    /// Leave out paths that match a pattern in this file, one a line; those of --exclude come after them
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     exclude_from: Vec<PathBuf>,
 
-    /// Leave out what is in directories with a CACHEDIR.TAG, but for that
+    /// Leave out the contents of directories with a CACHEDIR.TAG, except for that file
     #[arg(long)]
     exclude_caches: bool,
 
@@ -117,11 +117,11 @@ struct TreeArgs {
     #[arg(long)]
     one_file_system: bool,
 
-    /// Leave out what cannot be read, for want of rights or because its disk or its server fails; its name is told
+    /// Leave out files that cannot be read, because of permissions or a failing disk or server, with a warning
     #[arg(long)]
     skip_unreadable: bool,
 
-    /// What to do when something changes while it is read
+    /// Fail, read again or leave out what changes while it is read
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     on_change: OnChangeArg,
 
@@ -137,7 +137,7 @@ struct TreeArgs {
     #[arg(long, value_name = "CONTAINER:HOST:SIZE", conflicts_with = "normalize")]
     gid_map: Vec<IdRange>,
 
-    /// Forget owners, times and most of the modes: 0:0, SOURCE_DATE_EPOCH or 1970, 0644 or 0755
+    /// Replace owners, times and most of the modes: 0:0, SOURCE_DATE_EPOCH or 1970, 0644 or 0755
     #[arg(long)]
     normalize: bool,
 
@@ -145,15 +145,15 @@ struct TreeArgs {
     #[arg(long, value_name = "METHOD", default_value_t)]
     compression: Compression,
 
-    /// Cut the tree into layers of about this size; a file of more than twice that is a layer by itself
+    /// Split the tree into layers of about this size; a file of more than twice that is a layer by itself
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = layer_size)]
     layer_size: u64,
 }
 
-/// How much is said, and in what form; and in what form the tree is in the image.
+/// Options for the output and for the form of the image.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output options")]
-struct PackReport {
+struct PackOutputArgs {
     /// Print the result as text or as one JSON document; data-io packs an image as data-io made them. May be given twice
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
     format: Vec<PackFormat>,
@@ -163,8 +163,8 @@ struct PackReport {
     quiet: bool,
 }
 
-/// A form of the result, or of the image: `podman build --format` says the latter too. The variants have no words of their
-/// own: they would double the length of the help.
+/// A form of the result, or of the image, as in `podman build --format`. The variants have no help texts, because those
+/// would double the length of the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum PackFormat {
     Text,
@@ -172,16 +172,17 @@ enum PackFormat {
     DataIo,
 }
 
-impl PackReport {
+impl PackOutputArgs {
     fn form(&self, variable: impl Fn(&str) -> Option<OsString>) -> Form {
-        match self.format.contains(&PackFormat::DataIo) {
-            true => Form::DataIo { spool: environment::temporary(variable) },
-            false => Form::Layers,
+        if self.format.contains(&PackFormat::DataIo) {
+            Form::DataIo { spool: environment::temporary(variable) }
+        } else {
+            Form::Layers
         }
     }
 }
 
-/// What to do when something changes while it is read.
+/// The values of `--on-change`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum OnChangeArg {
     Fail,
@@ -201,14 +202,14 @@ impl From<OnChangeArg> for OnChange {
 }
 
 impl TreeArgs {
-    /// Whether this can be understood at all.
+    /// Checks the arguments that clap does not check.
     fn check(&self) -> Result<()> {
         self.exclude_from.iter().try_for_each(|file| rules_in(file).map(drop))?;
         IdMaps::new(self.uid_map.clone(), self.gid_map.clone()).map(drop)
     }
 
-    /// How the tree is read. `epoch` is `SOURCE_DATE_EPOCH`.
-    fn walk(self, epoch: Option<Time>, rule_files: RuleFiles) -> Result<WalkOptions> {
+    /// Returns the options of the walk. `epoch` is `SOURCE_DATE_EPOCH`.
+    fn walk_options(self, epoch: Option<Time>, rule_files: RuleFiles) -> Result<WalkOptions> {
         let mut exclude = Vec::new();
         for file in &self.exclude_from {
             exclude.extend(rules_in(file)?);
@@ -230,7 +231,7 @@ impl TreeArgs {
     }
 }
 
-/// What the image says about itself.
+/// Options for the image's documents.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Image options")]
 struct ImageArgs {
@@ -240,11 +241,11 @@ struct ImageArgs {
 
     /// Set a label in the image's configuration
     #[arg(long = "label", value_name = "KEY=VALUE")]
-    labels: Vec<Pair>,
+    labels: Vec<KeyValue>,
 
     /// Set an annotation on the image's manifests and index
     #[arg(long = "annotation", value_name = "KEY=VALUE")]
-    annotations: Vec<Pair>,
+    annotations: Vec<KeyValue>,
 
     /// The program that a container runs: one word, or a JSON array of words
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
@@ -256,7 +257,7 @@ struct ImageArgs {
 
     /// Set an environment variable for containers
     #[arg(long, value_name = "NAME=VALUE")]
-    env: Vec<Pair>,
+    env: Vec<KeyValue>,
 
     /// The user that containers run as
     #[arg(long, value_name = "USER[:GROUP]")]
@@ -267,40 +268,37 @@ struct ImageArgs {
     workdir: Option<AbsolutePath>,
 }
 
-/// What is packed, and where to.
-struct Job {
+/// The image, the sources and the access, from the arguments or from data-io's variables.
+struct Invocation {
     image: Location,
     sources: Vec<SourceSpec>,
     access: Access,
-    /// What the environment wants, where nothing was typed.
-    wish: Option<Wish>,
+    /// data-io's variables, if there are no arguments.
+    config: Option<EnvConfig>,
 }
 
-impl Job {
-    /// Returns the meaning of rule files. Somebody who types a source chooses its rules; what the environment names is
-    /// volumes that containers write to.
+impl Invocation {
+    /// Returns the use of rule files. The user chooses the sources on a command line and trusts their rules. The sources of
+    /// data-io's interface are volumes, and the programs that write to them are not trusted.
     fn rule_files(&self) -> RuleFiles {
-        match self.wish {
-            Some(_) => RuleFiles::Ignore,
-            None => RuleFiles::Apply,
-        }
+        if self.config.is_some() { RuleFiles::Ignore } else { RuleFiles::Apply }
     }
 
     fn variable(&self, name: &str) -> Option<OsString> {
-        self.wish.as_ref().map_or_else(|| environment::variable(name), |wish| wish.variable(name))
+        self.config.as_ref().map_or_else(|| environment::variable(name), |config| config.variable(name))
     }
 
-    /// The sources, with what the archive on standard input holds where that is one.
+    /// Returns the sources, after reading the archive on standard input if that is one of them.
     fn with_standard_input(&self, progress: &dyn Progress) -> Result<Vec<SourceSpec>> {
         let mut sources = self.sources.clone();
         let mut archives = sources.iter_mut().filter(|source| source.is_standard_input());
         let (first, another) = (archives.next(), archives.next().is_some());
         if another {
-            return Err(Error::usage("standard input can be one source and not two"));
+            return Err(Error::usage("standard input can be one source only"));
         }
         if let Some(source) = first {
             if io::stdin().is_terminal() {
-                return Err(Error::usage("standard input is a terminal and no archive")
+                return Err(Error::usage("standard input is a terminal and not an archive")
                     .with_hint("`tar c . | volio pack IMAGE -`; a file called `-` is `./-`"));
             }
             let spool = environment::temporary(|name| self.variable(name));
@@ -310,93 +308,96 @@ impl Job {
     }
 
     fn explain(&self, error: Error) -> Error {
-        match self.wish {
-            Some(_) => Wish::explain(error),
-            None => error,
-        }
+        if self.config.is_some() { EnvConfig::explain(error) } else { error }
     }
 }
 
 impl Pack {
-    /// Whether nothing but errors shall be told.
+    /// Returns the value of `--quiet`.
     pub fn is_quiet(&self) -> bool {
-        self.report.quiet
+        self.output.quiet
     }
 
-    /// Finds what is wrong with the command before it waits: nobody is there any more when it has waited. Whether a registry
-    /// takes the image is not known before, but one that does not know us says so now; one that fails now may do better
-    /// later.
+    /// Checks the command before it waits for a signal, while the user can still correct it. Credentials that a registry
+    /// rejects are an error now. Other failures of a registry are not, because they may be over when the wait is.
     pub fn check(&self) -> Result<()> {
         super::clear_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;
-        let job = self.job()?;
-        environment::source_date_epoch(|name| job.variable(name))?;
-        for source in job.sources.iter().filter(|source| !source.is_standard_input()) {
+        let invocation = self.invocation()?;
+        environment::source_date_epoch(|name| invocation.variable(name))?;
+        for source in invocation.sources.iter().filter(|source| !source.is_standard_input()) {
             source.path.metadata().map_err(|error| {
                 Error::io(format!("cannot read {}", source.path.display()), error)
-                    .with_hint("what shall be packed must be there before it is waited for")
+                    .with_hint("every SOURCE must exist before the wait begins")
             })?;
         }
-        match job.image.source(&job.access).and_then(|image| image.resolve()) {
-            Err(error) if error.kind() == Kind::Denied => Err(job.explain(error)),
+        match invocation.image.source(&invocation.access).and_then(|image| image.resolve()) {
+            Err(error) if error.kind() == Kind::Denied => Err(invocation.explain(error)),
             _ => Ok(()),
         }
     }
 
-    /// Packs, and says what came of it.
+    /// Packs, and prints the result.
     pub fn run(self) -> Result<()> {
         super::clear_digestfile(self.digestfile.as_deref())?;
-        let job = self.job()?;
-        self.pack(&job).map_err(|error| job.explain(error))
+        let invocation = self.invocation()?;
+        self.pack(&invocation).map_err(|error| invocation.explain(error))
     }
 
-    /// What is packed, and where to: as it was typed, or else as the environment says it.
-    fn job(&self) -> Result<Job> {
+    /// Returns the image and the sources of the arguments, or of data-io's variables without arguments.
+    fn invocation(&self) -> Result<Invocation> {
         let Some(image) = self.image.clone() else {
-            let wish = Wish::read(Way::Out)?;
-            wish.check_source()?;
-            let access = self.registries.access_of(&wish)?;
-            let sources = vec![SourceSpec::new(&wish.source)];
-            return Ok(Job { image: wish.location(&access)?, sources, access, wish: Some(wish) });
+            let config = EnvConfig::read(Direction::Pack)?;
+            config.check_source()?;
+            let access = self.registries.access_for_data_io(&config)?;
+            let sources = vec![SourceSpec::new(&config.source)];
+            return Ok(Invocation {
+                image: config.location(&access)?,
+                sources,
+                access,
+                config: Some(config),
+            });
         };
-        Ok(Job { image, sources: self.sources.clone(), access: self.registries.access()?, wish: None })
+        let (sources, access) = (self.sources.clone(), self.registries.access()?);
+        Ok(Invocation { image, sources, access, config: None })
     }
 
-    fn pack(self, job: &Job) -> Result<()> {
-        let epoch = environment::source_date_epoch(|name| job.variable(name))?;
+    fn pack(self, invocation: &Invocation) -> Result<()> {
+        let epoch = environment::source_date_epoch(|name| invocation.variable(name))?;
         let options = Options {
             layer_size: self.tree.layer_size,
             compression: self.tree.compression,
-            tree: self.tree.walk(epoch, job.rule_files())?,
+            tree: self.tree.walk_options(epoch, invocation.rule_files())?,
             image: self.image_args.describe(),
-            form: self.report.form(|name| job.variable(name)),
+            form: self.output.form(|name| invocation.variable(name)),
         };
         let begun = Instant::now();
-        let destination = job.image.destination(&job.access)?;
-        let progress = progress::start("pack", self.report.quiet);
-        let sources = job.with_standard_input(progress.as_ref())?;
+        let destination = invocation.image.destination(&invocation.access)?;
+        let progress = progress::start("pack", self.output.quiet);
+        let sources = invocation.with_standard_input(progress.as_ref())?;
         let packed = pack(destination.as_ref(), &sources, &options, progress.as_ref())?;
         drop(progress);
 
         super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
-        if !self.report.quiet {
+        if !self.output.quiet {
             output::line(&summary(&packed, begun.elapsed()));
         }
-        match self.report.format.contains(&PackFormat::Json) {
-            true => output::json(&packed),
-            false => output::results(|out| writeln!(out, "{}", packed.address)),
+        if self.output.format.contains(&PackFormat::Json) {
+            output::json(&packed)
+        } else {
+            output::results(|out| writeln!(out, "{}", packed.address))
         }
     }
 }
 
-/// Reads a file of patterns.
+/// Reads the patterns in a file.
 fn rules_in(file: &Path) -> Result<Vec<OsString>> {
     let text = fs::read(file)
         .map_err(|error| Error::io(format!("--exclude-from: cannot read {}", file.display()), error))?;
     Ok(rule_lines(&text).map(|line| OsStr::from_bytes(line).to_owned()).collect())
 }
 
-/// Reads the size of layers. Smaller ones are more requests than data.
+/// Parses the size of layers, 1 MiB or more: smaller ones would cost more requests than data.
 fn layer_size(text: &str) -> Result<u64> {
     match size(text)? {
         size if size >= 1 << 20 => Ok(size),
@@ -407,20 +408,20 @@ fn layer_size(text: &str) -> Result<u64> {
     }
 }
 
-/// Reads sources as they are typed: file names are bytes and need not be text.
+/// Parses a source. File names are bytes and need not be UTF-8.
 fn source() -> impl TypedValueParser<Value = SourceSpec> {
     OsStringValueParser::new().try_map(|text| SourceSpec::parse(&text))
 }
 
 impl ImageArgs {
-    /// The description of the image; of a key that is given twice, the last value counts.
+    /// Returns the description of the image. If a key is given twice, the last value counts.
     fn describe(self) -> Description {
         let words = |words: Option<Words>| words.map(|words| words.0).unwrap_or_default();
-        let pairs = |pairs: Vec<Pair>| pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
+        let map = |pairs: Vec<KeyValue>| pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
         Description {
             platforms: self.platforms,
-            labels: pairs(self.labels),
-            annotations: pairs(self.annotations),
+            labels: map(self.labels),
+            annotations: map(self.annotations),
             execution: Execution {
                 user: self.user,
                 env: variables(self.env),
@@ -434,9 +435,9 @@ impl ImageArgs {
     }
 }
 
-/// Environment variables in the order in which they were first named, each once with its last value.
-fn variables(pairs: Vec<Pair>) -> Vec<String> {
-    let mut variables: Vec<Pair> = Vec::with_capacity(pairs.len());
+/// Returns environment variables in the order of their first occurrence, each once with its last value.
+fn variables(pairs: Vec<KeyValue>) -> Vec<String> {
+    let mut variables: Vec<KeyValue> = Vec::with_capacity(pairs.len());
     for pair in pairs {
         match variables.iter_mut().find(|known| known.key == pair.key) {
             Some(known) => known.value = pair.value,
@@ -446,7 +447,7 @@ fn variables(pairs: Vec<Pair>) -> Vec<String> {
     variables.into_iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect()
 }
 
-/// One line: what was packed, what it became, how fast, and what was left out.
+/// Formats the result in one line: what was packed, into what, how fast, and what was left out.
 fn summary(packed: &Packed, time: Duration) -> String {
     let size = packed.layers.iter().map(|layer| layer.size).sum();
     let mut line = format!(
@@ -461,21 +462,15 @@ fn summary(packed: &Packed, time: Duration) -> String {
     if packed.excluded > 0 {
         line += &format!("; {} excluded", packed.excluded);
     }
-    let skipped: Vec<String> = [
+    let skipped = counts([
         (packed.sockets_skipped, "socket", "sockets"),
         (packed.attributes_skipped.values().sum(), "attribute of this host", "attributes of this host"),
         (packed.bookkeeping_skipped, "record or lost+found", "records and lost+found"),
         (packed.mounts_skipped, "mount point", "mount points"),
         (packed.unreadable_skipped, "unreadable", "unreadable"),
         (packed.changed_skipped, "changed", "changed"),
-    ]
-    .into_iter()
-    .filter(|(number, ..)| *number > 0)
-    .map(|(number, one, many)| count(number, one, many))
-    .collect();
-    if !skipped.is_empty() {
-        line += &format!("; {} skipped", skipped.join(", "));
-    }
+    ]);
+    line.extend(skipped.map(|skipped| format!("; {skipped} skipped")));
     line
 }
 

@@ -1,6 +1,6 @@
-//! `volio plugin`: volumes for Docker and Podman, until it is told to stop.
+//! `volio plugin`: serves volumes to Docker and Podman until a signal stops it.
 
-use crate::args::Registries;
+use crate::args::RegistryArgs;
 use crate::output::{self, printable};
 use clap::{Args, ValueHint};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -17,13 +17,14 @@ use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, serve};
 use volio::stream::CancelToken;
 use volio::{Error, Result};
 
-/// Where volumes are unless told. Only this one is made: another that is missing may be a disk that is not mounted.
+/// The default directory for volumes. Only this one is created if it is missing: another one may be on a disk that is not
+/// mounted.
 const STORAGE: &str = "/var/lib/volio/volumes";
-/// Where Docker looks for plugins.
+/// The directory in which Docker looks for plugins.
 const SOCKETS: &str = "/run/docker/plugins";
-/// How often it is looked after exports that nobody asks for any more.
+/// The time between two looks at exports that are due.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// How long a mount is believed although no process sees the volume and its engine has ended.
+/// The time for which a mount counts although no process sees the volume and its engine has ended.
 const GRACE: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
@@ -34,13 +35,13 @@ Examples:
   docker volume create -d volio -o export=registry.example/backup:latest results
   docker run -v data:/data …
 
-Options of a volume, each behind -o:
+Options of a volume, each after -o:
   image=IMAGE          fill the volume from this image before a container gets it
   pull=WHEN            missing (once, the default), newer (when the name means another image) or always
   policy=WHAT          once (keep what is there, the default) or replace, which newer and always need
-  subpath=PATH         take what is in this directory of the image, or this file
+  subpath=PATH         take the contents of this directory of the image, or this file
   platform=OS/ARCH     take the image for this platform
-  uid=N gid=N mode=N   whom the files belong to, and the mode of the volume's root
+  uid=N gid=N mode=N   the owner and group of the files, and the mode of the volume's root
   export=IMAGE         pack the volume when the last container has let go of it
   pre-mount=COMMAND    run this before each mount; a failure keeps the container from starting
   post-unmount=COMMAND run this after each unmount; a failure keeps the volume from being exported
@@ -76,21 +77,22 @@ pub struct PluginArgs {
     patience: u64,
 
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
 }
 
 impl PluginArgs {
-    /// Serves until a signal comes.
+    /// Serves until a signal arrives.
     pub fn run(self) -> Result<()> {
-        let given = from_systemd()?;
-        let drivers = match given.is_empty() {
-            // Its sockets say what is served.
-            false => given.iter().map(Socket::driver).collect(),
-            true if self.volmex => vec![Driver::Volio, Driver::Volmex],
-            true => vec![Driver::Volio],
+        let given = sockets_from_systemd()?;
+        let drivers = if !given.is_empty() {
+            given.iter().map(Socket::driver).collect()
+        } else if self.volmex {
+            vec![Driver::Volio, Driver::Volmex]
+        } else {
+            vec![Driver::Volio]
         };
         let storage = self.storage()?;
-        // A mistake in what was typed is told now, not when the first volume is mounted.
+        // Errors in the arguments are found now and not when the first volume is mounted.
         self.registries.access()?;
         let (registries, sockets) = (self.registries, self.sockets);
         let plugin = Plugin::open(Settings {
@@ -107,18 +109,17 @@ impl PluginArgs {
         })?;
         let cancel = CancelToken::default();
         listen_for_signals(cancel.clone())?;
-        // Only now, with the state understood, may engines find somebody.
-        let sockets = match given.is_empty() {
-            true => {
-                drivers.into_iter().map(|driver| Socket::make(&sockets, driver)).collect::<Result<_>>()?
-            }
-            false => given,
+        // Engines may connect only after the state was read.
+        let sockets = if given.is_empty() {
+            drivers.into_iter().map(|driver| Socket::make(&sockets, driver)).collect::<Result<_>>()?
+        } else {
+            given
         };
         for socket in &sockets {
             let name = socket.driver().name();
             output::line(&format!("serving the driver {name}, volumes in {}", storage.display()));
         }
-        // Nobody may be listening for this.
+        // Without systemd this fails, which does not matter.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         serve(&plugin, sockets, &cancel)?;
         output::line("stopped");
@@ -137,14 +138,14 @@ impl PluginArgs {
     }
 }
 
-/// The sockets that systemd has made for us, if it has.
-fn from_systemd() -> Result<Vec<Socket>> {
+/// Returns the sockets that systemd passed to this process.
+fn sockets_from_systemd() -> Result<Vec<Socket>> {
     let given = sd_listen_fds::get().map_err(|error| Error::usage(format!("LISTEN_FDS: {error}")))?;
     given
         .into_iter()
         .map(|(_, descriptor)| {
             let descriptor: OwnedFd = descriptor.into_std();
-            // Commands that we run have no business with it.
+            // The commands of volumes do not inherit the socket.
             fcntl_setfd(&descriptor, FdFlags::CLOEXEC)
                 .map_err(|errno| Error::io("cannot use a socket of systemd's", errno))?;
             Socket::take_over(UnixListener::from(descriptor))
@@ -152,20 +153,18 @@ fn from_systemd() -> Result<Vec<Socket>> {
         .collect()
 }
 
-/// The first signal stops in good order, the second one at once: all state survives that too.
+/// Stops the plugin after its open requests at the first signal, and at once at the second. All state survives both.
 fn listen_for_signals(cancel: CancelToken) -> Result<()> {
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(|error| Error::io("cannot listen for signals", error))?;
     let listen = move || {
         for (number, signal) in signals.forever().enumerate() {
-            match number {
-                0 => {
-                    output::line("stopping");
-                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-                    cancel.cancel();
-                }
-                _ => process::exit(128 + signal),
+            if number > 0 {
+                process::exit(128 + signal);
             }
+            output::line("stopping");
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            cancel.cancel();
         }
     };
     let started = thread::Builder::new().spawn(listen);

@@ -1,8 +1,8 @@
-//! `volio rm`: an image is taken out of the place where it is.
+//! `volio rm`: removes an image from a registry or a layout.
 
-use crate::args::{Format, Registries, Report, location};
+use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::human::{bytes, count};
 use crate::output::{self, printable};
-use crate::quantity::{bytes, count};
 use clap::Args;
 use serde::Serialize;
 use volio::transport::{Location, Removed};
@@ -35,49 +35,45 @@ pub struct Rm {
     force: bool,
 
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 }
 
-/// What came of it, as JSON.
+/// The result as JSON.
 #[derive(Serialize)]
-struct Done<'a> {
+struct RmDocument<'a> {
     address: &'a str,
     #[serde(flatten)]
     removed: &'a Removed,
 }
 
 impl Rm {
-    /// Removes it, and says what is gone.
+    /// Removes the image, and prints what was removed.
     pub fn run(self) -> Result<()> {
         if self.image.is_repository() {
-            let place = super::place(&self.image);
-            return Err(Error::usage(format!("rm: {place} names no image"))
-                .with_hint(format!("write {place}:TAG; volio tags {place} lists them")));
+            let repository = super::repository(&self.image);
+            return Err(Error::usage(format!("rm: {repository} names no image"))
+                .with_hint(format!("write {repository}:TAG; volio tags {repository} lists them")));
         }
         let removed = self.image.removal(&self.registries.access()?)?.remove(self.force)?;
         let address = super::address(&self.image, &removed.digest);
-        if !self.report.quiet {
+        if !self.output.quiet {
             output::line(&summary(&removed));
         }
-        match self.report.format {
+        match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
-            Format::Json => output::json(&Done { address: &address, removed: &removed }),
+            Format::Json => output::json(&RmDocument { address: &address, removed: &removed }),
         }
     }
 }
 
-/// One line: what is gone, and what is not.
+/// Formats the result in one line: what was removed, and what was not.
 fn summary(removed: &Removed) -> String {
-    let tags = removed.tags.len() as u64;
     let mut line = match removed.tags.as_slice() {
         [] => "removed an image without a tag".to_owned(),
-        names => format!(
-            "removed {} {}",
-            if tags == 1 { "the tag" } else { "the tags" },
-            printable(&names.join(", "))
-        ),
+        [name] => format!("removed the tag {}", printable(name)),
+        names => format!("removed the tags {}", printable(&names.join(", "))),
     };
     if removed.blobs > 0 {
         line += &format!("; deleted {}, {}", count(removed.blobs, "blob", "blobs"), bytes(removed.bytes));

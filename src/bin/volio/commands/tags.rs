@@ -1,6 +1,6 @@
-//! `volio tags`: which images a place has.
+//! `volio tags`: lists the tags of a repository or a layout.
 
-use crate::args::{Format, Registries, Report, location};
+use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::output::{self, printable};
 use clap::Args;
 use serde::Serialize;
@@ -23,18 +23,18 @@ its place. Images without a tag are listed on stderr, by their digests.";
 pub struct Tags {
     /// The repository or the layout: HOST/REPOSITORY or oci:DIR
     #[arg(value_name = "PLACE", value_parser = location())]
-    place: Location,
+    location: Location,
 
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 }
 
-/// What was found, as JSON.
+/// The result as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Found {
+struct TagsDocument {
     place: String,
     tags: Vec<String>,
     /// The digests of the images without a tag.
@@ -43,23 +43,23 @@ struct Found {
 }
 
 impl Tags {
-    /// Lists them.
+    /// Prints the tags.
     pub fn run(self) -> Result<()> {
-        let place = super::place(&self.place);
-        if !self.place.is_repository() {
-            return Err(Error::usage(format!("tags: {} is one image", self.place))
+        let place = super::repository(&self.location);
+        if !self.location.is_repository() {
+            return Err(Error::usage(format!("tags: {} is one image", self.location))
                 .with_hint(format!("write volio tags {place}")));
         }
-        let source = self.place.source(&self.registries.access()?)?;
+        let source = self.location.source(&self.registries.access()?)?;
         let (tags, untagged) = (source.tags()?, source.untagged()?);
-        if let (Format::Text, false, false) = (self.report.format, self.report.quiet, untagged.is_empty()) {
+        if self.output.format == Format::Text && !self.output.quiet && !untagged.is_empty() {
             output::line(&super::without_tag(&untagged));
         }
-        match self.report.format {
+        match self.output.format {
             Format::Text => {
                 output::results(|out| tags.iter().try_for_each(|tag| writeln!(out, "{}", printable(tag))))
             }
-            Format::Json => output::json(&Found { place, tags, untagged }),
+            Format::Json => output::json(&TagsDocument { place, tags, untagged }),
         }
     }
 }

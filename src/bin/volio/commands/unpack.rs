@@ -1,9 +1,9 @@
-//! `volio unpack`: an image into a directory.
+//! `volio unpack`: unpacks an image into a directory.
 
-use crate::args::{Format, Registries, Report, location, tree_path};
-use crate::data_io::{Way, Wish};
-use crate::limits::Bounds;
-use crate::quantity::{bytes, count, duration, rate};
+use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
+use crate::data_io::{Direction, EnvConfig};
+use crate::human::{bytes, count, counts, duration, rate};
+use crate::limit_args::LimitArgs;
 use crate::{output, progress};
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
@@ -43,12 +43,12 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Unpack {
-    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
-    /// docker-archive:FILE[:REF]; without one, what DATA_TAG in the environment says
+    /// The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// docker-archive:FILE[:REF]; by default DATA_TAG in the environment names it
     #[arg(requires = "target", value_parser = location())]
     image: Option<Location>,
 
-    /// The directory that the files shall be in
+    /// The directory for the files
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     target: Option<PathBuf>,
 
@@ -57,55 +57,55 @@ pub struct Unpack {
     platform: Option<Platform>,
 
     #[command(flatten)]
-    bounds: Bounds,
+    limits: LimitArgs,
     #[command(flatten)]
     target_args: TargetArgs,
     #[command(flatten)]
     tree: TreeArgs,
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 }
 
-/// What may happen to what is in the target.
+/// Options for a target that is not empty.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Target options")]
 struct TargetArgs {
-    /// Extract over what is in DIR: files give way, directories stay and take the image's attributes
+    /// Extract over the contents of DIR: files are replaced, directories stay and get the image's attributes
     #[arg(long, conflicts_with = "atomic")]
     merge: bool,
 
-    /// With --merge, directories give way to files too; with --atomic, all that is in DIR
+    /// With --merge, replace directories by files too; with --atomic, replace a DIR that is not empty
     #[arg(long)]
     force: bool,
 
-    /// Do nothing when DIR holds an image, whichever it is
+    /// Do nothing if DIR holds any complete image
     #[arg(long, conflicts_with = "checksum")]
     keep: bool,
 
-    /// Where the image is in DIR already, write it once more, so that changed files are as they were
+    /// If DIR holds this image already, write it again, which restores changed files
     #[arg(long)]
     checksum: bool,
 
-    /// All or nothing: fill a directory beside DIR, which then takes its place
+    /// Fill a directory beside DIR, and replace DIR by it at the end: all or nothing
     #[arg(long)]
     atomic: bool,
 
-    /// Do not wait until everything is on the disk
+    /// Do not wait until all data is on the disk
     #[arg(long)]
     no_sync: bool,
 }
 
-/// What of the image is extracted, and how.
+/// Options for the tree.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Tree options")]
 struct TreeArgs {
-    /// Extract only what is at this path: a directory's contents, or a file under its own name
+    /// Extract this path only: the contents of a directory, or a file under its own name
     #[arg(long, value_name = "PATH", value_parser = tree_path(), conflicts_with = "strip")]
     subpath: Option<TreePath>,
 
-    /// Leave out this many names at the beginning of each path, and what has no more than those
+    /// Remove this many names from the beginning of each path, and leave out shorter paths
     #[arg(long, value_name = "N")]
     strip: Option<usize>,
 
@@ -113,19 +113,19 @@ struct TreeArgs {
     #[arg(long, value_name = "UID:GID", conflicts_with_all = ["uid_map", "gid_map"])]
     owner: Option<Owner>,
 
-    /// What numbers of users in the image mean here, and those of groups unless --gid-map says it
+    /// Translate users: IMAGE in the image is HOST on disk. Groups too, unless --gid-map is given
     #[arg(long, value_name = "IMAGE:HOST[:SIZE]", value_delimiter = ',')]
     uid_map: Vec<IdRange>,
 
-    /// What numbers of groups in the image mean here, and those of users unless --uid-map says it
+    /// Translate groups. Users too, unless --uid-map is given
     #[arg(long, value_name = "IMAGE:HOST[:SIZE]", value_delimiter = ',')]
     gid_map: Vec<IdRange>,
 
-    /// Take an image that data-io made as it is: its base, and a file data.tar.gz
+    /// Unpack an image of data-io without unpacking its archive: its base, and a file data.tar.gz
     #[arg(long)]
     as_is: bool,
 
-    /// Read layers by their first bytes, whatever their media types say
+    /// Recognise layers by their first bytes instead of their media types
     #[arg(long, conflicts_with = "artifact")]
     any_media_type: bool,
 
@@ -133,20 +133,20 @@ struct TreeArgs {
     #[arg(long, conflicts_with_all = ["as_is", "platform"])]
     artifact: bool,
 
-    /// Let the group do what the owner may, and own what is made in directories later
+    /// Give the group the owner's permissions, and make directories setgid
     #[arg(long)]
     group_access: bool,
 
-    /// Make no devices, as who is not root makes none
+    /// Leave out devices, as an unprivileged user has to
     #[arg(long)]
     no_devices: bool,
 
-    /// Make holes of runs of zeros of 64 KiB and more, of all whole blocks, or of none
+    /// Make holes from runs of zeros of 64 KiB and more, from all whole blocks, or from none
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     sparse: Sparse,
 }
 
-/// When zeros become holes. The variants have no words of their own: they would double the length of the help.
+/// The values of `--sparse`. They have no help texts, because those would double the length of the help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Sparse {
     #[default]
@@ -165,10 +165,10 @@ impl From<Sparse> for Holes {
     }
 }
 
-/// What came of it, as JSON.
+/// The result as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Done<'a> {
+struct UnpackDocument<'a> {
     address: &'a str,
     #[serde(flatten)]
     unpacked: &'a Unpacked,
@@ -183,7 +183,7 @@ impl Unpack {
         }
         Ok(Options {
             platform: self.platform.clone(),
-            limits: self.bounds.limits(),
+            limits: self.limits.limits(),
             tree: ExtractOptions {
                 holes: tree.sparse.into(),
                 sync: !target.no_sync,
@@ -212,7 +212,7 @@ impl Unpack {
         })
     }
 
-    /// Unpacks, and says what came of it.
+    /// Unpacks, and prints the result.
     pub fn run(self) -> Result<()> {
         let options = self.options()?;
         match (&self.image, &self.target) {
@@ -221,36 +221,37 @@ impl Unpack {
         }
     }
 
-    /// The same with everything in the environment: over what is there, each time, unless a flag says otherwise.
+    /// Unpacks as data-io does, with a configuration from the environment: over the target, each time, unless an option
+    /// forbids it.
     fn run_as_data_io(&self, options: Options) -> Result<()> {
-        let wish = Wish::read(Way::In)?;
-        let access = self.registries.access_of(&wish)?;
-        let image = wish.location(&access)?;
+        let config = EnvConfig::read(Direction::Unpack)?;
+        let access = self.registries.access_for_data_io(&config)?;
+        let image = config.location(&access)?;
         let (merge, checksum) = (!options.atomic, !options.keep);
-        let options = Options { merge, checksum, announce: wish.announces, ..options };
-        self.unpack(&image, &wish.target, &options, &access).map_err(Wish::explain)
+        let options = Options { merge, checksum, announce: config.announces, ..options };
+        self.unpack(&image, &config.target, &options, &access).map_err(EnvConfig::explain)
     }
 
     fn unpack(&self, image: &Location, target: &Path, options: &Options, access: &Access) -> Result<()> {
         let options = &Options { connections: access.transfer.concurrency, ..options.clone() };
         let begun = Instant::now();
         let source = image.source(access)?;
-        let progress = progress::start("unpack", self.report.quiet);
+        let progress = progress::start("unpack", self.output.quiet);
         let unpacked = unpack(source.as_ref(), target, options, progress.as_ref())?;
         drop(progress);
 
-        if !self.report.quiet {
+        if !self.output.quiet {
             output::line(&summary(&unpacked, target, begun.elapsed()));
         }
         let address = super::address(image, &unpacked.digest);
-        match self.report.format {
+        match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
-            Format::Json => output::json(&Done { address: &address, unpacked: &unpacked }),
+            Format::Json => output::json(&UnpackDocument { address: &address, unpacked: &unpacked }),
         }
     }
 }
 
-/// One line: what was unpacked, how fast, and what could not be restored.
+/// Formats the result in one line: what was unpacked, how fast, and what could not be restored.
 fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
     let target = target.display();
     match unpacked.outcome {
@@ -276,20 +277,13 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         duration(time),
     );
     line.extend(rate(size, time).map(|rate| format!(", {rate}")));
-    let lost = [
+    let lost = counts([
         (ownership_not_restored, "owner", "owners"),
         (attributes_not_restored, "mode or mtime", "modes or mtimes"),
         (xattrs_not_restored, "extended attribute", "extended attributes"),
         (devices_skipped, "device", "devices"),
-    ];
-    let lost: Vec<String> = lost
-        .into_iter()
-        .filter(|(number, ..)| *number > 0)
-        .map(|(number, one, many)| count(number, one, many))
-        .collect();
-    if !lost.is_empty() {
-        line += &format!("; not restored: {}", lost.join(", "));
-    }
+    ]);
+    line.extend(lost.map(|lost| format!("; not restored: {lost}")));
     if hardlinks_copied > 0 {
         line += &format!("; copied: {}", count(hardlinks_copied, "hard link", "hard links"));
     }

@@ -1,8 +1,8 @@
-//! `volio verify`: whether an image is what it says.
+//! `volio verify`: verifies every blob of an image.
 
-use crate::args::{Format, Registries, Report, location};
-use crate::limits::ContentBound;
-use crate::quantity::{bytes, count, duration, rate};
+use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::human::{bytes, count, duration, rate};
+use crate::limit_args::ContentLimitArg;
 use crate::{environment, output, progress};
 use clap::Args;
 use serde::Serialize;
@@ -29,7 +29,7 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Verify {
-    /// Where the image is: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
+    /// The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]
     #[arg(value_parser = location())]
     image: Location,
@@ -39,24 +39,24 @@ pub struct Verify {
     platform: Option<Platform>,
 
     #[command(flatten)]
-    content: ContentBound,
+    content: ContentLimitArg,
     #[command(flatten)]
-    registries: Registries,
+    registries: RegistryArgs,
     #[command(flatten)]
-    report: Report,
+    output: OutputArgs,
 }
 
-/// What came of it, as JSON.
+/// The result as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Done<'a> {
+struct VerifyDocument<'a> {
     address: &'a str,
     #[serde(flatten)]
     verified: &'a Verified,
 }
 
 impl Verify {
-    /// Verifies, and says what came of it.
+    /// Verifies, and prints the result.
     pub fn run(self) -> Result<()> {
         let begun = Instant::now();
         let source = self.image.source(&self.registries.access()?)?;
@@ -65,7 +65,7 @@ impl Verify {
             content: self.content.max_content,
             temporary: Some(environment::temporary(environment::variable)),
         };
-        let progress = progress::start("verify", self.report.quiet);
+        let progress = progress::start("verify", self.output.quiet);
         let verified = verify(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);
 
@@ -73,8 +73,8 @@ impl Verify {
         for damage in &verified.damage {
             output::error(&Error::integrity(format!("{}: {}", damage.role, damage.why)));
         }
-        if self.report.format == Format::Json {
-            output::json(&Done { address: &address, verified: &verified })?;
+        if self.output.format == Format::Json {
+            output::json(&VerifyDocument { address: &address, verified: &verified })?;
         }
         if !verified.damage.is_empty() {
             return Err(Error::integrity(format!(
@@ -84,17 +84,17 @@ impl Verify {
             ))
             .with_hint("copy the image anew from a place where it is sound"));
         }
-        if !self.report.quiet {
+        if !self.output.quiet {
             output::line(&summary(&verified, begun.elapsed()));
         }
-        match self.report.format {
+        match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
             Format::Json => Ok(()),
         }
     }
 }
 
-/// One line: what was verified, and how fast.
+/// Formats the result in one line: what was verified, and how fast.
 fn summary(verified: &Verified, time: Duration) -> String {
     let mut line = format!(
         "verified {}, {} of {} in {}",

@@ -8,12 +8,12 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// Where they are mounted.
-pub const PLACE: &str = "/run/secrets";
-/// More than Docker or Kubernetes let a secret have, in bytes.
-const LARGEST: u64 = 1 << 20;
+/// The directory in which they are mounted.
+pub const DIRECTORY: &str = "/run/secrets";
+/// The maximum size of a secret in bytes, above the limits of Docker and Kubernetes.
+const MAX_SIZE: u64 = 1 << 20;
 
-/// Variables out of files.
+/// Variables from files.
 #[derive(Default)]
 pub struct Secrets(BTreeMap<String, OsString>);
 
@@ -24,16 +24,16 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Reads the files in a directory; no directory is no secrets.
+    /// Reads the files in a directory. Without the directory there are no secrets.
     ///
-    /// Directories are passed over, and so is what begins with a dot: Kubernetes mounts both. A file whose name no variable
-    /// can have, and one that cannot be read, is named in a warning and passed over.
+    /// Directories and names that begin with a dot are skipped, because Kubernetes mounts both. Files with a name that is
+    /// not valid for a variable, and files that cannot be read, are skipped with a warning.
     pub fn read(directory: &Path) -> Self {
         let Ok(entries) = fs::read_dir(directory) else { return Self::default() };
         let mut secrets = BTreeMap::new();
         for path in entries.flatten().map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // Links are followed: Kubernetes makes each secret a link to the file of the day.
+            // Links are followed: Kubernetes mounts each secret as a link to its current version.
             if name.starts_with('.') || !path.metadata().is_ok_and(|file| file.is_file()) {
                 continue;
             }
@@ -52,7 +52,7 @@ impl Secrets {
         Self(secrets)
     }
 
-    /// The secret of this name.
+    /// Returns the secret with this name.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.get(name).map(OsString::as_os_str)
     }
@@ -63,18 +63,18 @@ impl Secrets {
     }
 }
 
-/// Whether this can be the name of a variable in a shell.
+/// Returns `true` for a valid name of a shell variable.
 fn is_variable(name: &str) -> bool {
     let mut characters = name.chars();
     characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// What `$(cat FILE)` gives: the content without the newlines at its end.
+/// Returns the content of a file without the newlines at its end, as `$(cat FILE)` does.
 fn content(path: &Path) -> io::Result<OsString> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
+    File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
         return Err(io::Error::other("it has more than 1 MiB"));
     }
     let end = bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
@@ -88,9 +88,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn what_kubernetes_and_docker_mount_is_read_and_what_they_put_beside_it_is_not() {
-        let place = tempfile::tempdir().unwrap();
-        let at = |name: &str| place.path().join(name);
+    fn mounted_secrets_are_read_and_the_other_files_beside_them_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
         fs::create_dir_all(at("kubernetes.io/serviceaccount")).unwrap();
         fs::create_dir(at("..2026_11_22")).unwrap();
         symlink("..2026_11_22", at("..data")).unwrap();
@@ -102,7 +102,7 @@ mod tests {
         fs::write(at("1st"), "x").unwrap();
         fs::write(at(".hidden"), "x").unwrap();
         symlink("nowhere", at("DANGLING")).unwrap();
-        let secrets = Secrets::read(place.path());
+        let secrets = Secrets::read(directory.path());
         let all: Vec<_> =
             secrets.0.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(all, [("EMPTY", ""), ("INNER", "a\nb"), ("REGISTRY_PASSWORD", "hunter2")]);

@@ -1,36 +1,36 @@
-//! Bars for a terminal: one for each task that is going on, and below them one for all together.
+//! Bars for a terminal: one for each current task, and below them one for the total.
 
-use super::Sum;
-use crate::{output, quantity};
+use super::Totals;
+use crate::{human, output};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use volio::progress::{Progress, Task};
 
-/// How often a bar moves that has nothing to tell: a program that waits for a server must not look dead.
+/// The time between two redraws of a bar without progress, which show that the program is alive.
 const TICK: Duration = Duration::from_millis(200);
-/// The most of a name that is shown; with the figures, a line of 80 columns is full.
+/// The width of a name. With the figures, it fills a line of 80 columns.
 const NAME: &str = "{msg:22!}";
 
-/// The bars. What they leave on the terminal when they are dropped is nothing but warnings.
+/// Progress as bars. They are removed from the terminal when this is dropped; warnings stay.
 pub struct Bars {
     multi: MultiProgress,
-    all: Arc<All>,
+    all: Arc<TotalBar>,
 }
 
-/// All tasks together, and their bar.
-struct All {
-    sum: Sum,
+/// The bar of all tasks together.
+struct TotalBar {
+    totals: Totals,
     bar: ProgressBar,
-    /// Whether the bar is on the screen: a single task is its own total.
+    /// False until there is a second task: the bar of a single task is the total.
     is_shown: Mutex<bool>,
 }
 
 /// The bar of one task.
-struct Bar {
+struct TaskBar {
     bar: ProgressBar,
-    all: Arc<All>,
+    all: Arc<TotalBar>,
     total: Option<u64>,
 }
 
@@ -39,21 +39,21 @@ impl Bars {
         let bar = hidden(None);
         bar.set_message("total");
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        Self { multi, all: Arc::new(All { sum: Sum::default(), bar, is_shown: Mutex::new(false) }) }
+        Self {
+            multi,
+            all: Arc::new(TotalBar { totals: Totals::default(), bar, is_shown: Mutex::new(false) }),
+        }
     }
 
-    /// Puts the bar of one more task above the one of all.
+    /// Adds the bar of a task above the total.
     fn add(&self, bar: ProgressBar) -> ProgressBar {
         let mut is_shown = self.all.is_shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*is_shown && self.all.sum.whole().begun > 1 {
+        if !*is_shown && self.all.totals.overall().begun > 1 {
             *is_shown = true;
             self.multi.add(self.all.bar.clone());
             self.all.bar.enable_steady_tick(TICK);
         }
-        let bar = match *is_shown {
-            true => self.multi.insert_before(&self.all.bar, bar),
-            false => self.multi.add(bar),
-        };
+        let bar = if *is_shown { self.multi.insert_before(&self.all.bar, bar) } else { self.multi.add(bar) };
         bar.enable_steady_tick(TICK);
         bar
     }
@@ -61,11 +61,11 @@ impl Bars {
 
 impl Progress for Bars {
     fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        self.all.sum.begin(total);
-        self.all.fit();
+        self.all.totals.begin(total);
+        self.all.restyle();
         let bar = hidden(total);
         bar.set_message(output::printable(what).into_owned());
-        Box::new(Bar { bar: self.add(bar), all: Arc::clone(&self.all), total })
+        Box::new(TaskBar { bar: self.add(bar), all: Arc::clone(&self.all), total })
     }
 
     fn warn(&self, message: &str) {
@@ -76,47 +76,47 @@ impl Progress for Bars {
 impl Drop for Bars {
     fn drop(&mut self) {
         self.all.bar.finish_and_clear();
-        // What cannot be cleared stays; there is nobody to tell.
+        // If clearing fails, the bars stay on the screen, which is harmless.
         let _ = self.multi.clear();
     }
 }
 
-impl All {
-    fn fit(&self) {
-        fit(&self.bar, self.sum.whole().total);
+impl TotalBar {
+    fn restyle(&self) {
+        set_total(&self.bar, self.totals.overall().total);
     }
 }
 
-impl Task for Bar {
+impl Task for TaskBar {
     fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
-        self.all.sum.advance(self.total, bytes);
-        self.all.bar.set_position(self.all.sum.whole().done);
+        self.all.totals.advance(self.total, bytes);
+        self.all.bar.set_position(self.all.totals.overall().done);
     }
 
     fn skip(&self) {
-        self.all.sum.skip(self.total);
-        self.all.fit();
+        self.all.totals.skip(self.total);
+        self.all.restyle();
     }
 }
 
-impl Drop for Bar {
+impl Drop for TaskBar {
     fn drop(&mut self) {
-        self.all.sum.end(self.total);
-        // Done with, and of no more interest: dozens of full bars would push the ones that move off the screen.
+        self.all.totals.end(self.total);
+        // Dozens of full bars would push the current ones off the screen.
         self.bar.finish_and_clear();
     }
 }
 
-/// A bar that is not on the screen yet.
+/// Creates a bar that is not on the screen yet.
 fn hidden(total: Option<u64>) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
-    fit(&bar, total);
+    set_total(&bar, total);
     bar
 }
 
-/// Gives a bar the length and the looks that fit what is known.
-fn fit(bar: &ProgressBar, total: Option<u64>) {
+/// Sets the length and the style of a bar with or without a total.
+fn set_total(bar: &ProgressBar, total: Option<u64>) {
     let template = match total {
         Some(_) => format!("{NAME} [{{bar:12}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>10}}"),
         None => format!("{NAME} {{spinner}}{:19} {{done:>10}} {{rate:>12}} {{time:>10}}", ""),
@@ -131,16 +131,16 @@ fn fit(bar: &ProgressBar, total: Option<u64>) {
             .progress_chars("=> ")
             .tick_chars("-\\|/ ")
             .with_key("done", |state: &ProgressState, out: &mut dyn Write| {
-                let _ = out.write_str(&quantity::bytes(state.pos()));
+                let _ = out.write_str(&human::bytes(state.pos()));
             })
             .with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
-                let _ = write!(out, "{}/s", quantity::bytes(state.per_sec() as u64));
+                let _ = write!(out, "{}/s", human::bytes(state.per_sec() as u64));
             })
             .with_key("time", |state: &ProgressState, out: &mut dyn Write| {
-                let _ = out.write_str(&quantity::clock(state.elapsed()));
+                let _ = out.write_str(&human::clock(state.elapsed()));
             })
             .with_key("left", |state: &ProgressState, out: &mut dyn Write| {
-                let _ = write!(out, "{} left", quantity::clock(state.eta()));
+                let _ = write!(out, "{} left", human::clock(state.eta()));
             }),
     );
 }

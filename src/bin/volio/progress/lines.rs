@@ -1,16 +1,16 @@
-//! Plain lines for logs: how much is done, how fast, how long it will take.
+//! Plain lines for logs: bytes done, rate, and time left.
 
-use super::{State, Sum};
-use crate::{output, quantity};
+use super::{Sums, Totals};
+use crate::{human, output};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use volio::progress::{Progress, Task};
 
-/// A line every few seconds for as long as this lives.
+/// Progress as a line every few seconds, until this is dropped.
 pub struct Lines {
-    sum: Arc<Sum>,
+    totals: Arc<Totals>,
     /// Dropped to end the thread.
     alive: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -18,28 +18,28 @@ pub struct Lines {
 
 impl Lines {
     pub fn new(verb: &'static str, interval: Duration) -> Self {
-        let sum = Arc::<Sum>::default();
+        let totals = Arc::<Totals>::default();
         let (alive, ended) = channel();
-        let watched = Arc::clone(&sum);
+        let watched = Arc::clone(&totals);
         let thread = thread::Builder::new().spawn(move || {
             let (mut before, mut since) = (None, Instant::now());
             while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                let now = watched.now();
+                let now = watched.current();
                 if let Some(now) = now {
-                    output::line(&line(verb, now, news(before, now), since.elapsed()));
+                    output::line(&line(verb, now, bytes_since(before, now), since.elapsed()));
                 }
                 (before, since) = (now, Instant::now());
             }
         });
         // Without a thread there are no lines.
-        Self { sum, alive: Some(alive), thread: thread.ok() }
+        Self { totals, alive: Some(alive), thread: thread.ok() }
     }
 }
 
 impl Progress for Lines {
     fn begin(&self, _what: &str, total: Option<u64>) -> Box<dyn Task> {
-        self.sum.begin(total);
-        Box::new(Part { sum: Arc::clone(&self.sum), total })
+        self.totals.begin(total);
+        Box::new(CountedTask { totals: Arc::clone(&self.totals), total })
     }
 
     fn warn(&self, message: &str) {
@@ -51,55 +51,56 @@ impl Drop for Lines {
     fn drop(&mut self) {
         self.alive = None;
         if let Some(thread) = self.thread.take() {
-            // A thread that only prints has nothing to say about the work, not even by its panic.
+            // A panic of a thread that only prints does not matter to the work.
             let _ = thread.join();
         }
     }
 }
 
-/// A task of which only the sum is shown.
-struct Part {
-    sum: Arc<Sum>,
+/// A task that counts into the totals only.
+struct CountedTask {
+    totals: Arc<Totals>,
     total: Option<u64>,
 }
 
-impl Task for Part {
+impl Task for CountedTask {
     fn advance(&self, bytes: u64) {
-        self.sum.advance(self.total, bytes);
+        self.totals.advance(self.total, bytes);
     }
 
     fn skip(&self) {
-        self.sum.skip(self.total);
+        self.totals.skip(self.total);
     }
 }
 
-impl Drop for Part {
+impl Drop for CountedTask {
     fn drop(&mut self) {
-        self.sum.end(self.total);
+        self.totals.end(self.total);
     }
 }
 
-/// The bytes that were done since the line before, if that was about the same tasks.
-fn news(before: Option<State>, now: State) -> u64 {
+/// Returns the bytes done since the previous line. If that line was about the other group of tasks, these are all bytes.
+fn bytes_since(before: Option<Sums>, now: Sums) -> u64 {
     match before {
         Some(before) if before.total.is_some() == now.total.is_some() => now.done.saturating_sub(before.done),
         _ => now.done,
     }
 }
 
-/// `pack: 1.2 GiB, 210.0 MiB/s`; with a total also how much of it, and the time left at the pace of now.
-fn line(verb: &str, State { done, total, .. }: State, news: u64, time: Duration) -> String {
-    let mut line = format!("{verb}: {}", quantity::bytes(done));
+/// Formats a line: `pack: 1.2 GiB, 210.0 MiB/s`, and with a total also the percentage and the time left. `recent` is the
+/// bytes of the last `time`.
+fn line(verb: &str, Sums { done, total, .. }: Sums, recent: u64, time: Duration) -> String {
+    let mut line = format!("{verb}: {}", human::bytes(done));
     let total = total.filter(|total| *total >= done && *total > 0);
     if let Some(total) = total {
-        line += &format!(" of {} ({} %)", quantity::bytes(total), done as u128 * 100 / u128::from(total));
+        line += &format!(" of {} ({} %)", human::bytes(total), done as u128 * 100 / u128::from(total));
     }
-    line.extend(quantity::rate(news, time).map(|rate| format!(", {rate}")));
+    line.extend(human::rate(recent, time).map(|rate| format!(", {rate}")));
     if let Some(total) = total
-        && news > 0
+        && recent > 0
     {
-        let left = time.as_secs_f64() * (total - done) as f64 / news as f64;
-        line += &format!(", {} left", quantity::clock(Duration::from_secs_f64(left.min(1e9))));
+        let left = time.as_secs_f64() * (total - done) as f64 / recent as f64;
+        line += &format!(", {} left", human::clock(Duration::from_secs_f64(left.min(1e9))));
     }
     line
 }
@@ -109,9 +110,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_is_known() {
+    fn a_line_has_the_total_and_the_time_left_where_they_are_known() {
         let second = Duration::from_secs(1);
-        let line = |verb, done, news, time, total| line(verb, State { done, total, begun: 1 }, news, time);
+        let line = |verb, done, recent, time, total| line(verb, Sums { done, total, begun: 1 }, recent, time);
         let mib = 1 << 20;
         assert_eq!(line("pack", 3 * mib, 2 * mib, second, None), "pack: 3.0 MiB, 2.0 MiB/s");
         assert_eq!(
@@ -119,7 +120,7 @@ mod tests {
             "copy: 3.0 MiB of 11.0 MiB (27 %), 2.0 MiB/s, 0:04 left"
         );
         assert_eq!(line("copy", mib, 0, second, Some(2 * mib)), "copy: 1.0 MiB of 2.0 MiB (50 %), 0 B/s");
-        // More than announced: a total that was wrong is not repeated.
+        // A total that is too small is left out.
         assert_eq!(line("copy", 2 * mib, mib, second, Some(mib)), "copy: 2.0 MiB, 1.0 MiB/s");
     }
 }

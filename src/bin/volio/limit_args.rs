@@ -1,13 +1,13 @@
-//! The options that move the limits on what an image may make us remember and read.
+//! Options for the limits on an image's metadata and content.
 
 use crate::args::size;
 use clap::Args;
 use volio::layer::Limits;
 
-/// Limits on what is remembered.
+/// Limits on the metadata that an image makes volio hold in memory.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits against hostile images")]
-pub struct Bounds {
+pub struct LimitArgs {
     /// Refuse an image with more entries than this in all its layers together
     #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
     max_entries: u64,
@@ -29,8 +29,8 @@ pub struct Bounds {
     max_depth: u64,
 }
 
-impl Bounds {
-    /// The limits as the library knows them.
+impl LimitArgs {
+    /// Returns the limits in the library's form.
     pub fn limits(&self) -> Limits {
         Limits {
             metadata: self.max_metadata,
@@ -42,10 +42,10 @@ impl Bounds {
     }
 }
 
-/// The limit on what is read and goes to no disk.
+/// The limit on content that a command reads without writing it to a disk.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits against hostile images")]
-pub struct ContentBound {
+pub struct ContentLimitArg {
     /// Refuse more content than this, plain, in all layers together [default: 1G, and 1000 times what is stored]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_content: Option<u64>,

@@ -1,8 +1,8 @@
-//! Sizes, rates, times and counts as people read them.
+//! Sizes, rates, times and counts for people.
 
 use std::time::Duration;
 
-/// Bytes in binary units with one decimal: `512 B`, `1.2 GiB`.
+/// Formats bytes in binary units with one decimal: `512 B`, `1.2 GiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {
@@ -10,7 +10,7 @@ pub fn bytes(count: u64) -> String {
     }
     let mut value = count as f64 / 1024.0;
     let mut unit = 0;
-    // 1023.96 would print as 1024.0: what rounds up to the next unit is written in it.
+    // 1023.96 would print as 1024.0, so it takes the next unit.
     while value >= 1023.95 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -18,13 +18,13 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Bytes per second; `None` when the time is too short for that to mean anything.
+/// Formats bytes per second; `None` for a time below half a second, whose rate would mean little.
 pub fn rate(count: u64, time: Duration) -> Option<String> {
     let seconds = time.as_secs_f64();
     (seconds >= 0.5).then(|| format!("{}/s", bytes((count as f64 / seconds) as u64)))
 }
 
-/// A time: `0.4 s`, `2 min 5 s`, `3 h 0 min`.
+/// Formats a time: `0.4 s`, `2 min 5 s`, `3 h 0 min`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -34,7 +34,7 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// A time that runs down: `0:05`, `12:30`, `3:00:00`.
+/// Formats a time of a progress bar: `0:05`, `12:30`, `3:00:00`.
 pub fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -44,9 +44,19 @@ pub fn clock(time: Duration) -> String {
     }
 }
 
-/// A number of things: `1 entry`, `2 entries`.
+/// Formats a number of things: `1 entry`, `2 entries`.
 pub fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Formats those numbers of things that are not 0, separated by commas; `None` if all are 0.
+pub fn counts<'a>(numbers: impl IntoIterator<Item = (u64, &'a str, &'a str)>) -> Option<String> {
+    let counted: Vec<String> = numbers
+        .into_iter()
+        .filter(|(number, ..)| *number > 0)
+        .map(|(number, one, many)| count(number, one, many))
+        .collect();
+    (!counted.is_empty()).then(|| counted.join(", "))
 }
 
 #[cfg(test)]
@@ -75,6 +85,14 @@ mod tests {
         {
             assert_eq!(duration(Duration::from_millis(millis)), text);
         }
+    }
+
+    #[test]
+    fn numbers_of_things_that_are_zero_are_left_out() {
+        let things = |sockets, mounts| counts([(sockets, "socket", "sockets"), (mounts, "mount", "mounts")]);
+        assert_eq!(things(1, 2).as_deref(), Some("1 socket, 2 mounts"));
+        assert_eq!(things(0, 1).as_deref(), Some("1 mount"));
+        assert_eq!(things(0, 0), None);
     }
 
     #[test]

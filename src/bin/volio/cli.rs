@@ -1,0 +1,118 @@
+//! The command line: the program's own help and its commands.
+
+use crate::commands::{
+    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
+};
+use crate::exit::{self, Exit};
+use clap::{CommandFactory, Parser, Subcommand};
+use volio::Result;
+
+const EXAMPLES: &str = "\
+Examples:
+  volio pack oci:backup:monday /srv/data       a directory into an image layout
+  volio pack registry.example/data:v1 .        a directory into a registry, without a copy on disk
+  volio unpack registry.example/data:v1 /data  and back into a directory
+  volio copy oci:backup:monday registry.example/backup:monday
+
+Places:
+  HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// or oci:// may stand before it
+  oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory
+  oci-archive:FILE[:TAG]                 an image in such a layout in a tar file
+  docker-archive:FILE[:REF]              an image in a tar file for docker load, called REF there
+
+Environment:
+  REGISTRY_AUTH_FILE  a file with credentials, as --authfile
+  DOCKER_AUTH_CONFIG  credentials themselves: JSON like Docker's config.json
+  DOCKER_CONFIG       a directory with Docker's config.json
+  CONTAINERS_REGISTRIES_CONF  a file with mirrors, in place of registries.conf
+  SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
+  HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
+  SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
+  NO_COLOR            when set, no colour
+";
+
+/// Move directories in and out of OCI registries, without Docker
+///
+/// A directory becomes an image whose layers hold its files, and comes back as it was. The image is an ordinary
+/// one: Kubernetes mounts it as an image volume; docker, podman and containerd pull it. No daemon, no socket, no
+/// root.
+#[derive(Debug, Parser)]
+#[command(
+    name = "volio",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    after_long_help = format!("{EXAMPLES}\n{}", exit::TABLE)
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Pack(pack::Pack),
+    Unpack(unpack::Unpack),
+    Copy(copy::Copy),
+    Push(copy::Push),
+    Pull(copy::Pull),
+    Ls(ls::Ls),
+    Cat(cat::Cat),
+    Diff(diff::Diff),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Tags(tags::Tags),
+    Rm(rm::Rm),
+    Login(login::Login),
+    Logout(login::Logout),
+    Plugin(plugin::PluginArgs),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self) -> Result<Exit> {
+        match self {
+            Self::Diff(args) => return args.run(),
+            Self::Pack(args) => args.run(),
+            Self::Unpack(args) => args.run(),
+            Self::Copy(args) => args.run(),
+            Self::Push(args) => args.run(),
+            Self::Pull(args) => args.run(),
+            Self::Ls(args) => args.run(),
+            Self::Cat(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            Self::Verify(args) => args.run(),
+            Self::Tags(args) => args.run(),
+            Self::Rm(args) => args.run(),
+            Self::Login(args) => args.run(),
+            Self::Logout(args) => args.run(),
+            Self::Plugin(args) => args.run(),
+            Self::Completions(args) => args.run(Cli::command()),
+            Self::Man(args) => args.run(Cli::command()),
+        }?;
+        Ok(Exit::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        let mut program = Cli::command();
+        program.build();
+        for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
+            let help = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  volio "), "{}", command.get_name());
+        }
+    }
+}
