@@ -8,14 +8,14 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// The longest head of a request in bytes; Docker's has about 200.
-const HEAD_LIMIT: usize = 16 << 10;
+const MAX_HEAD: usize = 16 << 10;
 /// The most fields in it.
-const FIELDS: usize = 64;
+const MAX_FIELDS: usize = 64;
 /// The longest body in bytes: options of a volume are a command line each.
-const BODY_LIMIT: usize = 1 << 20;
+const MAX_BODY: usize = 1 << 20;
 /// How long a request may take to arrive once it has begun, and its answer to leave. Between requests there is no limit:
 /// Docker keeps connections for days, and when one is closed while it asks, it asks again without the body.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// What go-plugins-helpers answers with; nobody checks.
 const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.1+json";
 
@@ -24,7 +24,7 @@ pub(super) struct Connection {
     stream: UnixStream,
     /// What was read and belongs to no request yet.
     read: Vec<u8>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// What was asked.
@@ -34,14 +34,14 @@ pub(super) struct Request {
     pub(super) path: String,
     pub(super) body: Vec<u8>,
     /// Whether another request may follow.
-    pub(super) stays: bool,
+    pub(super) keep_alive: bool,
     /// Whether it names the type of its body: podman does, Docker does not.
-    pub(super) is_typed: bool,
+    pub(super) has_content_type: bool,
 }
 
 /// Why there is no request.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum RequestError {
     /// The other end is gone, or too slow to be waited for.
     Gone,
     /// It is not a request that can be answered; the connection ends with this status.
@@ -57,28 +57,28 @@ struct Head {
 
 impl Connection {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, read: Vec::new(), patience: PATIENCE }
+        Self { stream, read: Vec::new(), timeout: TIMEOUT }
     }
 
     #[cfg(test)]
-    pub(super) fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub(super) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Waits for the next request; `None` when there will be none.
-    pub(super) fn next(&mut self) -> Result<Option<Request>, Refusal> {
+    pub(super) fn next(&mut self) -> Result<Option<Request>, RequestError> {
         if self.read.is_empty() {
-            self.stream.set_read_timeout(None).map_err(|_| Refusal::Gone)?;
+            self.stream.set_read_timeout(None).map_err(|_| RequestError::Gone)?;
             if self.fill()? == 0 {
                 return Ok(None);
             }
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let Head { mut request, body: (start, length) } = loop {
             match parse(&self.read)? {
                 Some(head) => break head,
-                None if self.read.len() > HEAD_LIMIT => {
-                    return Err(Refusal::Bad(431, "the head is too long"));
+                None if self.read.len() > MAX_HEAD => {
+                    return Err(RequestError::Bad(431, "the head is too long"));
                 }
                 None => self.fill_before(deadline)?,
             }
@@ -92,23 +92,23 @@ impl Connection {
     }
 
     /// Reads more, which must come before the deadline.
-    fn fill_before(&mut self, deadline: Instant) -> Result<(), Refusal> {
+    fn fill_before(&mut self, deadline: Instant) -> Result<(), RequestError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
-            return Err(Refusal::Gone);
+            return Err(RequestError::Gone);
         }
         match self.fill()? {
-            0 => Err(Refusal::Gone),
+            0 => Err(RequestError::Gone),
             _ => Ok(()),
         }
     }
 
-    fn fill(&mut self) -> Result<usize, Refusal> {
+    fn fill(&mut self) -> Result<usize, RequestError> {
         let mut buffer = [0; 4 << 10];
         loop {
             match self.stream.read(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Refusal::Gone),
+                Err(_) => return Err(RequestError::Gone),
                 Ok(length) => {
                     self.read.extend_from_slice(&buffer[..length]);
                     return Ok(length);
@@ -121,10 +121,10 @@ impl Connection {
     ///
     /// # Errors
     /// When the answer did not arrive.
-    pub(super) fn answer(&mut self, status: u16, body: &[u8], stays: bool) -> io::Result<()> {
-        self.stream.set_write_timeout(Some(self.patience))?;
+    pub(super) fn respond(&mut self, status: u16, body: &[u8], keep_alive: bool) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(self.timeout))?;
         let reason = if status == 200 { "OK" } else { "Error" };
-        let connection = if stays { "keep-alive" } else { "close" };
+        let connection = if keep_alive { "keep-alive" } else { "close" };
         let mut answer = format!(
             "HTTP/1.1 {status} {reason}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n",
             body.len()
@@ -136,16 +136,16 @@ impl Connection {
 }
 
 /// Reads a head; `None` when more of it is needed.
-fn parse(read: &[u8]) -> Result<Option<Head>, Refusal> {
-    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+fn parse(read: &[u8]) -> Result<Option<Head>, RequestError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
     let start = match parsed.parse(read) {
         Ok(httparse::Status::Complete(start)) => start,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Refusal::Bad(431, "the head has too many fields"));
+            return Err(RequestError::Bad(431, "the head has too many fields"));
         }
-        Err(_) => return Err(Refusal::Bad(400, "this is not HTTP")),
+        Err(_) => return Err(RequestError::Bad(400, "this is not HTTP")),
     };
     let is = |name: &'static str| move |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
     let mut lengths = parsed.headers.iter().filter(is("content-length"));
@@ -155,14 +155,14 @@ fn parse(read: &[u8]) -> Result<Option<Head>, Refusal> {
             .ok()
             .filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
             .map(|digits| digits.parse().unwrap_or(usize::MAX))
-            .ok_or(Refusal::Bad(400, "the Content-Length is no number"))?,
-        (Some(_), Some(_)) => return Err(Refusal::Bad(400, "there are two Content-Lengths")),
+            .ok_or(RequestError::Bad(400, "the Content-Length is no number"))?,
+        (Some(_), Some(_)) => return Err(RequestError::Bad(400, "there are two Content-Lengths")),
     };
     if parsed.headers.iter().any(|field| is("transfer-encoding")(&field)) {
-        return Err(Refusal::Bad(411, "the body needs a Content-Length"));
+        return Err(RequestError::Bad(411, "the body needs a Content-Length"));
     }
-    if length > BODY_LIMIT {
-        return Err(Refusal::Bad(413, "the body is too long"));
+    if length > MAX_BODY {
+        return Err(RequestError::Bad(413, "the body is too long"));
     }
     let closes = parsed
         .headers
@@ -173,8 +173,8 @@ fn parse(read: &[u8]) -> Result<Option<Head>, Refusal> {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: parsed.path.unwrap_or_default().to_owned(),
         body: Vec::new(),
-        stays: parsed.version == Some(1) && !closes,
-        is_typed: parsed.headers.iter().any(|field| is("content-type")(&field)),
+        keep_alive: parsed.version == Some(1) && !closes,
+        has_content_type: parsed.headers.iter().any(|field| is("content-type")(&field)),
     };
     Ok(Some(Head { request, body: (start, length) }))
 }
@@ -185,28 +185,28 @@ mod tests {
 
     #[test]
     fn a_request_that_does_not_come_to_its_end_is_not_waited_for() {
-        let patience = Duration::from_millis(20);
+        let timeout = Duration::from_millis(20);
         for half in
             ["P", "POST /VolumeDriver.Get HTTP/1.1\r\n", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{"]
         {
             let (here, mut there) = UnixStream::pair().unwrap();
             there.write_all(half.as_bytes()).unwrap();
-            let mut connection = Connection::new(here).with_patience(patience);
-            assert!(matches!(connection.next(), Err(Refusal::Gone)), "{half:?}");
+            let mut connection = Connection::new(here).with_timeout(timeout);
+            assert!(matches!(connection.next(), Err(RequestError::Gone)), "{half:?}");
         }
     }
 
     #[test]
     fn an_answer_that_nobody_reads_is_not_waited_for() {
         let (here, _there) = UnixStream::pair().unwrap();
-        let mut connection = Connection::new(here).with_patience(Duration::from_millis(20));
-        assert!(connection.answer(200, &vec![b' '; 8 << 20], true).is_err());
+        let mut connection = Connection::new(here).with_timeout(Duration::from_millis(20));
+        assert!(connection.respond(200, &vec![b' '; 8 << 20], true).is_err());
     }
 
     #[test]
     fn that_nobody_is_there_to_read_is_known_at_once() {
         let (here, there) = UnixStream::pair().unwrap();
         drop(there);
-        assert!(Connection::new(here).answer(200, b"{}", true).is_err());
+        assert!(Connection::new(here).respond(200, b"{}", true).is_err());
     }
 }

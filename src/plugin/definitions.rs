@@ -4,8 +4,8 @@
 //! under a key of its own, and volmex can still read the file. Engines' own copies of the options are not to be trusted:
 //! Docker forgets them after one failure.
 
-use super::name::VolumeName;
-use super::{Driver, Trouble, directory};
+use super::volume_name::VolumeName;
+use super::{CallError, Driver, storage};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -26,11 +26,11 @@ pub(super) struct Definition {
     pub(super) name: String,
     #[serde(default, alias = "mountpoint")]
     pub(super) mountpoint: PathBuf,
-    #[serde(default, alias = "options", deserialize_with = "or_default")]
+    #[serde(default, alias = "options", deserialize_with = "null_as_empty")]
     pub(super) options: BTreeMap<String, String>,
     /// What volmex did not know; `None` in an entry of its making.
     #[serde(default)]
-    volio: Option<Own>,
+    volio: Option<VolioFields>,
     /// What somebody else has written there, such as volmex's `Status`.
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -38,7 +38,7 @@ pub(super) struct Definition {
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Own {
+struct VolioFields {
     version: u32,
     driver: Driver,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,12 +51,12 @@ struct Own {
 pub(super) struct Definitions {
     path: PathBuf,
     all: BTreeMap<String, Definition>,
-    seen: Option<Seen>,
+    seen: Option<FileStamp>,
 }
 
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
+struct FileStamp {
     inode: u64,
     size: u64,
     changed: (i64, i64),
@@ -70,7 +70,7 @@ impl Definition {
         driver: Driver,
         created: String,
     ) -> Self {
-        let own = Own { version: VERSION, driver, created: Some(created), rest: Map::new() };
+        let own = VolioFields { version: VERSION, driver, created: Some(created), rest: Map::new() };
         // Go wrote this for volmex.
         let rest = Map::from_iter([("Status".to_owned(), Value::Null)]);
         Self { name: name.to_string(), mountpoint, options, volio: Some(own), rest }
@@ -93,7 +93,7 @@ impl Definitions {
     /// [`Integrity`](crate::error::Kind::Integrity) when it cannot be understood, or is gone.
     pub(super) fn open(path: PathBuf, was_used: bool) -> Result<Self> {
         let mut definitions = Self { path, all: BTreeMap::new(), seen: None };
-        match look(&definitions.path)? {
+        match stamp_of(&definitions.path)? {
             None if was_used => return Err(definitions.gone()),
             None => definitions.write(BTreeMap::new())?,
             Some(seen) => {
@@ -105,24 +105,24 @@ impl Definitions {
     }
 
     /// The list as it is on the disk now.
-    pub(super) fn now(&mut self) -> Result<&BTreeMap<String, Definition>, Trouble> {
-        match look(&self.path).map_err(Trouble::HangUp)? {
+    pub(super) fn now(&mut self) -> Result<&BTreeMap<String, Definition>, CallError> {
+        match stamp_of(&self.path).map_err(CallError::HangUp)? {
             Some(seen) if self.seen == Some(seen) => {}
-            Some(seen) => self.read(seen).map_err(Trouble::HangUp)?,
-            None => return Err(Trouble::HangUp(self.gone())),
+            Some(seen) => self.read(seen).map_err(CallError::HangUp)?,
+            None => return Err(CallError::HangUp(self.gone())),
         }
         Ok(&self.all)
     }
 
     /// Puts a volume on the list, or replaces it there.
-    pub(super) fn put(&mut self, definition: Definition) -> Result<(), Trouble> {
+    pub(super) fn put(&mut self, definition: Definition) -> Result<(), CallError> {
         let mut all = self.now()?.clone();
         all.insert(definition.name.clone(), definition);
         Ok(self.write(all)?)
     }
 
     /// Takes a volume off the list.
-    pub(super) fn remove(&mut self, name: &VolumeName) -> Result<(), Trouble> {
+    pub(super) fn remove(&mut self, name: &VolumeName) -> Result<(), CallError> {
         let mut all = self.now()?.clone();
         match all.remove(name.as_str()) {
             Some(_) => Ok(self.write(all)?),
@@ -130,7 +130,7 @@ impl Definitions {
         }
     }
 
-    fn read(&mut self, seen: Seen) -> Result<()> {
+    fn read(&mut self, seen: FileStamp) -> Result<()> {
         let shown = self.path.display();
         let text = fs::read(&self.path).map_err(|error| Error::io(format!("cannot read {shown}"), error))?;
         let read: Option<BTreeMap<String, Definition>> = serde_json::from_slice(&text).map_err(|error| {
@@ -156,7 +156,7 @@ impl Definitions {
         let open = fs::metadata(&self.path).is_ok_and(|found| found.mode() & 0o077 != 0);
         let mut all = self.all.clone();
         let old = all.values_mut().filter(|definition| definition.volio.is_none());
-        let own = Own { version: VERSION, driver: Driver::Volmex, created: None, rest: Map::new() };
+        let own = VolioFields { version: VERSION, driver: Driver::Volmex, created: None, rest: Map::new() };
         match old.map(|definition| definition.volio = Some(own.clone())).count() {
             0 if !open => Ok(()),
             _ => self.write(all),
@@ -167,8 +167,8 @@ impl Definitions {
         let mut text = serde_json::to_vec_pretty(&all)
             .map_err(|error| Error::failed("cannot write the list of volumes").with_source(error))?;
         text.push(b'\n');
-        directory::replace(&self.path, &text)?;
-        (self.all, self.seen) = (all, look(&self.path)?);
+        storage::replace_file(&self.path, &text)?;
+        (self.all, self.seen) = (all, stamp_of(&self.path)?);
         Ok(())
     }
 
@@ -180,9 +180,9 @@ impl Definitions {
 }
 
 /// The state of the file; `None` when there is none.
-fn look(path: &Path) -> Result<Option<Seen>> {
+fn stamp_of(path: &Path) -> Result<Option<FileStamp>> {
     match fs::metadata(path) {
-        Ok(found) => Ok(Some(Seen {
+        Ok(found) => Ok(Some(FileStamp {
             inode: found.ino(),
             size: found.size(),
             changed: (found.ctime(), found.ctime_nsec()),
@@ -193,6 +193,6 @@ fn look(path: &Path) -> Result<Option<Seen>> {
 }
 
 /// Takes `null` for nothing, as Go writes it.
-fn or_default<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }

@@ -6,11 +6,11 @@
 //! was filled or exported last.
 
 use super::fingerprint::fingerprint;
-use super::keeper::Keeper;
-use super::record::{Content, Moment, Needed, Origin};
-use super::root::something_in;
+use super::root::first_entry;
+use super::state::{ContentOrigin, ExportNeed, ImageStamp, KnownContent};
 use super::usage::{Usage, usage};
-use super::volume::{Doing, Exported, Passed, Turn, Volume, Watched};
+use super::volume::{Activity, ExportOutcome, ProgressRecorder, TransferProgress, Volume, VolumeLock};
+use super::volumes::VolumeStore;
 use crate::error::{Error, Kind, Result};
 use crate::pack::{self, Packed, pack};
 use crate::transport::Location;
@@ -34,37 +34,37 @@ pub(super) enum WaitFor {
 
 /// Exports the volume in a thread of its own, if that is due.
 pub(super) fn in_background(
-    keeper: &Arc<Keeper>,
+    store: &Arc<VolumeStore>,
     volume: &Arc<Volume>,
     to: Location,
     wait_for: WaitFor,
-    turn: Turn,
+    lock: VolumeLock,
 ) -> Result<()> {
-    turn.now(Doing::Exporting { image: to.to_string() });
-    let (keeper, volume) = (Arc::clone(keeper), Arc::clone(volume));
+    lock.set_activity(Activity::Exporting { image: to.to_string() });
+    let (store, volume) = (Arc::clone(store), Arc::clone(volume));
     let work = move || {
         // Also where a panic ends the export: the next one is then tried later, and not at once.
         let mut end =
-            End { volume: &volume, outcome: Some(Err("it was given up: this is a bug".to_owned())) };
-        let outcome = export(&keeper, &volume, &to, wait_for);
+            ExportEnd { volume: &volume, outcome: Some(Err("it was given up: this is a bug".to_owned())) };
+        let outcome = export(&store, &volume, &to, wait_for);
         if let Err(error) = &outcome {
-            keeper.failed(&volume, EXPORTING, error);
+            store.record_failure(&volume, EXPORTING, error);
         }
         end.outcome = Some(outcome.map_err(|error| error.to_string()));
         drop(end);
-        drop(turn);
+        drop(lock);
     };
     let begun = thread::Builder::new().name("export".to_owned()).spawn(work);
     begun.map(drop).map_err(|error| Error::io("cannot begin an export", error))
 }
 
 /// Notes how an export ended when it is dropped.
-struct End<'a> {
+struct ExportEnd<'a> {
     volume: &'a Volume,
-    outcome: Option<Result<Exported, String>>,
+    outcome: Option<Result<ExportOutcome, String>>,
 }
 
-impl Drop for End<'_> {
+impl Drop for ExportEnd<'_> {
     fn drop(&mut self) {
         if let Some(outcome) = self.outcome.take() {
             self.volume.end_export(outcome);
@@ -76,18 +76,18 @@ impl Drop for End<'_> {
 ///
 /// # Errors
 /// Why it failed, or that it did not end in time.
-pub(super) fn and_wait(
-    keeper: &Arc<Keeper>,
+pub(super) fn export_and_wait(
+    store: &Arc<VolumeStore>,
     volume: &Arc<Volume>,
     to: Location,
     wait_for: WaitFor,
-    (turn, then): (Turn, Doing),
+    (lock, then): (VolumeLock, Activity),
     deadline: Instant,
-) -> Result<Turn> {
-    in_background(keeper, volume, to, wait_for, turn)?;
-    // Whoever gets the turn comes after the export.
-    let turn = volume.turn(then, deadline)?;
-    outcome(volume).map(|()| turn)
+) -> Result<VolumeLock> {
+    in_background(store, volume, to, wait_for, lock)?;
+    // Whoever gets the lock comes after the export.
+    let lock = volume.lock(then, deadline)?;
+    outcome(volume).map(|()| lock)
 }
 
 /// How the last export ended.
@@ -101,69 +101,74 @@ pub(super) fn outcome(volume: &Volume) -> Result<()> {
     }
 }
 
-/// Exports the volume if it holds what the image has not. Needs the turn.
-pub(super) fn export(keeper: &Keeper, volume: &Volume, to: &Location, wait_for: WaitFor) -> Result<Exported> {
-    let is_counted = match usage(keeper, volume)? {
-        Usage::Seen(_) => return Ok(Exported::InUse),
-        Usage::Mounted if wait_for == WaitFor::Everybody => return Ok(Exported::InUse),
+/// Exports the volume if it holds what the image has not. Needs the lock.
+pub(super) fn export(
+    store: &VolumeStore,
+    volume: &Volume,
+    to: &Location,
+    wait_for: WaitFor,
+) -> Result<ExportOutcome> {
+    let is_counted = match usage(store, volume)? {
+        Usage::InUse(_) => return Ok(ExportOutcome::InUse),
+        Usage::Mounted if wait_for == WaitFor::Everybody => return Ok(ExportOutcome::InUse),
         Usage::Mounted | Usage::Idle => wait_for == WaitFor::Everybody,
         Usage::Free => false,
     };
-    let directory = keeper.directory.volume(&volume.name);
+    let directory = store.storage.volume_dir(&volume.name);
     let before = fingerprint(&directory)?;
-    let is_empty = something_in(&directory)?.is_none();
+    let is_empty = first_entry(&directory)?.is_none();
     let name = to.to_string();
-    let is_needed = match volume.record()?.needed(&name, &before, is_empty) {
-        Needed::Nothing => false,
-        Needed::IfMissing => is_missing(keeper, volume, to)?,
-        Needed::Export => true,
+    let is_needed = match volume.state()?.needed(&name, &before, is_empty) {
+        ExportNeed::Nothing => false,
+        ExportNeed::IfMissing => is_missing(store, volume, to)?,
+        ExportNeed::Export => true,
     };
     let exported = match is_needed {
-        true => Some(send(keeper, volume, to, &directory)?),
+        true => Some(pack_volume(store, volume, to, &directory)?),
         false => None,
     };
-    volume.change(|record| {
+    volume.update(|state| {
         if let Some(exported) = exported {
             // Where it comes from the same name, this is now what it was filled with.
             if let Some(filled) =
-                record.filled.as_mut().filter(|filled| filled.image == name && filled.subpath.is_none())
+                state.filled.as_mut().filter(|filled| filled.image == name && filled.subpath.is_none())
             {
                 filled.digest.clone_from(&exported.digest);
             }
-            record.exported = Some(exported);
-            record.content = Some(Content { fingerprint: before, origin: Origin::Exported });
+            state.exported = Some(exported);
+            state.content = Some(KnownContent { fingerprint: before, origin: ContentOrigin::Exported });
         }
-        record.export_due = is_counted;
-        record.mend(EXPORTING);
+        state.export_due = is_counted;
+        state.clear_error(EXPORTING);
     })?;
-    Ok(if is_counted { Exported::Counted } else { Exported::Settled })
+    Ok(if is_counted { ExportOutcome::Counted } else { ExportOutcome::Settled })
 }
 
 /// Whether the name means no image: what no container has changed makes one then, and replaces none.
-fn is_missing(keeper: &Keeper, volume: &Volume, to: &Location) -> Result<bool> {
-    let found = to.source(&(keeper.settings.access)()?).and_then(|source| source.resolve());
+fn is_missing(store: &VolumeStore, volume: &Volume, to: &Location) -> Result<bool> {
+    let found = to.source(&(store.settings.access)()?).and_then(|source| source.resolve());
     match found {
         Err(error) if error.kind() == Kind::NotFound => Ok(true),
         // A registry that does not say so to everybody. Nothing is lost: the content is what it was.
         Err(error) if error.kind() != Kind::Denied => Err(error),
         _ => {
-            keeper.log(&format!("{}: not exported: nothing has changed, and {to} is there", volume.name));
+            store.log(&format!("{}: not exported: nothing has changed, and {to} is there", volume.name));
             Ok(false)
         }
     }
 }
 
 /// Packs the volume and gives the image its name.
-fn send(keeper: &Keeper, volume: &Volume, to: &Location, directory: &Path) -> Result<Moment> {
-    keeper.log(&format!("{}: exporting it to {to}", volume.name));
+fn pack_volume(store: &VolumeStore, volume: &Volume, to: &Location, directory: &Path) -> Result<ImageStamp> {
+    store.log(&format!("{}: exporting it to {to}", volume.name));
     let begun = Instant::now();
-    let destination = to.destination(&(keeper.settings.access)()?)?;
-    let told = |message: &str| keeper.log(&format!("{}: {message}", volume.name));
-    let progress = Watched { passed: Arc::new(Passed::default()), journal: &told };
+    let destination = to.destination(&(store.settings.access)()?)?;
+    let told = |message: &str| store.log(&format!("{}: {message}", volume.name));
+    let progress = ProgressRecorder { passed: Arc::new(TransferProgress::default()), journal: &told };
     // Whoever writes into a volume does not decide what is exported of it: no rule files.
     let packed =
         pack(destination.as_ref(), &[SourceSpec::new(directory)], &pack::Options::default(), &progress)?;
-    keeper.log(&format!(
+    store.log(&format!(
         "{}: exported {} entries as {} in {:.1} s{}",
         volume.name,
         packed.entries,
@@ -172,7 +177,7 @@ fn send(keeper: &Keeper, volume: &Volume, to: &Location, directory: &Path) -> Re
         left_out(&packed),
     ));
     let digest = packed.digest.to_string();
-    Ok(Moment { image: to.to_string(), digest, at: super::volume::shown(keeper.now()), subpath: None })
+    Ok(ImageStamp { image: to.to_string(), digest, at: super::volume::shown(store.now()), subpath: None })
 }
 
 /// What is in the volume and not in its image, counted.

@@ -3,16 +3,16 @@
 //! So nobody ever sees half of an image, and where a fetch fails, for want of space or of a network, the volume is as it
 //! was. Nothing is swapped that anybody sees.
 
-use super::directory::{make_private, sync_directory};
 use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
-use super::keeper::Keeper;
-use super::mounts::{self, Seen};
-use super::options::{Fill, Owner, Policy, Pull};
-use super::pace::Pace;
-use super::record::{Moment, Record};
-use super::root::{set_mode, something_in};
-use super::volume::{Doing, Passed, Turn, Volume, Watched};
+use super::in_use::{self, InUse};
+use super::min_speed::SpeedGuard;
+use super::options::{FillOptions, FillPolicy, Ownership, PullPolicy};
+use super::root::{first_entry, set_mode};
+use super::state::{ImageStamp, VolumeState};
+use super::storage::{make_private, sync_directory};
+use super::volume::{Activity, ProgressRecorder, TransferProgress, Volume, VolumeLock};
+use super::volumes::VolumeStore;
 use crate::disk::mountinfo;
 use crate::error::{Error, Result};
 use crate::stream::CancelToken;
@@ -29,68 +29,73 @@ use std::thread;
 use std::time::Instant;
 
 /// Whether the volume has to be filled before a first container gets it.
-pub(super) fn is_wanted(fill: &Fill, record: &Record, is_fresh: bool) -> bool {
-    let is_filled = record.filled.as_ref().is_some_and(|filled| is_from(filled, fill));
+pub(super) fn is_needed(fill: &FillOptions, state: &VolumeState, is_fresh: bool) -> bool {
+    let is_filled = state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill));
     match fill.pull {
-        Pull::Missing => !is_filled,
+        PullPolicy::Missing => !is_filled,
         // What has just come for this mount need not come again: a fetch may take longer than an engine waits.
-        Pull::Newer | Pull::Always => !(is_filled && is_fresh),
+        PullPolicy::Newer | PullPolicy::Always => !(is_filled && is_fresh),
     }
 }
 
 /// Whether this is the image, and the part of it, that is asked for; not necessarily its newest version.
-fn is_from(filled: &Moment, fill: &Fill) -> bool {
+fn is_filled_from(filled: &ImageStamp, fill: &FillOptions) -> bool {
     filled.image == fill.image.to_string() && filled.subpath == subpath(fill)
 }
 
-fn subpath(fill: &Fill) -> Option<String> {
+fn subpath(fill: &FillOptions) -> Option<String> {
     fill.subpath.as_ref().map(|path| path.to_string())
 }
 
 /// What a volume is filled with, and what has to happen to what it holds.
 #[derive(Clone)]
-pub(super) struct Job {
-    pub(super) fill: Fill,
-    pub(super) owner: Owner,
+pub(super) struct FillRequest {
+    pub(super) fill: FillOptions,
+    pub(super) owner: Ownership,
     /// Where what it holds has to be before it is replaced.
     pub(super) export: Option<Location>,
 }
 
 /// Fills the volume in a thread of its own, which goes on when nobody waits any more.
-pub(super) fn in_background(keeper: &Arc<Keeper>, volume: &Arc<Volume>, job: Job, turn: Turn) -> Result<()> {
-    let (passed, stop) = (Arc::new(Passed::default()), CancelToken::default());
-    let image = job.fill.image.to_string();
-    turn.now(Doing::Fetching { image, passed: Arc::clone(&passed), stop: stop.clone() });
-    let (keeper, volume) = (Arc::clone(keeper), Arc::clone(volume));
+pub(super) fn in_background(
+    store: &Arc<VolumeStore>,
+    volume: &Arc<Volume>,
+    request: FillRequest,
+    lock: VolumeLock,
+) -> Result<()> {
+    let (passed, stop) = (Arc::new(TransferProgress::default()), CancelToken::default());
+    let image = request.fill.image.to_string();
+    lock.set_activity(Activity::Fetching { image, passed: Arc::clone(&passed), stop: stop.clone() });
+    let (store, volume) = (Arc::clone(store), Arc::clone(volume));
     let work = move || {
-        // Whoever has waited for the turn must find out that there was a fetch, also where a panic ends it.
+        // Whoever has waited for the lock must find out that there was a fetch, also where a panic ends it.
         let mut end =
-            End { volume: &volume, outcome: Some(Err("it was given up: this is a bug".to_owned())) };
-        let pace = Pace::watch(Arc::clone(&passed), stop.clone(), keeper.settings.pace);
-        let filling = Filling { keeper: &keeper, volume: &volume, job: &job, passed, stop: &stop };
+            FetchEnd { volume: &volume, outcome: Some(Err("it was given up: this is a bug".to_owned())) };
+        let pace = SpeedGuard::watch(Arc::clone(&passed), stop.clone(), store.settings.min_speed);
+        let filling = FillRun { store: &store, volume: &volume, request: &request, passed, stop: &stop };
         let outcome = filling.run().map_err(|error| pace.explain(error));
         drop(pace);
         if let Err(error) = &outcome {
-            keeper.failed(&volume, "filling it", error);
+            store.record_failure(&volume, "filling it", error);
         }
         end.outcome = Some(outcome.map_err(|error| match error.hint() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         }));
         drop(end);
-        drop(turn);
+        drop(lock);
     };
     let begun = thread::Builder::new().name("fetch".to_owned()).spawn(work);
     begun.map(drop).map_err(|error| Error::io("cannot begin a fetch", error))
 }
 
 /// Notes how a fetch ended when it is dropped.
-struct End<'a> {
+struct FetchEnd<'a> {
     volume: &'a Volume,
     outcome: Option<Result<(), String>>,
 }
 
-impl Drop for End<'_> {
+impl Drop for FetchEnd<'_> {
     fn drop(&mut self) {
         if let Some(outcome) = self.outcome.take() {
             self.volume.end_fetch(outcome);
@@ -98,51 +103,55 @@ impl Drop for End<'_> {
     }
 }
 
-struct Filling<'a> {
-    keeper: &'a Keeper,
+struct FillRun<'a> {
+    store: &'a VolumeStore,
     volume: &'a Volume,
-    job: &'a Job,
-    passed: Arc<Passed>,
+    request: &'a FillRequest,
+    passed: Arc<TransferProgress>,
     stop: &'a CancelToken,
 }
 
-impl Filling<'_> {
+impl FillRun<'_> {
     fn run(&self) -> Result<()> {
-        let Self { keeper, volume, job: Job { fill, .. }, .. } = self;
-        let record = volume.record()?;
-        let target = keeper.directory.volume(&volume.name);
-        if record.filled.as_ref().is_some_and(|filled| is_from(filled, fill)) && fill.pull == Pull::Missing {
+        let Self { store, volume, request: FillRequest { fill, .. }, .. } = self;
+        let state = volume.state()?;
+        let target = store.storage.volume_dir(&volume.name);
+        if state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill))
+            && fill.pull == PullPolicy::Missing
+        {
             return Ok(());
         }
-        self.refuse_once(&target)?;
+        self.ensure_replaceable(&target)?;
 
-        let mut access = (keeper.settings.access)()?;
+        let mut access = (store.settings.access)()?;
         access.transfer.cancel = self.stop.clone();
         let source = fill.image.source(&access)?;
-        if fill.pull == Pull::Newer && record.filled.as_ref().is_some_and(|filled| is_from(filled, fill)) {
+        if fill.pull == PullPolicy::Newer
+            && state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill))
+        {
             let digest = source.resolve()?.descriptor().digest.to_string();
-            if record.filled.as_ref().is_some_and(|filled| filled.digest == digest) {
-                keeper.log(&format!("{}: {} is still {digest}", volume.name, fill.image));
+            if state.filled.as_ref().is_some_and(|filled| filled.digest == digest) {
+                store.log(&format!("{}: {} is still {digest}", volume.name, fill.image));
                 return Ok(());
             }
         }
-        refuse_mounts_in(&target)?;
-        self.refuse_to_lose(&target)?;
-        keeper.log(&format!("{}: filling it from {}", volume.name, fill.image));
+        ensure_no_mounts_below(&target)?;
+        self.ensure_exported(&target)?;
+        store.log(&format!("{}: filling it from {}", volume.name, fill.image));
         let begun = Instant::now();
-        let staging = keeper.directory.staging(&volume.name);
+        let staging = store.storage.staging_dir(&volume.name);
         let outcome = self.stage(source.as_ref(), &staging).and_then(|digest| {
-            let at = super::volume::shown(keeper.now());
+            let at = super::volume::shown(store.now());
             let image = fill.image.to_string();
-            self.swap(&staging, &target, Moment { image, digest, at, subpath: subpath(fill) })
+            self.swap(&staging, &target, ImageStamp { image, digest, at, subpath: subpath(fill) })
         });
         // What has been replaced, or what has failed.
-        if let Err(error) = keeper.directory.trash.take(&staging) {
-            keeper.log(&format!("{}: {error}", volume.name));
+        if let Err(error) = store.storage.trash.move_in(&staging) {
+            store.log(&format!("{}: {error}", volume.name));
         }
-        keeper.directory.trash.empty(&|line| keeper.log(line));
+        store.storage.trash.empty(&|line| store.log(line));
         let digest = outcome?;
-        keeper.log(&format!(
+        store.log(&format!(
             "{}: filled with {digest} in {:.1} s",
             volume.name,
             begun.elapsed().as_secs_f64()
@@ -151,12 +160,12 @@ impl Filling<'_> {
     }
 
     /// Insists that there is nothing where what is there is to be kept.
-    fn refuse_once(&self, target: &Path) -> Result<()> {
-        match something_in(target)? {
-            Some(held) if self.job.fill.policy == Policy::Once => Err(Error::refused(format!(
+    fn ensure_replaceable(&self, target: &Path) -> Result<()> {
+        match first_entry(target)? {
+            Some(held) if self.request.fill.policy == FillPolicy::Once => Err(Error::refused(format!(
                 "{} holds data that is not from {}, such as {held}",
                 target.display(),
-                self.job.fill.image
+                self.request.fill.image
             ))
             .with_hint("empty it, or make the volume with policy=replace")),
             _ => Ok(()),
@@ -164,10 +173,10 @@ impl Filling<'_> {
     }
 
     /// Insists that an image has what the volume holds where it is to be exported, and exports it where that is due.
-    fn refuse_to_lose(&self, target: &Path) -> Result<()> {
-        let Self { keeper, volume, job, .. } = self;
-        let Some(to) = &job.export else { return Ok(()) };
-        if something_in(target)?.is_none() || volume.record()?.is_stored(&fingerprint(target)?) {
+    fn ensure_exported(&self, target: &Path) -> Result<()> {
+        let Self { store, volume, request, .. } = self;
+        let Some(to) = &request.export else { return Ok(()) };
+        if first_entry(target)?.is_none() || volume.state()?.is_stored(&fingerprint(target)?) {
             return Ok(());
         }
         let lost = |why: &dyn std::fmt::Display| {
@@ -176,16 +185,16 @@ impl Filling<'_> {
                 target.display()
             ))
         };
-        let record = volume.record()?;
-        if record.content.is_none() && !record.export_due {
+        let state = volume.state()?;
+        if state.content.is_none() && !state.export_due {
             return Err(
                 lost(&"no container has written it").with_hint("export it with volio pack, or empty it")
             );
         }
         let retried = "the export is tried again by itself; the volume's Status says why it failed";
-        export::export(keeper, volume, to, WaitFor::Everybody)
+        export::export(store, volume, to, WaitFor::Everybody)
             .map_err(|error| lost(&error).with_hint(retried))?;
-        match volume.record()?.is_stored(&fingerprint(target)?) {
+        match volume.state()?.is_stored(&fingerprint(target)?) {
             true => Ok(()),
             false => Err(lost(&format!("{to} holds something else"))
                 .with_hint("export it with volio pack, or empty it")),
@@ -194,44 +203,45 @@ impl Filling<'_> {
 
     /// Makes the new content beside its place. Returns the digest of its image.
     fn stage(&self, source: &dyn Source, staging: &Path) -> Result<String> {
-        self.keeper.directory.trash.take(staging)?;
+        self.store.storage.trash.move_in(staging)?;
         let own = staging.parent().unwrap_or(staging);
         make_private(own).map_err(|error| Error::io(format!("cannot make {}", own.display()), error))?;
         // A root that no image describes is as other volumes are.
         fs::create_dir(staging)
             .map_err(|error| Error::io(format!("cannot make {}", staging.display()), error))?;
         let mut options = unpack::Options {
-            platform: self.job.fill.platform.clone(),
-            part: self.job.fill.subpath.clone().map_or(Part::All, Part::Subpath),
+            platform: self.request.fill.platform.clone(),
+            part: self.request.fill.subpath.clone().map_or(Part::All, Part::Subpath),
             tree: ExtractOptions {
-                uid: self.job.owner.uid,
-                gid: self.job.owner.gid,
+                uid: self.request.owner.uid,
+                gid: self.request.owner.gid,
                 ..ExtractOptions::default()
             },
             ..unpack::Options::default()
         };
         // A volume that was exported must come back, however deep a container made it, and nobody can give an option here.
         (options.limits.path, options.limits.depth) = (64 << 10, 2048);
-        let watched = Watched { passed: Arc::clone(&self.passed), journal: &self.keeper.settings.journal };
+        let watched =
+            ProgressRecorder { passed: Arc::clone(&self.passed), journal: &self.store.settings.log };
         let unpacked = unpack(source, staging, &options, &watched)?;
-        set_mode(staging, self.job.owner)
+        set_mode(staging, self.request.owner)
             .map_err(|error| Error::io(format!("cannot set the mode of {}", staging.display()), error))?;
         Ok(unpacked.digest.to_string())
     }
 
     /// Puts the new content in its place; returns its digest.
-    fn swap(&self, content: &Path, target: &Path, filled: Moment) -> Result<String> {
+    fn swap(&self, content: &Path, target: &Path, filled: ImageStamp) -> Result<String> {
         let Self { volume, .. } = self;
         let shown = target.display();
         let trouble = |error: io::Error| Error::io(format!("cannot put the new content at {shown}"), error);
         // The fetch took its time, and whoever is root on this machine needs no engine to write there.
-        self.refuse_once(target)?;
-        self.refuse_to_lose(target)?;
-        refuse_seen(target, target)?;
-        refuse_mounts_in(target)?;
+        self.ensure_replaceable(target)?;
+        self.ensure_exported(target)?;
+        ensure_not_in_use(target, target)?;
+        ensure_no_mounts_below(target)?;
         let inode = fs::symlink_metadata(content).map_err(trouble)?.ino();
         let fingerprint = fingerprint(content)?;
-        volume.change(|record| record.begin_swap(filled.clone(), inode, fingerprint))?;
+        volume.update(|state| state.begin_swap(filled.clone(), inode, fingerprint))?;
         let flags = match fs::symlink_metadata(target) {
             Ok(found) if !found.is_dir() => {
                 return Err(Error::refused(format!("{shown} is not a directory")));
@@ -250,7 +260,7 @@ impl Filling<'_> {
         };
         rename()?;
         if flags == RenameFlags::EXCHANGE
-            && let Err(error) = refuse_seen(content, target)
+            && let Err(error) = ensure_not_in_use(content, target)
         {
             // Somebody was quicker: the old content goes back to where it is seen.
             rename()?;
@@ -260,15 +270,15 @@ impl Filling<'_> {
             sync_directory(directory).map_err(trouble)?;
         }
         let digest = filled.digest.clone();
-        volume.change(|record| record.end_swap(Some(inode)))?;
+        volume.update(|state| state.end_swap(Some(inode)))?;
         Ok(digest)
     }
 }
 
 /// Insists that no process sees a directory, which is named as users know it.
-fn refuse_seen(directory: &Path, shown: &Path) -> Result<()> {
-    match mounts::seen(directory)? {
-        Seen::By(process) => {
+fn ensure_not_in_use(directory: &Path, shown: &Path) -> Result<()> {
+    match in_use::in_use_by(directory)? {
+        InUse::By(process) => {
             Err(Error::refused(format!("{} is in use by process {process}", shown.display()))
                 .with_hint("it is filled when no container has it any more"))
         }
@@ -277,7 +287,7 @@ fn refuse_seen(directory: &Path, shown: &Path) -> Result<()> {
 }
 
 /// Insists that nothing is mounted in a volume, by a hook or by an administrator: it would go where the old content goes.
-fn refuse_mounts_in(target: &Path) -> Result<()> {
+fn ensure_no_mounts_below(target: &Path) -> Result<()> {
     let below = match mountinfo::below(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         below => below.map_err(|error| {

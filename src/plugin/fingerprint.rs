@@ -56,7 +56,7 @@ pub(super) fn fingerprint(directory: &Path) -> Result<Fingerprint> {
 }
 
 /// A directory on the way down.
-struct Level {
+struct PendingDirectory {
     identity: (u64, u64),
     /// The directories in it that are still to be looked through, the next one last.
     below: Vec<CString>,
@@ -85,7 +85,7 @@ fn add_tree(hash: &mut Sha256, root: &Path) -> rustix::io::Result<Stat> {
 }
 
 /// Hashes the entries of a directory.
-fn enter(hash: &mut Sha256, directory: &OwnedFd) -> rustix::io::Result<Level> {
+fn enter(hash: &mut Sha256, directory: &OwnedFd) -> rustix::io::Result<PendingDirectory> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_owned();
@@ -120,7 +120,7 @@ fn enter(hash: &mut Sha256, directory: &OwnedFd) -> rustix::io::Result<Level> {
         }
     }
     below.reverse();
-    Ok(Level { identity: identity(&fstat(directory)?), below })
+    Ok(PendingDirectory { identity: identity(&fstat(directory)?), below })
 }
 
 fn identity(found: &Stat) -> (u64, u64) {

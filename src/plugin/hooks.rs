@@ -1,6 +1,6 @@
 //! Commands that run before a mount and after an unmount: volmex's, exactly as they ran, and hooks.
 
-use super::name::VolumeName;
+use super::volume_name::VolumeName;
 use crate::error::{Error, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::{OsStr, OsString};
@@ -15,9 +15,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How much of what a command said goes into its error, in bytes: what it said last.
-const TAIL: usize = 4 << 10;
+const MAX_TAIL: usize = 4 << 10;
 /// How long a command that has to end may take to do so itself.
-const GRACE: Duration = Duration::from_secs(2);
+const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// A command that is to be run.
 pub(super) struct Hook<'a> {
@@ -54,7 +54,7 @@ impl<'a> Hook<'a> {
     /// When it cannot be started, does not end in time, or ends otherwise than with 0; with the end of what it said.
     pub(super) fn run(&self) -> Result<()> {
         let program = self.words.first().map(String::as_str).unwrap_or_default();
-        let path = find(program, self.search_path).ok_or_else(|| {
+        let path = find_program(program, self.search_path).ok_or_else(|| {
             Error::failed(format!("{program:?} was not found"))
                 .with_hint("name the program with its whole path, or put it where the plugin's PATH leads")
         })?;
@@ -73,13 +73,13 @@ impl<'a> Hook<'a> {
         let mut child = command.spawn().map_err(cannot)?;
         // It holds the ends of the pipe that are written to, which must close with the child.
         drop(command);
-        let tail = listen(output);
-        let status = wait(&mut child, Instant::now() + self.timeout).map_err(cannot)?;
+        let tail = capture_tail(output);
+        let status = wait_or_kill(&mut child, Instant::now() + self.timeout).map_err(cannot)?;
         // Something that it left running may keep the pipe open.
         let tail = || tail.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
         match status {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(Error::failed(with_tail(&ending(status), &tail()))),
+            Some(status) => Err(Error::failed(with_tail(&describe_exit(status), &tail()))),
             None => {
                 let timeout = format!("it did not end within {} seconds", self.timeout.as_secs());
                 Err(Error::failed(with_tail(&timeout, &tail())))
@@ -104,7 +104,7 @@ pub(super) fn words(option: &str, text: &str) -> Result<Vec<String>> {
 }
 
 /// The file of a program: where its name says, or where the path leads first.
-fn find(program: &str, search_path: &OsStr) -> Option<PathBuf> {
+fn find_program(program: &str, search_path: &OsStr) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(program.into());
     }
@@ -116,7 +116,7 @@ fn find(program: &str, search_path: &OsStr) -> Option<PathBuf> {
 }
 
 /// Reads what a command says, as long as somebody can say something, and keeps the end of it.
-fn listen(mut output: io::PipeReader) -> Receiver<Vec<u8>> {
+fn capture_tail(mut output: io::PipeReader) -> Receiver<Vec<u8>> {
     let (done, tail) = channel();
     // Without a thread nobody hears what it says, and that is all.
     let _ = thread::Builder::new().spawn(move || {
@@ -124,7 +124,7 @@ fn listen(mut output: io::PipeReader) -> Receiver<Vec<u8>> {
         let mut buffer = [0; 4 << 10];
         while let Ok(length @ 1..) = output.read(&mut buffer) {
             kept.extend_from_slice(&buffer[..length]);
-            kept.drain(..kept.len().saturating_sub(TAIL));
+            kept.drain(..kept.len().saturating_sub(MAX_TAIL));
         }
         // Nobody listens when the command went well.
         let _ = done.send(kept);
@@ -133,13 +133,13 @@ fn listen(mut output: io::PipeReader) -> Receiver<Vec<u8>> {
 }
 
 /// Waits until the deadline; then the command and all that it started are ended.
-fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+fn wait_or_kill(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     if let Some(status) = wait_until(child, deadline)? {
         return Ok(Some(status));
     }
     let group = Pid::from_child(child);
     let _ = kill_process_group(group, Signal::TERM);
-    let ended = wait_until(child, Instant::now() + GRACE)?;
+    let ended = wait_until(child, Instant::now() + TERM_GRACE)?;
     let _ = kill_process_group(group, Signal::KILL);
     if ended.is_none() {
         child.wait()?;
@@ -162,7 +162,7 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSta
 }
 
 /// How it ended, in the words that volmex's users know.
-fn ending(status: ExitStatus) -> String {
+fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, signal) => format!("killed by signal {}", signal.unwrap_or_default()),

@@ -8,41 +8,41 @@
 
 mod connection;
 mod definitions;
-mod directory;
 mod engine;
 mod export;
 mod fill;
 mod fingerprint;
 mod hooks;
-mod keeper;
-mod mounting;
-mod mounts;
-mod name;
+mod in_use;
+mod min_speed;
+mod mount;
 mod options;
-mod pace;
 mod protocol;
-mod record;
 mod removal;
 mod root;
 mod server;
 mod socket;
+mod state;
 mod status;
+mod storage;
 mod trash;
 mod usage;
 mod volume;
+mod volume_name;
+mod volumes;
 
-pub use pace::LeastPace;
+pub use min_speed::MinSpeed;
 pub use server::serve;
 pub use socket::Socket;
 
 use crate::error::{Error, Result};
 use crate::transport::Access;
-use keeper::Keeper;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use volumes::VolumeStore;
 
 /// What the plugin is told by the program around it.
 pub struct Settings {
@@ -53,18 +53,18 @@ pub struct Settings {
     pub drivers: Vec<Driver>,
     /// How long an engine waits for an answer, with a margin: whoever would wait longer gets an error that says why, and
     /// the work goes on.
-    pub patience: Duration,
+    pub answer_timeout: Duration,
     /// How often it is looked after what waits for the last container to let go.
-    pub interval: Duration,
+    pub check_interval: Duration,
     /// How long a mount is believed although no process sees the volume and its engine has ended: a container that starts
     /// is given its volumes some time before it has them.
-    pub grace: Duration,
+    pub mount_grace: Duration,
     /// The least that a fetch has to bring; one that falls behind is given up.
-    pub pace: LeastPace,
+    pub min_speed: MinSpeed,
     /// How registries are reached; asked anew for each fetch and each export, since people log in later.
     pub access: Box<dyn Fn() -> Result<Access> + Send + Sync>,
     /// Who is told what happens, line by line.
-    pub journal: Box<dyn Fn(&str) + Send + Sync>,
+    pub log: Box<dyn Fn(&str) + Send + Sync>,
     /// What time it is.
     pub clock: fn() -> SystemTime,
     /// Where programs of hooks are looked for.
@@ -93,7 +93,7 @@ impl Driver {
 }
 
 /// The volumes, open for service.
-pub struct Plugin(Arc<Keeper>);
+pub struct Plugin(Arc<VolumeStore>);
 
 impl Plugin {
     /// Opens the storage, which belongs to one plugin at a time.
@@ -102,21 +102,21 @@ impl Plugin {
     /// [`NotFound`](crate::error::Kind::NotFound) when there is no storage, [`Refused`](crate::error::Kind::Refused) when
     /// another plugin uses it, [`Integrity`](crate::error::Kind::Integrity) when the state in it cannot be understood.
     pub fn open(settings: Settings) -> Result<Self> {
-        Keeper::open(settings).map(|keeper| Self(Arc::new(keeper)))
+        VolumeStore::open(settings).map(|store| Self(Arc::new(store)))
     }
 }
 
 /// What to tell an engine instead of an answer.
 #[derive(Debug)]
-enum Trouble {
+enum CallError {
     /// An error, which its user reads.
-    Say(Error),
+    Report(Error),
     /// Nothing: the connection is dropped. An engine forgets a volume after an answer that it is not there.
     HangUp(Error),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for CallError {
     fn from(error: Error) -> Self {
-        Self::Say(error)
+        Self::Report(error)
     }
 }

@@ -31,9 +31,9 @@ const KNOWN: &[&str] = &[
 
 /// What a volume shall be.
 #[derive(Clone, Debug)]
-pub(super) struct Spec {
-    pub(super) fill: Option<Fill>,
-    pub(super) owner: Owner,
+pub(super) struct VolumeOptions {
+    pub(super) fill: Option<FillOptions>,
+    pub(super) owner: Ownership,
     pub(super) export: Option<Location>,
     /// The command of a volmex volume, which runs before each mount.
     pub(super) command: Option<String>,
@@ -45,10 +45,10 @@ pub(super) struct Spec {
 
 /// The image that a volume is filled from.
 #[derive(Clone, Debug)]
-pub(super) struct Fill {
+pub(super) struct FillOptions {
     pub(super) image: Location,
-    pub(super) pull: Pull,
-    pub(super) policy: Policy,
+    pub(super) pull: PullPolicy,
+    pub(super) policy: FillPolicy,
     /// What of the image is taken: the content of a directory in place of the root's, or a file.
     pub(super) subpath: Option<TreePath>,
     pub(super) platform: Option<Platform>,
@@ -56,7 +56,7 @@ pub(super) struct Fill {
 
 /// Whom the files belong to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(super) struct Ownership {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     /// The mode of the volume's root.
@@ -65,7 +65,7 @@ pub(super) struct Owner {
 
 /// When the image is fetched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Pull {
+pub(super) enum PullPolicy {
     /// When the volume was never filled.
     #[default]
     Missing,
@@ -77,7 +77,7 @@ pub(super) enum Pull {
 
 /// What happens to what a volume holds when it is to be filled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Policy {
+pub(super) enum FillPolicy {
     /// It is kept: a volume is filled once.
     #[default]
     Once,
@@ -85,7 +85,7 @@ pub(super) enum Policy {
     Replace,
 }
 
-impl Spec {
+impl VolumeOptions {
     /// Understands the options for a driver. volmex kept options that it did not know, and so do its volumes.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Spec {
             .ok_or_else(|| Error::usage(r#"no volmex mount command. specify with -o cmd="command""#))?;
         Ok(Self {
             fill: None,
-            owner: Owner::default(),
+            owner: Ownership::default(),
             export: None,
             command: Some(command.trim().to_owned()),
             pre_mount: None,
@@ -121,8 +121,8 @@ impl Spec {
                 .with_hint(format!("the options are {}", KNOWN.join(", "))));
         }
         let spec = Self {
-            fill: Fill::parse(options)?,
-            owner: Owner {
+            fill: FillOptions::parse(options)?,
+            owner: Ownership {
                 uid: given(options, "uid", id)?,
                 gid: given(options, "gid", id)?,
                 mode: given(options, "mode", mode)?,
@@ -137,7 +137,7 @@ impl Spec {
     }
 }
 
-impl Fill {
+impl FillOptions {
     fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>> {
         let Some(image) = given(options, "image", location)? else {
             return match ["pull", "policy", "subpath", "platform"]
@@ -157,7 +157,7 @@ impl Fill {
             subpath: given(options, "subpath", subpath)?,
             platform: given(options, "platform", str::parse)?,
         };
-        match fill.pull != Pull::Missing && fill.policy != Policy::Replace {
+        match fill.pull != PullPolicy::Missing && fill.policy != FillPolicy::Replace {
             true => Err(Error::usage("pull=newer and pull=always replace what the volume holds")
                 .with_hint("say so with -o policy=replace, or fill the volume once with pull=missing")),
             false => Ok(Some(fill)),
@@ -165,7 +165,7 @@ impl Fill {
     }
 }
 
-impl FromStr for Pull {
+impl FromStr for PullPolicy {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -178,7 +178,7 @@ impl FromStr for Pull {
     }
 }
 
-impl FromStr for Policy {
+impl FromStr for FillPolicy {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -262,9 +262,9 @@ fn seconds(text: &str) -> Result<Duration> {
 mod tests {
     use super::*;
 
-    fn parse(options: &[(&str, &str)]) -> Result<Spec> {
+    fn parse(options: &[(&str, &str)]) -> Result<VolumeOptions> {
         let options = options.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        Spec::parse(Driver::Volio, &options)
+        VolumeOptions::parse(Driver::Volio, &options)
     }
 
     #[test]
@@ -325,9 +325,9 @@ mod tests {
         ])
         .unwrap();
         let fill = spec.fill.unwrap();
-        assert_eq!((fill.pull, fill.policy), (Pull::Newer, Policy::Replace));
+        assert_eq!((fill.pull, fill.policy), (PullPolicy::Newer, FillPolicy::Replace));
         assert_eq!(fill.subpath, TreePath::parse("var/lib/x"));
-        assert_eq!(spec.owner, Owner { uid: Some(70), gid: None, mode: Some(0o2750) });
+        assert_eq!(spec.owner, Ownership { uid: Some(70), gid: None, mode: Some(0o2750) });
         assert_eq!(spec.pre_mount.unwrap(), ["sh", "-c", r#"echo "$VOLIO_NAME""#]);
         assert_eq!(spec.post_unmount.unwrap(), ["a b", "c"]);
         assert_eq!(spec.timeout, Duration::from_secs(5));
@@ -339,11 +339,12 @@ mod tests {
             pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
         };
         for none in [&[][..], &[("cmd", "")], &[("cmd", "  ")]] {
-            let error = Spec::parse(Driver::Volmex, &options(none)).unwrap_err();
+            let error = VolumeOptions::parse(Driver::Volmex, &options(none)).unwrap_err();
             assert_eq!(error.to_string(), r#"no volmex mount command. specify with -o cmd="command""#);
         }
         let spec =
-            Spec::parse(Driver::Volmex, &options(&[("cmd", " a  b "), ("image", "?"), ("x", "y")])).unwrap();
+            VolumeOptions::parse(Driver::Volmex, &options(&[("cmd", " a  b "), ("image", "?"), ("x", "y")]))
+                .unwrap();
         assert_eq!(spec.command.as_deref(), Some("a  b"));
         assert!(spec.fill.is_none());
     }

@@ -3,7 +3,7 @@
 //! Docker sends no Content-Type, podman does; Docker sends `"Opts": null`, podman leaves it out; both accept an error with
 //! status 500 only. Fields that nobody knows yet are passed over.
 
-use super::name::VolumeName;
+use super::volume_name::VolumeName;
 use crate::error::{Error, Result, is_harmful};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,7 +32,7 @@ const ID_LIMIT: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Asked {
+struct RequestBody {
     name: Option<String>,
     #[serde(rename = "ID")]
     id: Option<String>,
@@ -50,13 +50,13 @@ impl Call {
     /// again with an empty body: that must not become a volume with an empty name, nor an answer.
     pub(super) fn parse(path: &str, body: &[u8]) -> Result<Option<Self>> {
         let asked = || {
-            serde_json::from_slice::<Asked>(body)
+            serde_json::from_slice::<RequestBody>(body)
                 .map_err(|error| Error::usage(format!("{path}: the request cannot be understood: {error}")))
         };
         let missing = |what: &str| Error::usage(format!("{path}: the request has no {what}"));
         let named = || asked()?.name.ok_or_else(|| missing("Name"))?.parse::<VolumeName>();
         let mount = || {
-            let Asked { name, id, .. } = asked()?;
+            let RequestBody { name, id, .. } = asked()?;
             let id = id.filter(|id| !id.is_empty()).ok_or_else(|| missing("ID"))?;
             match id.len() <= ID_LIMIT && id.bytes().all(|b| b.is_ascii_graphic()) {
                 true => Ok((name.ok_or_else(|| missing("Name"))?.parse::<VolumeName>()?, id)),
@@ -83,15 +83,15 @@ impl Call {
 /// What the plugin answers. Only what was asked for is set; Go reads a missing error as none.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Answer {
+pub(super) struct ResponseBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) implements: Option<[&'static str; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) capabilities: Option<Capabilities>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) volume: Option<Shown>,
+    pub(super) volume: Option<VolumeInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) volumes: Option<Vec<Shown>>,
+    pub(super) volumes: Option<Vec<VolumeInfo>>,
     /// Never empty: Docker would give the container a directory of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mountpoint: Option<PathBuf>,
@@ -107,7 +107,7 @@ pub(super) struct Capabilities {
 /// A volume as engines show it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Shown {
+pub(super) struct VolumeInfo {
     pub(super) name: String,
     pub(super) mountpoint: PathBuf,
     /// Left out rather than empty: Go fails on a time that is none.
@@ -117,7 +117,7 @@ pub(super) struct Shown {
     pub(super) status: Option<Value>,
 }
 
-impl Answer {
+impl ResponseBody {
     pub(super) fn activated() -> Self {
         Self { implements: Some(["VolumeDriver"]), ..Self::default() }
     }

@@ -1,6 +1,6 @@
 //! The directory of a volume: made, and given to its owner.
 
-use super::options::Owner;
+use super::options::Ownership;
 use crate::error::{Error, Result};
 use crate::tree::{Target, TreePath};
 use std::fs::{self, Permissions};
@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::Path;
 
-pub(super) fn set_mode(directory: &Path, owner: Owner) -> io::Result<()> {
+pub(super) fn set_mode(directory: &Path, owner: Ownership) -> io::Result<()> {
     match owner.mode {
         Some(mode) => fs::set_permissions(directory, Permissions::from_mode(mode)),
         None => Ok(()),
@@ -17,7 +17,7 @@ pub(super) fn set_mode(directory: &Path, owner: Owner) -> io::Result<()> {
 
 /// Gives the directory of a volume that is made anew, over data of an earlier one, to the owner that was named this time.
 /// What is in it belongs to whom it did.
-pub(super) fn claim(directory: &Path, owner: Owner) -> Result<()> {
+pub(super) fn set_owner(directory: &Path, owner: Ownership) -> Result<()> {
     let claimed = match fs::symlink_metadata(directory) {
         // What an administrator has put in its place is not followed.
         Ok(found) if !found.is_dir() => Ok(()),
@@ -27,7 +27,7 @@ pub(super) fn claim(directory: &Path, owner: Owner) -> Result<()> {
 }
 
 /// Makes the directory of a volume where it is missing, and gives it to its owner.
-pub(super) fn make(directory: &Path, owner: Owner) -> Result<()> {
+pub(super) fn create(directory: &Path, owner: Ownership) -> Result<()> {
     let made = match fs::create_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Ok(()) => lchown(directory, owner.uid, owner.gid).and_then(|()| set_mode(directory, owner)),
@@ -37,7 +37,7 @@ pub(super) fn make(directory: &Path, owner: Owner) -> Result<()> {
 }
 
 /// Something that the directory holds; `None` when that is nothing but a file system's or volio's own, or it is not there.
-pub(super) fn something_in(directory: &Path) -> Result<Option<TreePath>> {
+pub(super) fn first_entry(directory: &Path) -> Result<Option<TreePath>> {
     match Target::open(directory)? {
         Some(target) => target.foreign_entry(),
         None => Ok(None),

@@ -19,7 +19,7 @@ use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long what could not be removed is left alone.
-const PAUSE: Duration = Duration::from_secs(60 * 60);
+const RETRY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub(super) struct Trash {
     directory: PathBuf,
@@ -34,7 +34,7 @@ impl Trash {
     }
 
     /// Takes a directory out of the way; nothing where there is none.
-    pub(super) fn take(&self, path: &Path) -> Result<()> {
+    pub(super) fn move_in(&self, path: &Path) -> Result<()> {
         let trouble = |error| Error::io(format!("cannot move {} away", path.display()), error);
         let found = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -56,7 +56,7 @@ impl Trash {
             Err(TryLockError::Poisoned(failed)) => failed.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        failed.retain(|_, time| time.elapsed() < PAUSE);
+        failed.retain(|_, time| time.elapsed() < RETRY_INTERVAL);
         for name in self.names().into_iter().filter(|name| !failed.contains_key(name)).collect::<Vec<_>>() {
             if let Err(why) = self.remove(&name) {
                 log(&format!("{why}; that is tried again in an hour"));
@@ -92,7 +92,7 @@ impl Trash {
         let names = self.names();
         !names.is_empty()
             && self.failed.try_lock().is_ok_and(|failed| {
-                names.iter().any(|name| failed.get(name).is_none_or(|time| time.elapsed() >= PAUSE))
+                names.iter().any(|name| failed.get(name).is_none_or(|time| time.elapsed() >= RETRY_INTERVAL))
             })
     }
 }

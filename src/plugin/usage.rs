@@ -1,13 +1,13 @@
 //! Who has a volume: what engines have counted, and what the kernel says.
 
-use super::keeper::Keeper;
-use super::mounts::{self, Seen};
+use super::in_use::{self, InUse};
 use super::volume::Volume;
+use super::volumes::VolumeStore;
 use crate::error::Result;
 
 /// How many times longer than usual a mount is believed that may have ended without a word: its engine lives, and may still
 /// wait for other volumes of the container.
-const DOUBT: u32 = 10;
+const SUSPICION_FACTOR: u32 = 10;
 
 /// Who has a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,35 +20,35 @@ pub(super) enum Usage {
     /// An engine has just mounted it, or it cannot be known who sees it.
     Mounted,
     /// This process, at least, sees it.
-    Seen(u32),
+    InUse(u32),
 }
 
 /// Finds out who has the volume, and forgets the mounts of engines that have ended.
 ///
 /// # Errors
 /// When it cannot be found out.
-pub(super) fn usage(keeper: &Keeper, volume: &Volume) -> Result<Usage> {
-    let seen = mounts::seen(&keeper.directory.volume(&volume.name))?;
-    if let Seen::By(process) = seen {
-        return Ok(Usage::Seen(process));
+pub(super) fn usage(store: &VolumeStore, volume: &Volume) -> Result<Usage> {
+    let seen = in_use::in_use_by(&store.storage.volume_dir(&volume.name))?;
+    if let InUse::By(process) = seen {
+        return Ok(Usage::InUse(process));
     }
-    let record = volume.record()?;
-    if record.mounts.is_empty() {
+    let state = volume.state()?;
+    if state.mounts.is_empty() {
         return Ok(Usage::Free);
     }
     // An engine that dies may have a container on its way to the volume.
-    if seen == Seen::Unknown || volume.was_mounted_within(keeper.settings.grace) {
+    if seen == InUse::Unknown || volume.was_mounted_within(store.settings.mount_grace) {
         return Ok(Usage::Mounted);
     }
-    let doubted = volume.doubted_mounts(keeper.settings.grace * DOUBT);
-    let is_doubted = record.mounts.keys().any(|id| doubted.contains(id));
-    if is_doubted || record.has_mounts_of_ended_engines() {
-        let left = volume.change(|record| {
-            record.forget_ended_engines();
-            record.forget(&doubted);
-            record.mounts.len()
+    let doubted = volume.suspected_mounts(store.settings.mount_grace * SUSPICION_FACTOR);
+    let is_doubted = state.mounts.keys().any(|id| doubted.contains(id));
+    if is_doubted || state.has_mounts_of_ended_engines() {
+        let left = volume.update(|state| {
+            state.forget_ended_engines();
+            state.forget(&doubted);
+            state.mounts.len()
         })?;
-        keeper.log(&format!(
+        store.log(&format!(
             "{}: mounts that their engine has ended without a word are forgotten",
             volume.name
         ));

@@ -1,9 +1,9 @@
-//! One volume: whose turn it is to work on it, and what is known of it.
+//! One volume: whose lock it is to runtime on it, and what is known of it.
 
-use super::directory::Directory;
-use super::name::VolumeName;
 use super::protocol::MountId;
-use super::record::{Kept, Record};
+use super::state::{StateFile, VolumeState};
+use super::storage::Storage;
+use super::volume_name::VolumeName;
 use crate::error::{Error, Result};
 use crate::progress::{Progress, Task};
 use crate::stream::CancelToken;
@@ -15,44 +15,44 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long what a fetch brought need not be fetched again: who has waited in vain for it starts the container once more
+/// How long what a fetch brought need not be unused_fetch again: who has waited in vain for it starts the container once more
 /// within minutes, and who comes the next day wants what is new then.
-const FRESH: Duration = Duration::from_secs(10 * 60);
+const FRESHNESS: Duration = Duration::from_secs(10 * 60);
 
 /// A volume. Two mounts, a fetch and an export of one volume never happen at the same time; other volumes do not wait.
 pub(super) struct Volume {
     pub(super) name: VolumeName,
-    work: Mutex<Work>,
+    runtime: Mutex<RuntimeState>,
     changed: Condvar,
     /// The record, or why it cannot be read.
-    kept: Mutex<Result<Kept>>,
+    state_file: Mutex<Result<StateFile>>,
 }
 
 /// What is going on.
 #[derive(Default)]
-struct Work {
-    doing: Option<Doing>,
+struct RuntimeState {
+    activity: Option<Activity>,
     /// How many unmounts have begun: nobody else may export what a hook has yet to see.
-    leaving: u32,
+    unmounts: u32,
     /// How many fetches have ended, and how the last one did.
     fetches: u64,
-    fetch_failed: Option<String>,
-    /// When the last fetch ended, if it ended well and what it brought was not mounted yet.
-    fetched: Option<Instant>,
-    /// When it was mounted last, by what is known since this plugin runs.
-    mounted: Option<Instant>,
+    last_fetch_error: Option<String>,
+    /// When the last fetch ended, if it ended well and what it brought was not last_mount yet.
+    unused_fetch: Option<Instant>,
+    /// When it was last_mount last, by what is known since this plugin runs.
+    last_mount: Option<Instant>,
     /// The mounts that may have ended without a word, and when that became known.
-    doubted: Option<(BTreeSet<MountId>, Instant)>,
+    suspected: Option<(BTreeSet<MountId>, Instant)>,
     /// How many exports in a row did not settle the matter, and when the next may be tried.
-    unsettled: u32,
-    not_before: Option<Instant>,
+    unsettled_exports: u32,
+    next_export: Option<Instant>,
     /// Why the last export failed.
-    export_failed: Option<String>,
+    last_export_error: Option<String>,
 }
 
 /// How an export ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exported {
+pub(super) enum ExportOutcome {
     /// The image has what the volume holds, or there was nothing to export.
     Settled,
     /// The same, and an engine still counts a mount: what its container writes is seen only by looking again.
@@ -61,61 +61,66 @@ pub(super) enum Exported {
     InUse,
 }
 
-/// Who has the turn.
+/// Who has the lock.
 #[derive(Clone)]
-pub(super) enum Doing {
+pub(super) enum Activity {
     Mounting,
     Unmounting,
     Removing,
-    Fetching { image: String, passed: Arc<Passed>, stop: CancelToken },
+    Fetching { image: String, passed: Arc<TransferProgress>, stop: CancelToken },
     Exporting { image: String },
 }
 
 /// How far a fetch is, in bytes.
 #[derive(Default)]
-pub(super) struct Passed {
+pub(super) struct TransferProgress {
     done: AtomicU64,
     total: AtomicU64,
 }
 
 /// An unmount that has begun, until this is dropped.
-pub(super) struct Leaving<'a>(&'a Volume);
+pub(super) struct UnmountGuard<'a>(&'a Volume);
 
-/// The right to work on a volume; it passes on when this is dropped, also by a thread that panics.
-pub(super) struct Turn(Arc<Volume>);
+/// The right to runtime on a volume; it passes on when this is dropped, also by a thread that panics.
+pub(super) struct VolumeLock(Arc<Volume>);
 
 impl Volume {
-    pub(super) fn new(name: VolumeName, directory: &Directory, boot: &str) -> Self {
-        let inode = fs::symlink_metadata(directory.volume(&name)).ok().map(|found| found.ino());
-        let kept = Kept::open(directory.record(&name), boot, inode);
+    pub(super) fn new(name: VolumeName, storage: &Storage, boot: &str) -> Self {
+        let inode = fs::symlink_metadata(storage.volume_dir(&name)).ok().map(|found| found.ino());
+        let state_file = StateFile::open(storage.state_file(&name), boot, inode);
         // A mount of which only the record knows may be as young as any.
-        let is_mounted = kept.as_ref().is_ok_and(|kept| !kept.record().mounts.is_empty());
-        let work = Work { mounted: is_mounted.then(Instant::now), ..Work::default() };
-        Self { name, work: Mutex::new(work), changed: Condvar::new(), kept: Mutex::new(kept) }
+        let is_mounted = state_file.as_ref().is_ok_and(|state_file| !state_file.state().mounts.is_empty());
+        let runtime = RuntimeState { last_mount: is_mounted.then(Instant::now), ..RuntimeState::default() };
+        Self {
+            name,
+            runtime: Mutex::new(runtime),
+            changed: Condvar::new(),
+            state_file: Mutex::new(state_file),
+        }
     }
 
-    /// Waits for the turn until the deadline.
+    /// Waits for the lock until the deadline.
     ///
     /// # Errors
     /// When the time is over, saying what is going on.
-    pub(super) fn turn(self: &Arc<Self>, doing: Doing, deadline: Instant) -> Result<Turn> {
-        let mut work = self.work();
+    pub(super) fn lock(self: &Arc<Self>, activity: Activity, deadline: Instant) -> Result<VolumeLock> {
+        let mut runtime = self.runtime();
         loop {
-            let Some(busy) = &work.doing else {
-                work.doing = Some(doing);
-                return Ok(Turn(Arc::clone(self)));
+            let Some(busy) = &runtime.activity else {
+                runtime.activity = Some(activity);
+                return Ok(VolumeLock(Arc::clone(self)));
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(self.busy(busy));
             }
-            work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
+            runtime = self.changed.wait_timeout(runtime, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// How many fetches have ended.
     pub(super) fn fetches(&self) -> u64 {
-        self.work().fetches
+        self.runtime().fetches
     }
 
     /// Waits until more fetches have ended than that, or until the deadline.
@@ -123,17 +128,17 @@ impl Volume {
     /// # Errors
     /// Why the last one failed; or, when the time is over, how far it is.
     pub(super) fn wait_for_fetch(&self, before: u64, deadline: Instant) -> Result<()> {
-        let mut work = self.work();
-        while work.fetches == before {
+        let mut runtime = self.runtime();
+        while runtime.fetches == before {
             let left = deadline.saturating_duration_since(Instant::now());
-            match &work.doing {
+            match &runtime.activity {
                 Some(busy) if left.is_zero() => return Err(self.busy(busy)),
                 None if left.is_zero() => return Err(Error::failed("the fetch did not begin in time")),
                 _ => {}
             }
-            work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
+            runtime = self.changed.wait_timeout(runtime, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        self.last_fetch(&work)
+        self.last_fetch(&runtime)
     }
 
     /// How a fetch ended that ended since that many had.
@@ -141,46 +146,46 @@ impl Volume {
     /// # Errors
     /// Why it failed.
     pub(super) fn fetch_since(&self, before: u64) -> Result<()> {
-        let work = self.work();
-        if work.fetches == before { Ok(()) } else { self.last_fetch(&work) }
+        let runtime = self.runtime();
+        if runtime.fetches == before { Ok(()) } else { self.last_fetch(&runtime) }
     }
 
-    fn last_fetch(&self, work: &Work) -> Result<()> {
-        match &work.fetch_failed {
+    fn last_fetch(&self, runtime: &RuntimeState) -> Result<()> {
+        match &runtime.last_fetch_error {
             Some(error) => Err(Error::failed(error.clone())),
             None => Ok(()),
         }
     }
 
     /// Whether what came last may do for a mount that would have everything newest.
-    pub(super) fn fetch_is_fresh(&self) -> bool {
-        self.work().fetched.is_some_and(|time| time.elapsed() < FRESH)
+    pub(super) fn has_fresh_fetch(&self) -> bool {
+        self.runtime().unused_fetch.is_some_and(|time| time.elapsed() < FRESHNESS)
     }
 
-    /// What a fetch brought has been mounted.
-    pub(super) fn use_fetch(&self) {
-        self.work().fetched = None;
+    /// What a fetch brought has been last_mount.
+    pub(super) fn mark_fetch_used(&self) {
+        self.runtime().unused_fetch = None;
     }
 
-    /// What a fetch brought has not been mounted after all.
-    pub(super) fn keep_fetch(&self) {
-        let mut work = self.work();
-        work.fetched = (work.fetches > 0 && work.fetch_failed.is_none()).then(Instant::now);
+    /// What a fetch brought has not been last_mount after all.
+    pub(super) fn mark_fetch_unused(&self) {
+        let mut runtime = self.runtime();
+        runtime.unused_fetch = (runtime.fetches > 0 && runtime.last_fetch_error.is_none()).then(Instant::now);
     }
 
     /// Notes how a fetch ended.
     pub(super) fn end_fetch(&self, outcome: Result<(), String>) {
-        let mut work = self.work();
-        work.fetches += 1;
-        work.fetched = outcome.is_ok().then(Instant::now);
-        work.fetch_failed = outcome.err();
+        let mut runtime = self.runtime();
+        runtime.fetches += 1;
+        runtime.unused_fetch = outcome.is_ok().then(Instant::now);
+        runtime.last_fetch_error = outcome.err();
         self.changed.notify_all();
     }
 
     /// Ends a fetch that is under way, as soon as the network lets it; whether there was one.
     pub(super) fn cancel_fetch(&self) -> bool {
-        match &self.work().doing {
-            Some(Doing::Fetching { stop, .. }) => {
+        match &self.runtime().activity {
+            Some(Activity::Fetching { stop, .. }) => {
                 stop.cancel();
                 true
             }
@@ -190,93 +195,93 @@ impl Volume {
 
     /// Notes a mount, or that a process sees the volume: what was exported meanwhile may be old soon.
     pub(super) fn touch(&self, is_mount: bool) {
-        let mut work = self.work();
+        let mut runtime = self.runtime();
         if is_mount {
-            work.mounted = Some(Instant::now());
+            runtime.last_mount = Some(Instant::now());
         }
-        if work.export_failed.is_none() {
-            (work.unsettled, work.not_before) = (0, None);
+        if runtime.last_export_error.is_none() {
+            (runtime.unsettled_exports, runtime.next_export) = (0, None);
         }
     }
 
     /// Notes that one of the mounts that are counted now may have ended without a word.
-    pub(super) fn doubt_mounts(&self) {
-        let ids = self.record().map(|record| record.mounts.into_keys().collect::<BTreeSet<_>>());
+    pub(super) fn suspect_mounts(&self) {
+        let ids = self.state().map(|state| state.mounts.into_keys().collect::<BTreeSet<_>>());
         if let Ok(ids) = ids
             && !ids.is_empty()
         {
-            self.work().doubted = Some((ids, Instant::now()));
+            self.runtime().suspected = Some((ids, Instant::now()));
         }
     }
 
-    /// Notes that an engine has mounted with this id, or ended a mount of it.
-    pub(super) fn trust_mount(&self, id: &str) {
-        if let Some((ids, _)) = &mut self.work().doubted {
+    /// Notes that an engine has last_mount with this id, or ended a mount of it.
+    pub(super) fn confirm_mount(&self, id: &str) {
+        if let Some((ids, _)) = &mut self.runtime().suspected {
             ids.remove(id);
         }
     }
 
     /// The mounts that may have ended without a word that long ago.
-    pub(super) fn doubted_mounts(&self, grace: Duration) -> BTreeSet<MountId> {
-        let work = self.work();
-        let old = work.doubted.as_ref().filter(|(_, since)| since.elapsed() >= grace);
+    pub(super) fn suspected_mounts(&self, grace: Duration) -> BTreeSet<MountId> {
+        let runtime = self.runtime();
+        let old = runtime.suspected.as_ref().filter(|(_, since)| since.elapsed() >= grace);
         old.map(|(ids, _)| ids.clone()).unwrap_or_default()
     }
 
     /// Whether the last mount is younger than this.
     pub(super) fn was_mounted_within(&self, time: Duration) -> bool {
-        self.work().mounted.is_some_and(|mounted| mounted.elapsed() < time)
+        self.runtime().last_mount.is_some_and(|last_mount| last_mount.elapsed() < time)
     }
 
     /// Notes how an export ended, and when the next one may be tried where that one did not settle the matter: after half
     /// a minute, and twice as long each time, up to a quarter of an hour.
-    pub(super) fn end_export(&self, outcome: Result<Exported, String>) {
-        let mut work = self.work();
-        let is_settled = matches!(outcome, Ok(Exported::Settled | Exported::InUse));
-        work.unsettled = if is_settled { 0 } else { work.unsettled.saturating_add(1) };
-        let wait = 15u64.saturating_mul(1 << work.unsettled.min(6)).min(900);
-        work.not_before = (!is_settled).then(|| Instant::now() + Duration::from_secs(wait));
-        work.export_failed = outcome.err();
+    pub(super) fn end_export(&self, outcome: Result<ExportOutcome, String>) {
+        let mut runtime = self.runtime();
+        let is_settled = matches!(outcome, Ok(ExportOutcome::Settled | ExportOutcome::InUse));
+        runtime.unsettled_exports = if is_settled { 0 } else { runtime.unsettled_exports.saturating_add(1) };
+        let wait = 15u64.saturating_mul(1 << runtime.unsettled_exports.min(6)).min(900);
+        runtime.next_export = (!is_settled).then(|| Instant::now() + Duration::from_secs(wait));
+        runtime.last_export_error = outcome.err();
     }
 
     /// Why the last export failed, if it did.
     pub(super) fn export_failure(&self) -> Option<String> {
-        self.work().export_failed.clone()
+        self.runtime().last_export_error.clone()
     }
 
     /// Whether an export may be tried now.
     pub(super) fn may_export(&self) -> bool {
-        self.work().not_before.is_none_or(|time| time <= Instant::now())
+        self.runtime().next_export.is_none_or(|time| time <= Instant::now())
     }
 
     /// What is going on, for people.
-    pub(super) fn doing(&self) -> Option<String> {
-        self.work().doing.as_ref().map(ToString::to_string)
+    pub(super) fn activity(&self) -> Option<String> {
+        self.runtime().activity.as_ref().map(ToString::to_string)
     }
 
     /// Begins an unmount.
-    pub(super) fn leave(&self) -> Leaving<'_> {
-        self.work().leaving += 1;
-        Leaving(self)
+    pub(super) fn begin_unmount(&self) -> UnmountGuard<'_> {
+        self.runtime().unmounts += 1;
+        UnmountGuard(self)
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        let work = self.work();
-        work.doing.is_some() || work.leaving > 0
+        let runtime = self.runtime();
+        runtime.activity.is_some() || runtime.unmounts > 0
     }
 
     pub(super) fn is_exporting(&self) -> bool {
-        matches!(self.work().doing, Some(Doing::Exporting { .. }))
+        matches!(self.runtime().activity, Some(Activity::Exporting { .. }))
     }
 
     /// What is known of the volume.
     ///
     /// # Errors
     /// When its record cannot be read.
-    pub(super) fn record(&self) -> Result<Record> {
-        match &*self.kept() {
-            Ok(kept) => Ok(kept.record().clone()),
-            Err(error) => Err(again(error)),
+    pub(super) fn state(&self) -> Result<VolumeState> {
+        match &*self.state_file() {
+            Ok(state_file) => Ok(state_file.state().clone()),
+            Err(error) => Err(copy_of(error)),
         }
     }
 
@@ -284,29 +289,29 @@ impl Volume {
     ///
     /// # Errors
     /// When it cannot be read, or not be written.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
-        match &mut *self.kept() {
-            Ok(kept) => kept.change(change),
-            Err(error) => Err(again(error)),
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut VolumeState) -> T) -> Result<T> {
+        match &mut *self.state_file() {
+            Ok(state_file) => state_file.update(change),
+            Err(error) => Err(copy_of(error)),
         }
     }
 
-    fn busy(&self, busy: &Doing) -> Error {
+    fn busy(&self, busy: &Activity) -> Error {
         Error::failed(format!("the volume {} is busy: {busy}", self.name))
             .with_hint("that goes on in the background; try again a little later")
     }
 
-    fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    fn runtime(&self) -> MutexGuard<'_, RuntimeState> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Result<Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state_file(&self) -> MutexGuard<'_, Result<StateFile>> {
+        self.state_file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The same error once more.
-fn again(error: &Error) -> Error {
+fn copy_of(error: &Error) -> Error {
     let same = Error::new(error.kind(), error.to_string());
     match error.hint() {
         Some(hint) => same.with_hint(hint),
@@ -314,37 +319,37 @@ fn again(error: &Error) -> Error {
     }
 }
 
-impl Passed {
+impl TransferProgress {
     /// How many bytes have come.
     pub(super) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 }
 
-impl Turn {
+impl VolumeLock {
     /// Goes on with something else.
-    pub(super) fn now(&self, doing: Doing) {
-        self.0.work().doing = Some(doing);
+    pub(super) fn set_activity(&self, activity: Activity) {
+        self.0.runtime().activity = Some(activity);
     }
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for UnmountGuard<'_> {
     fn drop(&mut self) {
-        self.0.work().leaving -= 1;
+        self.0.runtime().unmounts -= 1;
     }
 }
 
-impl Drop for Turn {
+impl Drop for VolumeLock {
     fn drop(&mut self) {
-        self.0.work().doing = None;
+        self.0.runtime().activity = None;
         self.0.changed.notify_all();
     }
 }
 
-impl std::fmt::Display for Doing {
+impl std::fmt::Display for Activity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Mounting => f.write_str("it is being mounted"),
+            Self::Mounting => f.write_str("it is being last_mount"),
             Self::Unmounting => f.write_str("it is being unmounted"),
             Self::Removing => f.write_str("it is being removed"),
             Self::Fetching { image, passed, .. } => {
@@ -363,15 +368,15 @@ impl std::fmt::Display for Doing {
 }
 
 /// What a fetch or an export says of itself.
-pub(super) struct Watched<'a> {
-    pub(super) passed: Arc<Passed>,
+pub(super) struct ProgressRecorder<'a> {
+    pub(super) passed: Arc<TransferProgress>,
     pub(super) journal: &'a (dyn Fn(&str) + Send + Sync),
 }
 
-impl Progress for Watched<'_> {
+impl Progress for ProgressRecorder<'_> {
     fn begin(&self, _what: &str, total: Option<u64>) -> Box<dyn Task> {
         self.passed.total.fetch_add(total.unwrap_or_default(), Ordering::Relaxed);
-        Box::new(Part { passed: Arc::clone(&self.passed), total: total.unwrap_or_default() })
+        Box::new(ProgressTask { passed: Arc::clone(&self.passed), total: total.unwrap_or_default() })
     }
 
     fn warn(&self, message: &str) {
@@ -379,12 +384,12 @@ impl Progress for Watched<'_> {
     }
 }
 
-struct Part {
-    passed: Arc<Passed>,
+struct ProgressTask {
+    passed: Arc<TransferProgress>,
     total: u64,
 }
 
-impl Task for Part {
+impl Task for ProgressTask {
     fn advance(&self, bytes: u64) {
         self.passed.done.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -406,18 +411,18 @@ mod tests {
     #[test]
     fn what_a_fetch_brought_is_fresh_for_some_minutes_and_for_one_mount() {
         let place = tempfile::tempdir().unwrap();
-        let directory = Directory::open(place.path()).unwrap();
-        let volume = Volume::new("a".parse().unwrap(), &directory, "boot");
-        assert!(!volume.fetch_is_fresh());
+        let storage = Storage::open(place.path()).unwrap();
+        let volume = Volume::new("a".parse().unwrap(), &storage, "boot");
+        assert!(!volume.has_fresh_fetch());
         volume.end_fetch(Ok(()));
-        assert!(volume.fetch_is_fresh());
-        volume.use_fetch();
-        assert!(!volume.fetch_is_fresh());
-        volume.keep_fetch();
-        assert!(volume.fetch_is_fresh());
-        volume.work().fetched = Instant::now().checked_sub(FRESH);
-        assert!(!volume.fetch_is_fresh());
+        assert!(volume.has_fresh_fetch());
+        volume.mark_fetch_used();
+        assert!(!volume.has_fresh_fetch());
+        volume.mark_fetch_unused();
+        assert!(volume.has_fresh_fetch());
+        volume.runtime().unused_fetch = Instant::now().checked_sub(FRESHNESS);
+        assert!(!volume.has_fresh_fetch());
         volume.end_fetch(Err("no network".to_owned()));
-        assert!(!volume.fetch_is_fresh());
+        assert!(!volume.has_fresh_fetch());
     }
 }

@@ -165,7 +165,7 @@ fn a_plugin_that_is_stopped_carries_the_export_to_its_end() {
 fn mounts_of_an_engine_that_was_killed_are_forgotten_when_nobody_sees_the_volume() {
     // Whether anybody sees it only root can find out; others must believe what is counted.
     let knows = rustix::process::geteuid().is_root();
-    let service = Service::adjusted(|settings| settings.grace = Duration::ZERO);
+    let service = Service::adjusted(|settings| settings.mount_grace = Duration::ZERO);
     let export = format!("oci:{}:v1", service.path("export").display());
     service.create("a", &[("export", &export)]);
     fs::write(service.volume("a").join("x"), "x").unwrap();

@@ -27,7 +27,7 @@ fn yesterdays(service: &Service, file: &str) -> String {
 #[test]
 fn a_container_that_starts_long_after_its_mount_is_exported_when_it_ends() {
     // Docker may wait minutes for another volume of the container.
-    let service = Service::adjusted(|settings| settings.grace = Duration::ZERO);
+    let service = Service::adjusted(|settings| settings.mount_grace = Duration::ZERO);
     let export = format!("oci:{}:v1", service.path("export").display());
     service.create("a", &[("export", &export)]);
     fs::write(service.volume("a").join("found"), "x").unwrap();
@@ -179,7 +179,7 @@ fn a_failed_hook_withholds_the_export_until_one_succeeds_and_the_content_is_not_
 
 #[test]
 fn a_mount_of_this_boot_keeps_the_content_whatever_its_age() {
-    let mut service = Service::adjusted(|settings| settings.grace = Duration::ZERO);
+    let mut service = Service::adjusted(|settings| settings.mount_grace = Duration::ZERO);
     let image = service.pack("v1", &[("file", "one")]);
     service.create("a", &[("image", &image), ("pull", "newer"), ("policy", "replace")]);
     let path = service.mount("a", "1").unwrap();
@@ -246,7 +246,7 @@ fn a_swap_that_was_not_noted_is_found_out_without_a_look_at_the_content() {
 #[test]
 fn a_mount_that_docker_ended_while_no_plugin_ran_is_not_believed_for_ever() {
     // The grace of ten times nothing is over at once.
-    let service = Service::adjusted(|settings| settings.grace = Duration::ZERO);
+    let service = Service::adjusted(|settings| settings.mount_grace = Duration::ZERO);
     let image = service.pack("v1", &[("file", "one")]);
     service.create("a", &[("image", &image), ("pull", "newer"), ("policy", "replace")]);
     let path = service.mount("a", "1").unwrap();

@@ -22,12 +22,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
-use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, serve};
+use volio::plugin::{Driver, MinSpeed, Plugin, Settings, Socket, serve};
 use volio::stream::CancelToken;
 use volio::transport::{Access, Retry, Transfer};
 
-/// How long a test waits for what must happen: only a broken one takes that long.
-const SOON: Duration = Duration::from_secs(30);
+/// How long a test waits for what must happen: only a broken one takes that long. An export that found an engine still
+/// counting a mount is tried again after half a minute.
+const SOON: Duration = Duration::from_secs(90);
 
 /// A plugin in this process, with its storage and its sockets.
 struct Service {
@@ -79,12 +80,12 @@ impl Service {
         let mut settings = Settings {
             storage: self.storage(),
             drivers: self.drivers.clone(),
-            patience: self.patience,
-            interval: Duration::from_millis(50),
-            grace: SOON * 2,
-            pace: LeastPace::default(),
+            answer_timeout: self.patience,
+            check_interval: Duration::from_millis(50),
+            mount_grace: SOON * 2,
+            min_speed: MinSpeed::default(),
             access: Box::new(move || Ok(access.clone())),
-            journal: Box::new(move |line| journal.lock().unwrap().push(line.to_owned())),
+            log: Box::new(move |line| journal.lock().unwrap().push(line.to_owned())),
             clock: SystemTime::now,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),
         };

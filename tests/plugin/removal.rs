@@ -5,7 +5,7 @@ use crate::registry::Registry;
 use serde_json::json;
 use std::fs;
 use std::time::{Duration, Instant};
-use volio::plugin::LeastPace;
+use volio::plugin::MinSpeed;
 
 #[test]
 fn a_volume_with_an_export_due_is_removed_when_it_is_exported_and_not_before() {
@@ -83,7 +83,7 @@ fn a_removal_gives_up_the_fetch_of_a_registry_that_does_not_answer() {
 fn a_fetch_that_falls_behind_is_given_up_and_the_next_one_may_succeed() {
     let (_registry, gate, image) = behind_a_gate();
     let service = Service::adjusted(|settings| {
-        settings.pace = LeastPace { bytes: 1 << 20, within: Duration::from_millis(300) };
+        settings.min_speed = MinSpeed { bytes: 1 << 20, within: Duration::from_millis(300) };
     });
     service.create("a", &[("image", &image)]);
     let error = service.mount("a", "1").unwrap_err();

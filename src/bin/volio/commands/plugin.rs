@@ -13,7 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use std::{env, process, thread};
-use volio::plugin::{Driver, LeastPace, Plugin, Settings, Socket, serve};
+use volio::plugin::{Driver, MinSpeed, Plugin, Settings, Socket, serve};
 use volio::stream::CancelToken;
 use volio::{Error, Result};
 
@@ -23,9 +23,9 @@ const STORAGE: &str = "/var/lib/volio/volumes";
 /// The directory in which Docker looks for plugins.
 const SOCKETS: &str = "/run/docker/plugins";
 /// The time between two looks at exports that are due.
-const INTERVAL: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The time for which a mount counts although no process sees the volume and its engine has ended.
-const GRACE: Duration = Duration::from_secs(60);
+const MOUNT_GRACE: Duration = Duration::from_secs(60);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,12 +98,12 @@ impl PluginArgs {
         let plugin = Plugin::open(Settings {
             storage: storage.clone(),
             drivers: drivers.clone(),
-            patience: Duration::from_secs(self.patience),
-            interval: INTERVAL,
-            grace: GRACE,
-            pace: LeastPace::default(),
+            answer_timeout: Duration::from_secs(self.patience),
+            check_interval: CHECK_INTERVAL,
+            mount_grace: MOUNT_GRACE,
+            min_speed: MinSpeed::default(),
             access: Box::new(move || registries.access()),
-            journal: Box::new(|line| output::line(&printable(line))),
+            log: Box::new(|line| output::line(&printable(line))),
             clock: SystemTime::now,
             search_path: env::var_os("PATH").unwrap_or_default(),
         })?;

@@ -1,9 +1,9 @@
 //! What is known of one volume: what is in it, who has it, and what is still to be done.
 
-use super::directory;
 use super::engine::Engine;
 use super::fingerprint::Fingerprint;
 use super::protocol::MountId;
+use super::storage;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 /// What is known of a volume. It outlives the volume, as the data does.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Record {
+pub(super) struct VolumeState {
     version: u32,
     /// The boot of the machine that the mounts belong to.
     boot: String,
@@ -26,11 +26,11 @@ pub(super) struct Record {
     engines: BTreeMap<MountId, Engine>,
     /// The image whose content it got.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) filled: Option<Moment>,
+    pub(super) filled: Option<ImageStamp>,
     /// The image whose content it gets now, and the inode of the directory with that content: if the volume has that
     /// inode, the two were swapped before a crash.
     #[serde(skip_serializing_if = "Option::is_none")]
-    filling: Option<(Moment, u64)>,
+    filling: Option<(ImageStamp, u64)>,
     /// The fingerprint of that content.
     #[serde(skip_serializing_if = "Option::is_none")]
     filling_content: Option<Fingerprint>,
@@ -40,17 +40,17 @@ pub(super) struct Record {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) export_withheld: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) exported: Option<Moment>,
+    pub(super) exported: Option<ImageStamp>,
     /// The content that was filled, exported or found last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content: Option<Content>,
+    pub(super) content: Option<KnownContent>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) last_error: Option<Failure>,
+    pub(super) last_error: Option<LastError>,
 }
 
 /// An image at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub(super) struct Moment {
+pub(super) struct ImageStamp {
     pub(super) image: String,
     pub(super) digest: String,
     pub(super) at: String,
@@ -61,15 +61,15 @@ pub(super) struct Moment {
 
 /// A content that a volume had at some time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub(super) struct Content {
+pub(super) struct KnownContent {
     pub(super) fingerprint: Fingerprint,
-    pub(super) origin: Origin,
+    pub(super) origin: ContentOrigin,
 }
 
 /// Where a content is, besides in the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Origin {
+pub(super) enum ContentOrigin {
     /// In the image that the volume was filled from.
     Filled,
     /// In the image that it was exported to.
@@ -80,7 +80,7 @@ pub(super) enum Origin {
 
 /// What an export would do for what is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needed {
+pub(super) enum ExportNeed {
     /// Nothing: the image has it, or there is nothing.
     Nothing,
     /// It makes the image if there is none: no container has changed anything, so nothing is replaced.
@@ -91,19 +91,19 @@ pub(super) enum Needed {
 
 /// What went wrong last.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub(super) struct Failure {
+pub(super) struct LastError {
     pub(super) doing: String,
     pub(super) error: String,
     pub(super) at: String,
 }
 
 /// A record and its file.
-pub(super) struct Kept {
+pub(super) struct StateFile {
     path: PathBuf,
-    record: Record,
+    state: VolumeState,
 }
 
-impl Kept {
+impl StateFile {
     /// Reads the record, where there is one, of a volume whose directory has this inode. Mounts of an earlier boot are
     /// forgotten: nobody has them any more.
     ///
@@ -111,46 +111,46 @@ impl Kept {
     /// [`Integrity`](crate::error::Kind::Integrity) when it cannot be understood.
     pub(super) fn open(path: PathBuf, boot: &str, inode: Option<u64>) -> Result<Self> {
         let shown = path.display();
-        let mut record = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice::<Record>(&text).map_err(|error| {
+        let mut state = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice::<VolumeState>(&text).map_err(|error| {
                 Error::integrity(format!("{shown} cannot be understood: {error}"))
                     .with_hint("mend the file, or remove it: then it is not known what the volume holds")
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => VolumeState::default(),
             Err(error) => return Err(Error::io(format!("cannot read {shown}"), error)),
         };
-        if record.version > VERSION {
+        if state.version > VERSION {
             return Err(Error::integrity(format!("{shown} was written by a later volio")));
         }
-        if record.boot != boot {
-            record.forget_mounts();
-            boot.clone_into(&mut record.boot);
+        if state.boot != boot {
+            state.forget_mounts();
+            boot.clone_into(&mut state.boot);
         }
-        record.version = VERSION;
+        state.version = VERSION;
         // A swap that the plugin did not live to note. It is on the disk with the next change, and found out again before.
-        record.end_swap(inode);
-        Ok(Self { path, record })
+        state.end_swap(inode);
+        Ok(Self { path, state })
     }
 
-    pub(super) fn record(&self) -> &Record {
-        &self.record
+    pub(super) fn state(&self) -> &VolumeState {
+        &self.state
     }
 
     /// Changes the record, on the disk first.
-    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
-        let mut record = self.record.clone();
-        let outcome = change(&mut record);
+    pub(super) fn update<T>(&mut self, change: impl FnOnce(&mut VolumeState) -> T) -> Result<T> {
+        let mut state = self.state.clone();
+        let outcome = change(&mut state);
         let trouble = |error: io::Error| Error::io(format!("cannot write {}", self.path.display()), error);
-        let mut text = serde_json::to_vec_pretty(&record).map_err(|error| trouble(error.into()))?;
+        let mut text = serde_json::to_vec_pretty(&state).map_err(|error| trouble(error.into()))?;
         text.push(b'\n');
-        directory::make_private(self.path.parent().unwrap_or(Path::new("/"))).map_err(trouble)?;
-        directory::replace(&self.path, &text)?;
-        self.record = record;
+        storage::make_private(self.path.parent().unwrap_or(Path::new("/"))).map_err(trouble)?;
+        storage::replace_file(&self.path, &text)?;
+        self.state = state;
         Ok(outcome)
     }
 }
 
-impl Record {
+impl VolumeState {
     /// One more mount by this id.
     pub(super) fn count(&mut self, id: &str, engine: Option<&Engine>) {
         // An engine that was killed mounts with the same id again, and unmounts only once.
@@ -207,37 +207,37 @@ impl Record {
     }
 
     /// What an export to this name would do now that the volume looks like this.
-    pub(super) fn needed(&self, to: &str, fingerprint: &Fingerprint, is_empty: bool) -> Needed {
+    pub(super) fn needed(&self, to: &str, fingerprint: &Fingerprint, is_empty: bool) -> ExportNeed {
         let content = self.content.as_ref();
         // Its root alone is nothing to export.
         if is_empty && content.is_none_or(|content| content.fingerprint.has_entries_of(fingerprint)) {
-            return Needed::Nothing;
+            return ExportNeed::Nothing;
         }
         let known = content.filter(|content| content.fingerprint == *fingerprint);
-        let is_there = |moment: &Option<Moment>| {
+        let is_there = |moment: &Option<ImageStamp>| {
             moment.as_ref().is_some_and(|moment| moment.image == to && moment.subpath.is_none())
         };
         match known.map(|content| content.origin) {
-            Some(Origin::Exported) if is_there(&self.exported) => Needed::Nothing,
-            Some(Origin::Filled) if is_there(&self.filled) => Needed::Nothing,
-            Some(_) => Needed::IfMissing,
-            None => Needed::Export,
+            Some(ContentOrigin::Exported) if is_there(&self.exported) => ExportNeed::Nothing,
+            Some(ContentOrigin::Filled) if is_there(&self.filled) => ExportNeed::Nothing,
+            Some(_) => ExportNeed::IfMissing,
+            None => ExportNeed::Export,
         }
     }
 
     /// Whether an image has the content that looks like this.
     pub(super) fn is_stored(&self, fingerprint: &Fingerprint) -> bool {
         let known = self.content.as_ref().filter(|content| content.fingerprint == *fingerprint);
-        known.is_some_and(|content| content.origin != Origin::Found)
+        known.is_some_and(|content| content.origin != ContentOrigin::Found)
     }
 
     /// What went wrong last does no more.
-    pub(super) fn mend(&mut self, doing: &str) {
+    pub(super) fn clear_error(&mut self, doing: &str) {
         self.last_error.take_if(|failure| failure.doing == doing);
     }
 
     /// Notes that the volume is about to be swapped with a directory of this inode and this fingerprint.
-    pub(super) fn begin_swap(&mut self, filled: Moment, inode: u64, fingerprint: Fingerprint) {
+    pub(super) fn begin_swap(&mut self, filled: ImageStamp, inode: u64, fingerprint: Fingerprint) {
         (self.filling, self.filling_content) = (Some((filled, inode)), Some(fingerprint));
     }
 
@@ -248,7 +248,8 @@ impl Record {
             && inode == Some(staged)
         {
             self.filled = Some(filled);
-            self.content = content.map(|fingerprint| Content { fingerprint, origin: Origin::Filled });
+            self.content =
+                content.map(|fingerprint| KnownContent { fingerprint, origin: ContentOrigin::Filled });
             self.export_due = false;
             self.last_error = None;
         }
@@ -259,29 +260,30 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn moment(image: &str) -> Option<Moment> {
-        Some(Moment { image: image.to_owned(), digest: String::new(), at: String::new(), subpath: None })
+    fn moment(image: &str) -> Option<ImageStamp> {
+        Some(ImageStamp { image: image.to_owned(), digest: String::new(), at: String::new(), subpath: None })
     }
 
-    fn record(origin: Option<Origin>) -> Record {
-        let content = origin.map(|origin| Content { fingerprint: Fingerprint::named(0, "known"), origin });
-        Record { filled: moment("image"), exported: moment("export"), content, ..Record::default() }
+    fn state(origin: Option<ContentOrigin>) -> VolumeState {
+        let content =
+            origin.map(|origin| KnownContent { fingerprint: Fingerprint::named(0, "known"), origin });
+        VolumeState { filled: moment("image"), exported: moment("export"), content, ..VolumeState::default() }
     }
 
     #[test]
     fn an_export_sends_what_changed_and_makes_what_is_missing() {
         for (origin, to, fingerprint, needed) in [
-            (Some(Origin::Exported), "export", "known", Needed::Nothing),
-            (Some(Origin::Exported), "elsewhere", "known", Needed::IfMissing),
-            (Some(Origin::Exported), "export", "changed", Needed::Export),
-            (Some(Origin::Filled), "image", "known", Needed::Nothing),
-            (Some(Origin::Filled), "export", "known", Needed::IfMissing),
-            (Some(Origin::Filled), "image", "changed", Needed::Export),
-            (Some(Origin::Found), "export", "known", Needed::IfMissing),
-            (Some(Origin::Found), "export", "changed", Needed::Export),
-            (None, "export", "any", Needed::Export),
+            (Some(ContentOrigin::Exported), "export", "known", ExportNeed::Nothing),
+            (Some(ContentOrigin::Exported), "elsewhere", "known", ExportNeed::IfMissing),
+            (Some(ContentOrigin::Exported), "export", "changed", ExportNeed::Export),
+            (Some(ContentOrigin::Filled), "image", "known", ExportNeed::Nothing),
+            (Some(ContentOrigin::Filled), "export", "known", ExportNeed::IfMissing),
+            (Some(ContentOrigin::Filled), "image", "changed", ExportNeed::Export),
+            (Some(ContentOrigin::Found), "export", "known", ExportNeed::IfMissing),
+            (Some(ContentOrigin::Found), "export", "changed", ExportNeed::Export),
+            (None, "export", "any", ExportNeed::Export),
         ] {
-            let found = record(origin).needed(to, &Fingerprint::named(0, fingerprint), false);
+            let found = state(origin).needed(to, &Fingerprint::named(0, fingerprint), false);
             assert_eq!(found, needed, "{origin:?} {to} {fingerprint}");
         }
     }
@@ -289,15 +291,15 @@ mod tests {
     #[test]
     fn an_empty_volume_is_exported_only_where_a_container_emptied_it() {
         for (origin, fingerprint, needed) in [
-            (None, "any", Needed::Nothing),
-            (Some(Origin::Found), "known", Needed::Nothing),
-            (Some(Origin::Filled), "known", Needed::Nothing),
-            (Some(Origin::Exported), "changed", Needed::Export),
-            (Some(Origin::Filled), "changed", Needed::Export),
-            (Some(Origin::Found), "changed", Needed::Export),
+            (None, "any", ExportNeed::Nothing),
+            (Some(ContentOrigin::Found), "known", ExportNeed::Nothing),
+            (Some(ContentOrigin::Filled), "known", ExportNeed::Nothing),
+            (Some(ContentOrigin::Exported), "changed", ExportNeed::Export),
+            (Some(ContentOrigin::Filled), "changed", ExportNeed::Export),
+            (Some(ContentOrigin::Found), "changed", ExportNeed::Export),
         ] {
             for root in [0, 1] {
-                let found = record(origin).needed("elsewhere", &Fingerprint::named(root, fingerprint), true);
+                let found = state(origin).needed("elsewhere", &Fingerprint::named(root, fingerprint), true);
                 assert_eq!(found, needed, "{origin:?} {root}");
             }
         }
@@ -307,16 +309,16 @@ mod tests {
     fn an_id_that_a_killed_engine_had_is_counted_anew() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let engine = Engine::of_process(child.id().try_into().unwrap()).unwrap();
-        let mut record = Record::default();
-        record.count("a", Some(&engine));
-        record.count("a", Some(&engine));
-        record.count("b", None);
-        record.forget_ended_engines();
-        assert_eq!((record.mounts["a"], record.mounts["b"]), (2, 1));
+        let mut state = VolumeState::default();
+        state.count("a", Some(&engine));
+        state.count("a", Some(&engine));
+        state.count("b", None);
+        state.forget_ended_engines();
+        assert_eq!((state.mounts["a"], state.mounts["b"]), (2, 1));
         child.kill().unwrap();
         child.wait().unwrap();
-        record.count("a", None);
-        record.forget_ended_engines();
-        assert_eq!((record.mounts["a"], record.mounts["b"]), (1, 1));
+        state.count("a", None);
+        state.forget_ended_engines();
+        assert_eq!((state.mounts["a"], state.mounts["b"]), (1, 1));
     }
 }

@@ -13,8 +13,8 @@
 //! No name of a volume begins with a dot. Nobody but its owner may enter the storage: an image, or a container's root, can
 //! put programs with setuid and devices into a volume, and every user who reaches them is root.
 
-use super::name::{DEFINITIONS, VolumeName};
 use super::trash::Trash;
+use super::volume_name::{DEFINITIONS, VolumeName};
 use crate::disk::atomic_file;
 use crate::disk::lock::FileLock;
 use crate::error::{Error, Result};
@@ -25,14 +25,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A storage that belongs to this plugin as long as the value lives.
-pub(super) struct Directory {
+pub(super) struct Storage {
     path: PathBuf,
     /// What no volume needs any more.
     pub(super) trash: Trash,
     _lock: FileLock,
 }
 
-impl Directory {
+impl Storage {
     /// Takes the storage for this plugin.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
@@ -49,11 +49,15 @@ impl Directory {
             return Err(Error::usage(format!("the storage {shown} has a name that is not UTF-8")));
         }
         let trouble = |error: io::Error| Error::io(format!("cannot use the storage {shown}"), error);
-        close_to_others(&path)?;
-        let own = path.join(".volio");
-        make_private(&own).map_err(trouble)?;
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(own.join(".lock"));
+        ensure_private(&path)?;
+        let private = path.join(".volio");
+        make_private(&private).map_err(trouble)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(private.join(".lock"));
         let lock = lock.map_err(trouble)?;
         let lock = FileLock::try_exclusive(lock).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
@@ -61,8 +65,8 @@ impl Directory {
             }
             _ => trouble(error),
         })?;
-        move_old_files(&own).map_err(trouble)?;
-        let trash = own.join(".trash");
+        move_old_files(&private).map_err(trouble)?;
+        let trash = private.join(".trash");
         make_private(&trash).map_err(trouble)?;
         let trash = Trash::new(trash);
         let directory = Self { path, trash, _lock: lock };
@@ -75,33 +79,33 @@ impl Directory {
         for entry in fs::read_dir(self.path.join(".volio"))?.flatten() {
             if entry.file_name().to_str().is_some_and(|name| name.parse::<VolumeName>().is_ok()) {
                 // One that cannot be moved is told by the next fetch of its volume.
-                let _ = self.trash.take(&entry.path().join("new"));
+                let _ = self.trash.move_in(&entry.path().join("new"));
             }
         }
         Ok(())
     }
 
     /// The list of all volumes.
-    pub(super) fn definitions(&self) -> PathBuf {
+    pub(super) fn definitions_file(&self) -> PathBuf {
         self.path.join(DEFINITIONS)
     }
 
     /// What a container sees of the volume.
-    pub(super) fn volume(&self, name: &VolumeName) -> PathBuf {
+    pub(super) fn volume_dir(&self, name: &VolumeName) -> PathBuf {
         self.path.join(name.as_str())
     }
 
     /// What is known of the volume.
-    pub(super) fn record(&self, name: &VolumeName) -> PathBuf {
-        self.own(name).join("record.json")
+    pub(super) fn state_file(&self, name: &VolumeName) -> PathBuf {
+        self.private_dir(name).join("record.json")
     }
 
     /// Where a volume's new content is made, on the same file system.
-    pub(super) fn staging(&self, name: &VolumeName) -> PathBuf {
-        self.own(name).join("new")
+    pub(super) fn staging_dir(&self, name: &VolumeName) -> PathBuf {
+        self.private_dir(name).join("new")
     }
 
-    fn own(&self, name: &VolumeName) -> PathBuf {
+    fn private_dir(&self, name: &VolumeName) -> PathBuf {
         self.path.join(".volio").join(name.as_str())
     }
 
@@ -125,7 +129,7 @@ impl Directory {
 
 /// Keeps other users out of the storage. One with the mode 0711 stays so, since with user namespaces (`userns-remap`) some
 /// engines reach volumes as another user: then others can reach what they know the name of.
-fn close_to_others(storage: &Path) -> Result<()> {
+fn ensure_private(storage: &Path) -> Result<()> {
     let shown = storage.display();
     let mode = || fs::metadata(storage).map(|found| found.permissions().mode() & 0o7777);
     let is_closed = |mode: u32| mode & 0o077 == 0 || mode == 0o711;
@@ -145,12 +149,12 @@ fn close_to_others(storage: &Path) -> Result<()> {
 }
 
 /// Gives files of earlier versions their names of now. Until then no volume could have their old ones.
-fn move_old_files(own: &Path) -> io::Result<()> {
+fn move_old_files(private: &Path) -> io::Result<()> {
     for name in ["lock", "used"] {
-        let old = own.join(name);
+        let old = private.join(name);
         if fs::symlink_metadata(&old).is_ok_and(|found| found.is_file()) {
             match name {
-                "used" => fs::rename(&old, own.join(".used"))?,
+                "used" => fs::rename(&old, private.join(".used"))?,
                 _ => fs::remove_file(&old)?,
             }
         }
@@ -167,7 +171,7 @@ pub(super) fn make_private(path: &Path) -> io::Result<()> {
 }
 
 /// Replaces a file as a whole: whoever reads it, also after a crash, finds the old content or the new one.
-pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
+pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     atomic_file::replace(path, content, 0o600)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }

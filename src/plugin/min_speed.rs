@@ -1,7 +1,7 @@
 //! The pace of a fetch: a registry that trickles would hold a volume for ever, and neither its engine nor its user would
 //! know why.
 
-use super::volume::Passed;
+use super::volume::TransferProgress;
 use crate::error::Error;
 use crate::stream::CancelToken;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 /// The least that a fetch has to bring.
 #[derive(Clone, Copy, Debug)]
-pub struct LeastPace {
+pub struct MinSpeed {
     /// So many bytes …
     pub bytes: u64,
     /// … in each such time.
     pub within: Duration,
 }
 
-impl Default for LeastPace {
+impl Default for MinSpeed {
     /// A mebibyte in five minutes: slower than any line that is in use, and long enough for a disk that is busy.
     fn default() -> Self {
         Self { bytes: 1 << 20, within: Duration::from_secs(5 * 60) }
@@ -26,17 +26,17 @@ impl Default for LeastPace {
 }
 
 /// A watch over a fetch, until this is dropped.
-pub(super) struct Pace {
-    least: LeastPace,
+pub(super) struct SpeedGuard {
+    least: MinSpeed,
     stop: CancelToken,
     /// Whether it was too slow.
     fell_behind: Arc<Mutex<bool>>,
     watching: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
-impl Pace {
+impl SpeedGuard {
     /// Stops the fetch when it falls behind.
-    pub(super) fn watch(passed: Arc<Passed>, stop: CancelToken, least: LeastPace) -> Self {
+    pub(super) fn watch(passed: Arc<TransferProgress>, stop: CancelToken, least: MinSpeed) -> Self {
         let (ended, end) = channel::<()>();
         let fell_behind = Arc::new(Mutex::new(false));
         let (too_slow, word) = (Arc::clone(&fell_behind), stop.clone());
@@ -60,7 +60,7 @@ impl Pace {
     /// The error of a fetch that was stopped, with the reason.
     pub(super) fn explain(&self, error: Error) -> Error {
         if *self.fell_behind.lock().unwrap_or_else(PoisonError::into_inner) {
-            let LeastPace { bytes, within } = self.least;
+            let MinSpeed { bytes, within } = self.least;
             return Error::failed(format!(
                 "the fetch was given up: it brought less than {} KiB in {} seconds",
                 bytes >> 10,
@@ -75,7 +75,7 @@ impl Pace {
     }
 }
 
-impl Drop for Pace {
+impl Drop for SpeedGuard {
     fn drop(&mut self) {
         if let Some((ended, thread)) = self.watching.take() {
             drop(ended);

@@ -5,14 +5,14 @@ use super::engine::Engine;
 use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
 use super::hooks::Hook;
-use super::keeper::{Keeper, SHORT_PATIENCE};
-use super::mounts::{Seen, Snapshot};
-use super::name::VolumeName;
-use super::options::{Pull, Spec};
-use super::record::{Content, Origin};
+use super::in_use::{InUse, MountSnapshot};
+use super::options::{PullPolicy, VolumeOptions};
+use super::state::{ContentOrigin, KnownContent};
 use super::usage::{Usage, usage};
-use super::volume::{Doing, Turn, Volume};
-use super::{Driver, Trouble, fill, root};
+use super::volume::{Activity, Volume, VolumeLock};
+use super::volume_name::VolumeName;
+use super::volumes::{DOCKER_TIMEOUT, VolumeStore};
+use super::{CallError, Driver, fill, root};
 use crate::disk::mountinfo;
 use crate::error::{Error, Result};
 use crate::transport::Location;
@@ -22,25 +22,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long podman waits for an unmount, unless it is told otherwise, with a margin.
-const PODMANS_PATIENCE: Duration = Duration::from_secs(4);
+const PODMAN_UNMOUNT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a failure of a hook was a failure of.
 const MOUNTING: &str = "mounting it";
 const UNMOUNTING: &str = "unmounting it";
 
 /// A mount or an unmount of a volume.
-struct Mounting<'a> {
-    keeper: &'a Arc<Keeper>,
+struct MountRequest<'a> {
+    store: &'a Arc<VolumeStore>,
     volume: Arc<Volume>,
     definition: Definition,
-    spec: Spec,
+    spec: VolumeOptions,
     mountpoint: PathBuf,
     driver: Driver,
     id: &'a str,
     deadline: Instant,
 }
 
-impl Keeper {
+impl VolumeStore {
     /// Prepares a volume for a container, counts the mount, and says where it is.
     pub(super) fn mount(
         self: &Arc<Self>,
@@ -48,13 +48,13 @@ impl Keeper {
         name: &VolumeName,
         id: &str,
         engine: Option<&Engine>,
-    ) -> Result<PathBuf, Trouble> {
-        let definition = self.wanted(driver, name)?;
-        let mounting = Mounting::new(self, driver, definition, name, id, self.settings.patience)?;
-        match mounting.mount(engine) {
-            Ok(()) => Ok(mounting.mountpoint),
+    ) -> Result<PathBuf, CallError> {
+        let definition = self.required_definition(driver, name)?;
+        let request = MountRequest::new(self, driver, definition, name, id, self.settings.answer_timeout)?;
+        match request.mount(engine) {
+            Ok(()) => Ok(request.mountpoint),
             Err(trouble) => {
-                let (Trouble::Say(error) | Trouble::HangUp(error)) = &trouble;
+                let (CallError::Report(error) | CallError::HangUp(error)) = &trouble;
                 self.log(&format!("{name}: mounting it failed: {error}"));
                 Err(trouble)
             }
@@ -69,41 +69,50 @@ impl Keeper {
         name: &VolumeName,
         id: &str,
         is_podman: bool,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), CallError> {
         let Some(definition) = self.definition(driver, name)? else { return Ok(()) };
-        let patience = if is_podman { PODMANS_PATIENCE } else { SHORT_PATIENCE };
-        let mounting =
-            Mounting::new(self, driver, definition, name, id, patience.min(self.settings.patience))?;
-        Ok(mounting.unmount()?)
+        let patience = if is_podman { PODMAN_UNMOUNT_TIMEOUT } else { DOCKER_TIMEOUT };
+        let request = MountRequest::new(
+            self,
+            driver,
+            definition,
+            name,
+            id,
+            patience.min(self.settings.answer_timeout),
+        )?;
+        Ok(request.unmount()?)
     }
 
     /// Takes back a mount whose answer did not arrive. What was fetched for it is there for the next one.
     pub(super) fn undo_mount(self: &Arc<Self>, driver: Driver, name: &VolumeName, id: &str) {
         self.log(&format!("{name}: whoever wanted it hung up; it is not counted as mounted"));
-        self.volume(name).keep_fetch();
-        if let Err(Trouble::Say(error) | Trouble::HangUp(error)) = self.unmount(driver, name, id, false) {
+        self.volume(name).mark_fetch_unused();
+        if let Err(CallError::Report(error) | CallError::HangUp(error)) =
+            self.unmount(driver, name, id, false)
+        {
             self.log(&format!("{name}: {error}"));
         }
     }
 
     /// Exports what is due and in use by nobody: what nobody said to let go, and what failed before.
-    pub(super) fn export_what_is_due(self: &Arc<Self>) {
+    pub(super) fn export_due_volumes(self: &Arc<Self>) {
         // Read once: most volumes that wait for an export are seen.
         let mut mounts = None;
         // Where the list cannot be read, whoever asks next is told.
-        for (name, definition) in self.of(Driver::Volio).unwrap_or_default() {
-            let Ok(Spec { export: Some(to), .. }) = Spec::parse(definition.driver(), &definition.options)
+        for (name, definition) in self.volumes_of(Driver::Volio).unwrap_or_default() {
+            let Ok(VolumeOptions { export: Some(to), .. }) =
+                VolumeOptions::parse(definition.driver(), &definition.options)
             else {
                 continue;
             };
             let volume = self.volume(&name);
-            let is_due = volume.record().is_ok_and(|record| record.export_due && !record.export_withheld);
+            let is_due = volume.state().is_ok_and(|state| state.export_due && !state.export_withheld);
             if !is_due || volume.is_busy() || !volume.may_export() {
                 continue;
             }
-            let mounts = mounts.get_or_insert_with(Snapshot::now);
-            let seen = mounts.as_ref().map(|mounts| mounts.seen(&self.directory.volume(&name)));
-            if let Ok(Ok(Seen::By(_))) = seen {
+            let mounts = mounts.get_or_insert_with(MountSnapshot::now);
+            let seen = mounts.as_ref().map(|mounts| mounts.in_use_by(&self.storage.volume_dir(&name)));
+            if let Ok(Ok(InUse::By(_))) = seen {
                 volume.touch(false);
                 continue;
             }
@@ -111,35 +120,36 @@ impl Keeper {
             if let Ok(Usage::Free | Usage::Idle) = usage(self, &volume) {
                 // Somebody else was quicker, or there are no threads left: it stays due.
                 let _ = volume
-                    .turn(Doing::Unmounting, Instant::now())
-                    .and_then(|turn| export::in_background(self, &volume, to, WaitFor::Everybody, turn));
+                    .lock(Activity::Unmounting, Instant::now())
+                    .and_then(|lock| export::in_background(self, &volume, to, WaitFor::Everybody, lock));
             }
         }
     }
 
     /// Notes that an engine ended a mount and did not say which: Docker asks again without the words where it found no plugin,
     /// or one that died. The mounts that are counted now and that no process sees may be the one.
-    pub(super) fn doubt_mounts(&self) {
-        let volumes = self.of(Driver::Volio).into_iter().chain(self.of(Driver::Volmex)).flatten();
+    pub(super) fn suspect_mounts(&self) {
+        let volumes =
+            self.volumes_of(Driver::Volio).into_iter().chain(self.volumes_of(Driver::Volmex)).flatten();
         for (name, _) in volumes {
-            self.volume(&name).doubt_mounts();
+            self.volume(&name).suspect_mounts();
         }
     }
 
     /// Waits until no export is going on.
     pub(super) fn wait_for_exports(&self) {
-        for (name, _) in self.of(Driver::Volio).unwrap_or_default() {
+        for (name, _) in self.volumes_of(Driver::Volio).unwrap_or_default() {
             let volume = self.volume(&name);
             if volume.is_exporting() {
-                let _ = volume.turn(Doing::Unmounting, Instant::now() + Duration::from_secs(24 * 60 * 60));
+                let _ = volume.lock(Activity::Unmounting, Instant::now() + Duration::from_secs(24 * 60 * 60));
             }
         }
     }
 }
 
-impl<'a> Mounting<'a> {
+impl<'a> MountRequest<'a> {
     fn new(
-        keeper: &'a Arc<Keeper>,
+        store: &'a Arc<VolumeStore>,
         driver: Driver,
         definition: Definition,
         name: &VolumeName,
@@ -147,49 +157,49 @@ impl<'a> Mounting<'a> {
         patience: Duration,
     ) -> Result<Self> {
         Ok(Self {
-            spec: Spec::parse(definition.driver(), &definition.options)?,
-            mountpoint: keeper.mountpoint(&definition, name),
+            spec: VolumeOptions::parse(definition.driver(), &definition.options)?,
+            mountpoint: store.mountpoint(&definition, name),
             definition,
-            volume: keeper.volume(name),
-            keeper,
+            volume: store.volume(name),
+            store,
             driver,
             id,
             deadline: Instant::now() + patience,
         })
     }
 
-    fn mount(&self, engine: Option<&Engine>) -> Result<(), Trouble> {
-        let turn = self.filled()?;
-        root::make(&self.mountpoint, self.spec.owner)?;
+    fn mount(&self, engine: Option<&Engine>) -> Result<(), CallError> {
+        let lock = self.lock_filled()?;
+        root::create(&self.mountpoint, self.spec.owner)?;
         if !self.mountpoint.is_dir() {
             return Err(Error::refused(format!("{} is not a directory", self.mountpoint.display())).into());
         }
         let known = self.known_content()?;
-        if let Err(error) = self.before() {
-            self.keeper.failed(&self.volume, MOUNTING, &error);
+        if let Err(error) = self.run_mount_hooks() {
+            self.store.record_failure(&self.volume, MOUNTING, &error);
             return Err(error.into());
         }
         let content = self.content_before_the_container(known)?;
         self.volume.touch(true);
-        self.volume.trust_mount(self.id);
-        self.volume.change(|record| {
-            record.count(self.id, engine);
-            record.export_due |= self.spec.export.is_some();
+        self.volume.confirm_mount(self.id);
+        self.volume.update(|state| {
+            state.count(self.id, engine);
+            state.export_due |= self.spec.export.is_some();
             if content.is_some() {
-                record.content = content;
+                state.content = content;
             }
-            record.mend(MOUNTING);
+            state.clear_error(MOUNTING);
         })?;
-        self.volume.use_fetch();
-        drop(turn);
+        self.volume.mark_fetch_used();
+        drop(lock);
         Ok(())
     }
 
     /// The content of the volume, if it is known and a command will change it before the container gets it.
-    fn known_content(&self) -> Result<Option<Content>> {
-        let record = self.volume.record()?;
+    fn known_content(&self) -> Result<Option<KnownContent>> {
+        let state = self.volume.state()?;
         let has_command = self.spec.command.is_some() || self.spec.pre_mount.is_some();
-        let content = record.content.filter(|_| has_command && record.mounts.is_empty());
+        let content = state.content.filter(|_| has_command && state.mounts.is_empty());
         // What is not exported is not looked at.
         Ok(content.filter(|content| {
             self.spec.export.is_some()
@@ -199,37 +209,40 @@ impl<'a> Mounting<'a> {
 
     /// The content that the first container gets, if that was not known or has been changed by a command: only what changes
     /// from now on is to be exported.
-    fn content_before_the_container(&self, known: Option<Content>) -> Result<Option<Content>> {
-        let record = self.volume.record()?;
-        let is_wanted = known.is_some() || record.content.is_none();
-        if self.spec.export.is_none() || !record.mounts.is_empty() || !is_wanted {
+    fn content_before_the_container(&self, known: Option<KnownContent>) -> Result<Option<KnownContent>> {
+        let state = self.volume.state()?;
+        let is_wanted = known.is_some() || state.content.is_none();
+        if self.spec.export.is_none() || !state.mounts.is_empty() || !is_wanted {
             return Ok(None);
         }
-        let origin = known.map_or(Origin::Found, |known| known.origin);
+        let origin = known.map_or(ContentOrigin::Found, |known| known.origin);
         // Without it everything counts as changed.
-        Ok(fingerprint(&self.mountpoint).ok().map(|fingerprint| Content { fingerprint, origin }))
+        Ok(fingerprint(&self.mountpoint).ok().map(|fingerprint| KnownContent { fingerprint, origin }))
     }
 
-    /// Takes the turn, and has the volume filled where that is wanted.
-    fn filled(&self) -> Result<Turn, Trouble> {
+    /// Takes the lock, and has the volume filled where that is wanted.
+    fn lock_filled(&self) -> Result<VolumeLock, CallError> {
         let mut before = self.volume.fetches();
         loop {
-            let turn = self.volume.turn(Doing::Mounting, self.deadline)?;
+            let lock = self.volume.lock(Activity::Mounting, self.deadline)?;
             // It may have been removed while this waited.
-            self.keeper.wanted(self.driver, &self.volume.name)?;
+            self.store.required_definition(self.driver, &self.volume.name)?;
             // Another mount has had it fetched meanwhile; what it got, this one gets.
             self.volume.fetch_since(before)?;
-            let Some(fill) = &self.spec.fill else { return Ok(turn) };
-            let record = self.volume.record()?;
-            let is_wanted = fill::is_wanted(fill, &record, self.volume.fetch_is_fresh());
+            let Some(fill) = &self.spec.fill else { return Ok(lock) };
+            let state = self.volume.state()?;
+            let is_wanted = fill::is_needed(fill, &state, self.volume.has_fresh_fetch());
             // What somebody has is not replaced. What was never filled must not be given to anybody.
-            if !is_wanted || (fill.pull != Pull::Missing && !self.may_be_replaced()?) {
-                return Ok(turn);
+            if !is_wanted || (fill.pull != PullPolicy::Missing && !self.may_be_replaced()?) {
+                return Ok(lock);
             }
             before = self.volume.fetches();
-            let job =
-                fill::Job { fill: fill.clone(), owner: self.spec.owner, export: self.spec.export.clone() };
-            fill::in_background(self.keeper, &self.volume, job, turn)?;
+            let request = fill::FillRequest {
+                fill: fill.clone(),
+                owner: self.spec.owner,
+                export: self.spec.export.clone(),
+            };
+            fill::in_background(self.store, &self.volume, request, lock)?;
             self.volume.wait_for_fetch(before, self.deadline)?;
             before = self.volume.fetches();
         }
@@ -238,16 +251,16 @@ impl<'a> Mounting<'a> {
     /// Whether nobody has the volume, and nothing waits for its hook to succeed.
     fn may_be_replaced(&self) -> Result<bool> {
         let name = &self.volume.name;
-        let record = self.volume.record()?;
-        let keeps = |why: &str| self.keeper.log(&format!("{name}: it keeps what it holds: {why}"));
-        match usage(self.keeper, &self.volume) {
+        let state = self.volume.state()?;
+        let keeps = |why: &str| self.store.log(&format!("{name}: it keeps what it holds: {why}"));
+        match usage(self.store, &self.volume) {
             Ok(Usage::Free) => {}
-            Ok(Usage::Seen(process)) => {
+            Ok(Usage::InUse(process)) => {
                 keeps(&format!("process {process} sees it"));
                 return Ok(false);
             }
             Ok(Usage::Mounted | Usage::Idle) => {
-                let ids: Vec<&str> = record.mounts.keys().map(String::as_str).collect();
+                let ids: Vec<&str> = state.mounts.keys().map(String::as_str).collect();
                 keeps(&format!("it is mounted for {}", ids.join(", ")));
                 return Ok(false);
             }
@@ -258,12 +271,12 @@ impl<'a> Mounting<'a> {
         }
         // What has been filled before can be used as it is; else the fetch says what is in its way.
         if let Ok([place, ..]) = mountinfo::below(&self.mountpoint).as_deref()
-            && record.filled.is_some()
+            && state.filled.is_some()
         {
             keeps(&format!("something is mounted on {}", self.mountpoint.join(place).display()));
             return Ok(false);
         }
-        if record.export_withheld && !record.is_stored(&fingerprint(&self.mountpoint)?) {
+        if state.export_withheld && !state.is_stored(&fingerprint(&self.mountpoint)?) {
             keeps("it was not exported, since post-unmount failed");
             return Ok(false);
         }
@@ -271,43 +284,43 @@ impl<'a> Mounting<'a> {
     }
 
     /// Runs what is to be run before the mount.
-    fn before(&self) -> Result<()> {
-        let path = &self.keeper.settings.search_path;
+    fn run_mount_hooks(&self) -> Result<()> {
+        let path = &self.store.settings.search_path;
         if let Some(command) = &self.spec.command {
             let hook = Hook::volmex(command, &self.volume.name, &self.mountpoint, self.spec.timeout, path);
-            hook.run().map_err(|error| named("error from volmex command", &error))?;
+            hook.run().map_err(|error| with_context("error from volmex command", &error))?;
         }
-        self.hook("pre-mount", self.spec.pre_mount.as_ref())
+        self.run_hook("pre-mount", self.spec.pre_mount.as_ref())
     }
 
     fn unmount(&self) -> Result<()> {
-        let _leaving = self.volume.leave();
+        let _leaving = self.volume.begin_unmount();
         let exports = self.spec.export.is_some();
-        self.volume.trust_mount(self.id);
-        self.volume.change(|record| {
-            record.discount(self.id);
+        self.volume.confirm_mount(self.id);
+        self.volume.update(|state| {
+            state.discount(self.id);
             // Whatever was found out before: this container may have written since.
-            record.export_due |= exports;
-            record.export_withheld &= self.spec.post_unmount.is_some();
+            state.export_due |= exports;
+            state.export_withheld &= self.spec.post_unmount.is_some();
         })?;
         self.volume.touch(false);
         if self.spec.post_unmount.is_some() {
-            let turn = self.volume.turn(Doing::Unmounting, self.deadline);
+            let lock = self.volume.lock(Activity::Unmounting, self.deadline);
             // Docker only logs it, and the hook does not run any more.
-            let turn = turn.inspect_err(|error| self.keeper.failed(&self.volume, UNMOUNTING, error))?;
-            let outcome = self.hook("post-unmount", self.spec.post_unmount.as_ref());
+            let lock =
+                lock.inspect_err(|error| self.store.record_failure(&self.volume, UNMOUNTING, error))?;
+            let outcome = self.run_hook("post-unmount", self.spec.post_unmount.as_ref());
             // The hook may be to make the data fit for an export; that of another container may have failed before.
-            self.volume.change(|record| record.export_withheld = exports && outcome.is_err())?;
+            self.volume.update(|state| state.export_withheld = exports && outcome.is_err())?;
             if let Err(error) = outcome {
-                self.keeper.failed(&self.volume, UNMOUNTING, &error);
+                self.store.record_failure(&self.volume, UNMOUNTING, &error);
                 if exports {
-                    self.keeper
-                        .log(&format!("{}: not exported, since post-unmount failed", self.volume.name));
+                    self.store.log(&format!("{}: not exported, since post-unmount failed", self.volume.name));
                 }
                 return Err(error);
             }
-            self.volume.change(|record| record.mend(UNMOUNTING))?;
-            drop(turn);
+            self.volume.update(|state| state.clear_error(UNMOUNTING))?;
+            drop(lock);
         }
         match &self.spec.export {
             Some(to) => self.export(to),
@@ -317,26 +330,26 @@ impl<'a> Mounting<'a> {
 
     /// Exports the volume if this was the last container, and waits for that as long as the engine does.
     fn export(&self, to: &Location) -> Result<()> {
-        let Ok(turn) = self.volume.turn(Doing::Unmounting, self.deadline) else { return Ok(()) };
-        if usage(self.keeper, &self.volume)? != Usage::Free {
+        let Ok(lock) = self.volume.lock(Activity::Unmounting, self.deadline) else { return Ok(()) };
+        if usage(self.store, &self.volume)? != Usage::Free {
             return Ok(());
         }
-        let (keeper, volume) = (self.keeper, &self.volume);
-        export::in_background(keeper, volume, to.clone(), WaitFor::Everybody, turn)?;
-        // Whoever gets the turn comes after the export; who does not need not wait for it.
-        let Ok(_turn) = volume.turn(Doing::Unmounting, self.deadline) else { return Ok(()) };
+        let (store, volume) = (self.store, &self.volume);
+        export::in_background(store, volume, to.clone(), WaitFor::Everybody, lock)?;
+        // Whoever gets the lock comes after the export; who does not need not wait for it.
+        let Ok(_turn) = volume.lock(Activity::Unmounting, self.deadline) else { return Ok(()) };
         export::outcome(volume)
     }
 
     /// Runs a hook, where there is one. Its environment is what is said here, and nothing of the plugin's, which may
     /// hold credentials.
-    fn hook(&self, event: &'static str, words: Option<&Vec<String>>) -> Result<()> {
+    fn run_hook(&self, event: &'static str, words: Option<&Vec<String>>) -> Result<()> {
         let Some(words) = words else { return Ok(()) };
-        let record = self.volume.record()?;
+        let state = self.volume.state()?;
         let image = self.spec.fill.as_ref().map(|fill| fill.image.to_string()).unwrap_or_default();
-        let digest = record.filled.map(|filled| filled.digest).unwrap_or_default();
-        let mounts: u64 = record.mounts.values().sum();
-        let path = &self.keeper.settings.search_path;
+        let digest = state.filled.map(|filled| filled.digest).unwrap_or_default();
+        let mounts: u64 = state.mounts.values().sum();
+        let path = &self.store.settings.search_path;
         let environment: Vec<(&str, OsString)> = vec![
             ("PATH", path.clone()),
             ("VOLIO_EVENT", event.into()),
@@ -349,12 +362,13 @@ impl<'a> Mounting<'a> {
             ("VOLIO_DRIVER", self.definition.driver().name().into()),
         ];
         let hook = Hook { words: words.clone(), environment, timeout: self.spec.timeout, search_path: path };
-        hook.run().map_err(|error| named(&format!("{event} of the volume {}", self.volume.name), &error))
+        hook.run()
+            .map_err(|error| with_context(&format!("{event} of the volume {}", self.volume.name), &error))
     }
 }
 
 /// The same error, saying of what.
-fn named(what: &str, error: &Error) -> Error {
+fn with_context(what: &str, error: &Error) -> Error {
     let same = Error::new(error.kind(), format!("{what}: {error}"));
     match error.hint() {
         Some(hint) => same.with_hint(hint),
