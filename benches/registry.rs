@@ -6,7 +6,7 @@
 //! repository, so that every run sends everything.
 //!
 //! It needs nothing but the standard library and is built by rustc alone; as a bench target it is checked with the rest.
-//! The first line on stdout is its address. `GET /-/traffic` tells the bytes that went over the wire so far, in both
+//! The first line on stdout is its address. `GET /-/traffic` returns the bytes that were transferred so far, in both
 //! directions and with all headers, without those of such questions themselves; `DELETE /-/blobs` forgets everything.
 
 // Where the system gives no more threads, there is nothing to measure.
@@ -62,7 +62,7 @@ fn serve(stream: TcpStream, store: &Store) -> io::Result<()> {
     Ok(())
 }
 
-/// What only the bench asks.
+/// A request of the benchmark itself.
 fn own(question: &str, request: &Request, store: &Store) -> io::Result<Answer> {
     match (request.method.as_str(), question) {
         ("GET", "traffic") => {

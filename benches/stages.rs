@@ -19,14 +19,14 @@ fn main() {
     divan::main();
 }
 
-/// How many small files a tree has.
+/// The number of small files in a tree.
 const FILES: usize = 1000;
-/// How large they are, in bytes.
+/// The size of each, in bytes.
 const SMALL: usize = 4 << 10;
 /// The size of one frame, in bytes.
 const FRAME: usize = 4 << 20;
 
-/// What the bytes are like.
+/// The compressibility of the bytes.
 const KINDS: [&str; 2] = ["text", "noise"];
 
 /// Bytes that compress like text, or not at all.
@@ -215,7 +215,7 @@ fn walk(bencher: Bencher) {
         .bench(|| Walk::new(&sources, &WalkOptions::default()).unwrap().map(Result::unwrap).count());
 }
 
-/// What it costs to hand a block to another thread and back.
+/// The cost of handing a block to another thread and back.
 #[divan::bench]
 fn pipe(bencher: Bencher) {
     let workers = Workers::start(2).unwrap();

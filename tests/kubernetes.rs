@@ -1,5 +1,5 @@
-//! The examples for Kubernetes, held against its API: every manifest, also those in the README, has only fields that are
-//! there, of the types that they have, and asks for no right. `engines/podman/pods.rs` runs them.
+//! The examples for Kubernetes, compared with its API: every manifest, also those in the documents, has only fields that
+//! exist, with the right types, and needs no privilege. `engines/podman/pods.rs` runs them.
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Something that a cluster is told.
+/// A Kubernetes object.
 pub enum Object {
     Pod(Box<Pod>),
     Job(Box<Job>),
@@ -20,7 +20,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// The pod that comes of it.
+    /// Returns the pod of the object.
     pub fn pod(&self) -> Option<&PodSpec> {
         match self {
             Self::Pod(pod) => pod.spec.as_ref(),
@@ -48,17 +48,17 @@ fn object(value: Value) -> Result<Object, String> {
     }
 }
 
-/// Reads something whole: what its type does not have gets lost on the way there and back.
+/// Parses a value completely. A field that the type does not have is lost on the way there and back, and is an error.
 fn exactly<T: DeserializeOwned + Serialize>(value: Value) -> Result<T, String> {
     let read: T = serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
     let back = serde_json::to_value(&read).map_err(|error| error.to_string())?;
-    match back == value {
-        true => Ok(read),
-        false => Err(format!("not all of it is understood:\n{value:#}\nbecame\n{back:#}")),
+    if back != value {
+        return Err(format!("unknown fields:\n{value:#}\nbecame\n{back:#}"));
     }
+    Ok(read)
 }
 
-/// What the policy `restricted` of the Pod Security Standards wants, and a root that cannot be written besides.
+/// Checks the policy `restricted` of the Pod Security Standards, and a root file system that is read-only.
 fn rights(pod: &PodSpec) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut want = |what: String, holds: bool| {
@@ -91,7 +91,7 @@ pub fn containers(pod: &PodSpec) -> impl Iterator<Item = &Container> {
     pod.init_containers.iter().flatten().chain(&pod.containers)
 }
 
-/// Every manifest that people are shown, by where it is.
+/// Returns every manifest of the examples and the documents, by its place.
 fn manifests() -> BTreeMap<String, String> {
     let mut manifests = BTreeMap::new();
     for entry in fs::read_dir("examples/kubernetes").unwrap() {
@@ -114,7 +114,7 @@ fn manifests() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn kubernetes_manifests_have_only_what_the_api_has_and_ask_for_no_right() {
+fn kubernetes_manifests_have_only_fields_of_the_api_and_need_no_privilege() {
     let manifests = manifests();
     assert!(manifests.len() >= 4, "{:?}", manifests.keys());
     for (place, manifest) in manifests {
@@ -134,7 +134,7 @@ fn kubernetes_manifests_have_only_what_the_api_has_and_ask_for_no_right() {
 }
 
 #[test]
-fn kubernetes_manifests_with_a_field_that_is_not_there_or_a_right_too_many_are_found_out() {
+fn kubernetes_manifests_with_an_unknown_field_or_a_privilege_are_rejected() {
     let good = fs::read_to_string("examples/kubernetes/init-container.yaml").unwrap();
     for (field, mistake) in [
         ("readOnlyRootFilesystem: true", "readOnlyRootFileSystem: true"),
@@ -155,7 +155,7 @@ fn kubernetes_manifests_with_a_field_that_is_not_there_or_a_right_too_many_are_f
     }
 }
 
-/// What runtimes want of an image volume, and of every image that the kubelet pulls.
+/// The requirements of container runtimes for an image volume and for every image that the kubelet pulls.
 #[test]
 fn kubernetes_image_volumes_are_ordinary_images_with_files_as_layers() {
     let place = tempfile::tempdir().unwrap();
@@ -199,7 +199,7 @@ fn kubernetes_image_volumes_are_ordinary_images_with_files_as_layers() {
     }
 }
 
-/// The directory of a mounted secret as the kubelet makes it: files are links, and all of them change at once.
+/// The directory of a mounted secret in the kubelet's form: files are links through `..data`, which is replaced at once.
 struct MountedSecret(tempfile::TempDir);
 
 impl MountedSecret {
@@ -251,5 +251,5 @@ fn kubernetes_pull_secrets_are_read_as_they_are_mounted_and_renewed() {
     assert_eq!(pack("DOCKER_CONFIG", &named.path()), Some(0));
 
     secret.put("..2026_01_02_00_00_00.1", ".dockerconfigjson", &json!({"auths": login(bad)}));
-    assert_eq!(pack("DOCKER_CONFIG", &secret.path()), Some(5), "it was renewed, and what it says now counts");
+    assert_eq!(pack("DOCKER_CONFIG", &secret.path()), Some(5), "the renewed secret counts");
 }

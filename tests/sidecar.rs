@@ -1,4 +1,4 @@
-//! A pack that waits for its signal, as a sidecar of a pod does.
+//! A pack that waits for a signal, as in the sidecar of a pod.
 
 use crate::plugin::Gate;
 use crate::registry::{Login, Registry};
@@ -10,10 +10,10 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use volio::error::Kind;
 use volio::transport::Access;
 
-/// A pack that waits, and what it says.
+/// A process of `volio pack --wait-for-signal` and its stderr.
 struct Sidecar {
     child: Child,
-    said: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Sidecar {
@@ -27,17 +27,17 @@ impl Sidecar {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = BufReader::new(child.stderr.take().unwrap());
-        Self { child, said }
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr }
     }
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
+        self.stderr.read_line(&mut line).unwrap();
         line
     }
 
-    /// One that has come so far that it waits.
+    /// Starts a pack and returns when it waits.
     fn waiting(image: &str, tree: &Path) -> Self {
         let mut sidecar = Self::start(image, tree);
         assert_eq!(sidecar.line(), "waiting for SIGTERM\n");
@@ -48,16 +48,16 @@ impl Sidecar {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// How it ends, and all that it says until then.
+    /// Waits for the end. Returns the exit status and the output.
     fn end(mut self) -> (ExitStatus, String) {
         let mut said = String::new();
-        self.said.read_to_string(&mut said).unwrap();
+        self.stderr.read_to_string(&mut said).unwrap();
         (self.child.wait().unwrap(), said)
     }
 }
 
 #[test]
-fn kubernetes_sidecar_packs_what_is_there_when_the_signal_comes_and_ends_well() {
+fn kubernetes_sidecar_packs_at_its_signal_and_succeeds() {
     for signal in [Signal::TERM, Signal::INT] {
         let place = tempfile::tempdir().unwrap();
         let tree = place.path().join("tree");
@@ -78,7 +78,7 @@ fn kubernetes_sidecar_packs_what_is_there_when_the_signal_comes_and_ends_well() 
 }
 
 #[test]
-fn kubernetes_sidecar_that_could_not_pack_says_so_at_once_and_not_when_the_pod_ends() {
+fn kubernetes_sidecar_that_cannot_pack_fails_at_once_and_not_when_the_pod_ends() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.login = Login::Basic { user: "me:secret" });
     let place = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn kubernetes_sidecar_that_could_not_pack_says_so_at_once_and_not_when_the_pod_e
     let (status, said) = Sidecar::start(&image, &place.path().join("nowhere")).end();
     assert_eq!(status.code(), Some(4), "{said}");
     assert!(said.contains("nowhere") && !said.contains("waiting"), "{said}");
-    // A registry that is down may be there when it counts.
+    // A registry that is down may be up again when the signal arrives.
     let down = "127.0.0.1:1/team/data:v1";
     let sidecar = Sidecar::waiting(down, place.path());
     sidecar.signal(Signal::TERM);
@@ -98,7 +98,7 @@ fn kubernetes_sidecar_that_could_not_pack_says_so_at_once_and_not_when_the_pod_e
 }
 
 #[test]
-fn kubernetes_sidecar_that_is_told_twice_is_interrupted_and_its_image_has_no_name() {
+fn kubernetes_sidecar_with_a_second_signal_is_interrupted_and_names_no_image() {
     let registry = Registry::start();
     let place = tempfile::tempdir().unwrap();
     fs::write(place.path().join("file"), "data").unwrap();

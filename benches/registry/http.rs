@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-/// How much of a body is read at once. It should stay in the cache until it is written.
+/// Bytes of a body that are read at once, few enough to stay in the cache until they are written.
 const BUFFER: usize = 256 << 10;
 /// The longest line of a head: a location with its state fits many times.
 const LINE: u64 = 64 << 10;
@@ -20,7 +20,7 @@ pub struct Request {
     headers: Vec<(String, String)>,
 }
 
-/// What is answered.
+/// A response.
 pub struct Answer {
     status: u16,
     headers: String,
@@ -33,7 +33,7 @@ enum Content {
     File(File, u64),
 }
 
-/// What is left of the body of a request.
+/// The unread rest of the body of a request.
 enum Left {
     Bytes(u64),
     /// Chunks, of which the current one has so many bytes left.
@@ -200,7 +200,7 @@ impl Connection {
         }
     }
 
-    /// The size of the next chunk; behind the last one the body is over.
+    /// Reads the size of the next chunk; 0 ends the body.
     fn next_chunk(&mut self) -> io::Result<u64> {
         let line = self.line()?;
         let digits = line.split(';').next().unwrap_or_default();
@@ -212,7 +212,7 @@ impl Connection {
         Ok(size)
     }
 
-    /// Passes over what nobody has read of the body: the next request stands behind it.
+    /// Skips the rest of the body, which stands before the next request.
     pub fn drain(&mut self) -> io::Result<()> {
         match (self.expects, &self.left) {
             (true, _) | (_, Left::Bytes(0)) => Ok(()),

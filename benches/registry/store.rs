@@ -1,4 +1,4 @@
-//! What the registry has, and what passed.
+//! The blobs and manifests of the registry, and the traffic counters.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -121,7 +121,7 @@ impl Store {
     }
 }
 
-/// What a manifest is called. By a program, because then rustc alone builds this one, in two seconds.
+/// Computes the digest of a manifest with the program sha256sum, so that this file needs no crate and builds in two seconds.
 fn digest_of(bytes: &[u8]) -> io::Result<String> {
     let mut program = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     program.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(bytes))?;

@@ -1,4 +1,4 @@
-//! The import rule and the invariants of `docs/architecture.md`, checked on the sources themselves.
+//! The import rule and the invariants of `docs/architecture.md`, checked on the source files.
 
 mod modules;
 mod planted;
@@ -13,7 +13,7 @@ const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "cat", "diff", "inspe
 const BELOW_THE_VERBS: &[&str] =
     &["partial", "transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
 
-/// The top-level modules that one may import, besides itself.
+/// Returns the top-level modules that a module may import, besides itself.
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
     let allowed: &[&str] = match module {
         "error" | "progress" => &[],
@@ -36,7 +36,7 @@ fn top(file: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// References from one top-level module to another that the rule does not allow.
+/// Returns the references between top-level modules that the rule forbids.
 fn forbidden_imports(modules: &Modules) -> Vec<String> {
     let mut wrong = Vec::new();
     for Reference { from, to, path, .. } in modules.references().union(&modules.reexports()) {
@@ -55,8 +55,8 @@ fn forbidden_imports(modules: &Modules) -> Vec<String> {
     wrong
 }
 
-/// Groups of files that refer to each other in a circle. A module and the modules below it are one unit: what they
-/// have of each other counts as no circle.
+/// Returns the groups of files that refer to each other in a circle. References between a module and the modules below it
+/// do not count.
 fn circles(modules: &Modules) -> Vec<String> {
     let mut edges: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
     for Reference { from, to, .. } in modules.references() {
@@ -89,16 +89,14 @@ fn circles(modules: &Modules) -> Vec<String> {
     groups.into_iter().collect()
 }
 
-/// Tells whether a file is the `mod.rs`, or `NAME.rs`, of a module that the other file is in.
+/// Returns `true` if a file is the `mod.rs`, or `NAME.rs`, of a module that the other file is in.
 fn is_above(file: &Path, other: &Path) -> bool {
-    let directory = match file.file_name().is_some_and(|name| name == "mod.rs") {
-        true => file.parent().unwrap_or(file).to_owned(),
-        false => file.with_extension(""),
-    };
+    let is_mod = file.file_name().is_some_and(|name| name == "mod.rs");
+    let directory = if is_mod { file.parent().unwrap_or(file).to_owned() } else { file.with_extension("") };
     file == Path::new("lib.rs") || other.starts_with(directory)
 }
 
-/// Uses of what only some modules may use: an asynchronous runtime, the environment, the clock, standard output.
+/// Returns the uses of an asynchronous runtime, the environment, the clock or standard output where they are forbidden.
 fn forbidden_uses(file: &Path, text: &str) -> Vec<String> {
     const OUTSIDE: &[(&str, &str)] = &[
         ("std::env", "reads the environment"),
@@ -124,7 +122,7 @@ fn forbidden_uses(file: &Path, text: &str) -> Vec<String> {
             continue; // properties of the target, known at compile time
         }
         if path == "SystemTime::now" && file == Path::new("tree/activity.rs") {
-            continue; // how carefully a file is read depends on the clock, and nothing that is recorded
+            continue; // the clock decides how carefully a file is read, and is not recorded
         }
         if let Some((_, does)) = OUTSIDE.iter().find(|(prefix, _)| begins(prefix)) {
             wrong.push(format!("{}: the library {does}: {path}", file.display()));
@@ -199,7 +197,7 @@ fn every_module_imports_only_what_the_rule_allows() {
 
 #[test]
 fn no_files_refer_to_each_other_in_a_circle() {
-    // Older than this test; none may be added.
+    // These are older than this test. None may be added.
     const KNOWN: &[&str] = &[
         "transport/registry/answer.rs, transport/registry/http.rs",
         "transport/registry/auth.rs, transport/registry/token.rs",

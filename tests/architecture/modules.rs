@@ -1,7 +1,7 @@
 //! The modules of the library, read from its sources with `syn`: which file refers to which.
 //!
 //! A path is resolved as the compiler does it: through child modules, through `use` and `pub use` (also renamed ones
-//! and globs), and through `super` and `self`. Code behind `#[cfg(test)]` is left out, wherever it stands in a file.
+//! and globs), and through `super` and `self`. Code with `#[cfg(test)]` is left out, wherever it stands in a file.
 
 use proc_macro2::{TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,9 +22,9 @@ pub struct Modules {
 struct Module {
     /// The source file, relative to `src/`.
     file: PathBuf,
-    /// Names that `use` brings in, and the paths that they stand for.
+    /// Names that are imported by `use`, with their paths.
     aliases: BTreeMap<String, Vec<String>>,
-    /// The modules whose names are brought in by `use …::*`.
+    /// The modules that are imported by `use …::*`.
     globs: Vec<Vec<String>>,
     /// Names that are defined here.
     items: BTreeSet<String>,
@@ -35,7 +35,7 @@ struct Module {
 }
 
 impl Modules {
-    /// Reads `lib.rs` and every module that it declares, except for those behind `#[cfg(test)]` and the program.
+    /// Reads `lib.rs` and every module that it declares, except for those with `#[cfg(test)]` and the program.
     pub fn read(src: &Path) -> Self {
         let mut sources = BTreeMap::new();
         collect(src, Path::new("lib.rs"), &mut Vec::new(), &mut sources);
@@ -82,7 +82,7 @@ impl Modules {
         files.into_iter()
     }
 
-    /// The file of every module and the files that it refers to, with the path by which it does so.
+    /// Returns the references between files, without re-exports.
     pub fn references(&self) -> BTreeSet<Reference> {
         self.resolved(|module| {
             let imports = module.aliases.values().filter(|path| !module.reexports.contains(*path));
@@ -90,7 +90,7 @@ impl Modules {
         })
     }
 
-    /// The same for what is re-exported.
+    /// Returns the re-exports as references.
     pub fn reexports(&self) -> BTreeSet<Reference> {
         self.resolved(|module| module.reexports.iter())
     }
@@ -114,7 +114,7 @@ impl Modules {
         found
     }
 
-    /// The modules that a path leads to: the one that defines its name, and those that it names on the way.
+    /// Returns the modules of a path: the one that defines its last name, and those on the way to it.
     fn visited(&self, from: &ModulePath, path: &[String]) -> BTreeSet<ModulePath> {
         let mut visited = BTreeSet::new();
         self.resolve(from, path, &mut visited, 0);
@@ -178,9 +178,9 @@ impl Modules {
 pub struct Reference {
     pub from: PathBuf,
     pub to: PathBuf,
-    /// The module that is referred to.
+    /// The file that the reference leads to.
     pub target: ModulePath,
-    /// As it is written.
+    /// The path as written.
     pub path: String,
 }
 
@@ -288,7 +288,7 @@ impl References<'_> {
     }
 }
 
-/// The paths that a `use` names.
+/// Returns the paths of a `use`.
 pub fn names(item: &syn::ItemUse) -> Vec<Vec<String>> {
     let mut module = Module::default();
     module.add_use(&item.tree, &mut Vec::new(), false);
@@ -319,7 +319,7 @@ fn collect(
     }
 }
 
-/// Tells whether an item exists in tests only: `#[test]` or `#[cfg(test)]`, also within `all(…)`.
+/// Returns `true` if an item exists in tests only: `#[test]` or `#[cfg(test)]`, also within `all(…)`.
 pub fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let condition = attribute.meta.require_list().map(|list| list.tokens.to_string());

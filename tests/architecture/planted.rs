@@ -1,8 +1,8 @@
-//! Violations planted in small crates: each kind is found, wherever it stands in a file.
+//! Tests of the test: each kind of violation is planted in a small crate and found, at any place in a file.
 
 use super::*;
 
-/// A crate of the given files, all below `lib.rs`.
+/// Parses a crate of these files, all below `lib.rs`.
 fn library(files: &[(&str, &str)]) -> Modules {
     let parse = |(file, text): &(&str, &str)| {
         let mut path: ModulePath =
@@ -43,7 +43,7 @@ fn an_import_that_the_rule_forbids_is_found_however_it_is_written() {
 
 #[test]
 fn an_import_through_an_allowed_module_is_found() {
-    // `layer` may import both; `tree` may import neither, and no third module lends it the name.
+    // A re-export in a module that `tree` may import does not make the import allowed.
     let lends = ("progress.rs", "pub use crate::oci::Hash as Lent;");
     let borrows = ("tree/walk.rs", "use crate::progress::Lent;");
     let wrong = forbidden_imports(&library(&[DIGEST, OCI, TREE, lends, borrows]));
@@ -51,7 +51,7 @@ fn an_import_through_an_allowed_module_is_found() {
 }
 
 #[test]
-fn what_is_allowed_or_only_in_tests_or_in_comments_is_not_found() {
+fn allowed_imports_tests_and_comments_are_not_found() {
     for walk in [
         "// crate::oci::Hash\n/// [`crate::oci::Hash`]\nfn f() {}",
         "#[cfg(test)] mod tests { use crate::oci::Hash; } fn f() {}",

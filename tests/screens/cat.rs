@@ -1,15 +1,15 @@
 //! `volio cat`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
 #[test]
-fn files_one_behind_the_other() {
+fn several_files_in_order() {
     assert_screen(
-        Place::with_image().screen("cat oci:layout:v1 /hello etc/hosts /hello"),
+        Workspace::with_image().screen("cat oci:layout:v1 /hello etc/hosts /hello"),
         str![[r#"
 hello
 127.0.0.1 localhost
@@ -22,7 +22,7 @@ hello
 
 #[test]
 fn a_link_is_followed_inside_of_the_image() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     symlink("../../etc/hosts", place.path().join("tree/etc/link")).unwrap();
     symlink("/etc/link", place.path().join("tree/again")).unwrap();
     fs::hard_link(place.path().join("tree/hello"), place.path().join("tree/second")).unwrap();
@@ -38,9 +38,9 @@ hello
 }
 
 #[test]
-fn what_is_not_there() {
+fn a_path_that_is_not_in_the_image() {
     assert_screen(
-        Place::with_image().screen("cat oci:layout:v1 hello var/log"),
+        Workspace::with_image().screen("cat oci:layout:v1 hello var/log"),
         str![[r#"
 -- stderr
 error: /var/log is not in the image: there is no /var
@@ -53,7 +53,7 @@ hint: `volio ls -R` shows what it has
 
 #[test]
 fn a_link_that_leads_nowhere_and_one_that_leads_in_a_circle() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     symlink("/nowhere", place.path().join("tree/dangling")).unwrap();
     symlink("circle", place.path().join("tree/circle")).unwrap();
     let place = place.and("pack --normalize oci:layout:v1 tree");
@@ -81,7 +81,7 @@ error: the symbolic links at /circle are too many or lead in a circle
 #[test]
 fn a_directory() {
     assert_screen(
-        Place::with_image().screen("cat oci:layout:v1 /etc"),
+        Workspace::with_image().screen("cat oci:layout:v1 /etc"),
         str![[r#"
 -- stderr
 error: /etc is a directory, which has no content to show
@@ -95,7 +95,7 @@ hint: `volio ls` lists it; `volio unpack --subpath` unpacks it
 #[test]
 fn no_path_and_one_that_leads_out() {
     assert_screen(
-        Place::with_image().screen("cat oci:layout:v1"),
+        Workspace::with_image().screen("cat oci:layout:v1"),
         str![[r#"
 -- stderr
 error: the following required arguments were not provided:
@@ -109,7 +109,7 @@ For more information, try '--help'.
 "#]],
     );
     assert_screen(
-        Place::with_image().screen("cat oci:layout:v1 a/../../b"),
+        Workspace::with_image().screen("cat oci:layout:v1 a/../../b"),
         str![[r#"
 -- stderr
 error: <PATH>...: "a/../../b" leads out of the image
@@ -122,7 +122,7 @@ hint: write a path without `..`
 
 #[test]
 fn a_layer_without_a_table_of_contents() {
-    let place = Place::with_tree().and("pack --normalize --compression gzip oci:layout:v1 tree");
+    let place = Workspace::with_tree().and("pack --normalize --compression gzip oci:layout:v1 tree");
     assert_screen(
         place.screen("cat oci:layout:v1 hello"),
         str![[r#"
@@ -145,7 +145,7 @@ hello
 
 #[test]
 fn content_that_was_changed() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     for blob in place.blobs() {
         let mut bytes = fs::read(&blob).unwrap();
         if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
@@ -167,7 +167,7 @@ hint: it was damaged or replaced where it is stored or on its way; nothing of it
 
 #[test]
 fn bytes_are_not_text_and_a_reader_that_has_seen_enough_is_no_failure() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     let content: Vec<u8> =
         (0..2_000_000_u32).flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
     fs::write(place.path().join("tree/large"), &content).unwrap();

@@ -1,6 +1,6 @@
 //! `volio copy`, `volio push` and `volio pull`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::ffi::OsString;
 use std::fs;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 #[test]
 fn an_image_goes_from_layout_to_layout() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     assert_screen(
         place.screen("copy oci:layout:v1 oci:copy:v1"),
         str![[r#"
@@ -32,8 +32,8 @@ copied 0 blobs, 0 B in [TIME]; 3 there already
 }
 
 #[test]
-fn an_archive_for_docker_load_gets_what_it_can_hold() {
-    let place = Place::with_image();
+fn an_archive_for_docker_load_gets_one_uncompressed_platform() {
+    let place = Workspace::with_image();
     assert_screen(
         place.screen("copy oci:layout:v1 docker-archive:image.tar:data:v1"),
         str![[r#"
@@ -90,7 +90,7 @@ hint: it is what docker save wrote: name it docker-archive:image.tar
 #[test]
 fn the_result_as_json_is_one_document() {
     assert_screen(
-        Place::with_image().screen("copy --quiet --format json oci:layout:v1 oci:copy:v1"),
+        Workspace::with_image().screen("copy --quiet --format json oci:layout:v1 oci:copy:v1"),
         str![[r#"
 {
   "address": "oci:copy@sha256:[DIGEST]",
@@ -111,7 +111,7 @@ fn the_result_as_json_is_one_document() {
 #[test]
 fn an_image_that_is_not_there() {
     assert_screen(
-        Place::with_image().screen("copy oci:layout:v2 oci:copy:v2"),
+        Workspace::with_image().screen("copy oci:layout:v2 oci:copy:v2"),
         str![[r#"
 -- stderr
 error: source: there is no image with the tag "v2" in the layout layout
@@ -125,7 +125,7 @@ hint: its tags are v1
 #[test]
 fn a_push_goes_to_a_registry() {
     assert_screen(
-        Place::with_image().screen("push oci:layout:v1 oci:copy:v1"),
+        Workspace::with_image().screen("push oci:layout:v1 oci:copy:v1"),
         str![[r#"
 -- stderr
 error: push: oci:copy:v1 is not in a registry
@@ -139,7 +139,7 @@ hint: write volio push FROM HOST/REPOSITORY:TAG, or use volio copy
 #[test]
 fn a_pull_comes_from_a_registry() {
     assert_screen(
-        Place::with_image().screen("pull oci:layout:v1 oci:copy:v1"),
+        Workspace::with_image().screen("pull oci:layout:v1 oci:copy:v1"),
         str![[r#"
 -- stderr
 error: pull: oci:layout:v1 is not in a registry
@@ -153,7 +153,7 @@ hint: write volio pull HOST/REPOSITORY:TAG TO, or use volio copy
 #[test]
 fn a_registry_that_is_not_there() {
     assert_screen(
-        Place::with_image().screen("push oci:layout:v1 localhost:1/data:v1"),
+        Workspace::with_image().screen("push oci:layout:v1 localhost:1/data:v1"),
         str![[r#"
 -- stderr
 error: destination: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
@@ -163,7 +163,7 @@ hint: is the registry running at localhost:1?
 "#]],
     );
     assert_screen(
-        Place::with_image().screen("pull localhost:1/data:v1 oci:copy:v1"),
+        Workspace::with_image().screen("pull localhost:1/data:v1 oci:copy:v1"),
         str![[r#"
 -- stderr
 error: source: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
@@ -177,7 +177,7 @@ hint: is the registry running at localhost:1?
 #[test]
 fn one_platform_of_an_image() {
     assert_screen(
-        Place::with_image().screen("copy --platform linux/arm64 oci:layout:v1 oci:copy:v1"),
+        Workspace::with_image().screen("copy --platform linux/arm64 oci:layout:v1 oci:copy:v1"),
         str![[r#"
 oci:copy@sha256:[DIGEST]
 -- stderr
@@ -191,7 +191,7 @@ only some platforms: the digest is not that of the source, sha256:[DIGEST]
 
 #[test]
 fn all_tags_of_a_layout() {
-    let place = Place::with_image().and("copy oci:layout:v1 oci:layout:v2");
+    let place = Workspace::with_image().and("copy oci:layout:v1 oci:layout:v2");
     assert_screen(
         place.screen("copy --all-tags oci:layout oci:copy"),
         str![[r#"
@@ -217,7 +217,7 @@ hint: write oci:layout
 
 #[test]
 fn a_tag_that_cannot_be_copied_does_not_keep_the_others() {
-    let place = Place::with_image().and("pack --normalize --label other=1 oci:layout:v2 tree");
+    let place = Workspace::with_image().and("pack --normalize --label other=1 oci:layout:v2 tree");
     let index = std::fs::read_to_string(place.path().join("layout/index.json")).unwrap();
     let second = index.rsplit("sha256:").next().unwrap();
     std::fs::remove_file(place.path().join("layout/blobs/sha256").join(&second[..64])).unwrap();
@@ -263,8 +263,8 @@ error: 1 of 2 tags were not copied
 }
 
 #[test]
-fn what_another_image_has_is_left_out_and_missed_where_it_is_not() {
-    let place = Place::with_image().and("pack --normalize --label other=1 oci:layout:v2 tree");
+fn layers_of_a_since_image_are_left_out_and_missed_in_other_registries() {
+    let place = Workspace::with_image().and("pack --normalize --label other=1 oci:layout:v2 tree");
     assert_screen(
         place.screen("copy --since oci:layout:v1 oci:layout:v2 oci:stick:v2"),
         str![[r#"
@@ -299,7 +299,7 @@ copied 0 blobs, 0 B in [TIME]; 3 there already
 
 #[test]
 fn a_registry_takes_whole_images_only() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     assert_screen(
         place.screen("copy --since oci:layout:v1 oci:layout:v1 localhost:1/data:v1"),
         str![[r#"
@@ -314,7 +314,7 @@ hint: copy without --since: what is there already is not sent again
 
 #[test]
 fn a_digestfile_that_cannot_be_written_is_noticed_before_any_work() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     for command in [
         "copy --digestfile absent/file oci:layout:v1 oci:copy:v1",
         "pack --digestfile absent/file oci:copy:v1 tree",
@@ -330,14 +330,14 @@ error: --digestfile: cannot write to absent/file: No such file or directory (os 
         );
         assert!(!place.path().join("copy").exists());
     }
-    // A file that is there says that the image is there.
+    // The file would say that the image exists.
     place.screen("copy --digestfile file oci:layout:v2 oci:copy:v1");
     assert!(!place.path().join("file").exists());
 }
 
 #[test]
 fn all_tags_of_a_layout_without_tags_are_not_nothing() {
-    let place = Place::with_image().with_index(|index| {
+    let place = Workspace::with_image().with_index(|index| {
         index["manifests"][0].as_object_mut().unwrap().remove("annotations");
     });
     assert_screen(
@@ -366,7 +366,7 @@ copied 3 blobs, 8.6 KiB in [TIME]
 
 #[test]
 fn a_path_that_is_not_text_is_written_to_and_read_from() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     for scheme in ["oci:", "oci-archive:"] {
         let name =
             OsString::from_vec([scheme.as_bytes(), b"d\xff", scheme.len().to_string().as_bytes()].concat());

@@ -1,12 +1,12 @@
 //! data-io's interface: `volio pack` and `volio unpack` without arguments, by the environment and by secrets.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use crate::registry::{Login, Registry};
 use snapbox::str;
 use std::fs;
 
-/// The screen after a command with these variables, and with a source, a target, a store and secrets of its own.
-fn screen(place: &Place, command: &str, variables: &[(&str, &str)]) -> String {
+/// The screen after a command with these variables, and with its own source, target, store and secrets.
+fn screen(place: &Workspace, command: &str, variables: &[(&str, &str)]) -> String {
     let mut volio = place.volio(command);
     let own = [("SOURCE", "tree"), ("TARGET", "target"), ("STORE", "store"), ("SECRETS", "secrets")];
     volio.envs(own.map(|(name, path)| (format!("VOLIO_{name}"), place.path().join(path))));
@@ -16,26 +16,26 @@ fn screen(place: &Place, command: &str, variables: &[(&str, &str)]) -> String {
     })
 }
 
-fn secret(place: &Place, name: &str, content: &str) {
+fn secret(place: &Workspace, name: &str, content: &str) {
     fs::create_dir_all(place.path().join("secrets")).unwrap();
     fs::write(place.path().join("secrets").join(name), content).unwrap();
 }
 
-/// A registry that lets in `me` with `hunter2`, and none else.
+/// A registry that accepts only `me` with `hunter2`.
 fn guarded() -> Registry {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.login = Login::Basic { user: "me:hunter2" });
     registry
 }
 
-fn read(place: &Place, file: &str) -> String {
+fn read(place: &Workspace, file: &str) -> String {
     fs::read_to_string(place.path().join(file)).unwrap()
 }
 
 #[test]
 fn without_a_word_anywhere_it_is_said_how_to_name_an_image() {
     assert_screen(
-        screen(&Place::with_tree(), "pack", &[]),
+        screen(&Workspace::with_tree(), "pack", &[]),
         str![[r#"
 -- stderr
 error: no image is named: neither as an argument nor by DATA_TAG
@@ -45,7 +45,7 @@ hint: volio pack IMAGE SOURCE, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TA
 "#]],
     );
     assert_screen(
-        screen(&Place::with_tree(), "unpack", &[("DATA_TAG", "")]),
+        screen(&Workspace::with_tree(), "unpack", &[("DATA_TAG", "")]),
         str![[r#"
 -- stderr
 error: no image is named: neither as an argument nor by DATA_TAG
@@ -60,7 +60,7 @@ hint: volio unpack IMAGE DIR, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TAG
 fn an_image_without_a_source_or_a_target_is_not_data_ios_interface() {
     let tag = [("DATA_TAG", "h.example/a:1"), ("NO_PUSH", "1"), ("NO_PULL", "1")];
     assert_screen(
-        screen(&Place::with_tree(), "unpack oci:layout:v1", &tag),
+        screen(&Workspace::with_tree(), "unpack oci:layout:v1", &tag),
         str![[r#"
 -- stderr
 error: the following required arguments were not provided:
@@ -79,7 +79,7 @@ For more information, try '--help'.
 fn a_bucket_is_answered_with_the_pipeline_to_use_instead() {
     let bucket = [("DATA_S3_DST", "s3://bucket/path/file.tar.gz")];
     assert_screen(
-        screen(&Place::with_tree(), "pack", &bucket),
+        screen(&Workspace::with_tree(), "pack", &bucket),
         str![[r#"
 -- stderr
 error: DATA_S3_DST is set and DATA_TAG is not: volio knows registries and no buckets
@@ -89,7 +89,7 @@ hint: use tar -cz -C /source . | aws s3 cp - "s3://bucket/path/file.tar.-$(date 
 "#]],
     );
     assert_screen(
-        screen(&Place::with_tree(), "unpack", &bucket),
+        screen(&Workspace::with_tree(), "unpack", &bucket),
         str![[r#"
 -- stderr
 error: DATA_S3_DST is set and DATA_TAG is not: volio knows registries and no buckets
@@ -102,14 +102,14 @@ hint: use aws s3 cp s3://bucket/path/file.tar.gz - | tar -xz -C /
 
 #[test]
 fn a_tag_wins_over_a_bucket_and_any_value_keeps_it_here() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     let variables = [
         ("DATA_S3_DST", "s3://bucket/file.tar.gz"),
         ("DATA_TAG", "data:1"),
         ("REGISTRY", "registry.example"),
         ("NO_PUSH", "0"),
         ("NO_PULL", "no"),
-        // Half a login matters only where there is somebody to log in to.
+        // An incomplete login is an error only if the image is in a registry.
         ("REGISTRY_USERNAME", "me"),
     ];
     let packed = screen(&place, "pack --normalize", &variables);
@@ -139,8 +139,8 @@ unpacked 4 entries, 26 B from 1 layer in [TIME]
 }
 
 #[test]
-fn what_is_not_in_the_store_is_not_fetched_with_no_pull() {
-    let place = Place::with_tree();
+fn an_image_that_is_not_in_the_store_is_not_fetched_with_no_pull() {
+    let place = Workspace::with_tree();
     let variables = [("DATA_TAG", "registry.example/data:1"), ("NO_PULL", "1"), ("NO_PUSH", "1")];
     assert_screen(
         screen(&place, "unpack", &variables),
@@ -169,7 +169,7 @@ hint: pack it with NO_PUSH and the same volume there, or unset NO_PULL to fetch 
 #[test]
 fn half_a_login_is_a_usage_error_that_names_the_other_half() {
     let tag = ("DATA_TAG", "registry.example/data:1");
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     assert_screen(
         screen(&place, "pack", &[tag, ("REGISTRY_USERNAME", "me")]),
         str![[r#"
@@ -207,7 +207,7 @@ hint: set both, or neither for a registry without a login; a file in /run/secret
 
 #[test]
 fn names_that_are_no_images_are_refused_and_an_address_with_a_password_is_not_shown() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     assert_screen(
         screen(&place, "pack", &[("DATA_TAG", "UPPER:1"), ("REGISTRY", "h.example")]),
         str![[r#"
@@ -233,7 +233,7 @@ hint: write HOST[:PORT]
 
 #[test]
 fn no_source_is_an_error_that_says_where_volumes_belong() {
-    let place = Place::new();
+    let place = Workspace::new();
     assert_screen(
         screen(&place, "pack", &[("DATA_TAG", "a:1"), ("NO_PUSH", "1")]),
         str![[r#"
@@ -248,7 +248,7 @@ hint: mount the volumes below it: -v VOLUME:/source/var/lib/mysql:ro
 
 #[test]
 fn secrets_log_in_and_count_before_the_environment() {
-    let (place, registry) = (Place::with_tree(), guarded());
+    let (place, registry) = (Workspace::with_tree(), guarded());
     secret(&place, "REGISTRY_PASSWORD", "hunter2\n");
     secret(&place, "REGISTRY_USERNAME", "me");
     secret(&place, "my-secret", "x");
@@ -282,7 +282,7 @@ unpacked 4 entries, 26 B from 1 layer in [TIME]
 
 #[test]
 fn a_registry_that_refuses_is_an_error_without_the_password() {
-    let (place, registry) = (Place::with_tree(), guarded());
+    let (place, registry) = (Workspace::with_tree(), guarded());
     let tag = format!("{}/data:1", registry.host());
     let shown = |command, login: &[(&str, &str)]| {
         let variables = [&[("DATA_TAG", tag.as_str())], login].concat();
@@ -324,12 +324,12 @@ hint: REGISTRY_USERNAME and REGISTRY_PASSWORD log in
 
 #[test]
 fn a_new_version_is_refused_once_where_the_target_holds_data() {
-    let (place, registry) = (Place::with_tree(), Registry::start());
+    let (place, registry) = (Workspace::with_tree(), Registry::start());
     let tag = [("DATA_TAG", format!("{}/data:1", registry.host()))];
     let tag = tag.each_ref().map(|(name, value)| (*name, value.as_str()));
     let run = |command| screen(&place, command, &tag).replace(registry.host(), "HOST");
     assert!(run("pack").ends_with("-- exit 0\n"));
-    // The first import, and the same image again: data is as it was packed.
+    // The first import, and the same image once more: the data is restored.
     assert!(run("unpack").ends_with("-- exit 0\n"));
     fs::write(place.path().join("target/hello"), "changed\n").unwrap();
     fs::write(place.path().join("target/own"), "own\n").unwrap();
@@ -355,7 +355,7 @@ hint: look at it if you like, and run the same again: the next run unpacks it
     assert!(run("unpack").ends_with("-- exit 0\n"));
     assert_eq!(read(&place, "target/hello"), "hello again\n");
 
-    // A further version is another one; whoever wants none of this says so; and what is empty holds no data.
+    // A third version is refused once too. NO_CHECK turns that off, and an empty directory holds no data.
     fs::write(place.path().join("tree/hello"), "three\n").unwrap();
     assert!(run("pack").ends_with("-- exit 0\n"));
     assert!(run("unpack").ends_with("-- exit 6\n"));
@@ -373,7 +373,7 @@ hint: look at it if you like, and run the same again: the next run unpacks it
 
 #[test]
 fn a_target_that_holds_other_data_keeps_it_and_flags_still_count() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     fs::create_dir_all(place.path().join("target/etc")).unwrap();
     fs::write(place.path().join("target/etc/other"), "other\n").unwrap();
     let variables = [("DATA_TAG", "data:1"), ("NO_PUSH", "1"), ("NO_PULL", "1")];
@@ -392,7 +392,7 @@ nothing to do: /place/target keeps the image that it holds
 "#]],
     );
     assert_eq!(read(&place, "target/hello"), "changed\n");
-    // A directory does not give way to a file.
+    // A directory is not replaced by a file.
     fs::remove_file(place.path().join("target/hello")).unwrap();
     fs::create_dir(place.path().join("target/hello")).unwrap();
     fs::write(place.path().join("target/hello/there"), "there\n").unwrap();
@@ -411,7 +411,7 @@ hint: the image has something else there; move the directory away, or use --forc
 
 #[test]
 fn an_image_for_data_io_is_packed_and_unpacked() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     assert_screen(
         place.screen("pack --normalize --format data-io oci:layout:v1 tree"),
         str![[r#"

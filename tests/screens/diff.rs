@@ -1,13 +1,13 @@
 //! `volio diff`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn nothing_differs() {
-    let place = Place::with_own_image().and("unpack oci:layout:v1 there");
+    let place = Workspace::with_own_image().and("unpack oci:layout:v1 there");
     assert_screen(
         place.screen("diff oci:layout:v1 there"),
         str![[r#"
@@ -26,9 +26,9 @@ compared 4 paths: nothing differs
     );
 }
 
-/// The same image, and a directory in which one thing of each sort is different.
-fn changed() -> Place {
-    let place = Place::with_own_image().and("unpack oci:layout:v1 there");
+/// The same image, and a directory with one difference of each kind.
+fn changed() -> Workspace {
+    let place = Workspace::with_own_image().and("unpack oci:layout:v1 there");
     let there = place.path().join("there");
     let mtime = fs::metadata(there.join("hello")).unwrap().modified().unwrap();
     fs::write(there.join("hello"), "Hello\n").unwrap();
@@ -40,7 +40,7 @@ fn changed() -> Place {
 }
 
 #[test]
-fn what_differs_is_one_line_each() {
+fn each_difference_is_one_line() {
     assert_screen(
         changed().screen("diff --ignore mtime oci:layout:v1 there"),
         str![[r#"
@@ -96,7 +96,7 @@ fn the_same_as_json() {
 #[test]
 fn a_directory_that_is_not_there() {
     assert_screen(
-        Place::with_image().screen("diff oci:layout:v1 ./nowhere"),
+        Workspace::with_image().screen("diff oci:layout:v1 ./nowhere"),
         str![[r#"
 -- stderr
 error: there is no directory ./nowhere
@@ -109,7 +109,7 @@ error: there is no directory ./nowhere
 #[test]
 fn something_that_is_neither_an_image_nor_a_directory() {
     assert_screen(
-        Place::with_image().screen("diff oci:layout:v1 NOWHERE"),
+        Workspace::with_image().screen("diff oci:layout:v1 NOWHERE"),
         str![[r#"
 -- stderr
 error: there is no directory NOWHERE
@@ -123,7 +123,7 @@ hint: if an image is meant, write its registry or its tag: docker.io/library/NOW
 #[test]
 fn a_directory_that_is_misspelt_is_not_looked_for_in_a_registry() {
     for place in ["nodir", "some/nodir"] {
-        let screen = Place::with_image().screen(&format!("diff oci:layout:v1 {place}"));
+        let screen = Workspace::with_image().screen(&format!("diff oci:layout:v1 {place}"));
         assert!(screen.contains(&format!("error: there is no directory {place}\n")), "{screen}");
         assert!(screen.contains(&format!("docker.io/library/{place}:latest")), "{screen}");
         assert!(screen.ends_with("-- exit 4\n"), "{screen}");
@@ -133,7 +133,7 @@ fn a_directory_that_is_misspelt_is_not_looked_for_in_a_registry() {
 #[test]
 fn an_attribute_that_is_none() {
     assert_screen(
-        Place::with_image().screen("diff --ignore time oci:layout:v1 oci:layout:v1"),
+        Workspace::with_image().screen("diff --ignore time oci:layout:v1 oci:layout:v1"),
         str![[r#"
 -- stderr
 error: invalid value 'time' for '--ignore <ATTRIBUTE>'

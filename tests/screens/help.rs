@@ -1,6 +1,6 @@
 //! Help, completions and manual pages: all made from the same definitions.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 
@@ -27,7 +27,7 @@ const COMMANDS: [&str; 17] = [
 #[test]
 fn nothing_typed() {
     assert_screen(
-        Place::new().screen(""),
+        Workspace::new().screen(""),
         str![[r#"
 -- stderr
 Move directories in and out of OCI registries, without Docker
@@ -66,7 +66,7 @@ Options:
 #[test]
 fn the_program() {
     assert_screen(
-        Place::new().screen("--help"),
+        Workspace::new().screen("--help"),
         str![[r#"
 Move directories in and out of OCI registries, without Docker
 
@@ -144,7 +144,7 @@ Exit codes:
 
 #[test]
 fn every_command_has_short_and_long_help_that_fits_the_screen() {
-    let place = Place::new();
+    let place = Workspace::new();
     for command in COMMANDS {
         let [short, long] = ["-h", "--help"].map(|flag| place.screen(&format!("{command} {flag}")));
         assert!(short.ends_with("-- exit 0\n") && long.ends_with("-- exit 0\n"), "{command}");
@@ -158,7 +158,7 @@ fn every_command_has_short_and_long_help_that_fits_the_screen() {
 #[test]
 fn a_command_that_does_not_exist() {
     assert_screen(
-        Place::new().screen("upnack"),
+        Workspace::new().screen("upnack"),
         str![[r#"
 -- stderr
 error: unrecognized subcommand 'upnack'
@@ -177,7 +177,7 @@ For more information, try '--help'.
 #[test]
 fn a_flag_that_does_not_exist() {
     assert_screen(
-        Place::new().screen("pack --plattform linux/amd64 oci:layout tree"),
+        Workspace::new().screen("pack --plattform linux/amd64 oci:layout tree"),
         str![[r#"
 -- stderr
 error: unexpected argument '--plattform' found
@@ -195,7 +195,7 @@ For more information, try '--help'.
 
 #[test]
 fn completions_know_every_command() {
-    let place = Place::new();
+    let place = Workspace::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = place.screen(&format!("completions {shell}"));
         assert!(script.ends_with("-- exit 0\n"), "{script}");
@@ -207,7 +207,7 @@ fn completions_know_every_command() {
 
 #[test]
 fn manual_pages_are_one_for_each_command() {
-    let place = Place::new();
+    let place = Workspace::new();
     let one = place.screen("man");
     assert!(one.contains(".TH volio 1") && one.contains(".SH \"EXIT CODES\""), "{one}");
     assert_screen(

@@ -1,6 +1,6 @@
-//! Certificates and proxies, as they are named on the command line and in the environment.
+//! Certificates and proxies from the command line and the environment.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use crate::registry::{Authority, Proxy, Registry};
 use snapbox::str;
 use std::io::{Read as _, Write as _};
@@ -8,14 +8,14 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
 
-/// A registry that is only to be had encrypted, its authority, and the proxy through which it is reached.
+/// A registry with TLS, its authority, and a proxy in front of it.
 fn behind_a_proxy() -> (Registry, Authority, Proxy) {
     let (registry, authority) = (Registry::start(), Authority::new());
     let proxy = Proxy::to(&authority.front_of(registry.host(), false));
     (registry, authority, proxy)
 }
 
-fn push(place: &Place, arguments: &str, variables: &[(&str, &str)]) -> Command {
+fn push(place: &Workspace, arguments: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = place.volio(&format!("push --quiet oci:layout:v1 registry.test/a:v1 {arguments}"));
     command.envs(variables.iter().copied());
     command
@@ -23,7 +23,7 @@ fn push(place: &Place, arguments: &str, variables: &[(&str, &str)]) -> Command {
 
 #[test]
 fn a_proxy_is_a_tunnel_and_sees_no_more_than_the_host() {
-    let (place, (_registry, authority, proxy)) = (Place::with_image(), behind_a_proxy());
+    let (place, (_registry, authority, proxy)) = (Workspace::with_image(), behind_a_proxy());
     let (ca, address) = (authority.path("ca.crt"), format!("http://{}", proxy.address));
     for (arguments, variables) in [
         (format!("--ca-file {}", ca.display()), vec![("HTTPS_PROXY", address.as_str())]),
@@ -45,7 +45,7 @@ registry.test/a@sha256:[DIGEST]
 
 #[test]
 fn a_host_can_be_taken_from_the_proxy() {
-    let (place, (_registry, _authority, proxy)) = (Place::with_image(), behind_a_proxy());
+    let (place, (_registry, _authority, proxy)) = (Workspace::with_image(), behind_a_proxy());
     let address = format!("http://{}", proxy.address);
     for except in ["registry.test", ".test", "*", "registry.test:443", "*.test", "x.io,reg*.test:443"] {
         let command = push(&place, "", &[("HTTPS_PROXY", &address), ("NO_PROXY", except)]);
@@ -61,7 +61,7 @@ fn a_host_can_be_taken_from_the_proxy() {
 
 #[test]
 fn a_proxy_that_cannot_be_used_is_named_with_its_variable() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -106,7 +106,7 @@ hint: write HTTPS_PROXY=http://HOST:PORT; https and socks5 are known too. NO_PRO
 
 #[test]
 fn a_proxy_that_wants_a_password_or_refuses_says_so() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     for (status, variable, told) in [
         (
             407,
@@ -136,7 +136,7 @@ fn a_proxy_that_wants_a_password_or_refuses_says_so() {
 
 #[test]
 fn a_machine_without_authorities_can_name_one_and_needs_none_for_plain_http() {
-    let (place, (registry, authority, _proxy)) = (Place::with_image(), behind_a_proxy());
+    let (place, (registry, authority, _proxy)) = (Workspace::with_image(), behind_a_proxy());
     let front = authority.front_of(registry.host(), false);
     let run = |image: &str, arguments: &str| {
         let mut command = place.volio(&format!("push --quiet oci:layout:v1 {image}/a:v1 {arguments}"));
@@ -169,6 +169,6 @@ warning: any certificate is accepted: passwords and data can be read and changed
 
 #[test]
 fn encryption_cannot_be_wanted_and_not() {
-    let screen = Place::new().screen("pull --plain-http --ca-file x registry.test/a oci:a");
+    let screen = Workspace::new().screen("pull --plain-http --ca-file x registry.test/a oci:a");
     assert!(screen.contains("--ca-file") && screen.ends_with("-- exit 2\n"), "{screen}");
 }

@@ -1,11 +1,11 @@
 //! `volio inspect`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 
-/// An image that says all about itself that an image can say.
-fn described() -> Place {
-    let place = Place::with_tree();
+/// An image with every optional field.
+fn described() -> Workspace {
+    let place = Workspace::with_tree();
     let mut pack =
         place.volio("pack --normalize --platform linux/amd64 --label stage=test --annotation a=\x1b[31m");
     pack.args(["--entrypoint", r#"["/bin/app", "a word"]"#, "--cmd", "--help"]);
@@ -119,7 +119,7 @@ fn an_image_as_json() {
 #[test]
 fn an_image_that_is_not_there() {
     assert_screen(
-        Place::with_image().screen("inspect oci:layout:v2"),
+        Workspace::with_image().screen("inspect oci:layout:v2"),
         str![[r#"
 -- stderr
 error: there is no image with the tag "v2" in the layout layout
@@ -133,7 +133,7 @@ hint: its tags are v1
 #[test]
 fn a_reference_that_does_not_parse() {
     assert_screen(
-        Place::new().screen("inspect oci:"),
+        Workspace::new().screen("inspect oci:"),
         str![[r#"
 -- stderr
 error: <IMAGE>: "oci:" is not the name of an image: it has no path
@@ -144,11 +144,11 @@ hint: write oci:DIRECTORY[:TAG]
     );
 }
 
-/// A layout with an artifact of a chart of helm, and of a file as oras pushes it.
-fn with_artifact() -> Place {
+/// A layout with two artifacts: a Helm chart, and a file as oras pushes it.
+fn with_artifact() -> Workspace {
     let chart = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
     let layers = [(chart, None, &b"chart"[..]), ("text/plain", Some("notes\x1b.txt"), b"notes")];
-    Place::with_image().with_artifact("application/vnd.cncf.helm.config.v1+json", &layers)
+    Workspace::with_image().with_artifact("application/vnd.cncf.helm.config.v1+json", &layers)
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! `volio login`, `volio logout`, and where passwords may be seen: nowhere.
+//! `volio login` and `volio logout`. Passwords never appear in their output.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use crate::registry::{Authority, Login, Refusal, Registry};
 use snapbox::str;
 use std::fs;
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-/// A registry that lets in `me` with `hunter2`, and none else.
+/// A registry that accepts only `me` with `hunter2`.
 fn guarded(login: Login) -> Registry {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.login = login);
@@ -18,8 +18,8 @@ fn guarded(login: Login) -> Registry {
 const BASIC: Login = Login::Basic { user: "me:hunter2" };
 const TOKEN: Login = Login::Token { user: "me:hunter2", anonymous_pull: false, expires_in: 300 };
 
-/// The screen after a command line that is given this on stdin.
-fn screen(place: &Place, registry: &Registry, arguments: &str, stdin: &str) -> String {
+/// The screen after a command with this text on stdin.
+fn screen(place: &Workspace, registry: &Registry, arguments: &str, stdin: &str) -> String {
     let file = place.path().join("stdin");
     fs::write(&file, stdin).unwrap();
     let mut command = place.volio(&arguments.replace("HOST", registry.host()));
@@ -30,7 +30,7 @@ fn screen(place: &Place, registry: &Registry, arguments: &str, stdin: &str) -> S
 #[test]
 fn a_password_is_tried_and_kept_and_used_and_forgotten() {
     for login in [BASIC, TOKEN] {
-        let (place, registry) = (Place::with_image(), guarded(login));
+        let (place, registry) = (Workspace::with_image(), guarded(login));
         assert_screen(
             screen(&place, &registry, "login -u me --password-stdin HOST", "hunter2\n"),
             str![[r#"
@@ -70,7 +70,7 @@ error: not logged in to HOST: /place/.docker/config.json knows no credentials fo
 #[test]
 fn a_wrong_password_is_not_kept() {
     for login in [BASIC, TOKEN] {
-        let (place, registry) = (Place::new(), guarded(login));
+        let (place, registry) = (Workspace::new(), guarded(login));
         let screen = screen(&place, &registry, "login -u me --password-stdin HOST", "hunter3\n");
         assert!(screen.contains("are the name and the password right?"), "{screen}");
         assert!(screen.ends_with("-- exit 5\n"), "{screen}");
@@ -81,7 +81,7 @@ fn a_wrong_password_is_not_kept() {
 
 #[test]
 fn a_login_without_a_terminal_needs_a_name_and_a_password() {
-    let (place, registry) = (Place::new(), guarded(BASIC));
+    let (place, registry) = (Workspace::new(), guarded(BASIC));
     assert_screen(
         screen(&place, &registry, "login HOST", ""),
         str![[r#"
@@ -115,7 +115,7 @@ hint: write HOST[:PORT] as in the names of images, without a repository
 
 #[test]
 fn a_login_that_has_no_effect_is_warned_of() {
-    let (place, registry) = (Place::new(), guarded(Login::Open));
+    let (place, registry) = (Workspace::new(), guarded(Login::Open));
     let podman = place.path().join(".config/containers");
     fs::create_dir_all(&podman).unwrap();
     let entry = format!(r#"{{"auths": {{"{}": {{"auth": "eDp5"}}}}}}"#, registry.host());
@@ -137,15 +137,15 @@ logged in to HOST; the password is in /place/.docker/config.json
     assert!(place.path().join("new/auth.json").exists());
 }
 
-/// Puts a program onto the PATH that keeps credentials in a file.
-fn helper(place: &Place) -> String {
+/// Writes a credential helper that stores credentials in a file, and puts it on the PATH.
+fn helper(place: &Workspace) -> String {
     let script = r#"#!/bin/sh
         case $1 in
         store) cat > "$HOME/kept" ;;
         get) cat "$HOME/kept" 2>/dev/null || { echo "credentials not found in native keychain"; exit 1; } ;;
         erase) rm "$HOME/kept" ;;
         esac"#;
-    // Written by another process: a file that this one has open, if only in a fork of another test, cannot be run.
+    // Written by another process: a file that a fork of this process has open for writing cannot be executed (ETXTBSY).
     let mut shell = Command::new("sh")
         .args(["-c", "mkdir bin; cat > bin/docker-credential-test; chmod +x bin/docker-credential-test"])
         .current_dir(place.path())
@@ -159,7 +159,7 @@ fn helper(place: &Place) -> String {
 
 #[test]
 fn a_credential_helper_keeps_the_password() {
-    let (place, registry) = (Place::with_image(), guarded(TOKEN));
+    let (place, registry) = (Workspace::with_image(), guarded(TOKEN));
     let path = helper(&place);
     let file = place.path().join(".docker/config.json");
     fs::create_dir(file.parent().unwrap()).unwrap();
@@ -200,7 +200,7 @@ logged out of HOST; docker-credential-test has forgotten it
 
 #[test]
 fn no_command_shows_a_password() {
-    let (place, registry) = (Place::with_image(), guarded(TOKEN));
+    let (place, registry) = (Workspace::with_image(), guarded(TOKEN));
     let text = |password: &str| {
         let auth = format!(r#""username": "me", "password": "{password}""#);
         format!(r#"{{"auths": {{"{}": {{{auth}}}}}}}"#, registry.host())
@@ -210,7 +210,7 @@ fn no_command_shows_a_password() {
             ["push oci:layout:v1 HOST/a:v1", "inspect HOST/a:v1", "ls HOST/a:v1", "pull HOST/a:v1 oci:x"]
         {
             let mut command = place.volio(&arguments.replace("HOST", registry.host()));
-            // As loud as the libraries below can be.
+            // The most verbose logging of the libraries.
             command
                 .env("DOCKER_AUTH_CONFIG", text(password))
                 .env("RUST_LOG", "trace")
@@ -226,8 +226,8 @@ fn no_command_shows_a_password() {
 }
 
 #[test]
-fn a_login_heeds_what_registries_conf_says_of_the_registry() {
-    let (place, registry) = (Place::new(), guarded(BASIC));
+fn a_login_uses_registries_conf() {
+    let (place, registry) = (Workspace::new(), guarded(BASIC));
     let (authority, other) = (Authority::new(), Authority::new());
     let front = authority.front_of(registry.host(), false);
     let run = |arguments: &str, entry: &str| {
@@ -241,7 +241,7 @@ fn a_login_heeds_what_registries_conf_says_of_the_registry() {
     let unknown = format!("--ca-file {}", other.path("ca.crt").display());
     assert!(run(&unknown, "").contains("is not trusted"));
     assert!(run(&unknown, "insecure = true").ends_with("-- exit 0\n"));
-    // Who asks for a proof gets it.
+    // --tls-verify checks the certificate all the same.
     assert!(run("--tls-verify", "insecure = true").contains("is not trusted"));
     let blocked = run(&unknown, "blocked = true");
     assert!(
@@ -251,8 +251,8 @@ fn a_login_heeds_what_registries_conf_says_of_the_registry() {
 }
 
 #[test]
-fn a_broken_file_of_somebody_elses_does_not_keep_a_login_away() {
-    let (place, registry) = (Place::new(), guarded(BASIC));
+fn a_broken_file_of_another_program_does_not_prevent_a_login() {
+    let (place, registry) = (Workspace::new(), guarded(BASIC));
     let stdin = place.path().join("stdin");
     fs::write(&stdin, "hunter2").unwrap();
     let mut command = place.volio(&format!("login -u me --password-stdin {}", registry.host()));
@@ -264,14 +264,14 @@ fn a_broken_file_of_somebody_elses_does_not_keep_a_login_away() {
 
 #[test]
 fn logins_side_by_side_are_all_kept() {
-    let place = Place::new();
+    let place = Workspace::new();
     let registries: Vec<_> = (0..4).map(|_| guarded(BASIC)).collect();
     let stdin = place.path().join("stdin");
     fs::write(&stdin, "hunter2").unwrap();
     let logins: Vec<_> = registries
         .iter()
         .map(|registry| {
-            // All are waiting for their registries when the first of them is let in.
+            // All logins are waiting for their registries when the first one is answered.
             let refusal = Refusal { path: "/v2/", status: 503, ..Refusal::default() };
             registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
             let arguments = format!("login --retry-delay 0.5 -u me --password-stdin {}", registry.host());

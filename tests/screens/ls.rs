@@ -1,6 +1,6 @@
 //! `volio ls`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 #[test]
 fn everything_in_an_image() {
     assert_screen(
-        Place::with_image().screen("ls -R oci:layout:v1"),
+        Workspace::with_image().screen("ls -R oci:layout:v1"),
         str![[r#"
 /
 /etc
@@ -21,9 +21,9 @@ fn everything_in_an_image() {
 }
 
 #[test]
-fn what_is_in_a_directory_and_not_below() {
+fn the_children_of_a_directory() {
     assert_screen(
-        Place::with_image().screen("ls oci:layout:v1"),
+        Workspace::with_image().screen("ls oci:layout:v1"),
         str![[r#"
 /etc
 /hello
@@ -36,7 +36,7 @@ fn what_is_in_a_directory_and_not_below() {
 #[test]
 fn a_file_itself() {
     assert_screen(
-        Place::with_image().screen("ls -l oci:layout:v1 /hello"),
+        Workspace::with_image().screen("ls -l oci:layout:v1 /hello"),
         str![[r#"
 -rw-r--r-- 0:0 6 1970-01-01T00:00:00Z /hello
 -- exit 0
@@ -47,7 +47,7 @@ fn a_file_itself() {
 
 #[test]
 fn a_layer_without_a_table_of_contents() {
-    let place = Place::with_tree().and("pack --normalize --compression gzip oci:layout:v1 tree");
+    let place = Workspace::with_tree().and("pack --normalize --compression gzip oci:layout:v1 tree");
     assert_screen(
         place.screen("ls oci:layout:v1 etc"),
         str![[r#"
@@ -62,11 +62,11 @@ warning: the layer has no table of contents to read in part: all is read
 
 #[test]
 fn a_table_of_contents_that_was_changed() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     for blob in place.blobs() {
         let mut bytes = fs::read(&blob).unwrap();
         if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-            // In front of the footer, which has 48 bytes.
+            // Before the footer, which has 48 bytes.
             let at = bytes.len() - 60;
             bytes[at] ^= 1;
             fs::write(&blob, bytes).unwrap();
@@ -87,7 +87,7 @@ hint: it was damaged or replaced where it is stored or on its way; nothing of it
 #[test]
 fn everything_below_a_path_with_its_metadata() {
     assert_screen(
-        Place::with_image().screen("ls -lR oci:layout:v1 etc"),
+        Workspace::with_image().screen("ls -lR oci:layout:v1 etc"),
         str![[r#"
 drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /etc
 -rw-r--r-- 0:0 20 1970-01-01T00:00:00Z /etc/hosts
@@ -100,7 +100,7 @@ drwxr-xr-x 0:0  - 1970-01-01T00:00:00Z /etc
 #[test]
 fn the_listing_as_json_is_one_document() {
     assert_screen(
-        Place::with_image().screen("ls --format json oci:layout:v1 /etc/hosts"),
+        Workspace::with_image().screen("ls --format json oci:layout:v1 /etc/hosts"),
         str![[r#"
 {
   "entries": [
@@ -123,7 +123,7 @@ fn the_listing_as_json_is_one_document() {
 
 #[test]
 fn names_that_a_terminal_would_obey() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     fs::write(place.path().join("tree/etc/\x1b[31mred\n"), "").unwrap();
     symlink("\x1b[2J", place.path().join("tree/link")).unwrap();
     place.screen("pack --normalize oci:layout:v1 tree");
@@ -145,7 +145,7 @@ lrwxrwxrwx 0:0  - 1970-01-01T00:00:00Z /link -> \u{1b}[2J
 #[test]
 fn a_path_that_is_not_in_the_image() {
     assert_screen(
-        Place::with_image().screen("ls oci:layout:v1 /var"),
+        Workspace::with_image().screen("ls oci:layout:v1 /var"),
         str![[r#"
 -- stderr
 error: /var is not in oci:layout:v1
@@ -159,7 +159,7 @@ hint: volio ls -R lists all that is there; links in a path are not followed
 #[test]
 fn a_path_that_leads_out() {
     assert_screen(
-        Place::with_image().screen("ls oci:layout:v1 /../etc"),
+        Workspace::with_image().screen("ls oci:layout:v1 /../etc"),
         str![[r#"
 -- stderr
 error: [PATH]: "/../etc" leads out of the image

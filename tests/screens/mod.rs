@@ -1,8 +1,8 @@
-//! The program as its users see it: what is typed, and the whole screen that follows, in one literal.
+//! The program as users see it: a command line, and the whole screen after it in one literal.
 //!
-//! These tests prove the wiring: that a mistake has its message, its hint and its exit code, and that results and
-//! remarks go where they belong. What the verbs do is proved closer to them. `SNAPSHOTS=overwrite cargo test screens`
-//! writes the literals anew.
+//! These tests check the messages, hints and exit codes of errors, and that results go to stdout and everything else to
+//! stderr. The work of the verbs is tested elsewhere. `SNAPSHOTS=overwrite cargo test screens`
+//! rewrites the literals.
 
 mod cat;
 mod copy;
@@ -32,15 +32,15 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 use volio::oci::{Digest, media_type::MANIFEST};
 
-/// A directory to work in, and an environment in which nothing is set that the program reads.
-struct Place(TempDir);
+/// A temporary working directory, and an environment without the program's variables.
+struct Workspace(TempDir);
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// The same with a small tree in `tree`.
+    /// Creates a workspace with a small tree in `tree`.
     fn with_tree() -> Self {
         let place = Self::new();
         fs::create_dir_all(place.path().join("tree/etc")).unwrap();
@@ -49,17 +49,17 @@ impl Place {
         place
     }
 
-    /// The same with that tree in the image `oci:layout:v1`, the same image whoever runs the test.
+    /// Creates one with that tree in the image `oci:layout:v1`, the same image for every user.
     fn with_image() -> Self {
         Self::with_tree().and("pack --normalize oci:layout:v1 tree")
     }
 
-    /// The same with that tree in the image `oci:layout:v1` as it is, so that whoever runs the test can restore it.
+    /// Creates one with that tree in the image `oci:layout:v1` with the user's own owner, so that it can be restored.
     fn with_own_image() -> Self {
         Self::with_tree().and("pack oci:layout:v1 tree")
     }
 
-    /// The same after a command that went well.
+    /// Runs a command that must succeed.
     fn and(self, arguments: &str) -> Self {
         let output = self.run(self.volio(arguments));
         assert!(output.status.success(), "{output:?}");
@@ -70,7 +70,7 @@ impl Place {
         self.0.path()
     }
 
-    /// The same after the index of that layout was edited.
+    /// Edits the index of that layout.
     fn with_index(self, edit: impl FnOnce(&mut Value)) -> Self {
         let path = self.path().join("layout/index.json");
         let mut index = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -79,14 +79,14 @@ impl Place {
         self
     }
 
-    /// Puts a blob into that layout, and returns its descriptor.
+    /// Writes a blob into that layout, and returns its descriptor.
     fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = Digest::of(bytes);
         fs::write(self.path().join("layout/blobs/sha256").join(digest.hex()), bytes).unwrap();
         json!({"mediaType": media_type, "digest": digest.to_string(), "size": bytes.len()})
     }
 
-    /// The same with an artifact in that layout under the tag `chart`: the layers have a media type, a title and bytes.
+    /// Adds an artifact to that layout under the tag `chart`. Each layer is a media type, a title and its bytes.
     fn with_artifact(self, kind: &str, layers: &[(&str, Option<&str>, &[u8])]) -> Self {
         let config = self.blob(kind, b"{}");
         let layers: Vec<Value> = layers
@@ -105,7 +105,7 @@ impl Place {
         self.with_index(|index| index["manifests"].as_array_mut().unwrap().push(entry))
     }
 
-    /// The files that hold the blobs of that layout.
+    /// Returns the files of the blobs of that layout.
     fn blobs(&self) -> Vec<PathBuf> {
         fs::read_dir(self.path().join("layout/blobs/sha256"))
             .unwrap()
@@ -113,7 +113,7 @@ impl Place {
             .collect()
     }
 
-    /// A command line that is about to run here; arguments are separated by spaces.
+    /// Returns a command that runs here; arguments are separated by spaces.
     fn volio(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_volio"));
         command
@@ -130,13 +130,13 @@ impl Place {
         command.borrow_mut().output().unwrap()
     }
 
-    /// The screen after a command line.
+    /// Runs a command line and returns its screen.
     fn screen(&self, arguments: &str) -> String {
         self.screen_of(self.volio(arguments))
     }
 
-    /// The screen after a command: stdout, stderr and the exit code, with all names of this place all digests and
-    /// all times replaced.
+    /// Runs a command and returns its screen: stdout, stderr and the exit code, with placeholders for this directory, digests
+    /// and times.
     fn screen_of(&self, command: Command) -> String {
         let output = self.run(command);
         let mut screen = String::from_utf8(output.stdout).unwrap();
@@ -155,7 +155,7 @@ fn assert_screen(screen: String, expected: impl IntoData) {
     Assert::new().action_env(DEFAULT_ACTION_ENV).normalize_paths(false).eq(screen, expected);
 }
 
-/// Replaces the time and the rate in the line that sums a job up.
+/// Replaces the time and the rate in the summary line.
 fn without_times(text: &str) -> String {
     let sums_up = |line: &str| {
         ["packed ", "unpacked ", "copied ", "verified "].iter().any(|verb| line.starts_with(verb))
@@ -171,7 +171,7 @@ fn without_times(text: &str) -> String {
         .collect()
 }
 
-/// Replaces each digest: it changes with the format, and what it is worth is proved elsewhere.
+/// Replaces each digest. Digests change with the format, and are tested elsewhere.
 fn without_digests(text: &str) -> String {
     let mut parts = text.split("sha256:");
     let mut clean = parts.next().unwrap_or_default().to_owned();

@@ -1,6 +1,6 @@
 //! `volio pack`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,7 +9,7 @@ use std::process::Command;
 #[test]
 fn a_directory_becomes_an_image() {
     assert_screen(
-        Place::with_tree().screen("pack --normalize oci:layout:v1 tree"),
+        Workspace::with_tree().screen("pack --normalize oci:layout:v1 tree"),
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
@@ -22,7 +22,7 @@ packed 4 entries, 26 B into 1 layer of 462 B in [TIME]
 
 #[test]
 fn the_result_as_json_is_one_document() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     assert_screen(
         place.screen("pack --quiet --format json --normalize oci:layout:v1 tree"),
         str![[r#"
@@ -67,7 +67,7 @@ fn the_result_as_json_is_one_document() {
 
 #[test]
 fn the_same_tree_has_the_same_digest() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     let digest = |file: &str| fs::read_to_string(place.path().join(file)).unwrap();
     place.screen("pack --digestfile first oci:a tree");
     place.screen("pack --digestfile second oci:b tree");
@@ -77,7 +77,7 @@ fn the_same_tree_has_the_same_digest() {
 
 #[test]
 fn a_digestfile_of_an_earlier_run_does_not_survive_a_run_that_fails() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     let digest = place.path().join("digest");
     for command in
         ["pack --digestfile digest oci:layout:v1 nowhere", "copy --digestfile digest oci:nowhere:v1 oci:b:v1"]
@@ -95,8 +95,8 @@ fn a_digestfile_of_an_earlier_run_does_not_survive_a_run_that_fails() {
 }
 
 #[test]
-fn what_is_left_out_is_counted_by_kind() {
-    let place = Place::with_tree();
+fn entries_that_are_left_out_are_counted_by_kind() {
+    let place = Workspace::with_tree();
     let tree = place.path().join("tree");
     let attribute = |name: &str| rustix::fs::setxattr(&tree, name, b"x", rustix::fs::XattrFlags::empty());
     attribute("user.overlay.origin").unwrap();
@@ -116,7 +116,7 @@ fn what_is_left_out_is_counted_by_kind() {
 
 #[test]
 fn patterns_may_stand_in_a_file_and_caches_are_left_out() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     fs::write(place.path().join("patterns"), "# comment\nhello\n").unwrap();
     let cache = place.path().join("tree/cache");
     fs::create_dir(&cache).unwrap();
@@ -148,7 +148,7 @@ error: --exclude-from: cannot read nowhere: No such file or directory (os error 
 
 #[test]
 fn a_layout_is_as_private_as_the_umask_says() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     let pack = ["-c", "umask 077; exec \"$0\" pack oci:layout:v1 tree", env!("CARGO_BIN_EXE_volio")];
     let mut command = Command::new("sh");
     command.args(pack).current_dir(place.path());
@@ -162,7 +162,7 @@ fn a_layout_is_as_private_as_the_umask_says() {
 #[test]
 fn a_source_that_is_not_there() {
     assert_screen(
-        Place::new().screen("pack oci:layout:v1 nowhere"),
+        Workspace::new().screen("pack oci:layout:v1 nowhere"),
         str![[r#"
 -- stderr
 error: there is no nowhere
@@ -175,7 +175,7 @@ hint: SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the
 
 #[test]
 fn sources_that_collide() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     fs::write(place.path().join("hello"), "another").unwrap();
     assert_screen(
         place.screen("pack oci:layout:v1 tree hello"),
@@ -193,7 +193,7 @@ hint: give one of them another place with SOURCE:/PATH, or leave it out of one o
 #[test]
 fn no_source() {
     assert_screen(
-        Place::new().screen("pack oci:layout:v1"),
+        Workspace::new().screen("pack oci:layout:v1"),
         str![[r#"
 -- stderr
 error: the following required arguments were not provided:
@@ -211,7 +211,7 @@ For more information, try '--help'.
 #[test]
 fn a_reference_that_does_not_parse() {
     assert_screen(
-        Place::with_tree().screen("pack localhost:5000/UPPER tree"),
+        Workspace::with_tree().screen("pack localhost:5000/UPPER tree"),
         str![[r#"
 -- stderr
 error: [IMAGE]: "localhost:5000/UPPER" is not a reference to an image: a repository is words of lower-case letters and digits, joined by '/', '.', '_', '__' or '-'
@@ -225,7 +225,7 @@ hint: write HOST[:PORT]/REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:TAG]
 #[test]
 fn a_digest_is_no_name_to_write_to() {
     let digest = "a".repeat(64);
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     assert_screen(
         place.screen(&format!("pack localhost:5000/data@sha256:{digest} tree")),
         str![[r#"
@@ -241,7 +241,7 @@ hint: name a tag; the digest is printed when the image is there
 #[test]
 fn a_transport_that_is_not_built() {
     assert_screen(
-        Place::with_tree().screen("pack docker-daemon:image:v1 tree"),
+        Workspace::with_tree().screen("pack docker-daemon:image:v1 tree"),
         str![[r#"
 -- stderr
 error: [IMAGE]: "docker-daemon:image:v1": volio does not read or write docker-daemon:
@@ -255,7 +255,7 @@ hint: use a registry (HOST/REPOSITORY:TAG), a layout (oci:DIRECTORY:TAG) or an a
 #[test]
 fn a_path_that_leads_out_of_the_image() {
     assert_screen(
-        Place::with_tree().screen("pack oci:layout:v1 tree:/../etc"),
+        Workspace::with_tree().screen("pack oci:layout:v1 tree:/../etc"),
         str![[r#"
 -- stderr
 error: [SOURCE[:PATH]]...: "tree:/../etc" puts "tree" outside of the tree
@@ -269,7 +269,7 @@ hint: the path behind the colon is the one inside the image and has no `..`
 #[test]
 fn a_platform_that_is_none() {
     assert_screen(
-        Place::with_tree().screen("pack --platform amd64 oci:layout:v1 tree"),
+        Workspace::with_tree().screen("pack --platform amd64 oci:layout:v1 tree"),
         str![[r#"
 -- stderr
 error: --platform <OS/ARCH>: "amd64" is not a platform
@@ -283,7 +283,7 @@ hint: write OS/ARCHITECTURE[/VARIANT], for example linux/amd64 or linux/arm/v7
 #[test]
 fn a_compression_that_is_none() {
     assert_screen(
-        Place::with_tree().screen("pack --compression lz4 oci:layout:v1 tree"),
+        Workspace::with_tree().screen("pack --compression lz4 oci:layout:v1 tree"),
         str![[r#"
 -- stderr
 error: --compression <METHOD>: "lz4" is not a compression
@@ -293,7 +293,7 @@ hint: write zstd[:1-19], gzip[:1-9] or none; zstd:3 is the default
 "#]],
     );
     assert_screen(
-        Place::with_tree().screen("pack --compression gzip:99 oci:layout:v1 tree"),
+        Workspace::with_tree().screen("pack --compression gzip:99 oci:layout:v1 tree"),
         str![[r#"
 -- stderr
 error: --compression <METHOD>: "gzip:99" is not a compression
@@ -307,7 +307,7 @@ hint: write zstd[:1-19], gzip[:1-9] or none; zstd:3 is the default
 #[test]
 fn a_label_without_a_value() {
     assert_screen(
-        Place::with_tree().screen("pack --label stage oci:layout:v1 tree"),
+        Workspace::with_tree().screen("pack --label stage oci:layout:v1 tree"),
         str![[r#"
 -- stderr
 error: --label <KEY=VALUE>: "stage" is not KEY=VALUE
@@ -321,7 +321,7 @@ hint: write a name, an equals sign and a value, for example stage=test
 #[test]
 fn an_entrypoint_that_is_half_an_array() {
     assert_screen(
-        Place::with_tree().screen("pack --entrypoint [\"/bin/sh\" oci:layout:v1 tree"),
+        Workspace::with_tree().screen("pack --entrypoint [\"/bin/sh\" oci:layout:v1 tree"),
         str![[r#"
 -- stderr
 error: --entrypoint <WORDS>: "[\"/bin/sh\"" is not a JSON array of words: EOF while parsing a list at line 1 column 10
@@ -335,7 +335,7 @@ hint: write one word, or an array such as '["/bin/app", "--serve"]'
 #[test]
 fn a_directory_to_start_in_that_is_relative() {
     assert_screen(
-        Place::with_tree().screen("pack --workdir data oci:layout:v1 tree"),
+        Workspace::with_tree().screen("pack --workdir data oci:layout:v1 tree"),
         str![[r#"
 -- stderr
 error: --workdir <DIR>: "data" does not begin with /
@@ -348,7 +348,7 @@ hint: a container starts in a directory named from the root, for example /data
 
 #[test]
 fn a_source_date_epoch_that_is_no_number() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     let mut volio = place.volio("pack oci:layout:v1 tree");
     volio.env("SOURCE_DATE_EPOCH", "yesterday");
     assert_screen(
@@ -365,7 +365,7 @@ hint: set it to seconds since 1970, for example $(git log -1 --format=%ct)
 
 #[test]
 fn an_authfile_that_is_not_there() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     assert_screen(
         place.screen("pack --authfile nowhere.json localhost:1/data:v1 tree"),
         str![[r#"
@@ -381,7 +381,7 @@ hint: --authfile and REGISTRY_AUTH_FILE name a file like docker's config.json
 #[test]
 fn a_registry_that_is_not_there() {
     assert_screen(
-        Place::with_tree().screen("pack localhost:1/data:v1 tree"),
+        Workspace::with_tree().screen("pack localhost:1/data:v1 tree"),
         str![[r#"
 -- stderr
 error: cannot reach the registry localhost:1: localhost:1: Connection refused (os error 111)
@@ -394,7 +394,7 @@ hint: is the registry running at localhost:1?
 
 #[test]
 fn a_map_of_owners_that_is_none() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     assert_screen(
         place.screen("pack --uid-map 0:1:0 oci:layout:v1 tree"),
         str![[r#"
@@ -442,7 +442,7 @@ hint: write UID:GID with numbers up to 4294967294, for example 1000:1000
 
 #[test]
 fn rules_in_a_source_count_only_where_the_source_was_typed() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     fs::write(place.path().join("tree/.volioignore"), "*\n").unwrap();
     let mut by_environment = place.volio("pack --normalize");
     by_environment.env("DATA_TAG", "h.example/data:1").env("NO_PUSH", "1");

@@ -1,13 +1,13 @@
-//! `volio plugin`: what keeps it from serving. What it serves is proved elsewhere.
+//! `volio plugin`: errors at its start. The service is tested in `plugin/`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 
 #[test]
 fn a_storage_that_is_not_there() {
     assert_screen(
-        Place::new().screen("plugin --storage nowhere --sockets sockets"),
+        Workspace::new().screen("plugin --storage nowhere --sockets sockets"),
         str![[r#"
 -- stderr
 error: cannot open the storage nowhere: No such file or directory (os error 2)
@@ -20,7 +20,7 @@ hint: make the directory, or mount the disk that it is on
 
 #[test]
 fn a_list_of_volumes_that_cannot_be_understood() {
-    let place = Place::new();
+    let place = Workspace::new();
     fs::create_dir(place.path().join("storage")).unwrap();
     fs::write(place.path().join("storage/volumes.json"), "{\"a\":").unwrap();
     let screen = place.screen("plugin --storage storage --sockets sockets");
@@ -31,7 +31,7 @@ fn a_list_of_volumes_that_cannot_be_understood() {
 
 #[test]
 fn something_else_where_the_socket_shall_be() {
-    let place = Place::new();
+    let place = Workspace::new();
     fs::create_dir_all(place.path().join("sockets/volio.sock")).unwrap();
     fs::create_dir(place.path().join("storage")).unwrap();
     assert_screen(

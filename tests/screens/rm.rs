@@ -1,11 +1,11 @@
 //! `volio rm`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 
 #[test]
 fn a_tag_goes_and_the_image_stays_while_it_has_another() {
-    let place = Place::with_image().and("copy oci:layout:v1 oci:layout:v2");
+    let place = Workspace::with_image().and("copy oci:layout:v1 oci:layout:v2");
     assert_screen(
         place.screen("rm oci:layout:v1"),
         str![[r#"
@@ -45,7 +45,7 @@ removed the tag v2; deleted 6 blobs, 3.2 KiB
 
 #[test]
 fn an_image_with_several_tags_is_not_removed_by_its_digest() {
-    let place = Place::with_image().and("copy oci:layout:v1 oci:layout:v2");
+    let place = Workspace::with_image().and("copy oci:layout:v1 oci:layout:v2");
     let packed = place.run(place.volio("inspect -q oci:layout:v1"));
     let address = String::from_utf8(packed.stdout).unwrap().lines().last().unwrap().to_owned();
     assert_screen(
@@ -73,7 +73,7 @@ removed the tags v1, v2; deleted 6 blobs, 3.2 KiB
 #[test]
 fn an_image_that_is_not_there() {
     assert_screen(
-        Place::with_image().screen("rm oci:layout:v2"),
+        Workspace::with_image().screen("rm oci:layout:v2"),
         str![[r#"
 -- stderr
 error: there is no image with the tag "v2" in the layout layout
@@ -87,7 +87,7 @@ hint: its tags are v1
 #[test]
 fn a_place_instead_of_an_image() {
     assert_screen(
-        Place::new().screen("rm registry.example/data"),
+        Workspace::new().screen("rm registry.example/data"),
         str![[r#"
 -- stderr
 error: rm: registry.example/data names no image

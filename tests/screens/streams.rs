@@ -1,12 +1,12 @@
-//! Where output goes, and what happens when nobody reads it.
+//! Output streams: their order, colour, and pipes that are closed.
 
-use super::Place;
+use super::Workspace;
 use std::fs::OpenOptions;
 use std::process::Stdio;
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     // The reading end is closed before the program begins.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -18,7 +18,7 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 
 #[test]
 fn a_result_that_cannot_be_written_is_a_failure() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     let mut volio = place.volio("ls oci:layout:v1");
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = volio.stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
@@ -29,7 +29,7 @@ fn a_result_that_cannot_be_written_is_a_failure() {
 
 #[test]
 fn quiet_says_nothing_but_the_result_and_errors() {
-    let place = Place::with_tree();
+    let place = Workspace::with_tree();
     let packed = place.run(place.volio("pack -q oci:layout:v1 tree"));
     assert!(packed.stderr.is_empty(), "{packed:?}");
     let stdout = String::from_utf8(packed.stdout).unwrap();
@@ -40,7 +40,7 @@ fn quiet_says_nothing_but_the_result_and_errors() {
 
 #[test]
 fn the_last_line_names_the_image_that_the_next_command_takes() {
-    let place = Place::with_image();
+    let place = Workspace::with_image();
     let unpacked = place.run(place.volio("unpack -q oci:layout:v1 first"));
     let address = String::from_utf8(unpacked.stdout).unwrap();
     let again = place.run(place.volio(&format!("unpack -q {address} second")));
@@ -49,7 +49,7 @@ fn the_last_line_names_the_image_that_the_next_command_takes() {
 
 #[test]
 fn colour_is_for_terminals() {
-    let place = Place::new();
+    let place = Workspace::new();
     let mut volio = place.volio("unpack oci:nowhere:v1 restored");
     volio.env("TERM", "xterm-256color");
     let output = place.run(volio);

@@ -1,17 +1,17 @@
 //! `volio tags`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 
-/// A layout with an image that has no tag beside one that has.
-fn with_untagged() -> Place {
-    Place::with_image().and("pack --compression none oci:layout:other tree").with_index(|index| {
+/// A layout with two images, one of them without a tag.
+fn with_untagged() -> Workspace {
+    Workspace::with_image().and("pack --compression none oci:layout:other tree").with_index(|index| {
         index["manifests"][1].as_object_mut().unwrap().remove("annotations");
     })
 }
 
-fn place() -> Place {
-    Place::with_image().and("copy oci:layout:v1 oci:layout:older").and("copy oci:layout:v1 oci:layout:V2")
+fn place() -> Workspace {
+    Workspace::with_image().and("copy oci:layout:v1 oci:layout:older").and("copy oci:layout:v1 oci:layout:V2")
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn tags_as_json() {
 #[test]
 fn an_image_instead_of_a_place() {
     assert_screen(
-        Place::new().screen("tags oci:layout:v1"),
+        Workspace::new().screen("tags oci:layout:v1"),
         str![[r#"
 -- stderr
 error: tags: oci:layout:v1 is one image
@@ -60,7 +60,7 @@ hint: write volio tags oci:layout
 "#]],
     );
     assert_screen(
-        Place::new().screen("tags registry.example/data:v1"),
+        Workspace::new().screen("tags registry.example/data:v1"),
         str![[r#"
 -- stderr
 error: tags: registry.example/data:v1 is one image
@@ -74,7 +74,7 @@ hint: write volio tags registry.example/data
 #[test]
 fn a_layout_that_is_not_there() {
     assert_screen(
-        Place::new().screen("tags oci:layout"),
+        Workspace::new().screen("tags oci:layout"),
         str![[r#"
 -- stderr
 error: layout is not an image layout: there is no such directory

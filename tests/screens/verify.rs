@@ -1,12 +1,12 @@
 //! `volio verify`.
 
-use super::{Place, assert_screen};
+use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 
-/// An image whose layer and one of whose configurations are damaged.
-fn damaged() -> Place {
-    let place = Place::with_image();
+/// An image with a damaged layer and a damaged configuration.
+fn damaged() -> Workspace {
+    let place = Workspace::with_image();
     for blob in place.blobs() {
         let content = fs::read(&blob).unwrap();
         let is_layer = content.starts_with(&[0x28, 0xb5]);
@@ -21,7 +21,7 @@ fn damaged() -> Place {
 #[test]
 fn a_sound_image() {
     assert_screen(
-        Place::with_image().screen("verify oci:layout:v1"),
+        Workspace::with_image().screen("verify oci:layout:v1"),
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
@@ -35,7 +35,7 @@ verified 6 blobs, 3.2 KiB of 2 images in [TIME]
 #[test]
 fn a_sound_image_as_json() {
     assert_screen(
-        Place::with_image().screen("verify --quiet --format json oci:layout:v1"),
+        Workspace::with_image().screen("verify --quiet --format json oci:layout:v1"),
         str![[r#"
 {
   "address": "oci:layout@sha256:[DIGEST]",
@@ -105,7 +105,7 @@ hint: copy the image anew from a place where it is sound
 #[test]
 fn a_platform_that_the_image_has_not() {
     assert_screen(
-        Place::with_image().screen("verify --platform linux/s390x oci:layout:v1"),
+        Workspace::with_image().screen("verify --platform linux/s390x oci:layout:v1"),
         str![[r#"
 -- stderr
 error: there is no image for linux/s390x under this name

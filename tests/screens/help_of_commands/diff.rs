@@ -1,10 +1,11 @@
-use crate::screens::{Place, assert_screen};
+use super::own_help;
+use crate::screens::assert_screen;
 use snapbox::str;
 
 #[test]
 fn diff() {
     assert_screen(
-        Place::new().screen("diff --help"),
+        own_help("diff"),
         str![[r#"
 Show what differs between two images, or an image and a directory
 
@@ -30,87 +31,10 @@ Options:
           Print help (see a summary with '-h')
 
 Limits against hostile images:
-      --max-entries <N>
-          Refuse an image with more entries than this in all its layers together
-          
-          [default: 10000000]
-
-      --max-names <SIZE>
-          Refuse an image whose names, links and extended attributes take more memory than this
-          
-          [default: 134217728]
-
-      --max-metadata <SIZE>
-          Refuse an entry with larger headers and extended attributes than this
-          
-          [default: 1048576]
-
-      --max-path <SIZE>
-          Refuse a longer path than this
-          
-          [default: 4096]
-
-      --max-depth <N>
-          Refuse a path through more directories than this
-          
-          [default: 256]
-
-      --max-content <SIZE>
-          Refuse more content than this, plain, in all layers together [default: 1G, and 1000 times
-          what is stored]
+  [as in volio cat]
 
 Registry options:
-      --authfile <FILE>
-          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
-
-      --plain-http
-          Talk plain HTTP to every registry, not only to those on this machine
-
-      --tls-verify[=<BOOL>]
-          Encrypt also on this machine; with =false, accept any certificate, which is for tests only
-          
-          [possible values: true, false]
-
-      --ca-file <FILE>
-          Trust also the authorities with certificates in this file
-
-      --cert-dir <DIR>
-          Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from
-          certs.d
-
-      --retry <N>
-          Try again this many times when the network or a registry fails
-          
-          [default: 5]
-
-      --retry-delay <SECONDS>
-          Wait this long before the first retry, and twice as long before each further one
-          
-          [default: 1]
-
-      --connect-timeout <SECONDS>
-          Give up connecting to a server after this time
-          
-          [default: 30]
-
-      --stall-timeout <SECONDS>
-          Give up a connection on which nothing at all has moved for this time
-          
-          [default: 60]
-
-      --min-rate <SIZE>
-          Give up a connection on which fewer bytes a second come for that time; 0 takes any number
-          
-          [default: 1000]
-
-      --concurrency <N>
-          Copy this many blobs at once; fetch a large one over this many connections
-          
-          [default: 3]
-
-      --chunk-size <SIZE>
-          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
-          chunks
+  [as in volio cat]
 
 Output options:
       --format <FORMAT>

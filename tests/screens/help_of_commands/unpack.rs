@@ -1,10 +1,11 @@
-use crate::screens::{Place, assert_screen};
+use super::own_help;
+use crate::screens::assert_screen;
 use snapbox::str;
 
 #[test]
 fn unpack() {
     assert_screen(
-        Place::new().screen("unpack --help"),
+        own_help("unpack"),
         str![[r#"
 Unpack an image into a directory
 
@@ -19,11 +20,7 @@ Arguments:
           The directory for the files
 
 Options:
-      --platform <OS/ARCH>
-          Take the image for this platform [default: the host's]
-
-  -h, --help
-          Print help (see a summary with '-h')
+  [as in volio cat]
 
 Limits against hostile images:
       --max-entries <N>
@@ -110,57 +107,7 @@ Tree options:
           [possible values: auto, always, never]
 
 Registry options:
-      --authfile <FILE>
-          Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
-
-      --plain-http
-          Talk plain HTTP to every registry, not only to those on this machine
-
-      --tls-verify[=<BOOL>]
-          Encrypt also on this machine; with =false, accept any certificate, which is for tests only
-          
-          [possible values: true, false]
-
-      --ca-file <FILE>
-          Trust also the authorities with certificates in this file
-
-      --cert-dir <DIR>
-          Take authorities (*.crt) and a client certificate (*.cert, *.key) from here, not from
-          certs.d
-
-      --retry <N>
-          Try again this many times when the network or a registry fails
-          
-          [default: 5]
-
-      --retry-delay <SECONDS>
-          Wait this long before the first retry, and twice as long before each further one
-          
-          [default: 1]
-
-      --connect-timeout <SECONDS>
-          Give up connecting to a server after this time
-          
-          [default: 30]
-
-      --stall-timeout <SECONDS>
-          Give up a connection on which nothing at all has moved for this time
-          
-          [default: 60]
-
-      --min-rate <SIZE>
-          Give up a connection on which fewer bytes a second come for that time; 0 takes any number
-          
-          [default: 1000]
-
-      --concurrency <N>
-          Copy this many blobs at once; fetch a large one over this many connections
-          
-          [default: 3]
-
-      --chunk-size <SIZE>
-          Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants
-          chunks
+  [as in volio cat]
 
 Output options:
       --format <FORMAT>
