@@ -6,7 +6,7 @@ use crate::layer::{Limits, Meter};
 use crate::oci::Platform;
 use crate::partial::{Names, Reading};
 use crate::progress::Progress;
-use crate::transport::{self, Source, Transfer};
+use crate::transport::{self, ClientOptions, Source};
 use crate::tree::{MergedTree, SpoolDirectory};
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let connections = Transfer::default().concurrency;
+        let connections = ClientOptions::default().concurrency;
         let limits = Limits::default();
         Self { platform: None, limits, connections, temporary: None, content: None }
     }

@@ -1,5 +1,7 @@
 //! Progress events. The library never prints; the program shows these events to the user.
 
+use std::fmt;
+
 /// A receiver of progress events.
 pub trait Progress: Send + Sync {
     /// Called when a task begins. `total` is its size in bytes, if known.
@@ -7,6 +9,12 @@ pub trait Progress: Send + Sync {
 
     /// Called with a warning that does not stop the work.
     fn warn(&self, message: &str);
+}
+
+impl fmt::Debug for dyn Progress + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
 }
 
 /// A running task. Dropping it ends the task.

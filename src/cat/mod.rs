@@ -10,7 +10,7 @@ use crate::layer::{Item, Limits, Listing, Meter, TocEntry};
 use crate::oci::Platform;
 use crate::partial::{ChunkReader, Frames, Learn, Plan, Reading};
 use crate::progress::Progress;
-use crate::transport::{self, Source, Transfer};
+use crate::transport::{self, ClientOptions, Source};
 use crate::tree::{Content, Entry, EntryKind, MergedTree, SpoolDirectory, TreePath};
 use chunks::Chunks;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let connections = Transfer::default().concurrency;
+        let connections = ClientOptions::default().concurrency;
         let limits = Limits::default();
         Self { platform: None, limits, connections, temporary: None, content: None }
     }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, Side};
 use crate::image::DEPTH_LIMIT;
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
-use crate::transport::{self, Destination, Holds, Source, Transfer};
+use crate::transport::{self, ClientOptions, Destination, Holds, Source};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -40,7 +40,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let concurrency = Transfer::default().concurrency;
+        let concurrency = ClientOptions::default().concurrency;
         Self { platforms: Vec::new(), referrers: false, since: Vec::new(), concurrency }
     }
 }

@@ -124,7 +124,7 @@ impl FillRun<'_> {
         self.ensure_replaceable(&target)?;
 
         let mut access = (store.settings.access)()?;
-        access.transfer.cancel = self.stop.clone();
+        access.client.cancel = self.stop.clone();
         let source = fill.image.source(&access)?;
         if fill.pull == PullPolicy::Newer
             && state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill))

@@ -3,7 +3,7 @@
 //! The library looks at no environment and knows no home directory: whoever calls it says where to look, and in
 //! which order.
 
-use super::Transfer;
+use super::ClientOptions;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub struct Access {
     /// The proxies on the way to registries.
     pub proxies: Proxies,
     /// How bytes travel to and from registries.
-    pub transfer: Transfer,
+    pub client: ClientOptions,
 }
 
 /// The proxies on the way to registries. None stands between this machine and itself.

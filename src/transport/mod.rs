@@ -13,6 +13,7 @@
 
 mod access;
 mod archive;
+mod client_options;
 pub mod docker_archive;
 pub mod layout;
 mod location;
@@ -23,12 +24,11 @@ mod reach;
 mod referrers;
 pub mod registry;
 mod retry;
-mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
+pub use client_options::ClientOptions;
 pub use location::Location;
 pub use retry::{Retry, RetryDelay};
-pub use transfer::{Told, Transfer};
 
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};

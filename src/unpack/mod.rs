@@ -18,7 +18,7 @@ use crate::oci::media_type::{self, LayerType};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Platform};
 use crate::partial::{ReadWhole, Reading};
 use crate::progress::Progress;
-use crate::transport::{self, Source, Transfer};
+use crate::transport::{self, ClientOptions, Source};
 use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, TargetState};
 use fetch::{Fetched, Spool, each_layer, one_layer};
 use listed::Listed;
@@ -75,7 +75,7 @@ impl Default for Options {
             artifact: false,
             announce: false,
             atomic: false,
-            connections: Transfer::default().concurrency,
+            connections: ClientOptions::default().concurrency,
         }
     }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 use volio::plugin::{Driver, MinSpeed, Plugin, Settings, Socket, serve};
 use volio::stream::CancelToken;
-use volio::transport::{Access, Retry, Transfer};
+use volio::transport::{Access, ClientOptions, Retry};
 
 /// How long a test waits for what must happen: only a broken one takes that long. An export that found an engine still
 /// counting a mount is tried again after half a minute.
@@ -76,7 +76,8 @@ impl Service {
         let journal = Arc::clone(&self.journal);
         // A registry that fails shall be seen to fail at once.
         let retry = Retry { retries: 0, delay: Duration::ZERO };
-        let access = Access { transfer: Transfer { retry, ..Transfer::default() }, ..Access::default() };
+        let access =
+            Access { client: ClientOptions { retry, ..ClientOptions::default() }, ..Access::default() };
         let mut settings = Settings {
             storage: self.storage(),
             drivers: self.drivers.clone(),

@@ -91,7 +91,7 @@ fn a_large_blob_comes_in_parts_and_in_order() {
     let (registry, descriptor) = filled(&bytes);
     assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
     assert_eq!(ranges(&registry).iter().flatten().count(), 4);
-    let one = registry.client_by("a", |transfer| transfer.concurrency = 1);
+    let one = registry.client_by("a", |client| client.concurrency = 1);
     assert!(read(&one, &descriptor).unwrap() == bytes);
     assert_eq!(ranges(&registry).iter().flatten().count(), 4, "one connection needs no ranges");
 }
@@ -165,7 +165,7 @@ fn a_network_that_cuts_every_connection_costs_almost_nothing() {
     let (registry, descriptor) = filled(&bytes);
     let proxy = CuttingProxy::cutting(registry.host(), 3 << 20);
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
-    let client = registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap();
+    let client = registry::Registry::new(name, &Access { client: patient(), ..Access::default() }).unwrap();
     assert!(read(&client, &descriptor).unwrap() == bytes);
     assert!(proxy.connections() > 8);
     assert!(proxy.down() < (bytes.len() as u64) * 11 / 10, "{} bytes", proxy.down());
@@ -189,7 +189,7 @@ fn a_registry_that_forgets_ranges_in_the_middle_does_not_send_everything_for_eac
     registry.behave(|behaviour| behaviour.ranges = Ranges::SentAtFirst);
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
-    let client = registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap();
+    let client = registry::Registry::new(name, &Access { client: patient(), ..Access::default() }).unwrap();
     assert!(read(&client, &descriptor).unwrap() == bytes);
     assert!(proxy.down() < 3 * bytes.len() as u64, "{} bytes", proxy.down());
     assert!(ranges(&registry).len() <= 5, "{:?}", ranges(&registry));
@@ -201,9 +201,9 @@ fn blobs_side_by_side_share_the_connections() {
     let blobs: Vec<_> = (0..4).map(|number| noise((20 << 20) + number)).collect();
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
-    let mut transfer = patient();
-    transfer.concurrency = 4;
-    let client = registry::Registry::new(name, &Access { transfer, ..Access::default() }).unwrap();
+    let mut client = patient();
+    client.concurrency = 4;
+    let client = registry::Registry::new(name, &Access { client, ..Access::default() }).unwrap();
     let upload = registry.client("a", "t");
     for bytes in &blobs {
         upload.upload(volio::stream::Body::new(std::io::Cursor::new(bytes.clone()))).unwrap();

@@ -104,7 +104,7 @@ fn a_cut_connection_is_an_error_and_not_an_end() {
     let descriptor = upload(&client, &bytes).unwrap();
     for count in [0, 1, 1_500_000, 2_999_999] {
         registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(count));
-        let once = registry.client_by("a", |transfer| transfer.retry.retries = 0);
+        let once = registry.client_by("a", |client| client.retry.retries = 0);
         let (bytes, end) = read(&once, &descriptor);
         let error = end.unwrap_err();
         // Not an integrity error: a short end of file would have been one.
@@ -139,7 +139,7 @@ fn refusals_say_who_what_and_why() {
                     ..Refusal::default()
                 });
             });
-            let client = registry.client_by("a", |transfer| transfer.retry.retries = 0);
+            let client = registry.client_by("a", |client| client.retry.retries = 0);
             let error = match (method.as_str(), path) {
                 ("POST", _) => upload(&client, b"data").unwrap_err(),
                 (_, "/blobs/") => client.open(&Descriptor::of(BLOB, b"data")).err().unwrap(),
@@ -275,7 +275,7 @@ fn nonsense_is_an_error_and_nothing_worse() {
         let name = format!("{}/a:t", parrot(answer));
         let client = registry::Registry::new(
             name.parse().unwrap(),
-            &Access { transfer: patient(), ..Access::default() },
+            &Access { client: patient(), ..Access::default() },
         )
         .unwrap();
         let answer = String::from_utf8_lossy(answer);
@@ -310,7 +310,7 @@ fn a_manifest_and_a_blob_without_end_are_left() {
             });
         }
     });
-    let access = Access { transfer: patient(), ..Access::default() };
+    let access = Access { client: patient(), ..Access::default() };
     let client = registry::Registry::new(format!("{host}/a:t").parse().unwrap(), &access).unwrap();
     assert_eq!(client.resolve().unwrap_err().kind(), Kind::Integrity);
     let (bytes, read) = read(&client, &Descriptor::of(BLOB, &[b' '; 100]));

@@ -1,14 +1,14 @@
 //! Being let in, and what nobody else may see.
 
-use super::{Locations, Login, Registry, access};
+use super::{Locations, Login, Registry, Warnings, access};
 use axum::http::Method;
 use std::fs;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use volio::error::Kind;
 use volio::oci::{Descriptor, Document, media_type};
 use volio::stream::{Body, Unverified};
-use volio::transport::{Access, CredentialSource, Destination, Source, Told, fetch, registry};
+use volio::transport::{Access, CredentialSource, Destination, Source, fetch, registry};
 
 const BLOB: &str = "application/octet-stream";
 const USER: &str = "me:hunter2";
@@ -220,15 +220,13 @@ fn credentials_are_for_the_registry_that_they_are_for() {
     assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
 }
 
-/// What is told while an image is asked for with these credentials, and what comes of it.
+/// The warnings while an image is resolved with these credentials, and the outcome.
 fn asked_with(registry: &Registry, source: CredentialSource) -> (Vec<String>, volio::Result<Document>) {
-    let told = Arc::<Mutex<Vec<String>>>::default();
-    let listener = Arc::clone(&told);
+    let warnings = Arc::<Warnings>::default();
     let mut access = Access { credentials: vec![source], ..Access::default() };
-    access.transfer.told = Told::new(move |message| listener.lock().unwrap().push(message.to_owned()));
+    access.client.progress = Arc::clone(&warnings) as _;
     let document = registry.client_with("a", "t", &access).resolve();
-    let told = told.lock().unwrap().clone();
-    (told, document)
+    (warnings.all(), document)
 }
 
 #[test]
@@ -242,10 +240,13 @@ fn broken_credentials_are_told_and_the_image_is_asked_for_without_any() {
     ] {
         let registry = guarded(Login::Token { user: USER, anonymous_pull: true, expires_in: 300 });
         fs::write(&path, content.replace("HOST", registry.host())).unwrap();
-        let (told, document) = asked_with(&registry, CredentialSource::File(path.clone()));
+        let (warnings, document) = asked_with(&registry, CredentialSource::File(path.clone()));
         assert_eq!(document.unwrap().bytes(), MANIFEST, "{content}");
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains(reason) && told[0].contains("is asked without credentials"), "{told:?}");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains(reason) && warnings[0].contains("is asked without credentials"),
+            "{warnings:?}"
+        );
         // Who asks nobody who they are has no need to know.
         registry.behave(|behaviour| behaviour.login = Login::Open);
         assert_eq!(asked_with(&registry, CredentialSource::File(path.clone())).0, Vec::<String>::new());
@@ -266,8 +267,8 @@ fn an_empty_file_with_credentials_knows_nobody_and_a_broken_one_that_was_named_i
     let path = directory.path().join("config.json");
     fs::write(&path, "").unwrap();
     let registry = guarded(Login::Token { user: USER, anonymous_pull: true, expires_in: 300 });
-    let (told, document) = asked_with(&registry, CredentialSource::Named(path.clone()));
-    assert!(told.is_empty() && document.unwrap().bytes() == MANIFEST, "{told:?}");
+    let (warnings, document) = asked_with(&registry, CredentialSource::Named(path.clone()));
+    assert!(warnings.is_empty() && document.unwrap().bytes() == MANIFEST, "{warnings:?}");
     fs::write(&path, "{").unwrap();
     let access = Access { credentials: vec![CredentialSource::Named(path)], ..Access::default() };
     let error = registry::Registry::new("localhost/a".parse().unwrap(), &access).err().unwrap();

@@ -1,13 +1,13 @@
 //! Mirrors: read from first, passed over when they fail, never written to.
 
-use super::{Damage, Registry, access, noise};
+use super::{Damage, Registry, Warnings, access, noise};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use volio::oci::{Descriptor, media_type};
 use volio::stream::Body;
-use volio::transport::{Access, Destination, Location, Told, Transfer, fetch};
+use volio::transport::{Access, ClientOptions, Destination, Location, fetch};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 
@@ -21,19 +21,17 @@ fn holding(blob: bool) -> Registry {
     registry
 }
 
-/// Access by a file that says that `original/mirror` has a mirror, and what is told meanwhile.
-fn by_mirror(directory: &Path, original: &str, mirrors: &[&str]) -> (Access, Arc<Mutex<Vec<String>>>) {
+/// Access by a file that says that `original/mirror` has a mirror, and the warnings meanwhile.
+fn by_mirror(directory: &Path, original: &str, mirrors: &[&str]) -> (Access, Arc<Warnings>) {
     let file = directory.join("registries.conf");
     let mirrors: String = mirrors
         .iter()
         .map(|mirror| format!("[[registry.mirror]]\nlocation = \"{mirror}/mirror\"\n"))
         .collect();
     fs::write(&file, format!("[[registry]]\nlocation = \"{original}/mirror\"\n{mirrors}")).unwrap();
-    let told = Arc::<Mutex<Vec<String>>>::default();
-    let log = Arc::clone(&told);
-    let listener = Told::new(move |remark| log.lock().unwrap().push(remark.to_owned()));
-    let transfer = Transfer { told: listener, ..super::patient() };
-    (Access { registries_conf: vec![file], transfer, ..Access::default() }, told)
+    let warnings = Arc::<Warnings>::default();
+    let client = ClientOptions { progress: Arc::clone(&warnings) as _, ..super::patient() };
+    (Access { registries_conf: vec![file], client, ..Access::default() }, warnings)
 }
 
 fn image(registry: &Registry) -> Location {
@@ -48,26 +46,26 @@ fn data() -> Descriptor {
 fn an_image_comes_from_the_mirror_and_what_that_lacks_from_the_registry() {
     let directory = tempfile::tempdir().unwrap();
     let (mirror, original) = (holding(false), holding(true));
-    let (access, told) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
+    let (access, warnings) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
     let source = image(&original).source(&access).unwrap();
     let before = original.requests().len();
     assert_eq!(source.resolve().unwrap().bytes(), MANIFEST);
     assert_eq!(original.requests().len(), before);
     assert_eq!(fetch(source.as_ref(), &data()).unwrap().bytes(), b"data");
-    assert!(told.lock().unwrap().is_empty());
+    assert!(warnings.all().is_empty());
 }
 
 #[test]
-fn a_mirror_that_fails_is_told_once_and_asked_no_more() {
+fn a_mirror_that_fails_is_reported_once_and_skipped_from_then_on() {
     let directory = tempfile::tempdir().unwrap();
     let original = holding(true);
-    let (access, told) = by_mirror(directory.path(), original.host(), &["localhost:1"]);
+    let (access, warnings) = by_mirror(directory.path(), original.host(), &["localhost:1"]);
     let source = image(&original).source(&access).unwrap();
     assert_eq!(source.resolve().unwrap().bytes(), MANIFEST);
     assert_eq!(fetch(source.as_ref(), &data()).unwrap().bytes(), b"data");
-    let told = told.lock().unwrap();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].starts_with("the mirror localhost:1/mirror/a is passed over: "), "{told:?}");
+    let warnings = warnings.all();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("the mirror localhost:1/mirror/a is passed over: "), "{warnings:?}");
 }
 
 #[test]
@@ -77,7 +75,7 @@ fn a_mirror_is_never_written_to_and_sees_no_credentials_of_the_registry() {
     let (_credentials, with) = access(original.host(), "me:hunter2");
     mirror.behave(|behaviour| behaviour.login = super::Login::Basic { user: "me:hunter2" });
     original.behave(|behaviour| behaviour.login = super::Login::Basic { user: "me:hunter2" });
-    let (access, told) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
+    let (access, warnings) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
     let access = Access { credentials: with.credentials, ..access };
     let destination = image(&original).destination(&access).unwrap();
     destination.upload(Body::new(&b"more"[..])).unwrap();
@@ -86,7 +84,7 @@ fn a_mirror_is_never_written_to_and_sees_no_credentials_of_the_registry() {
     assert_eq!(image(&original).source(&access).unwrap().resolve().unwrap().bytes(), MANIFEST);
     assert!(mirror.requests().len() > before);
     assert!(mirror.requests().iter().all(|request| request.header("authorization").is_none()));
-    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(warnings.all().len(), 1);
 }
 
 /// A registry that holds a blob as `mirror/a`.
@@ -105,7 +103,7 @@ fn a_mirror_that_breaks_off_in_the_middle_of_a_blob_is_followed_by_the_next_plac
             behaviour.cuts_blobs_after = Some(400_000);
             behaviour.limits_requests = Some(2);
         });
-        let (access, told) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
+        let (access, warnings) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
         let source = image(&original).source(&access).unwrap();
         let descriptor = Descriptor::of("application/octet-stream", &bytes);
         let before = original.requests().len();
@@ -117,9 +115,9 @@ fn a_mirror_that_breaks_off_in_the_middle_of_a_blob_is_followed_by_the_next_plac
         let asked = original.requests().split_off(before);
         let ranges: Vec<_> = asked.iter().filter_map(|request| request.header("range")).collect();
         assert!(ranges[0].starts_with("bytes=") && !ranges[0].starts_with("bytes=0-"), "{ranges:?}");
-        let told = told.lock().unwrap();
-        let over: Vec<_> = told.iter().filter(|line| line.contains("is passed over")).collect();
-        assert_eq!(over.len(), 1, "{told:?}");
+        let warnings = warnings.all();
+        let over: Vec<_> = warnings.iter().filter(|line| line.contains("is passed over")).collect();
+        assert_eq!(over.len(), 1, "{warnings:?}");
     }
 }
 

@@ -29,10 +29,14 @@ pub use server::{Damage, Deletes, Locations, Login, Pages, Recorded, Refusal, Re
 use crate::contract::Place;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
 use volio::Result;
-use volio::transport::{Access, CredentialSource, Destination, Location, Retry, Source, Transfer, registry};
+use volio::progress::{Progress, Silent, Task};
+use volio::transport::{
+    Access, ClientOptions, CredentialSource, Destination, Location, Retry, Source, registry,
+};
 
 mod keeps_the_contract {
     crate::contract::suite!(crate::registry::Registry::start());
@@ -60,14 +64,14 @@ impl Registry {
 
     /// The client, bound to a tag, without credentials.
     fn client(&self, repository: &str, tag: &str) -> registry::Registry {
-        self.client_with(repository, tag, &Access { transfer: patient(), ..Access::default() })
+        self.client_with(repository, tag, &Access { client: patient(), ..Access::default() })
     }
 
-    /// The same with other ways to send and to fetch.
-    fn client_by(&self, repository: &str, change: impl FnOnce(&mut Transfer)) -> registry::Registry {
-        let mut transfer = patient();
-        change(&mut transfer);
-        self.client_with(repository, "t", &Access { transfer, ..Access::default() })
+    /// The client with other options.
+    fn client_by(&self, repository: &str, change: impl FnOnce(&mut ClientOptions)) -> registry::Registry {
+        let mut client = patient();
+        change(&mut client);
+        self.client_with(repository, "t", &Access { client, ..Access::default() })
     }
 
     fn client_with(&self, repository: &str, tag: &str, access: &Access) -> registry::Registry {
@@ -76,9 +80,29 @@ impl Registry {
     }
 }
 
-/// Tries again at once: a test has no time to lose.
-fn patient() -> Transfer {
-    Transfer { retry: Retry { retries: 5, delay: Duration::ZERO }, ..Transfer::default() }
+/// The warnings of a client.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl Progress for Warnings {
+    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
+        Silent.begin(what, total)
+    }
+
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+/// Client options with retries without a delay.
+fn patient() -> ClientOptions {
+    ClientOptions { retry: Retry { retries: 5, delay: Duration::ZERO }, ..ClientOptions::default() }
 }
 
 /// Bytes of which no two stretches are the same.

@@ -46,7 +46,7 @@ fn filled() -> (Registry, Vec<u8>, u64) {
 fn counted(registry: &Registry) -> (CuttingProxy, registry::Registry) {
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
-    let client = registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap();
+    let client = registry::Registry::new(name, &Access { client: patient(), ..Access::default() }).unwrap();
     (proxy, client)
 }
 
@@ -129,7 +129,7 @@ fn a_registry_that_gives_no_parts_is_read_whole_and_that_is_said_once() {
         registry.behave(|behaviour| behaviour.ranges = ranges);
         let warned = Warned::default();
         // One connection: several would ask for parts, and fall back again.
-        let client = registry.client_by("a", |transfer| transfer.concurrency = 1);
+        let client = registry.client_by("a", |client| client.concurrency = 1);
         let tree = list(&client, &list::Options::default(), &warned).unwrap();
         assert_eq!(tree.len(), FILES + 30 + 2);
         let told = warned.taken();

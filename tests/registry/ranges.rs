@@ -28,7 +28,7 @@ fn only_the_part_travels_and_over_one_connection() {
     let (registry, blob) = filled(&bytes);
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
-    let client = registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap();
+    let client = registry::Registry::new(name, &Access { client: patient(), ..Access::default() }).unwrap();
     for n in 0..20 {
         let range = n * MIB..n * MIB + 10_000;
         assert!(part(&client, &blob, range.clone()).unwrap() == cut(&bytes, &range));
@@ -73,7 +73,7 @@ fn a_registry_that_sends_the_whole_blob_is_not_read_and_not_asked_again() {
     registry.behave(|behaviour| behaviour.ranges = Ranges::Ignored);
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
-    let client = registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap();
+    let client = registry::Registry::new(name, &Access { client: patient(), ..Access::default() }).unwrap();
     for range in [MIB..2 * MIB, 0..MIB, 5..6] {
         assert!(client.open_range(&blob, range).unwrap().is_none());
     }

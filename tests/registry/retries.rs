@@ -1,6 +1,6 @@
 //! What is tried again, how often, and what is not.
 
-use super::{Refusal, Registry, noise, patient};
+use super::{Refusal, Registry, Warnings, noise, patient};
 use axum::http::Method;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use volio::oci::{Descriptor, media_type};
 use volio::pack::{Options, pack};
 use volio::progress::{Progress, Silent, Task};
 use volio::stream::CancelToken;
-use volio::transport::{Access, Destination, Retry, Source, Told, registry};
+use volio::transport::{Access, Destination, Retry, Source, registry};
 use volio::tree::SourceSpec;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
@@ -54,11 +54,11 @@ fn a_refusal_that_was_meant_is_not_questioned() {
 fn there_is_an_end_to_it() {
     let registry = with_manifest();
     refuse(&registry, 503, 100);
-    let client = registry.client_by("a", |transfer| transfer.retry.retries = 2);
+    let client = registry.client_by("a", |client| client.retry.retries = 2);
     let error = client.resolve().unwrap_err();
     assert!(error.to_string().contains("503"), "{error}");
     assert_eq!(asked(&registry), 3);
-    let client = registry.client_by("a", |transfer| transfer.retry.retries = 0);
+    let client = registry.client_by("a", |client| client.retry.retries = 0);
     assert!(client.resolve().is_err());
     assert_eq!(asked(&registry), 4);
 }
@@ -72,17 +72,14 @@ fn wrong_data_is_not_fetched_again() {
 }
 
 #[test]
-fn a_retry_is_told_with_its_reason_and_waits_as_long_as_the_server_wants() {
+fn a_retry_is_reported_with_its_reason_and_waits_as_long_as_the_server_wants() {
     let registry = with_manifest();
     refuse(&registry, 429, 1);
     registry.behave(|behaviour| behaviour.refusals[0].retry_after = Some("1".to_owned()));
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let listener = Arc::clone(&lines);
-    let client = registry.client_by("a", |transfer| {
-        transfer.told = Told::new(move |line| listener.lock().unwrap().push(line.to_owned()));
-    });
+    let warnings = Arc::<Warnings>::default();
+    let client = registry.client_by("a", |client| client.progress = Arc::clone(&warnings) as _);
     client.resolve().unwrap();
-    let lines = lines.lock().unwrap();
+    let lines = warnings.all();
     assert_eq!(lines.len(), 1);
     assert!(lines[0].contains("429") && lines[0].ends_with("trying again in 1.0 s (1 of 5)"), "{lines:?}");
 }
@@ -90,38 +87,34 @@ fn a_retry_is_told_with_its_reason_and_waits_as_long_as_the_server_wants() {
 #[test]
 fn a_host_that_never_was_there_is_not_waited_for() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let told = Arc::new(Mutex::new(0));
-    let count = Arc::clone(&told);
-    let mut transfer = patient();
-    transfer.retry = Retry { retries: 3, delay: Duration::ZERO };
-    transfer.told = Told::new(move |_| *count.lock().unwrap() += 1);
+    let warnings = Arc::<Warnings>::default();
+    let mut client = patient();
+    client.retry = Retry { retries: 3, delay: Duration::ZERO };
+    client.progress = Arc::clone(&warnings) as _;
     let name = format!("127.0.0.1:{port}/a:t").parse().unwrap();
-    let client = registry::Registry::new(name, &Access { transfer, ..Access::default() }).unwrap();
+    let client = registry::Registry::new(name, &Access { client, ..Access::default() }).unwrap();
     assert!(client.resolve().is_err());
-    assert_eq!(*told.lock().unwrap(), 0);
+    assert_eq!(warnings.all().len(), 0);
 }
 
 #[test]
 fn a_host_that_was_there_is() {
     let registry = with_manifest();
-    let told = Arc::new(Mutex::new(0));
-    let count = Arc::clone(&told);
-    let client = registry.client_by("a", |transfer| {
-        transfer.told = Told::new(move |_| *count.lock().unwrap() += 1);
-    });
+    let warnings = Arc::<Warnings>::default();
+    let client = registry.client_by("a", |client| client.progress = Arc::clone(&warnings) as _);
     client.resolve().unwrap();
     drop(registry);
     assert!(client.resolve().is_err());
-    assert_eq!(*told.lock().unwrap(), 5);
+    assert_eq!(warnings.all().len(), 5);
 }
 
 #[test]
 fn a_destination_says_when_to_retry_and_does_not_wait() {
     let registry = Registry::start();
     let cancel = CancelToken::default();
-    let client = registry.client_by("a", |transfer| {
-        transfer.retry = Retry { retries: 2, delay: Duration::from_secs(50) };
-        transfer.cancel = cancel.clone();
+    let client = registry.client_by("a", |client| {
+        client.retry = Retry { retries: 2, delay: Duration::from_secs(50) };
+        client.cancel = cancel.clone();
     });
     let passing = Error::failed("the layer was lost").with_retry_after(Duration::ZERO);
     let begun = Instant::now();
@@ -153,9 +146,9 @@ fn a_pack_that_waits_for_a_retry_can_be_cancelled() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.limits_bodies = Some(1 << 20));
     let progress = CancelOnWarning(CancelToken::default(), Mutex::default());
-    let client = registry.client_by("a", |transfer| {
-        transfer.retry = Retry { retries: 5, delay: Duration::from_secs(60) };
-        transfer.cancel = progress.0.clone();
+    let client = registry.client_by("a", |client| {
+        client.retry = Retry { retries: 5, delay: Duration::from_secs(60) };
+        client.cancel = progress.0.clone();
     });
     let tree = tempfile::tempdir().unwrap();
     std::fs::write(tree.path().join("file"), noise(5 << 20)).unwrap();
@@ -170,7 +163,7 @@ fn a_pack_that_waits_for_a_retry_can_be_cancelled() {
 fn nothing_begins_after_a_cancellation() {
     let registry = with_manifest();
     let cancel = CancelToken::default();
-    let client = registry.client_by("a", |transfer| transfer.cancel = cancel.clone());
+    let client = registry.client_by("a", |client| client.cancel = cancel.clone());
     client.resolve().unwrap();
     let before = registry.requests().len();
     cancel.cancel();

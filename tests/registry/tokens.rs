@@ -6,7 +6,7 @@ use std::io::Read;
 use volio::error::Kind;
 use volio::oci::{Descriptor, media_type};
 use volio::stream::Body;
-use volio::transport::{Access, CredentialSource, Destination, Secret, Source, Transfer, registry};
+use volio::transport::{Access, ClientOptions, CredentialSource, Destination, Secret, Source, registry};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 const IDENTITY: &str = "identity-hunter2/+=&";
@@ -77,7 +77,7 @@ fn an_identity_token_is_exchanged_again_while_a_blob_is_sent() {
         let registry = guarded();
         let (_directory, mut access) =
             access_by(registry.host(), &format!(r#"{{"identitytoken": "{IDENTITY}"}}"#));
-        access.transfer = Transfer { chunk_size, ..super::patient() };
+        access.client = ClientOptions { chunk_size, ..super::patient() };
         let client = registry.client_with("a", "t", &access);
         let bytes = super::noise(1_000_000);
         std::thread::scope(|scope| {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use volio::oci::Descriptor;
-use volio::transport::{Access, Retry, Source, Transfer, registry};
+use volio::transport::{Access, ClientOptions, Retry, Source, registry};
 
 const DATA: &[u8] = &[7; 4096];
 
@@ -56,7 +56,7 @@ fn fetch(host: &str, min_rate: u64) -> volio::Result<()> {
     let retry = Retry { retries: 2, delay: Duration::ZERO };
     let stall_timeout = Duration::from_millis(150);
     let access = Access {
-        transfer: Transfer { retry, stall_timeout, min_rate, ..Transfer::default() },
+        client: ClientOptions { retry, stall_timeout, min_rate, ..ClientOptions::default() },
         ..Access::default()
     };
     let client = registry::Registry::new(format!("{host}/a:t").parse().unwrap(), &access)?;

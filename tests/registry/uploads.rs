@@ -38,13 +38,13 @@ fn chunks(registry: &Registry) -> Vec<String> {
 
 fn through(proxy: &CuttingProxy) -> registry::Registry {
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
-    registry::Registry::new(name, &Access { transfer: patient(), ..Access::default() }).unwrap()
+    registry::Registry::new(name, &Access { client: patient(), ..Access::default() }).unwrap()
 }
 
 #[test]
 fn a_blob_goes_in_chunks_when_the_user_wants_it() {
     let registry = Registry::start();
-    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
     arrives(&client, &registry, &noise(1_000_000));
     assert_eq!(chunks(&registry), ["0-399999", "400000-799999", "800000-999999"]);
     // One that comes only once, and one that ends with a chunk.
@@ -60,7 +60,7 @@ fn a_blob_goes_in_chunks_when_the_user_wants_it() {
 fn a_lie_never_arrives_whole_in_chunks_either() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.believes_digests = true);
-    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
     let (promised, lie) = (noise(1_000_000), vec![8; 1_000_000]);
     let descriptor = Descriptor::of("x", &promised);
     assert!(client.upload(Unverified::new(Cursor::new(lie)).verify(&descriptor)).is_err());
@@ -125,7 +125,7 @@ fn ecr_answers_201_to_a_chunk_and_says_stale_ranges() {
         behaviour.patch_status = Some(201);
         behaviour.status_ranges = StatusRanges::Stale;
     });
-    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
     let refusal = Refusal { method: Method::PATCH, path: "/uploads/", status: 500, ..Refusal::default() };
     registry.behave(|behaviour| behaviour.refusals = vec![refusal; 2]);
     arrives(&client, &registry, &noise(1_000_000));
@@ -172,7 +172,7 @@ fn a_registry_that_never_says_more_is_not_asked_for_ever() {
 #[test]
 fn chunks_of_what_comes_only_once_fit_into_memory_whatever_the_user_wants() {
     let registry = Registry::start();
-    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(1 << 40));
+    let client = registry.client_by("a", |client| client.chunk_size = Some(1 << 40));
     let bytes = noise(65 * MIB);
     client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap();
     assert_eq!(chunks(&registry), ["0-67108863", "67108864-68157439"]);
@@ -197,7 +197,7 @@ fn distribution_2_8_forgets_what_was_cut_and_gets_chunks_that_fit() {
 fn a_chunk_that_was_lost_means_a_new_upload() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.loses_a_chunk = true);
-    let client = registry.client_by("a", |transfer| transfer.chunk_size = Some(400_000));
+    let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
     arrives(&client, &registry, &noise(1_000_000));
 }
 
@@ -245,12 +245,12 @@ fn a_token_may_end_while_a_blob_that_can_be_sent_again_is_sent() {
 fn remembering(
     registry: &Registry,
     state: &Path,
-    change: impl FnOnce(&mut volio::transport::Transfer),
+    change: impl FnOnce(&mut volio::transport::ClientOptions),
 ) -> registry::Registry {
-    registry.client_by("a", |transfer| {
-        (transfer.state, transfer.chunk_size) = (Some(state.to_owned()), Some(MIB as u64));
-        transfer.retry.retries = 0;
-        change(transfer);
+    registry.client_by("a", |client| {
+        (client.state, client.chunk_size) = (Some(state.to_owned()), Some(MIB as u64));
+        client.retry.retries = 0;
+        change(client);
     })
 }
 
@@ -305,8 +305,8 @@ fn a_cancellation_aborts_an_upload_at_the_registry() {
             behaviour.login = Login::Token { user, anonymous_pull: false, expires_in };
         });
         let (_directory, mut access) = access(registry.host(), user);
-        access.transfer = super::patient();
-        (access.transfer.cancel, access.transfer.chunk_size) = (cancel.clone(), chunk_size);
+        access.client = super::patient();
+        (access.client.cancel, access.client.chunk_size) = (cancel.clone(), chunk_size);
         let client = registry.client_with("a", "t", &access);
         let error = client.upload(Body::new(Cancelling(cancel.clone(), 0))).unwrap_err();
         assert!(error.to_string().contains("interrupted"), "{error}");

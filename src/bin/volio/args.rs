@@ -1,13 +1,14 @@
 //! Arguments that several commands share. Their types check themselves when they are parsed.
 
 use crate::data_io::EnvConfig;
-use crate::{environment, output, progress, signal};
+use crate::progress::Display;
+use crate::{environment, output, signal};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use volio::transport::{Access, Location, Retry, Tls, Told, Transfer};
+use volio::transport::{Access, ClientOptions, Location, Retry, Tls};
 use volio::tree::TreePath;
 use volio::{Error, Result};
 
@@ -44,19 +45,19 @@ pub struct RegistryArgs {
     retry_delay: f64,
 
     /// Give up connecting to a server after this time
-    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().connect_timeout.as_secs_f64(), value_parser = timeout)]
+    #[arg(long, value_name = "SECONDS", default_value_t = ClientOptions::default().connect_timeout.as_secs_f64(), value_parser = timeout)]
     connect_timeout: f64,
 
     /// Give up a connection on which nothing at all has moved for this time
-    #[arg(long, value_name = "SECONDS", default_value_t = Transfer::default().stall_timeout.as_secs_f64(), value_parser = timeout)]
+    #[arg(long, value_name = "SECONDS", default_value_t = ClientOptions::default().stall_timeout.as_secs_f64(), value_parser = timeout)]
     stall_timeout: f64,
 
     /// Give up a connection on which fewer bytes a second come for that time; 0 takes any number
-    #[arg(long, value_name = "SIZE", default_value_t = Transfer::default().min_rate, value_parser = rate)]
+    #[arg(long, value_name = "SIZE", default_value_t = ClientOptions::default().min_rate, value_parser = rate)]
     min_rate: u64,
 
     /// Copy this many blobs at once; fetch a large one over this many connections
-    #[arg(long, value_name = "N", default_value_t = Transfer::default().concurrency, value_parser = connections)]
+    #[arg(long, value_name = "N", default_value_t = ClientOptions::default().concurrency, value_parser = connections)]
     concurrency: usize,
 
     /// Send blobs in chunks of this many bytes (4M, 1G); otherwise whole, until a registry wants chunks
@@ -65,8 +66,8 @@ pub struct RegistryArgs {
 }
 
 impl RegistryArgs {
-    fn transfer(&self) -> Transfer {
-        Transfer {
+    fn client_options(&self, progress: &Display) -> ClientOptions {
+        ClientOptions {
             retry: Retry { retries: self.retry, delay: Duration::from_secs_f64(self.retry_delay) },
             connect_timeout: Duration::from_secs_f64(self.connect_timeout),
             stall_timeout: Duration::from_secs_f64(self.stall_timeout),
@@ -75,7 +76,7 @@ impl RegistryArgs {
             chunk_size: self.chunk_size,
             state: environment::state(environment::variable),
             cancel: signal::cancel_token(),
-            told: Told::new(progress::tell),
+            progress: progress.shared(),
         }
     }
 
@@ -83,33 +84,33 @@ impl RegistryArgs {
     ///
     /// # Errors
     /// When a file with credentials was named and does not exist.
-    pub fn access(&self) -> Result<Access> {
+    pub fn access(&self, progress: &Display) -> Result<Access> {
         let credentials = environment::credentials(self.authfile.as_deref(), environment::variable)?;
-        Ok(Access { credentials, ..self.access_without_credentials() })
+        Ok(Access { credentials, ..self.access_without_credentials(progress) })
     }
 
     /// Returns the access for data-io's interface. The credentials of its variables come before all others.
     ///
     /// # Errors
     /// As [`access`](Self::access).
-    pub fn access_for_data_io(&self, config: &EnvConfig) -> Result<Access> {
+    pub fn access_for_data_io(&self, config: &EnvConfig, progress: &Display) -> Result<Access> {
         let usual = environment::credentials(self.authfile.as_deref(), |name| config.variable(name))?;
         let credentials = config.login().into_iter().chain(usual).collect();
-        Ok(Access { credentials, ..self.access_without_credentials() })
+        Ok(Access { credentials, ..self.access_without_credentials(progress) })
     }
 
     /// Returns the access for a login. The file that was named need not exist yet.
     ///
     /// # Errors
     /// As [`access`](Self::access).
-    pub fn access_for_login(&self) -> Result<Access> {
+    pub fn access_for_login(&self, progress: &Display) -> Result<Access> {
         match environment::named_file(self.authfile.as_deref(), environment::variable) {
-            Some(file) if !file.exists() => Ok(self.access_without_credentials()),
-            _ => self.access(),
+            Some(file) if !file.exists() => Ok(self.access_without_credentials(progress)),
+            _ => self.access(progress),
         }
     }
 
-    fn access_without_credentials(&self) -> Access {
+    fn access_without_credentials(&self, progress: &Display) -> Access {
         if self.tls_verify == Some(false) {
             output::warning(
                 "any certificate is accepted: passwords and data can be read and changed on the way",
@@ -128,7 +129,7 @@ impl RegistryArgs {
             tls,
             registries_conf: environment::registries_conf(environment::variable),
             proxies: environment::proxies(environment::variable),
-            transfer: self.transfer(),
+            client: self.client_options(progress),
         }
     }
 

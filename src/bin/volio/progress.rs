@@ -8,50 +8,89 @@ mod lines;
 
 use crate::output;
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-use volio::progress::{Progress, Silent};
+use volio::progress::{Progress, Silent, Task};
 
 /// The time between two lines in a log.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The progress that is shown now; `None` before the first one.
-static SHOWN: Mutex<Option<Weak<dyn Progress>>> = Mutex::new(None);
+/// The progress display of one command. It ends when this is dropped. Events that come later, from connections that are
+/// still being closed, are not shown.
+pub struct Display(Arc<dyn Show>);
 
-/// Prints a warning in a way that leaves bars intact.
-pub fn tell(message: &str) {
-    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Weak::upgrade);
-    match shown {
-        Some(Some(progress)) => progress.warn(message),
-        // The work has ended, and failures after that do not matter.
-        Some(None) => {}
-        None => output::warning(message),
+/// A way to show progress.
+trait Show: Progress {
+    /// Removes everything but warnings from the terminal, and shows nothing from then on.
+    fn finish(&self);
+}
+
+impl Display {
+    /// Starts the display that fits stderr.
+    pub fn start(verb: &'static str, quiet: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        Self::new(verb, quiet, std::io::stderr().is_terminal() && !dumb)
+    }
+
+    /// Starts a display for a command that writes its results while it works. There are no bars where both go to the same
+    /// terminal, because they would overwrite the results.
+    pub fn start_beside_results(verb: &'static str, quiet: bool) -> Self {
+        if std::io::stdout().is_terminal() { Self::new(verb, quiet, false) } else { Self::start(verb, quiet) }
+    }
+
+    /// A display that shows warnings only, for commands that take no time.
+    pub fn warnings() -> Self {
+        Self(Arc::new(Warnings))
+    }
+
+    fn new(verb: &'static str, quiet: bool, bars: bool) -> Self {
+        Self(if quiet {
+            Arc::new(Silent)
+        } else if bars {
+            Arc::new(bars::Bars::new())
+        } else {
+            Arc::new(lines::Lines::new(verb, INTERVAL))
+        })
+    }
+
+    /// Returns the receiver of the events, for clients of registries.
+    pub fn shared(&self) -> Arc<dyn Progress> {
+        self.0.clone()
     }
 }
 
-/// Begins to show progress, in the form that fits stderr.
-pub fn start(verb: &'static str, quiet: bool) -> Arc<dyn Progress> {
-    let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-    show(verb, quiet, std::io::stderr().is_terminal() && !dumb)
+impl AsRef<dyn Progress> for Display {
+    fn as_ref(&self) -> &(dyn Progress + 'static) {
+        &*self.0
+    }
 }
 
-/// Does the same for a command that writes its results while it works. If they go to a terminal, bars would overwrite
-/// them, and lines are used.
-pub fn start_beside_results(verb: &'static str, quiet: bool) -> Arc<dyn Progress> {
-    if std::io::stdout().is_terminal() { show(verb, quiet, false) } else { start(verb, quiet) }
+impl Drop for Display {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
 }
 
-fn show(verb: &'static str, quiet: bool, bars: bool) -> Arc<dyn Progress> {
-    let progress: Arc<dyn Progress> = if quiet {
-        Arc::new(Silent)
-    } else if bars {
-        Arc::new(bars::Bars::new())
-    } else {
-        Arc::new(lines::Lines::new(verb, INTERVAL))
-    };
-    *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::downgrade(&progress));
-    progress
+impl Show for Silent {
+    fn finish(&self) {}
+}
+
+/// Shows warnings only.
+struct Warnings;
+
+impl Progress for Warnings {
+    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
+        Silent.begin(what, total)
+    }
+
+    fn warn(&self, message: &str) {
+        output::warning(message);
+    }
+}
+
+impl Show for Warnings {
+    fn finish(&self) {}
 }
 
 /// The sums of all tasks. Tasks with a known total and tasks without one are kept apart, because the time left of a mixed

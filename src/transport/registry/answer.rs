@@ -6,7 +6,7 @@ use super::pace::Pace;
 use super::printable::printable;
 use super::retry::{is_passing, retry_after};
 use crate::error::{Error, Kind, Result};
-use crate::transport::Transfer;
+use crate::transport::ClientOptions;
 use bytes::Bytes;
 use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
@@ -33,10 +33,10 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(response: Response, request: &Request, transfer: &Transfer) -> Self {
+    pub(super) fn new(response: Response, request: &Request, options: &ClientOptions) -> Self {
         Self {
-            patience: transfer.stall_timeout,
-            pace: Pace::new(transfer),
+            patience: options.stall_timeout,
+            pace: Pace::new(options),
             response,
             what: request.what.clone(),
             url: request.url.clone(),

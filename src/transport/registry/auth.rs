@@ -188,7 +188,7 @@ impl Auth {
                 Some(_) => String::new(),
                 None => format!("; {} is asked without credentials", host_of(&self.base)),
             };
-            http.transfer().told.tell(&format!("{doubt}{so}"));
+            http.options().progress.warn(&format!("{doubt}{so}"));
         }
         Ok(state.identity.insert(found).credentials.clone())
     }

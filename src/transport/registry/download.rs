@@ -134,7 +134,7 @@ impl Download {
             return Ok(Some(self.incoming(all.end)));
         }
         let is_large = all.end - all.start > 2 * PART;
-        let connections = self.server.transfer().concurrency.max(1);
+        let connections = self.server.options().concurrency.max(1);
         let end = if is_large && connections > 1 { all.start + PART } else { all.end };
         let begun = match wait(self.ask(&(all.start..end), self.request.clone())) {
             Err(error) if self.is_part() && refuses_parts(&error) => {
@@ -216,9 +216,8 @@ impl Download {
         is_one_of_many: bool,
         queue: Queue,
     ) {
-        let transfer = self.server.transfer();
-        let (mut attempts, mut pace, cancel) =
-            (Attempts::new(transfer), Pace::new(transfer), &transfer.cancel);
+        let options = self.server.options();
+        let (mut attempts, mut pace, cancel) = (Attempts::new(options), Pace::new(options), &options.cancel);
         loop {
             let before = range.start;
             let asked = Instant::now();
@@ -255,7 +254,7 @@ impl Download {
             }
             let failed = Instant::now();
             // What breaks off after a few bytes each time is as slow as what trickles.
-            if pace.slow() > transfer.retry.retries || !attempts.wait(&error).await {
+            if pace.slow() > options.retry.retries || !attempts.wait(&error).await {
                 let _ = queue.send(Err(error)).await;
                 return;
             }
@@ -366,7 +365,7 @@ impl Incoming {
     /// Keeps as many parts under way as there may be. Two always: the second begins before the first one ends, and the
     /// reader of a blob never waits for the reader of another one.
     fn fill(&mut self) -> Result<()> {
-        let (connections, all) = (self.download.server.transfer().concurrency, self.download.wanted.end);
+        let (connections, all) = (self.download.server.options().concurrency, self.download.wanted.end);
         while self.next < all && self.parts.len() < connections.max(2) {
             let place = self.download.server.place();
             if place.is_none() && self.parts.len() >= 2 {

@@ -1,6 +1,6 @@
 //! Requests and how they get there: connections, patience, redirects, and what went wrong on the way.
 
-use super::super::Transfer;
+use super::super::ClientOptions;
 use super::address::{follow, host_of, same_server};
 use super::answer::Answer;
 use super::outgoing::Outgoing;
@@ -127,7 +127,7 @@ impl Request {
 /// Connections to servers. They are opened when they are needed.
 #[derive(Default)]
 pub(super) struct Http {
-    transfer: Transfer,
+    options: ClientOptions,
     /// A server that was there once may come back; one that never was has perhaps another name.
     was_there: AtomicBool,
     /// For connections without encryption, and for each kind of those with it.
@@ -139,13 +139,13 @@ pub(super) struct Http {
 
 impl Http {
     /// Connections for the business of one registry.
-    pub(super) fn new(tls: Tls, registry: Url, proxies: ProxyRules, transfer: Transfer) -> Self {
-        Self { transfer, tls, proxies, registry: Some(registry), ..Self::default() }
+    pub(super) fn new(tls: Tls, registry: Url, proxies: ProxyRules, options: ClientOptions) -> Self {
+        Self { options, tls, proxies, registry: Some(registry), ..Self::default() }
     }
 
     /// How bytes travel.
-    pub(super) fn transfer(&self) -> &Transfer {
-        &self.transfer
+    pub(super) fn options(&self) -> &ClientOptions {
+        &self.options
     }
 
     /// Sends a request until it arrives, and says the last answer. Any status is an answer.
@@ -153,7 +153,7 @@ impl Http {
         if request.once {
             return self.attempt(request).await;
         }
-        let mut attempts = Attempts::new(&self.transfer);
+        let mut attempts = Attempts::new(&self.options);
         loop {
             let error = match self.attempt(request).await {
                 Ok(answer) if is_passing(answer.status()) && attempts.are_left() => answer.refusal().await,
@@ -175,7 +175,7 @@ impl Http {
             if !request.is_safe() && request.body.is_empty() {
                 builder = builder.header(CONTENT_LENGTH, 0);
             }
-            let answer = timeout(self.transfer.stall_timeout, builder.send())
+            let answer = timeout(self.options.stall_timeout, builder.send())
                 .await
                 .map_err(|_| self.silence(&request))?
                 .map_err(|error| self.explain(&request, &error))?;
@@ -202,7 +202,7 @@ impl Http {
         let flow = outgoing.flow();
         let answer = builder.body(Body::wrap_stream(outgoing)).send();
         let answer = flow
-            .watch(self.transfer.stall_timeout, answer)
+            .watch(self.options.stall_timeout, answer)
             .await
             .ok_or_else(|| self.silence(request))?
             .map_err(|error| self.explain(request, &error))?;
@@ -211,7 +211,7 @@ impl Http {
 
     fn arrived(&self, answer: Response, request: &Request) -> Answer {
         self.was_there.store(true, Ordering::Relaxed);
-        Answer::new(answer, request, &self.transfer)
+        Answer::new(answer, request, &self.options)
     }
 
     fn builder(&self, request: &Request) -> Result<reqwest::RequestBuilder> {
@@ -238,7 +238,7 @@ impl Http {
         let proxies = self.proxies.clone();
         let builder = Client::builder()
             .user_agent(concat!("volio/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(self.transfer.connect_timeout)
+            .connect_timeout(self.options.connect_timeout)
             .redirect(redirect::Policy::none())
             .referer(false)
             .no_proxy()
@@ -257,7 +257,7 @@ impl Http {
         let host = host_of(&request.url);
         cannot(
             request,
-            format!("{host} has been silent for {} seconds", self.transfer.stall_timeout.as_secs_f64()),
+            format!("{host} has been silent for {} seconds", self.options.stall_timeout.as_secs_f64()),
         )
         .with_hint("the registry or the network is overloaded or gone; try again later")
         .with_retry_after(Duration::ZERO)

@@ -157,7 +157,7 @@ fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<(
     let base = address::base(registry, access.plain_http, tls.wanted)?;
     let encrypted = base.scheme() == "https";
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
-    let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.transfer.clone());
+    let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.client.clone());
     wait(async {
         let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else {
             auth.check(None)?;

@@ -6,8 +6,9 @@ use super::Registry;
 use super::download::Incoming;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document};
+use crate::progress::Progress;
 use crate::stream::Unverified;
-use crate::transport::{Origin, Source, Told, say_urls};
+use crate::transport::{Origin, Source, say_urls};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Clone)]
 pub(super) struct Mirrored {
     places: Arc<[Place]>,
-    told: Told,
+    progress: Arc<dyn Progress>,
 }
 
 struct Place {
@@ -27,9 +28,9 @@ struct Place {
 }
 
 impl Mirrored {
-    pub(super) fn new(registries: Vec<Registry>, told: Told) -> Self {
+    pub(super) fn new(registries: Vec<Registry>, progress: Arc<dyn Progress>) -> Self {
         let places = registries.into_iter().map(|registry| Place { registry, gone: AtomicBool::new(false) });
-        Self { places: places.collect(), told }
+        Self { places: places.collect(), progress }
     }
 
     /// The registry itself, for lists: that of a mirror need not be complete, and nobody would notice.
@@ -37,7 +38,7 @@ impl Mirrored {
         self.places.last().map(|place| &place.registry).ok_or_else(nowhere)
     }
 
-    /// The first success, and at which place; a mirror that fails is told and passed over.
+    /// The first success, and at which place; a mirror that fails is skipped with a warning.
     fn first<T>(&self, attempt: impl Fn(&Registry) -> Result<T>) -> Result<(usize, T)> {
         let Some((itself, mirrors)) = self.places.split_last() else {
             return Err(nowhere());
@@ -59,7 +60,7 @@ impl Mirrored {
     fn pass_over(&self, mirror: &Place, error: &Error) {
         if !mirror.gone.swap(true, Ordering::Relaxed) {
             let name = mirror.registry.reference.name();
-            self.told.tell(&format!("the mirror {name} is passed over: {error}"));
+            self.progress.warn(&format!("the mirror {name} is passed over: {error}"));
         }
     }
 

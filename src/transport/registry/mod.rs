@@ -86,7 +86,7 @@ impl Registry {
         let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
         let tls = Tls::read(access, reference.registry(), anybody, conf)?;
         let base = address::base(reference.registry(), access.plain_http, tls.wanted)?;
-        let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.transfer.clone());
+        let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.client.clone());
         Ok(Self { reference, server: Arc::new(Server::new(base, http, keychain)) })
     }
 
@@ -100,10 +100,10 @@ impl Registry {
         let itself = places.pop().map(|place| Self::at(place.reference, access, place.anybody, &conf));
         // There is another place to ask: that is better than to wait for long.
         let mut hasty = access.clone();
-        hasty.transfer.retry.retries = hasty.transfer.retry.retries.min(1);
+        hasty.client.retry.retries = hasty.client.retry.retries.min(1);
         let mirrors = places.into_iter().map(|place| Self::at(place.reference, &hasty, place.anybody, &conf));
         let registries = mirrors.chain(itself).collect::<Result<_>>()?;
-        Ok(Box::new(Mirrored::new(registries, access.transfer.told.clone())))
+        Ok(Box::new(Mirrored::new(registries, Arc::clone(&access.client.progress))))
     }
 
     /// The address of a manifest by its tag or its digest.
@@ -273,7 +273,7 @@ impl Destination for Registry {
     }
 
     fn retry_delay(&self, error: &Error, failures: u32) -> Option<RetryDelay> {
-        retry::delay(self.server.transfer(), error, failures)
+        retry::delay(self.server.options(), error, failures)
     }
 
     fn remove(&self, force: bool) -> Result<Removed> {

@@ -1,7 +1,7 @@
 //! The rate at which bytes come. A connection on which a byte moves now and then is never silent, and would hold a
 //! transfer for ever.
 
-use crate::transport::Transfer;
+use crate::transport::ClientOptions;
 use std::time::Duration;
 
 /// How fast the bytes of one transfer come, over one connection or several. Only the time counts in which the network
@@ -19,8 +19,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(transfer: &Transfer) -> Self {
-        let (least, window) = (transfer.min_rate, transfer.stall_timeout);
+    pub(super) fn new(options: &ClientOptions) -> Self {
+        let (least, window) = (options.min_rate, options.stall_timeout);
         Self { least, window, waited: Duration::ZERO, bytes: 0, slow: 0 }
     }
 
@@ -56,7 +56,11 @@ mod tests {
     #[test]
     fn crumbs_are_too_slow_and_what_comes_at_once_or_is_not_limited_is_not() {
         let pace = |min_rate| {
-            Pace::new(&Transfer { min_rate, stall_timeout: Duration::from_secs(10), ..Transfer::default() })
+            Pace::new(&ClientOptions {
+                min_rate,
+                stall_timeout: Duration::from_secs(10),
+                ..ClientOptions::default()
+            })
         };
         let second = Duration::from_secs(1);
         let mut slow = pace(100);

@@ -1,7 +1,7 @@
 //! What may be tried again, and when: a server that is busy, a connection that broke; never a refusal that was meant,
 //! and never data that is wrong.
 
-use super::super::{RetryDelay, Transfer};
+use super::super::{ClientOptions, RetryDelay};
 use crate::error::{Error, Result};
 use crate::stream::CancelToken;
 use jiff::fmt::rfc2822::DateTimeParser;
@@ -65,25 +65,25 @@ pub(super) async fn unless_cancelled<T>(
 
 /// Returns the delay before a retry, after `failures` retries that failed; `None` if the error is permanent, no retry is
 /// left, or everything was cancelled.
-pub(super) fn delay(transfer: &Transfer, error: &Error, failures: u32) -> Option<RetryDelay> {
+pub(super) fn delay(options: &ClientOptions, error: &Error, failures: u32) -> Option<RetryDelay> {
     let asked = error.retry_after()?;
-    transfer.retry.after(failures, asked).filter(|_| !transfer.cancel.is_cancelled())
+    options.retry.after(failures, asked).filter(|_| !options.cancel.is_cancelled())
 }
 
 /// Attempts at one thing.
 pub(super) struct Attempts<'a> {
-    transfer: &'a Transfer,
+    options: &'a ClientOptions,
     failures: u32,
 }
 
 impl<'a> Attempts<'a> {
-    pub(super) fn new(transfer: &'a Transfer) -> Self {
-        Self { transfer, failures: 0 }
+    pub(super) fn new(options: &'a ClientOptions) -> Self {
+        Self { options, failures: 0 }
     }
 
     /// Whether there will be one more if this one fails.
     pub(super) fn are_left(&self) -> bool {
-        self.failures < self.transfer.retry.retries
+        self.failures < self.options.retry.retries
     }
 
     /// Something was achieved: the count begins anew.
@@ -93,14 +93,14 @@ impl<'a> Attempts<'a> {
 
     /// Waits until the next attempt; `false` when there is none, or none would help.
     pub(super) async fn wait(&mut self, error: &Error) -> bool {
-        let Some(retry) = delay(self.transfer, error, self.failures) else { return false };
+        let Some(retry) = delay(self.options, error, self.failures) else { return false };
         self.failures += 1;
-        self.transfer.told.tell(&format!("{error}; {retry}"));
+        self.options.progress.warn(&format!("{error}; {retry}"));
         let pause = async {
             sleep(retry.delay).await;
             Ok(())
         };
-        unless_cancelled(&self.transfer.cancel, pause).await.is_ok() && !self.transfer.cancel.is_cancelled()
+        unless_cancelled(&self.options.cancel, pause).await.is_ok() && !self.options.cancel.is_cancelled()
     }
 }
 

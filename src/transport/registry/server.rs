@@ -1,6 +1,6 @@
 //! One registry as somebody to talk to: every request goes out with what lets it in.
 
-use super::super::Transfer;
+use super::super::ClientOptions;
 use super::address::same_server;
 use super::answer::Answer;
 use super::auth::{Auth, Refused};
@@ -37,12 +37,12 @@ pub(super) struct Server {
 impl Server {
     /// Connects to nothing yet.
     pub(super) fn new(base: Url, http: Http, keychain: Keychain) -> Self {
-        let transfer = http.transfer();
+        let options = http.options();
         Self {
             auth: Auth::new(base.clone(), keychain),
             redirects: Mutex::default(),
-            places: Arc::new(Semaphore::new(transfer.concurrency)),
-            manners: Manners::new(base.host_str().unwrap_or_default(), transfer.chunk_size),
+            places: Arc::new(Semaphore::new(options.concurrency)),
+            manners: Manners::new(base.host_str().unwrap_or_default(), options.chunk_size),
             http,
             whole_only: AtomicBool::new(false),
             base,
@@ -60,7 +60,7 @@ impl Server {
     /// Sends a request; when the registry does not take what it is shown, once more with something new. Any
     /// status is an answer.
     pub(super) async fn send(&self, request: Request, scopes: &Scopes) -> Result<Answer> {
-        let cancel = &self.transfer().cancel;
+        let cancel = &self.options().cancel;
         // What ends an upload, and the token that it may need, outlive a cancellation.
         if !request.once {
             cancel.check()?;
@@ -117,8 +117,8 @@ impl Server {
     }
 
     /// How bytes travel.
-    pub(super) fn transfer(&self) -> &Transfer {
-        self.http.transfer()
+    pub(super) fn options(&self) -> &ClientOptions {
+        self.http.options()
     }
 
     /// Fetches something from where the registry sent us the last time; when that no longer works, because the

@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
     /// behind it is here: the last one not before the body has proved itself.
     fn pump(&self, mut ahead: Option<Bytes>, body: &mut dyn Read, feed: &Feed) -> Result<()> {
         while let Some(chunk) = ahead {
-            self.server.transfer().cancel.check()?;
+            self.server.options().cancel.check()?;
             ahead = read(body)?;
             if !feed.send(chunk) {
                 break;

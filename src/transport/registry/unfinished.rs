@@ -3,7 +3,7 @@
 //! The file holds an address at the registry and nothing else. One that leads elsewhere holds a signature, which lets
 //! in whoever has it, so it is not written down.
 
-use super::super::Transfer;
+use super::super::ClientOptions;
 use crate::disk::lock::FileLock;
 use crate::oci::{Digest, Reference};
 use reqwest::Url;
@@ -24,8 +24,8 @@ pub(super) struct Unfinished {
 impl Unfinished {
     /// The memory of the upload of a blob. There is none where none is wanted, where another process has it, or
     /// where it cannot be written: an upload that cannot be continued is still an upload.
-    pub(super) fn of(transfer: &Transfer, reference: &Reference, digest: &Digest) -> Option<Self> {
-        let directory = transfer.state.as_ref()?.join("uploads");
+    pub(super) fn of(options: &ClientOptions, reference: &Reference, digest: &Digest) -> Option<Self> {
+        let directory = options.state.as_ref()?.join("uploads");
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
         let name = Digest::of(format!("{}@{digest}", reference.name()).as_bytes());
         let path = directory.join(name.hex());
@@ -73,9 +73,9 @@ mod tests {
     #[test]
     fn an_address_is_remembered_for_its_owner_only_and_for_one_process_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
-        let transfer = Transfer { state: Some(directory.path().to_owned()), ..Transfer::default() };
+        let options = ClientOptions { state: Some(directory.path().to_owned()), ..ClientOptions::default() };
         let reference: Reference = "r.io/a:t".parse().unwrap();
-        let open = |content: &[u8]| Unfinished::of(&transfer, &reference, &Digest::of(content));
+        let open = |content: &[u8]| Unfinished::of(&options, &reference, &Digest::of(content));
         let url = Url::parse("https://r.io/v2/a/blobs/uploads/1?_state=a%2F").unwrap();
         let mut first = open(b"a").unwrap();
         assert_eq!(first.address(), None);

@@ -63,7 +63,7 @@ impl<'a> Upload<'a> {
 
     /// Sends a blob, whatever it takes.
     pub(super) fn run(mut self, body: Body) -> Result<Written> {
-        let _guard = self.server.transfer().cancel.guard()?;
+        let _guard = self.server.options().cancel.guard()?;
         let expected = body.expected().cloned();
         self.what = match &expected {
             Some(expected) => format!("upload {} to {}", expected.digest, self.reference.name()),
@@ -72,7 +72,7 @@ impl<'a> Upload<'a> {
         let worth = expected
             .filter(|expected| expected.size >= WORTH_REMEMBERING && self.server.manners.takes_parts());
         let mut memory = worth
-            .and_then(|expected| Unfinished::of(self.server.transfer(), self.reference, &expected.digest));
+            .and_then(|expected| Unfinished::of(self.server.options(), self.reference, &expected.digest));
         let mut supply = Supply { body, again: Cursor::default() };
         let mut session = self.resume(memory.as_mut(), &mut supply)?;
         let outcome = self.persist(&mut session, &mut supply, memory.as_mut());
@@ -115,12 +115,12 @@ impl<'a> Upload<'a> {
         supply: &mut Supply,
         mut memory: Option<&mut Unfinished>,
     ) -> Result<()> {
-        let transfer = self.server.transfer().clone();
-        let mut attempts = Attempts::new(&transfer);
+        let options = self.server.options().clone();
+        let mut attempts = Attempts::new(&options);
         let mut furthest = 0;
         loop {
             let Err(error) = self.send(session, supply, memory.as_deref_mut()) else { return Ok(()) };
-            transfer.cancel.check()?;
+            options.cancel.check()?;
             if let Ok(written) = supply.body.written()
                 && session.has(self.reference.repository(), &written)
             {
@@ -200,7 +200,7 @@ impl<'a> Upload<'a> {
     /// How far the upload is. Asked before it has noticed that a connection broke, a registry says less than it will have
     /// a moment later: an answer that would cost much is asked for again, in tenths of the pauses between attempts.
     fn received(&self, session: &mut Session<'a>, sent: u64, error: &Error) -> Result<Option<u64>> {
-        let transfer = self.server.transfer();
+        let options = self.server.options();
         let broke = error.status().is_none_or(|status| BROKEN.contains(&status));
         let is_worth_it = broke && sent - self.accepted > WORTH_ASKING;
         let mut received = session.received();
@@ -210,8 +210,8 @@ impl<'a> Upload<'a> {
             if !is_worth_it || is_likely {
                 break;
             }
-            transfer.cancel.check()?;
-            let pause = (transfer.retry.delay / 10).saturating_mul(1 << question);
+            options.cancel.check()?;
+            let pause = (options.retry.delay / 10).saturating_mul(1 << question);
             wait(async {
                 sleep(pause).await;
                 Ok(())

@@ -2,7 +2,8 @@
 
 use crate::args::{RegistryArgs, location, tree_path};
 use crate::limit_args::{ContentLimitArg, LimitArgs};
-use crate::{environment, output, progress};
+use crate::progress::Display;
+use crate::{environment, output};
 use clap::Args;
 use std::io::{self, Write};
 use volio::Result;
@@ -54,16 +55,16 @@ pub struct Cat {
 impl Cat {
     /// Writes the files.
     pub fn run(self) -> Result<()> {
-        let access = self.registries.access()?;
+        let progress = Display::start_beside_results("cat", self.quiet);
+        let access = self.registries.access(&progress)?;
         let source = self.image.source(&access)?;
         let options = Options {
             platform: self.platform.clone(),
             limits: self.limits.limits(),
-            connections: access.transfer.concurrency,
+            connections: access.client.concurrency,
             temporary: Some(environment::temporary(environment::variable)),
             content: self.content.max_content,
         };
-        let progress = progress::start_beside_results("cat", self.quiet);
         output::results(|out| {
             let mut out = PipeWatcher { out, is_closed: false };
             let outcome = cat(source.as_ref(), &self.paths, &options, &mut out, progress.as_ref());

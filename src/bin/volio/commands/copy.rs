@@ -2,7 +2,8 @@
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::human::{bytes, count, duration, rate};
-use crate::{output, progress};
+use crate::output;
+use crate::progress::Display;
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -150,7 +151,7 @@ impl SelectionArgs {
     fn options(&self, access: &Access) -> Result<Options> {
         let read = |image: &Location| Base::read(&super::repository(image), image.source(access)?.as_ref());
         let since = self.since.iter().map(read).collect::<Result<_>>()?;
-        let (platforms, concurrency) = (self.platforms.clone(), access.transfer.concurrency);
+        let (platforms, concurrency) = (self.platforms.clone(), access.client.concurrency);
         Ok(Options { platforms, referrers: self.referrers, since, concurrency })
     }
 }
@@ -164,21 +165,21 @@ impl CopyArgs {
             ))
             .with_hint("copy without --since: what is there already is not sent again"));
         }
-        let access = self.registries.access()?;
+        let progress = Display::start(verb, self.output.quiet);
+        let access = self.registries.access(&progress)?;
         let options = self.selection.options(&access)?;
         if self.selection.all_tags {
-            self.copy_all_tags(verb, &options, &access)
+            self.copy_all_tags(&options, &access, progress)
         } else {
-            self.copy_image(verb, &options, &access)
+            self.copy_image(&options, &access, progress)
         }
     }
 
-    fn copy_image(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
+    fn copy_image(self, options: &Options, access: &Access, progress: Display) -> Result<()> {
         super::clear_digestfile(self.digestfile.as_deref())?;
         let begun = Instant::now();
         let from = self.from.source(access)?;
         let to = self.to.destination(access)?;
-        let progress = progress::start(verb, self.output.quiet);
         let copied = copy(from.as_ref(), to.as_ref(), options, progress.as_ref())?;
         drop(progress);
 
@@ -196,7 +197,7 @@ impl CopyArgs {
         }
     }
 
-    fn copy_all_tags(self, verb: &'static str, options: &Options, access: &Access) -> Result<()> {
+    fn copy_all_tags(self, options: &Options, access: &Access, progress: Display) -> Result<()> {
         for location in [&self.from, &self.to] {
             if !location.is_repository() {
                 return Err(Error::usage(format!("--all-tags: {location} is one image"))
@@ -205,7 +206,6 @@ impl CopyArgs {
         }
         let begun = Instant::now();
         let tags = self.tags(access)?;
-        let progress = progress::start(verb, self.output.quiet);
         let done = self.copy_tags(&tags, options, access, progress.as_ref())?;
         drop(progress);
 

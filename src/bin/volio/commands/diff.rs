@@ -5,7 +5,8 @@ use crate::args::{Format, OutputArgs, RegistryArgs};
 use crate::exit::Exit;
 use crate::human::count;
 use crate::limit_args::{ContentLimitArg, LimitArgs};
-use crate::{output, progress};
+use crate::output;
+use crate::progress::Display;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 use serde::{Serialize, Serializer};
@@ -169,13 +170,13 @@ fn operand() -> impl TypedValueParser<Value = Operand> {
 impl Diff {
     /// Compares, and prints the differences.
     pub fn run(self) -> Result<Exit> {
-        let access = self.registries.access()?;
+        let progress = Display::start("diff", self.output.quiet);
+        let access = self.registries.access(&progress)?;
         let (first, second) = (self.first.open(&access)?, self.second.open(&access)?);
         let ignore: BTreeSet<Attribute> = self.ignore.into_iter().map(Attribute::from).collect();
         let limits = self.limits.limits();
         let content = self.content.max_content;
         let options = Options { platform: self.platform, ignore, limits, content };
-        let progress = progress::start("diff", self.output.quiet);
         let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
         drop(progress);
 

@@ -3,6 +3,7 @@
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::human::bytes;
 use crate::output::{self, printable};
+use crate::progress::Display;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ struct InspectDocument<'a> {
 impl Inspect {
     /// Prints the summary.
     pub fn run(self) -> Result<()> {
-        let source = self.image.source(&self.registries.access()?)?;
+        let source = self.image.source(&self.registries.access(&Display::warnings())?)?;
         let inspected = inspect(source.as_ref())?;
         let address = super::address(&self.image, &inspected.digest);
         match self.output.format {

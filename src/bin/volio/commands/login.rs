@@ -1,6 +1,7 @@
 //! `volio login` and `volio logout`: store and remove credentials in Docker's files.
 
 use crate::args::RegistryArgs;
+use crate::progress::Display;
 use crate::{output, terminal};
 use clap::Args;
 use std::io::{self, IsTerminal, Read};
@@ -63,7 +64,7 @@ impl Login {
     /// Logs in, and prints where the password is stored.
     pub fn run(self) -> Result<()> {
         let file = self.registries.login_file()?;
-        let access = self.registries.access_for_login()?;
+        let access = self.registries.access_for_login(&Display::warnings())?;
         let (username, password) = credentials(self.username, self.password_stdin)?;
         let done = registry::login(&self.registry, &username, &password, &file, &access)?;
         if !done.verified {
@@ -93,7 +94,7 @@ impl Logout {
     /// Logs out, and prints where the password was removed.
     pub fn run(self) -> Result<()> {
         let file = self.registries.login_file()?;
-        let access = self.registries.access_for_login()?;
+        let access = self.registries.access_for_login(&Display::warnings())?;
         let registry = &self.registry;
         output::line(&match registry::logout(registry, &file, &access)? {
             Kept::File(path) => format!("logged out of {registry}; {} has forgotten it", path.display()),

@@ -2,7 +2,8 @@
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
 use crate::limit_args::{ContentLimitArg, LimitArgs};
-use crate::{environment, output, progress};
+use crate::progress::Display;
+use crate::{environment, output};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
@@ -65,16 +66,16 @@ pub struct Ls {
 impl Ls {
     /// Prints the list.
     pub fn run(self) -> Result<()> {
-        let access = self.registries.access()?;
+        let progress = Display::start("ls", self.output.quiet);
+        let access = self.registries.access(&progress)?;
         let source = self.image.source(&access)?;
         let options = Options {
             platform: self.platform.clone(),
             limits: self.limits.limits(),
-            connections: access.transfer.concurrency,
+            connections: access.client.concurrency,
             temporary: Some(environment::temporary(environment::variable)),
             content: self.content.max_content,
         };
-        let progress = progress::start("ls", self.output.quiet);
         let tree = list(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);
 

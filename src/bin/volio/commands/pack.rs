@@ -3,7 +3,8 @@
 use crate::args::{AbsolutePath, KeyValue, RegistryArgs, Words, location, size};
 use crate::data_io::{Direction, EnvConfig};
 use crate::human::{bytes, count, counts, duration, rate};
-use crate::{environment, output, progress};
+use crate::progress::Display;
+use crate::{environment, output};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 use std::ffi::{OsStr, OsString};
@@ -323,7 +324,7 @@ impl Pack {
     pub fn check(&self) -> Result<()> {
         super::clear_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;
-        let invocation = self.invocation()?;
+        let invocation = self.invocation(&Display::warnings())?;
         environment::source_date_epoch(|name| invocation.variable(name))?;
         for source in invocation.sources.iter().filter(|source| !source.is_standard_input()) {
             source.path.metadata().map_err(|error| {
@@ -340,16 +341,17 @@ impl Pack {
     /// Packs, and prints the result.
     pub fn run(self) -> Result<()> {
         super::clear_digestfile(self.digestfile.as_deref())?;
-        let invocation = self.invocation()?;
-        self.pack(&invocation).map_err(|error| invocation.explain(error))
+        let progress = Display::start("pack", self.output.quiet);
+        let invocation = self.invocation(&progress)?;
+        self.pack(&invocation, progress).map_err(|error| invocation.explain(error))
     }
 
     /// Returns the image and the sources of the arguments, or of data-io's variables without arguments.
-    fn invocation(&self) -> Result<Invocation> {
+    fn invocation(&self, progress: &Display) -> Result<Invocation> {
         let Some(image) = self.image.clone() else {
             let config = EnvConfig::read(Direction::Pack)?;
             config.check_source()?;
-            let access = self.registries.access_for_data_io(&config)?;
+            let access = self.registries.access_for_data_io(&config, progress)?;
             let sources = vec![SourceSpec::new(&config.source)];
             return Ok(Invocation {
                 image: config.location(&access)?,
@@ -358,11 +360,11 @@ impl Pack {
                 config: Some(config),
             });
         };
-        let (sources, access) = (self.sources.clone(), self.registries.access()?);
+        let (sources, access) = (self.sources.clone(), self.registries.access(progress)?);
         Ok(Invocation { image, sources, access, config: None })
     }
 
-    fn pack(self, invocation: &Invocation) -> Result<()> {
+    fn pack(self, invocation: &Invocation, progress: Display) -> Result<()> {
         let epoch = environment::source_date_epoch(|name| invocation.variable(name))?;
         let options = Options {
             layer_size: self.tree.layer_size,
@@ -373,7 +375,6 @@ impl Pack {
         };
         let begun = Instant::now();
         let destination = invocation.image.destination(&invocation.access)?;
-        let progress = progress::start("pack", self.output.quiet);
         let sources = invocation.with_standard_input(progress.as_ref())?;
         let packed = pack(destination.as_ref(), &sources, &options, progress.as_ref())?;
         drop(progress);

@@ -2,6 +2,7 @@
 
 use crate::args::RegistryArgs;
 use crate::output::{self, printable};
+use crate::progress::Display;
 use clap::{Args, ValueHint};
 use rustix::io::{FdFlags, fcntl_setfd};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -93,7 +94,7 @@ impl PluginArgs {
         };
         let storage = self.storage()?;
         // Errors in the arguments are found now and not when the first volume is mounted.
-        self.registries.access()?;
+        self.registries.access(&Display::warnings())?;
         let (registries, sockets) = (self.registries, self.sockets);
         let plugin = Plugin::open(Settings {
             storage: storage.clone(),
@@ -102,7 +103,7 @@ impl PluginArgs {
             check_interval: CHECK_INTERVAL,
             mount_grace: MOUNT_GRACE,
             min_speed: MinSpeed::default(),
-            access: Box::new(move || registries.access()),
+            access: Box::new(move || registries.access(&Display::warnings())),
             log: Box::new(|line| output::line(&printable(line))),
             clock: SystemTime::now,
             search_path: env::var_os("PATH").unwrap_or_default(),

@@ -3,6 +3,7 @@
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::human::{bytes, count};
 use crate::output::{self, printable};
+use crate::progress::Display;
 use clap::Args;
 use serde::Serialize;
 use volio::transport::{Location, Removed};
@@ -56,7 +57,8 @@ impl Rm {
             return Err(Error::usage(format!("rm: {repository} names no image"))
                 .with_hint(format!("write {repository}:TAG; volio tags {repository} lists them")));
         }
-        let removed = self.image.removal(&self.registries.access()?)?.remove(self.force)?;
+        let removed =
+            self.image.removal(&self.registries.access(&Display::warnings())?)?.remove(self.force)?;
         let address = super::address(&self.image, &removed.digest);
         if !self.output.quiet {
             output::line(&summary(&removed));

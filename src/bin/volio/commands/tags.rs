@@ -2,6 +2,7 @@
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::output::{self, printable};
+use crate::progress::Display;
 use clap::Args;
 use serde::Serialize;
 use volio::oci::Digest;
@@ -50,7 +51,7 @@ impl Tags {
             return Err(Error::usage(format!("tags: {} is one image", self.location))
                 .with_hint(format!("write volio tags {place}")));
         }
-        let source = self.location.source(&self.registries.access()?)?;
+        let source = self.location.source(&self.registries.access(&Display::warnings())?)?;
         let (tags, untagged) = (source.tags()?, source.untagged()?);
         if self.output.format == Format::Text && !self.output.quiet && !untagged.is_empty() {
             output::line(&super::without_tag(&untagged));

@@ -4,7 +4,8 @@ use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
 use crate::data_io::{Direction, EnvConfig};
 use crate::human::{bytes, count, counts, duration, rate};
 use crate::limit_args::LimitArgs;
-use crate::{output, progress};
+use crate::output;
+use crate::progress::Display;
 use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -216,7 +217,11 @@ impl Unpack {
     pub fn run(self) -> Result<()> {
         let options = self.options()?;
         match (&self.image, &self.target) {
-            (Some(image), Some(target)) => self.unpack(image, target, &options, &self.registries.access()?),
+            (Some(image), Some(target)) => {
+                let progress = Display::start("unpack", self.output.quiet);
+                let access = self.registries.access(&progress)?;
+                self.unpack(image, target, &options, &access, progress)
+            }
             _ => self.run_as_data_io(options),
         }
     }
@@ -225,18 +230,25 @@ impl Unpack {
     /// forbids it.
     fn run_as_data_io(&self, options: Options) -> Result<()> {
         let config = EnvConfig::read(Direction::Unpack)?;
-        let access = self.registries.access_for_data_io(&config)?;
+        let progress = Display::start("unpack", self.output.quiet);
+        let access = self.registries.access_for_data_io(&config, &progress)?;
         let image = config.location(&access)?;
         let (merge, checksum) = (!options.atomic, !options.keep);
         let options = Options { merge, checksum, announce: config.announces, ..options };
-        self.unpack(&image, &config.target, &options, &access).map_err(EnvConfig::explain)
+        self.unpack(&image, &config.target, &options, &access, progress).map_err(EnvConfig::explain)
     }
 
-    fn unpack(&self, image: &Location, target: &Path, options: &Options, access: &Access) -> Result<()> {
-        let options = &Options { connections: access.transfer.concurrency, ..options.clone() };
+    fn unpack(
+        &self,
+        image: &Location,
+        target: &Path,
+        options: &Options,
+        access: &Access,
+        progress: Display,
+    ) -> Result<()> {
+        let options = &Options { connections: access.client.concurrency, ..options.clone() };
         let begun = Instant::now();
         let source = image.source(access)?;
-        let progress = progress::start("unpack", self.output.quiet);
         let unpacked = unpack(source.as_ref(), target, options, progress.as_ref())?;
         drop(progress);
 

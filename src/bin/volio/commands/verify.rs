@@ -3,7 +3,8 @@
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::human::{bytes, count, duration, rate};
 use crate::limit_args::ContentLimitArg;
-use crate::{environment, output, progress};
+use crate::progress::Display;
+use crate::{environment, output};
 use clap::Args;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -59,13 +60,13 @@ impl Verify {
     /// Verifies, and prints the result.
     pub fn run(self) -> Result<()> {
         let begun = Instant::now();
-        let source = self.image.source(&self.registries.access()?)?;
+        let progress = Display::start("verify", self.output.quiet);
+        let source = self.image.source(&self.registries.access(&progress)?)?;
         let options = Options {
             platform: self.platform,
             content: self.content.max_content,
             temporary: Some(environment::temporary(environment::variable)),
         };
-        let progress = progress::start("verify", self.output.quiet);
         let verified = verify(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);
 

@@ -1,9 +1,10 @@
 //! Bars for a terminal: one for each current task, and below them one for the total.
 
-use super::Totals;
+use super::{Show, Totals};
 use crate::{human, output};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use volio::progress::{Progress, Task};
@@ -13,10 +14,11 @@ const TICK: Duration = Duration::from_millis(200);
 /// The width of a name. With the figures, it fills a line of 80 columns.
 const NAME: &str = "{msg:22!}";
 
-/// Progress as bars. They are removed from the terminal when this is dropped; warnings stay.
+/// Progress as bars. They are removed from the terminal when they are finished; warnings stay.
 pub struct Bars {
     multi: MultiProgress,
     all: Arc<TotalBar>,
+    is_finished: AtomicBool,
 }
 
 /// The bar of all tasks together.
@@ -42,6 +44,7 @@ impl Bars {
         Self {
             multi,
             all: Arc::new(TotalBar { totals: Totals::default(), bar, is_shown: Mutex::new(false) }),
+            is_finished: AtomicBool::new(false),
         }
     }
 
@@ -69,12 +72,15 @@ impl Progress for Bars {
     }
 
     fn warn(&self, message: &str) {
-        self.multi.suspend(|| output::warning(message));
+        if !self.is_finished.load(Ordering::Relaxed) {
+            self.multi.suspend(|| output::warning(message));
+        }
     }
 }
 
-impl Drop for Bars {
-    fn drop(&mut self) {
+impl Show for Bars {
+    fn finish(&self) {
+        self.is_finished.store(true, Ordering::Relaxed);
         self.all.bar.finish_and_clear();
         // If clearing fails, the bars stay on the screen, which is harmless.
         let _ = self.multi.clear();

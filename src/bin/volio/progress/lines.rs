@@ -1,18 +1,23 @@
 //! Plain lines for logs: bytes done, rate, and time left.
 
-use super::{Sums, Totals};
+use super::{Show, Sums, Totals};
 use crate::{human, output};
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use volio::progress::{Progress, Task};
 
-/// Progress as a line every few seconds, until this is dropped.
+/// Progress as a line every few seconds, until it is finished.
 pub struct Lines {
     totals: Arc<Totals>,
-    /// Dropped to end the thread.
-    alive: Option<Sender<()>>,
+    /// The thread that prints; `None` after the end.
+    printer: Mutex<Option<Printer>>,
+}
+
+/// A thread that prints lines until the sender is dropped.
+struct Printer {
+    alive: Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -32,7 +37,12 @@ impl Lines {
             }
         });
         // Without a thread there are no lines.
-        Self { totals, alive: Some(alive), thread: thread.ok() }
+        Self { totals, printer: Mutex::new(Some(Printer { alive, thread: thread.ok() })) }
+    }
+
+    fn printer(&self) -> MutexGuard<'_, Option<Printer>> {
+        // No code panics while it holds the lock.
+        self.printer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -43,14 +53,17 @@ impl Progress for Lines {
     }
 
     fn warn(&self, message: &str) {
-        output::warning(message);
+        if self.printer().is_some() {
+            output::warning(message);
+        }
     }
 }
 
-impl Drop for Lines {
-    fn drop(&mut self) {
-        self.alive = None;
-        if let Some(thread) = self.thread.take() {
+impl Show for Lines {
+    fn finish(&self) {
+        let Some(Printer { alive, thread }) = self.printer().take() else { return };
+        drop(alive);
+        if let Some(thread) = thread {
             // A panic of a thread that only prints does not matter to the work.
             let _ = thread.join();
         }
