@@ -197,15 +197,8 @@ fn every_module_imports_only_what_the_rule_allows() {
 
 #[test]
 fn no_files_refer_to_each_other_in_a_circle() {
-    // These are older than this test. None may be added.
-    const KNOWN: &[&str] = &[
-        "transport/registry/answer.rs, transport/registry/http.rs",
-        "transport/registry/auth.rs, transport/registry/token.rs",
-        "transport/registry/auth_file.rs, transport/registry/credential_helper.rs, transport/registry/credentials.rs",
-    ];
     let circles = circles(&Modules::read(&src()));
-    let new: Vec<_> = circles.iter().filter(|circle| !KNOWN.contains(&circle.as_str())).collect();
-    assert!(new.is_empty(), "{new:#?}");
+    assert!(circles.is_empty(), "{circles:#?}");
 }
 
 #[test]

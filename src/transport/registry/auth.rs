@@ -1,13 +1,14 @@
 //! Being let in: the registry is asked once how it wants it, tokens are fetched when they are needed, kept while
 //! they last, and fetched anew once when the registry no longer takes them.
 
-use super::address::{host_of, is_loopback};
-use super::answer::Answer;
 use super::challenge::{Challenge, Realm};
-use super::credentials::{Credentials, Identity, Keychain};
+use super::credentials::Credentials;
 use super::http::{Http, Request};
-use super::retry::is_passing;
-use super::token::{SCOPES_LIMIT, Scopes, Token};
+use super::keychain::{FoundCredentials, Keychain};
+use super::response::Response;
+use super::retry::is_transient;
+use super::token::{SCOPES_LIMIT, Scopes, Token, secret_header};
+use super::url::{host_of, is_loopback};
 use crate::error::{Error, Result};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, StatusCode, Url};
@@ -32,7 +33,7 @@ struct State {
     /// How the registry wants it, what has worked before the rest; `None` until it was asked.
     challenges: Option<Vec<Challenge>>,
     /// Who we are; `None` until that was looked up.
-    identity: Option<Identity>,
+    identity: Option<FoundCredentials>,
     tokens: HashMap<Scopes, Token>,
     /// What the registry has asked for beyond what we thought it would.
     missing: HashMap<Scopes, Vec<String>>,
@@ -41,7 +42,7 @@ struct State {
 /// What was shown and refused.
 pub(super) struct Refused<'a> {
     pub(super) shown: Option<&'a HeaderValue>,
-    /// Whether that was an answer to an earlier refusal.
+    /// Whether that was an response to an earlier refusal.
     pub(super) again: bool,
 }
 
@@ -57,14 +58,14 @@ impl Auth {
     }
 
     /// What to show for a request that needs these scopes. Whoever comes while another one is asking waits
-    /// and finds the answer.
+    /// and finds the response.
     pub(super) async fn authorization(&self, http: &Http, scopes: &Scopes) -> Result<Option<HeaderValue>> {
         let mut state = self.state.lock().await;
         let challenges = match &state.challenges {
             Some(known) => known.clone(),
             None => self.ping(http, &mut state).await?,
         };
-        self.answer(http, &mut state, scopes, challenges, None).await
+        self.response(http, &mut state, scopes, challenges, None).await
     }
 
     /// What to show after a refusal; `None` when there is nothing that was not shown already.
@@ -72,7 +73,7 @@ impl Auth {
         &self,
         http: &Http,
         scopes: &Scopes,
-        refusal: &Answer,
+        refusal: &Response,
         refused: Refused<'_>,
     ) -> Result<Option<HeaderValue>> {
         let mut state = self.state.lock().await;
@@ -95,7 +96,7 @@ impl Auth {
                 missing.truncate(SCOPES_LIMIT);
             }
         }
-        self.answer(http, &mut state, scopes, challenges, Some(&refused)).await
+        self.response(http, &mut state, scopes, challenges, Some(&refused)).await
     }
 
     /// Fails where the registry knows neither the root of its protocol nor what was asked of it since.
@@ -114,31 +115,31 @@ impl Auth {
     }
 
     /// Why nobody was named to the registry, where something was in the way of that.
-    pub(super) async fn excuse(&self) -> Option<String> {
+    pub(super) async fn anonymous_because(&self) -> Option<String> {
         let state = self.state.lock().await;
         let who = state.identity.as_ref().filter(|who| who.credentials.is_none())?;
-        Some(format!("{} was asked without credentials: {}", host_of(&self.base), who.doubt.as_ref()?))
+        Some(format!("{} was asked without credentials: {}", host_of(&self.base), who.problem.as_ref()?))
     }
 
     /// Asks the registry how it wants it. What a server of plain files says to a directory means nothing: what is asked
-    /// of it then gets an answer of its own.
+    /// of it then gets an response of its own.
     async fn ping(&self, http: &Http, state: &mut State) -> Result<Vec<Challenge>> {
         let what = format!("reach the registry {}", host_of(&self.base));
-        let answer = http.send(&Request::new(Method::GET, self.base.clone(), what)).await?;
-        let status = answer.status();
+        let response = http.send(&Request::new(Method::GET, self.base.clone(), what)).await?;
+        let status = response.status();
         let challenges = match status {
             _ if status.is_success() => Vec::new(),
-            _ if status.is_client_error() && !is_passing(status) => Challenge::all(answer.challenges()),
-            _ => return Err(answer.refusal().await),
+            _ if status.is_client_error() && !is_transient(status) => Challenge::all(response.challenges()),
+            _ => return Err(response.refusal().await),
         };
         self.is_doubtful.store(status == StatusCode::NOT_FOUND, Ordering::Relaxed);
         state.challenges = Some(challenges.clone());
         Ok(challenges)
     }
 
-    /// The first challenge that can be answered with something that was not refused, and its answer. One that cannot be
+    /// The first challenge that can be answered with something that was not refused, and its response. One that cannot be
     /// used, because its token server is gone or must not be asked, is told only if there is no other.
-    async fn answer(
+    async fn response(
         &self,
         http: &Http,
         state: &mut State,
@@ -148,7 +149,7 @@ impl Auth {
     ) -> Result<Option<HeaderValue>> {
         let mut failure = None;
         for (position, challenge) in challenges.iter().enumerate() {
-            // What was shown is our answer to it already, however new.
+            // What was shown is our response to it already, however new.
             let is_answered = refused.is_some_and(|refused| {
                 refused.again && refused.shown.is_some_and(|shown| challenge.is_answered_by(shown))
             });
@@ -183,7 +184,7 @@ impl Auth {
         let keychain = Arc::clone(&self.keychain);
         let found = spawn_blocking(move || keychain.find()).await;
         let found = found.map_err(|_| Error::failed("the search for credentials was abandoned"))?;
-        if let Some(doubt) = &found.doubt {
+        if let Some(doubt) = &found.problem {
             let so = match found.credentials {
                 Some(_) => String::new(),
                 None => format!("; {} is asked without credentials", host_of(&self.base)),
@@ -194,7 +195,10 @@ impl Auth {
     }
 
     async fn password(&self, http: &Http, state: &mut State) -> Result<Option<HeaderValue>> {
-        self.credentials(http, state).await?.map(|credentials| secret(&credentials.header())).transpose()
+        self.credentials(http, state)
+            .await?
+            .map(|credentials| secret_header(&credentials.header()))
+            .transpose()
     }
 
     /// Fetches a token, unless we were given one.
@@ -208,7 +212,7 @@ impl Auth {
         let url = self.realm(&realm.address)?;
         let credentials = self.credentials(http, state).await?;
         if let Some(given @ Credentials::Registry(_)) = &credentials {
-            return secret(&given.header());
+            return secret_header(&given.header());
         }
         let wanted = scopes.behind(state.missing.get(scopes).map(Vec::as_slice).unwrap_or_default());
         let registry = host_of(&self.base);
@@ -236,14 +240,6 @@ impl Auth {
             _ => Err(refuse("is reached without encryption")),
         }
     }
-}
-
-/// A header that shows up in no log.
-pub(super) fn secret(value: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(value)
-        .map_err(|_| Error::failed("the credentials hold characters that cannot be sent"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 #[cfg(test)]

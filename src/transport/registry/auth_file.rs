@@ -1,31 +1,18 @@
 //! Files with credentials: docker's `config.json`, podman's `auth.json` and a Kubernetes `.dockerconfigjson`, which
 //! are written alike, and `.dockercfg`, which is what docker's file once was: the entries and nothing around them.
 
-use super::credentials::Credentials;
+use super::credential_keys::{is_key_of, specificity};
+use super::credentials::{BASE64, Credentials};
 use crate::error::{Error, Result};
 use crate::transport::{CredentialSource, Secret};
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The names under which people and programs have stored credentials for Docker Hub.
-const DOCKER_HUB: [&str; 4] =
-    ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
-/// The one that docker uses.
-const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-
 /// What the file is called in a directory that is named in its place.
 const USUAL_NAMES: [&str; 4] = ["config.json", ".dockerconfigjson", ".dockercfg", "auth.json"];
-
-/// Base64 as programs have written it: with and without padding.
-pub(super) const SECRETS: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// What a file says about registries.
 #[derive(Debug)]
@@ -106,7 +93,7 @@ impl AuthFile {
     /// The program that keeps the credentials for a registry, by the last part of its name.
     pub(super) fn helper(&self, registry: &str) -> Option<&str> {
         let mut own = self.content.helpers.iter().flatten();
-        own.find(|(key, _)| specificity(key, registry, "") == Some(0))
+        own.find(|(key, _)| is_key_of(key, registry))
             .map(|(_, helper)| helper)
             .or(self.content.store.as_ref())
             .map(String::as_str)
@@ -133,16 +120,6 @@ impl AuthFile {
         }
         Ok(None)
     }
-}
-
-/// The key under which docker keeps the credentials for a registry, in files and in programs.
-pub(super) fn key_of(registry: &str) -> &str {
-    if DOCKER_HUB.contains(&registry) { DOCKER_HUB_KEY } else { registry }
-}
-
-/// Whether a key stands for the registry as a whole, in any spelling.
-pub(super) fn is_key_of(key: &str, registry: &str) -> bool {
-    specificity(key, registry, "") == Some(0)
 }
 
 /// Whether a file, or a part of the way to it, does not exist.
@@ -181,35 +158,6 @@ pub(super) fn malformed(name: &str, why: &str) -> Error {
         .with_hint("it must be JSON such as docker login writes: {\"auths\": {\"HOST\": {\"auth\": \"…\"}}}")
 }
 
-/// How closely an entry's key fits, in components of the name; `None` when it is for somebody else.
-///
-/// Docker writes `host`, `https://host` or `https://host/v1/`, podman also `host/repository` and any part of
-/// it: a path counts only where no scheme stands before it, and the protocol's versions never count.
-fn specificity(key: &str, registry: &str, repository: &str) -> Option<usize> {
-    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    let (host, path) = match bare.unwrap_or(key).trim_end_matches('/').split_once('/') {
-        Some((host, path)) => (host, path),
-        None => (bare.unwrap_or(key).trim_end_matches('/'), ""),
-    };
-    let is_hub = |name: &str| DOCKER_HUB.contains(&name);
-    let is_ours = host.eq_ignore_ascii_case(registry) || (is_hub(host) && is_hub(registry));
-    if !is_ours {
-        return None;
-    }
-    if path.is_empty() || bare.is_some() || matches!(path, "v1" | "v2") {
-        return Some(0);
-    }
-    let mut components = repository.split('/');
-    let mut count = 0;
-    for component in path.split('/') {
-        if components.next() != Some(component) {
-            return None;
-        }
-        count += 1;
-    }
-    Some(count)
-}
-
 impl Entry {
     /// What the entry holds; nothing when the credentials are elsewhere, such as in a credential helper.
     fn credentials(&self, file: &str, key: &str) -> Result<Option<Credentials>> {
@@ -226,9 +174,8 @@ impl Entry {
             }
         };
         if let Some(token) = &self.identity_token {
-            let username = pair.map(|(username, _)| username).filter(|name| !name.is_empty());
-            let username = username.unwrap_or_else(|| "<token>".to_owned());
-            return Ok(Some(Credentials::Identity { username, token: token.clone() }));
+            let username = pair.map(|(username, _)| username);
+            return Ok(Some(Credentials::identity(username, token.clone())));
         }
         Ok(pair.map(|(username, password)| Credentials::new(username, password)))
     }
@@ -236,7 +183,7 @@ impl Entry {
 
 /// A name and a password out of `auth`.
 fn decode(auth: &Secret) -> Option<(String, String)> {
-    let decoded = String::from_utf8(SECRETS.decode(auth.reveal().trim()).ok()?).ok()?;
+    let decoded = String::from_utf8(BASE64.decode(auth.reveal().trim()).ok()?).ok()?;
     let (username, password) = decoded.split_once(':')?;
     // Old versions of docker padded with zeros.
     Some((username.to_owned(), password.trim_end_matches('\0').to_owned()))
@@ -244,6 +191,7 @@ fn decode(auth: &Secret) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::credential_keys::{DOCKER_HUB_KEY, key_of};
     use super::*;
 
     fn file(content: &str) -> AuthFile {
@@ -253,7 +201,7 @@ mod tests {
     /// A file with these keys and users.
     fn keys(entries: &[(&str, &str)]) -> AuthFile {
         let entries = entries.iter().map(|(key, user)| {
-            format!(r#""{key}": {{"auth": "{}"}}"#, SECRETS.encode(format!("{user}:secret")))
+            format!(r#""{key}": {{"auth": "{}"}}"#, BASE64.encode(format!("{user}:secret")))
         });
         file(&format!(r#"{{"auths": {{{}}}}}"#, entries.collect::<Vec<_>>().join(",")))
     }

@@ -25,7 +25,7 @@ pub(super) struct Realm {
 }
 
 impl Challenge {
-    /// The challenges among these header lines that we can answer, in their order; others, such as `Negotiate`, are
+    /// The challenges among these header lines that we can response, in their order; others, such as `Negotiate`, are
     /// passed over, and so is what cannot be read.
     pub(super) fn all<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
         let known = lines.into_iter().flat_map(parse).filter_map(|(scheme, parameters)| {
@@ -50,7 +50,7 @@ impl Challenge {
         known.take(LIMIT).collect()
     }
 
-    /// Whether a header is an answer to this challenge, good or bad.
+    /// Whether a header is an response to this challenge, good or bad.
     pub(super) fn is_answered_by(&self, header: &HeaderValue) -> bool {
         let scheme: &[u8] = match self {
             Self::Basic => b"Basic ",
@@ -65,7 +65,7 @@ impl Challenge {
     }
 }
 
-/// How many challenges of one answer are tried.
+/// How many challenges of one response are tried.
 const LIMIT: usize = 8;
 
 type Parsed = (String, Vec<(String, String)>);

@@ -1,7 +1,7 @@
 //! Programs that keep credentials, `docker-credential-NAME` (docker-credential-helpers, "Development"): a verb as the
-//! argument, the registry on stdin, the answer on stdout, also when it is an error.
+//! argument, the registry on stdin, the response on stdout, also when it is an error.
 
-use super::auth_file::key_of;
+use super::credential_keys::key_of;
 use super::credentials::Credentials;
 use super::printable::printable;
 use crate::error::{Error, Result};
@@ -17,15 +17,15 @@ use std::time::{Duration, Instant};
 
 /// How long a program may take: it may ask a cloud for a password, or a person to unlock a store.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest answer that is read, in bytes.
+/// The longest response that is read, in bytes.
 const LIMIT: u64 = 64 << 10;
 /// What all programs say when they know nothing about a registry.
 const UNKNOWN: &str = "credentials not found in native keychain";
 
 /// The credentials that a program keeps for a registry; `None` when it keeps none.
 pub(super) fn get(name: &str, registry: &str) -> Result<Option<Credentials>> {
-    let answer = run(program(name)?, "get", key_of(registry), PATIENCE)?;
-    answer.map(|answer| understand(name, &answer)).transpose().map(Option::flatten)
+    let response = run(program(name)?, "get", key_of(registry), PATIENCE)?;
+    response.map(|response| understand(name, &response)).transpose().map(Option::flatten)
 }
 
 /// Gives a program credentials to keep.
@@ -49,7 +49,7 @@ fn program(name: &str) -> Result<Command> {
     }
 }
 
-fn understand(name: &str, answer: &[u8]) -> Result<Option<Credentials>> {
+fn understand(name: &str, response: &[u8]) -> Result<Option<Credentials>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Found {
@@ -58,10 +58,10 @@ fn understand(name: &str, answer: &[u8]) -> Result<Option<Credentials>> {
         #[serde(default)]
         secret: String,
     }
-    // Nothing of the answer is told: it holds the password, or a part of it.
-    let found: Found = serde_json::from_slice(answer).map_err(|_| {
+    // Nothing of the response is told: it holds the password, or a part of it.
+    let found: Found = serde_json::from_slice(response).map_err(|_| {
         Error::failed(format!("cannot understand the credential helper docker-credential-{name}"))
-            .with_source("its answer is not the JSON that it should be")
+            .with_source("its response is not the JSON that it should be")
     })?;
     let known = !found.username.is_empty() && !found.secret.is_empty();
     Ok(known.then(|| Credentials::new(found.username, found.secret)))
@@ -81,22 +81,22 @@ fn run(mut command: Command, verb: &str, input: &str, patience: Duration) -> Res
         io::ErrorKind::NotFound => failed("it is not installed, or not on the PATH".to_owned()),
         _ => failed(error.to_string()),
     })?;
-    let answer = converse(&mut child, input, patience);
+    let response = converse(&mut child, input, patience);
     let status =
-        answer.is_some().then(|| end(&mut child, patience.saturating_sub(begun.elapsed()))).flatten();
-    let (Some(answer), Some(status)) = (answer, status) else {
+        response.is_some().then(|| end(&mut child, patience.saturating_sub(begun.elapsed()))).flatten();
+    let (Some(response), Some(status)) = (response, status) else {
         // Whoever asks a person that is not there, or a network that is gone, would wait for ever.
         let _ = child.kill();
         let _ = child.wait();
         return Err(failed(format!("it has not answered after {} seconds", patience.as_secs())));
     };
-    if answer.len() as u64 > LIMIT {
+    if response.len() as u64 > LIMIT {
         return Err(failed("it does not stop talking".to_owned()));
     }
     if status.success() {
-        return Ok(Some(answer));
+        return Ok(Some(response));
     }
-    let words = String::from_utf8_lossy(&answer);
+    let words = String::from_utf8_lossy(&response);
     let words = words.trim();
     match words {
         UNKNOWN => Ok(None),
@@ -107,9 +107,9 @@ fn run(mut command: Command, verb: &str, input: &str, patience: Duration) -> Res
     }
 }
 
-/// Says what there is to say and listens; `None` when the answer takes too long.
+/// Says what there is to say and listens; `None` when the response takes too long.
 fn converse(child: &mut Child, input: &str, patience: Duration) -> Option<Vec<u8>> {
-    let (heard, answer) = mpsc::channel();
+    let (heard, response) = mpsc::channel();
     let (stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
     let input = input.to_owned();
     // Threads of their own: the program may neither read nor write, and what it started may keep the pipes open.
@@ -125,7 +125,7 @@ fn converse(child: &mut Child, input: &str, patience: Duration) -> Option<Vec<u8
         let _ = heard.send(read.map(|_| bytes).unwrap_or_default());
     })
     .ok()?;
-    answer.recv_timeout(patience).ok()
+    response.recv_timeout(patience).ok()
 }
 
 /// Waits for the end of a program; `None` when that takes too long.
@@ -145,14 +145,14 @@ mod tests {
     use super::*;
 
     /// What a shell script answers for `r.io`; the verb is its `$0`.
-    fn answer(script: &str) -> Result<Option<Vec<u8>>> {
+    fn response(script: &str) -> Result<Option<Vec<u8>>> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script);
         run(command, "get", "r.io", Duration::from_secs(5))
     }
 
     fn credentials(script: &str) -> Result<Option<Credentials>> {
-        Ok(answer(script)?.map(|bytes| understand("test", &bytes)).transpose()?.flatten())
+        Ok(response(script)?.map(|bytes| understand("test", &bytes)).transpose()?.flatten())
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
             ("yes", "sh: it does not stop talking"),
             ("kill -9 $$", "sh: signal: 9 (SIGKILL)"),
         ] {
-            let error = answer(script).unwrap_err().to_string();
+            let error = response(script).unwrap_err().to_string();
             assert!(error.ends_with(told), "{script}: {error}");
         }
         for script in [r#"echo '{"Username":"me","Secret":"hunter2"'"#, r#"echo '{"Secret":["hunter2"]}'"#] {

@@ -4,11 +4,11 @@
 //! several connections, a part on each, and is put together in order. Neither needs the registry's word: the digest
 //! proves what came. One that does not know ranges sends the whole blob again, and what is here is passed over.
 
-use super::answer::Answer;
+use super::client::Client;
 use super::http::{Request, runtime, wait};
-use super::pace::Pace;
+use super::rate::RateMonitor;
+use super::response::Response;
 use super::retry::{Attempts, unless_cancelled};
-use super::server::Server;
 use super::token::Scopes;
 use crate::error::{Error, Result};
 use crate::stream::Unverified;
@@ -77,7 +77,7 @@ impl Queue {
 /// A blob in a registry, which can be fetched from any offset on.
 #[derive(Clone)]
 pub(super) struct Download {
-    server: Arc<Server>,
+    client: Arc<Client>,
     request: Request,
     scopes: Scopes,
     /// The size of the blob.
@@ -86,13 +86,13 @@ pub(super) struct Download {
     wanted: Range<u64>,
 }
 
-/// An answer, and how many of its bytes are here already.
-type Begun = (Answer, u64);
+/// An response, and how many of its bytes are here already.
+type Begun = (Response, u64);
 
 impl Download {
     /// Asks nothing yet.
-    pub(super) fn new(server: &Arc<Server>, request: Request, scopes: Scopes, size: u64) -> Self {
-        Self { server: Arc::clone(server), request, scopes, size, wanted: 0..size }
+    pub(super) fn new(client: &Arc<Client>, request: Request, scopes: Scopes, size: u64) -> Self {
+        Self { client: Arc::clone(client), request, scopes, size, wanted: 0..size }
     }
 
     /// Begins to fetch the blob, for a thread that may block.
@@ -104,7 +104,7 @@ impl Download {
     /// Begins to fetch a range of the blob and nothing else; `None` when the registry sends only whole blobs.
     pub(super) fn open_range(mut self, range: Range<u64>) -> Result<Option<Unverified>> {
         self.wanted = range;
-        if self.is_part() && self.server.sends_only_whole_blobs() {
+        if self.is_part() && self.client.sends_only_whole_blobs() {
             return Ok(None);
         }
         let first = self.begin(0)?;
@@ -134,23 +134,23 @@ impl Download {
             return Ok(Some(self.incoming(all.end)));
         }
         let is_large = all.end - all.start > 2 * PART;
-        let connections = self.server.options().concurrency.max(1);
+        let connections = self.client.options().concurrency.max(1);
         let end = if is_large && connections > 1 { all.start + PART } else { all.end };
         let begun = match wait(self.ask(&(all.start..end), self.request.clone())) {
             Err(error) if self.is_part() && refuses_parts(&error) => {
-                self.server.has_sent_a_whole_blob();
+                self.client.has_sent_a_whole_blob();
                 return Ok(None);
             }
             begun => begun?,
         };
         let partial = is_partial(&begun.0);
         if self.is_part() && !partial {
-            self.server.has_sent_a_whole_blob();
+            self.client.has_sent_a_whole_blob();
             return Ok(None);
         }
         let mut incoming = self.incoming(if partial { end } else { all.end });
         let range = all.start..incoming.next;
-        incoming.spawn(range, Some(begun), partial, self.server.place())?;
+        incoming.spawn(range, Some(begun), partial, self.client.place())?;
         Ok(Some(incoming))
     }
 
@@ -168,20 +168,20 @@ impl Download {
                 request.header(RANGE, &format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         }
         let what = request.what.clone();
-        let answer = self.server.fetch(request, &self.scopes).await?;
-        if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            return Err(match answer.header(&CONTENT_RANGE).and_then(parse_size) {
+        let response = self.client.fetch(request, &self.scopes).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Err(match response.header(&CONTENT_RANGE).and_then(parse_size) {
                 Some(size) if size != self.size => self.lie(&what, &format!("it has {size} bytes there")),
                 // Whoever then reads all of it finds out whether it is too short.
                 _ if self.is_part() => Error::failed(format!("cannot {what}: the registry sends no parts"))
-                    .with_status(answer.status().as_u16()),
+                    .with_status(response.status().as_u16()),
                 _ => self.lie(&what, "it has fewer bytes there"),
             });
         }
-        let answer = answer.success().await?;
-        let begun = match answer.status() {
+        let response = response.success().await?;
+        let begun = match response.status() {
             StatusCode::PARTIAL_CONTENT if !is_all => {
-                match answer.header(&CONTENT_RANGE).and_then(parse_range) {
+                match response.header(&CONTENT_RANGE).and_then(parse_range) {
                     Some((_, Some(size))) if size != self.size => {
                         return Err(self.lie(&what, &format!("it has {size} bytes there")));
                     }
@@ -192,7 +192,7 @@ impl Download {
             }
             _ => range.start,
         };
-        Ok((answer, begun))
+        Ok((response, begun))
     }
 
     fn lie(&self, what: &str, why: &str) -> Error {
@@ -202,7 +202,7 @@ impl Download {
 
     /// The error for a registry that sent parts, and then the whole instead of one.
     fn is_whole(&self) -> Error {
-        self.server.has_sent_a_whole_blob();
+        self.client.has_sent_a_whole_blob();
         let what = &self.request.what;
         Error::failed(format!("cannot {what}: the registry sends the whole blob instead of a part"))
             .with_retry_after(Duration::ZERO)
@@ -216,15 +216,16 @@ impl Download {
         is_one_of_many: bool,
         queue: Queue,
     ) {
-        let options = self.server.options();
-        let (mut attempts, mut pace, cancel) = (Attempts::new(options), Pace::new(options), &options.cancel);
+        let options = self.client.options();
+        let (mut attempts, mut pace, cancel) =
+            (Attempts::new(options), RateMonitor::new(options), &options.cancel);
         loop {
             let before = range.start;
             let asked = Instant::now();
             let next = match begun.take() {
                 Some(begun) => Ok(begun),
                 None => match unless_cancelled(cancel, self.ask(&range, self.request.clone().once())).await {
-                    Ok((answer, _)) if self.is_part() && !is_partial(&answer) => Err(self.is_whole()),
+                    Ok((response, _)) if self.is_part() && !is_partial(&response) => Err(self.is_whole()),
                     next => next,
                 },
             };
@@ -235,11 +236,11 @@ impl Download {
                     return;
                 }
                 Ok(mut begun) => {
-                    let _ = pace.note(asked.elapsed(), 0);
-                    begun.0.pace = pace;
+                    let _ = pace.add(asked.elapsed(), 0);
+                    begun.0.rate = pace;
                     let passing = pass_on(&mut begun, &mut range, self.size, &queue);
                     let outcome = unless_cancelled(cancel, passing).await;
-                    pace = begun.0.pace;
+                    pace = begun.0.rate;
                     outcome
                 }
                 Err(error) => Err(error),
@@ -254,29 +255,34 @@ impl Download {
             }
             let failed = Instant::now();
             // What breaks off after a few bytes each time is as slow as what trickles.
-            if pace.slow() > options.retry.retries || !attempts.wait(&error).await {
+            if pace.slow_periods() > options.retry.retries || !attempts.wait_for_retry(&error).await {
                 let _ = queue.send(Err(error)).await;
                 return;
             }
-            let _ = pace.note(failed.elapsed(), 0);
+            let _ = pace.add(failed.elapsed(), 0);
         }
     }
 }
 
-/// Passes the bytes of an answer on to the reader, without the first `had`, until the range is over. What lies behind
+/// Passes the bytes of an response on to the reader, without the first `had`, until the range is over. What lies behind
 /// the end of the whole blob is passed on too: whoever verifies it must see that it is there.
-async fn pass_on((answer, had): &mut Begun, range: &mut Range<u64>, size: u64, queue: &Queue) -> Result<()> {
+async fn pass_on(
+    (response, had): &mut Begun,
+    range: &mut Range<u64>,
+    size: u64,
+    queue: &Queue,
+) -> Result<()> {
     let is_last = range.end == size;
-    let is_part = is_partial(answer);
+    let is_part = is_partial(response);
     let is_framed =
-        [&CONTENT_LENGTH, &TRANSFER_ENCODING].into_iter().any(|name| answer.header(name).is_some());
+        [&CONTENT_LENGTH, &TRANSFER_ENCODING].into_iter().any(|name| response.header(name).is_some());
     while is_last || range.start < range.end {
-        let mut chunk = match answer.chunk().await {
+        let mut chunk = match response.chunk().await {
             Ok(Some(chunk)) => chunk,
             Err(error) if range.start < size => return Err(error),
             // A blob that is whole where it comes from, and short, is damaged; its reader finds that out. Anything
             // else that ends early only broke off.
-            Ok(None) if range.start < size && (is_part || !is_framed) => return Err(answer.broken_off()),
+            Ok(None) if range.start < size && (is_part || !is_framed) => return Err(response.truncated()),
             _ => return Ok(()),
         };
         let here = (*had).min(chunk.len() as u64);
@@ -293,8 +299,8 @@ async fn pass_on((answer, had): &mut Begun, range: &mut Range<u64>, size: u64, q
     Ok(())
 }
 
-fn is_partial(answer: &Answer) -> bool {
-    answer.status() == StatusCode::PARTIAL_CONTENT
+fn is_partial(response: &Response) -> bool {
+    response.status() == StatusCode::PARTIAL_CONTENT
 }
 
 fn another_range(what: &str) -> Error {
@@ -309,7 +315,7 @@ fn refuses_parts(error: &Error) -> bool {
         .any(|status| error.status() == Some(status.as_u16()))
 }
 
-/// The size of the whole, of the `Content-Range` of an answer that has no such range.
+/// The size of the whole, of the `Content-Range` of an response that has no such range.
 fn parse_size(header: &str) -> Option<u64> {
     header.trim().strip_prefix("bytes")?.trim().strip_prefix("*/")?.trim().parse().ok()
 }
@@ -365,9 +371,9 @@ impl Incoming {
     /// Keeps as many parts under way as there may be. Two always: the second begins before the first one ends, and the
     /// reader of a blob never waits for the reader of another one.
     fn fill(&mut self) -> Result<()> {
-        let (connections, all) = (self.download.server.options().concurrency, self.download.wanted.end);
+        let (connections, all) = (self.download.client.options().concurrency, self.download.wanted.end);
         while self.next < all && self.parts.len() < connections.max(2) {
-            let place = self.download.server.place();
+            let place = self.download.client.place();
             if place.is_none() && self.parts.len() >= 2 {
                 break;
             }
@@ -397,7 +403,7 @@ impl Incoming {
                     let offset = part.start + self.position;
                     self.abandon();
                     self.next = self.download.wanted.end;
-                    self.spawn(offset..self.next, None, false, self.download.server.place())?;
+                    self.spawn(offset..self.next, None, false, self.download.client.place())?;
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Err(Error::failed("the download has ended before it was complete")),

@@ -1,16 +1,17 @@
 //! Logging in and out: a password is tried before it is kept, and kept where docker would keep it.
 
-use super::address;
 use super::auth::Auth;
 use super::auth_file::AuthFile;
+use super::auth_file_editor::AuthFileEditor;
 use super::credential_helper;
-use super::credentials::{Credentials, Keychain};
+use super::credentials::Credentials;
 use super::http::{Http, Request, wait};
-use super::ledger::Ledger;
+use super::keychain::Keychain;
 use super::proxies::ProxyRules;
 use super::registries_conf::RegistriesConf;
-use super::tls::Tls;
+use super::tls::TlsConfig;
 use super::token::Scopes;
+use super::url;
 use crate::error::{Error, Kind, Result};
 use crate::oci::Reference;
 use crate::transport::{Access, CredentialSource, Secret};
@@ -66,11 +67,11 @@ pub fn login(
     access: &Access,
 ) -> Result<LoggedIn> {
     // What cannot be read or understood is told before anything happens.
-    let ledger = Ledger::open(file)?;
+    let ledger = AuthFileEditor::open(file)?;
     let hidden_by = first(registry, ledger.path(), access);
     let (verified, encrypted) = verify(registry, Credentials::new(username, password.reveal()), access)?;
     // Read anew: the registry has taken its time, and another login may have been faster.
-    let mut ledger = Ledger::open_alone(file)?;
+    let mut ledger = AuthFileEditor::open_alone(file)?;
     let source = CredentialSource::File(ledger.path().to_owned());
     let known = AuthFile::read(&source)?;
     let kept = match known.as_ref().and_then(|file| file.helper(registry)) {
@@ -95,8 +96,8 @@ pub fn login(
 pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
     // A directory is not made for a file that knows nothing.
     let mut ledger = match file.exists() {
-        true => Ledger::open_alone(file)?,
-        false => Ledger::open(file)?,
+        true => AuthFileEditor::open_alone(file)?,
+        false => AuthFileEditor::open(file)?,
     };
     let source = CredentialSource::File(ledger.path().to_owned());
     let known = AuthFile::read(&source)?;
@@ -153,8 +154,8 @@ fn is_same(a: &Path, b: &Path) -> bool {
 /// Returns whether the registry looks at credentials and takes these, and whether they were sent encrypted.
 fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<(bool, bool)> {
     let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
-    let tls = Tls::read(access, registry, conf.trusts_anybody(registry)?, &conf)?;
-    let base = address::base(registry, access.plain_http, tls.wanted)?;
+    let tls = TlsConfig::read(access, registry, conf.trusts_anybody(registry)?, &conf)?;
+    let base = url::base(registry, access.plain_http, tls.wanted)?;
     let encrypted = base.scheme() == "https";
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
     let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.client.clone());

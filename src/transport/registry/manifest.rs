@@ -1,19 +1,19 @@
 //! Manifests and indexes: the documents that a registry keeps under names.
 
 use super::CONTENT_DIGEST;
-use super::answer::Answer;
 use super::printable::printable;
+use super::response::Response;
 use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher, Reference, media_type};
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
 /// Reads the document that a name stands for, and believes nothing that it says of itself.
-pub(super) async fn read(mut answer: Answer, reference: &Reference) -> Result<Document> {
-    let announced = answer.header(&CONTENT_TYPE).unwrap_or_default().to_owned();
+pub(super) async fn read(mut response: Response, reference: &Reference) -> Result<Document> {
+    let announced = response.header(&CONTENT_TYPE).unwrap_or_default().to_owned();
     // A digest of an unknown kind proves nothing and disproves nothing.
-    let claimed = answer.header(&CONTENT_DIGEST).and_then(|digest| digest.parse::<Digest>().ok());
-    let bytes = answer.read(DOCUMENT_LIMIT as usize + 1).await?;
+    let claimed = response.header(&CONTENT_DIGEST).and_then(|digest| digest.parse::<Digest>().ok());
+    let bytes = response.read(DOCUMENT_LIMIT as usize + 1).await?;
     check(bytes, &announced, [reference.digest(), claimed.as_ref()], &reference.to_string())
 }
 
@@ -74,7 +74,7 @@ fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
     }
 }
 
-/// Whether an answer to HEAD can be that for the blob or the document of this descriptor. A registry that has
+/// Whether an response to HEAD can be that for the blob or the document of this descriptor. A registry that has
 /// something of another size under that digest has it damaged, and sending it again is the only remedy.
 pub(super) fn is_likely(content_length: Option<&str>, descriptor: &Descriptor) -> bool {
     content_length.is_none_or(|length| length.parse() == Ok(descriptor.size))

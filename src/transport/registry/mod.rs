@@ -7,47 +7,50 @@
 //!
 //! tokio and reqwest are an affair of this directory: outside, all of it is blocking code.
 
-mod address;
-mod answer;
 mod auth;
 mod auth_file;
+mod auth_file_editor;
+mod body;
 mod challenge;
+mod client;
+mod connection_error;
 mod credential_helper;
+mod credential_keys;
 mod credentials;
 mod download;
 mod http;
-mod ledger;
-mod listing;
+mod keychain;
 mod login;
 mod manifest;
 mod mirrors;
-mod outgoing;
-mod pace;
+mod pagination;
 mod printable;
 mod proxies;
-mod quirks;
+mod rate;
 mod referrers;
 mod registries_conf;
 mod removal;
+mod response;
 mod retry;
-mod server;
+mod saved_session;
 mod session;
 mod tls;
 mod token;
-mod unfinished;
 mod upload;
+mod upload_policy;
+mod url;
 
 pub use self::login::{Kept, LoggedIn, host, login, logout};
 
-use self::answer::Answer;
-use self::credentials::Keychain;
+use self::client::Client;
 use self::download::Download;
 use self::http::{Http, Request, wait};
+use self::keychain::Keychain;
 use self::mirrors::Mirrored;
 use self::proxies::ProxyRules;
 use self::registries_conf::RegistriesConf;
-use self::server::Server;
-use self::tls::Tls;
+use self::response::Response;
+use self::tls::TlsConfig;
 use self::token::Scopes;
 use self::upload::Upload;
 use super::{Access, Destination, Origin, Removed, RetryDelay, Source, say_urls};
@@ -67,7 +70,7 @@ const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// One repository of a registry, and a name in it.
 pub struct Registry {
     reference: Reference,
-    server: Arc<Server>,
+    client: Arc<Client>,
 }
 
 impl Registry {
@@ -84,10 +87,10 @@ impl Registry {
     /// The same where it is known whether whoever answers there is trusted: then `anybody`. `conf` is for other hosts.
     fn at(reference: Reference, access: &Access, anybody: bool, conf: &Arc<RegistriesConf>) -> Result<Self> {
         let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
-        let tls = Tls::read(access, reference.registry(), anybody, conf)?;
-        let base = address::base(reference.registry(), access.plain_http, tls.wanted)?;
+        let tls = TlsConfig::read(access, reference.registry(), anybody, conf)?;
+        let base = url::base(reference.registry(), access.plain_http, tls.wanted)?;
         let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.client.clone());
-        Ok(Self { reference, server: Arc::new(Server::new(base, http, keychain)) })
+        Ok(Self { reference, client: Arc::new(Client::new(base, http, keychain)) })
     }
 
     /// The same for reading, from a mirror where `registries.conf` names one.
@@ -108,7 +111,7 @@ impl Registry {
 
     /// The address of a manifest by its tag or its digest.
     fn manifest(&self, name: &str) -> Url {
-        self.server.url(&format!("{}/manifests/{name}", self.reference.repository()))
+        self.client.url(&format!("{}/manifests/{name}", self.reference.repository()))
     }
 
     /// The address of a blob or a document: registries keep them in two places.
@@ -116,7 +119,7 @@ impl Registry {
         let digest = descriptor.digest.to_string();
         match media_type::is_document(&descriptor.media_type) {
             true => self.manifest(&digest),
-            false => self.server.url(&format!("{}/blobs/{digest}", self.reference.repository())),
+            false => self.client.url(&format!("{}/blobs/{digest}", self.reference.repository())),
         }
     }
 
@@ -133,25 +136,27 @@ impl Registry {
     /// A blob or a document on its way here.
     fn download(&self, descriptor: &Descriptor) -> Download {
         let request = self.ask(Method::GET, descriptor, "fetch");
-        Download::new(&self.server, request, self.pull(), descriptor.size)
+        Download::new(&self.client, request, self.pull(), descriptor.size)
     }
 
     /// Stores a document under its digest or under a tag, and lists it with what it refers to where the registry
     /// does not do that itself.
     fn put(&self, name: &str, document: &Document) -> Result<()> {
-        let answer = self.store(name, document)?;
+        let response = self.store(name, document)?;
         match document.as_referrer() {
-            Some((subject, entry)) if answer.header(&SUBJECT).is_none() => self.add_referrer(&subject, entry),
+            Some((subject, entry)) if response.header(&SUBJECT).is_none() => {
+                self.add_referrer(&subject, entry)
+            }
             _ => Ok(()),
         }
     }
 
-    fn store(&self, name: &str, document: &Document) -> Result<Answer> {
+    fn store(&self, name: &str, document: &Document) -> Result<Response> {
         let what = format!("store the manifest {name} in {}", self.reference.name());
         let request = Request::new(Method::PUT, self.manifest(name), what)
             .header(CONTENT_TYPE, &document.descriptor().media_type)
             .body(document.bytes().to_vec());
-        wait(async { self.server.send(request, &self.push()).await?.success().await })
+        wait(async { self.client.send(request, &self.push()).await?.success().await })
     }
 
     fn pull(&self) -> Scopes {
@@ -171,8 +176,8 @@ impl Source for Registry {
         let request = Request::new(Method::GET, self.manifest(name), format!("find {}", self.reference))
             .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
         wait(async {
-            let answer = self.server.send(request, &self.pull()).await?.success().await?;
-            manifest::read(answer, &self.reference).await
+            let response = self.client.send(request, &self.pull()).await?.success().await?;
+            manifest::read(response, &self.reference).await
         })
         .map_err(|error| match error.kind() {
             Kind::NotFound => {
@@ -192,12 +197,12 @@ impl Source for Registry {
             return Ok(None);
         }
         let request = self.ask(Method::GET, blob, "fetch a part of");
-        let download = Download::new(&self.server, request, self.pull(), blob.size);
+        let download = Download::new(&self.client, request, self.pull(), blob.size);
         download.open_range(range).map_err(|error| say_urls(blob, error))
     }
 
     fn tags(&self) -> Result<Vec<String>> {
-        listing::tags(&self.server, self.reference.repository(), &self.reference.name())
+        pagination::tags(&self.client, self.reference.repository(), &self.reference.name())
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
@@ -209,7 +214,7 @@ impl Source for Registry {
         for tag in attachment_tags(subject) {
             // A digest of SHA-512 is too long for a tag: nothing can be attached so.
             let Ok(reference) = self.reference.with_tag(&tag) else { continue };
-            let attachment = Self { reference, server: Arc::clone(&self.server) };
+            let attachment = Self { reference, client: Arc::clone(&self.client) };
             match attachment.resolve() {
                 Ok(document) => found.push((tag, document)),
                 Err(error) if error.kind() == Kind::NotFound => {}
@@ -229,32 +234,32 @@ impl Source for Registry {
 
 impl Destination for Registry {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        let look = |method| wait(self.server.send(self.ask(method, descriptor, "look for"), &self.push()));
-        let mut answer = look(Method::HEAD)?;
-        // Some servers of files and proxies know no HEAD. What follows the head of an answer is not read.
-        if matches!(answer.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) {
-            answer = look(Method::GET)?;
+        let look = |method| wait(self.client.send(self.ask(method, descriptor, "look for"), &self.push()));
+        let mut response = look(Method::HEAD)?;
+        // Some servers of files and proxies know no HEAD. What follows the head of an response is not read.
+        if matches!(response.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) {
+            response = look(Method::GET)?;
         }
-        match answer.status() {
+        match response.status() {
             status if status.is_success() => {
-                Ok(manifest::is_likely(answer.header(&CONTENT_LENGTH), descriptor))
+                Ok(manifest::is_likely(response.header(&CONTENT_LENGTH), descriptor))
             }
             // Some registries refuse to look into a repository that does not exist yet. If it is a true refusal,
-            // the upload gets it too, and with a reason, which an answer to HEAD cannot have.
+            // the upload gets it too, and with a reason, which an response to HEAD cannot have.
             StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
-            _ => Err(wait(async { Ok(answer.refusal().await) })?),
+            _ => Err(wait(async { Ok(response.refusal().await) })?),
         }
     }
 
     fn upload(&self, body: Body) -> Result<Written> {
-        Upload::new(&self.server, &self.reference).run(body)
+        Upload::new(&self.client, &self.reference).run(body)
     }
 
     fn mount(&self, descriptor: &Descriptor, from: &Origin) -> Result<bool> {
         if from.registry != self.reference.registry() {
             return Ok(false);
         }
-        session::mount(&self.server, self.reference.repository(), &descriptor.digest, &from.repository)
+        session::mount(&self.client, self.reference.repository(), &descriptor.digest, &from.repository)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
@@ -273,11 +278,11 @@ impl Destination for Registry {
     }
 
     fn retry_delay(&self, error: &Error, failures: u32) -> Option<RetryDelay> {
-        retry::delay(self.server.options(), error, failures)
+        retry::delay(self.client.options(), error, failures)
     }
 
     fn remove(&self, force: bool) -> Result<Removed> {
-        self.take_away(force)
+        self.remove_image(force)
     }
 
     fn address(&self, digest: &Digest) -> String {

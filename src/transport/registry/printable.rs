@@ -1,17 +1,17 @@
-//! The words of servers, as they may reach a terminal.
+//! Text from servers, made safe for a terminal.
 
 use crate::error::is_harmful;
 
-/// How much of a server's words reaches the user, in characters.
-pub(super) const WORDS_LIMIT: usize = 400;
+/// The number of characters of a server's text that are shown.
+pub(super) const PRINTABLE_LIMIT: usize = 400;
 
-/// A server's words as a terminal may show them: nothing that moves the cursor, changes colours or the
-/// direction of writing, and not too many.
-pub(super) fn printable(words: &str) -> String {
+/// Escapes characters that move the cursor or change colours or the direction of writing, and cuts text that is longer
+/// than [`PRINTABLE_LIMIT`].
+pub(super) fn printable(text: &str) -> String {
     let mut printable = String::new();
-    for (number, c) in words.chars().enumerate() {
+    for (number, c) in text.chars().enumerate() {
         match c {
-            _ if number == WORDS_LIMIT => {
+            _ if number == PRINTABLE_LIMIT => {
                 printable.push('…');
                 break;
             }

@@ -1,7 +1,7 @@
 //! The proxies on the way out: which addresses go through one, and which do not.
 
-use super::address::{host_of, is_loopback};
 use super::printable::printable;
+use super::url::{host_of, is_loopback};
 use crate::error::{Error, Result};
 use crate::transport::{Access, Proxy};
 use reqwest::Url;
@@ -20,7 +20,7 @@ pub(super) struct ProxyRules {
 
 /// A proxy that an address goes through.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(super) struct ProxyRoute {
     /// May hold a password.
     pub(super) url: Url,
     /// What has named it.
@@ -60,7 +60,7 @@ impl ProxyRules {
     ///
     /// # Errors
     /// When it is there and cannot be used.
-    pub(super) fn route(&self, url: &Url) -> Result<Option<Route>> {
+    pub(super) fn route(&self, url: &Url) -> Result<Option<ProxyRoute>> {
         let proxy = match url.scheme() {
             "https" => &self.encrypted,
             _ => &self.plain,
@@ -69,14 +69,14 @@ impl ProxyRules {
             Some(proxy)
                 if !is_loopback(url) && !self.exceptions.iter().any(|exception| exception.covers(url)) =>
             {
-                Route::new(proxy, url).map(Some)
+                ProxyRoute::new(proxy, url).map(Some)
             }
             _ => Ok(None),
         }
     }
 }
 
-impl Route {
+impl ProxyRoute {
     fn new(proxy: &Proxy, to: &Url) -> Result<Self> {
         let (name, address) = (&proxy.name, proxy.address.reveal().trim());
         // The address is not told: it may hold a password.

@@ -4,7 +4,7 @@
 //! clients that write it ("Referrers Tag Schema"). Two clients that add to it at once can lose one of the entries: the
 //! protocol has no remedy. Clients in one process wait for each other.
 
-use super::listing::pages;
+use super::pagination::pages;
 use super::{Registry, manifest};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Document, Index, media_type, referrers_tag};
@@ -23,21 +23,21 @@ impl Registry {
     /// What refers to the manifest, by the registry's own list or by the tag that stands in for it.
     pub(super) fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         let repository = self.reference.repository();
-        let url = self.server.url(&format!("{repository}/referrers/{subject}"));
+        let url = self.client.url(&format!("{repository}/referrers/{subject}"));
         let what = format!("list what refers to {subject} in {}", self.reference.name());
         let request = Request::new(Method::GET, url, what).header(ACCEPT, media_type::INDEX);
         let scopes = self.pull();
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
         let listed = wait(async {
-            let answer = self.server.send(request.clone(), &scopes).await?;
-            let kind = answer.header(&CONTENT_TYPE).unwrap_or_default();
-            match answer.status() {
+            let response = self.client.send(request.clone(), &scopes).await?;
+            let kind = response.header(&CONTENT_TYPE).unwrap_or_default();
+            match response.status() {
                 // A page for a browser is no list: Google's registries send a stranger to the login.
                 status if status.is_success() && kind.starts_with(media_type::INDEX) => {}
                 status if status.is_success() || is_unknown(status) => return Ok(false),
-                _ => return Err(answer.refusal().await),
+                _ => return Err(response.refusal().await),
             }
-            pages(&self.server, request, &scopes, answer, LIST_LIMIT, |page| {
+            pages(&self.client, request, &scopes, response, LIST_LIMIT, |page| {
                 let before = found.len();
                 let page = Index::parse(&Document::new(media_type::INDEX, page.to_vec()))?;
                 found.extend(page.manifests.into_iter().filter(|entry| seen.insert(entry.digest.clone())));
@@ -73,10 +73,10 @@ impl Registry {
             .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
         let name = self.reference.with_tag(&tag)?;
         let document = wait(async {
-            let answer = self.server.send(request, &self.pull()).await?;
-            match answer.status() {
+            let response = self.client.send(request, &self.pull()).await?;
+            match response.status() {
                 StatusCode::NOT_FOUND => Ok(None),
-                _ => manifest::read(answer.success().await?, &name).await.map(Some),
+                _ => manifest::read(response.success().await?, &name).await.map(Some),
             }
         })?;
         match document {

@@ -19,7 +19,7 @@ const TAGS_LIMIT: usize = 100;
 
 impl Registry {
     /// Takes away what the name stands for.
-    pub(super) fn take_away(&self, force: bool) -> Result<Removed> {
+    pub(super) fn remove_image(&self, force: bool) -> Result<Removed> {
         let digest = self.resolve()?.descriptor().digest.clone();
         let tag = self.reference.tag();
         if let (Some(tag), Some(_)) = (tag, self.reference.digest())
@@ -58,16 +58,16 @@ impl Registry {
         let what = format!("remove {name} from {}", self.reference.name());
         let request = Request::new(Method::DELETE, self.manifest(name), what);
         let status = wait(async {
-            let answer = self.server.send(request, &Scopes::delete(self.reference.repository())).await?;
-            match answer.status() {
+            let response = self.client.send(request, &Scopes::delete(self.reference.repository())).await?;
+            match response.status() {
                 S::BAD_REQUEST | S::NOT_FOUND | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED => {
-                    Ok(answer.status())
+                    Ok(response.status())
                 }
-                _ => answer.success().await.map(|answer| answer.status()),
+                _ => response.success().await.map(|response| response.status()),
             }
         })?;
         match status {
-            // It was there a moment ago. Either the answer to a first request was lost, or this is Harbor, which looks
+            // It was there a moment ago. Either the response to a first request was lost, or this is Harbor, which looks
             // for a digest and knows no other name.
             S::NOT_FOUND => Ok(self.meaning(name)?.is_none()),
             status => Ok(status.is_success()),
@@ -104,12 +104,12 @@ impl Registry {
         let request = Request::new(Method::HEAD, self.manifest(tag), what)
             .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
         wait(async {
-            let answer = self.server.send(request, &self.pull()).await?;
-            if answer.status() == StatusCode::NOT_FOUND {
+            let response = self.client.send(request, &self.pull()).await?;
+            if response.status() == StatusCode::NOT_FOUND {
                 return Ok(None);
             }
-            let answer = answer.success().await?;
-            let digest = answer.header(&CONTENT_DIGEST).and_then(|digest| digest.parse().ok());
+            let response = response.success().await?;
+            let digest = response.header(&CONTENT_DIGEST).and_then(|digest| digest.parse().ok());
             digest.map(Some).ok_or_else(|| {
                 Error::failed(format!("{} does not say what its tag {tag} means", self.reference.name()))
             })

@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 /// network's fault on the other side of the proxy.
 const OF_PROXIES: [u16; 2] = [499, 522];
 
-/// Whether an answer with this status may be another one when it is asked for again.
-pub(super) fn is_passing(status: StatusCode) -> bool {
+/// Whether an response with this status may be another one when it is asked for again.
+pub(super) fn is_transient(status: StatusCode) -> bool {
     use StatusCode as S;
     matches!(
         status,
@@ -92,7 +92,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Waits until the next attempt; `false` when there is none, or none would help.
-    pub(super) async fn wait(&mut self, error: &Error) -> bool {
+    pub(super) async fn wait_for_retry(&mut self, error: &Error) -> bool {
         let Some(retry) = delay(self.options, error, self.failures) else { return false };
         self.failures += 1;
         self.options.progress.warn(&format!("{error}; {retry}"));
@@ -154,7 +154,7 @@ mod tests {
             (501, false),
             (505, false),
         ] {
-            assert_eq!(is_passing(StatusCode::from_u16(status).unwrap()), passes, "{status}");
+            assert_eq!(is_transient(StatusCode::from_u16(status).unwrap()), passes, "{status}");
         }
     }
 }

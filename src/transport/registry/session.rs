@@ -1,12 +1,12 @@
 //! One upload at a registry: the requests that it is made of, and where the next one goes.
 
-use super::address::{follow, with_parameter};
-use super::answer::Answer;
-use super::http::{Request, cannot, runtime, wait};
-use super::outgoing::{Feed, outgoing};
-use super::quirks::received;
-use super::server::Server;
+use super::body::{BodySender, streaming_body};
+use super::client::Client;
+use super::http::{Request, runtime, wait};
+use super::response::Response;
 use super::token::Scopes;
+use super::upload_policy::received;
+use super::url::{follow, with_parameter};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::stream::Written;
@@ -24,34 +24,34 @@ const CHUNK: usize = 256 << 10;
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Asks the registry to take a blob over from another of its repositories.
-pub(super) fn mount(server: &Server, repository: &str, digest: &Digest, from: &str) -> Result<bool> {
+pub(super) fn mount(client: &Client, repository: &str, digest: &Digest, from: &str) -> Result<bool> {
     wait(async {
-        let url = with_parameter(start(server, repository), "mount", &digest.to_string());
+        let url = with_parameter(start(client, repository), "mount", &digest.to_string());
         let request = Request::new(
             Method::POST,
             with_parameter(url, "from", from),
             format!("take {digest} over from {from}"),
         );
         let scopes = Scopes::push(repository).and(Scopes::pull(from));
-        let answer = match server.send(request, &scopes).await {
+        let response = match client.send(request, &scopes).await {
             // No token is given for the other repository: the blob is sent then.
             Err(error) if error.kind() == Kind::Denied => return Ok(false),
-            answer => answer?,
+            response => response?,
         };
         // Many registries open an upload instead of saying no. It is not continued: who sends the blob then
         // has yet to find out where it is.
-        if answer.status() == StatusCode::ACCEPTED
-            && let Ok(url) = next(&answer, answer.url())
+        if response.status() == StatusCode::ACCEPTED
+            && let Ok(url) = next(&response, response.url())
         {
-            forget(server, &scopes, url).await;
+            forget(client, &scopes, url).await;
         }
-        Ok(answer.status() == StatusCode::CREATED)
+        Ok(response.status() == StatusCode::CREATED)
     })
 }
 
 /// An upload in progress.
 pub(super) struct Session<'a> {
-    server: &'a Arc<Server>,
+    client: &'a Arc<Client>,
     scopes: Scopes,
     what: String,
     /// Where the registry wants the next request; it holds the state of the upload.
@@ -69,32 +69,31 @@ pub(super) enum Piece {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn begin(server: &'a Arc<Server>, repository: &str, what: &str) -> Result<Self> {
+    pub(super) fn begin(client: &'a Arc<Client>, repository: &str, what: &str) -> Result<Self> {
         let scopes = Scopes::push(repository);
-        let request = Request::new(Method::POST, start(server, repository), what);
-        let answer = wait(async { server.send(request.clone(), &scopes).await?.success().await })?;
-        let url = next(&answer, answer.url()).map_err(|error| {
-            cannot(&request, error.to_string()).with_hint(error.hint().unwrap_or_default())
-        })?;
-        Ok(Self { server, scopes, what: what.to_owned(), url })
+        let request = Request::new(Method::POST, start(client, repository), what);
+        let response = wait(async { client.send(request.clone(), &scopes).await?.success().await })?;
+        let url = next(&response, response.url())
+            .map_err(|error| request.error(error.to_string()).with_hint(error.hint().unwrap_or_default()))?;
+        Ok(Self { client, scopes, what: what.to_owned(), url })
     }
 
     /// An upload that began before, perhaps in another process.
-    pub(super) fn at(server: &'a Arc<Server>, repository: &str, what: &str, url: Url) -> Self {
-        Self { server, scopes: Scopes::push(repository), what: what.to_owned(), url }
+    pub(super) fn at(client: &'a Arc<Client>, repository: &str, what: &str, url: Url) -> Self {
+        Self { client, scopes: Scopes::push(repository), what: what.to_owned(), url }
     }
 
     /// Where the next request goes, if that is at the registry itself.
     pub(super) fn address(&self) -> Option<&Url> {
-        self.server.is_ours(&self.url).then_some(&self.url)
+        self.client.is_ours(&self.url).then_some(&self.url)
     }
 
     /// How many bytes the registry says that it has; `None` when it knows nothing of the upload any more.
     pub(super) fn received(&mut self) -> Option<u64> {
         let request = Request::new(Method::GET, self.url.clone(), &self.what);
-        let answer = wait(async { self.server.send(request, &self.scopes).await?.success().await }).ok()?;
-        let received = received(answer.header(&RANGE)?)?;
-        if let Ok(url) = next(&answer, answer.url()) {
+        let response = wait(async { self.client.send(request, &self.scopes).await?.success().await }).ok()?;
+        let received = received(response.header(&RANGE)?)?;
+        if let Ok(url) = next(&response, response.url()) {
             self.url = url;
         }
         Some(received)
@@ -106,10 +105,10 @@ impl<'a> Session<'a> {
         // Before the request begins: an empty body that should be something else must not be sent.
         let first = read(body)?;
         let (request, size) = self.request(piece);
-        let (feed, outgoing) = outgoing(size);
-        let (server, scopes) = (Arc::clone(self.server), self.scopes.clone());
-        let answer = runtime()?
-            .spawn(async move { server.send_stream(request, &scopes, outgoing).await?.success().await });
+        let (feed, outgoing) = streaming_body(size);
+        let (client, scopes) = (Arc::clone(self.client), self.scopes.clone());
+        let response = runtime()?
+            .spawn(async move { client.send_stream(request, &scopes, outgoing).await?.success().await });
         let pumped = self.pump(first, body, &feed);
         match (&pumped, size) {
             // The connection is cut: the registry knows how much it was promised.
@@ -119,15 +118,15 @@ impl<'a> Session<'a> {
             (Ok(()), _) | (Err(_), None) => feed.finish(),
         }
         let patience = if pumped.is_ok() { Duration::MAX } else { FAREWELL };
-        let answer = runtime()?.block_on(async { timeout(patience, answer).await });
-        let answer = match answer {
-            Ok(Ok(answer)) => answer,
+        let response = runtime()?.block_on(async { timeout(patience, response).await });
+        let response = match response {
+            Ok(Ok(response)) => response,
             _ => Err(Error::failed(format!("cannot {}: the upload was abandoned", self.what))),
         };
         // Most registries put state into the address, and want to see the newest.
-        let followed = answer.and_then(|answer| match (piece, answer.header(&LOCATION)) {
+        let followed = response.and_then(|response| match (piece, response.header(&LOCATION)) {
             (Piece::Whole(_), _) | (_, None) => Ok(()),
-            _ => next(&answer, answer.url()).map(|url| self.url = url),
+            _ => next(&response, response.url()).map(|url| self.url = url),
         });
         // Whatever the registry says about a body that failed, the failure of the body came first.
         pumped.and(followed)
@@ -155,12 +154,12 @@ impl<'a> Session<'a> {
 
     /// Whether the registry has the blob.
     pub(super) fn has(&self, repository: &str, blob: &Written) -> bool {
-        let url = self.server.url(&format!("{repository}/blobs/{}", blob.digest));
+        let url = self.client.url(&format!("{repository}/blobs/{}", blob.digest));
         let request = Request::new(Method::HEAD, url, &self.what);
-        let answer = wait(self.server.send(request, &self.scopes));
-        answer.is_ok_and(|answer| {
-            answer.status().is_success()
-                && answer.header(&CONTENT_LENGTH).is_none_or(|size| size.parse() == Ok(blob.size))
+        let response = wait(self.client.send(request, &self.scopes));
+        response.is_ok_and(|response| {
+            response.status().is_success()
+                && response.header(&CONTENT_LENGTH).is_none_or(|size| size.parse() == Ok(blob.size))
         })
     }
 
@@ -168,15 +167,15 @@ impl<'a> Session<'a> {
     pub(super) fn close(&self, written: &Written) -> Result<()> {
         let url = with_parameter(self.url.clone(), "digest", &written.digest.to_string());
         let request = Request::new(Method::PUT, url, &self.what);
-        // Once: should only the answer be lost, a second request would find no upload.
-        wait(async { self.server.send(request.once(), &self.scopes).await?.success().await })?;
+        // Once: should only the response be lost, a second request would find no upload.
+        wait(async { self.client.send(request.once(), &self.scopes).await?.success().await })?;
         Ok(())
     }
 
     /// Lets the registry throw away what it has.
     pub(super) fn cancel(&self) {
         let forget = async {
-            forget(self.server, &self.scopes, self.url.clone()).await;
+            forget(self.client, &self.scopes, self.url.clone()).await;
             Ok(())
         };
         // The error that led here is the one to report.
@@ -185,9 +184,9 @@ impl<'a> Session<'a> {
 
     /// Feeds a request from a body until the body ends or nobody wants more of it. A chunk leaves when the one
     /// behind it is here: the last one not before the body has proved itself.
-    fn pump(&self, mut ahead: Option<Bytes>, body: &mut dyn Read, feed: &Feed) -> Result<()> {
+    fn pump(&self, mut ahead: Option<Bytes>, body: &mut dyn Read, feed: &BodySender) -> Result<()> {
         while let Some(chunk) = ahead {
-            self.server.options().cancel.check()?;
+            self.client.options().cancel.check()?;
             ahead = read(body)?;
             if !feed.send(chunk) {
                 break;
@@ -198,22 +197,22 @@ impl<'a> Session<'a> {
 }
 
 /// Where uploads begin.
-fn start(server: &Server, repository: &str) -> Url {
-    server.url(&format!("{repository}/blobs/uploads/"))
+fn start(client: &Client, repository: &str) -> Url {
+    client.url(&format!("{repository}/blobs/uploads/"))
 }
 
 /// Where the registry wants the next request of an upload.
-fn next(answer: &Answer, asked: &Url) -> Result<Url> {
-    let location = answer
+fn next(response: &Response, asked: &Url) -> Result<Url> {
+    let location = response
         .header(&LOCATION)
         .ok_or_else(|| Error::failed("the registry does not say where the upload goes on"))?;
     follow(asked, location)
 }
 
 /// Ends an upload, as far as the registry lets us: not every one does.
-async fn forget(server: &Server, scopes: &Scopes, url: Url) {
+async fn forget(client: &Client, scopes: &Scopes, url: Url) {
     let request = Request::new(Method::DELETE, url, "end an upload").once();
-    let _ = timeout(FAREWELL, server.send(request, scopes)).await;
+    let _ = timeout(FAREWELL, client.send(request, scopes)).await;
 }
 
 /// The next chunk of a body, as full as can be; `None` at its end.

@@ -1,11 +1,10 @@
 //! Tokens: what they are good for, how long they last, and how a token server is asked for one (distribution, "Token
 //! Authentication Specification" and "OAuth2").
 
-use super::address::host_of;
-use super::auth::secret;
 use super::challenge::Realm;
 use super::credentials::Credentials;
 use super::http::{Http, Request};
+use super::url::host_of;
 use crate::error::{Error, Result};
 use crate::transport::Secret;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
@@ -13,7 +12,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// The largest answer of a token server that is read, in bytes.
+/// The largest response of a token server that is read, in bytes.
 const LIMIT: usize = 64 << 10;
 /// How long a token lasts whose server does not say (distribution's "Token Authentication Specification").
 const LIFE: u64 = 60;
@@ -81,16 +80,17 @@ impl Token {
         let what = format!("get a token for {registry} from {}", host_of(&url));
         if let Some(Credentials::Identity { token, .. }) = credentials {
             let request = exchange(url.clone(), realm, scopes, token, &what);
-            let answer = http.send(&request).await?;
+            let response = http.send(&request).await?;
             // Old token servers know no POST, and some say so in words of their own: Artifactory with 401.
             let unknown = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::UNAUTHORIZED];
-            if !unknown.contains(&answer.status()) {
-                let body = answer.success().await?.read(LIMIT + 1).await?;
+            if !unknown.contains(&response.status()) {
+                let body = response.success().await?.read(LIMIT + 1).await?;
                 return Self::understand(&body, &what);
             }
         }
         let mut request = ask(url, realm, scopes, &what);
-        request.authorization = credentials.map(|credentials| secret(&credentials.header())).transpose()?;
+        request.authorization =
+            credentials.map(|credentials| secret_header(&credentials.header())).transpose()?;
         let body = http.send(&request).await?.success().await?.read(LIMIT + 1).await?;
         Self::understand(&body, &what)
     }
@@ -99,7 +99,7 @@ impl Token {
         Self::parse(body).ok_or_else(|| Error::failed(format!("cannot {what}: what it answers is no token")))
     }
 
-    /// Reads the answer of a token server; `None` when it holds no token that could be shown.
+    /// Reads the response of a token server; `None` when it holds no token that could be shown.
     fn parse(body: &[u8]) -> Option<Self> {
         let json: Value = (body.len() <= LIMIT).then(|| serde_json::from_slice(body).ok())??;
         let token = ["token", "access_token"]
@@ -111,7 +111,7 @@ impl Token {
         // Early enough for the request to arrive before the end.
         let early = (life / 5).clamp(1, 10);
         let renewal = Instant::now() + Duration::from_secs(life.saturating_sub(early));
-        Some(Self { authorization: secret(&format!("Bearer {token}")).ok()?, renewal })
+        Some(Self { authorization: secret_header(&format!("Bearer {token}")).ok()?, renewal })
     }
 }
 
@@ -142,6 +142,14 @@ fn exchange(url: Url, realm: &Realm, scopes: &Scopes, token: &Secret, what: &str
     Request::new(Method::POST, url, what)
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(form.query().unwrap_or_default().to_owned())
+}
+
+/// Returns a header value that debug output does not show.
+pub(super) fn secret_header(value: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| Error::failed("the credentials hold characters that cannot be sent"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 #[cfg(test)]

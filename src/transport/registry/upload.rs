@@ -9,12 +9,12 @@
 //! everything. A body that comes only once goes back no further than its last chunk; beyond that, whoever makes it
 //! makes it anew.
 
+use super::client::Client;
 use super::http::wait;
-use super::quirks::CHUNK;
 use super::retry::Attempts;
-use super::server::Server;
+use super::saved_session::SavedSession;
 use super::session::{Piece, Session};
-use super::unfinished::Unfinished;
+use super::upload_policy::CHUNK;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 use crate::stream::{Body, Written};
@@ -42,7 +42,7 @@ const TOO_LARGE: [u16; 3] = [413, 416, 411];
 
 /// The way of one blob into a repository.
 pub(super) struct Upload<'a> {
-    server: &'a Arc<Server>,
+    client: &'a Arc<Client>,
     reference: &'a Reference,
     what: String,
     /// How many bytes the registry has said that it took.
@@ -57,22 +57,22 @@ pub(super) struct Upload<'a> {
 
 impl<'a> Upload<'a> {
     /// Sends nothing yet.
-    pub(super) fn new(server: &'a Arc<Server>, reference: &'a Reference) -> Self {
-        Self { server, reference, what: String::new(), accepted: 0, request: 0, continued: false, doubts: 0 }
+    pub(super) fn new(client: &'a Arc<Client>, reference: &'a Reference) -> Self {
+        Self { client, reference, what: String::new(), accepted: 0, request: 0, continued: false, doubts: 0 }
     }
 
     /// Sends a blob, whatever it takes.
     pub(super) fn run(mut self, body: Body) -> Result<Written> {
-        let _guard = self.server.options().cancel.guard()?;
+        let _guard = self.client.options().cancel.guard()?;
         let expected = body.expected().cloned();
         self.what = match &expected {
             Some(expected) => format!("upload {} to {}", expected.digest, self.reference.name()),
             None => format!("upload a blob to {}", self.reference.name()),
         };
         let worth = expected
-            .filter(|expected| expected.size >= WORTH_REMEMBERING && self.server.manners.takes_parts());
+            .filter(|expected| expected.size >= WORTH_REMEMBERING && self.client.upload_policy.takes_parts());
         let mut memory = worth
-            .and_then(|expected| Unfinished::of(self.server.options(), self.reference, &expected.digest));
+            .and_then(|expected| SavedSession::of(self.client.options(), self.reference, &expected.digest));
         let mut supply = Supply { body, again: Cursor::default() };
         let mut session = self.resume(memory.as_mut(), &mut supply)?;
         let outcome = self.persist(&mut session, &mut supply, memory.as_mut());
@@ -89,10 +89,10 @@ impl<'a> Upload<'a> {
     }
 
     /// The upload that another process has begun, or a new one.
-    fn resume(&mut self, memory: Option<&mut Unfinished>, supply: &mut Supply) -> Result<Session<'a>> {
-        let known = memory.and_then(Unfinished::address).filter(|url| self.server.is_ours(url));
+    fn resume(&mut self, memory: Option<&mut SavedSession>, supply: &mut Supply) -> Result<Session<'a>> {
+        let known = memory.and_then(SavedSession::address).filter(|url| self.client.is_ours(url));
         if let Some(url) = known {
-            let mut session = Session::at(self.server, self.reference.repository(), &self.what, url);
+            let mut session = Session::at(self.client, self.reference.repository(), &self.what, url);
             let size = supply.body.expected().map_or(0, |expected| expected.size);
             if let Some(received) = session.received().filter(|received| *received <= size) {
                 supply.body.skip_to(received)?;
@@ -105,7 +105,7 @@ impl<'a> Upload<'a> {
 
     fn begin(&mut self) -> Result<Session<'a>> {
         (self.accepted, self.continued) = (0, false);
-        Session::begin(self.server, self.reference.repository(), &self.what)
+        Session::begin(self.client, self.reference.repository(), &self.what)
     }
 
     /// Sends until all is there, or nothing helps any more.
@@ -113,9 +113,9 @@ impl<'a> Upload<'a> {
         &mut self,
         session: &mut Session<'a>,
         supply: &mut Supply,
-        mut memory: Option<&mut Unfinished>,
+        mut memory: Option<&mut SavedSession>,
     ) -> Result<()> {
-        let options = self.server.options().clone();
+        let options = self.client.options().clone();
         let mut attempts = Attempts::new(&options);
         let mut furthest = 0;
         loop {
@@ -124,7 +124,7 @@ impl<'a> Upload<'a> {
             if let Ok(written) = supply.body.written()
                 && session.has(self.reference.repository(), &written)
             {
-                // Only the answer was lost.
+                // Only the response was lost.
                 return Ok(());
             }
             if self.accepted > furthest {
@@ -133,7 +133,7 @@ impl<'a> Upload<'a> {
             }
             let learned = self.learn(&error);
             let doubtful = !learned && self.is_doubtful(&error);
-            if !learned && !doubtful && !wait(async { Ok(attempts.wait(&error).await) })? {
+            if !learned && !doubtful && !wait(async { Ok(attempts.wait_for_retry(&error).await) })? {
                 return Err(error);
             }
             if !self.go_back(session, supply, &error, doubtful)? {
@@ -147,7 +147,9 @@ impl<'a> Upload<'a> {
         match error.status() {
             // A chunk of that size was taken before: this is not about the size.
             Some(416) if self.accepted > 0 => false,
-            Some(status) if TOO_LARGE.contains(&status) => self.server.manners.learn(self.request, false),
+            Some(status) if TOO_LARGE.contains(&status) => {
+                self.client.upload_policy.learn(self.request, false)
+            }
             _ => false,
         }
     }
@@ -169,9 +171,9 @@ impl<'a> Upload<'a> {
         error: &Error,
         doubtful: bool,
     ) -> Result<bool> {
-        let manners = &self.server.manners;
+        let upload_policy = &self.client.upload_policy;
         let sent = supply.position();
-        let received = match doubtful || !manners.takes_parts() {
+        let received = match doubtful || !upload_policy.takes_parts() {
             true => None,
             false => self.received(session, sent, error)?,
         };
@@ -181,7 +183,7 @@ impl<'a> Upload<'a> {
             received.filter(|received| *received <= sent).map(|received| received.max(self.accepted));
         // Of a request whose connection broke it has kept nothing: such a request must not happen to it again.
         if error.status().is_none() && offset.is_none_or(|offset| offset == self.accepted) {
-            manners.learn(sent - self.accepted, true);
+            upload_policy.learn(sent - self.accepted, true);
         }
         if let Some(offset) = offset.filter(|offset| *offset > 0)
             && supply.rewind(offset)?
@@ -198,9 +200,9 @@ impl<'a> Upload<'a> {
     }
 
     /// How far the upload is. Asked before it has noticed that a connection broke, a registry says less than it will have
-    /// a moment later: an answer that would cost much is asked for again, in tenths of the pauses between attempts.
+    /// a moment later: an response that would cost much is asked for again, in tenths of the pauses between attempts.
     fn received(&self, session: &mut Session<'a>, sent: u64, error: &Error) -> Result<Option<u64>> {
-        let options = self.server.options();
+        let options = self.client.options();
         let broke = error.status().is_none_or(|status| BROKEN.contains(&status));
         let is_worth_it = broke && sent - self.accepted > WORTH_ASKING;
         let mut received = session.received();
@@ -226,13 +228,13 @@ impl<'a> Upload<'a> {
         &mut self,
         session: &mut Session<'a>,
         supply: &mut Supply,
-        mut memory: Option<&mut Unfinished>,
+        mut memory: Option<&mut SavedSession>,
     ) -> Result<()> {
         if let Some(memory) = memory.as_deref_mut() {
             memory.remember(session.address());
         }
         let expected = supply.body.expected().cloned();
-        let chunk = self.server.manners.chunk();
+        let chunk = self.client.upload_policy.chunk();
         match (expected, chunk) {
             (Some(expected), None) if self.accepted == 0 && !self.continued => {
                 self.request = expected.size;

@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_core::Stream;
+use http_body::Frame;
 use std::future::Future as _;
 use std::io;
 use std::ops::Range;
@@ -49,7 +49,7 @@ pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, di
     let body = match inside.behaviour.cuts_blobs_after {
         _ if head.method == Method::HEAD => Body::empty(),
         None => Body::from(bytes),
-        Some(count) => Body::from_stream(Cut::after(bytes.slice(..count.min(bytes.len())))),
+        Some(count) => Body::new(Cut::after(bytes.slice(..count.min(bytes.len())))),
     };
     let mut response = Response::builder()
         .status(status)
@@ -81,8 +81,8 @@ impl Ranges {
     }
 }
 
-/// Some bytes, and then the end of the connection instead of the end of the body. In between there is time for the
-/// bytes to leave: whoever cuts at once cuts off what has not left yet.
+/// A body that sends some bytes and then closes the connection instead of ending. The pause between the two lets the
+/// bytes leave the buffers first.
 struct Cut {
     bytes: Option<Bytes>,
     pause: Pin<Box<Sleep>>,
@@ -94,12 +94,16 @@ impl Cut {
     }
 }
 
-impl Stream for Cut {
-    type Item = io::Result<Bytes>;
+impl http_body::Body for Cut {
+    type Data = Bytes;
+    type Error = io::Error;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.bytes.take() {
-            Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
             None => self.pause.as_mut().poll(context).map(|()| Some(Err(io::Error::other("cut")))),
         }
     }

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_core::Stream;
+use http_body::Body as _;
 use std::future::poll_fn;
 use std::pin::Pin;
 
@@ -118,13 +118,12 @@ pub async fn settled(shared: &Shared) {
     }
 }
 
-/// What came of a body, and whether that was all.
-async fn read(body: Body) -> (Bytes, bool) {
-    let mut stream = body.into_data_stream();
+/// Reads a body, and returns its bytes and whether it was complete.
+async fn read(mut body: Body) -> (Bytes, bool) {
     let mut bytes = Vec::new();
     loop {
-        match poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {
-            Some(Ok(chunk)) => bytes.extend_from_slice(&chunk),
+        match poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
             Some(Err(_)) => return (bytes.into(), false),
             None => return (bytes.into(), true),
         }

@@ -12,8 +12,8 @@ mod verifier;
 pub(super) use self::failure::describe;
 
 use self::verifier::Verifier;
-use super::address::{host_of, same_server};
 use super::registries_conf::RegistriesConf;
+use super::url::{host_of, same_server};
 use crate::error::{Error, Result};
 use crate::transport::Access;
 use reqwest::Url;
@@ -26,7 +26,7 @@ use std::sync::{Arc, OnceLock};
 
 /// What encrypted connections look like: to one registry, and to the hosts to which it sends us.
 #[derive(Default)]
-pub(super) struct Tls {
+pub(super) struct TlsConfig {
     /// Trust any server, as somebody said of all of them.
     anybody: bool,
     /// What was named on the command line, which counts for all hosts.
@@ -72,7 +72,7 @@ struct Identity {
     key: PrivateKeyDer<'static>,
 }
 
-impl Tls {
+impl TlsConfig {
     /// Reads what there is for a registry; `anybody` when it is known as one that proves nothing.
     ///
     /// # Errors
@@ -137,7 +137,7 @@ impl Tls {
     ///
     /// # Errors
     /// When nobody at all can be trusted, or a certificate of ours cannot be used.
-    pub(super) fn config(&self, peer: &Peer) -> Result<ClientConfig> {
+    pub(super) fn client_config(&self, peer: &Peer) -> Result<ClientConfig> {
         let mut found = Found::default();
         let (own, anybody) = match peer {
             Peer::Registry | Peer::Neighbour => (&self.own, self.own_anybody),
@@ -267,8 +267,8 @@ mod tests {
     use super::*;
     use crate::transport::Tls as Asked;
 
-    fn read(access: &Access, registry: &str, anybody: bool) -> Result<Tls> {
-        Tls::read(access, registry, anybody, &Arc::default())
+    fn read(access: &Access, registry: &str, anybody: bool) -> Result<TlsConfig> {
+        TlsConfig::read(access, registry, anybody, &Arc::default())
     }
 
     fn access(tls: Asked) -> Access {

@@ -3,10 +3,10 @@
 //! Each page says where the next one is. A server that says so for ever must not be followed for ever, and what it
 //! says is taken as a path on itself: behind a proxy, registries often do not know their own address.
 
-use super::answer::Answer;
+use super::client::Client;
 use super::http::{Request, wait};
 use super::printable::printable;
-use super::server::Server;
+use super::response::Response;
 use super::token::Scopes;
 use crate::error::{Error, Result};
 use reqwest::header::LINK;
@@ -27,15 +27,15 @@ const BARREN_LIMIT: usize = 8;
 
 /// All tags of a repository. The order of the bytes is that of the specification, which not every registry keeps (distribution
 /// 2.8 has none).
-pub(super) fn tags(server: &Server, repository: &str, name: &str) -> Result<Vec<String>> {
-    let mut url = server.url(&format!("{repository}/tags/list"));
+pub(super) fn tags(client: &Client, repository: &str, name: &str) -> Result<Vec<String>> {
+    let mut url = client.url(&format!("{repository}/tags/list"));
     url.set_query(Some(&format!("n={PAGE}")));
     let request = Request::new(Method::GET, url, format!("list the tags of {name}"));
     let scopes = Scopes::pull(repository);
     let mut tags = BTreeSet::new();
     wait(async {
-        let first = server.send(request.clone(), &scopes).await?.success().await?;
-        pages(server, request, &scopes, first, TAGS_LIMIT, |page| {
+        let first = client.send(request.clone(), &scopes).await?.success().await?;
+        pages(client, request, &scopes, first, TAGS_LIMIT, |page| {
             let page: Page = serde_json::from_slice(page).map_err(|error| {
                 Error::failed(format!("the tags of {name} cannot be read: {}", printable(&error.to_string())))
             })?;
@@ -89,16 +89,16 @@ impl<'de> Deserialize<'de> for Tags {
     }
 }
 
-/// Goes through all pages of a list, beginning with the answer to `request`; all of them have `limit` bytes at most. `take` says of each whether it brought
+/// Goes through all pages of a list, beginning with the response to `request`; all of them have `limit` bytes at most. `take` says of each whether it brought
 /// something new.
 ///
 /// # Errors
 /// When the list leads in circles or does not end.
 pub(super) async fn pages(
-    server: &Server,
+    client: &Client,
     mut request: Request,
     scopes: &Scopes,
-    mut answer: Answer,
+    mut response: Response,
     limit: usize,
     mut take: impl FnMut(&[u8]) -> Result<bool>,
 ) -> Result<()> {
@@ -106,8 +106,8 @@ pub(super) async fn pages(
     let (mut room, mut barren) = (limit, 0);
     loop {
         let next =
-            answer.header(&LINK).and_then(next).and_then(|target| on_same_server(&request.url, target));
-        let page = answer.read(room + 1).await?;
+            response.header(&LINK).and_then(next).and_then(|target| on_same_server(&request.url, target));
+        let page = response.read(room + 1).await?;
         // What is remembered of a page is its address too.
         let size = page.len() + next.as_ref().map_or(0, |next| next.as_str().len());
         room = room.checked_sub(size).ok_or_else(|| {
@@ -123,7 +123,7 @@ pub(super) async fn pages(
             .with_hint("the registry or a proxy in front of it is out of order"));
         }
         request.url = next;
-        answer = server.send(request.clone(), scopes).await?.success().await?;
+        response = client.send(request.clone(), scopes).await?.success().await?;
     }
 }
 

@@ -1,7 +1,9 @@
 //! Changes to a file with credentials. Other programs keep their settings in the same file: what is not about this
 //! registry stays as it is, in its order and in its own spelling.
 
-use super::auth_file::{SECRETS, inside, is_absent, is_key_of, key_of, malformed};
+use super::auth_file::{inside, is_absent, malformed};
+use super::credential_keys::{is_key_of, key_of};
+use super::credentials::BASE64;
 use crate::disk::atomic_file;
 use crate::disk::lock::{FileLock, LOCK_TIMEOUT};
 use crate::error::{Error, Kind, Result};
@@ -19,14 +21,14 @@ use std::path::{Path, PathBuf};
 type Members = Vec<(String, Box<RawValue>)>;
 
 /// A file with credentials, about to be changed.
-pub(super) struct Ledger {
+pub(super) struct AuthFileEditor {
     path: PathBuf,
     members: Members,
     /// The file's directory, locked.
     _alone: Option<FileLock>,
 }
 
-impl Ledger {
+impl AuthFileEditor {
     /// Reads the file; one that is not there is empty.
     ///
     /// # Errors
@@ -75,7 +77,7 @@ impl Ledger {
     pub(super) fn enter(&mut self, registry: &str, credentials: Option<(&str, &Secret)>) -> Result<()> {
         let entry = match credentials {
             Some((username, password)) => {
-                let auth = SECRETS.encode(format!("{username}:{}", password.reveal()));
+                let auth = BASE64.encode(format!("{username}:{}", password.reveal()));
                 format!("{{\n\t\t\t\"auth\": \"{auth}\"\n\t\t}}")
             }
             None => "{}".to_owned(),
@@ -212,7 +214,7 @@ mod tests {
     }
 
     fn enter(path: &Path, registry: &str) {
-        let mut ledger = Ledger::open(path).unwrap();
+        let mut ledger = AuthFileEditor::open(path).unwrap();
         ledger.enter(registry, Some(("me", &Secret::new("hunter2")))).unwrap();
         ledger.save().unwrap();
     }
@@ -265,7 +267,7 @@ mod tests {
         assert!(fs::symlink_metadata(&first).unwrap().is_symlink());
         assert!(fs::read_to_string(&path).unwrap().contains("r.io"));
         symlink("loop", directory.path().join("loop")).unwrap();
-        assert!(Ledger::open(&directory.path().join("loop")).is_err());
+        assert!(AuthFileEditor::open(&directory.path().join("loop")).is_err());
     }
 
     #[test]
@@ -273,7 +275,7 @@ mod tests {
         let (_directory, path) = file(
             r#"{"auths": {"https://r.io/v1/": {}, "r.io": {}, "r.io/team": {}, "r.io:5000": {}, "x.io": null}}"#,
         );
-        let mut ledger = Ledger::open(&path).unwrap();
+        let mut ledger = AuthFileEditor::open(&path).unwrap();
         assert!(ledger.strike("r.io").unwrap());
         assert!(!ledger.strike("r.io").unwrap());
         let keys: Vec<_> = ledger.entries().unwrap().into_iter().map(|(key, _)| key).collect();
@@ -284,7 +286,8 @@ mod tests {
     fn a_file_that_is_not_understood_is_left_as_it_is() {
         for content in ["[]", "{\"auths\": 1}", "{} x", "hunter2"] {
             let (_directory, path) = file(content);
-            let error = Ledger::open(&path).and_then(|mut ledger| ledger.enter("r.io", None)).unwrap_err();
+            let error =
+                AuthFileEditor::open(&path).and_then(|mut ledger| ledger.enter("r.io", None)).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"));
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }

@@ -35,12 +35,12 @@ const QUIRKS: &[Quirk] = &[
     // Parts of 5 to 10 MiB; answers 201 to each, and says stale ranges.
     Quirk { host: "*.amazonaws.com", least: 5 * MIB, most: 10 * MIB, ..ANY },
     Quirk { host: "public.ecr.aws", least: 5 * MIB, most: 10 * MIB, ..ANY },
-    // May answer 413 to a PUT above 20 MB; its own tools send 4 MB at a time.
+    // May response 413 to a PUT above 20 MB; its own tools send 4 MB at a time.
     Quirk { host: "*.azurecr.io", most: 4 * MIB, ..ANY },
 ];
 
 /// How a registry wants to be sent blobs.
-pub(super) struct Manners {
+pub(super) struct UploadPolicy {
     quirk: &'static Quirk,
     learned: Mutex<Learned>,
 }
@@ -51,7 +51,7 @@ struct Learned {
     chunk: Option<u64>,
 }
 
-impl Manners {
+impl UploadPolicy {
     /// What is known beforehand, and what the user knows.
     pub(super) fn new(host: &str, chunk: Option<u64>) -> Self {
         let quirk = QUIRKS.iter().find(|quirk| quirk.is_about(host)).unwrap_or(&ANY);
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     fn asked_for(host: &str, chunk: u64) -> Option<u64> {
-        Manners::new(host, Some(chunk)).chunk()
+        UploadPolicy::new(host, Some(chunk)).chunk()
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
     fn google_gets_no_chunks() {
         for host in ["gcr.io", "eu.gcr.io", "europe-docker.pkg.dev"] {
             assert_eq!(asked_for(host, MIB), None, "{host}");
-            assert!(!Manners::new(host, None).learn(1 << 30, false), "{host}");
+            assert!(!UploadPolicy::new(host, None).learn(1 << 30, false), "{host}");
         }
         assert_eq!(asked_for("evilgcr.io", MIB), Some(MIB));
     }
@@ -151,15 +151,15 @@ mod tests {
         for host in ["123.dkr.ecr.eu-west-1.amazonaws.com", "public.ecr.aws"] {
             assert_eq!(asked_for(host, 1), Some(5 * MIB));
             assert_eq!(asked_for(host, 100 * MIB), Some(10 * MIB));
-            assert!(!Manners::new(host, Some(1)).learn(5 * MIB, false), "smaller ones are not taken");
+            assert!(!UploadPolicy::new(host, Some(1)).learn(5 * MIB, false), "smaller ones are not taken");
         }
     }
 
     #[test]
     fn acr_gets_small_chunks_when_a_put_is_too_large() {
-        let manners = Manners::new("volio.azurecr.io", None);
-        assert!(manners.learn(100 * MIB, false));
-        assert_eq!(manners.chunk(), Some(4 * MIB));
+        let upload_policy = UploadPolicy::new("volio.azurecr.io", None);
+        assert!(upload_policy.learn(100 * MIB, false));
+        assert_eq!(upload_policy.chunk(), Some(4 * MIB));
     }
 
     #[test]
@@ -182,11 +182,11 @@ mod tests {
 
     #[test]
     fn what_is_too_large_gets_smaller_until_it_makes_no_sense() {
-        let manners = Manners::new("r.io", None);
+        let upload_policy = UploadPolicy::new("r.io", None);
         let mut request = 100 * MIB;
         let mut chunks = Vec::new();
-        while manners.learn(request, false) {
-            request = manners.chunk().unwrap();
+        while upload_policy.learn(request, false) {
+            request = upload_policy.chunk().unwrap();
             chunks.push(request);
         }
         assert_eq!(chunks, [16 * MIB, 8 * MIB, 4 * MIB, 2 * MIB, MIB, MIB / 2, MIB / 4]);
@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn what_was_learned_by_one_blob_is_not_learned_twice_by_its_neighbour() {
-        let manners = Manners::new("r.io", None);
-        assert!(manners.learn(20 * MIB, true));
-        assert!(manners.learn(18 * MIB, true));
-        assert_eq!(manners.chunk(), Some(5 * MIB));
+        let upload_policy = UploadPolicy::new("r.io", None);
+        assert!(upload_policy.learn(20 * MIB, true));
+        assert!(upload_policy.learn(18 * MIB, true));
+        assert_eq!(upload_policy.chunk(), Some(5 * MIB));
     }
 }

@@ -1,16 +1,16 @@
 //! One registry as somebody to talk to: every request goes out with what lets it in.
 
 use super::super::ClientOptions;
-use super::address::same_server;
-use super::answer::Answer;
 use super::auth::{Auth, Refused};
+use super::body::StreamingBody;
 use super::challenge::Challenge;
-use super::credentials::Keychain;
 use super::http::{Http, Request};
-use super::outgoing::Outgoing;
-use super::quirks::Manners;
+use super::keychain::Keychain;
+use super::response::Response;
 use super::retry::unless_cancelled;
 use super::token::Scopes;
+use super::upload_policy::UploadPolicy;
+use super::url::same_server;
 use crate::error::{Error, Kind, Result};
 use reqwest::{StatusCode, Url};
 use std::collections::HashMap;
@@ -20,21 +20,21 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The connections to one registry and what it has let us in for.
-pub(super) struct Server {
+pub(super) struct Client {
     base: Url,
     http: Http,
     auth: Auth,
     /// Where the registry has sent us for what.
     redirects: Mutex<HashMap<Url, Url>>,
     /// How it wants to be sent blobs.
-    pub(super) manners: Manners,
+    pub(super) upload_policy: UploadPolicy,
     /// The connections that blobs come over side by side.
     places: Arc<Semaphore>,
     /// It was asked for a part of a blob, and began to send all of it.
     whole_only: AtomicBool,
 }
 
-impl Server {
+impl Client {
     /// Connects to nothing yet.
     pub(super) fn new(base: Url, http: Http, keychain: Keychain) -> Self {
         let options = http.options();
@@ -42,7 +42,7 @@ impl Server {
             auth: Auth::new(base.clone(), keychain),
             redirects: Mutex::default(),
             places: Arc::new(Semaphore::new(options.concurrency)),
-            manners: Manners::new(base.host_str().unwrap_or_default(), options.chunk_size),
+            upload_policy: UploadPolicy::new(base.host_str().unwrap_or_default(), options.chunk_size),
             http,
             whole_only: AtomicBool::new(false),
             base,
@@ -58,10 +58,10 @@ impl Server {
     }
 
     /// Sends a request; when the registry does not take what it is shown, once more with something new. Any
-    /// status is an answer.
-    pub(super) async fn send(&self, request: Request, scopes: &Scopes) -> Result<Answer> {
+    /// status is an response.
+    pub(super) async fn send(&self, request: Request, scopes: &Scopes) -> Result<Response> {
         let cancel = &self.options().cancel;
-        // What ends an upload, and the token that it may need, outlive a cancellation.
+        // What ends an upload, and the token that it may need, outlive a stop.
         if !request.once {
             cancel.check()?;
         }
@@ -72,36 +72,36 @@ impl Server {
         }
     }
 
-    async fn exchange(&self, mut request: Request, scopes: &Scopes) -> Result<Answer> {
+    async fn exchange(&self, mut request: Request, scopes: &Scopes) -> Result<Response> {
         let ours = self.authorize(&mut request, scopes).await?;
-        let mut answer = self.http.send(&request).await?;
+        let mut response = self.http.send(&request).await?;
         // Twice: what was shown may be too old, and then the registry may want something else.
         for again in [false, true] {
-            let refused = is_about_us(&answer) && same_server(answer.url(), &self.base);
+            let refused = is_about_us(&response) && same_server(response.url(), &self.base);
             if !ours || !refused {
                 break;
             }
             let refused = Refused { shown: request.authorization.as_ref(), again };
-            match self.auth.renew(&self.http, scopes, &answer, refused).await {
+            match self.auth.renew(&self.http, scopes, &response, refused).await {
                 Ok(None) => break,
                 Ok(new) => request.authorization = new,
-                Err(error) => return Err(self.excuse(error).await),
+                Err(error) => return Err(self.anonymous_because(error).await),
             }
-            answer = self.http.send(&request).await?;
+            response = self.http.send(&request).await?;
         }
         if ours {
-            self.auth.check(Some(answer.status()))?;
-            if is_denied(answer.status()) {
-                answer.excuse = self.auth.excuse().await;
+            self.auth.check(Some(response.status()))?;
+            if is_denied(response.status()) {
+                response.anonymous_because = self.auth.anonymous_because().await;
             }
         }
-        Ok(answer)
+        Ok(response)
     }
 
     /// The same error with what kept us from naming anybody to the registry.
-    async fn excuse(&self, error: Error) -> Error {
-        match self.auth.excuse().await {
-            Some(excuse) if error.kind() == Kind::Denied => error.with_hint(excuse),
+    async fn anonymous_because(&self, error: Error) -> Error {
+        match self.auth.anonymous_because().await {
+            Some(anonymous_because) if error.kind() == Kind::Denied => error.with_hint(anonymous_because),
             _ => error,
         }
     }
@@ -123,21 +123,21 @@ impl Server {
 
     /// Fetches something from where the registry sent us the last time; when that no longer works, because the
     /// signature in such an address is over or the host is gone, from where it sends us now.
-    pub(super) async fn fetch(&self, request: Request, scopes: &Scopes) -> Result<Answer> {
+    pub(super) async fn fetch(&self, request: Request, scopes: &Scopes) -> Result<Response> {
         let asked = request.url.clone();
         let known = self.redirects().get(&asked).cloned();
         if let Some(url) = known {
             let shortcut = request.clone().to(url).once();
             match self.http.send(&shortcut).await {
-                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                Ok(response) if response.status().is_success() => return Ok(response),
                 _ => _ = self.redirects().remove(&asked),
             }
         }
-        let answer = self.send(request, scopes).await?;
-        if answer.status().is_success() && !same_server(answer.url(), &asked) {
-            self.redirects().insert(asked, answer.url().clone());
+        let response = self.send(request, scopes).await?;
+        if response.status().is_success() && !same_server(response.url(), &asked) {
+            self.redirects().insert(asked, response.url().clone());
         }
-        Ok(answer)
+        Ok(response)
     }
 
     /// Whether it is known to send blobs only whole, whatever part is asked for.
@@ -160,17 +160,17 @@ impl Server {
         &self,
         mut request: Request,
         scopes: &Scopes,
-        outgoing: Outgoing,
-    ) -> Result<Answer> {
+        outgoing: StreamingBody,
+    ) -> Result<Response> {
         let ours = self.authorize(&mut request, scopes).await?;
-        let answer = self.http.send_stream(&request, outgoing).await?;
-        if ours && answer.status() == StatusCode::UNAUTHORIZED {
+        let response = self.http.send_stream(&request, outgoing).await?;
+        if ours && response.status() == StatusCode::UNAUTHORIZED {
             let refused = Refused { shown: request.authorization.as_ref(), again: false };
-            let renewed = self.auth.renew(&self.http, scopes, &answer, refused).await?;
-            let error = answer.refusal().await;
+            let renewed = self.auth.renew(&self.http, scopes, &response, refused).await?;
+            let error = response.refusal().await;
             return Err(if renewed.is_some() { error.with_retry_after(Duration::ZERO) } else { error });
         }
-        Ok(answer)
+        Ok(response)
     }
 
     /// Adds what lets the request in, and says whether it goes to the registry itself: nobody else sees it.
@@ -179,7 +179,7 @@ impl Server {
         if ours {
             request.authorization = match self.auth.authorization(&self.http, scopes).await {
                 Ok(authorization) => authorization,
-                Err(error) => return Err(self.excuse(error).await),
+                Err(error) => return Err(self.anonymous_because(error).await),
             };
         }
         Ok(ours)
@@ -190,11 +190,11 @@ fn is_denied(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-/// Whether an answer says that showing something else could help.
-fn is_about_us(answer: &Answer) -> bool {
-    match answer.status() {
+/// Whether an response says that showing something else could help.
+fn is_about_us(response: &Response) -> bool {
+    match response.status() {
         StatusCode::UNAUTHORIZED => true,
-        StatusCode::FORBIDDEN => Challenge::all(answer.challenges()).iter().any(Challenge::wants_more),
+        StatusCode::FORBIDDEN => Challenge::all(response.challenges()).iter().any(Challenge::wants_more),
         _ => false,
     }
 }

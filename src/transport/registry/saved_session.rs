@@ -16,12 +16,12 @@ use std::path::PathBuf;
 const LIMIT: u64 = 16 << 10;
 
 /// The memory of one upload; locked, so that nobody else continues the same one.
-pub(super) struct Unfinished {
+pub(super) struct SavedSession {
     file: FileLock,
     path: PathBuf,
 }
 
-impl Unfinished {
+impl SavedSession {
     /// The memory of the upload of a blob. There is none where none is wanted, where another process has it, or
     /// where it cannot be written: an upload that cannot be continued is still an upload.
     pub(super) fn of(options: &ClientOptions, reference: &Reference, digest: &Digest) -> Option<Self> {
@@ -75,7 +75,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = ClientOptions { state: Some(directory.path().to_owned()), ..ClientOptions::default() };
         let reference: Reference = "r.io/a:t".parse().unwrap();
-        let open = |content: &[u8]| Unfinished::of(&options, &reference, &Digest::of(content));
+        let open = |content: &[u8]| SavedSession::of(&options, &reference, &Digest::of(content));
         let url = Url::parse("https://r.io/v2/a/blobs/uploads/1?_state=a%2F").unwrap();
         let mut first = open(b"a").unwrap();
         assert_eq!(first.address(), None);
