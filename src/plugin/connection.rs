@@ -1,57 +1,58 @@
-//! HTTP/1.1 as engines speak it over a unix socket: one request after the other, each with a length.
+//! HTTP/1.1 over a unix socket, as far as engines use it: sequential requests with a Content-Length.
 //!
-//! This is not a server library's for one reason: only who writes the answer knows whether it arrived. An engine that hung
-//! up has no mount, and must not be counted as if it had.
+//! A server library would not do, because it does not report whether a response was delivered. If the engine has hung
+//! up, a mount must not be counted.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// The longest head of a request in bytes; Docker's has about 200.
+/// The maximum size of a request's head in bytes; Docker's has about 200.
 const MAX_HEAD: usize = 16 << 10;
-/// The most fields in it.
+/// The maximum number of header fields.
 const MAX_FIELDS: usize = 64;
-/// The longest body in bytes: options of a volume are a command line each.
+/// The maximum size of a body in bytes: some options of a volume are command lines.
 const MAX_BODY: usize = 1 << 20;
-/// How long a request may take to arrive once it has begun, and its answer to leave. Between requests there is no limit:
-/// Docker keeps connections for days, and when one is closed while it asks, it asks again without the body.
+/// The time for a request to arrive once it has begun, and for its response to be sent. Between requests there is no
+/// limit: Docker keeps connections for days, and after a connection that is closed during a request it repeats the
+/// request without the body.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// What go-plugins-helpers answers with; nobody checks.
+/// The media type that go-plugins-helpers sends; engines do not check it.
 const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.1+json";
 
-/// A connection with an engine.
+/// A connection from an engine.
 pub(super) struct Connection {
     stream: UnixStream,
-    /// What was read and belongs to no request yet.
+    /// Bytes that were read and belong to the next request.
     read: Vec<u8>,
     timeout: Duration,
 }
 
-/// What was asked.
+/// A request.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) body: Vec<u8>,
-    /// Whether another request may follow.
+    /// Set if another request may follow.
     pub(super) keep_alive: bool,
-    /// Whether it names the type of its body: podman does, Docker does not.
+    /// Set if the request has a Content-Type: podman sends one, Docker does not.
     pub(super) has_content_type: bool,
 }
 
-/// Why there is no request.
+/// The reason for not having a request.
 #[derive(Debug)]
 pub(super) enum RequestError {
-    /// The other end is gone, or too slow to be waited for.
+    /// The engine has hung up, or is too slow.
     Gone,
-    /// It is not a request that can be answered; the connection ends with this status.
+    /// The request cannot be handled; it gets this status, and the connection is closed.
     Bad(u16, &'static str),
 }
 
 /// The head of a request.
 struct Head {
     request: Request,
-    /// Where the body begins, and its length, in bytes.
+    /// The offset and the length of the body, in bytes.
     body: (usize, usize),
 }
 
@@ -65,7 +66,7 @@ impl Connection {
         Self { timeout, ..self }
     }
 
-    /// Waits for the next request; `None` when there will be none.
+    /// Waits for the next request. Returns `None` at the end of the connection.
     pub(super) fn next(&mut self) -> Result<Option<Request>, RequestError> {
         if self.read.is_empty() {
             self.stream.set_read_timeout(None).map_err(|_| RequestError::Gone)?;
@@ -91,7 +92,7 @@ impl Connection {
         Ok(Some(request))
     }
 
-    /// Reads more, which must come before the deadline.
+    /// Reads more bytes before the deadline.
     fn fill_before(&mut self, deadline: Instant) -> Result<(), RequestError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
@@ -117,10 +118,11 @@ impl Connection {
         }
     }
 
-    /// Answers. A socket on this machine knows at once that nobody reads any more.
+    /// Sends a response. On a unix socket the write fails if the engine has hung up.
     ///
     /// # Errors
-    /// When the answer did not arrive.
+    ///
+    /// The response was not delivered.
     pub(super) fn respond(&mut self, status: u16, body: &[u8], keep_alive: bool) -> io::Result<()> {
         self.stream.set_write_timeout(Some(self.timeout))?;
         let reason = if status == 200 { "OK" } else { "Error" };
@@ -135,7 +137,7 @@ impl Connection {
     }
 }
 
-/// Reads a head; `None` when more of it is needed.
+/// Parses a head. Returns `None` if it is incomplete.
 fn parse(read: &[u8]) -> Result<Option<Head>, RequestError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);

@@ -1,8 +1,8 @@
-//! `volumes.json`: which volumes there are, with their options, in the form in which volmex kept it.
+//! `volumes.json`: all volumes with their options, in volmex's format.
 //!
-//! volmex read it before every request, so that changes by hand took effect at once; so does this. What it adds stands
-//! under a key of its own, and volmex can still read the file. Engines' own copies of the options are not to be trusted:
-//! Docker forgets them after one failure.
+//! volmex read the file before each request, so that manual changes took effect at once; so does this module. Its own
+//! fields are under a separate key, and volmex can still read the file. The engines' copies of the options are not
+//! used: Docker forgets them after one failure.
 
 use super::volume_name::VolumeName;
 use super::{CallError, Driver, storage};
@@ -15,10 +15,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The version of what is added to volmex's form.
+/// The version of the fields added to volmex's format.
 const VERSION: u32 = 1;
 
-/// A volume as it was asked for.
+/// The definition of a volume.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Definition {
@@ -28,10 +28,10 @@ pub(super) struct Definition {
     pub(super) mountpoint: PathBuf,
     #[serde(default, alias = "options", deserialize_with = "null_as_empty")]
     pub(super) options: BTreeMap<String, String>,
-    /// What volmex did not know; `None` in an entry of its making.
+    /// The fields that volmex does not know; `None` in an entry that volmex has written.
     #[serde(default)]
     volio: Option<VolioFields>,
-    /// What somebody else has written there, such as volmex's `Status`.
+    /// Other fields, such as volmex's `Status`.
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
@@ -47,14 +47,14 @@ struct VolioFields {
     rest: Map<String, Value>,
 }
 
-/// The list, and the state of the file that it was read from.
+/// The list of volumes, and the stamp of the file that it was read from.
 pub(super) struct Definitions {
     path: PathBuf,
     all: BTreeMap<String, Definition>,
     seen: Option<FileStamp>,
 }
 
-/// What tells one version of a file from another.
+/// Distinguishes versions of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     inode: u64,
@@ -71,12 +71,12 @@ impl Definition {
         created: String,
     ) -> Self {
         let own = VolioFields { version: VERSION, driver, created: Some(created), rest: Map::new() };
-        // Go wrote this for volmex.
+        // volmex wrote this field.
         let rest = Map::from_iter([("Status".to_owned(), Value::Null)]);
         Self { name: name.to_string(), mountpoint, options, volio: Some(own), rest }
     }
 
-    /// The driver that the volume was made with: volmex if it is volmex's entry.
+    /// Returns the driver that the volume was created with; entries of volmex have none.
     pub(super) fn driver(&self) -> Driver {
         self.volio.as_ref().map_or(Driver::Volmex, |own| own.driver)
     }
@@ -87,10 +87,11 @@ impl Definition {
 }
 
 impl Definitions {
-    /// Reads the list, and makes an empty one where the storage was never used.
+    /// Reads the list, and creates an empty one if the storage was never used.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when it cannot be understood, or is gone.
+    ///
+    /// [`Integrity`](crate::error::Kind::Integrity) if the file cannot be parsed, or has disappeared.
     pub(super) fn open(path: PathBuf, was_used: bool) -> Result<Self> {
         let mut definitions = Self { path, all: BTreeMap::new(), seen: None };
         match stamp_of(&definitions.path)? {
@@ -104,7 +105,7 @@ impl Definitions {
         Ok(definitions)
     }
 
-    /// The list as it is on the disk now.
+    /// Returns the list, and reads the file again if it has changed.
     pub(super) fn now(&mut self) -> Result<&BTreeMap<String, Definition>, CallError> {
         match stamp_of(&self.path).map_err(CallError::HangUp)? {
             Some(seen) if self.seen == Some(seen) => {}
@@ -114,14 +115,14 @@ impl Definitions {
         Ok(&self.all)
     }
 
-    /// Puts a volume on the list, or replaces it there.
+    /// Adds or replaces a definition.
     pub(super) fn put(&mut self, definition: Definition) -> Result<(), CallError> {
         let mut all = self.now()?.clone();
         all.insert(definition.name.clone(), definition);
         Ok(self.write(all)?)
     }
 
-    /// Takes a volume off the list.
+    /// Removes a definition.
     pub(super) fn remove(&mut self, name: &VolumeName) -> Result<(), CallError> {
         let mut all = self.now()?.clone();
         match all.remove(name.as_str()) {
@@ -151,7 +152,7 @@ impl Definitions {
         Ok(())
     }
 
-    /// Marks volmex's entries as such, and keeps what they say from other users.
+    /// Marks the entries of volmex, and removes other users' access to the file.
     fn migrate(&mut self) -> Result<()> {
         let open = fs::metadata(&self.path).is_ok_and(|found| found.mode() & 0o077 != 0);
         let mut all = self.all.clone();
@@ -179,7 +180,7 @@ impl Definitions {
     }
 }
 
-/// The state of the file; `None` when there is none.
+/// Returns the stamp of a file, or `None` if it does not exist.
 fn stamp_of(path: &Path) -> Result<Option<FileStamp>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(FileStamp {
@@ -192,7 +193,7 @@ fn stamp_of(path: &Path) -> Result<Option<FileStamp>> {
     }
 }
 
-/// Takes `null` for nothing, as Go writes it.
+/// Reads `null`, which Go writes, as an empty map.
 fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }

@@ -1,5 +1,5 @@
-//! Engines as processes: the other end of a connection. An engine that was killed never says which of its containers are
-//! gone, so the mounts that it counted end with it.
+//! The processes of engines, identified by the other end of a connection. An engine that was killed never reports which
+//! containers are gone, so its mounts are dropped with the process.
 
 use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
@@ -7,21 +7,21 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// The initial namespace of process ids, `PROC_PID_INIT_INO` of the kernel.
+/// The initial PID namespace, `PROC_PID_INIT_INO` of the kernel.
 const INITIAL_NAMESPACE: &str = "pid:[4026531836]";
 
-/// The process of an engine. Its id is used again some day, and not with the same time.
+/// The process of an engine, identified by pid and start time, because pids are reused.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Engine {
     pid: i32,
-    /// When it was started, in ticks since the boot.
+    /// The start time, in ticks since the boot.
     started: u64,
 }
 
 impl Engine {
-    /// The process at the other end of a connection; `None` where it cannot be known.
+    /// Returns the process at the other end of a connection, or `None` if it is not known.
     pub(super) fn of(stream: &UnixStream) -> Option<Self> {
-        // Elsewhere the process may have no id that is known here, which rustix has no type for.
+        // In another PID namespace the process may have no pid, for which rustix has no type.
         let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
         if namespace != Path::new(INITIAL_NAMESPACE) {
             return None;
@@ -29,21 +29,21 @@ impl Engine {
         Self::of_process(socket_peercred(stream).ok()?.pid.as_raw_nonzero().get())
     }
 
-    /// A process that has not ended.
+    /// Returns a running process.
     pub(super) fn of_process(pid: i32) -> Option<Self> {
         Some(Self { pid, started: started(pid)? })
     }
 
-    /// Whether the process has ended.
+    /// Returns `true` if the process has ended.
     pub(super) fn is_gone(&self) -> bool {
         started(self.pid) != Some(self.started)
     }
 }
 
-/// When a process was started; `None` when it has ended. See proc_pid_stat(5).
+/// Returns the start time of a process, or `None` if it has ended. See proc_pid_stat(5).
 fn started(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program may hold anything, also parentheses.
+    // The name of the program may contain parentheses.
     let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
     match fields.next()? {
         "Z" | "X" | "x" => None,

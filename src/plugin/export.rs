@@ -1,15 +1,16 @@
-//! What a container has left is packed into an image when the last one lets go.
+//! Exports: a volume is packed into an image after its last container has ended.
 //!
-//! That an export is due is written down before the container starts, so that it happens even if the plugin, the engine or
-//! the machine dies in between. It is tried until it succeeds: engines do not show what went wrong at an unmount. Whether
-//! there is something to export is decided by what the volume holds: its fingerprint beside that of the content that
-//! was filled or exported last.
+//! A due export is stored before the container starts, so that it happens even if the plugin, the engine or the machine
+//! stops in between. It is repeated until it succeeds, because engines do not show errors of an unmount. The content
+//! decides whether there is something to export: its fingerprint is compared with that of the content that was last
+//! filled or exported.
 
 use super::fingerprint::fingerprint;
+use super::progress::{ProgressRecorder, TransferProgress};
 use super::root::first_entry;
 use super::state::{ContentOrigin, ExportNeed, ImageStamp, KnownContent};
 use super::usage::{Usage, usage};
-use super::volume::{Activity, ExportOutcome, ProgressRecorder, TransferProgress, Volume, VolumeLock};
+use super::volume::{Activity, ExportOutcome, Volume, VolumeLock};
 use super::volumes::VolumeStore;
 use crate::error::{Error, Kind, Result};
 use crate::pack::{self, Packed, pack};
@@ -20,19 +21,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// What a failure of an export was a failure of.
+/// The operation that the stored error of an export names.
 const EXPORTING: &str = "exporting it";
 
-/// The users of a volume that an export waits for.
+/// The uses of a volume that an export waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitFor {
-    /// Those that an engine counts, and those that see it.
+    /// Mounts that an engine counts, and processes that see the volume.
     Everybody,
-    /// Those that see it: the engine has said that it counts none.
+    /// Processes that see the volume: the engine has said that it counts no mount.
     Processes,
 }
 
-/// Exports the volume in a thread of its own, if that is due.
+/// Exports the volume in a separate thread, if that is due.
 pub(super) fn in_background(
     store: &Arc<VolumeStore>,
     volume: &Arc<Volume>,
@@ -43,7 +44,7 @@ pub(super) fn in_background(
     lock.set_activity(Activity::Exporting { image: to.to_string() });
     let (store, volume) = (Arc::clone(store), Arc::clone(volume));
     let work = move || {
-        // Also where a panic ends the export: the next one is then tried later, and not at once.
+        // Recorded also after a panic: the next export is then tried later, and not at once.
         let mut end =
             ExportEnd { volume: &volume, outcome: Some(Err("it was given up: this is a bug".to_owned())) };
         let outcome = export(&store, &volume, &to, wait_for);
@@ -58,7 +59,7 @@ pub(super) fn in_background(
     begun.map(drop).map_err(|error| Error::io("cannot begin an export", error))
 }
 
-/// Notes how an export ended when it is dropped.
+/// Records the end of an export when it is dropped.
 struct ExportEnd<'a> {
     volume: &'a Volume,
     outcome: Option<Result<ExportOutcome, String>>,
@@ -72,10 +73,11 @@ impl Drop for ExportEnd<'_> {
     }
 }
 
-/// The same, and waits for its end until the deadline, or until something else goes on with the volume.
+/// Exports the volume, and waits until the lock is free again or the deadline has passed.
 ///
 /// # Errors
-/// Why it failed, or that it did not end in time.
+///
+/// The export failed, or did not end in time.
 pub(super) fn export_and_wait(
     store: &Arc<VolumeStore>,
     volume: &Arc<Volume>,
@@ -85,15 +87,16 @@ pub(super) fn export_and_wait(
     deadline: Instant,
 ) -> Result<VolumeLock> {
     in_background(store, volume, to, wait_for, lock)?;
-    // Whoever gets the lock comes after the export.
+    // The lock is free when the export has ended.
     let lock = volume.lock(then, deadline)?;
     outcome(volume).map(|()| lock)
 }
 
-/// How the last export ended.
+/// Checks the last export.
 ///
 /// # Errors
-/// Why it failed.
+///
+/// The export failed.
 pub(super) fn outcome(volume: &Volume) -> Result<()> {
     match volume.export_failure() {
         Some(failure) => Err(Error::failed(format!("{EXPORTING} failed: {failure}"))),
@@ -101,7 +104,7 @@ pub(super) fn outcome(volume: &Volume) -> Result<()> {
     }
 }
 
-/// Exports the volume if it holds what the image has not. Needs the lock.
+/// Exports the volume if the image does not have its content. The caller holds the lock.
 pub(super) fn export(
     store: &VolumeStore,
     volume: &Volume,
@@ -123,13 +126,10 @@ pub(super) fn export(
         ExportNeed::IfMissing => is_missing(store, volume, to)?,
         ExportNeed::Export => true,
     };
-    let exported = match is_needed {
-        true => Some(pack_volume(store, volume, to, &directory)?),
-        false => None,
-    };
+    let exported = if is_needed { Some(pack_volume(store, volume, to, &directory)?) } else { None };
     volume.update(|state| {
         if let Some(exported) = exported {
-            // Where it comes from the same name, this is now what it was filled with.
+            // If the volume is filled from the same name, the image is now what it was filled with.
             if let Some(filled) =
                 state.filled.as_mut().filter(|filled| filled.image == name && filled.subpath.is_none())
             {
@@ -144,12 +144,12 @@ pub(super) fn export(
     Ok(if is_counted { ExportOutcome::Counted } else { ExportOutcome::Settled })
 }
 
-/// Whether the name means no image: what no container has changed makes one then, and replaces none.
+/// Returns `true` if the name has no image. Content that no container has changed creates an image, but replaces none.
 fn is_missing(store: &VolumeStore, volume: &Volume, to: &Location) -> Result<bool> {
     let found = to.source(&(store.settings.access)()?).and_then(|source| source.resolve());
     match found {
         Err(error) if error.kind() == Kind::NotFound => Ok(true),
-        // A registry that does not say so to everybody. Nothing is lost: the content is what it was.
+        // Some registries deny access to a name that does not exist. Nothing is lost: the content has not changed.
         Err(error) if error.kind() != Kind::Denied => Err(error),
         _ => {
             store.log(&format!("{}: not exported: nothing has changed, and {to} is there", volume.name));
@@ -158,14 +158,14 @@ fn is_missing(store: &VolumeStore, volume: &Volume, to: &Location) -> Result<boo
     }
 }
 
-/// Packs the volume and gives the image its name.
+/// Packs the volume and tags the image.
 fn pack_volume(store: &VolumeStore, volume: &Volume, to: &Location, directory: &Path) -> Result<ImageStamp> {
     store.log(&format!("{}: exporting it to {to}", volume.name));
     let begun = Instant::now();
     let destination = to.destination(&(store.settings.access)()?)?;
-    let told = |message: &str| store.log(&format!("{}: {message}", volume.name));
-    let progress = ProgressRecorder { passed: Arc::new(TransferProgress::default()), journal: &told };
-    // Whoever writes into a volume does not decide what is exported of it: no rule files.
+    let log = |message: &str| store.log(&format!("{}: {message}", volume.name));
+    let progress = ProgressRecorder { transfer: Arc::new(TransferProgress::default()), log: &log };
+    // No rule files: a container that writes into a volume must not decide what is exported.
     let packed =
         pack(destination.as_ref(), &[SourceSpec::new(directory)], &pack::Options::default(), &progress)?;
     store.log(&format!(
@@ -177,10 +177,10 @@ fn pack_volume(store: &VolumeStore, volume: &Volume, to: &Location, directory: &
         left_out(&packed),
     ));
     let digest = packed.digest.to_string();
-    Ok(ImageStamp { image: to.to_string(), digest, at: super::volume::shown(store.now()), subpath: None })
+    Ok(ImageStamp { image: to.to_string(), digest, at: store.timestamp(), subpath: None })
 }
 
-/// What is in the volume and not in its image, counted.
+/// Returns a description of the entries that are not in the image.
 fn left_out(packed: &Packed) -> String {
     let counted = [
         (packed.excluded, "excluded"),
@@ -193,8 +193,5 @@ fn left_out(packed: &Packed) -> String {
         .filter(|(number, _)| *number > 0)
         .map(|(number, what)| format!("{number} {what}"))
         .collect();
-    match counted.is_empty() {
-        true => String::new(),
-        false => format!("; left out: {}", counted.join(", ")),
-    }
+    if counted.is_empty() { String::new() } else { format!("; left out: {}", counted.join(", ")) }
 }

@@ -1,17 +1,19 @@
-//! A volume is filled from an image: beside its place, and then the two are swapped.
+//! Filling a volume from an image. The image is unpacked into a directory beside the volume, and the two directories
+//! are exchanged in one step.
 //!
-//! So nobody ever sees half of an image, and where a fetch fails, for want of space or of a network, the volume is as it
-//! was. Nothing is swapped that anybody sees.
+//! No process sees half of an image, and if a fetch fails, for lack of space or because of the network, the volume is
+//! unchanged. A volume that any process sees is not exchanged.
 
 use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
 use super::in_use::{self, InUse};
 use super::min_speed::SpeedGuard;
 use super::options::{FillOptions, FillPolicy, Ownership, PullPolicy};
+use super::progress::{ProgressRecorder, TransferProgress};
 use super::root::{first_entry, set_mode};
 use super::state::{ImageStamp, VolumeState};
 use super::storage::{make_private, sync_directory};
-use super::volume::{Activity, ProgressRecorder, TransferProgress, Volume, VolumeLock};
+use super::volume::{Activity, Volume, VolumeLock};
 use super::volumes::VolumeStore;
 use crate::disk::mountinfo;
 use crate::error::{Error, Result};
@@ -28,17 +30,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// Whether the volume has to be filled before a first container gets it.
+/// Returns `true` if the volume has to be filled before its first container gets it.
 pub(super) fn is_needed(fill: &FillOptions, state: &VolumeState, is_fresh: bool) -> bool {
     let is_filled = state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill));
     match fill.pull {
         PullPolicy::Missing => !is_filled,
-        // What has just come for this mount need not come again: a fetch may take longer than an engine waits.
+        // Content that was fetched for this mount is not fetched again: a fetch may take longer than an engine waits,
+        // and the engine then repeats the mount.
         PullPolicy::Newer | PullPolicy::Always => !(is_filled && is_fresh),
     }
 }
 
-/// Whether this is the image, and the part of it, that is asked for; not necessarily its newest version.
+/// Returns `true` if the content is from this image and subpath; it may be an older version.
 fn is_filled_from(filled: &ImageStamp, fill: &FillOptions) -> bool {
     filled.image == fill.image.to_string() && filled.subpath == subpath(fill)
 }
@@ -47,34 +50,34 @@ fn subpath(fill: &FillOptions) -> Option<String> {
     fill.subpath.as_ref().map(|path| path.to_string())
 }
 
-/// What a volume is filled with, and what has to happen to what it holds.
+/// A request to fill a volume.
 #[derive(Clone)]
 pub(super) struct FillRequest {
     pub(super) fill: FillOptions,
     pub(super) owner: Ownership,
-    /// Where what it holds has to be before it is replaced.
+    /// The image to which the current content has to be exported before it is replaced.
     pub(super) export: Option<Location>,
 }
 
-/// Fills the volume in a thread of its own, which goes on when nobody waits any more.
+/// Fills the volume in a separate thread, which continues if the engine hangs up.
 pub(super) fn in_background(
     store: &Arc<VolumeStore>,
     volume: &Arc<Volume>,
     request: FillRequest,
     lock: VolumeLock,
 ) -> Result<()> {
-    let (passed, stop) = (Arc::new(TransferProgress::default()), CancelToken::default());
+    let (progress, cancel) = (Arc::new(TransferProgress::default()), CancelToken::default());
     let image = request.fill.image.to_string();
-    lock.set_activity(Activity::Fetching { image, passed: Arc::clone(&passed), stop: stop.clone() });
+    lock.set_activity(Activity::Fetching { image, progress: Arc::clone(&progress), cancel: cancel.clone() });
     let (store, volume) = (Arc::clone(store), Arc::clone(volume));
     let work = move || {
-        // Whoever has waited for the lock must find out that there was a fetch, also where a panic ends it.
+        // A mount that waits for the lock has to learn that a fetch has ended, also after a panic.
         let mut end =
             FetchEnd { volume: &volume, outcome: Some(Err("it was given up: this is a bug".to_owned())) };
-        let pace = SpeedGuard::watch(Arc::clone(&passed), stop.clone(), store.settings.min_speed);
-        let filling = FillRun { store: &store, volume: &volume, request: &request, passed, stop: &stop };
-        let outcome = filling.run().map_err(|error| pace.explain(error));
-        drop(pace);
+        let speed = SpeedGuard::watch(Arc::clone(&progress), cancel.clone(), store.settings.min_speed);
+        let run = FillRun { store: &store, volume: &volume, request: &request, progress, cancel: &cancel };
+        let outcome = run.run().map_err(|error| speed.explain(error));
+        drop(speed);
         if let Err(error) = &outcome {
             store.record_failure(&volume, "filling it", error);
         }
@@ -89,7 +92,7 @@ pub(super) fn in_background(
     begun.map(drop).map_err(|error| Error::io("cannot begin a fetch", error))
 }
 
-/// Notes how a fetch ended when it is dropped.
+/// Records the end of a fetch when it is dropped.
 struct FetchEnd<'a> {
     volume: &'a Volume,
     outcome: Option<Result<(), String>>,
@@ -107,8 +110,8 @@ struct FillRun<'a> {
     store: &'a VolumeStore,
     volume: &'a Volume,
     request: &'a FillRequest,
-    passed: Arc<TransferProgress>,
-    stop: &'a CancelToken,
+    progress: Arc<TransferProgress>,
+    cancel: &'a CancelToken,
 }
 
 impl FillRun<'_> {
@@ -124,7 +127,7 @@ impl FillRun<'_> {
         self.ensure_replaceable(&target)?;
 
         let mut access = (store.settings.access)()?;
-        access.client.cancel = self.stop.clone();
+        access.client.cancel = self.cancel.clone();
         let source = fill.image.source(&access)?;
         if fill.pull == PullPolicy::Newer
             && state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill))
@@ -141,11 +144,11 @@ impl FillRun<'_> {
         let begun = Instant::now();
         let staging = store.storage.staging_dir(&volume.name);
         let outcome = self.stage(source.as_ref(), &staging).and_then(|digest| {
-            let at = super::volume::shown(store.now());
+            let at = store.timestamp();
             let image = fill.image.to_string();
             self.swap(&staging, &target, ImageStamp { image, digest, at, subpath: subpath(fill) })
         });
-        // What has been replaced, or what has failed.
+        // The previous content, or an incomplete new one.
         if let Err(error) = store.storage.trash.move_in(&staging) {
             store.log(&format!("{}: {error}", volume.name));
         }
@@ -159,7 +162,7 @@ impl FillRun<'_> {
         Ok(())
     }
 
-    /// Insists that there is nothing where what is there is to be kept.
+    /// Returns an error if the volume holds data that its policy keeps.
     fn ensure_replaceable(&self, target: &Path) -> Result<()> {
         match first_entry(target)? {
             Some(held) if self.request.fill.policy == FillPolicy::Once => Err(Error::refused(format!(
@@ -172,7 +175,7 @@ impl FillRun<'_> {
         }
     }
 
-    /// Insists that an image has what the volume holds where it is to be exported, and exports it where that is due.
+    /// Ensures that the volume's content is stored in an image, if the volume has an export; exports it if that is due.
     fn ensure_exported(&self, target: &Path) -> Result<()> {
         let Self { store, volume, request, .. } = self;
         let Some(to) = &request.export else { return Ok(()) };
@@ -194,19 +197,20 @@ impl FillRun<'_> {
         let retried = "the export is tried again by itself; the volume's Status says why it failed";
         export::export(store, volume, to, WaitFor::Everybody)
             .map_err(|error| lost(&error).with_hint(retried))?;
-        match volume.state()?.is_stored(&fingerprint(target)?) {
-            true => Ok(()),
-            false => Err(lost(&format!("{to} holds something else"))
-                .with_hint("export it with volio pack, or empty it")),
+        if volume.state()?.is_stored(&fingerprint(target)?) {
+            Ok(())
+        } else {
+            Err(lost(&format!("{to} holds something else"))
+                .with_hint("export it with volio pack, or empty it"))
         }
     }
 
-    /// Makes the new content beside its place. Returns the digest of its image.
+    /// Unpacks the image into the staging directory. Returns its digest.
     fn stage(&self, source: &dyn Source, staging: &Path) -> Result<String> {
         self.store.storage.trash.move_in(staging)?;
         let own = staging.parent().unwrap_or(staging);
         make_private(own).map_err(|error| Error::io(format!("cannot make {}", own.display()), error))?;
-        // A root that no image describes is as other volumes are.
+        // If the image has no entry for its root, the root is as in other volumes.
         fs::create_dir(staging)
             .map_err(|error| Error::io(format!("cannot make {}", staging.display()), error))?;
         let mut options = unpack::Options {
@@ -219,27 +223,27 @@ impl FillRun<'_> {
             },
             ..unpack::Options::default()
         };
-        // A volume that was exported must come back, however deep a container made it, and nobody can give an option here.
+        // An exported volume must unpack again, however deep a container made it, and limits cannot be given here.
         (options.limits.path, options.limits.depth) = (64 << 10, 2048);
-        let watched =
-            ProgressRecorder { passed: Arc::clone(&self.passed), journal: &self.store.settings.log };
-        let unpacked = unpack(source, staging, &options, &watched)?;
+        let recorder =
+            ProgressRecorder { transfer: Arc::clone(&self.progress), log: &self.store.settings.log };
+        let unpacked = unpack(source, staging, &options, &recorder)?;
         set_mode(staging, self.request.owner)
             .map_err(|error| Error::io(format!("cannot set the mode of {}", staging.display()), error))?;
         Ok(unpacked.digest.to_string())
     }
 
-    /// Puts the new content in its place; returns its digest.
+    /// Exchanges the new content with the volume. Returns its digest.
     fn swap(&self, content: &Path, target: &Path, filled: ImageStamp) -> Result<String> {
         let Self { volume, .. } = self;
         let shown = target.display();
-        let trouble = |error: io::Error| Error::io(format!("cannot put the new content at {shown}"), error);
-        // The fetch took its time, and whoever is root on this machine needs no engine to write there.
+        let io_error = |error: io::Error| Error::io(format!("cannot put the new content at {shown}"), error);
+        // The fetch took time, and root can write into the volume without an engine.
         self.ensure_replaceable(target)?;
         self.ensure_exported(target)?;
         ensure_not_in_use(target, target)?;
         ensure_no_mounts_below(target)?;
-        let inode = fs::symlink_metadata(content).map_err(trouble)?.ino();
+        let inode = fs::symlink_metadata(content).map_err(io_error)?.ino();
         let fingerprint = fingerprint(content)?;
         volume.update(|state| state.begin_swap(filled.clone(), inode, fingerprint))?;
         let flags = match fs::symlink_metadata(target) {
@@ -255,19 +259,19 @@ impl FillRun<'_> {
                     Error::refused(format!("{shown} is a mount point of its own"))
                         .with_hint("a volume that is filled from an image is on the disk of the storage")
                 }
-                errno => trouble(errno.into()),
+                errno => io_error(errno.into()),
             })
         };
         rename()?;
         if flags == RenameFlags::EXCHANGE
             && let Err(error) = ensure_not_in_use(content, target)
         {
-            // Somebody was quicker: the old content goes back to where it is seen.
+            // A container got the old content meanwhile: it is put back.
             rename()?;
             return Err(error);
         }
         for directory in [content.parent(), target.parent()].into_iter().flatten() {
-            sync_directory(directory).map_err(trouble)?;
+            sync_directory(directory).map_err(io_error)?;
         }
         let digest = filled.digest.clone();
         volume.update(|state| state.end_swap(Some(inode)))?;
@@ -275,7 +279,7 @@ impl FillRun<'_> {
     }
 }
 
-/// Insists that no process sees a directory, which is named as users know it.
+/// Returns an error if any process sees the directory, which is called `shown` in the error.
 fn ensure_not_in_use(directory: &Path, shown: &Path) -> Result<()> {
     match in_use::in_use_by(directory)? {
         InUse::By(process) => {
@@ -286,7 +290,8 @@ fn ensure_not_in_use(directory: &Path, shown: &Path) -> Result<()> {
     }
 }
 
-/// Insists that nothing is mounted in a volume, by a hook or by an administrator: it would go where the old content goes.
+/// Returns an error if something is mounted below the volume, by a hook or an administrator: the mount would move away
+/// with the old content.
 fn ensure_no_mounts_below(target: &Path) -> Result<()> {
     let below = match mountinfo::below(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -1,5 +1,5 @@
-//! The state of a volume's content: its metadata, hashed. Content is trusted to be as before where size, times and inode
-//! are, as rsync and backups do; unlike the mtime, nobody sets the ctime back.
+//! Fingerprints of a volume's content: a hash of its metadata. Content counts as unchanged if size, times and inode
+//! are, as in rsync and backup programs; unlike the mtime, the ctime cannot be set.
 
 use crate::error::{Error, Result};
 use rustix::fs::{Dir, Mode, OFlags, Stat, fstat, open, openat, statat};
@@ -11,25 +11,25 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// Longer than a tick of the clock that file systems take their times from. What changes after the look has another ctime
-/// than what changed before it.
+/// Longer than a tick of the clock that file systems use for times, so that a change after the fingerprint gets another
+/// ctime than a change before it.
 const TICK: Duration = Duration::from_millis(20);
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// The state of a directory: its own attributes, and a hash of the metadata of everything in it.
+/// The fingerprint of a directory: its own attributes, and a hash of the metadata of everything in it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct Fingerprint {
-    /// The mode, the owner and the group of the directory itself. Not its times: they change when it is swapped into its
-    /// place, and what comes into it or goes out of it changes the list of its entries.
+    /// Mode, owner and group of the directory itself. Its times are not included: they change when it is exchanged, and
+    /// new or removed entries change the hash of the entries.
     root: (u32, u32, u32),
     entries: String,
 }
 
 impl Fingerprint {
-    /// Whether the entries are the same. When Docker creates a container, it gives an empty volume the owner and the mode of
-    /// the directory in the container's image that the volume will cover.
+    /// Returns `true` if the entries are equal. When Docker creates a container, it gives an empty volume the owner and
+    /// mode of the directory that the volume will cover.
     pub(super) fn has_entries_of(&self, other: &Self) -> bool {
         self.entries == other.entries
     }
@@ -40,10 +40,11 @@ impl Fingerprint {
     }
 }
 
-/// Looks through a directory.
+/// Computes the fingerprint of a directory.
 ///
 /// # Errors
-/// When something cannot be read, or is moved meanwhile.
+///
+/// A file cannot be read, or is moved meanwhile.
 pub(super) fn fingerprint(directory: &Path) -> Result<Fingerprint> {
     thread::sleep(TICK);
     let mut hash = Sha256::new();
@@ -55,15 +56,15 @@ pub(super) fn fingerprint(directory: &Path) -> Result<Fingerprint> {
     })
 }
 
-/// A directory on the way down.
+/// A directory whose entries were hashed and whose subdirectories were not.
 struct PendingDirectory {
     identity: (u64, u64),
-    /// The directories in it that are still to be looked through, the next one last.
+    /// The remaining subdirectories, in reverse order.
     below: Vec<CString>,
 }
 
-/// Hashes a tree of any depth, and returns the status of its root, with one open directory at a time: a container may make directories deeper than the stack,
-/// the limit of descriptors or the length of a path allow.
+/// Hashes a tree of any depth with one open directory at a time, and returns the status of its root. A container can
+/// nest directories deeper than the stack, the descriptor limit or the maximum path length allow.
 fn add_tree(hash: &mut Sha256, root: &Path) -> rustix::io::Result<Stat> {
     let mut here = open(root, DIRECTORY, Mode::empty())?;
     let found = fstat(&here)?;
@@ -180,7 +181,7 @@ mod tests {
         let before = fingerprint(place.path()).unwrap();
         mkdirat(&bottom, "last", Mode::RWXU).unwrap();
         assert_ne!(fingerprint(place.path()).unwrap(), before);
-        // What a recursive removal cannot take away.
+        // Removed here, because a recursive removal cannot.
         unlinkat(&bottom, "last", AtFlags::REMOVEDIR).unwrap();
         let mut here = bottom;
         for _ in 0..15_000 {

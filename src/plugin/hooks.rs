@@ -1,4 +1,5 @@
-//! Commands that run before a mount and after an unmount: volmex's, exactly as they ran, and hooks.
+//! Commands that run before a mount and after an unmount: hooks, and volmex's commands, which run exactly as volmex ran
+//! them.
 
 use super::volume_name::VolumeName;
 use crate::error::{Error, Result};
@@ -14,24 +15,24 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How much of what a command said goes into its error, in bytes: what it said last.
+/// The maximum number of bytes of a command's output in its error, from the end of the output.
 const MAX_TAIL: usize = 4 << 10;
-/// How long a command that has to end may take to do so itself.
+/// The time between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
 
-/// A command that is to be run.
+/// A command to run.
 pub(super) struct Hook<'a> {
     pub(super) words: Vec<String>,
-    /// All of its environment.
+    /// The complete environment.
     pub(super) environment: Vec<(&'static str, OsString)>,
-    /// How long it may take.
+    /// The maximum run time.
     pub(super) timeout: Duration,
-    /// Where its program is looked for.
+    /// The search path for the program.
     pub(super) search_path: &'a OsStr,
 }
 
 impl<'a> Hook<'a> {
-    /// volmex's command: split at each space and nowhere else, without quotes; its environment is three variables.
+    /// A command of volmex: split at each space, without quoting; its environment has three variables.
     pub(super) fn volmex(
         command: &str,
         name: &VolumeName,
@@ -48,10 +49,11 @@ impl<'a> Hook<'a> {
         Self { words: command.split(' ').map(str::to_owned).collect(), environment, timeout, search_path }
     }
 
-    /// Runs it, and waits for its end.
+    /// Runs the command, and waits for its end.
     ///
     /// # Errors
-    /// When it cannot be started, does not end in time, or ends otherwise than with 0; with the end of what it said.
+    ///
+    /// It cannot be started, does not end in time, or its exit status is not 0. The error has the end of its output.
     pub(super) fn run(&self) -> Result<()> {
         let program = self.words.first().map(String::as_str).unwrap_or_default();
         let path = find_program(program, self.search_path).ok_or_else(|| {
@@ -71,11 +73,11 @@ impl<'a> Hook<'a> {
             .stderr(said)
             .process_group(0);
         let mut child = command.spawn().map_err(cannot)?;
-        // It holds the ends of the pipe that are written to, which must close with the child.
+        // `command` holds write ends of the pipe, which must close with the child.
         drop(command);
         let tail = capture_tail(output);
         let status = wait_or_kill(&mut child, Instant::now() + self.timeout).map_err(cannot)?;
-        // Something that it left running may keep the pipe open.
+        // A process that it left running may keep the pipe open.
         let tail = || tail.recv_timeout(Duration::from_millis(500)).unwrap_or_default();
         match status {
             Some(status) if status.success() => Ok(()),
@@ -88,22 +90,22 @@ impl<'a> Hook<'a> {
     }
 }
 
-/// Words as a shell takes them apart, with quotes and without anything else of a shell; or a JSON array of words.
+/// Splits a command line into words as a shell does, with quotes but without expansions; or parses a JSON array of
+/// words.
 ///
 /// # Errors
-/// [`Usage`](crate::error::Kind::Usage) when there are none, or a quote is not closed.
+///
+/// [`Usage`](crate::error::Kind::Usage) if there are no words, or a quote is not closed.
 pub(super) fn words(option: &str, text: &str) -> Result<Vec<String>> {
-    let words = match text.trim_start().starts_with('[') {
-        true => serde_json::from_str(text).ok(),
-        false => shlex::split(text),
-    };
+    let words =
+        if text.trim_start().starts_with('[') { serde_json::from_str(text).ok() } else { shlex::split(text) };
     words.filter(|words: &Vec<String>| words.first().is_some_and(|word| !word.is_empty())).ok_or_else(|| {
         Error::usage(format!("{option} is not a command"))
             .with_hint(r#"write words, quoted as in a shell, or a JSON array of words"#)
     })
 }
 
-/// The file of a program: where its name says, or where the path leads first.
+/// Returns the file of a program: its path if it has a slash, otherwise the first match on the search path.
 fn find_program(program: &str, search_path: &OsStr) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(program.into());
@@ -115,10 +117,10 @@ fn find_program(program: &str, search_path: &OsStr) -> Option<PathBuf> {
     directories.map(|directory| Path::new(OsStr::from_bytes(directory)).join(program)).find(is_program)
 }
 
-/// Reads what a command says, as long as somebody can say something, and keeps the end of it.
+/// Reads the output of a command until all its writers have closed it, and keeps the end.
 fn capture_tail(mut output: io::PipeReader) -> Receiver<Vec<u8>> {
     let (done, tail) = channel();
-    // Without a thread nobody hears what it says, and that is all.
+    // Without a thread the output is not captured.
     let _ = thread::Builder::new().spawn(move || {
         let mut kept = Vec::new();
         let mut buffer = [0; 4 << 10];
@@ -126,13 +128,13 @@ fn capture_tail(mut output: io::PipeReader) -> Receiver<Vec<u8>> {
             kept.extend_from_slice(&buffer[..length]);
             kept.drain(..kept.len().saturating_sub(MAX_TAIL));
         }
-        // Nobody listens when the command went well.
+        // The receiver is gone if the command succeeded.
         let _ = done.send(kept);
     });
     tail
 }
 
-/// Waits until the deadline; then the command and all that it started are ended.
+/// Waits until the deadline, then ends the command and its process group.
 fn wait_or_kill(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
     if let Some(status) = wait_until(child, deadline)? {
         return Ok(Some(status));
@@ -156,12 +158,12 @@ fn wait_until(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitSta
             return Ok(status);
         }
         thread::sleep(pause.min(left));
-        // The first answers come quickly, and nobody notices a twentieth of a second in a long one.
+        // Short commands are noticed quickly; for long ones 50 ms do not matter.
         pause = (pause * 2).min(Duration::from_millis(50));
     }
 }
 
-/// How it ended, in the words that volmex's users know.
+/// Describes the exit status in volmex's words.
 fn describe_exit(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

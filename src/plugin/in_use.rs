@@ -1,5 +1,7 @@
-//! Who really sees a volume. An engine that was killed never says that its containers are gone, and one that left them
-//! running says nothing when they end; the kernel knows.
+//! Finds the processes that still have a volume mounted.
+//!
+//! An engine that was killed never reports that its containers are gone, and one that left them running reports nothing
+//! when they end. The kernel knows: `/proc/PID/task/TID/mountinfo` of each thread shows what its mount namespace sees.
 
 use crate::disk::mountinfo::{Mount, mounts};
 use crate::error::{Error, Result};
@@ -10,31 +12,32 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Whether a directory is mounted somewhere.
+/// The use of a directory by processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InUse {
-    /// By no process.
+    /// No process has it mounted.
     No,
-    /// By this process, at least.
+    /// This process has it mounted, perhaps among others.
     By(u32),
-    /// It cannot be found out: others' mounts are root's to read.
+    /// Not known: only root may read the mounts of other users' processes.
     Unknown,
 }
 
-/// The mounts of all namespaces at one time.
+/// The mounts of all mount namespaces at one time.
 pub(super) struct MountSnapshot {
-    /// Our own, in which directories are looked up.
+    /// The mounts of this process's namespace, in which directories are looked up.
     own: Vec<Mount>,
-    /// Those of each namespace, with the number of a process in it.
+    /// The mounts of each namespace, with the id of a process in it.
     namespaces: Vec<(u32, Vec<Mount>)>,
-    /// Whether there may be mounts that are not ours to see.
+    /// Set if some mounts could not be read.
     is_incomplete: bool,
 }
 
-/// Looks into every mount namespace for a mount of the directory, or of something in it.
+/// Returns a process that has the directory, or something below it, mounted in any mount namespace.
 ///
 /// # Errors
-/// When something that is there cannot be read, for another reason than that it is root's.
+///
+/// A file in `/proc` cannot be read for another reason than missing rights.
 pub(super) fn in_use_by(directory: &Path) -> Result<InUse> {
     MountSnapshot::now()?.in_use_by(directory)
 }
@@ -43,7 +46,8 @@ impl MountSnapshot {
     /// Reads the mounts of all processes.
     ///
     /// # Errors
-    /// When something that is there cannot be read, for another reason than that it is root's.
+    ///
+    /// A file in `/proc` cannot be read for another reason than missing rights.
     pub(super) fn now() -> Result<Self> {
         Self::read().map_err(|error| Error::io("cannot find out what processes have mounted", error))
     }
@@ -51,10 +55,11 @@ impl MountSnapshot {
     fn read() -> io::Result<Self> {
         let own = mounts(Path::new("/proc/self"))?;
         let mut snapshot = Self { own, namespaces: Vec::new(), is_incomplete: !geteuid().is_root() };
-        // Many processes share one.
+        // Many processes share a namespace; each one is read once.
         let mut known = BTreeSet::new();
         for process in numeric_entries(Path::new("/proc"))? {
-            // Each thread may have a namespace of its own, and all but the first may still run when that has ended.
+            // Threads are read, not processes: each thread may have a separate mount namespace, and after the first
+            // thread has ended (`/proc/PID` is a zombie then, without mounts) the others may still run.
             let tasks = PathBuf::from(format!("/proc/{process}/task"));
             match numeric_entries(&tasks) {
                 Ok(numbers) => {
@@ -76,7 +81,8 @@ impl MountSnapshot {
         };
         match mounts(task) {
             Ok(mounts) => {
-                // Only now: another task may be readable where this one was not.
+                // Recorded only after the mounts were read: another task of the same namespace may be readable where
+                // this one was not.
                 known.extend(namespace);
                 self.namespaces.push((process, mounts));
                 Ok(())
@@ -85,7 +91,7 @@ impl MountSnapshot {
         }
     }
 
-    /// Passes over what has ended, and over what is not ours to see.
+    /// Ignores tasks that have ended, and tasks that may not be read.
     fn skip_unreadable(&mut self, error: io::Error) -> io::Result<()> {
         match Errno::from_io_error(&error) {
             // A task without mounts is about to end.
@@ -98,16 +104,17 @@ impl MountSnapshot {
         }
     }
 
-    /// Whether a directory, or something in it, is mounted somewhere.
+    /// Returns a process that has the directory, or something below it, mounted.
     ///
     /// # Errors
-    /// When the directory is below no mount that is known.
+    ///
+    /// No known mount covers the directory.
     pub(super) fn in_use_by(&self, directory: &Path) -> Result<InUse> {
         let place = kernel_path(directory, &self.own).ok_or_else(|| {
             Error::failed(format!("cannot find out which file system {} is on", directory.display()))
         })?;
         let KernelPath { device, root, is_mount_point } = place;
-        // Where a disk is mounted on the directory itself, everybody sees that mount.
+        // A disk that is mounted on the directory itself is seen by every process and does not count.
         let is_itself = |mount: &Mount| is_mount_point && mount.at == directory;
         let is_it =
             |mount: &Mount| mount.device == device && mount.root.starts_with(&root) && !is_itself(mount);
@@ -119,7 +126,7 @@ impl MountSnapshot {
     }
 }
 
-/// The entries of a directory that are numbers.
+/// Returns the numeric names in a directory.
 fn numeric_entries(directory: &Path) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -128,16 +135,16 @@ fn numeric_entries(directory: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// The device of a directory and its path within that file system, as the kernel names them.
+/// A directory as the kernel names it in mountinfo: device, and path within its file system.
 struct KernelPath {
     device: String,
     root: PathBuf,
-    /// Whether something is mounted on it.
+    /// Set if something is mounted on the directory.
     is_mount_point: bool,
 }
 
 fn kernel_path(directory: &Path, mounts: &[Mount]) -> Option<KernelPath> {
-    // The last of those that lie over each other is the one that is seen.
+    // Of mounts over each other, the last one is the visible one.
     let covering = mounts.iter().filter(|mount| directory.starts_with(&mount.at));
     let mount = covering.max_by_key(|mount| mount.at.components().count())?;
     let rest = directory.strip_prefix(&mount.at).ok()?;
@@ -148,12 +155,45 @@ fn kernel_path(directory: &Path, mounts: &[Mount]) -> Option<KernelPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
     #[test]
-    fn a_directory_that_is_mounted_nowhere_is_seen_by_nobody() {
+    fn a_directory_that_is_mounted_nowhere_is_not_in_use() {
         let directory = tempfile::tempdir().unwrap();
         let directory = fs::canonicalize(directory.path()).unwrap();
         let expected = if geteuid().is_root() { InUse::No } else { InUse::Unknown };
         assert_eq!(in_use_by(&directory).unwrap(), expected);
+    }
+
+    #[test]
+    #[ignore = "needs root for a mount namespace: run tests/run"]
+    fn a_process_whose_main_thread_has_exited_keeps_a_volume_in_use() {
+        let temporary = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(temporary.path()).unwrap();
+        let (volume, elsewhere) = (root.join("volume"), root.join("elsewhere"));
+        fs::create_dir(&volume).unwrap();
+        fs::create_dir(&elsewhere).unwrap();
+        let script = "import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+ctypes.CDLL(None).pthread_exit(None)";
+        let mut process = Command::new("unshare")
+            .args(["--mount", "sh", "-c", r#"mount --bind "$1" "$2" && exec python3 -c "$3""#, "sh"])
+            .args([&volume, &elsewhere])
+            .arg(script)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stat = format!("/proc/{}/stat", process.id());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            assert!(process.try_wait().unwrap().is_none(), "the process has ended");
+            assert!(Instant::now() < deadline, "the main thread does not exit");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(in_use_by(&volume).unwrap(), InUse::By(process.id()));
+        drop(process.stdin.take());
+        process.wait().unwrap();
+        assert_eq!(in_use_by(&volume).unwrap(), InUse::No);
     }
 }

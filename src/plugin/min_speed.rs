@@ -1,7 +1,7 @@
-//! The pace of a fetch: a registry that trickles would hold a volume for ever, and neither its engine nor its user would
-//! know why.
+//! The minimum speed of a fetch. Without it, a registry that sends a few bytes at a time would block a volume for ever,
+//! and neither the engine nor its user would learn why.
 
-use super::volume::TransferProgress;
+use super::progress::TransferProgress;
 use crate::error::Error;
 use crate::stream::CancelToken;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -9,57 +9,57 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The least that a fetch has to bring.
+/// The minimum speed of a fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct MinSpeed {
-    /// So many bytes …
+    /// Bytes that have to arrive …
     pub bytes: u64,
-    /// … in each such time.
+    /// … in each interval of this length.
     pub within: Duration,
 }
 
 impl Default for MinSpeed {
-    /// A mebibyte in five minutes: slower than any line that is in use, and long enough for a disk that is busy.
+    /// 1 MiB in five minutes: slower than any network in use, with enough time for a busy disk.
     fn default() -> Self {
         Self { bytes: 1 << 20, within: Duration::from_secs(5 * 60) }
     }
 }
 
-/// A watch over a fetch, until this is dropped.
+/// Cancels a slow fetch, until this is dropped.
 pub(super) struct SpeedGuard {
     least: MinSpeed,
-    stop: CancelToken,
-    /// Whether it was too slow.
-    fell_behind: Arc<Mutex<bool>>,
+    cancel: CancelToken,
+    /// Set when the fetch was cancelled for its speed.
+    was_slow: Arc<Mutex<bool>>,
     watching: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl SpeedGuard {
-    /// Stops the fetch when it falls behind.
-    pub(super) fn watch(passed: Arc<TransferProgress>, stop: CancelToken, least: MinSpeed) -> Self {
+    /// Starts to watch a fetch.
+    pub(super) fn watch(progress: Arc<TransferProgress>, cancel: CancelToken, least: MinSpeed) -> Self {
         let (ended, end) = channel::<()>();
-        let fell_behind = Arc::new(Mutex::new(false));
-        let (too_slow, word) = (Arc::clone(&fell_behind), stop.clone());
+        let was_slow = Arc::new(Mutex::new(false));
+        let (too_slow, token) = (Arc::clone(&was_slow), cancel.clone());
         let work = move || {
-            let mut before = passed.done();
+            let mut before = progress.done();
             while end.recv_timeout(least.within) == Err(RecvTimeoutError::Timeout) {
-                let now = passed.done();
+                let now = progress.done();
                 if now.saturating_sub(before) < least.bytes {
                     *too_slow.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                    word.cancel();
+                    token.cancel();
                     return;
                 }
                 before = now;
             }
         };
-        // Without a thread for it the fetch goes on unwatched.
-        let watching = thread::Builder::new().name("pace".to_owned()).spawn(work).ok();
-        Self { least, stop, fell_behind, watching: watching.map(|thread| (ended, thread)) }
+        // Without a thread the fetch is not watched.
+        let watching = thread::Builder::new().name("speed".to_owned()).spawn(work).ok();
+        Self { least, cancel, was_slow, watching: watching.map(|thread| (ended, thread)) }
     }
 
-    /// The error of a fetch that was stopped, with the reason.
+    /// Returns the reason for the error of a cancelled fetch.
     pub(super) fn explain(&self, error: Error) -> Error {
-        if *self.fell_behind.lock().unwrap_or_else(PoisonError::into_inner) {
+        if *self.was_slow.lock().unwrap_or_else(PoisonError::into_inner) {
             let MinSpeed { bytes, within } = self.least;
             return Error::failed(format!(
                 "the fetch was given up: it brought less than {} KiB in {} seconds",
@@ -68,9 +68,10 @@ impl SpeedGuard {
             ))
             .with_hint("the registry or the network is overloaded; start the container again later");
         }
-        match self.stop.is_cancelled() {
-            true => Error::failed("the fetch was given up, since the volume is removed"),
-            false => error,
+        if self.cancel.is_cancelled() {
+            Error::failed("the fetch was given up, since the volume is removed")
+        } else {
+            error
         }
     }
 }

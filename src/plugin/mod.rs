@@ -1,10 +1,17 @@
-//! The Docker volume plugin, version 1: volumes that are filled from an image before a container gets them, and packed
-//! into one when the last container lets go; and volmex's volumes, which run a command before each mount.
+//! The Docker volume plugin, protocol version 1. A volume is filled from an image before its first container starts,
+//! and exported to an image after its last container has ended. Volumes of volmex run a command before each mount.
 //!
-//! An engine waits two minutes for a mount, asks twice for the same, loses count when it is killed, and forgets a volume
-//! for ever after one wrong answer. So nothing here trusts it: work goes on when it hangs up, counts are kept for each of
-//! its ids, nothing is replaced or packed while any process still sees the volume, and where the state of the volumes
-//! cannot be read the connection is dropped without an answer, which is the only thing that an engine forgives.
+//! `server` accepts connections, `connection` reads requests, `protocol` parses them. `volumes` holds all volumes
+//! ([`VolumeStore`]); `mount`, `fill`, `export` and `removal` are the operations on one [`volume`].
+//!
+//! State is stored in two files of the storage directory (`storage`): `volumes.json` has the options of each volume
+//! (`definitions`), `.volio/NAME/record.json` has its mounts, content and pending export (`state`).
+//!
+//! An engine waits two minutes for a mount, repeats requests, loses its counts when it is killed, and forgets a volume
+//! for ever after one response that the volume does not exist. So the plugin does not rely on engines: operations
+//! continue if the engine hangs up, mounts are counted for each id, nothing is replaced or packed while a process sees
+//! the volume, and if the state cannot be read the connection is dropped without a response, which is the only failure
+//! after which an engine tries again.
 
 mod connection;
 mod definitions;
@@ -17,6 +24,7 @@ mod in_use;
 mod min_speed;
 mod mount;
 mod options;
+mod progress;
 mod protocol;
 mod removal;
 mod root;
@@ -44,34 +52,34 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use volumes::VolumeStore;
 
-/// What the plugin is told by the program around it.
+/// The settings of the plugin.
 pub struct Settings {
-    /// The directory with the volumes and their state. It must be there: one that is missing may be a disk that is not
+    /// The directory with the volumes and their state. It must exist: a missing one may be on a disk that is not
     /// mounted yet.
     pub storage: PathBuf,
-    /// The drivers that are served. Volumes of one that is not belong to [`Driver::Volio`].
+    /// The drivers that are served. Volumes of other drivers belong to [`Driver::Volio`].
     pub drivers: Vec<Driver>,
-    /// How long an engine waits for an answer, with a margin: whoever would wait longer gets an error that says why, and
-    /// the work goes on.
+    /// The time that an engine waits for a response, minus a margin. After that time the response is an error with the
+    /// reason, and the work continues.
     pub answer_timeout: Duration,
-    /// How often it is looked after what waits for the last container to let go.
+    /// The interval at which pending exports are checked.
     pub check_interval: Duration,
-    /// How long a mount is believed although no process sees the volume and its engine has ended: a container that starts
-    /// is given its volumes some time before it has them.
+    /// The time for which a mount counts although no process sees the volume and its engine has ended. An engine mounts volumes
+    /// some time before it starts the container.
     pub mount_grace: Duration,
-    /// The least that a fetch has to bring; one that falls behind is given up.
+    /// The minimum speed of a fetch; a slower one is cancelled.
     pub min_speed: MinSpeed,
-    /// How registries are reached; asked anew for each fetch and each export, since people log in later.
+    /// Returns the access to registries; called for each fetch and each export, because users log in later.
     pub access: Box<dyn Fn() -> Result<Access> + Send + Sync>,
-    /// Who is told what happens, line by line.
+    /// Receives the lines of the log.
     pub log: Box<dyn Fn(&str) + Send + Sync>,
-    /// What time it is.
+    /// Returns the current time.
     pub clock: fn() -> SystemTime,
-    /// Where programs of hooks are looked for.
+    /// The search path for the programs of hooks.
     pub search_path: OsString,
 }
 
-/// The name under which an engine knows the plugin; a volume belongs to one of them.
+/// A driver: the name under which an engine knows the plugin. Each volume belongs to one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
@@ -83,7 +91,7 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// What an engine calls it, and its socket.
+    /// Returns the name of the driver, which is also that of its socket.
     pub fn name(self) -> &'static str {
         match self {
             Self::Volio => "volio",
@@ -92,27 +100,35 @@ impl Driver {
     }
 }
 
-/// The volumes, open for service.
+/// A plugin with its storage open, ready to be served.
 pub struct Plugin(Arc<VolumeStore>);
 
 impl Plugin {
-    /// Opens the storage, which belongs to one plugin at a time.
+    /// Opens the storage, which one plugin at a time can use.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when there is no storage, [`Refused`](crate::error::Kind::Refused) when
-    /// another plugin uses it, [`Integrity`](crate::error::Kind::Integrity) when the state in it cannot be understood.
+    ///
+    /// [`NotFound`](crate::error::Kind::NotFound) if there is no storage, [`Refused`](crate::error::Kind::Refused) if
+    /// another plugin uses it, [`Integrity`](crate::error::Kind::Integrity) if its state cannot be parsed.
     pub fn open(settings: Settings) -> Result<Self> {
         VolumeStore::open(settings).map(|store| Self(Arc::new(store)))
     }
 }
 
-/// What to tell an engine instead of an answer.
+/// The failure of a call, and how the engine learns of it.
 #[derive(Debug)]
 enum CallError {
-    /// An error, which its user reads.
+    /// An error response.
     Report(Error),
-    /// Nothing: the connection is dropped. An engine forgets a volume after an answer that it is not there.
+    /// No response: the connection is dropped. An engine forgets a volume after a response that it does not exist.
     HangUp(Error),
+}
+
+impl CallError {
+    fn into_error(self) -> Error {
+        let (Self::Report(error) | Self::HangUp(error)) = self;
+        error
+    }
 }
 
 impl From<Error> for CallError {

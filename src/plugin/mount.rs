@@ -1,4 +1,4 @@
-//! Mounts and unmounts: what comes before a container gets a volume, and after it has let go.
+//! Mounts and unmounts: the steps before a container gets a volume, and after it has released the volume.
 
 use super::definitions::Definition;
 use super::engine::Engine;
@@ -21,19 +21,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long podman waits for an unmount, unless it is told otherwise, with a margin.
+/// The time that podman waits for an unmount by default, minus a margin.
 const PODMAN_UNMOUNT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// What a failure of a hook was a failure of.
+/// The operations that the stored error of a hook names.
 const MOUNTING: &str = "mounting it";
 const UNMOUNTING: &str = "unmounting it";
 
-/// A mount or an unmount of a volume.
+/// A request to mount or unmount a volume.
 struct MountRequest<'a> {
     store: &'a Arc<VolumeStore>,
     volume: Arc<Volume>,
     definition: Definition,
-    spec: VolumeOptions,
+    options: VolumeOptions,
     mountpoint: PathBuf,
     driver: Driver,
     id: &'a str,
@@ -41,7 +41,7 @@ struct MountRequest<'a> {
 }
 
 impl VolumeStore {
-    /// Prepares a volume for a container, counts the mount, and says where it is.
+    /// Prepares a volume for a container, counts the mount, and returns the path of the volume.
     pub(super) fn mount(
         self: &Arc<Self>,
         driver: Driver,
@@ -51,18 +51,15 @@ impl VolumeStore {
     ) -> Result<PathBuf, CallError> {
         let definition = self.required_definition(driver, name)?;
         let request = MountRequest::new(self, driver, definition, name, id, self.settings.answer_timeout)?;
-        match request.mount(engine) {
-            Ok(()) => Ok(request.mountpoint),
-            Err(trouble) => {
-                let (CallError::Report(error) | CallError::HangUp(error)) = &trouble;
-                self.log(&format!("{name}: mounting it failed: {error}"));
-                Err(trouble)
-            }
-        }
+        request.mount(engine).inspect_err(|failure| {
+            let (CallError::Report(error) | CallError::HangUp(error)) = failure;
+            self.log(&format!("{name}: mounting it failed: {error}"));
+        })?;
+        Ok(request.mountpoint)
     }
 
-    /// Notes that a container has let go, and sees to what comes after that. Docker only logs an error, so work that
-    /// takes longer than it waits simply goes on.
+    /// Counts an unmount, runs the hook, and starts the export. Docker only logs an error, so work that takes longer
+    /// than Docker waits continues in the background.
     pub(super) fn unmount(
         self: &Arc<Self>,
         driver: Driver,
@@ -83,22 +80,20 @@ impl VolumeStore {
         Ok(request.unmount()?)
     }
 
-    /// Takes back a mount whose answer did not arrive. What was fetched for it is there for the next one.
+    /// Reverts a mount whose response was not delivered. Fetched content is kept for the next mount.
     pub(super) fn undo_mount(self: &Arc<Self>, driver: Driver, name: &VolumeName, id: &str) {
         self.log(&format!("{name}: whoever wanted it hung up; it is not counted as mounted"));
         self.volume(name).mark_fetch_unused();
-        if let Err(CallError::Report(error) | CallError::HangUp(error)) =
-            self.unmount(driver, name, id, false)
-        {
-            self.log(&format!("{name}: {error}"));
+        if let Err(failure) = self.unmount(driver, name, id, false) {
+            self.log(&format!("{name}: {}", failure.into_error()));
         }
     }
 
-    /// Exports what is due and in use by nobody: what nobody said to let go, and what failed before.
+    /// Exports volumes that are due and not in use: after an unmount that was never sent, or an export that failed.
     pub(super) fn export_due_volumes(self: &Arc<Self>) {
-        // Read once: most volumes that wait for an export are seen.
+        // Read once for all volumes: most volumes with an export due are in use.
         let mut mounts = None;
-        // Where the list cannot be read, whoever asks next is told.
+        // If the list cannot be read, the next call reports it.
         for (name, definition) in self.volumes_of(Driver::Volio).unwrap_or_default() {
             let Ok(VolumeOptions { export: Some(to), .. }) =
                 VolumeOptions::parse(definition.driver(), &definition.options)
@@ -113,12 +108,12 @@ impl VolumeStore {
             let mounts = mounts.get_or_insert_with(MountSnapshot::now);
             let seen = mounts.as_ref().map(|mounts| mounts.in_use_by(&self.storage.volume_dir(&name)));
             if let Ok(Ok(InUse::By(_))) = seen {
-                volume.touch(false);
+                volume.note_use();
                 continue;
             }
-            // What cannot be found out now is looked at again.
+            // If that cannot be determined now, it is tried again later.
             if let Ok(Usage::Free | Usage::Idle) = usage(self, &volume) {
-                // Somebody else was quicker, or there are no threads left: it stays due.
+                // Another operation holds the lock, or a thread could not be started: the export stays due.
                 let _ = volume
                     .lock(Activity::Unmounting, Instant::now())
                     .and_then(|lock| export::in_background(self, &volume, to, WaitFor::Everybody, lock));
@@ -126,8 +121,8 @@ impl VolumeStore {
         }
     }
 
-    /// Notes that an engine ended a mount and did not say which: Docker asks again without the words where it found no plugin,
-    /// or one that died. The mounts that are counted now and that no process sees may be the one.
+    /// Marks all counted mounts as suspect after an unmount without a body: Docker repeats a call without its body if
+    /// the plugin was not running or died. The lost unmount may be that of any mount that no process sees.
     pub(super) fn suspect_mounts(&self) {
         let volumes =
             self.volumes_of(Driver::Volio).into_iter().chain(self.volumes_of(Driver::Volmex)).flatten();
@@ -136,7 +131,7 @@ impl VolumeStore {
         }
     }
 
-    /// Waits until no export is going on.
+    /// Waits until no export is running.
     pub(super) fn wait_for_exports(&self) {
         for (name, _) in self.volumes_of(Driver::Volio).unwrap_or_default() {
             let volume = self.volume(&name);
@@ -157,7 +152,7 @@ impl<'a> MountRequest<'a> {
         patience: Duration,
     ) -> Result<Self> {
         Ok(Self {
-            spec: VolumeOptions::parse(definition.driver(), &definition.options)?,
+            options: VolumeOptions::parse(definition.driver(), &definition.options)?,
             mountpoint: store.mountpoint(&definition, name),
             definition,
             volume: store.volume(name),
@@ -170,7 +165,7 @@ impl<'a> MountRequest<'a> {
 
     fn mount(&self, engine: Option<&Engine>) -> Result<(), CallError> {
         let lock = self.lock_filled()?;
-        root::create(&self.mountpoint, self.spec.owner)?;
+        root::create(&self.mountpoint, self.options.owner)?;
         if !self.mountpoint.is_dir() {
             return Err(Error::refused(format!("{} is not a directory", self.mountpoint.display())).into());
         }
@@ -180,11 +175,11 @@ impl<'a> MountRequest<'a> {
             return Err(error.into());
         }
         let content = self.content_before_the_container(known)?;
-        self.volume.touch(true);
+        self.volume.note_mount();
         self.volume.confirm_mount(self.id);
         self.volume.update(|state| {
             state.count(self.id, engine);
-            state.export_due |= self.spec.export.is_some();
+            state.export_due |= self.options.export.is_some();
             if content.is_some() {
                 state.content = content;
             }
@@ -195,52 +190,53 @@ impl<'a> MountRequest<'a> {
         Ok(())
     }
 
-    /// The content of the volume, if it is known and a command will change it before the container gets it.
+    /// Returns the recorded content, if it is still in the volume and a command may change it before the container gets
+    /// it.
     fn known_content(&self) -> Result<Option<KnownContent>> {
         let state = self.volume.state()?;
-        let has_command = self.spec.command.is_some() || self.spec.pre_mount.is_some();
+        let has_command = self.options.command.is_some() || self.options.pre_mount.is_some();
         let content = state.content.filter(|_| has_command && state.mounts.is_empty());
-        // What is not exported is not looked at.
+        // The content matters only for exports.
         Ok(content.filter(|content| {
-            self.spec.export.is_some()
+            self.options.export.is_some()
                 && fingerprint(&self.mountpoint).is_ok_and(|found| found == content.fingerprint)
         }))
     }
 
-    /// The content that the first container gets, if that was not known or has been changed by a command: only what changes
-    /// from now on is to be exported.
+    /// Returns the content that the first container gets, if it was not known or a command has changed it. Only later
+    /// changes have to be exported.
     fn content_before_the_container(&self, known: Option<KnownContent>) -> Result<Option<KnownContent>> {
         let state = self.volume.state()?;
-        let is_wanted = known.is_some() || state.content.is_none();
-        if self.spec.export.is_none() || !state.mounts.is_empty() || !is_wanted {
+        let is_needed = known.is_some() || state.content.is_none();
+        if self.options.export.is_none() || !state.mounts.is_empty() || !is_needed {
             return Ok(None);
         }
         let origin = known.map_or(ContentOrigin::Found, |known| known.origin);
-        // Without it everything counts as changed.
+        // Without a fingerprint, all content counts as changed.
         Ok(fingerprint(&self.mountpoint).ok().map(|fingerprint| KnownContent { fingerprint, origin }))
     }
 
-    /// Takes the lock, and has the volume filled where that is wanted.
+    /// Takes the lock, and fills the volume if that is needed.
     fn lock_filled(&self) -> Result<VolumeLock, CallError> {
         let mut before = self.volume.fetches();
         loop {
             let lock = self.volume.lock(Activity::Mounting, self.deadline)?;
-            // It may have been removed while this waited.
+            // The volume may have been removed during the wait.
             self.store.required_definition(self.driver, &self.volume.name)?;
-            // Another mount has had it fetched meanwhile; what it got, this one gets.
+            // If another mount had the volume filled meanwhile, this mount gets the same result.
             self.volume.fetch_since(before)?;
-            let Some(fill) = &self.spec.fill else { return Ok(lock) };
+            let Some(fill) = &self.options.fill else { return Ok(lock) };
             let state = self.volume.state()?;
-            let is_wanted = fill::is_needed(fill, &state, self.volume.has_fresh_fetch());
-            // What somebody has is not replaced. What was never filled must not be given to anybody.
-            if !is_wanted || (fill.pull != PullPolicy::Missing && !self.may_be_replaced()?) {
+            let is_needed = fill::is_needed(fill, &state, self.volume.has_fresh_fetch());
+            // A volume in use is not replaced. A volume that was never filled is not handed out.
+            if !is_needed || (fill.pull != PullPolicy::Missing && !self.may_be_replaced()?) {
                 return Ok(lock);
             }
             before = self.volume.fetches();
             let request = fill::FillRequest {
                 fill: fill.clone(),
-                owner: self.spec.owner,
-                export: self.spec.export.clone(),
+                owner: self.options.owner,
+                export: self.options.export.clone(),
             };
             fill::in_background(self.store, &self.volume, request, lock)?;
             self.volume.wait_for_fetch(before, self.deadline)?;
@@ -248,7 +244,7 @@ impl<'a> MountRequest<'a> {
         }
     }
 
-    /// Whether nobody has the volume, and nothing waits for its hook to succeed.
+    /// Returns `true` if the volume is not in use, and no export waits for its hook to succeed.
     fn may_be_replaced(&self) -> Result<bool> {
         let name = &self.volume.name;
         let state = self.volume.state()?;
@@ -269,7 +265,8 @@ impl<'a> MountRequest<'a> {
                 return Ok(false);
             }
         }
-        // What has been filled before can be used as it is; else the fetch says what is in its way.
+        // A volume that was filled before can be used as it is; otherwise the fetch reports the mount that is in its
+        // way.
         if let Ok([place, ..]) = mountinfo::below(&self.mountpoint).as_deref()
             && state.filled.is_some()
         {
@@ -283,34 +280,34 @@ impl<'a> MountRequest<'a> {
         Ok(true)
     }
 
-    /// Runs what is to be run before the mount.
+    /// Runs the commands before a mount.
     fn run_mount_hooks(&self) -> Result<()> {
         let path = &self.store.settings.search_path;
-        if let Some(command) = &self.spec.command {
-            let hook = Hook::volmex(command, &self.volume.name, &self.mountpoint, self.spec.timeout, path);
+        if let Some(command) = &self.options.command {
+            let hook = Hook::volmex(command, &self.volume.name, &self.mountpoint, self.options.timeout, path);
             hook.run().map_err(|error| with_context("error from volmex command", &error))?;
         }
-        self.run_hook("pre-mount", self.spec.pre_mount.as_ref())
+        self.run_hook("pre-mount", self.options.pre_mount.as_ref())
     }
 
     fn unmount(&self) -> Result<()> {
         let _leaving = self.volume.begin_unmount();
-        let exports = self.spec.export.is_some();
+        let exports = self.options.export.is_some();
         self.volume.confirm_mount(self.id);
         self.volume.update(|state| {
             state.discount(self.id);
-            // Whatever was found out before: this container may have written since.
+            // Regardless of earlier results: this container may have written since.
             state.export_due |= exports;
-            state.export_withheld &= self.spec.post_unmount.is_some();
+            state.export_withheld &= self.options.post_unmount.is_some();
         })?;
-        self.volume.touch(false);
-        if self.spec.post_unmount.is_some() {
+        self.volume.note_use();
+        if self.options.post_unmount.is_some() {
             let lock = self.volume.lock(Activity::Unmounting, self.deadline);
-            // Docker only logs it, and the hook does not run any more.
+            // Docker only logs the error, and the hook does not run any more.
             let lock =
                 lock.inspect_err(|error| self.store.record_failure(&self.volume, UNMOUNTING, error))?;
-            let outcome = self.run_hook("post-unmount", self.spec.post_unmount.as_ref());
-            // The hook may be to make the data fit for an export; that of another container may have failed before.
+            let outcome = self.run_hook("post-unmount", self.options.post_unmount.as_ref());
+            // The hook may prepare the data for the export; it may have failed after another container.
             self.volume.update(|state| state.export_withheld = exports && outcome.is_err())?;
             if let Err(error) = outcome {
                 self.store.record_failure(&self.volume, UNMOUNTING, &error);
@@ -322,13 +319,13 @@ impl<'a> MountRequest<'a> {
             self.volume.update(|state| state.clear_error(UNMOUNTING))?;
             drop(lock);
         }
-        match &self.spec.export {
+        match &self.options.export {
             Some(to) => self.export(to),
             None => Ok(()),
         }
     }
 
-    /// Exports the volume if this was the last container, and waits for that as long as the engine does.
+    /// Exports the volume if this was the last container, and waits for the end as long as the engine does.
     fn export(&self, to: &Location) -> Result<()> {
         let Ok(lock) = self.volume.lock(Activity::Unmounting, self.deadline) else { return Ok(()) };
         if usage(self.store, &self.volume)? != Usage::Free {
@@ -336,17 +333,16 @@ impl<'a> MountRequest<'a> {
         }
         let (store, volume) = (self.store, &self.volume);
         export::in_background(store, volume, to.clone(), WaitFor::Everybody, lock)?;
-        // Whoever gets the lock comes after the export; who does not need not wait for it.
-        let Ok(_turn) = volume.lock(Activity::Unmounting, self.deadline) else { return Ok(()) };
+        // The lock is free when the export has ended. Without the lock the engine's time is over.
+        let Ok(_lock) = volume.lock(Activity::Unmounting, self.deadline) else { return Ok(()) };
         export::outcome(volume)
     }
 
-    /// Runs a hook, where there is one. Its environment is what is said here, and nothing of the plugin's, which may
-    /// hold credentials.
+    /// Runs a hook, if there is one. It gets this environment only: that of the plugin may contain credentials.
     fn run_hook(&self, event: &'static str, words: Option<&Vec<String>>) -> Result<()> {
         let Some(words) = words else { return Ok(()) };
         let state = self.volume.state()?;
-        let image = self.spec.fill.as_ref().map(|fill| fill.image.to_string()).unwrap_or_default();
+        let image = self.options.fill.as_ref().map(|fill| fill.image.to_string()).unwrap_or_default();
         let digest = state.filled.map(|filled| filled.digest).unwrap_or_default();
         let mounts: u64 = state.mounts.values().sum();
         let path = &self.store.settings.search_path;
@@ -361,13 +357,14 @@ impl<'a> MountRequest<'a> {
             ("VOLIO_DIGEST", digest.into()),
             ("VOLIO_DRIVER", self.definition.driver().name().into()),
         ];
-        let hook = Hook { words: words.clone(), environment, timeout: self.spec.timeout, search_path: path };
+        let hook =
+            Hook { words: words.clone(), environment, timeout: self.options.timeout, search_path: path };
         hook.run()
             .map_err(|error| with_context(&format!("{event} of the volume {}", self.volume.name), &error))
     }
 }
 
-/// The same error, saying of what.
+/// Prefixes an error with its context.
 fn with_context(what: &str, error: &Error) -> Error {
     let same = Error::new(error.kind(), format!("{what}: {error}"));
     match error.hint() {

@@ -1,4 +1,4 @@
-//! What a volume was made with: the words behind `-o`.
+//! The options of a volume: the arguments of `-o`.
 
 use super::{Driver, hooks};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How long a command may take unless told: shorter than Docker waits.
+/// The default time limit of a command: less than Docker waits.
 const TIMEOUT: Duration = Duration::from_secs(100);
 const LONGEST_TIMEOUT: u64 = 24 * 60 * 60;
 
@@ -29,7 +29,7 @@ const KNOWN: &[&str] = &[
     "timeout",
 ];
 
-/// What a volume shall be.
+/// The options of a volume.
 #[derive(Clone, Debug)]
 pub(super) struct VolumeOptions {
     pub(super) fill: Option<FillOptions>,
@@ -39,7 +39,7 @@ pub(super) struct VolumeOptions {
     pub(super) command: Option<String>,
     pub(super) pre_mount: Option<Vec<String>>,
     pub(super) post_unmount: Option<Vec<String>>,
-    /// How long each command may take.
+    /// The time limit of each command.
     pub(super) timeout: Duration,
 }
 
@@ -49,48 +49,49 @@ pub(super) struct FillOptions {
     pub(super) image: Location,
     pub(super) pull: PullPolicy,
     pub(super) policy: FillPolicy,
-    /// What of the image is taken: the content of a directory in place of the root's, or a file.
+    /// The part of the image that is taken: the content of a directory, or a file.
     pub(super) subpath: Option<TreePath>,
     pub(super) platform: Option<Platform>,
 }
 
-/// Whom the files belong to.
+/// The owner of the files, and the mode of the root directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ownership {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
-    /// The mode of the volume's root.
+    /// The mode of the volume's root directory.
     pub(super) mode: Option<u32>,
 }
 
-/// When the image is fetched.
+/// The condition for a fetch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum PullPolicy {
-    /// When the volume was never filled.
+    /// The volume was never filled.
     #[default]
     Missing,
-    /// When the name means another image than the one that it was filled from.
+    /// The name refers to another image than the one in the volume.
     Newer,
-    /// Before each mount by a first container.
+    /// Always, before a first container gets the volume.
     Always,
 }
 
-/// What happens to what a volume holds when it is to be filled.
+/// The policy for existing content of a volume that has to be filled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum FillPolicy {
-    /// It is kept: a volume is filled once.
+    /// Keep it: a volume is filled once.
     #[default]
     Once,
-    /// It is replaced.
+    /// Replace it.
     Replace,
 }
 
 impl VolumeOptions {
-    /// Understands the options for a driver. volmex kept options that it did not know, and so do its volumes.
+    /// Parses the options for a driver. Unknown options are kept for volmex, as volmex did.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when they make no sense. No value is repeated in full: people put passwords
-    /// where none belong.
+    ///
+    /// [`Usage`](crate::error::Kind::Usage) if they are invalid. No value is repeated in full, because users put
+    /// passwords into wrong places.
     pub(super) fn parse(driver: Driver, options: &BTreeMap<String, String>) -> Result<Self> {
         match driver {
             Driver::Volmex => Self::volmex(options),
@@ -157,10 +158,11 @@ impl FillOptions {
             subpath: given(options, "subpath", subpath)?,
             platform: given(options, "platform", str::parse)?,
         };
-        match fill.pull != PullPolicy::Missing && fill.policy != FillPolicy::Replace {
-            true => Err(Error::usage("pull=newer and pull=always replace what the volume holds")
-                .with_hint("say so with -o policy=replace, or fill the volume once with pull=missing")),
-            false => Ok(Some(fill)),
+        if fill.pull != PullPolicy::Missing && fill.policy != FillPolicy::Replace {
+            Err(Error::usage("pull=newer and pull=always replace what the volume holds")
+                .with_hint("say so with -o policy=replace, or fill the volume once with pull=missing"))
+        } else {
+            Ok(Some(fill))
         }
     }
 }
@@ -190,7 +192,7 @@ impl FromStr for FillPolicy {
     }
 }
 
-/// An option that may be given.
+/// Parses an option, if it is given.
 fn given<T>(
     options: &BTreeMap<String, String>,
     key: &str,
@@ -199,7 +201,7 @@ fn given<T>(
     options.get(key).map(|text| parse(text)).transpose()
 }
 
-/// The name of an image. A user and a password in it would be seen in every listing.
+/// Parses the name of an image. A user and a password in it are refused, because listings would show them.
 fn location(text: &str) -> Result<Location> {
     let digest = |end: &str| end.starts_with("sha256:") || end.starts_with("sha512:");
     let is_file = ["oci:", "oci-archive:", "docker-archive:"].iter().any(|scheme| text.starts_with(scheme));
@@ -213,30 +215,32 @@ fn location(text: &str) -> Result<Location> {
         Location::Layout { directory, .. } => Some(directory),
         Location::OciArchive { file, .. } | Location::DockerArchive { file, .. } => Some(file),
     };
-    match path.is_some_and(|path| !path.is_absolute()) {
-        true => Err(Error::usage(format!("{location} has a relative path"))
-            .with_hint("the plugin runs in a directory of its own: begin the path with /")),
-        false => Ok(location),
+    if path.is_some_and(|path| !path.is_absolute()) {
+        Err(Error::usage(format!("{location} has a relative path"))
+            .with_hint("the plugin runs in a directory of its own: begin the path with /"))
+    } else {
+        Ok(location)
     }
 }
 
-/// A name that can be written to.
+/// Parses the name of an image that is written.
 fn destination(text: &str) -> Result<Location> {
     let location = location(text)?;
-    match text.rsplit_once('@').is_some_and(|(_, end)| end.starts_with("sha")) {
-        true => Err(Error::usage("export needs a tag: an image gets its digest by what it is")),
-        false => Ok(location),
+    if text.rsplit_once('@').is_some_and(|(_, end)| end.starts_with("sha")) {
+        Err(Error::usage("export needs a tag: an image gets its digest by what it is"))
+    } else {
+        Ok(location)
     }
 }
 
-/// Something inside an image.
+/// Parses a path inside an image.
 fn subpath(text: &str) -> Result<TreePath> {
     TreePath::parse(text).filter(|path| !path.is_root()).ok_or_else(|| {
         Error::usage("subpath is not a path inside the image").with_hint("write a path without '..'")
     })
 }
 
-/// A user or a group by its number: names mean something in a container only. The highest number is none.
+/// Parses a numeric user or group id; names exist in the container only. The highest number means none.
 fn id(text: &str) -> Result<u32> {
     match text.parse() {
         Ok(id) if id != u32::MAX && text.bytes().all(|b| b.is_ascii_digit()) => Ok(id),

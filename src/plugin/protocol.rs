@@ -1,7 +1,7 @@
-//! What engines ask and what they are answered: Docker's volume plugin protocol, version 1.
+//! Docker's volume plugin protocol, version 1: calls and responses.
 //!
-//! Docker sends no Content-Type, podman does; Docker sends `"Opts": null`, podman leaves it out; both accept an error with
-//! status 500 only. Fields that nobody knows yet are passed over.
+//! Docker sends no Content-Type, podman does. Docker sends `"Opts": null`, podman omits it. Both accept errors with
+//! status 500 only. Unknown fields are ignored.
 
 use super::volume_name::VolumeName;
 use crate::error::{Error, Result, is_harmful};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What the plugin is asked to do.
+/// A call of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Activate,
@@ -24,10 +24,10 @@ pub(super) enum Call {
     Remove(VolumeName),
 }
 
-/// The name that an engine gives a mount. It says the same one again for `docker cp`, and podman has only one.
+/// The id that an engine gives to a mount. Docker uses it again for `docker cp`; podman has only one id.
 pub(super) type MountId = String;
 
-/// The longest id; Docker's have 64 digits.
+/// The maximum length of an id; Docker's have 64 digits.
 const ID_LIMIT: usize = 256;
 
 #[derive(Deserialize)]
@@ -43,11 +43,12 @@ impl Call {
     /// The path of the call that ends a mount.
     pub(super) const UNMOUNT: &str = "/VolumeDriver.Unmount";
 
-    /// Understands a request; `None` when there is no such call.
+    /// Parses a request. Returns `None` for an unknown call.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when the body is not what the call needs. After a lost connection Docker asks
-    /// again with an empty body: that must not become a volume with an empty name, nor an answer.
+    ///
+    /// [`Usage`](crate::error::Kind::Usage) if the body is not what the call needs. After a lost connection Docker
+    /// repeats a call with an empty body, which must neither create a volume with an empty name nor be answered.
     pub(super) fn parse(path: &str, body: &[u8]) -> Result<Option<Self>> {
         let asked = || {
             serde_json::from_slice::<RequestBody>(body)
@@ -58,9 +59,10 @@ impl Call {
         let mount = || {
             let RequestBody { name, id, .. } = asked()?;
             let id = id.filter(|id| !id.is_empty()).ok_or_else(|| missing("ID"))?;
-            match id.len() <= ID_LIMIT && id.bytes().all(|b| b.is_ascii_graphic()) {
-                true => Ok((name.ok_or_else(|| missing("Name"))?.parse::<VolumeName>()?, id)),
-                false => Err(Error::usage(format!("{path}: the ID makes no sense"))),
+            if id.len() <= ID_LIMIT && id.bytes().all(|b| b.is_ascii_graphic()) {
+                Ok((name.ok_or_else(|| missing("Name"))?.parse::<VolumeName>()?, id))
+            } else {
+                Err(Error::usage(format!("{path}: the ID makes no sense")))
             }
         };
         Ok(Some(match path {
@@ -80,7 +82,7 @@ impl Call {
     }
 }
 
-/// What the plugin answers. Only what was asked for is set; Go reads a missing error as none.
+/// The body of a response. Only the fields of its call are set; Go reads a missing error as none.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ResponseBody {
@@ -92,7 +94,7 @@ pub(super) struct ResponseBody {
     pub(super) volume: Option<VolumeInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) volumes: Option<Vec<VolumeInfo>>,
-    /// Never empty: Docker would give the container a directory of its own.
+    /// Never empty: Docker would give the container an anonymous directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mountpoint: Option<PathBuf>,
     pub(super) err: String,
@@ -110,7 +112,7 @@ pub(super) struct Capabilities {
 pub(super) struct VolumeInfo {
     pub(super) name: String,
     pub(super) mountpoint: PathBuf,
-    /// Left out rather than empty: Go fails on a time that is none.
+    /// Omitted if unknown: Go cannot parse an empty time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) created_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,7 +124,7 @@ impl ResponseBody {
         Self { implements: Some(["VolumeDriver"]), ..Self::default() }
     }
 
-    /// The volumes are this machine's: with `global` a swarm would take those of all machines for one.
+    /// Volumes are local to this machine: with `global` a swarm would treat the volumes of all machines as one.
     pub(super) fn capabilities() -> Self {
         Self { capabilities: Some(Capabilities { scope: "local" }), ..Self::default() }
     }
@@ -131,17 +133,18 @@ impl ResponseBody {
         Self { mountpoint: Some(mountpoint), ..Self::default() }
     }
 
-    /// An error as the user of an engine reads it. Docker shows it as it is, and words of a registry or of an image may be
-    /// in it; a hook's lines stay lines.
+    /// Returns an error response. Docker shows its text unchanged, and the text may contain messages of a registry or
+    /// names of an image, so control characters are escaped; line breaks in a hook's output are kept.
     pub(super) fn failed(error: &Error) -> Self {
         let text = match error.hint() {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         };
         let err = text.chars().fold(String::with_capacity(text.len()), |mut clean, c| {
-            match is_harmful(c) && !matches!(c, '\n' | '\t') {
-                true => clean.extend(c.escape_default()),
-                false => clean.push(c),
+            if is_harmful(c) && !matches!(c, '\n' | '\t') {
+                clean.extend(c.escape_default())
+            } else {
+                clean.push(c)
             }
             clean
         });

@@ -1,4 +1,4 @@
-//! Volumes that are removed. Their data stays; what of it is to be exported is exported first.
+//! Removal of volumes. Their data stays; a pending export is made first.
 
 use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl VolumeStore {
-    /// Removes a volume and leaves its data. A fetch that is under way is given up.
+    /// Removes a volume and keeps its data. A fetch in progress is cancelled.
     pub(super) fn remove(
         self: &Arc<Self>,
         driver: Driver,
@@ -32,7 +32,7 @@ impl VolumeStore {
         if let InUse::By(process) = in_use::in_use_by(&mountpoint)? {
             return Err(Error::refused(format!("the volume {name} is in use by process {process}")).into());
         }
-        // What makes no sense was never exported either.
+        // A volume with invalid options was never exported either.
         if let Ok(VolumeOptions { export: Some(to), .. }) =
             VolumeOptions::parse(definition.driver(), &definition.options)
             && self.has_to_be_exported(&volume, &mountpoint)?
@@ -51,7 +51,7 @@ impl VolumeStore {
         Ok(ResponseBody::default())
     }
 
-    /// Whether the volume may hold something that a container has left and that was not exported.
+    /// Returns `true` if the volume may hold something that a container has left and that was not exported.
     fn has_to_be_exported(&self, volume: &Volume, mountpoint: &Path) -> Result<bool> {
         let state = volume.state()?;
         if state.export_withheld {

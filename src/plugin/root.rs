@@ -1,4 +1,4 @@
-//! The directory of a volume: made, and given to its owner.
+//! The root directory of a volume: creation, owner and mode.
 
 use super::options::Ownership;
 use crate::error::{Error, Result};
@@ -15,18 +15,18 @@ pub(super) fn set_mode(directory: &Path, owner: Ownership) -> io::Result<()> {
     }
 }
 
-/// Gives the directory of a volume that is made anew, over data of an earlier one, to the owner that was named this time.
-/// What is in it belongs to whom it did.
+/// Sets the owner of the root directory of a new volume that reuses an earlier one's data. Its entries keep their
+/// owners.
 pub(super) fn set_owner(directory: &Path, owner: Ownership) -> Result<()> {
     let claimed = match fs::symlink_metadata(directory) {
-        // What an administrator has put in its place is not followed.
+        // A symbolic link that an administrator has put there is not followed.
         Ok(found) if !found.is_dir() => Ok(()),
         _ => lchown(directory, owner.uid, owner.gid).and_then(|()| set_mode(directory, owner)),
     };
     claimed.map_err(|error| Error::io(format!("cannot give {} away", directory.display()), error))
 }
 
-/// Makes the directory of a volume where it is missing, and gives it to its owner.
+/// Creates the root directory of a volume with its owner, unless it exists.
 pub(super) fn create(directory: &Path, owner: Ownership) -> Result<()> {
     let made = match fs::create_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -36,7 +36,8 @@ pub(super) fn create(directory: &Path, owner: Ownership) -> Result<()> {
     made.map_err(|error| Error::io(format!("cannot make {}", directory.display()), error))
 }
 
-/// Something that the directory holds; `None` when that is nothing but a file system's or volio's own, or it is not there.
+/// Returns an entry of the directory. Returns `None` if it does not exist, or holds only entries of the file system or
+/// of volio.
 pub(super) fn first_entry(directory: &Path) -> Result<Option<TreePath>> {
     match Target::open(directory)? {
         Some(target) => target.foreign_entry(),

@@ -1,4 +1,4 @@
-//! The plugin at work: connections are accepted, each in a thread of its own, until it is told to stop.
+//! The plugin's server: accepts connections, and handles each in a separate thread, until it is cancelled.
 
 use super::connection::{Connection, Request, RequestError};
 use super::engine::Engine;
@@ -15,15 +15,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How many connections there may be; an engine keeps two.
+/// The maximum number of connections; an engine keeps two.
 const MAX_CONNECTIONS: usize = 128;
-/// How long what was asked before the stop may take.
+/// The time for calls to complete after cancellation.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// Serves engines on the sockets until it is told to stop. The sockets are gone afterwards.
+/// Serves engines on the sockets until it is cancelled, then removes the sockets.
 ///
 /// # Errors
-/// When the sockets fail.
+///
+/// A socket fails.
 pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, cancel: &CancelToken) -> Result<()> {
     let store = &plugin.0;
     let (canceller, cancelled) =
@@ -32,9 +33,9 @@ pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, cancel: &CancelToken) -> Res
     cancel.on_cancel(move || _ = (&canceller).write(b"."));
     let connections = Arc::new(Connections::default());
     let exports = start_export_thread(store, cancel)?;
-    let trouble = |error: io::Error| Error::io("cannot wait for connections", error);
+    let io_error = |error: io::Error| Error::io("cannot wait for connections", error);
     for socket in &sockets {
-        socket.listener.set_nonblocking(true).map_err(trouble)?;
+        socket.listener.set_nonblocking(true).map_err(io_error)?;
     }
     while !cancel.is_cancelled() {
         let mut waiting: Vec<PollFd<'_>> =
@@ -42,7 +43,7 @@ pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, cancel: &CancelToken) -> Res
         waiting.push(PollFd::new(&cancelled, PollFlags::IN));
         match poll(&mut waiting, None) {
             Err(rustix::io::Errno::INTR) => continue,
-            Err(errno) => return Err(trouble(errno.into())),
+            Err(errno) => return Err(io_error(errno.into())),
             Ok(_) => {}
         }
         let ready: Vec<bool> = waiting.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -50,10 +51,10 @@ pub fn serve(plugin: &Plugin, sockets: Vec<Socket>, cancel: &CancelToken) -> Res
             accept(store, socket, &connections);
         }
     }
-    // From now on engines find nobody, and try again until there is somebody.
+    // From now on engines cannot connect, and try again until a plugin is there.
     drop(sockets);
     connections.wait(SHUTDOWN_GRACE);
-    // What it has begun is waited for too.
+    // Exports that it has started are waited for too.
     let _ = exports.join();
     store.wait_for_exports();
     Ok(())
@@ -66,7 +67,7 @@ fn accept(store: &Arc<VolumeStore>, socket: &Socket, connections: &Arc<Connectio
         Err(error) => {
             if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) {
                 store.log(&format!("cannot accept a connection: {error}"));
-                // Where descriptors are used up, only time helps, and the connection still waits.
+                // Without free descriptors only waiting helps; the connection stays in the queue.
                 let pause = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
                 let _ = poll(&mut [], Some(&pause));
             }
@@ -85,11 +86,11 @@ fn accept(store: &Arc<VolumeStore>, socket: &Socket, connections: &Arc<Connectio
             serve_connection(&store, driver, engine, Connection::new(stream), &connections);
         }
     };
-    // Without a thread for it the connection is dropped, which engines take as a reason to try again.
+    // Without a thread the connection is dropped, and the engine tries again.
     let _ = thread::Builder::new().name("connection".to_owned()).spawn(talk);
 }
 
-/// Answers one request after the other.
+/// Handles the requests of a connection in sequence.
 fn serve_connection(
     store: &Arc<VolumeStore>,
     driver: Driver,
@@ -102,7 +103,7 @@ fn serve_connection(
             Ok(Some(request)) => request,
             Ok(None) | Err(RequestError::Gone) => return,
             Err(RequestError::Bad(status, why)) => {
-                // Nothing that follows could be told from the rest of this.
+                // After an invalid request its end is not known, so the connection is closed.
                 let _ = connection.respond(status, &body(&ResponseBody::failed(&Error::usage(why))), false);
                 return;
             }
@@ -119,7 +120,7 @@ fn serve_connection(
                     return;
                 }
             }
-            // Without a word: see CallError.
+            // No response: see `CallError`.
             Err(error) => {
                 store.log(&format!("{} is not answered: {error}", request.path));
                 return;
@@ -128,11 +129,11 @@ fn serve_connection(
     }
 }
 
-/// What goes back to an engine.
+/// A response.
 struct Reply {
     status: u16,
     answer: ResponseBody,
-    /// What must be taken back if this does not arrive.
+    /// The mount to revert if the response is not delivered.
     mounted: Option<(VolumeName, MountId)>,
 }
 
@@ -141,7 +142,7 @@ impl Reply {
         Self { status: 200, answer, mounted: None }
     }
 
-    /// An error with status 500: for podman, 200 would be success.
+    /// An error response. Podman takes status 200 for success, so errors have status 500.
     fn failed(status: u16, error: &Error) -> Self {
         Self { status, answer: ResponseBody::failed(error), mounted: None }
     }
@@ -160,7 +161,8 @@ fn handle(
         }
         Ok(Some(call)) => call,
         Ok(None) => return Ok(Reply::failed(404, &Error::usage(format!("there is no call {path:?}")))),
-        // Docker asks again after a lost connection, without the body, and forgets the volume when it is told an error.
+        // Docker repeats a call without its body after a lost connection, and forgets the volume if the response is an
+        // error.
         Err(error) if request.body.is_empty() => {
             if request.path == Call::UNMOUNT {
                 store.suspect_mounts();
@@ -193,18 +195,18 @@ fn handle(
 }
 
 fn body(answer: &ResponseBody) -> Vec<u8> {
-    // Maps with text for keys can always be written.
+    // Maps with string keys can always be serialized.
     serde_json::to_vec(answer).unwrap_or_default()
 }
 
-/// Looks after exports that nobody asks for any more, in a thread of its own.
+/// Starts the thread that exports volumes which no engine asks for any more.
 fn start_export_thread(store: &Arc<VolumeStore>, cancel: &CancelToken) -> Result<JoinHandle<()>> {
     let (store, cancel) = (Arc::clone(store), cancel.clone());
     let work = move || {
         while !cancel.is_cancelled() {
             store.export_due_volumes();
             empty_trash(&store);
-            // The loop ends where this fails.
+            // An error means cancellation, which ends the loop.
             let _ = cancel.sleep(store.settings.check_interval);
         }
     };
@@ -212,17 +214,17 @@ fn start_export_thread(store: &Arc<VolumeStore>, cancel: &CancelToken) -> Result
     begun.map_err(|error| Error::io("cannot look after exports", error))
 }
 
-/// Removes what no volume needs any more, in a thread of its own.
+/// Empties the trash in a separate thread.
 fn empty_trash(store: &Arc<VolumeStore>) {
     if store.storage.trash.is_due() {
         let store = Arc::clone(store);
         let work = move || store.storage.trash.empty(&|line| store.log(line));
-        // Where there are no threads left, it is tried again soon.
+        // If no thread can be started, it is tried again soon.
         let _ = thread::Builder::new().name("trash".to_owned()).spawn(work);
     }
 }
 
-/// How many connections there are, and how many of them wait for an answer.
+/// The number of connections, and of requests in progress.
 #[derive(Default)]
 struct Connections {
     connections: Mutex<usize>,
@@ -230,7 +232,7 @@ struct Connections {
     done: Condvar,
 }
 
-/// One of them, until this is dropped.
+/// A request in progress, until this is dropped.
 struct RequestGuard<'a> {
     connections: &'a Connections,
 }
@@ -252,7 +254,7 @@ impl Connections {
         RequestGuard { connections: self }
     }
 
-    /// Waits until nobody waits for an answer.
+    /// Waits until no request is in progress.
     fn wait(&self, timeout: Duration) {
         let working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.done.wait_timeout_while(working, timeout, |working| *working > 0));

@@ -1,4 +1,4 @@
-//! The sockets on which engines find the plugin.
+//! The sockets on which engines connect to the plugin.
 
 use super::Driver;
 use crate::disk::directory::proc_path;
@@ -11,34 +11,35 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// A socket that an engine finds one driver on.
+/// A listening socket of one driver.
 pub struct Socket {
     pub(super) listener: UnixListener,
     pub(super) driver: Driver,
-    /// Where it was made, with the number of its inode; `None` for one that somebody else made and will clean up.
+    /// The path and inode of the socket, if it was created here; `None` if its creator removes it.
     made: Option<(PathBuf, u64)>,
 }
 
 impl Socket {
-    /// Makes the socket of a driver in the directory where engines look, and the directory where that is missing: after
-    /// a start of the machine the plugin is there before Docker is. What a plugin that was killed has left is cleared
-    /// away, since each look for it costs Docker 15 seconds.
+    /// Creates the socket of a driver, and its directory if that is missing, since the plugin may start before Docker.
+    /// A socket that a killed plugin has left is removed: each attempt to use it costs Docker 15 seconds.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused) when another plugin answers there, or what is there is no socket.
+    ///
+    /// [`Refused`](crate::error::Kind::Refused) if another plugin listens there, or the file is not a socket.
     pub fn make(directory: &Path, driver: Driver) -> Result<Self> {
         let path = directory.join(driver.name()).with_extension("sock");
-        let trouble = |error: io::Error| Error::io(format!("cannot listen on {}", path.display()), error);
-        fs::create_dir_all(directory).map_err(trouble)?;
+        let io_error = |error: io::Error| Error::io(format!("cannot listen on {}", path.display()), error);
+        fs::create_dir_all(directory).map_err(io_error)?;
         clear_away(&path)?;
-        let (listener, inode) = bind_closed(directory, &path).map_err(trouble)?;
+        let (listener, inode) = bind_closed(directory, &path).map_err(io_error)?;
         Ok(Self { listener, driver, made: Some((path, inode)) })
     }
 
-    /// Takes over a socket that is listening already, as systemd hands them out; its name says whose it is.
+    /// Takes over a listening socket, as systemd passes them. Its file name is that of the driver.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when its name is that of no driver.
+    ///
+    /// [`Usage`](crate::error::Kind::Usage) if the name is not that of a driver.
     pub fn take_over(listener: UnixListener) -> Result<Self> {
         let address = listener.local_addr().map_err(|error| Error::io("cannot use the socket", error))?;
         let name = address.as_pathname().and_then(Path::file_stem).and_then(|name| name.to_str());
@@ -50,18 +51,18 @@ impl Socket {
         }
     }
 
-    /// The driver that is found on it.
+    /// Returns the driver of the socket.
     pub fn driver(&self) -> Driver {
         self.driver
     }
 }
 
-/// Binds a socket that nobody else can speak to at any moment, whatever the umask is: it is made in a directory that
-/// nobody else can enter. Who can speak to it can have commands run as this user. Returns the number of its inode too.
+/// Binds a socket to which no other user can connect at any moment, whatever the umask is: it is bound in a private
+/// directory, and renamed. A client can make this user run commands. Returns its inode too.
 fn bind_closed(directory: &Path, path: &Path) -> io::Result<(UnixListener, u64)> {
     let closed = tempfile::Builder::new().prefix(".volio-").tempdir_in(directory)?;
     let new = closed.path().join("sock");
-    // The address of a socket is short, and a path may be long.
+    // The address of a socket is limited to 108 bytes, so the directory is named by its descriptor.
     let fd = File::open(closed.path())?;
     let listener = UnixListener::bind(Path::new(&proc_path(fd.as_fd())).join("sock"))?;
     fs::set_permissions(&new, Permissions::from_mode(0o600))?;
@@ -73,14 +74,14 @@ fn bind_closed(directory: &Path, path: &Path) -> io::Result<(UnixListener, u64)>
 impl Drop for Socket {
     fn drop(&mut self) {
         let Some((path, inode)) = &self.made else { return };
-        // Not one that somebody else has put there since.
+        // Not a socket that was created there since.
         if fs::symlink_metadata(path).is_ok_and(|found| found.ino() == *inode) {
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Removes a socket on which nobody answers.
+/// Removes a socket on which no process listens.
 fn clear_away(path: &Path) -> Result<()> {
     let shown = path.display();
     match fs::symlink_metadata(path) {

@@ -1,4 +1,4 @@
-//! What is known of one volume: what is in it, who has it, and what is still to be done.
+//! The stored state of one volume: its content, its mounts, and its pending export.
 
 use super::engine::Engine;
 use super::fingerprint::Fingerprint;
@@ -12,36 +12,36 @@ use std::{fs, io};
 
 const VERSION: u32 = 1;
 
-/// What is known of a volume. It outlives the volume, as the data does.
+/// The state of a volume, stored as JSON. It is kept when the volume is removed, as the data is.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct VolumeState {
     version: u32,
-    /// The boot of the machine that the mounts belong to.
+    /// The boot id of the machine, to which the counts of mounts belong.
     boot: String,
-    /// How often each id has mounted it.
+    /// The number of mounts for each id.
     pub(super) mounts: BTreeMap<MountId, u64>,
-    /// The engine that each of them was last mounted by, where that is known.
+    /// The engine of the last mount for each id, if known.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     engines: BTreeMap<MountId, Engine>,
-    /// The image whose content it got.
+    /// The image that the volume was filled from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) filled: Option<ImageStamp>,
-    /// The image whose content it gets now, and the inode of the directory with that content: if the volume has that
-    /// inode, the two were swapped before a crash.
+    /// The image that the volume is being filled from, and the inode of the staging directory. If the volume has that
+    /// inode, the directories were exchanged before a crash.
     #[serde(skip_serializing_if = "Option::is_none")]
     filling: Option<(ImageStamp, u64)>,
-    /// The fingerprint of that content.
+    /// The fingerprint of the staging directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     filling_content: Option<Fingerprint>,
-    /// Whether it has to be looked whether there is something to export. What the volume holds decides whether there is.
+    /// Set if the volume has to be checked for an export. The content decides whether there is something to export.
     pub(super) export_due: bool,
-    /// Whether a hook that makes the content fit for an export has failed: nothing is exported before one succeeds.
+    /// Set if a hook that prepares the content for an export has failed: nothing is exported before it succeeds.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) export_withheld: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exported: Option<ImageStamp>,
-    /// The content that was filled, exported or found last.
+    /// The content that was last filled, exported or found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) content: Option<KnownContent>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,42 +54,42 @@ pub(super) struct ImageStamp {
     pub(super) image: String,
     pub(super) digest: String,
     pub(super) at: String,
-    /// The part of the image that was taken.
+    /// The subpath of the image that was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) subpath: Option<String>,
 }
 
-/// A content that a volume had at some time.
+/// The content that a volume had at some time.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct KnownContent {
     pub(super) fingerprint: Fingerprint,
     pub(super) origin: ContentOrigin,
 }
 
-/// Where a content is, besides in the volume.
+/// The place where a content is stored outside the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum ContentOrigin {
-    /// In the image that the volume was filled from.
+    /// The image that the volume was filled from.
     Filled,
-    /// In the image that it was exported to.
+    /// The image that the volume was exported to.
     Exported,
-    /// Nowhere: it was there before the first mount.
+    /// None: it was there before the first mount.
     Found,
 }
 
-/// What an export would do for what is known.
+/// The effect of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExportNeed {
-    /// Nothing: the image has it, or there is nothing.
+    /// None: the image has the content, or there is no content.
     Nothing,
-    /// It makes the image if there is none: no container has changed anything, so nothing is replaced.
+    /// Creates the image if it does not exist. No container has changed the content, so an image is not replaced.
     IfMissing,
-    /// It makes the image.
+    /// Creates or replaces the image.
     Export,
 }
 
-/// What went wrong last.
+/// The last error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct LastError {
     pub(super) doing: String,
@@ -97,18 +97,19 @@ pub(super) struct LastError {
     pub(super) at: String,
 }
 
-/// A record and its file.
+/// The state of a volume together with its file.
 pub(super) struct StateFile {
     path: PathBuf,
     state: VolumeState,
 }
 
 impl StateFile {
-    /// Reads the record, where there is one, of a volume whose directory has this inode. Mounts of an earlier boot are
-    /// forgotten: nobody has them any more.
+    /// Reads the state, if there is a file, of a volume whose directory has this inode. Mounts of an earlier boot are
+    /// dropped.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when it cannot be understood.
+    ///
+    /// [`Integrity`](crate::error::Kind::Integrity) if the file cannot be parsed.
     pub(super) fn open(path: PathBuf, boot: &str, inode: Option<u64>) -> Result<Self> {
         let shown = path.display();
         let mut state = match fs::read(&path) {
@@ -127,7 +128,7 @@ impl StateFile {
             boot.clone_into(&mut state.boot);
         }
         state.version = VERSION;
-        // A swap that the plugin did not live to note. It is on the disk with the next change, and found out again before.
+        // The plugin may have ended between the exchange and its record. The next change stores the result.
         state.end_swap(inode);
         Ok(Self { path, state })
     }
@@ -136,14 +137,14 @@ impl StateFile {
         &self.state
     }
 
-    /// Changes the record, on the disk first.
+    /// Changes the state, on the disk first.
     pub(super) fn update<T>(&mut self, change: impl FnOnce(&mut VolumeState) -> T) -> Result<T> {
         let mut state = self.state.clone();
         let outcome = change(&mut state);
-        let trouble = |error: io::Error| Error::io(format!("cannot write {}", self.path.display()), error);
-        let mut text = serde_json::to_vec_pretty(&state).map_err(|error| trouble(error.into()))?;
+        let io_error = |error: io::Error| Error::io(format!("cannot write {}", self.path.display()), error);
+        let mut text = serde_json::to_vec_pretty(&state).map_err(|error| io_error(error.into()))?;
         text.push(b'\n');
-        storage::make_private(self.path.parent().unwrap_or(Path::new("/"))).map_err(trouble)?;
+        storage::make_private(self.path.parent().unwrap_or(Path::new("/"))).map_err(io_error)?;
         storage::replace_file(&self.path, &text)?;
         self.state = state;
         Ok(outcome)
@@ -151,9 +152,9 @@ impl StateFile {
 }
 
 impl VolumeState {
-    /// One more mount by this id.
+    /// Counts a mount.
     pub(super) fn count(&mut self, id: &str, engine: Option<&Engine>) {
-        // An engine that was killed mounts with the same id again, and unmounts only once.
+        // After it was killed, an engine mounts with the same id again, but unmounts only once.
         if self.engines.get(id).is_some_and(Engine::is_gone) {
             self.mounts.remove(id);
         }
@@ -164,7 +165,7 @@ impl VolumeState {
         };
     }
 
-    /// One mount less; whether there was one. An id that never mounted it is none.
+    /// Counts an unmount. Returns `false` if the id has no mount.
     pub(super) fn discount(&mut self, id: &str) -> bool {
         match self.mounts.get_mut(id) {
             Some(count) if *count > 1 => {
@@ -178,12 +179,12 @@ impl VolumeState {
         }
     }
 
-    /// Whether an engine that has mounted it has ended meanwhile.
+    /// Returns `true` if an engine that has mounted the volume has ended.
     pub(super) fn has_mounts_of_ended_engines(&self) -> bool {
         self.engines.values().any(Engine::is_gone)
     }
 
-    /// Forgets the mounts of engines that have ended.
+    /// Drops the mounts of engines that have ended.
     pub(super) fn forget_ended_engines(&mut self) {
         let Self { mounts, engines, .. } = self;
         engines.retain(|id, engine| {
@@ -195,7 +196,7 @@ impl VolumeState {
         });
     }
 
-    /// Forgets the mounts with these ids.
+    /// Drops the mounts with these ids.
     pub(super) fn forget(&mut self, ids: &BTreeSet<MountId>) {
         self.mounts.retain(|id, _| !ids.contains(id));
         self.engines.retain(|id, _| !ids.contains(id));
@@ -206,10 +207,10 @@ impl VolumeState {
         self.engines.clear();
     }
 
-    /// What an export to this name would do now that the volume looks like this.
+    /// Returns the effect of an export of the current content to this name.
     pub(super) fn needed(&self, to: &str, fingerprint: &Fingerprint, is_empty: bool) -> ExportNeed {
         let content = self.content.as_ref();
-        // Its root alone is nothing to export.
+        // An empty root directory is not exported.
         if is_empty && content.is_none_or(|content| content.fingerprint.has_entries_of(fingerprint)) {
             return ExportNeed::Nothing;
         }
@@ -225,23 +226,23 @@ impl VolumeState {
         }
     }
 
-    /// Whether an image has the content that looks like this.
+    /// Returns `true` if an image has this content.
     pub(super) fn is_stored(&self, fingerprint: &Fingerprint) -> bool {
         let known = self.content.as_ref().filter(|content| content.fingerprint == *fingerprint);
         known.is_some_and(|content| content.origin != ContentOrigin::Found)
     }
 
-    /// What went wrong last does no more.
+    /// Clears the last error if it is from this operation.
     pub(super) fn clear_error(&mut self, doing: &str) {
         self.last_error.take_if(|failure| failure.doing == doing);
     }
 
-    /// Notes that the volume is about to be swapped with a directory of this inode and this fingerprint.
+    /// Records that the volume is about to be exchanged with a directory of this inode and fingerprint.
     pub(super) fn begin_swap(&mut self, filled: ImageStamp, inode: u64, fingerprint: Fingerprint) {
         (self.filling, self.filling_content) = (Some((filled, inode)), Some(fingerprint));
     }
 
-    /// Notes how a swap ended, now that the volume has this inode.
+    /// Records the result of an exchange: the volume has this inode now.
     pub(super) fn end_swap(&mut self, inode: Option<u64>) {
         let (filling, content) = (self.filling.take(), self.filling_content.take());
         if let Some((filled, staged)) = filling

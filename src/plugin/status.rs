@@ -1,4 +1,4 @@
-//! What `docker volume inspect` shows of a volume. Options are not in it, nor is anything that could hold a password.
+//! The status that `docker volume inspect` shows. It has no options that could contain a password.
 
 use super::options::{FillPolicy, PullPolicy, VolumeOptions};
 use super::state::{ImageStamp, VolumeState};
@@ -6,17 +6,17 @@ use super::volume::Volume;
 use crate::error::Result;
 use serde_json::{Map, Value, json};
 
-/// The status of a volume as one object.
-pub(super) fn status(spec: &Result<VolumeOptions>, volume: &Volume) -> Value {
+/// Returns the status of a volume.
+pub(super) fn status(options: &Result<VolumeOptions>, volume: &Volume) -> Value {
     let mut status = Map::new();
     let mut put =
         |key: &str, value: Option<Value>| _ = value.map(|value| status.insert(key.to_owned(), value));
-    match spec {
-        Ok(spec) => {
-            put("image", spec.fill.as_ref().map(|fill| fill.image.to_string().into()));
-            put("pull", spec.fill.as_ref().map(|fill| pull(fill.pull).into()));
-            put("policy", spec.fill.as_ref().map(|fill| policy(fill.policy).into()));
-            put("export", spec.export.as_ref().map(|export| export.to_string().into()));
+    match options {
+        Ok(options) => {
+            put("image", options.fill.as_ref().map(|fill| fill.image.to_string().into()));
+            put("pull", options.fill.as_ref().map(|fill| pull(fill.pull).into()));
+            put("policy", options.fill.as_ref().map(|fill| policy(fill.policy).into()));
+            put("export", options.export.as_ref().map(|export| export.to_string().into()));
         }
         Err(error) => put("invalid", Some(error.to_string().into())),
     }

@@ -1,17 +1,17 @@
-//! The storage: one directory for each volume, as volmex had it, and beside them what is known of them.
+//! The storage: one directory for each volume, as volmex had it, and the plugin's files.
 //!
 //! ```text
-//! volumes.json            which volumes there are, in volmex's own form
-//! NAME/                   what a container sees
-//! .volio/.lock            held by the plugin that uses the storage
-//! .volio/.used            there once was a volumes.json
-//! .volio/.trash/          what is being removed
-//! .volio/NAME/record.json what is in the volume and who has it
-//! .volio/NAME/new/        what will be in the volume
+//! volumes.json            the list of volumes, in volmex's format
+//! NAME/                   the directory that a container sees
+//! .volio/.lock            locked by the plugin that uses the storage
+//! .volio/.used            exists if there was a volumes.json
+//! .volio/.trash/          content that is being removed
+//! .volio/NAME/record.json the state of a volume: its content, mounts and pending export
+//! .volio/NAME/new/        the next content of a volume
 //! ```
 //!
-//! No name of a volume begins with a dot. Nobody but its owner may enter the storage: an image, or a container's root, can
-//! put programs with setuid and devices into a volume, and every user who reaches them is root.
+//! No volume name begins with a dot. Only the owner may access the storage: an image, or root in a container, can put setuid
+//! programs and devices into a volume, which would make any user that can reach them root.
 
 use super::trash::Trash;
 use super::volume_name::{DEFINITIONS, VolumeName};
@@ -24,19 +24,19 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A storage that belongs to this plugin as long as the value lives.
+/// A storage directory, locked for this plugin while the value lives.
 pub(super) struct Storage {
     path: PathBuf,
-    /// What no volume needs any more.
+    /// Content that is being removed.
     pub(super) trash: Trash,
     _lock: FileLock,
 }
 
 impl Storage {
-    /// Takes the storage for this plugin.
+    /// Opens and locks a storage directory.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let shown = path.display();
-        // Mount points go to engines, which know no directory to take a relative path from.
+        // Mount points are sent to engines, so they have to be absolute.
         let path = match fs::canonicalize(path) {
             Ok(path) if path.is_dir() => path,
             Ok(_) => return Err(Error::usage(format!("the storage {shown} is not a directory"))),
@@ -48,59 +48,59 @@ impl Storage {
         if path.to_str().is_none() {
             return Err(Error::usage(format!("the storage {shown} has a name that is not UTF-8")));
         }
-        let trouble = |error: io::Error| Error::io(format!("cannot use the storage {shown}"), error);
+        let io_error = |error: io::Error| Error::io(format!("cannot use the storage {shown}"), error);
         ensure_private(&path)?;
         let private = path.join(".volio");
-        make_private(&private).map_err(trouble)?;
+        make_private(&private).map_err(io_error)?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
             .open(private.join(".lock"));
-        let lock = lock.map_err(trouble)?;
+        let lock = lock.map_err(io_error)?;
         let lock = FileLock::try_exclusive(lock).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
                 Error::refused(format!("another plugin uses the storage {shown}")).with_hint("stop it first")
             }
-            _ => trouble(error),
+            _ => io_error(error),
         })?;
-        move_old_files(&private).map_err(trouble)?;
+        move_old_files(&private).map_err(io_error)?;
         let trash = private.join(".trash");
-        make_private(&trash).map_err(trouble)?;
+        make_private(&trash).map_err(io_error)?;
         let trash = Trash::new(trash);
         let directory = Self { path, trash, _lock: lock };
-        directory.discard_unfinished().map_err(trouble)?;
+        directory.discard_unfinished().map_err(io_error)?;
         Ok(directory)
     }
 
-    /// Takes away what fetches have left that did not end: a plugin was killed.
+    /// Discards incomplete content that a killed plugin has left.
     fn discard_unfinished(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.path.join(".volio"))?.flatten() {
             if entry.file_name().to_str().is_some_and(|name| name.parse::<VolumeName>().is_ok()) {
-                // One that cannot be moved is told by the next fetch of its volume.
+                // If one cannot be moved, the next fetch of its volume reports that.
                 let _ = self.trash.move_in(&entry.path().join("new"));
             }
         }
         Ok(())
     }
 
-    /// The list of all volumes.
+    /// Returns the path of the list of volumes.
     pub(super) fn definitions_file(&self) -> PathBuf {
         self.path.join(DEFINITIONS)
     }
 
-    /// What a container sees of the volume.
+    /// Returns the directory that a container sees.
     pub(super) fn volume_dir(&self, name: &VolumeName) -> PathBuf {
         self.path.join(name.as_str())
     }
 
-    /// What is known of the volume.
+    /// Returns the path of a volume's state.
     pub(super) fn state_file(&self, name: &VolumeName) -> PathBuf {
         self.private_dir(name).join("record.json")
     }
 
-    /// Where a volume's new content is made, on the same file system.
+    /// Returns the directory for a volume's new content, on the same file system.
     pub(super) fn staging_dir(&self, name: &VolumeName) -> PathBuf {
         self.private_dir(name).join("new")
     }
@@ -109,12 +109,12 @@ impl Storage {
         self.path.join(".volio").join(name.as_str())
     }
 
-    /// Whether there was a list of volumes here before.
+    /// Returns `true` if there was a list of volumes before.
     pub(super) fn was_used(&self) -> bool {
         self.used().exists()
     }
 
-    /// Notes that there is a list of volumes: should it vanish, its disk is not mounted, or somebody has lost it.
+    /// Notes that there is a list of volumes. If it disappears later, its disk is not mounted, or it was lost.
     pub(super) fn mark_used(&self) -> Result<()> {
         let used = self.used();
         File::create(&used)
@@ -127,8 +127,8 @@ impl Storage {
     }
 }
 
-/// Keeps other users out of the storage. One with the mode 0711 stays so, since with user namespaces (`userns-remap`) some
-/// engines reach volumes as another user: then others can reach what they know the name of.
+/// Denies other users access to the storage. Mode 0711 is accepted: with user namespaces (`userns-remap`) some engines
+/// access volumes as another user, and 0711 gives access only to known names.
 fn ensure_private(storage: &Path) -> Result<()> {
     let shown = storage.display();
     let mode = || fs::metadata(storage).map(|found| found.permissions().mode() & 0o7777);
@@ -148,7 +148,7 @@ fn ensure_private(storage: &Path) -> Result<()> {
     }
 }
 
-/// Gives files of earlier versions their names of now. Until then no volume could have their old ones.
+/// Moves files of earlier versions to their current names. No volume could have had the old names.
 fn move_old_files(private: &Path) -> io::Result<()> {
     for name in ["lock", "used"] {
         let old = private.join(name);
@@ -162,7 +162,7 @@ fn move_old_files(private: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a directory that only its owner may enter, unless it is there.
+/// Creates a directory with mode 0700, unless it exists.
 pub(super) fn make_private(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -170,13 +170,13 @@ pub(super) fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces a file as a whole: whoever reads it, also after a crash, finds the old content or the new one.
+/// Replaces a file atomically: a reader finds the old or the new content, also after a crash.
 pub(super) fn replace_file(path: &Path, content: &[u8]) -> Result<()> {
     atomic_file::replace(path, content, 0o600)
         .map_err(|error| Error::io(format!("cannot write {}", path.display()), error))
 }
 
-/// Has the disk know what was renamed in a directory.
+/// Syncs a directory, so that renames in it are durable.
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(fsync(File::open(path)?)?)
 }

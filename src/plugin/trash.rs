@@ -1,7 +1,7 @@
-//! Content that no volume needs any more: what a fetch has replaced, or has left when it failed or was killed.
+//! Removal of unused content: what a fetch has replaced, or has left after an error or a kill.
 //!
-//! It is moved into `.volio/.trash`, and removed there in its own time. So what cannot be removed, or takes long, is in the
-//! way of no volume.
+//! It is moved to `.volio/.trash` and removed from there, so that content which takes long or cannot be removed does
+//! not block a volume.
 
 use crate::disk::directory::{mount_id, open_directory};
 use crate::disk::remove::{self, Failure, Removal, Removed};
@@ -18,30 +18,30 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
-/// How long what could not be removed is left alone.
+/// The time before another attempt to remove something.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub(super) struct Trash {
     directory: PathBuf,
-    /// What could not be removed, and when. Locked while something is removed.
+    /// Entries that could not be removed, with the time of the attempt. Locked during removal.
     failed: Mutex<BTreeMap<OsString, Instant>>,
 }
 
 impl Trash {
-    /// What is in this directory.
+    /// The trash in this directory.
     pub(super) fn new(directory: PathBuf) -> Self {
         Self { directory, failed: Mutex::default() }
     }
 
-    /// Takes a directory out of the way; nothing where there is none.
+    /// Moves a directory into the trash, if it exists.
     pub(super) fn move_in(&self, path: &Path) -> Result<()> {
-        let trouble = |error| Error::io(format!("cannot move {} away", path.display()), error);
+        let io_error = |error| Error::io(format!("cannot move {} away", path.display()), error);
         let found = match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            found => found.map_err(trouble)?,
+            found => found.map_err(io_error)?,
         };
-        // No two things in one file system have the same number.
-        fs::rename(path, self.directory.join(found.ino().to_string())).map_err(trouble)
+        // The inode number is unique within the file system.
+        fs::rename(path, self.directory.join(found.ino().to_string())).map_err(io_error)
     }
 
     fn names(&self) -> Vec<OsString> {
@@ -49,7 +49,7 @@ impl Trash {
         entries.map(|entry| entry.file_name()).collect()
     }
 
-    /// Removes what is there, unless another thread is at it, and says what cannot be removed.
+    /// Removes the entries, unless another thread is removing them, and logs those that cannot be removed.
     pub(super) fn empty(&self, log: &dyn Fn(&str)) {
         let mut failed = match self.failed.try_lock() {
             Ok(failed) => failed,
@@ -71,11 +71,11 @@ impl Trash {
         };
         let above = open_directory(CWD, self.directory.as_os_str().as_bytes());
         let above = above.map_err(|errno| cannot(Path::new(name), &errno))?;
-        // A subvolume is a file system of its own on the same mount, and any user can make one.
+        // A subvolume has a separate device number on the same mount, and any user can create one.
         let own = mount_id(&above);
         let is_subvolume = |directory: BorrowedFd<'_>| own.is_some() && mount_id(directory) == own;
         let removal = Removal { crosses: &is_subvolume, ..Removal::EVERYTHING };
-        // No name has a zero byte.
+        // A name cannot contain a zero byte.
         let name = CString::new(name.as_bytes()).unwrap_or_default();
         let path = |path: Vec<u8>| PathBuf::from(OsString::from_vec(path));
         match remove::entry(above.as_fd(), &name, &removal) {
@@ -87,7 +87,7 @@ impl Trash {
         }
     }
 
-    /// Whether there is something that was not tried to be removed for some time.
+    /// Returns `true` if an entry has not been tried for some time.
     pub(super) fn is_due(&self) -> bool {
         let names = self.names();
         !names.is_empty()

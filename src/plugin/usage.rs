@@ -1,32 +1,33 @@
-//! Who has a volume: what engines have counted, and what the kernel says.
+//! Use of a volume, from the mounts that engines count and from what the kernel shows.
 
 use super::in_use::{self, InUse};
 use super::volume::Volume;
 use super::volumes::VolumeStore;
 use crate::error::Result;
 
-/// How many times longer than usual a mount is believed that may have ended without a word: its engine lives, and may still
+/// The factor on the usual grace for a mount whose unmount may have been lost: its engine is running, and may still
 /// wait for other volumes of the container.
 const SUSPICION_FACTOR: u32 = 10;
 
-/// Who has a volume.
+/// The use of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Usage {
-    /// Nobody: no engine counts a mount, and no process sees it.
+    /// No engine counts a mount, and no process sees the volume.
     Free,
-    /// An engine counts a mount, and no process has seen the volume for some time. It may be that the engine still
-    /// prepares a container, or that its unmount got lost.
+    /// An engine counts a mount, and no process has seen the volume for some time. The engine may still prepare a
+    /// container, or its unmount may have been lost.
     Idle,
-    /// An engine has just mounted it, or it cannot be known who sees it.
+    /// An engine has mounted it recently, or it is not known which processes see it.
     Mounted,
-    /// This process, at least, sees it.
+    /// This process sees the volume, perhaps among others.
     InUse(u32),
 }
 
-/// Finds out who has the volume, and forgets the mounts of engines that have ended.
+/// Determines the use of the volume, and forgets the mounts of engines that have ended.
 ///
 /// # Errors
-/// When it cannot be found out.
+///
+/// The mounts or the state cannot be read.
 pub(super) fn usage(store: &VolumeStore, volume: &Volume) -> Result<Usage> {
     let seen = in_use::in_use_by(&store.storage.volume_dir(&volume.name))?;
     if let InUse::By(process) = seen {
@@ -36,7 +37,7 @@ pub(super) fn usage(store: &VolumeStore, volume: &Volume) -> Result<Usage> {
     if state.mounts.is_empty() {
         return Ok(Usage::Free);
     }
-    // An engine that dies may have a container on its way to the volume.
+    // An engine that has just died may have started a container that is about to get the volume.
     if seen == InUse::Unknown || volume.was_mounted_within(store.settings.mount_grace) {
         return Ok(Usage::Mounted);
     }

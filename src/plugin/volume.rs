@@ -1,94 +1,87 @@
-//! One volume: whose lock it is to runtime on it, and what is known of it.
+//! One volume: its lock, the activity that holds it, and access to its stored state.
 
+use super::progress::TransferProgress;
 use super::protocol::MountId;
 use super::state::{StateFile, VolumeState};
 use super::storage::Storage;
 use super::volume_name::VolumeName;
 use crate::error::{Error, Result};
-use crate::progress::{Progress, Task};
 use crate::stream::CancelToken;
-use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long what a fetch brought need not be unused_fetch again: who has waited in vain for it starts the container once more
-/// within minutes, and who comes the next day wants what is new then.
+/// The time for which fetched content counts as up to date. A user whose mount timed out starts the container again within
+/// minutes and gets what was fetched; a container that starts the next day gets a new fetch.
 const FRESHNESS: Duration = Duration::from_secs(10 * 60);
 
-/// A volume. Two mounts, a fetch and an export of one volume never happen at the same time; other volumes do not wait.
+/// A volume. Two mounts, a fetch and an export of the same volume never run at the same time; different volumes do not
+/// wait for each other.
 pub(super) struct Volume {
     pub(super) name: VolumeName,
     runtime: Mutex<RuntimeState>,
     changed: Condvar,
-    /// The record, or why it cannot be read.
+    /// The stored state, or the error with which it could not be read.
     state_file: Mutex<Result<StateFile>>,
 }
 
-/// What is going on.
+/// The part of a volume's state that is not stored: it ends with the plugin.
 #[derive(Default)]
 struct RuntimeState {
     activity: Option<Activity>,
-    /// How many unmounts have begun: nobody else may export what a hook has yet to see.
+    /// The number of unmounts in progress. Nothing is exported meanwhile, because a post-unmount hook has yet to run.
     unmounts: u32,
-    /// How many fetches have ended, and how the last one did.
+    /// The number of fetches that have ended, and the error of the last one.
     fetches: u64,
     last_fetch_error: Option<String>,
-    /// When the last fetch ended, if it ended well and what it brought was not last_mount yet.
+    /// When the last fetch ended, if it succeeded and no mount has used it yet.
     unused_fetch: Option<Instant>,
-    /// When it was last_mount last, by what is known since this plugin runs.
+    /// The time of the last mount since the plugin was started.
     last_mount: Option<Instant>,
-    /// The mounts that may have ended without a word, and when that became known.
+    /// The mounts whose unmount may have been lost, and when that became known.
     suspected: Option<(BTreeSet<MountId>, Instant)>,
-    /// How many exports in a row did not settle the matter, and when the next may be tried.
+    /// The number of consecutive exports that have to be repeated, and the earliest time of the next one.
     unsettled_exports: u32,
     next_export: Option<Instant>,
-    /// Why the last export failed.
+    /// The error of the last export.
     last_export_error: Option<String>,
 }
 
-/// How an export ended.
+/// The result of an export that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExportOutcome {
     /// The image has what the volume holds, or there was nothing to export.
     Settled,
-    /// The same, and an engine still counts a mount: what its container writes is seen only by looking again.
+    /// As `Settled`, but an engine still counts a mount: its container may write more, so the volume is examined again
+    /// later.
     Counted,
-    /// Somebody has the volume: nothing was done.
+    /// The volume is in use: nothing was done.
     InUse,
 }
 
-/// Who has the lock.
+/// The operation that holds the lock of a volume.
 #[derive(Clone)]
 pub(super) enum Activity {
     Mounting,
     Unmounting,
     Removing,
-    Fetching { image: String, passed: Arc<TransferProgress>, stop: CancelToken },
+    Fetching { image: String, progress: Arc<TransferProgress>, cancel: CancelToken },
     Exporting { image: String },
 }
 
-/// How far a fetch is, in bytes.
-#[derive(Default)]
-pub(super) struct TransferProgress {
-    done: AtomicU64,
-    total: AtomicU64,
-}
-
-/// An unmount that has begun, until this is dropped.
+/// An unmount in progress, until this is dropped.
 pub(super) struct UnmountGuard<'a>(&'a Volume);
 
-/// The right to runtime on a volume; it passes on when this is dropped, also by a thread that panics.
+/// The lock of a volume, held by one thread at a time. Dropping it releases the lock, also when the thread panics.
 pub(super) struct VolumeLock(Arc<Volume>);
 
 impl Volume {
     pub(super) fn new(name: VolumeName, storage: &Storage, boot: &str) -> Self {
         let inode = fs::symlink_metadata(storage.volume_dir(&name)).ok().map(|found| found.ino());
         let state_file = StateFile::open(storage.state_file(&name), boot, inode);
-        // A mount of which only the record knows may be as young as any.
+        // The time of a mount before the plugin was started is not known, so it counts as recent.
         let is_mounted = state_file.as_ref().is_ok_and(|state_file| !state_file.state().mounts.is_empty());
         let runtime = RuntimeState { last_mount: is_mounted.then(Instant::now), ..RuntimeState::default() };
         Self {
@@ -102,7 +95,8 @@ impl Volume {
     /// Waits for the lock until the deadline.
     ///
     /// # Errors
-    /// When the time is over, saying what is going on.
+    ///
+    /// The deadline has passed; the error names the operation that holds the lock.
     pub(super) fn lock(self: &Arc<Self>, activity: Activity, deadline: Instant) -> Result<VolumeLock> {
         let mut runtime = self.runtime();
         loop {
@@ -118,15 +112,16 @@ impl Volume {
         }
     }
 
-    /// How many fetches have ended.
+    /// Returns the number of fetches that have ended.
     pub(super) fn fetches(&self) -> u64 {
         self.runtime().fetches
     }
 
-    /// Waits until more fetches have ended than that, or until the deadline.
+    /// Waits until more than `before` fetches have ended.
     ///
     /// # Errors
-    /// Why the last one failed; or, when the time is over, how far it is.
+    ///
+    /// The error of the last fetch; or, after the deadline, how far the fetch is.
     pub(super) fn wait_for_fetch(&self, before: u64, deadline: Instant) -> Result<()> {
         let mut runtime = self.runtime();
         while runtime.fetches == before {
@@ -141,10 +136,11 @@ impl Volume {
         self.last_fetch(&runtime)
     }
 
-    /// How a fetch ended that ended since that many had.
+    /// Checks the last fetch, if more than `before` fetches have ended.
     ///
     /// # Errors
-    /// Why it failed.
+    ///
+    /// The error of that fetch.
     pub(super) fn fetch_since(&self, before: u64) -> Result<()> {
         let runtime = self.runtime();
         if runtime.fetches == before { Ok(()) } else { self.last_fetch(&runtime) }
@@ -157,23 +153,24 @@ impl Volume {
         }
     }
 
-    /// Whether what came last may do for a mount that would have everything newest.
+    /// Returns `true` if the last fetch is recent and was not used yet, so that a mount with `pull=newer` or
+    /// `pull=always` may use it.
     pub(super) fn has_fresh_fetch(&self) -> bool {
         self.runtime().unused_fetch.is_some_and(|time| time.elapsed() < FRESHNESS)
     }
 
-    /// What a fetch brought has been last_mount.
+    /// Notes that a mount has used the last fetch.
     pub(super) fn mark_fetch_used(&self) {
         self.runtime().unused_fetch = None;
     }
 
-    /// What a fetch brought has not been last_mount after all.
+    /// Notes that the mount for which the last fetch was made did not complete.
     pub(super) fn mark_fetch_unused(&self) {
         let mut runtime = self.runtime();
         runtime.unused_fetch = (runtime.fetches > 0 && runtime.last_fetch_error.is_none()).then(Instant::now);
     }
 
-    /// Notes how a fetch ended.
+    /// Records the end of a fetch.
     pub(super) fn end_fetch(&self, outcome: Result<(), String>) {
         let mut runtime = self.runtime();
         runtime.fetches += 1;
@@ -182,29 +179,32 @@ impl Volume {
         self.changed.notify_all();
     }
 
-    /// Ends a fetch that is under way, as soon as the network lets it; whether there was one.
+    /// Cancels a fetch that is in progress. Returns `false` if there was none.
     pub(super) fn cancel_fetch(&self) -> bool {
         match &self.runtime().activity {
-            Some(Activity::Fetching { stop, .. }) => {
-                stop.cancel();
+            Some(Activity::Fetching { cancel, .. }) => {
+                cancel.cancel();
                 true
             }
             _ => false,
         }
     }
 
-    /// Notes a mount, or that a process sees the volume: what was exported meanwhile may be old soon.
-    pub(super) fn touch(&self, is_mount: bool) {
+    /// Notes a mount.
+    pub(super) fn note_mount(&self) {
+        self.runtime().last_mount = Some(Instant::now());
+        self.note_use();
+    }
+
+    /// Notes that a process may write into the volume: its content may differ from the last export soon.
+    pub(super) fn note_use(&self) {
         let mut runtime = self.runtime();
-        if is_mount {
-            runtime.last_mount = Some(Instant::now());
-        }
         if runtime.last_export_error.is_none() {
             (runtime.unsettled_exports, runtime.next_export) = (0, None);
         }
     }
 
-    /// Notes that one of the mounts that are counted now may have ended without a word.
+    /// Notes that the unmount of one of the counted mounts may have been lost.
     pub(super) fn suspect_mounts(&self) {
         let ids = self.state().map(|state| state.mounts.into_keys().collect::<BTreeSet<_>>());
         if let Ok(ids) = ids
@@ -214,27 +214,27 @@ impl Volume {
         }
     }
 
-    /// Notes that an engine has last_mount with this id, or ended a mount of it.
+    /// Notes that an engine has mounted or unmounted with this id, so that the mount is not suspected any more.
     pub(super) fn confirm_mount(&self, id: &str) {
         if let Some((ids, _)) = &mut self.runtime().suspected {
             ids.remove(id);
         }
     }
 
-    /// The mounts that may have ended without a word that long ago.
+    /// Returns the mounts whose unmount may have been lost at least `grace` ago.
     pub(super) fn suspected_mounts(&self, grace: Duration) -> BTreeSet<MountId> {
         let runtime = self.runtime();
         let old = runtime.suspected.as_ref().filter(|(_, since)| since.elapsed() >= grace);
         old.map(|(ids, _)| ids.clone()).unwrap_or_default()
     }
 
-    /// Whether the last mount is younger than this.
+    /// Returns `true` if the last mount is more recent than `time`.
     pub(super) fn was_mounted_within(&self, time: Duration) -> bool {
         self.runtime().last_mount.is_some_and(|last_mount| last_mount.elapsed() < time)
     }
 
-    /// Notes how an export ended, and when the next one may be tried where that one did not settle the matter: after half
-    /// a minute, and twice as long each time, up to a quarter of an hour.
+    /// Records the end of an export. One that has to be repeated is tried again after 30 seconds, then after twice as
+    /// long each time, up to 15 minutes.
     pub(super) fn end_export(&self, outcome: Result<ExportOutcome, String>) {
         let mut runtime = self.runtime();
         let is_settled = matches!(outcome, Ok(ExportOutcome::Settled | ExportOutcome::InUse));
@@ -244,17 +244,17 @@ impl Volume {
         runtime.last_export_error = outcome.err();
     }
 
-    /// Why the last export failed, if it did.
+    /// Returns the error of the last export, if it failed.
     pub(super) fn export_failure(&self) -> Option<String> {
         self.runtime().last_export_error.clone()
     }
 
-    /// Whether an export may be tried now.
+    /// Returns `true` if an export may be tried now.
     pub(super) fn may_export(&self) -> bool {
         self.runtime().next_export.is_none_or(|time| time <= Instant::now())
     }
 
-    /// What is going on, for people.
+    /// Returns a description of the current activity, for users.
     pub(super) fn activity(&self) -> Option<String> {
         self.runtime().activity.as_ref().map(ToString::to_string)
     }
@@ -274,10 +274,11 @@ impl Volume {
         matches!(self.runtime().activity, Some(Activity::Exporting { .. }))
     }
 
-    /// What is known of the volume.
+    /// Returns the stored state.
     ///
     /// # Errors
-    /// When its record cannot be read.
+    ///
+    /// It cannot be read.
     pub(super) fn state(&self) -> Result<VolumeState> {
         match &*self.state_file() {
             Ok(state_file) => Ok(state_file.state().clone()),
@@ -285,10 +286,11 @@ impl Volume {
         }
     }
 
-    /// Changes what is known, on the disk first.
+    /// Changes the stored state, on the disk first.
     ///
     /// # Errors
-    /// When it cannot be read, or not be written.
+    ///
+    /// It cannot be read or written.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut VolumeState) -> T) -> Result<T> {
         match &mut *self.state_file() {
             Ok(state_file) => state_file.update(change),
@@ -310,7 +312,7 @@ impl Volume {
     }
 }
 
-/// The same error once more.
+/// Returns an error with the same kind, text and hint.
 fn copy_of(error: &Error) -> Error {
     let same = Error::new(error.kind(), error.to_string());
     match error.hint() {
@@ -319,15 +321,8 @@ fn copy_of(error: &Error) -> Error {
     }
 }
 
-impl TransferProgress {
-    /// How many bytes have come.
-    pub(super) fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-}
-
 impl VolumeLock {
-    /// Goes on with something else.
+    /// Changes the activity for which the lock is held.
     pub(super) fn set_activity(&self, activity: Activity) {
         self.0.runtime().activity = Some(activity);
     }
@@ -352,56 +347,13 @@ impl std::fmt::Display for Activity {
             Self::Mounting => f.write_str("it is being last_mount"),
             Self::Unmounting => f.write_str("it is being unmounted"),
             Self::Removing => f.write_str("it is being removed"),
-            Self::Fetching { image, passed, .. } => {
+            Self::Fetching { image, progress, .. } => {
                 write!(f, "it is being filled from {image}")?;
-                let done = passed.done.load(Ordering::Relaxed);
-                match passed.total.load(Ordering::Relaxed) {
-                    0 => Ok(()),
-                    total => {
-                        write!(f, ", {} % of {} MiB", done.min(total) * 100 / total, total.div_ceil(1 << 20))
-                    }
-                }
+                progress.fmt(f)
             }
             Self::Exporting { image } => write!(f, "it is being exported to {image}"),
         }
     }
-}
-
-/// What a fetch or an export says of itself.
-pub(super) struct ProgressRecorder<'a> {
-    pub(super) passed: Arc<TransferProgress>,
-    pub(super) journal: &'a (dyn Fn(&str) + Send + Sync),
-}
-
-impl Progress for ProgressRecorder<'_> {
-    fn begin(&self, _what: &str, total: Option<u64>) -> Box<dyn Task> {
-        self.passed.total.fetch_add(total.unwrap_or_default(), Ordering::Relaxed);
-        Box::new(ProgressTask { passed: Arc::clone(&self.passed), total: total.unwrap_or_default() })
-    }
-
-    fn warn(&self, message: &str) {
-        (self.journal)(message);
-    }
-}
-
-struct ProgressTask {
-    passed: Arc<TransferProgress>,
-    total: u64,
-}
-
-impl Task for ProgressTask {
-    fn advance(&self, bytes: u64) {
-        self.passed.done.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn skip(&self) {
-        self.passed.done.fetch_add(self.total, Ordering::Relaxed);
-    }
-}
-
-/// The time as the state has it: seconds are enough for people.
-pub(super) fn shown(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
 }
 
 #[cfg(test)]

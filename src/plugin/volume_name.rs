@@ -1,16 +1,16 @@
-//! Names of volumes. Docker checks none of them: `../../etc` arrives as it was typed, and would become a path.
+//! Names of volumes. Docker does not validate them: `../../etc` arrives unchanged, and would become a path.
 
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest name that a directory can have.
+/// The maximum length of a directory's name.
 const LIMIT: usize = 255;
 
-/// What lies in the storage beside the volumes, and so cannot be one.
+/// The file in the storage directory whose name is not available to volumes.
 pub(super) const DEFINITIONS: &str = "volumes.json";
 
-/// The name of a volume, which is also that of its directory: it cannot leave the storage.
+/// The name of a volume and of its directory. It cannot leave the storage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct VolumeName(String);
 
@@ -27,13 +27,12 @@ impl FromStr for VolumeName {
         let is_word = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
         let begins_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
         let is_ours = text == DEFINITIONS || text.strip_prefix(DEFINITIONS) == Some(".new");
-        match begins_well && text.len() <= LIMIT && text.bytes().all(is_word) && !is_ours {
-            true => Ok(Self(text.to_owned())),
-            false => {
-                let shown: String = text.chars().take(64).collect();
-                Err(Error::usage(format!("{shown:?} cannot be the name of a volume"))
+        if begins_well && text.len() <= LIMIT && text.bytes().all(is_word) && !is_ours {
+            Ok(Self(text.to_owned()))
+        } else {
+            let shown: String = text.chars().take(64).collect();
+            Err(Error::usage(format!("{shown:?} cannot be the name of a volume"))
                     .with_hint("a name is letters, digits, '_', '.' and '-', begins with a letter or a digit, and has at most 255 bytes"))
-            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! All volumes: made, shown, listed and removed. Mounts have a file of their own.
+//! All volumes: created, shown and listed. Mounts are in `mount`, removal is in `removal`.
 
 use super::definitions::{Definition, Definitions};
 use super::options::VolumeOptions;
@@ -6,7 +6,7 @@ use super::protocol::{Call, ResponseBody, VolumeInfo};
 use super::storage::Storage;
 use super::volume::Volume;
 use super::volume_name::VolumeName;
-use super::{CallError, Driver, Settings, root, state::LastError, status, volume};
+use super::{CallError, Driver, Settings, root, state::LastError, status};
 use crate::error::{Error, Result};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -15,16 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long Docker waits for anything but a mount, with a margin.
+/// The time that Docker waits for every call except a mount, minus a margin.
 pub(super) const DOCKER_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// Whoever keeps the volumes.
+/// The plugin's volumes: their definitions, and one [`Volume`] for each name.
 pub(super) struct VolumeStore {
     pub(super) settings: Settings,
     pub(super) storage: Storage,
     definitions: Mutex<Definitions>,
     volumes: Mutex<BTreeMap<VolumeName, Arc<Volume>>>,
-    /// The boot of this machine, to which counts of mounts belong.
+    /// The id of the current boot. Counts of mounts belong to one boot.
     boot: String,
 }
 
@@ -33,7 +33,7 @@ impl VolumeStore {
         let storage = Storage::open(&settings.storage)?;
         let definitions = Definitions::open(storage.definitions_file(), storage.was_used())?;
         storage.mark_used()?;
-        // Where the kernel does not tell, counts live as long as their file.
+        // Without a boot id, counts are valid as long as the state file.
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         Ok(Self {
             settings,
@@ -44,24 +44,26 @@ impl VolumeStore {
         })
     }
 
-    pub(super) fn now(&self) -> Timestamp {
-        Timestamp::try_from((self.settings.clock)()).unwrap_or_default()
+    /// Returns the current time for the state, in whole seconds.
+    pub(super) fn timestamp(&self) -> String {
+        let now = Timestamp::try_from((self.settings.clock)()).unwrap_or_default();
+        Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
     }
 
     pub(super) fn log(&self, line: &str) {
         (self.settings.log)(line);
     }
 
-    /// Tells the journal and the volume's record what went wrong.
+    /// Logs an error, and stores it in the volume's state.
     pub(super) fn record_failure(&self, volume: &Volume, doing: &str, error: &Error) {
         self.log(&format!("{}: {doing} failed: {error}", volume.name));
-        let at = volume::shown(self.now());
+        let at = self.timestamp();
         let last_error = LastError { doing: doing.to_owned(), error: error.to_string(), at };
-        // Where the record cannot be written, the journal has it.
+        // If the state cannot be written, the error is in the log only.
         let _ = volume.update(|state| state.last_error = Some(last_error));
     }
 
-    /// Does what was asked, except for mounts and removals.
+    /// Answers every call except mounts, unmounts and removals.
     pub(super) fn handle(&self, driver: Driver, call: Call) -> Result<ResponseBody, CallError> {
         match call {
             Call::Activate => Ok(ResponseBody::activated()),
@@ -91,12 +93,12 @@ impl VolumeStore {
     fn get(&self, driver: Driver, name: &VolumeName) -> Result<ResponseBody, CallError> {
         let definition =
             self.definition(driver, name)?.ok_or_else(|| Error::not_found("volume not found"))?;
-        let spec = VolumeOptions::parse(definition.driver(), &definition.options);
+        let options = VolumeOptions::parse(definition.driver(), &definition.options);
         let shown = VolumeInfo {
             name: name.to_string(),
             mountpoint: self.mountpoint(&definition, name),
             created_at: definition.created().map(str::to_owned),
-            status: Some(status::status(&spec, &self.volume(name))),
+            status: Some(status::status(&options, &self.volume(name))),
         };
         Ok(ResponseBody { volume: Some(shown), ..ResponseBody::default() })
     }
@@ -107,25 +109,26 @@ impl VolumeStore {
         name: &VolumeName,
         options: BTreeMap<String, String>,
     ) -> Result<ResponseBody, CallError> {
-        let spec = VolumeOptions::parse(driver, &options)?;
+        let parsed = VolumeOptions::parse(driver, &options)?;
         let mut definitions = self.definitions();
         if let Some(known) = definitions.now()?.get(name.as_str()) {
-            // Docker asks again when an answer got lost.
-            return match known.options == options && known.driver() == driver {
-                true => Ok(ResponseBody::default()),
-                false => Err(Error::refused(format!("there is a volume {name} with other options"))
+            // Docker repeats a call whose response was lost.
+            return if known.options == options && known.driver() == driver {
+                Ok(ResponseBody::default())
+            } else {
+                Err(Error::refused(format!("there is a volume {name} with other options"))
                     .with_hint("remove it first; its data stays, and the new volume will hold it")
-                    .into()),
+                    .into())
             };
         }
         let mountpoint = self.storage.volume_dir(name);
-        root::create(&mountpoint, spec.owner)?;
-        root::set_owner(&mountpoint, spec.owner)?;
-        let created = volume::shown(self.now());
+        root::create(&mountpoint, parsed.owner)?;
+        root::set_owner(&mountpoint, parsed.owner)?;
+        let created = self.timestamp();
         definitions.put(Definition::new(name, mountpoint, options, driver, created))?;
         drop(definitions);
         self.log(&format!("{name}: made"));
-        // What an earlier volume of this name has left undone is not this one's to do.
+        // A new volume does not inherit an export or an error from an earlier volume of the same name.
         let volume = self.volume(name);
         match volume.state() {
             Ok(state) if state.export_due || state.export_withheld || state.last_error.is_some() => {
@@ -135,24 +138,21 @@ impl VolumeStore {
                     state.last_error = None;
                 })?;
             }
-            // A record that cannot be read is told when the volume is mounted.
+            // State that cannot be read is reported when the volume is mounted.
             _ => {}
         }
         Ok(ResponseBody::default())
     }
 
-    /// Insists that it is known which volumes there are.
+    /// Returns an error if the list of volumes cannot be read.
     pub(super) fn ensure_readable(&self) -> Result<()> {
-        match self.definitions().now() {
-            Ok(_) => Ok(()),
-            Err(CallError::Report(error) | CallError::HangUp(error)) => Err(error),
-        }
+        self.definitions().now().map(drop).map_err(CallError::into_error)
     }
 
-    /// The volumes of a driver.
+    /// Returns the volumes of a driver.
     pub(super) fn volumes_of(&self, driver: Driver) -> Result<Vec<(VolumeName, Definition)>, CallError> {
         let mut definitions = self.definitions();
-        // A name that volmex took and that is no directory's is left alone.
+        // A name that volmex accepted and that no directory can have is ignored.
         let named =
             definitions.now()?.iter().filter_map(|(name, definition)| Some((name.parse().ok()?, definition)));
         Ok(named
@@ -171,7 +171,7 @@ impl VolumeStore {
         Ok(found.filter(|definition| self.serves(driver, definition)).cloned())
     }
 
-    /// The same of a volume that must be there.
+    /// Returns the definition of a volume, or an error if the volume does not exist.
     pub(super) fn required_definition(
         &self,
         driver: Driver,
@@ -185,19 +185,20 @@ impl VolumeStore {
         own == driver || (driver == Driver::Volio && !self.settings.drivers.contains(&own))
     }
 
-    /// Where a container's files are: volmex took whatever its list said.
+    /// Returns the directory that a container sees. For a volmex volume it is the one in `volumes.json`.
     pub(super) fn mountpoint(&self, definition: &Definition, name: &VolumeName) -> PathBuf {
         let listed: &Path = &definition.mountpoint;
-        match definition.driver() == Driver::Volmex && listed.is_absolute() {
-            true => listed.to_owned(),
-            false => self.storage.volume_dir(name),
+        if definition.driver() == Driver::Volmex && listed.is_absolute() {
+            listed.to_owned()
+        } else {
+            self.storage.volume_dir(name)
         }
     }
 
-    /// The volume of this name, always the same one.
+    /// Returns the [`Volume`] of this name, always the same one.
     pub(super) fn volume(&self, name: &VolumeName) -> Arc<Volume> {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        // A record that cannot be read is told when the volume is mounted.
+        // State that cannot be read is reported when the volume is mounted.
         let open = || Arc::new(Volume::new(name.clone(), &self.storage, &self.boot));
         Arc::clone(volumes.entry(name.clone()).or_insert_with(open))
     }

@@ -178,11 +178,10 @@ for _ in range(2):
     while s.recv(4096): pass";
     let engine = Command::new("python3").args(["-c", script]).arg(service.socket("volio")).status().unwrap();
     assert!(engine.success());
-    match knows {
-        true => {
-            let forgotten = |status: &serde_json::Value| status["mounts"] == json!({});
-            service.wait_for_status("a", |status| forgotten(status) && status.get("lastExport").is_some());
-        }
-        false => assert_eq!(service.status("a")["mounts"], json!({"1": 2})),
+    if knows {
+        let forgotten = |status: &serde_json::Value| status["mounts"] == json!({});
+        service.wait_for_status("a", |status| forgotten(status) && status.get("lastExport").is_some());
+    } else {
+        assert_eq!(service.status("a")["mounts"], json!({"1": 2}))
     }
 }

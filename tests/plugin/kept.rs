@@ -259,9 +259,7 @@ fn a_mount_that_docker_ended_while_no_plugin_ran_is_not_believed_for_ever() {
     super::send(&mut stream, "Unmount", "");
     assert_eq!(super::receive(&mut stream), None, "the connection is dropped");
     service.mount("a", "3").unwrap();
-    let (content, mounts) = match knows_who_sees_it() {
-        true => ("two", json!({"3": 1})),
-        false => ("one", json!({"1": 1, "3": 1})),
-    };
+    let (content, mounts) =
+        if knows_who_sees_it() { ("two", json!({"3": 1})) } else { ("one", json!({"1": 1, "3": 1})) };
     assert_eq!((read(&path, "file").as_str(), &service.status("a")["mounts"]), (content, &mounts));
 }

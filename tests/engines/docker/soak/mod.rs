@@ -136,9 +136,10 @@ fn check_exports(world: &World, faults: &mut Faults, volumes: &[Volume], told: &
             *idle = if is_due { 0 } else { *idle + 1 };
             // What it says is due gets all the time that there is, and of an export before it nothing is said.
             if *idle > 5 || begun.elapsed() > PATIENCE {
-                let what = match is_due {
-                    true => "it is still not exported, and due",
-                    false => "it is not exported, and not due",
+                let what = if is_due {
+                    "it is still not exported, and due"
+                } else {
+                    "it is not exported, and not due"
                 };
                 world.finding(&volume.name, what, &wrong);
                 told.insert(export.image.clone());

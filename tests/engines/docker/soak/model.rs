@@ -119,13 +119,12 @@ impl Model {
             if let Some(export) = self.exports.last_mut() {
                 export.allowed.push(Some(version));
             }
-            return match is_lost {
-                true => {
-                    let mut wrong = vec!["it was replaced before it was exported; lost are:".to_owned()];
-                    wrong.extend(differences);
-                    wrong
-                }
-                false => vec![],
+            return if is_lost {
+                let mut wrong = vec!["it was replaced before it was exported; lost are:".to_owned()];
+                wrong.extend(differences);
+                wrong
+            } else {
+                vec![]
             };
         }
         if self.settled.is_empty() && !self.has_image() && !copied.is_empty() {
@@ -139,9 +138,10 @@ impl Model {
         }
         self.known = Known::exactly(found.clone());
         self.change(found.clone());
-        match differences.is_empty() {
-            true => vec!["a container got it before it was filled".to_owned()],
-            false => differences,
+        if differences.is_empty() {
+            vec!["a container got it before it was filled".to_owned()]
+        } else {
+            differences
         }
     }
 

@@ -184,9 +184,10 @@ impl Worker {
         let docker = |what: &str, arguments: &[&str]| {
             let begun = Instant::now();
             let (is_done, said) = world.docker(arguments);
-            world.count(&match is_done {
-                true => what.to_owned(),
-                false => format!("{what}, failed: {}", reason(&said)),
+            world.count(&if is_done {
+                what.to_owned()
+            } else {
+                format!("{what}, failed: {}", reason(&said))
             });
             let took = begun.elapsed().as_secs_f32();
             let said: String = said.chars().take(300).collect();
@@ -278,13 +279,14 @@ pub fn account(world: &World, volumes: &mut [&mut Volume], containers: &[Contain
         containers.iter().flat_map(|c| c.ops.iter().flat_map(|(_, op)| op.paths())).collect();
     let late = BTreeSet::from([LATE.to_owned()]);
     let nothing = BTreeSet::new();
-    let ways = match containers.len() > 1 {
-        true => vec![
+    let ways = if containers.len() > 1 {
+        vec![
             (order.clone(), &late),
             (order.clone(), &others),
             (order.iter().rev().copied().collect(), &nothing),
-        ],
-        false => vec![(order, &nothing)],
+        ]
+    } else {
+        vec![(order, &nothing)]
     };
     let mut first = None;
     for (order, others) in ways {
