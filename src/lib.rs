@@ -1,32 +1,86 @@
 //! Moves directories in and out of OCI registries, without Docker.
 //!
-//! A **tree** is packed into a **layer**; layers make an **image**; images travel between **transports**.
+//! A **tree** is packed into a **layer**; layers make an **image**; images live in **transports**. The verbs are modules, each with
+//! a function of the same name, its options and its result: [`pack`], [`unpack`], [`copy`], [`list`], [`cat`], [`diff`], [`inspect`]
+//! and [`verify`].
 //!
-//! The nouns are modules: [`tree`], [`layer`], [`image`], [`transport`], with the specification's words in [`oci`]
-//! and bytes in motion in [`stream`]. So are the verbs: [`pack`], [`unpack`], [`copy`], [`list`], [`cat`], [`diff`],
-//! [`inspect`] and [`verify`]. Content (tree, layer, image) and place (transport) know nothing of each other and meet in the verbs
-//! only, and in [`partial`], by which several of them read an image in part.
+//! A [`Location`] names an image in a registry, a layout, or an archive, and opens it as a [`Source`] or a [`Destination`]:
+//!
+//! ```
+//! use volio::{Access, Location, SourceSpec, pack, progress::Silent, unpack};
+//!
+//! # fn main() -> volio::Result<()> {
+//! # let directory = tempfile::tempdir().map_err(|error| volio::Error::io("no directory", error))?;
+//! # let at = |name: &str| directory.path().join(name);
+//! # let (tree, restored) = (at("tree"), at("restored"));
+//! # std::fs::create_dir(&tree).and_then(|()| std::fs::write(tree.join("file"), "text")).map_err(|e| volio::Error::io("", e))?;
+//! # let name = format!("oci:{}:v1", at("layout").display());
+//! let image: Location = name.parse()?; // such as oci:backup:v1, or registry.example/data:v1
+//! let access = Access::default(); // credentials, certificates, proxies
+//!
+//! let destination = image.destination(&access)?;
+//! let packed = pack::pack(&*destination, &[SourceSpec::new(&tree)], &pack::Options::default(), &Silent)?;
+//! println!("{}: {} entries", packed.address, packed.entries);
+//!
+//! let source = image.source(&access)?;
+//! unpack::unpack(&*source, &restored, &unpack::Options::default(), &Silent)?;
+//! # assert_eq!(std::fs::read(restored.join("file")).unwrap(), b"text");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The library neither prints, exits, nor reads the environment: a caller passes credentials and proxies in [`Access`], and a
+//! receiver of [`progress`]. All functions block; they use threads, and a registry client with its own asynchronous runtime.
+//!
+//! The feature `cli`, on by default, is for the program `volio` only. Turn it off with `default-features = false`.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
+// Heads of modules are for readers of the code too: `cargo doc --document-private-items` has their links.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod cat;
 pub mod copy;
 pub mod diff;
-mod disk;
 pub mod error;
-pub mod image;
 pub mod inspect;
-pub mod layer;
 pub mod list;
-pub mod oci;
 pub mod pack;
-pub mod partial;
 pub mod plugin;
 pub mod progress;
-pub mod stream;
-pub mod transport;
-pub mod tree;
 pub mod unpack;
 pub mod verify;
 
 pub use error::{Error, Result};
+pub use image::Description;
+pub use layer::{Compression, Limits};
+pub use oci::{Descriptor, Digest, Document, Execution, Platform, Reference};
+pub use stream::CancelToken;
+pub use transport::memory::Memory;
+pub use transport::registry::{Kept, LoggedIn, host as registry_host, login, logout};
+pub use transport::{
+    Access, ClientOptions, CredentialSource, Destination, Holds, Location, Proxies, Proxy, Removed, Retry,
+    Secret, Source, Tls,
+};
+pub use tree::{
+    Entry, EntryKind, ExtractOptions, Extracted, Holes, IdMaps, IdRange, MergedTree, Metadata, OnChange,
+    Owner, RuleFiles, SourceSpec, Time, TreePath, WalkOptions, rule_lines,
+};
+
+mod disk;
+
+// Not part of the API: these modules are visible to the tests, the benchmarks and the fuzzing targets only, and change at any
+// time.
+#[doc(hidden)]
+pub mod image;
+#[doc(hidden)]
+pub mod layer;
+#[doc(hidden)]
+pub mod oci;
+#[doc(hidden)]
+pub mod partial;
+#[doc(hidden)]
+pub mod stream;
+#[doc(hidden)]
+pub mod transport;
+#[doc(hidden)]
+pub mod tree;

@@ -8,9 +8,7 @@ use clap::{ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use volio::transport::{Access, ClientOptions, Location, Retry, Tls};
-use volio::tree::TreePath;
-use volio::{Error, Result};
+use volio::{Access, ClientOptions, Error, Location, Result, Retry, Tls, TreePath};
 
 /// Options for the access to registries.
 #[derive(Debug, clap::Args)]

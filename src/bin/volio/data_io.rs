@@ -11,9 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use volio::error::Kind;
-use volio::oci::Reference;
-use volio::transport::{Access, CredentialSource, Location, Secret};
-use volio::{Error, Result};
+use volio::{Access, CredentialSource, Error, Location, Reference, Result, Secret};
 
 /// The directory that is packed by default.
 const SOURCE: &str = "/source";

@@ -5,9 +5,7 @@ use rustix::process::getuid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use volio::transport::{CredentialSource, Proxies, Proxy, Secret};
-use volio::tree::Time;
-use volio::{Error, Result};
+use volio::{CredentialSource, Error, Proxies, Proxy, Result, Secret, Time};
 
 /// The last second of the year 9999: RFC 3339 has no later one, and an image says its time in RFC 3339.
 const LAST_SECOND: i64 = 253_402_300_799;

@@ -2,7 +2,7 @@
 
 use crate::args::size;
 use clap::Args;
-use volio::layer::Limits;
+use volio::Limits;
 
 /// Limits on the metadata that an image makes volio hold in memory.
 #[derive(Debug, Args)]

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::{process, thread};
-use volio::stream::CancelToken;
-use volio::{Error, Result};
+use volio::{CancelToken, Error, Result};
 
 /// The time for aborting uploads. It includes the end of a block that is being compressed, which takes many seconds
 /// at the highest levels on a busy machine.

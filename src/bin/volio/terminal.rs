@@ -3,8 +3,7 @@
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use std::io::{self, Read, Write};
-use volio::transport::Secret;
-use volio::{Error, Result};
+use volio::{Error, Result, Secret};
 
 /// The character of Ctrl-C.
 const INTERRUPT: u8 = 3;

@@ -6,11 +6,8 @@ use crate::progress::Display;
 use crate::{environment, output};
 use clap::Args;
 use std::io::{self, Write};
-use volio::Result;
 use volio::cat::{Options, cat};
-use volio::oci::Platform;
-use volio::transport::Location;
-use volio::tree::TreePath;
+use volio::{Location, Platform, Result, TreePath};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -9,10 +9,8 @@ use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::copy::{Base, Copied, Options, TagCopied, copy, copy_tags};
-use volio::oci::Platform;
 use volio::progress::Progress;
-use volio::transport::{Access, Holds, Location};
-use volio::{Error, Result};
+use volio::{Access, Error, Holds, Location, Platform, Result};
 
 const COPY_EXAMPLES: &str = "\
 Examples:

@@ -16,9 +16,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use volio::diff::{Attribute, Change, Compared, Difference, Options, Side, diff};
-use volio::oci::{Platform, Reference};
-use volio::transport::{Access, Location, Source};
-use volio::{Error, Result};
+use volio::{Access, Error, Location, Platform, Reference, Result, Source};
 
 const EXAMPLES: &str = "\
 Examples:

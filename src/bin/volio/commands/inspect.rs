@@ -8,10 +8,8 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use volio::Result;
 use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary, inspect};
-use volio::oci::{Execution, TITLE};
-use volio::transport::Location;
+use volio::{Execution, Location, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +17,9 @@ Examples:
   volio inspect --format json oci:backup:monday | jq -r .digest
 
 Only the manifests and the configuration are read, no layer.";
+
+/// The annotation with the file name of an artifact's layer.
+const TITLE: &str = "org.opencontainers.image.title";
 
 /// Show the manifests and the configuration of an image
 #[derive(Debug, Args)]

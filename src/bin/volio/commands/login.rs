@@ -5,9 +5,7 @@ use crate::progress::Display;
 use crate::{output, terminal};
 use clap::Args;
 use std::io::{self, IsTerminal, Read};
-use volio::transport::Secret;
-use volio::transport::registry::{self, Kept};
-use volio::{Error, Result};
+use volio::{Error, Kept, Result, Secret, registry_host};
 
 const LOGIN_EXAMPLES: &str = "\
 Examples:
@@ -33,7 +31,7 @@ const MAX_PASSWORD: u64 = 64 << 10;
 #[command(after_long_help = LOGIN_EXAMPLES)]
 pub struct Login {
     /// The registry, as it stands in the names of images
-    #[arg(value_name = "HOST[:PORT]", value_parser = registry::host)]
+    #[arg(value_name = "HOST[:PORT]", value_parser = registry_host)]
     registry: String,
 
     /// The name; asked for when it is not given
@@ -53,7 +51,7 @@ pub struct Login {
 #[command(after_long_help = LOGOUT_EXAMPLES)]
 pub struct Logout {
     /// The registry, as it stands in the names of images
-    #[arg(value_name = "HOST[:PORT]", value_parser = registry::host)]
+    #[arg(value_name = "HOST[:PORT]", value_parser = registry_host)]
     registry: String,
 
     #[command(flatten)]
@@ -66,7 +64,7 @@ impl Login {
         let file = self.registries.login_file()?;
         let access = self.registries.access_for_login(&Display::warnings())?;
         let (username, password) = credentials(self.username, self.password_stdin)?;
-        let done = registry::login(&self.registry, &username, &password, &file, &access)?;
+        let done = volio::login(&self.registry, &username, &password, &file, &access)?;
         if !done.verified {
             output::warning(&format!("{} lets everybody in, so the password was not checked", self.registry));
         }
@@ -96,7 +94,7 @@ impl Logout {
         let file = self.registries.login_file()?;
         let access = self.registries.access_for_login(&Display::warnings())?;
         let registry = &self.registry;
-        output::line(&match registry::logout(registry, &file, &access)? {
+        output::line(&match volio::logout(registry, &file, &access)? {
             Kept::File(path) => format!("logged out of {registry}; {} has forgotten it", path.display()),
             Kept::Helper(name) => {
                 format!("logged out of {registry}; docker-credential-{name} has forgotten it")

@@ -11,10 +11,7 @@ use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use volio::list::{Options, list};
-use volio::oci::Platform;
-use volio::transport::Location;
-use volio::tree::{Entry, EntryKind, MergedTree, Metadata, Time, TreePath};
-use volio::{Error, Result};
+use volio::{Entry, EntryKind, Error, Location, MergedTree, Metadata, Platform, Result, Time, TreePath};
 
 const EXAMPLES: &str = "\
 Examples:

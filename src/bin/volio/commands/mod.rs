@@ -18,9 +18,7 @@ pub mod verify;
 use crate::human::count;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
-use volio::oci::Digest;
-use volio::transport::Location;
-use volio::{Error, Result};
+use volio::{Digest, Error, Location, Result};
 
 /// Removes the digest of an earlier run, because a file with a digest says that the image exists. Fails if
 /// [`write_digest`] would fail: before the work, and not after the image is stored.

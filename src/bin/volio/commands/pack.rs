@@ -15,14 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use volio::error::Kind;
-use volio::image::Description;
-use volio::layer::Compression;
-use volio::oci::{Execution, Platform};
 use volio::pack::{Form, Options, Packed, pack, read_archive};
 use volio::progress::Progress;
-use volio::transport::{Access, Location};
-use volio::tree::{IdMaps, IdRange, OnChange, Owner, RuleFiles, SourceSpec, Time, WalkOptions, rule_lines};
-use volio::{Error, Result, oci};
+use volio::{
+    Access, Compression, Description, Error, Execution, IdMaps, IdRange, Location, OnChange, Owner, Platform,
+    Result, RuleFiles, SourceSpec, Time, WalkOptions, rule_lines,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -429,7 +427,7 @@ impl ImageArgs {
                 entrypoint: words(self.entrypoint),
                 cmd: words(self.cmd),
                 working_dir: self.workdir.map(|path| path.0),
-                ..oci::Execution::default()
+                ..Execution::default()
             },
             ..Description::default()
         }

@@ -15,8 +15,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use std::{env, process, thread};
 use volio::plugin::{Driver, MinSpeed, Plugin, Settings, Socket, serve};
-use volio::stream::CancelToken;
-use volio::{Error, Result};
+use volio::{CancelToken, Error, Result};
 
 /// The default directory for volumes. Only this one is created if it is missing: another one may be on a disk that is not
 /// mounted.

@@ -6,8 +6,7 @@ use crate::output::{self, printable};
 use crate::progress::Display;
 use clap::Args;
 use serde::Serialize;
-use volio::transport::{Location, Removed};
-use volio::{Error, Result};
+use volio::{Error, Location, Removed, Result};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -5,9 +5,7 @@ use crate::output::{self, printable};
 use crate::progress::Display;
 use clap::Args;
 use serde::Serialize;
-use volio::oci::Digest;
-use volio::transport::Location;
-use volio::{Error, Result};
+use volio::{Digest, Error, Location, Result};
 
 const EXAMPLES: &str = "\
 Examples:

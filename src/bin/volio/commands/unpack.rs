@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use volio::oci::Platform;
-use volio::transport::{Access, Location};
-use volio::tree::{ExtractOptions, Extracted, Holes, IdMaps, IdRange, Owner, TreePath};
 use volio::unpack::{Options, Outcome, Part, Unpacked, unpack};
-use volio::{Error, Result};
+use volio::{
+    Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, Result,
+    TreePath,
+};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,10 +8,8 @@ use crate::{environment, output};
 use clap::Args;
 use serde::Serialize;
 use std::time::{Duration, Instant};
-use volio::oci::Platform;
-use volio::transport::Location;
 use volio::verify::{Options, Verified, verify};
-use volio::{Error, Result};
+use volio::{Error, Location, Platform, Result};
 
 const EXAMPLES: &str = "\
 Examples:
