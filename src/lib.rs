@@ -40,6 +40,7 @@
 
 pub mod cat;
 pub mod copy;
+pub mod data_io;
 pub mod diff;
 pub mod error;
 pub mod inspect;

@@ -1,9 +1,7 @@
 //! Layers under one name: what makes a set of layers an image.
 
 mod builder;
-mod docker;
 mod platform;
 
 pub use builder::{Built, Description};
-pub use docker::{archive_image, docker_layer};
 pub use platform::{DEPTH_LIMIT, DOCUMENTS_LIMIT, Offer, Selected, manifests, offers, ranked, select};

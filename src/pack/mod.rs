@@ -1,12 +1,13 @@
 //! A tree into an image, wherever the image is.
 
 mod archive;
-mod data_io;
 mod plan;
 mod send;
 mod told;
 
 pub use archive::read_archive;
+pub(crate) use send::while_made;
+pub(crate) use told::left_out;
 
 use crate::error::{Error, Result};
 use crate::image::{Built, Description};
@@ -21,7 +22,6 @@ use send::Sent;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,22 +42,23 @@ pub struct Options {
     pub tree: WalkOptions,
     /// What the image is, apart from its layers.
     pub image: Description,
-    /// How the tree is in the image.
-    pub form: Form,
 }
 
-/// How the tree is in the image.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Form {
-    /// As layers: an engine can mount it.
-    #[default]
-    Layers,
-    /// As data-io had it: in an archive that is the only file of the image. Nothing but data-io and volio can use that;
-    /// extended attributes and fractions of seconds are lost.
-    DataIo {
-        /// A directory with room for the archive, which is kept there until its size is known.
-        spool: PathBuf,
-    },
+/// The layers that a tree becomes.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerForm {
+    /// The approximate number of bytes of an archive.
+    pub size: u64,
+    pub format: ArchiveFormat,
+}
+
+/// The format of an archive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ArchiveFormat {
+    /// A layer of an image.
+    Layer,
+    /// An archive for old tars, in which a name that begins with `.wh.` is an ordinary name.
+    OldTar,
 }
 
 impl Default for Options {
@@ -67,7 +68,6 @@ impl Default for Options {
             layer_size: LAYER_SIZE,
             tree: WalkOptions::default(),
             image: Description::default(),
-            form: Form::default(),
         }
     }
 }
@@ -136,54 +136,65 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
-    if let Form::DataIo { spool } = &options.form {
-        return data_io::pack(destination, sources, options, spool, progress);
-    }
     let options = &mut options.fitting(destination.holds())?;
     options.image.platforms()?;
-    let layer_size = options.layer_size;
-    let (sent, summary) = layers(destination, destination, sources, options, layer_size, progress)?;
+    let form = LayerForm { size: options.layer_size, format: ArchiveFormat::Layer };
+    let (sent, summary) = layers(destination, destination, sources, options, form, progress)?;
     told::left_out(&summary, progress);
     // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
     let layers: Vec<Layer> = sent.iter().map(|sent| sent.layer.clone()).collect();
     let image = Description { created, ..options.image.clone() }.build(&layers)?;
     publish(destination, &image)?;
-    let digest = image.root.descriptor().digest.clone();
-    Ok(Packed {
-        address: destination.address(&digest),
-        digest,
-        platforms: image.platforms,
-        layers: sent.iter().map(|sent| PackedLayer::new(&sent.layer, &sent.contents)).collect(),
-        entries: sent.iter().map(|sent| sent.entries).sum(),
-        bytes: sent.iter().map(|sent| sent.contents.bytes).sum(),
-        sockets_skipped: summary.sockets,
-        excluded: summary.excluded,
-        attributes_skipped: summary.attributes,
-        bookkeeping_skipped: summary.bookkeeping,
-        mounts_skipped: summary.mounts,
-        unreadable_skipped: summary.unreadable,
-        changed_skipped: summary.changed,
-        skipped: summary.left_out,
-    })
+    let packed = sent.iter().map(|sent| PackedLayer::new(&sent.layer, &sent.contents)).collect();
+    Ok(Packed::new(destination, image, packed, &sent, summary))
+}
+
+impl Packed {
+    /// Describes an image whose layers are `layers`, and whose tree is in the archives of `sent`.
+    pub(crate) fn new(
+        destination: &dyn Destination,
+        image: Built,
+        layers: Vec<PackedLayer>,
+        sent: &[Sent],
+        summary: Summary,
+    ) -> Self {
+        let digest = image.root.descriptor().digest.clone();
+        Self {
+            address: destination.address(&digest),
+            digest,
+            platforms: image.platforms,
+            layers,
+            entries: sent.iter().map(|sent| sent.entries).sum(),
+            bytes: sent.iter().map(|sent| sent.contents.bytes).sum(),
+            sockets_skipped: summary.sockets,
+            excluded: summary.excluded,
+            attributes_skipped: summary.attributes,
+            bookkeeping_skipped: summary.bookkeeping,
+            mounts_skipped: summary.mounts,
+            unreadable_skipped: summary.unreadable,
+            changed_skipped: summary.changed,
+            skipped: summary.left_out,
+        }
+    }
 }
 
 /// Sends the tree as layers to `into`, anew where something was moved meanwhile from where nothing had been read yet to
 /// where all had been. `destination` is where the image goes.
-fn layers(
+pub(crate) fn layers(
     destination: &dyn Destination,
     into: &dyn Destination,
     sources: &[SourceSpec],
     options: &mut Options,
-    layer_size: u64,
+    form: LayerForm,
     progress: &dyn Progress,
 ) -> Result<(Vec<Sent>, Summary)> {
     let mut moves = 0;
     loop {
         let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
-            plan(destination, sources, tree, layer_size, progress)
+            plan(destination, sources, tree, form.size, progress)
         })?;
-        let sent = send::layers(into, sources, options, &parts, progress)?;
+        let sent = send::layers(into, sources, options, form.format, &parts, progress)?;
         let mut summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
         let on_change = options.tree.on_change;
         match sent.iter().try_for_each(|sent| sent.listed.check(on_change, &mut summary)) {
@@ -246,7 +257,7 @@ fn persist<T>(
 
 /// Waits until the destination allows a failed write to be retried. Returns `false` if it does not allow that, or no longer
 /// does because it was cancelled meanwhile.
-fn wait_for_retry(
+pub(crate) fn wait_for_retry(
     destination: &dyn Destination,
     error: &Error,
     failures: u32,
@@ -291,7 +302,7 @@ impl Options {
 }
 
 /// Sends the documents of an image, leaves first, and gives the root its name.
-fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
+pub(crate) fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
     for config in &image.configs {
         if !destination.contains(config.descriptor())? {
             destination.upload(body_of(config))?;
@@ -309,12 +320,12 @@ fn body_of(document: &Document) -> Body {
 }
 
 /// A time as image configurations have it; times that no calendar has are left out.
-fn rfc3339(time: crate::tree::Time) -> Option<String> {
+pub(crate) fn rfc3339(time: crate::tree::Time) -> Option<String> {
     Some(jiff::Timestamp::from_second(time.seconds).ok()?.to_string())
 }
 
 impl PackedLayer {
-    fn new(layer: &Layer, contents: &Contents) -> Self {
+    pub(crate) fn new(layer: &Layer, contents: &Contents) -> Self {
         Self {
             digest: layer.descriptor.digest.clone(),
             diff_id: layer.diff_id.clone(),

@@ -1,7 +1,7 @@
 //! Layers on their way: several are made and sent side by side, each while it is read.
 
 use super::plan::Part;
-use super::{Form, Options, persist, told};
+use super::{ArchiveFormat, Options, persist, told};
 use crate::error::{Error, Result};
 use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter};
 use crate::progress::{Progress, Task};
@@ -47,6 +47,7 @@ pub fn layers(
     destination: &dyn Destination,
     sources: &[SourceSpec],
     options: &Options,
+    format: ArchiveFormat,
     parts: &[Part],
     progress: &dyn Progress,
 ) -> Result<Vec<Sent>> {
@@ -57,6 +58,7 @@ pub fn layers(
         destination,
         sources,
         options,
+        format,
         progress,
         share: workers.count().div_ceil(lanes),
         workers,
@@ -94,6 +96,7 @@ struct Sender<'a> {
     destination: &'a dyn Destination,
     sources: &'a [SourceSpec],
     options: &'a Options,
+    format: ArchiveFormat,
     progress: &'a dyn Progress,
     workers: Workers,
     /// How many of them one layer can keep busy.
@@ -120,10 +123,13 @@ impl Sender<'_> {
     /// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.
     fn attempt(&self, part: &Part, tree: &WalkOptions, task: &dyn Task) -> Result<Sent> {
         let tree = Walk::new(self.sources, tree)?.within(&part.range);
-        let is_for_tar = self.options.form != Form::Layers;
         let (archived, written) =
             while_made(self.destination, self.options.compression, &self.workers, self.share, |layer| {
-                self.archive(part, tree, if is_for_tar { layer.for_tar() } else { layer }, task)
+                let layer = match self.format {
+                    ArchiveFormat::Layer => layer,
+                    ArchiveFormat::OldTar => layer.for_tar(),
+                };
+                self.archive(part, tree, layer, task)
             })?;
         Ok(self.sent(part, archived, written))
     }

@@ -25,7 +25,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "image" => &["layer", "oci", "error"],
         "partial" => &["transport", "image", "layer", "tree", "stream", "oci", "progress", "error"],
         verb if VERBS.contains(&verb) => BELOW_THE_VERBS,
-        "plugin" => return Some([VERBS, BELOW_THE_VERBS].concat()),
+        "data_io" | "plugin" => return Some([VERBS, BELOW_THE_VERBS].concat()),
         _ => return None,
     };
     Some(allowed.to_vec())

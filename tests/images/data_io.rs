@@ -1,6 +1,6 @@
 //! Images as data-io made them: a base that nobody needs, and one layer with `data.tar.gz`.
 
-use super::{make_tree, memory, pack_with, unpack};
+use super::{make_tree, memory, unpack};
 use crate::snapshot::assert_same;
 use flate2::Compression as Level;
 use flate2::write::GzEncoder;
@@ -12,12 +12,12 @@ use tempfile::TempDir;
 use volio::Error;
 use volio::error::Kind;
 use volio::oci::{Config, Descriptor, Digest, Document, Manifest, RootFs, media_type};
-use volio::pack::{Form, Options, Packed};
+use volio::pack::{Options, Packed};
 use volio::progress::Silent;
 use volio::stream::Body;
 use volio::transport::memory::Memory;
 use volio::transport::{Destination, Source};
-use volio::tree::TreePath;
+use volio::tree::{SourceSpec, TreePath};
 use volio::unpack::{Options as UnpackOptions, Part, unpack as unpack_with};
 
 /// The entries of an archive: a name that ends in a slash is a directory.
@@ -192,8 +192,7 @@ fn pack_as_data_io(to: &dyn Destination, tree: &Path) -> Packed {
 }
 
 fn try_to_pack(to: &dyn Destination, tree: &Path, spool: &Path) -> volio::Result<Packed> {
-    let form = Form::DataIo { spool: spool.to_owned() };
-    pack_with(to, tree, &Options { form, ..Options::default() })
+    volio::data_io::pack(to, &[SourceSpec::new(tree)], &Options::default(), spool, &Silent)
 }
 
 #[test]
@@ -271,11 +270,14 @@ fn a_place_for_the_archive_that_is_not_there_is_named() {
 #[test]
 fn what_data_io_could_not_say_is_a_usage_error() {
     let tree = target();
-    let form = Form::DataIo { spool: std::env::temp_dir() };
-    let mut options = Options { form, ..Options::default() };
+    let kind = |options: &Options| {
+        let sources = [SourceSpec::new(tree.path())];
+        volio::data_io::pack(&memory(), &sources, options, &std::env::temp_dir(), &Silent).unwrap_err().kind()
+    };
+    let mut options = Options::default();
     options.image.platforms = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap()).to_vec();
-    assert_eq!(pack_with(&memory(), tree.path(), &options).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(kind(&options), Kind::Usage);
     options.image.platforms.clear();
     options.image.annotations.insert("a".to_owned(), "b".to_owned());
-    assert_eq!(pack_with(&memory(), tree.path(), &options).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(kind(&options), Kind::Usage);
 }

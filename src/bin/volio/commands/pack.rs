@@ -14,8 +14,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use volio::data_io;
 use volio::error::Kind;
-use volio::pack::{Form, Options, Packed, pack, read_archive};
+use volio::pack::{Options, Packed, pack, read_archive};
 use volio::progress::Progress;
 use volio::{
     Access, Compression, Description, Error, Execution, IdMaps, IdRange, Location, OnChange, Owner, Platform,
@@ -169,16 +170,6 @@ enum PackFormat {
     Text,
     Json,
     DataIo,
-}
-
-impl PackOutputArgs {
-    fn form(&self, variable: impl Fn(&str) -> Option<OsString>) -> Form {
-        if self.format.contains(&PackFormat::DataIo) {
-            Form::DataIo { spool: environment::temporary(variable) }
-        } else {
-            Form::Layers
-        }
-    }
 }
 
 /// The values of `--on-change`.
@@ -369,12 +360,16 @@ impl Pack {
             compression: self.tree.compression,
             tree: self.tree.walk_options(epoch, invocation.rule_files())?,
             image: self.image_args.describe(),
-            form: self.output.form(|name| invocation.variable(name)),
         };
         let begun = Instant::now();
         let destination = invocation.image.destination(&invocation.access)?;
         let sources = invocation.with_standard_input(progress.as_ref())?;
-        let packed = pack(destination.as_ref(), &sources, &options, progress.as_ref())?;
+        let packed = if self.output.format.contains(&PackFormat::DataIo) {
+            let spool = environment::temporary(|name| invocation.variable(name));
+            data_io::pack(destination.as_ref(), &sources, &options, &spool, progress.as_ref())?
+        } else {
+            pack(destination.as_ref(), &sources, &options, progress.as_ref())?
+        };
         drop(progress);
 
         super::write_digest(self.digestfile.as_deref(), &packed.digest)?;

@@ -1,15 +1,15 @@
-//! An image in Docker's own format, schema 2, for programs that are older than the OCI's.
+//! Images in Docker's format, schema 2, for programs that are older than OCI.
 
-use super::{Built, Description};
 use crate::error::Result;
+use crate::image::{Built, Description};
 use crate::layer::Layer;
 use crate::oci::{Config, Descriptor, Document, Manifest, media_type};
 use serde_json::Value;
 
-/// What docker notes of a container that it commits: the command. Also what `docker create` starts, for it wants one.
+/// The command that Docker records for a committed container. `docker create` needs one too.
 const COMMAND: &str = "sh";
 
-/// The same layer as Docker calls it.
+/// Returns the layer with Docker's media type.
 #[must_use]
 pub fn docker_layer(layer: Layer) -> Layer {
     let media_type = match layer.descriptor.media_type.as_str() {
@@ -20,10 +20,11 @@ pub fn docker_layer(layer: Layer) -> Layer {
     Layer { descriptor, ..layer }
 }
 
-/// The image that data-io would have committed, in Docker's format or, where the place knows only that, in OCI's: one
-/// layer, which holds the archive, and a command that nobody runs.
+/// Builds the image that data-io would have committed, with one layer and a command that never runs: in Docker's
+/// format, or in OCI's if the destination knows only that.
 ///
 /// # Errors
+///
 /// Those of [`Description::build`].
 pub fn archive_image(description: &Description, layer: &Layer, is_docker: bool) -> Result<Built> {
     let mut description = description.clone();
@@ -36,9 +37,10 @@ pub fn archive_image(description: &Description, layer: &Layer, is_docker: bool) 
         step.created_by = Some(COMMAND.to_owned());
         step.extra.insert("comment", &Value::from("volio pack --format data-io"));
     }
-    let types = match is_docker {
-        true => (media_type::DOCKER_CONFIG, media_type::DOCKER_MANIFEST),
-        false => (media_type::CONFIG, media_type::MANIFEST),
+    let types = if is_docker {
+        (media_type::DOCKER_CONFIG, media_type::DOCKER_MANIFEST)
+    } else {
+        (media_type::CONFIG, media_type::MANIFEST)
     };
     let config = Document::write(types.0, &config);
     let mut manifest =

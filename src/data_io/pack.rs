@@ -1,13 +1,17 @@
-//! A tree into an image as data-io made them: one layer with one file, `/data.tar.gz`, which holds the tree.
+//! Packs a tree into an image as data-io made them: one layer with one file, `/data.tar.gz`, which holds the tree.
 //!
-//! The header of that file comes before its content and says its size, so the archive is written to a file without a
-//! name first: the tree is read only once, and what changes meanwhile is noticed as ever.
+//! The header of that file precedes its content and has its size, so the archive is written to an unnamed file first.
+//! Then the tree is read only once, and changes during that are noticed as in other packs.
 
-use super::{Options, Packed, PackedLayer, layers, publish, send, told, wait_for_retry};
+use super::image::{archive_image, docker_layer};
 use crate::error::{Error, Result};
-use crate::image::{Description, archive_image, docker_layer};
+use crate::image::Description;
 use crate::layer::{Compression, Layer};
 use crate::oci::{Descriptor, Digest, Document, Platform};
+use crate::pack::{
+    ArchiveFormat, LayerForm, Options, Packed, PackedLayer, layers, left_out, publish, rfc3339,
+    wait_for_retry, while_made,
+};
 use crate::progress::Progress;
 use crate::stream::{Body, Written};
 use crate::transport::{Destination, Holds};
@@ -18,16 +22,19 @@ use std::path::Path;
 
 /// The archive in the image.
 const ARCHIVE: &str = "data.tar.gz";
-/// It is compressed already: more than the quickest level finds nothing.
+/// The archive is compressed already, so the fastest level is enough.
 const OUTER: Compression = Compression::Gzip { level: 1 };
-/// What `tar -z` has.
+/// The compression of the archive, as `tar -z` has it.
 const INNER: Compression = Compression::Gzip { level: 6 };
 
-/// Packs the sources so, with `spool` as the directory for the archive while it is made.
+/// Packs the sources into an image as data-io made them. Extended attributes and fractions of seconds are lost. The
+/// archive is kept in an unnamed file in the directory `spool` until its size is known.
 ///
 /// # Errors
-/// Those of [`pack`](super::pack()); [`Usage`](crate::error::Kind::Usage) when such an image cannot be what was asked for.
-pub(super) fn pack(
+///
+/// Those of [`pack`](crate::pack::pack()); [`Usage`](crate::error::Kind::Usage) if the options ask for something that
+/// such an image cannot have.
+pub fn pack(
     destination: &dyn Destination,
     sources: &[SourceSpec],
     options: &Options,
@@ -35,38 +42,22 @@ pub(super) fn pack(
     progress: &dyn Progress,
 ) -> Result<Packed> {
     let is_docker = destination.holds() == Holds::AnyImage;
-    let mut options = fitting(options)?;
-    let spool = Spool::new(spool)?;
-    let (mut sent, summary) = layers(destination, &spool, sources, &mut options, u64::MAX, progress)?;
-    let archive = sent.pop().ok_or_else(|| Error::failed("the tree became no archive"))?;
-    told::left_out(&summary, progress);
+    let mut options = archive_options(options)?;
+    let spool = ArchiveSpool::new(spool)?;
+    let form = LayerForm { size: u64::MAX, format: ArchiveFormat::OldTar };
+    let (sent, summary) = layers(destination, &spool, sources, &mut options, form, progress)?;
+    left_out(&summary, progress);
     let time = options.tree.clamp_mtime.or(summary.newest);
     let outer = if is_docker { OUTER } else { Compression::None };
     let (layer, packed) = spool.send(destination, outer, time, progress)?;
-    let description = Description { created: time.and_then(super::rfc3339), ..options.image };
+    let description = Description { created: time.and_then(rfc3339), ..options.image };
     let image = archive_image(&description, &layer, is_docker)?;
     publish(destination, &image)?;
-    let digest = image.root.descriptor().digest.clone();
-    Ok(Packed {
-        address: destination.address(&digest),
-        digest,
-        platforms: image.platforms,
-        layers: vec![packed],
-        entries: archive.entries,
-        bytes: archive.contents.bytes,
-        sockets_skipped: summary.sockets,
-        excluded: summary.excluded,
-        attributes_skipped: summary.attributes,
-        bookkeeping_skipped: summary.bookkeeping,
-        mounts_skipped: summary.mounts,
-        unreadable_skipped: summary.unreadable,
-        changed_skipped: summary.changed,
-        skipped: summary.left_out,
-    })
+    Ok(Packed::new(destination, image, vec![packed], &sent, summary))
 }
 
-/// The same options for the archive.
-fn fitting(options: &Options) -> Result<Options> {
+/// Returns the options for the archive.
+fn archive_options(options: &Options) -> Result<Options> {
     let mut options = options.clone();
     if !options.image.annotations.is_empty() {
         return Err(Error::usage("an image as data-io made them has no annotations").with_hint("use labels"));
@@ -83,29 +74,29 @@ fn fitting(options: &Options) -> Result<Options> {
     Ok(options)
 }
 
-/// The archive while it is made, in a file without a name.
-struct Spool {
+/// The archive in an unnamed file.
+struct ArchiveSpool {
     file: File,
-    /// What to call it.
-    place: String,
+    /// The name of its directory, for errors.
+    directory: String,
 }
 
-impl Spool {
+impl ArchiveSpool {
     fn new(directory: &Path) -> Result<Self> {
-        let place = directory.display().to_string();
+        let shown = directory.display().to_string();
         let file = tempfile::tempfile_in(directory).map_err(|error| {
-            Error::io(format!("cannot write the archive in {place}"), error).with_hint(
+            Error::io(format!("cannot write the archive in {shown}"), error).with_hint(
                 "it is kept there until its size is known: set TMPDIR to a directory with room for it",
             )
         })?;
-        Ok(Self { file, place })
+        Ok(Self { file, directory: shown })
     }
 
-    fn trouble(&self, error: io::Error) -> Error {
-        Error::io(format!("cannot write the archive in {}", self.place), error)
+    fn io_error(&self, error: io::Error) -> Error {
+        Error::io(format!("cannot write the archive in {}", self.directory), error)
     }
 
-    /// Sends the archive as the only file of a layer.
+    /// Uploads the archive as the only file of a layer.
     fn send(
         &self,
         destination: &dyn Destination,
@@ -113,7 +104,7 @@ impl Spool {
         time: Option<Time>,
         progress: &dyn Progress,
     ) -> Result<(Layer, PackedLayer)> {
-        let size = self.file.metadata().map_err(|error| self.trouble(error))?.len();
+        let size = self.file.metadata().map_err(|error| self.io_error(error))?.len();
         let path = TreePath::root().join(ARCHIVE.as_bytes());
         let metadata = Metadata { mode: 0o644, mtime: time.unwrap_or_default(), ..Metadata::default() };
         let entry = Entry { path, kind: EntryKind::File { size }, metadata };
@@ -121,9 +112,9 @@ impl Spool {
         let mut failures = 0;
         let (contents, written) = loop {
             let task = progress.begin("sending data.tar.gz", Some(size));
-            let sent = send::while_made(destination, compression, &workers, workers.count(), |mut layer| {
+            let sent = while_made(destination, compression, &workers, workers.count(), |mut layer| {
                 let mut file = &self.file;
-                file.rewind().map_err(|error| self.trouble(error))?;
+                file.rewind().map_err(|error| self.io_error(error))?;
                 layer.append(&entry, file, |bytes| task.advance(bytes))?;
                 Ok(layer.finish()?.1)
             });
@@ -139,18 +130,18 @@ impl Spool {
     }
 }
 
-/// A place for one blob.
-impl Destination for Spool {
+/// A destination for one blob.
+impl Destination for ArchiveSpool {
     fn contains(&self, _descriptor: &Descriptor) -> Result<bool> {
         Ok(false)
     }
 
     fn upload(&self, mut body: Body) -> Result<Written> {
         let mut file = &self.file;
-        // What an earlier attempt has left.
-        file.set_len(0).and_then(|()| file.rewind()).map_err(|error| self.trouble(error))?;
+        // Discards the content of an earlier attempt.
+        file.set_len(0).and_then(|()| file.rewind()).map_err(|error| self.io_error(error))?;
         let copied = io::copy(&mut body, &mut file).and_then(|_| file.flush());
-        copied.map_err(|error| self.trouble(error))?;
+        copied.map_err(|error| self.io_error(error))?;
         body.finish()
     }
 

@@ -1,0 +1,9 @@
+//! Compatibility with data-io, whose images have one layer with one file, `/data.tar.gz`, which holds the tree.
+//!
+//! [`pack`] makes such images. [`unpack`](crate::unpack::unpack()) recognises them, also for volumes of the plugin.
+
+mod image;
+mod pack;
+
+pub use image::{archive_image, docker_layer};
+pub use pack::pack;
