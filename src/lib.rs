@@ -59,8 +59,8 @@ pub use stream::CancelToken;
 pub use transport::memory::Memory;
 pub use transport::registry::{Kept, LoggedIn, host as registry_host, login, logout};
 pub use transport::{
-    Access, ClientOptions, CredentialSource, Destination, Holds, Location, Proxies, Proxy, Removed, Retry,
-    Secret, Source, Tls,
+    Access, ClientOptions, CredentialSource, Destination, ImageSupport, Location, Proxies, Proxy, Removal,
+    Removed, Retry, Secret, Source, Tls,
 };
 pub use tree::{
     Entry, EntryKind, ExtractOptions, Extracted, Holes, IdMaps, IdRange, MergedTree, Metadata, OnChange,

@@ -1,4 +1,4 @@
-//! What every place does, whatever it is. A transport joins in with a [`Place`] and one line:
+//! The contract of all transports. A transport is tested with an implementation of [`TestTransport`] and one line:
 //!
 //! ```ignore
 //! mod keeps_the_contract { crate::contract::suite!(super::Fresh::new()); }
@@ -10,53 +10,58 @@ use volio::error::Kind;
 use volio::layer::Compression;
 use volio::oci::{Algorithm, Config, Descriptor, Document, Hasher, Manifest, Platform, RootFs, media_type};
 use volio::stream::{Body, Unverified, Workers, Written};
-use volio::transport::{Destination, Source, fetch};
+use volio::transport::{Destination, Removal, Source, fetch};
 use volio::tree::{self, Entry, Metadata, TreePath};
 use volio::{Error, Result};
 
-/// A place that is empty in the beginning and holds images by tags.
-pub trait Place {
-    /// The place for reading, bound to a tag.
+/// An empty transport that stores images by tags.
+pub trait TestTransport {
+    /// Opens it for reading, bound to a tag.
     fn source(&self, tag: &str) -> Result<Box<dyn Source>>;
 
-    /// The place for writing, bound to a tag. It is made when it is not there.
+    /// Opens it for writing, bound to a tag. It is created if it does not exist.
     fn destination(&self, tag: &str) -> Result<Box<dyn Destination>>;
 
-    /// Lets others read what was uploaded. An archive takes its place only when an image in it gets a name; all
-    /// other places need nothing done, and must not need it: a push that was interrupted goes on where it was.
+    /// Opens it for a removal, if it can remove images.
+    fn removal(&self, _tag: &str) -> Result<Box<dyn Removal>> {
+        Err(Error::usage("it cannot remove images"))
+    }
+
+    /// Makes uploaded blobs readable. An archive needs an image with a name for that. All other transports must not need
+    /// it, because an interrupted push is continued with the blobs that were uploaded.
     fn settle(&self, _destination: &dyn Destination) {}
 }
 
-/// The tests of all places; the expression makes a new, empty [`Place`] for each of them.
+/// The tests. The expression creates an empty [`TestTransport`] for each of them.
 macro_rules! suite {
-    ($place:expr) => {
-        $crate::contract::suite! { $place =>
+    ($transport:expr) => {
+        $crate::contract::suite! { $transport =>
             a_blob_comes_back_as_it_went_in
             a_blob_of_known_digest_comes_back_as_it_went_in
             an_empty_blob_is_a_blob
-            a_blob_may_have_a_digest_of_another_kind
+            a_blob_may_have_a_sha_512_digest
             a_blob_of_many_blocks_comes_back_as_it_went_in
-            a_blob_is_there_after_its_upload_and_not_before
+            a_blob_exists_after_its_upload_and_not_before
             the_same_blob_may_be_uploaded_twice
-            blobs_are_uploaded_side_by_side
-            a_body_that_lies_is_refused_and_leaves_nothing
-            a_body_whose_producer_dies_publishes_nothing
+            blobs_are_uploaded_concurrently
+            a_body_that_does_not_match_is_rejected_and_not_stored
+            a_body_whose_producer_dies_is_not_stored
             an_image_comes_back_byte_for_byte
-            an_image_is_not_seen_before_it_is_committed
+            an_image_is_not_visible_before_its_commit
             a_commit_replaces_what_the_name_meant
-            documents_are_there_after_they_were_put
-            what_is_absent_is_not_found
-            a_part_of_a_blob_is_that_part
-            parts_are_read_side_by_side
-            a_part_that_lies_is_refused
-            what_a_blob_has_not_is_no_part_of_it
+            documents_exist_after_they_were_put
+            missing_images_and_blobs_are_not_found
+            a_range_of_a_blob_has_the_right_bytes
+            ranges_are_read_concurrently
+            a_range_that_does_not_match_is_rejected
+            a_range_outside_of_the_blob_is_an_error
         }
     };
-    ($place:expr => $($case:ident)*) => {
+    ($transport:expr => $($case:ident)*) => {
         $(
             #[test]
             fn $case() {
-                $crate::contract::$case(&$place);
+                $crate::contract::$case(&$transport);
             }
         )*
     };
@@ -65,7 +70,7 @@ pub(crate) use suite;
 
 const BLOB: &str = "application/octet-stream";
 
-/// Bytes that no compression and no repetition makes simple.
+/// Bytes without repetitions, which cannot be compressed.
 fn bytes(size: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -79,12 +84,12 @@ fn bytes(size: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A body of our own making, whose digest is not known beforehand.
+/// A body whose digest is not known before its end.
 fn made(bytes: &[u8]) -> Body {
     Body::new(io::Cursor::new(bytes.to_vec()))
 }
 
-/// A body from elsewhere that should be what the descriptor says.
+/// A body that has to match a descriptor.
 fn claimed(bytes: &[u8], descriptor: &Descriptor) -> Body {
     Unverified::new(io::Cursor::new(bytes.to_vec())).verify(descriptor)
 }
@@ -97,17 +102,17 @@ fn read(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn comes_back(place: &dyn Place, bytes: &[u8]) {
+fn comes_back(transport: &dyn TestTransport, bytes: &[u8]) {
     let descriptor = Descriptor::of(BLOB, bytes);
-    let destination = place.destination("t").unwrap();
+    let destination = transport.destination("t").unwrap();
     let written = destination.upload(made(bytes)).unwrap();
     assert_eq!(written, Written { digest: descriptor.digest.clone(), size: descriptor.size });
-    place.settle(&*destination);
-    assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
+    transport.settle(&*destination);
+    assert!(read(&*transport.source("t").unwrap(), &descriptor).unwrap() == bytes);
 }
 
-/// Uploads a configuration that says `word`, and makes a manifest of it. The spaces are for the digest to lose
-/// if somebody writes the document anew.
+/// Uploads a config that contains `word`, and makes a manifest of it. The manifest has spaces, which would be lost if it
+/// was parsed and written again.
 fn image(destination: &dyn Destination, word: &str) -> Document {
     let platform = "linux/amd64".parse::<Platform>().unwrap();
     let rootfs = RootFs::new(Vec::new());
@@ -127,59 +132,59 @@ pub fn publish(destination: &dyn Destination, word: &str) -> Document {
     document
 }
 
-pub fn a_blob_comes_back_as_it_went_in(place: &dyn Place) {
-    comes_back(place, b"data");
+pub fn a_blob_comes_back_as_it_went_in(transport: &dyn TestTransport) {
+    comes_back(transport, b"data");
 }
 
-pub fn a_blob_of_known_digest_comes_back_as_it_went_in(place: &dyn Place) {
+pub fn a_blob_of_known_digest_comes_back_as_it_went_in(transport: &dyn TestTransport) {
     let descriptor = Descriptor::of(BLOB, b"data");
-    let destination = place.destination("t").unwrap();
+    let destination = transport.destination("t").unwrap();
     let written = destination.upload(claimed(b"data", &descriptor)).unwrap();
     assert_eq!(written, Written { digest: descriptor.digest.clone(), size: 4 });
-    place.settle(&*destination);
-    assert_eq!(read(&*place.source("t").unwrap(), &descriptor).unwrap(), b"data");
+    transport.settle(&*destination);
+    assert_eq!(read(&*transport.source("t").unwrap(), &descriptor).unwrap(), b"data");
 }
 
-pub fn an_empty_blob_is_a_blob(place: &dyn Place) {
-    comes_back(place, b"");
+pub fn an_empty_blob_is_a_blob(transport: &dyn TestTransport) {
+    comes_back(transport, b"");
     let descriptor = Descriptor::of(BLOB, b"");
-    place.destination("t").unwrap().upload(claimed(b"", &descriptor)).unwrap();
-    assert!(place.destination("t").unwrap().contains(&descriptor).unwrap());
+    transport.destination("t").unwrap().upload(claimed(b"", &descriptor)).unwrap();
+    assert!(transport.destination("t").unwrap().contains(&descriptor).unwrap());
 }
 
-pub fn a_blob_may_have_a_digest_of_another_kind(place: &dyn Place) {
+pub fn a_blob_may_have_a_sha_512_digest(transport: &dyn TestTransport) {
     for size in [4, 2_000_000] {
         let bytes = bytes(size, 1);
         let mut hasher = Hasher::new(Algorithm::Sha512);
         hasher.update(&bytes);
         let descriptor = Descriptor::new(BLOB, hasher.finish(), size as u64);
-        let destination = place.destination("t").unwrap();
+        let destination = transport.destination("t").unwrap();
         let again = bytes.clone();
         let body = Unverified::new(io::Cursor::new(bytes.clone()))
             .reopenable(move |offset| Ok(Box::new(io::Cursor::new(again[offset as usize..].to_vec()))));
         let written = destination.upload(body.verify(&descriptor)).unwrap();
         assert_eq!(written.digest, descriptor.digest);
         assert!(destination.contains(&descriptor).unwrap());
-        place.settle(&*destination);
-        assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
+        transport.settle(&*destination);
+        assert!(read(&*transport.source("t").unwrap(), &descriptor).unwrap() == bytes);
     }
 }
 
-pub fn a_blob_of_many_blocks_comes_back_as_it_went_in(place: &dyn Place) {
+pub fn a_blob_of_many_blocks_comes_back_as_it_went_in(transport: &dyn TestTransport) {
     // One more and one less than any size of a buffer.
     for size in [(1 << 18) - 1, 1 << 18, (1 << 18) + 1, 5_000_011] {
-        comes_back(place, &bytes(size, 1));
+        comes_back(transport, &bytes(size, 1));
         let bytes = bytes(size, 2);
         let descriptor = Descriptor::of(BLOB, &bytes);
-        let destination = place.destination("t").unwrap();
+        let destination = transport.destination("t").unwrap();
         destination.upload(claimed(&bytes, &descriptor)).unwrap();
-        place.settle(&*destination);
-        assert!(read(&*place.source("t").unwrap(), &descriptor).unwrap() == bytes);
+        transport.settle(&*destination);
+        assert!(read(&*transport.source("t").unwrap(), &descriptor).unwrap() == bytes);
     }
 }
 
-pub fn a_blob_is_there_after_its_upload_and_not_before(place: &dyn Place) {
-    let destination = place.destination("t").unwrap();
+pub fn a_blob_exists_after_its_upload_and_not_before(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
     let descriptor = Descriptor::of(BLOB, b"data");
     assert!(!destination.contains(&descriptor).unwrap());
     destination.upload(made(b"data")).unwrap();
@@ -187,26 +192,26 @@ pub fn a_blob_is_there_after_its_upload_and_not_before(place: &dyn Place) {
     assert!(!destination.contains(&Descriptor::of(BLOB, b"other")).unwrap());
 }
 
-pub fn the_same_blob_may_be_uploaded_twice(place: &dyn Place) {
-    comes_back(place, b"data");
-    comes_back(place, b"data");
-    a_blob_of_known_digest_comes_back_as_it_went_in(place);
+pub fn the_same_blob_may_be_uploaded_twice(transport: &dyn TestTransport) {
+    comes_back(transport, b"data");
+    comes_back(transport, b"data");
+    a_blob_of_known_digest_comes_back_as_it_went_in(transport);
 }
 
-pub fn blobs_are_uploaded_side_by_side(place: &dyn Place) {
-    let destination = place.destination("t").unwrap();
+pub fn blobs_are_uploaded_concurrently(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
     let blobs: Vec<_> = (0..4).map(|seed| bytes(1_000_000, seed)).collect();
     thread::scope(|scope| {
         for blob in &blobs {
-            // The last one of each thread is the same for all of them.
+            // The second blob is the same for all threads.
             scope.spawn(|| {
                 destination.upload(made(blob)).unwrap();
                 destination.upload(claimed(&blobs[0], &Descriptor::of(BLOB, &blobs[0]))).unwrap();
             });
         }
     });
-    place.settle(&*destination);
-    let source = place.source("t").unwrap();
+    transport.settle(&*destination);
+    let source = transport.source("t").unwrap();
     thread::scope(|scope| {
         for blob in &blobs {
             scope.spawn(|| assert!(read(&*source, &Descriptor::of(BLOB, blob)).unwrap() == *blob));
@@ -214,8 +219,8 @@ pub fn blobs_are_uploaded_side_by_side(place: &dyn Place) {
     });
 }
 
-pub fn a_body_that_lies_is_refused_and_leaves_nothing(place: &dyn Place) {
-    let destination = place.destination("t").unwrap();
+pub fn a_body_that_does_not_match_is_rejected_and_not_stored(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
     for size in [4, 1_000_000] {
         let promised = bytes(size, 1);
         let descriptor = Descriptor::of(BLOB, &promised);
@@ -234,16 +239,16 @@ pub fn a_body_that_lies_is_refused_and_leaves_nothing(place: &dyn Place) {
     assert!(!destination.contains(&empty).unwrap());
 }
 
-pub fn a_body_whose_producer_dies_publishes_nothing(place: &dyn Place) {
-    let destination = place.destination("t").unwrap();
-    // Of the largest, whole blocks have left the pipe before its writer dies.
+pub fn a_body_whose_producer_dies_is_not_stored(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
+    // Blocks of the largest have left the pipe when its writer dies.
     for size in [0, 1, 3_000_000] {
         let (partial, promised) = (bytes(size, 1), bytes(size + 1, 1));
         let promised_size = promised.len() as u64;
         let dying = || {
             let (mut layer, blob) = Compression::None.layer(&Workers::start(1).unwrap(), 1).unwrap();
             let partial = partial.clone();
-            // Dropping the writer without finishing is what a panic or an unreadable file amounts to.
+            // After a panic or a read error, the writer is dropped in the same way.
             thread::spawn(move || {
                 let path = TreePath::parse("partial").unwrap();
                 let kind = tree::EntryKind::File { size: promised_size };
@@ -262,9 +267,9 @@ pub fn a_body_whose_producer_dies_publishes_nothing(place: &dyn Place) {
     }
 }
 
-pub fn an_image_comes_back_byte_for_byte(place: &dyn Place) {
-    let document = publish(&*place.destination("t").unwrap(), "first");
-    let source = place.source("t").unwrap();
+pub fn an_image_comes_back_byte_for_byte(transport: &dyn TestTransport) {
+    let document = publish(&*transport.destination("t").unwrap(), "first");
+    let source = transport.source("t").unwrap();
     assert_eq!(source.resolve().unwrap(), document);
     let config = Manifest::parse(&document).unwrap().config;
     assert_eq!(
@@ -273,61 +278,61 @@ pub fn an_image_comes_back_byte_for_byte(place: &dyn Place) {
     );
 }
 
-pub fn an_image_is_not_seen_before_it_is_committed(place: &dyn Place) {
-    let destination = place.destination("t").unwrap();
+pub fn an_image_is_not_visible_before_its_commit(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
     let document = image(&*destination, "first");
     destination.put_manifest(&document).unwrap();
-    let error = place.source("t").and_then(|source| source.resolve()).unwrap_err();
+    let error = transport.source("t").and_then(|source| source.resolve()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
 }
 
-pub fn a_commit_replaces_what_the_name_meant(place: &dyn Place) {
-    let resolve = |tag| place.source(tag).unwrap().resolve().unwrap();
-    let first = publish(&*place.destination("t").unwrap(), "first");
-    let other = publish(&*place.destination("other").unwrap(), "other");
+pub fn a_commit_replaces_what_the_name_meant(transport: &dyn TestTransport) {
+    let resolve = |tag| transport.source(tag).unwrap().resolve().unwrap();
+    let first = publish(&*transport.destination("t").unwrap(), "first");
+    let other = publish(&*transport.destination("other").unwrap(), "other");
     assert_eq!(resolve("t"), first);
-    let second = publish(&*place.destination("t").unwrap(), "second");
+    let second = publish(&*transport.destination("t").unwrap(), "second");
     assert_ne!(first, second);
     assert_eq!(resolve("t"), second);
     assert_eq!(resolve("other"), other);
 }
 
-pub fn documents_are_there_after_they_were_put(place: &dyn Place) {
-    let destination = place.destination("t").unwrap();
+pub fn documents_exist_after_they_were_put(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
     let document = image(&*destination, "first");
     assert!(!destination.contains(document.descriptor()).unwrap());
     destination.put_manifest(&document).unwrap();
     assert!(destination.contains(document.descriptor()).unwrap());
-    // Once more is fine, as with blobs.
+    // A second time is allowed, as with blobs.
     destination.put_manifest(&document).unwrap();
-    place.settle(&*destination);
-    let source = place.source("t").unwrap();
+    transport.settle(&*destination);
+    let source = transport.source("t").unwrap();
     assert_eq!(fetch(&*source, document.descriptor()).unwrap(), document);
 }
 
-pub fn what_is_absent_is_not_found(place: &dyn Place) {
-    // The place is there, and somebody else's image is in it.
-    publish(&*place.destination("t").unwrap(), "first");
-    let error = place.source("absent").and_then(|source| source.resolve()).unwrap_err();
+pub fn missing_images_and_blobs_are_not_found(transport: &dyn TestTransport) {
+    // The transport exists, with another image.
+    publish(&*transport.destination("t").unwrap(), "first");
+    let error = transport.source("absent").and_then(|source| source.resolve()).unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
-    let source = place.source("t").unwrap();
+    let source = transport.source("t").unwrap();
     for media_type in [BLOB, media_type::MANIFEST] {
         let error = source.open(&Descriptor::of(media_type, b"absent")).err().unwrap();
         assert_eq!(error.kind(), Kind::NotFound, "{error}");
     }
 }
 
-/// A blob, and the place for reading it.
-fn with_blob(place: &dyn Place, bytes: &[u8]) -> (Box<dyn Source>, Descriptor) {
-    let destination = place.destination("t").unwrap();
+/// Uploads a blob, and opens the transport for reading.
+fn with_blob(transport: &dyn TestTransport, bytes: &[u8]) -> (Box<dyn Source>, Descriptor) {
+    let destination = transport.destination("t").unwrap();
     destination.upload(made(bytes)).unwrap();
-    place.settle(&*destination);
-    (place.source("t").unwrap(), Descriptor::of(BLOB, bytes))
+    transport.settle(&*destination);
+    (transport.source("t").unwrap(), Descriptor::of(BLOB, bytes))
 }
 
-pub fn a_part_of_a_blob_is_that_part(place: &dyn Place) {
+pub fn a_range_of_a_blob_has_the_right_bytes(transport: &dyn TestTransport) {
     let bytes = bytes(1_000_003, 1);
-    let (source, blob) = with_blob(place, &bytes);
+    let (source, blob) = with_blob(transport, &bytes);
     for range in [0..1, 0..512, 511..513, 500_000..700_001, 1_000_002..1_000_003, 0..1_000_003] {
         let (start, end) = (range.start as usize, range.end as usize);
         let open = || source.open_range(&blob, range.clone()).unwrap().unwrap();
@@ -335,7 +340,7 @@ pub fn a_part_of_a_blob_is_that_part(place: &dyn Place) {
         let mut body = open().verify(&Descriptor::of(BLOB, &bytes[start..end]));
         body.read_to_end(&mut read).unwrap();
         assert!(read == bytes[start..end] && body.finish().is_ok());
-        // The same piece by piece; behind the part there is nothing.
+        // The same in two steps. There is nothing after the range.
         let (mut part, half) = (open(), (end - start) / 2);
         assert!(part.take_unproved(half).unwrap() == bytes[start..start + half]);
         assert!(part.take_unproved(end - start - half).unwrap() == bytes[start + half..end]);
@@ -343,9 +348,9 @@ pub fn a_part_of_a_blob_is_that_part(place: &dyn Place) {
     }
 }
 
-pub fn parts_are_read_side_by_side(place: &dyn Place) {
+pub fn ranges_are_read_concurrently(transport: &dyn TestTransport) {
     let bytes = bytes(1_000_000, 1);
-    let (source, blob) = with_blob(place, &bytes);
+    let (source, blob) = with_blob(transport, &bytes);
     thread::scope(|scope| {
         for part in 0..10 {
             let (source, blob, bytes) = (&source, &blob, &bytes);
@@ -361,8 +366,8 @@ pub fn parts_are_read_side_by_side(place: &dyn Place) {
     });
 }
 
-pub fn a_part_that_lies_is_refused(place: &dyn Place) {
-    let (source, blob) = with_blob(place, b"some data");
+pub fn a_range_that_does_not_match_is_rejected(transport: &dyn TestTransport) {
+    let (source, blob) = with_blob(transport, b"some data");
     for promised in [&b"date"[..], b"dat", b"data2", b""] {
         let part = source.open_range(&blob, 5..9).unwrap().unwrap();
         let error = part.verify(&Descriptor::of(BLOB, promised)).drain().unwrap_err();
@@ -375,8 +380,8 @@ pub fn a_part_that_lies_is_refused(place: &dyn Place) {
 }
 
 #[allow(clippy::reversed_empty_ranges)]
-pub fn what_a_blob_has_not_is_no_part_of_it(place: &dyn Place) {
-    let (source, blob) = with_blob(place, b"some data");
+pub fn a_range_outside_of_the_blob_is_an_error(transport: &dyn TestTransport) {
+    let (source, blob) = with_blob(transport, b"some data");
     for range in [0..0, 9..9, 5..4, 0..10, 9..10, u64::MAX - 1..u64::MAX, 0..u64::MAX] {
         let error = source.open_range(&blob, range).err().unwrap();
         assert_eq!(error.kind(), Kind::Integrity, "{error}");
@@ -385,23 +390,23 @@ pub fn what_a_blob_has_not_is_no_part_of_it(place: &dyn Place) {
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
 }
 
-/// For places that have tags.
-pub fn tags_are_listed_in_the_order_of_their_bytes(place: &dyn Place) {
+/// For transports with tags.
+pub fn tags_are_sorted_by_their_bytes(transport: &dyn TestTransport) {
     for tag in ["b", "a", "Z", "a.1", "a"] {
-        publish(&*place.destination(tag).unwrap(), tag);
+        publish(&*transport.destination(tag).unwrap(), tag);
     }
-    assert_eq!(place.source("whatever").unwrap().tags().unwrap(), ["Z", "a", "a.1", "b"]);
+    assert_eq!(transport.source("whatever").unwrap().tags().unwrap(), ["Z", "a", "a.1", "b"]);
 }
 
-/// For places that have tags: only the tag goes, whatever else means the same image.
-pub fn a_tag_that_was_removed_means_nothing(place: &dyn Place) {
-    let document = publish(&*place.destination("a").unwrap(), "same");
-    publish(&*place.destination("b").unwrap(), "same");
-    let removed = place.destination("a").unwrap().remove(false).unwrap();
+/// For transports that can remove images: other tags of the same image are kept.
+pub fn a_removed_tag_is_not_found(transport: &dyn TestTransport) {
+    let document = publish(&*transport.destination("a").unwrap(), "same");
+    publish(&*transport.destination("b").unwrap(), "same");
+    let removed = transport.removal("a").unwrap().remove(false).unwrap();
     assert_eq!((removed.digest, removed.tags), (document.descriptor().digest.clone(), vec!["a".to_owned()]));
-    assert_eq!(place.source("a").unwrap().resolve().unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(place.destination("a").unwrap().remove(false).unwrap_err().kind(), Kind::NotFound);
-    let source = place.source("b").unwrap();
+    assert_eq!(transport.source("a").unwrap().resolve().unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(transport.removal("a").unwrap().remove(false).unwrap_err().kind(), Kind::NotFound);
+    let source = transport.source("b").unwrap();
     assert_eq!(source.resolve().unwrap(), document);
     fetch(&*source, &Manifest::parse(&document).unwrap().config).unwrap();
 }

@@ -15,10 +15,10 @@ mod hostile; // hostile images
 mod images; // trees into images and back, in memory and in layouts
 mod interrupted; // packs that are killed while they publish
 mod kubernetes; // the examples for Kubernetes, compared with its API
-mod places; // the contracts kept by layouts, archives and memory
 mod plugin; // the volume plugin, with the requests of engines
 mod registry; // the registry client, against a registry in this process
 mod restricted; // a user without a name and a home, and a read-only root
 mod screens; // the program as users see it
 mod sidecar; // a pack that waits for a signal
 mod snapshot; // a tree, recorded by an independent implementation
+mod transports; // the contract, for layouts, archives and memory

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, Side};
 use crate::image::DEPTH_LIMIT;
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
-use crate::transport::{self, ClientOptions, Destination, Holds, Source};
+use crate::transport::{self, ClientOptions, Destination, ImageSupport, Source};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -99,7 +99,7 @@ fn copy_one(
     seen: &mut HashSet<Digest>,
 ) -> Result<Copied> {
     let whole = from.resolve().map_err(|error| error.on(Side::Source))?;
-    if to.holds() == Holds::PlainImage {
+    if to.image_support() == ImageSupport::PlainOnly {
         return plain::copy(&whole, from, to, options, progress);
     }
     let root = platforms::choose(&whole, &options.platforms, |entry| transport::fetch(from, entry))

@@ -14,7 +14,7 @@ use crate::pack::{
 };
 use crate::progress::Progress;
 use crate::stream::{Body, Written};
-use crate::transport::{Destination, Holds};
+use crate::transport::{Destination, ImageSupport};
 use crate::tree::{Entry, EntryKind, Metadata, SourceSpec, Time, TreePath};
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -41,7 +41,7 @@ pub fn pack(
     spool: &Path,
     progress: &dyn Progress,
 ) -> Result<Packed> {
-    let is_docker = destination.holds() == Holds::AnyImage;
+    let is_docker = destination.image_support() == ImageSupport::Any;
     let mut options = archive_options(options)?;
     let spool = ArchiveSpool::new(spool)?;
     let form = LayerForm { size: u64::MAX, format: ArchiveFormat::OldTar };

@@ -15,7 +15,7 @@ use crate::layer::{Compression, Contents, Layer};
 use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::Body;
-use crate::transport::{Destination, Holds};
+use crate::transport::{Destination, ImageSupport};
 use crate::tree::{LeftOut, SourceSpec, Summary, Walk, WalkOptions};
 use plan::{Part, Planner};
 use send::Sent;
@@ -136,7 +136,7 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
-    let options = &mut options.fitting(destination.holds())?;
+    let options = &mut options.fitting(destination.image_support())?;
     options.image.platforms()?;
     let form = LayerForm { size: options.layer_size, format: ArchiveFormat::Layer };
     let (sent, summary) = layers(destination, destination, sources, options, form, progress)?;
@@ -281,9 +281,9 @@ impl Options {
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) when something was asked for that is lost there.
-    fn fitting(&self, holds: Holds) -> Result<Self> {
+    fn fitting(&self, support: ImageSupport) -> Result<Self> {
         let mut options = self.clone();
-        if holds == Holds::PlainImage {
+        if support == ImageSupport::PlainOnly {
             if !options.image.annotations.is_empty() {
                 return Err(Error::usage("this place holds no annotations").with_hint("use labels"));
             }

@@ -210,12 +210,7 @@ fn location(text: &str) -> Result<Location> {
             .with_hint("log in with volio login, or name a file with volio plugin --authfile"));
     }
     let location = text.parse::<Location>()?;
-    let path = match &location {
-        Location::Registry(_) => None,
-        Location::Layout { directory, .. } => Some(directory),
-        Location::OciArchive { file, .. } | Location::DockerArchive { file, .. } => Some(file),
-    };
-    if path.is_some_and(|path| !path.is_absolute()) {
+    if location.path().is_some_and(|path| !path.is_absolute()) {
         Err(Error::usage(format!("{location} has a relative path"))
             .with_hint("the plugin runs in a directory of its own: begin the path with /"))
     } else {
@@ -226,7 +221,7 @@ fn location(text: &str) -> Result<Location> {
 /// Parses the name of an image that is written.
 fn destination(text: &str) -> Result<Location> {
     let location = location(text)?;
-    if text.rsplit_once('@').is_some_and(|(_, end)| end.starts_with("sha")) {
+    if location.digest().is_some() {
         Err(Error::usage("export needs a tag: an image gets its digest by what it is"))
     } else {
         Ok(location)

@@ -1,8 +1,8 @@
-//! Names of images, wherever they are, in skopeo's spelling.
+//! Locations: the text that names an image, in skopeo's spelling.
 
 use super::docker_archive::{DockerArchive, DockerArchiveWriter};
 use super::oci_archive::{OciArchive, OciArchiveWriter};
-use super::{Access, Destination, Source, layout::Layout, registry::Registry};
+use super::{Access, Destination, Removal, Source, layout::Layout, registry::Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Where an image is or shall be.
+/// The location of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// `host/repository:tag`, `docker://…` or `oci://host/…`.
@@ -20,36 +20,36 @@ pub enum Location {
     Layout {
         /// The directory of the layout.
         directory: PathBuf,
-        /// The tag, where one is given.
+        /// The tag, if there is one.
         tag: Option<String>,
-        /// The digest, where one is given.
+        /// The digest, if there is one.
         digest: Option<Digest>,
     },
     /// `oci-archive:FILE[:TAG]` or `oci-archive:FILE@DIGEST`.
     OciArchive {
         /// The archive.
         file: PathBuf,
-        /// The tag, where one is given.
+        /// The tag, if there is one.
         tag: Option<String>,
-        /// The digest, where one is given.
+        /// The digest, if there is one.
         digest: Option<Digest>,
     },
     /// `docker-archive:FILE[:REFERENCE]` or `docker-archive:FILE@DIGEST`.
     DockerArchive {
         /// The archive.
         file: PathBuf,
-        /// What the image is called when it is loaded, where that is given.
+        /// The name that the image gets when it is loaded, if there is one.
         reference: Option<Reference>,
-        /// The digest, where one is given.
+        /// The digest, if there is one.
         digest: Option<Digest>,
     },
 }
 
 impl Location {
-    /// Opens the place for reading.
+    /// Opens the location for reading. A registry is not contacted yet.
     ///
     /// # Errors
-    /// When there is no such place.
+    /// [`NotFound`](crate::error::Kind::NotFound) if the layout or the archive does not exist.
     pub fn source(&self, access: &Access) -> Result<Box<dyn Source>> {
         Ok(match self {
             Self::Registry(reference) => Registry::source(reference, access)?,
@@ -65,10 +65,11 @@ impl Location {
         })
     }
 
-    /// Opens the place for writing; a layout or an archive is created where there is none.
+    /// Opens the location for writing. A layout or an archive that does not exist is created.
     ///
     /// # Errors
-    /// When the place cannot be written, or its name is a digest: an image gets its digest by what it is.
+    /// [`Usage`](crate::error::Kind::Usage) if the location has a digest: the digest of an image follows from its content.
+    /// [`Refused`](crate::error::Kind::Refused) if there is something else than a layout or an archive.
     pub fn destination(&self, access: &Access) -> Result<Box<dyn Destination>> {
         if self.digest().is_some() {
             return Err(Error::usage(format!("cannot write to {self}: a digest is no name to write to"))
@@ -84,11 +85,12 @@ impl Location {
         })
     }
 
-    /// Opens the place for taking an image away: it must be there, and a digest is as good a name as a tag.
+    /// Opens the location for a removal, of a tag or, by its digest, of an image.
     ///
     /// # Errors
-    /// When there is no such place.
-    pub fn removal(&self, access: &Access) -> Result<Box<dyn Destination>> {
+    /// [`NotFound`](crate::error::Kind::NotFound) if the layout does not exist, [`Usage`](crate::error::Kind::Usage) for an
+    /// archive.
+    pub fn removal(&self, access: &Access) -> Result<Box<dyn Removal>> {
         Ok(match self {
             Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
             Self::Layout { directory, tag, digest } => {
@@ -101,7 +103,35 @@ impl Location {
         })
     }
 
-    /// Whether this names a place with all its images, and not one of them by its tag or its digest.
+    /// Returns the path of the layout or the archive; `None` for a registry.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Registry(_) => None,
+            Self::Layout { directory: path, .. }
+            | Self::OciArchive { file: path, .. }
+            | Self::DockerArchive { file: path, .. } => Some(path),
+        }
+    }
+
+    /// Returns the digest, if the location has one.
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Registry(reference) => reference.digest(),
+            Self::Layout { digest, .. }
+            | Self::OciArchive { digest, .. }
+            | Self::DockerArchive { digest, .. } => digest.as_ref(),
+        }
+    }
+
+    /// Returns the location without a tag and a digest, as text: `host/repository` or `oci:DIRECTORY`.
+    pub fn without_name(&self) -> String {
+        match (self, self.path()) {
+            (Self::Registry(reference), _) => reference.name(),
+            (_, path) => format!("{}:{}", self.scheme(), path.unwrap_or(Path::new("")).display()),
+        }
+    }
+
+    /// Returns whether the location has neither a tag nor a digest, and so names all images there.
     pub fn is_repository(&self) -> bool {
         match self {
             Self::Registry(reference) => reference.is_repository(),
@@ -112,10 +142,10 @@ impl Location {
         }
     }
 
-    /// The image with this tag in the same place.
+    /// Returns the location of the image with this tag in the same repository, layout or archive.
     ///
     /// # Errors
-    /// When the place cannot have such a tag.
+    /// [`Usage`](crate::error::Kind::Usage) if such a tag is not possible there.
     pub fn with_tag(&self, tag: &str) -> Result<Self> {
         match self {
             Self::Registry(reference) => reference.with_tag(tag).map(Self::Registry),
@@ -134,61 +164,17 @@ impl Location {
         }
     }
 
-    fn digest(&self) -> Option<&Digest> {
-        match self {
-            Self::Registry(reference) => reference.digest(),
-            Self::Layout { digest, .. }
-            | Self::OciArchive { digest, .. }
-            | Self::DockerArchive { digest, .. } => digest.as_ref(),
-        }
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Registry(reference) => reference.fmt(f),
-            Self::Layout { directory, tag, digest } => {
-                show(f, "oci", directory, tag.as_ref(), digest.as_ref())
-            }
-            Self::OciArchive { file, tag, digest } => {
-                show(f, "oci-archive", file, tag.as_ref(), digest.as_ref())
-            }
-            Self::DockerArchive { file, reference, digest } => {
-                show(f, "docker-archive", file, reference.as_ref(), digest.as_ref())
-            }
-        }
-    }
-}
-
-/// Writes a name as it is read.
-fn show(
-    f: &mut fmt::Formatter<'_>,
-    scheme: &str,
-    path: &Path,
-    name: Option<&impl fmt::Display>,
-    digest: Option<&Digest>,
-) -> fmt::Result {
-    write!(f, "{scheme}:{}", path.display())?;
-    match (name, digest) {
-        (_, Some(digest)) => write!(f, "@{digest}"),
-        (Some(name), None) => write!(f, ":{name}"),
-        (None, None) => Ok(()),
-    }
-}
-
-impl Location {
-    /// Reads a location as it is typed. Paths are bytes and need not be UTF-8.
+    /// Parses a location. Paths are bytes and need not be UTF-8.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when it is none.
+    /// [`Usage`](crate::error::Kind::Usage) if the text is not a location.
     pub fn parse(text: &OsStr) -> Result<Self> {
         let Some((scheme, rest)) = split_once(text.as_bytes(), b':') else {
             return Ok(Self::Registry(utf8(text)?.parse()?));
         };
         match scheme {
             b"docker" if rest.starts_with(b"//") => Ok(Self::Registry(utf8(text)?[9..].parse()?)),
-            // As helm and flux write it.
+            // The spelling of helm and flux.
             b"oci" if rest.starts_with(b"//") => match &utf8(text)?[6..] {
                 name if Reference::names_registry(name) => Ok(Self::Registry(name.parse()?)),
                 _ => Err(Error::usage(format!("{text:?} names no registry")).with_hint(
@@ -197,17 +183,17 @@ impl Location {
                 )),
             },
             b"oci" => {
-                let parts = Parts::of(text, rest, "oci:DIRECTORY[:TAG]")?;
+                let parts = PathLocation::parse(text, rest, "oci:DIRECTORY[:TAG]")?;
                 let tag = parts.tag()?;
                 Ok(Self::Layout { directory: parts.path, tag, digest: parts.digest })
             }
             b"oci-archive" => {
-                let parts = Parts::of(text, rest, "oci-archive:FILE[:TAG]")?;
+                let parts = PathLocation::parse(text, rest, "oci-archive:FILE[:TAG]")?;
                 let tag = parts.tag()?;
                 Ok(Self::OciArchive { file: parts.path, tag, digest: parts.digest })
             }
             b"docker-archive" => {
-                let parts = Parts::of(text, rest, "docker-archive:FILE[:HOST/REPOSITORY:TAG]")?;
+                let parts = PathLocation::parse(text, rest, "docker-archive:FILE[:HOST/REPOSITORY:TAG]")?;
                 let reference = parts.reference()?;
                 Ok(Self::DockerArchive { file: parts.path, reference, digest: parts.digest })
             }
@@ -219,6 +205,34 @@ impl Location {
                 ))
             }
             _ => Ok(Self::Registry(utf8(text)?.parse()?)),
+        }
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self {
+            Self::Registry(_) => "docker",
+            Self::Layout { .. } => "oci",
+            Self::OciArchive { .. } => "oci-archive",
+            Self::DockerArchive { .. } => "docker-archive",
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Registry(reference) = self {
+            return reference.fmt(f);
+        }
+        f.write_str(&self.without_name())?;
+        if let Some(digest) = self.digest() {
+            return write!(f, "@{digest}");
+        }
+        match self {
+            Self::Layout { tag: Some(tag), .. } | Self::OciArchive { tag: Some(tag), .. } => {
+                write!(f, ":{tag}")
+            }
+            Self::DockerArchive { reference: Some(reference), .. } => write!(f, ":{reference}"),
+            _ => Ok(()),
         }
     }
 }
@@ -243,43 +257,43 @@ fn utf8(text: &OsStr) -> Result<&str> {
     })
 }
 
-/// What follows the name of a transport: `PATH[:NAME][@DIGEST]`.
-struct Parts<'a> {
+/// The part of a location after the scheme of a layout or an archive: `PATH[:NAME][@DIGEST]`.
+struct PathLocation<'a> {
     text: &'a OsStr,
-    /// How it is written.
-    form: &'static str,
+    /// The syntax, for errors.
+    syntax: &'static str,
     path: PathBuf,
     name: Option<&'a str>,
     digest: Option<Digest>,
 }
 
-impl<'a> Parts<'a> {
-    /// Takes a location apart; a digest says more than a name. As with skopeo, the first colon ends the path.
-    fn of(text: &'a OsStr, rest: &'a [u8], form: &'static str) -> Result<Self> {
-        let parts = Self { text, form, path: PathBuf::new(), name: None, digest: None };
-        // Paths may have an `@` in their names too: only what begins like a digest is one.
+impl<'a> PathLocation<'a> {
+    /// Parses the part of `text` after the scheme. The first colon ends the path, as with skopeo.
+    fn parse(text: &'a OsStr, rest: &'a [u8], syntax: &'static str) -> Result<Self> {
+        let empty = Self { text, syntax, path: PathBuf::new(), name: None, digest: None };
+        // Paths may contain an `@` too: only text that begins like a digest is one.
         let is_digest = |text: &str| text.starts_with("sha256:") || text.starts_with("sha512:");
         let at = rest.iter().rposition(|byte| *byte == b'@');
         let digest = at.and_then(|at| str::from_utf8(&rest[at + 1..]).ok()).filter(|text| is_digest(text));
-        let (place, digest) = match (digest, at) {
+        let (path_and_name, digest) = match (digest, at) {
             (Some(digest), Some(at)) => {
-                let digest = digest.parse().map_err(|error: Error| parts.invalid(&error.to_string()))?;
+                let digest = digest.parse().map_err(|error: Error| empty.invalid(&error.to_string()))?;
                 (&rest[..at], Some(digest))
             }
             _ => (rest, None),
         };
-        let (path, name) = match split_once(place, b':') {
+        let (path, name) = match split_once(path_and_name, b':') {
             Some((path, name)) => (path, Some(name)),
-            None => (place, None),
+            None => (path_and_name, None),
         };
-        let name = name.map(str::from_utf8).transpose().map_err(|_| parts.invalid("its tag is not UTF-8"))?;
-        match path.is_empty() {
-            true => Err(parts.invalid("it has no path")),
-            false => Ok(Self { path: OsStr::from_bytes(path).into(), name, digest, ..parts }),
+        let name = name.map(str::from_utf8).transpose().map_err(|_| empty.invalid("its tag is not UTF-8"))?;
+        if path.is_empty() {
+            return Err(empty.invalid("it has no path"));
         }
+        Ok(Self { path: OsStr::from_bytes(path).into(), name, digest, ..empty })
     }
 
-    /// The name as a tag in a layout.
+    /// Returns the name as a tag of a layout.
     fn tag(&self) -> Result<Option<String>> {
         match self.name {
             Some(tag) if !is_ref_name(tag) => Err(self.invalid(&format!("{tag:?} is not a tag"))),
@@ -287,7 +301,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The name as one that images have in an engine.
+    /// Returns the name as the name of an image in a container engine.
     fn reference(&self) -> Result<Option<Reference>> {
         let reference = self.name.map(str::parse).transpose();
         reference.map_err(|error: Error| self.invalid(&error.to_string()))
@@ -295,11 +309,12 @@ impl<'a> Parts<'a> {
 
     fn invalid(&self, why: &str) -> Error {
         Error::usage(format!("{:?} is not the name of an image: {why}", self.text))
-            .with_hint(format!("write {}", self.form))
+            .with_hint(format!("write {}", self.syntax))
     }
 }
 
-/// image-spec, "Annotations", `org.opencontainers.image.ref.name`: words joined by one of `-._:@/+` or by `--`.
+/// Returns whether the text is a reference name (image-spec, "Annotations", `org.opencontainers.image.ref.name`): words
+/// joined by one of `-._:@/+` or by `--`.
 fn is_ref_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.ends_with(|c: char| c.is_ascii_alphanumeric())
@@ -340,7 +355,7 @@ mod tests {
             assert!(matches!(location, Location::Registry(_)), "{text}");
             assert_eq!(location.to_string(), text[6..]);
         }
-        // A host is left out, or a directory is meant.
+        // Without a host, or with the path of a directory.
         for text in ["oci://a", "oci://team/a:v1", "oci:///h.io/a", "oci://", "oci://h.io/", "oci://h.io/A"] {
             let error = text.parse::<Location>().unwrap_err();
             assert_eq!(error.kind(), crate::error::Kind::Usage, "{text}");
@@ -350,16 +365,12 @@ mod tests {
     }
 
     #[test]
-    fn a_path_need_not_be_text_and_a_tag_must() {
+    fn a_path_need_not_be_utf_8_but_a_tag_must() {
         for (scheme, tag) in [("oci:", ":v1"), ("oci-archive:", ":v1"), ("docker-archive:", ":host.io/a:v1")]
         {
             let text = [scheme.as_bytes(), b"d\xff@r", tag.as_bytes()].concat();
-            let path = match Location::parse(OsStr::from_bytes(&text)).unwrap() {
-                Location::Layout { directory, .. } => directory,
-                Location::OciArchive { file, .. } | Location::DockerArchive { file, .. } => file,
-                location @ Location::Registry(_) => panic!("{location:?}"),
-            };
-            assert_eq!(path.as_os_str().as_bytes(), b"d\xff@r");
+            let location = Location::parse(OsStr::from_bytes(&text)).unwrap();
+            assert_eq!(location.path().unwrap().as_os_str().as_bytes(), b"d\xff@r");
         }
         for text in
             [&b"oci:dir:\xff"[..], b"host.io/\xff", b"docker://\xff", b"oci://host.io/\xff", b"\xff:v1"]
@@ -370,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_location_is_a_usage_error() {
+    fn other_texts_are_usage_errors() {
         for text in [
             "oci:",
             "oci::tag",
@@ -389,13 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_told_from_an_image_in_it() {
+    fn a_location_without_a_name_is_a_repository() {
         let location = |text: &str| text.parse::<Location>().unwrap();
         for text in ["oci:dir", "h.io/a"] {
             assert!(location(text).is_repository(), "{text}");
             let tagged = location(text).with_tag("v1").unwrap();
             assert_eq!(tagged, location(&format!("{text}:v1")));
             assert!(!tagged.is_repository());
+            assert_eq!(tagged.without_name(), text);
             assert!(location(text).with_tag("a b").is_err());
         }
         assert!(location("h.io/a").with_tag("a/b").is_err(), "a layout's tag that no registry takes");

@@ -1,6 +1,6 @@
-//! Images in memory: the smallest place that keeps both contracts.
+//! Images in memory, mostly for tests: the smallest transport.
 
-use super::{Destination, Removed, Source};
+use super::{Destination, Removal, Removed, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::stream::{Body, Unverified, Written};
@@ -9,7 +9,7 @@ use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A name in a store that its clones share.
+/// A store of images, bound to a name. Clones share the store.
 #[derive(Clone, Default)]
 pub struct Memory {
     store: Arc<Mutex<Store>>,
@@ -23,14 +23,14 @@ struct Store {
 }
 
 impl Memory {
-    /// Another name in the same store.
+    /// Returns the same store, bound to another name.
     #[must_use]
     pub fn named(&self, name: impl Into<String>) -> Self {
         Self { store: Arc::clone(&self.store), name: name.into() }
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
-        // Nothing here panics while it holds the lock.
+        // No code panics while it holds the lock.
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -46,14 +46,14 @@ impl Source for Memory {
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let blob = self.store().blobs.get(&descriptor.digest).cloned();
-        blob.map(unverified).ok_or_else(|| absent(descriptor))
+        blob.map(unverified).ok_or_else(|| missing_blob(descriptor))
     }
 
     fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
         super::check_range(blob, &range)?;
         let store = self.store();
-        let bytes = store.blobs.get(&blob.digest).ok_or_else(|| absent(blob))?;
-        // Clamped: the store may have fewer bytes than are promised, and whoever proves them finds that out.
+        let bytes = store.blobs.get(&blob.digest).ok_or_else(|| missing_blob(blob))?;
+        // The blob may be shorter than the descriptor says, which `Unverified` finds out.
         let at = |offset: u64| usize::try_from(offset).map_or(bytes.len(), |at| at.min(bytes.len()));
         Ok(Some(unverified(bytes[at(range.start)..at(range.end)].to_vec())))
     }
@@ -88,25 +88,27 @@ impl Destination for Memory {
         Ok(())
     }
 
-    fn remove(&self, _force: bool) -> Result<Removed> {
-        let digest = self.resolve()?.descriptor().digest.clone();
-        self.store().names.remove(&self.name);
-        Ok(Removed { tags: vec![self.name.clone()], ..Removed::nothing(digest) })
-    }
-
     fn address(&self, digest: &Digest) -> String {
         format!("{}@{digest}", self.name)
     }
 }
 
-fn absent(blob: &Descriptor) -> Error {
+impl Removal for Memory {
+    fn remove(&self, _force: bool) -> Result<Removed> {
+        let digest = self.resolve()?.descriptor().digest.clone();
+        self.store().names.remove(&self.name);
+        Ok(Removed { tags: vec![self.name.clone()], ..Removed::nothing(digest) })
+    }
+}
+
+fn missing_blob(blob: &Descriptor) -> Error {
     Error::not_found(format!("there is no blob {}", blob.digest))
 }
 
 fn unverified(blob: Vec<u8>) -> Unverified {
-    let again = blob.clone();
+    let copy = blob.clone();
     Unverified::new(Cursor::new(blob)).reopenable(move |offset| {
-        let mut bytes = Cursor::new(again.clone());
+        let mut bytes = Cursor::new(copy.clone());
         bytes.set_position(offset);
         Ok(Box::new(bytes))
     })

@@ -1,26 +1,29 @@
-//! Places where images are, and the two contracts by which they are read and written.
+//! Transports: the kinds of storage that images are read from and written to.
 //!
-//! | place | source | destination |
-//! |---|---|---|
-//! | [`layout`] `oci:DIR[:TAG]` | yes | yes |
-//! | [`oci_archive`] `oci-archive:FILE[:TAG]` | yes | yes |
-//! | [`docker_archive`] `docker-archive:FILE[:REF]` | yes | one platform, plain layers |
-//! | [`registry`] `host/repository:tag` | yes | yes |
-//! | [`memory`] | yes | yes |
+//! | transport | location | source | destination |
+//! |---|---|---|---|
+//! | [`layout`] | `oci:DIR[:TAG]` | yes | yes |
+//! | [`oci_archive`] | `oci-archive:FILE[:TAG]` | yes | yes |
+//! | [`docker_archive`] | `docker-archive:FILE[:REF]` | yes | one platform, plain layers |
+//! | [`registry`] | `host/repository:tag` | yes | yes |
+//! | [`memory`] | | yes | yes |
 //!
-//! An image is written from its leaves to its root: blobs, manifests, index, and last of all the name. Until
-//! then nothing of it can be seen.
+//! A [`Source`] or a [`Destination`] is bound to one name in its storage. An image is written from its leaves to its root:
+//! blobs, manifests, the index, and then the name. Readers do not see any of it before the name is set.
+//!
+//! The methods of the traits block. They do not wait for retries of a whole blob: [`Destination::retry_delay`] says when
+//! a retry makes sense, and the caller waits.
 
 mod access;
 mod archive;
 mod client_options;
 pub mod docker_archive;
+mod gc;
 pub mod layout;
+mod layout_index;
 mod location;
 pub mod memory;
-mod names;
 pub mod oci_archive;
-mod reach;
 mod referrers;
 pub mod registry;
 mod retry;
@@ -38,39 +41,39 @@ use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// A place that images are read from; bound to one name in it.
+/// A reader of images, bound to one name.
 pub trait Source: Send + Sync {
-    /// The index or the manifest that the name stands for, with the bytes that the place has for it.
+    /// Returns the index or the manifest with this name, with its exact bytes.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when there is no such image; a name with a digest fails with
-    /// [`Integrity`](crate::error::Kind::Integrity) when the bytes are not that digest's.
+    /// [`NotFound`](crate::error::Kind::NotFound) if there is no such image, [`Integrity`](crate::error::Kind::Integrity)
+    /// if the name has a digest and the bytes have another one.
     fn resolve(&self) -> Result<Document>;
 
-    /// The bytes of a blob or a document, not verified yet.
+    /// Opens a blob or a document.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when it is not there.
+    /// [`NotFound`](crate::error::Kind::NotFound) if it does not exist.
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified>;
 
-    /// Some of the bytes of a blob, not verified yet; `None` where the place can only give the whole blob. That may
-    /// change from one call to the next: a registry shows what it can only when it is asked.
+    /// Opens a range of a blob. Returns `None` if only the whole blob can be read, which may change between two calls: a
+    /// registry shows that it has ranges only when it is asked for one.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open); [`Integrity`](crate::error::Kind::Integrity) when the blob has no such bytes.
+    /// Those of [`open`](Self::open); [`Integrity`](crate::error::Kind::Integrity) if the range is not within the blob.
     fn open_range(&self, _blob: &Descriptor, _range: Range<u64>) -> Result<Option<Unverified>> {
         Ok(None)
     }
 
-    /// The tags of all images here, in the order of their bytes, whatever the name that this is bound to.
+    /// Returns the tags of all images, sorted by their bytes. It does not depend on the name.
     ///
     /// # Errors
-    /// When the place has no tags, or does not tell them.
+    /// [`Usage`](crate::error::Kind::Usage) if the storage has no tags; those of reading it.
     fn tags(&self) -> Result<Vec<String>> {
         Err(Error::usage("this place has no tags to list"))
     }
 
-    /// The digests of the images here that have no tag.
+    /// Returns the digests of the images that have no tag.
     ///
     /// # Errors
     /// Those of [`tags`](Self::tags).
@@ -78,130 +81,132 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// What refers to the manifest or the index with this digest, such as signatures.
+    /// Returns the manifests whose subject is the manifest or the index with this digest, such as signatures.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// Those of reading the list.
     fn referrers(&self, _subject: &Digest) -> Result<Vec<Descriptor>> {
         Ok(Vec::new())
     }
 
-    /// The manifests that cosign attached to the manifest or the index with this digest, under tags made of the digest:
-    /// signatures, attestations, and lists of contents. Each with its tag.
+    /// Returns the manifests that cosign attached to the manifest or the index with this digest, with their tags, which
+    /// contain the digest: signatures, attestations and SBOMs.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// Those of reading them.
     fn attachments(&self, _subject: &Digest) -> Result<Vec<(String, Document)>> {
         Ok(Vec::new())
     }
 
-    /// The repository of a registry that this is, for a destination that can take blobs over from it.
+    /// Returns the repository, if this is one of a registry, for [`Destination::mount`].
     fn origin(&self) -> Option<Origin> {
         None
     }
 }
 
-/// A place that images are written to; bound to one name in it.
+/// A writer of images, bound to one name.
 pub trait Destination: Send + Sync {
-    /// Whether the blob or the document is there already.
+    /// Returns whether the blob or the document exists.
     ///
     /// # Errors
-    /// When that cannot be found out.
+    /// Those of looking for it.
     fn contains(&self, descriptor: &Descriptor) -> Result<bool>;
 
-    /// Takes in a blob. It is there when this returns, and not before the body has said what it was.
+    /// Stores a blob. It exists when this returns, and not before the body was verified.
     ///
     /// # Errors
-    /// Those of the body and of the place; then nothing is there that was not there before.
+    /// Those of the body and of writing. Nothing is stored then.
     fn upload(&self, body: Body) -> Result<Written>;
 
-    /// Takes a blob over from a neighbour without moving it, and says whether that went well.
+    /// Stores a manifest or an index under its digest. Everything that it refers to must exist.
     ///
     /// # Errors
-    /// When the place is out of order; a mere refusal is `false`.
-    fn mount(&self, _descriptor: &Descriptor, _from: &Origin) -> Result<bool> {
-        Ok(false)
-    }
-
-    /// Takes in a manifest or an index under its digest. All that it refers to must be there.
-    ///
-    /// # Errors
-    /// When the place does not take it.
+    /// Those of writing, and a rejection by the registry.
     fn put_manifest(&self, document: &Document) -> Result<()>;
 
-    /// Gives the image its name: from now on it can be seen. The document must be there.
+    /// Lets the name mean this document, which must exist. From then on the image can be seen.
     ///
     /// # Errors
-    /// When the place does not take it; then the name means what it meant before.
+    /// Those of writing. The name means the same image as before then.
     fn commit(&self, root: &Document) -> Result<()>;
 
-    /// Gives a document that is there another tag than the one that this is bound to.
+    /// Returns the location of the image with this digest: `repo@sha256:…`.
+    fn address(&self, digest: &Digest) -> String;
+
+    /// Gives an existing document a tag that is not the name, such as the one of a signature.
     ///
     /// # Errors
-    /// When the place has no such tags.
+    /// [`Usage`](crate::error::Kind::Usage) if the storage has no such tags; those of writing.
     fn attach(&self, tag: &str, _document: &Document) -> Result<()> {
         Err(Error::usage(format!("this place cannot give an image the tag {tag} of an attachment")))
     }
 
-    /// Returns when a write that failed may be retried with a new body, or `None` if a retry makes no sense. `failures`
-    /// counts the retries that have failed already. It never sleeps: the caller waits.
+    /// Mounts a blob from another repository of the same registry, without a transfer. Returns `false` if the registry
+    /// does not do that.
+    ///
+    /// # Errors
+    /// Those of the request.
+    fn mount(&self, _descriptor: &Descriptor, _from: &Origin) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Returns when a failed write may be retried, with a new body; `None` if a retry makes no sense. `failures` is the
+    /// number of earlier retries.
     fn retry_delay(&self, _error: &Error, _failures: u32) -> Option<RetryDelay> {
         None
     }
 
-    /// Takes away what the name stands for: a tag, and the image behind it where nothing else needs it; named by a
-    /// digest, the image. `force` also takes away tags that were not named, where the place cannot do otherwise.
-    ///
-    /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when there is no such image, [`Refused`](crate::error::Kind::Refused)
-    /// when other tags would vanish.
-    fn remove(&self, _force: bool) -> Result<Removed> {
-        Err(Error::usage("nothing can be removed from this place"))
-    }
-
-    /// The directory on this machine that is written to, where there is one.
+    /// Returns the local directory that is written to, if there is one.
     fn directory(&self) -> Option<PathBuf> {
         None
     }
 
-    /// What images the place can hold; who writes another kind changes it before.
-    fn holds(&self) -> Holds {
-        Holds::AnyImage
+    /// Returns which images can be stored. The caller converts other images.
+    fn image_support(&self) -> ImageSupport {
+        ImageSupport::Any
     }
-
-    /// What to call an image with this digest at this place: `repo@sha256:…`.
-    fn address(&self, digest: &Digest) -> String;
 }
 
-/// What images a place can hold.
+/// The removal of images; bound to one name.
+pub trait Removal: Send + Sync {
+    /// Removes a tag, or an image if the name is a digest. A layout also deletes the blobs that no other image needs.
+    /// `force` also removes tags that were not named, where they cannot be kept.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::error::Kind::NotFound) if there is no such image, [`Refused`](crate::error::Kind::Refused)
+    /// if other tags would be lost.
+    fn remove(&self, force: bool) -> Result<Removed>;
+}
+
+/// The images that a destination can store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
-    /// Every index, manifest and blob, byte for byte.
-    AnyImage,
-    /// Images for one platform with plain layers, whose manifest is an OCI manifest without annotations: what an
-    /// archive for `docker load` can say.
-    PlainImage,
+pub enum ImageSupport {
+    /// All indexes, manifests and blobs.
+    Any,
+    /// Images for one platform with uncompressed layers and an OCI manifest without annotations: those that an archive
+    /// for `docker load` can describe.
+    PlainOnly,
 }
 
-/// What a removal took away.
+/// The outcome of a removal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Removed {
-    /// The digest of the index or the manifest that the name stood for.
+    /// The digest of the index or the manifest that had the name.
     pub digest: Digest,
-    /// The tags that are gone.
+    /// The removed tags.
     pub tags: Vec<String>,
-    /// How many blobs were deleted; a registry deletes them later.
+    /// The number of deleted blobs. A registry deletes blobs later, so it is zero there.
     pub blobs: u64,
-    /// How many bytes they had.
+    /// The size of the deleted blobs in bytes.
     pub bytes: u64,
-    /// Why blobs that nothing needs are still there, where that is so.
+    /// The reason why unneeded blobs were not deleted, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blobs_left: Option<String>,
 }
 
 impl Removed {
-    /// No tag and no blob of this image.
+    /// A removal without any tags or blobs.
     fn nothing(digest: Digest) -> Self {
         Self { digest, tags: Vec::new(), blobs: 0, bytes: 0, blobs_left: None }
     }
@@ -216,20 +221,20 @@ pub struct Origin {
     pub repository: String,
 }
 
-/// Fails unless the blob has the bytes in this range, and at least one: who asks for them has the range from a list that
-/// came from outside.
+/// Fails unless the range is within the blob and not empty. Ranges come from tables of contents, which are input from
+/// outside.
 fn check_range(blob: &Descriptor, range: &Range<u64>) -> Result<()> {
-    match range.start < range.end && range.end <= blob.size {
-        true => Ok(()),
-        false => Err(Error::integrity(format!(
-            "the blob {} has {} bytes, and those from {} to {} are asked for",
-            blob.digest, blob.size, range.start, range.end
-        ))),
+    if range.start < range.end && range.end <= blob.size {
+        return Ok(());
     }
+    Err(Error::integrity(format!(
+        "the blob {} has {} bytes, and those from {} to {} are asked for",
+        blob.digest, blob.size, range.start, range.end
+    )))
 }
 
-/// Reads a blob to its end and returns `true` if it is what the descriptor says. Somebody relies on it next.
-fn is_sound(blob: Unverified, descriptor: &Descriptor) -> Result<bool> {
+/// Reads a blob to its end and returns whether it has the size and the digest of the descriptor.
+fn is_intact(blob: Unverified, descriptor: &Descriptor) -> Result<bool> {
     match blob.verify(descriptor).drain() {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == Kind::Integrity => Ok(false),
@@ -237,9 +242,9 @@ fn is_sound(blob: Unverified, descriptor: &Descriptor) -> Result<bool> {
     }
 }
 
-/// The same error for a blob that is not there, with where a foreign layer is to be had (image-spec, "Non-Distributable
-/// Layers"): registries need not have such layers.
-fn say_urls(blob: &Descriptor, error: Error) -> Error {
+/// Adds the URLs of a foreign layer to the error that it does not exist (image-spec, "Non-Distributable Layers").
+/// Registries need not have such layers.
+fn with_foreign_urls(blob: &Descriptor, error: Error) -> Error {
     match (error.kind(), blob.urls().as_slice()) {
         (Kind::NotFound, urls @ [_, ..]) => error.with_hint(format!(
             "it is a foreign layer, which volio does not fetch: its image says that it is at {}",
@@ -249,10 +254,10 @@ fn say_urls(blob: &Descriptor, error: Error) -> Error {
     }
 }
 
-/// Reads and verifies a manifest, an index or a configuration.
+/// Reads and verifies a manifest, an index or a config.
 ///
 /// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when it is above [`DOCUMENT_LIMIT`] or not what the descriptor says.
+/// [`Integrity`](crate::error::Kind::Integrity) if it is larger than [`DOCUMENT_LIMIT`] or does not match the descriptor.
 pub fn fetch(source: &dyn Source, descriptor: &Descriptor) -> Result<Document> {
     if descriptor.size > DOCUMENT_LIMIT {
         return Err(Error::integrity(format!(

@@ -1,11 +1,11 @@
 //! An OCI image layout in one tar file, as `skopeo`, `podman save --format oci-archive` and buildkit write it.
 //!
-//! It is read where it stands, without unpacking it. It is written beside its place, and takes it when an image gets
-//! its name: until then, and when a writer is killed, the file is what it was.
+//! It is read without unpacking it. It is written to a temporary file beside it, which replaces it when the image gets its
+//! name. Until then, and after a writer was killed, the archive is unchanged.
 
-use super::archive::{Archive, ArchiveWriter, Composed, Section, View};
-use super::names::{self, Found, INDEX_FILE, INDEX_LIMIT, MARKER, Name};
-use super::reach::reach;
+use super::archive::{ArchiveWriter, Closing, Contents, Section, TarArchive};
+use super::gc::collect_reachable;
+use super::layout_index::{self, INDEX_FILE, INDEX_LIMIT, ImageEntries, ImageName, MARKER};
 use super::{Destination, Source, referrers};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
@@ -16,49 +16,51 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What else an archive may say about its images: `docker save` writes both. It would say too little when there is one
-/// more, and loaders that read it instead of the index would not see the new one.
+/// Other lists of images, which `docker save` writes too. They are removed when an image is added: programs that read them
+/// instead of the index would not find it.
 const OTHER_LISTS: [&str; 2] = ["manifest.json", "repositories"];
 
-/// One image in an archive, to be read.
+/// A reader of an archive, bound to the name of an image in it.
 pub struct OciArchive {
-    archive: Archive,
-    name: Name,
+    archive: TarArchive,
+    name: ImageName,
 }
 
 impl OciArchive {
-    /// An archive that exists.
+    /// Opens an existing archive.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when the file is not there or holds no layout.
+    /// [`NotFound`](crate::error::Kind::NotFound) if the file does not exist or does not contain a layout.
     pub fn open(path: &Path, tag: Option<&str>, digest: Option<Digest>) -> Result<Self> {
-        let archive = Archive::open(path)?;
-        holds_layout(&archive, Kind::NotFound)?;
-        Ok(Self { archive, name: Name::new(tag, digest) })
+        let archive = TarArchive::open(path)?;
+        check_layout(&archive, Kind::NotFound)?;
+        Ok(Self { archive, name: ImageName::new(tag, digest) })
     }
 
-    /// What the index lists under this name, or the only image that there is.
-    fn found(&self) -> Result<Found> {
+    /// Finds the image with the name that this is bound to.
+    fn find_image(&self) -> Result<ImageEntries> {
         let index = read_index(&self.archive)?;
-        self.name.find(&index, &self.place(), |digest| self.unlisted(digest))
+        self.name.find(&index, &self.description(), |digest| self.find_unlisted(digest))
     }
 
-    fn find(&self, blob: &Descriptor) -> Result<Section> {
-        self.archive
-            .find(&member(&blob.digest))?
-            .ok_or_else(|| names::missing(blob, &self.place(), self.found().ok().as_ref()))
+    fn find_blob(&self, blob: &Descriptor) -> Result<Section> {
+        self.archive.find(&member_name(&blob.digest))?.ok_or_else(|| {
+            layout_index::missing_blob(blob, &self.description(), self.find_image().ok().as_ref())
+        })
     }
 
-    fn place(&self) -> String {
+    /// Returns the name of the archive in errors.
+    fn description(&self) -> String {
         format!("archive {}", self.archive.path().display())
     }
 
-    /// A document that an index of an index names: there, but not in `index.json`.
-    fn unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        match self.archive.find(&member(digest))? {
-            Some(found) if found.len() <= DOCUMENT_LIMIT => {
-                let bytes = self.archive.read(&member(digest), DOCUMENT_LIMIT)?;
-                Ok(bytes.and_then(|bytes| names::describe(digest, &bytes)))
+    /// Finds a document that `index.json` does not list, such as one of a nested index.
+    fn find_unlisted(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        let name = member_name(digest);
+        match self.archive.find(&name)? {
+            Some(section) if section.len() <= DOCUMENT_LIMIT => {
+                let bytes = self.archive.read(&name, DOCUMENT_LIMIT)?;
+                Ok(bytes.and_then(|bytes| layout_index::describe(digest, &bytes)))
             }
             _ => Ok(None),
         }
@@ -67,28 +69,31 @@ impl OciArchive {
 
 impl Source for OciArchive {
     fn resolve(&self) -> Result<Document> {
-        self.found()?.root(|entry| super::fetch(self, entry))
+        self.find_image()?.root(|entry| super::fetch(self, entry))
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        self.find(descriptor).map(Section::unverified)
+        self.find_blob(descriptor).map(Section::unverified)
     }
 
     fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
         super::check_range(blob, &range)?;
-        Ok(Some(self.find(blob)?.part(range).unverified()))
+        Ok(Some(self.find_blob(blob)?.range(range).unverified()))
     }
 
     fn tags(&self) -> Result<Vec<String>> {
-        Ok(names::tags(&read_index(&self.archive)?))
+        Ok(layout_index::tags(&read_index(&self.archive)?))
     }
 
     fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
-        names::attachments(&read_index(&self.archive)?, subject, |entry| super::fetch(self, entry))
+        layout_index::attachments(&read_index(&self.archive)?, subject, |entry| super::fetch(self, entry))
     }
 
     fn untagged(&self) -> Result<Vec<Digest>> {
-        Ok(names::untagged(&read_index(&self.archive)?).into_iter().map(|entry| entry.digest).collect())
+        Ok(layout_index::untagged(&read_index(&self.archive)?)
+            .into_iter()
+            .map(|entry| entry.digest)
+            .collect())
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
@@ -96,44 +101,44 @@ impl Source for OciArchive {
     }
 }
 
-/// One image in an archive, to be written.
+/// A writer of an archive, bound to the name of an image in it.
 pub struct OciArchiveWriter {
     writer: ArchiveWriter,
-    name: Name,
-    /// What is to be listed beside the image, because it refers to it or to others.
+    name: ImageName,
+    /// The entries for referrers, which are added to the index with the image.
     referrers: Mutex<Vec<Descriptor>>,
-    /// What is to be listed beside the image under tags of its own.
-    attached: Mutex<Vec<(Name, Document)>>,
+    /// The attachments with their tags, which are added to the index with the image.
+    attachments: Mutex<Vec<(ImageName, Document)>>,
 }
 
 impl OciArchiveWriter {
-    /// An archive that exists, or will when an image is in it.
+    /// Opens an archive for writing. One that does not exist is created when an image gets its name.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused) when the file is something else.
+    /// [`Refused`](crate::error::Kind::Refused) if the file is something else.
     pub fn create(path: &Path, tag: Option<&str>) -> Result<Self> {
-        let writer = ArchiveWriter::create(path, |archive| holds_layout(archive, Kind::Refused))?;
+        let writer = ArchiveWriter::create(path, |archive| check_layout(archive, Kind::Refused))?;
         Ok(Self {
             writer,
-            name: Name::new(tag, None),
+            name: ImageName::new(tag, None),
             referrers: Mutex::default(),
-            attached: Mutex::default(),
+            attachments: Mutex::default(),
         })
     }
 
     fn referrers(&self) -> MutexGuard<'_, Vec<Descriptor>> {
-        // Nothing here panics while it holds the lock.
+        // No code panics while it holds the lock.
         self.referrers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Destination for OciArchiveWriter {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        self.writer.contains(&member(&descriptor.digest), descriptor)
+        self.writer.contains(&member_name(&descriptor.digest), descriptor)
     }
 
     fn upload(&self, body: Body) -> Result<Written> {
-        self.writer.add(body, member)
+        self.writer.add(body, member_name)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
@@ -143,31 +148,32 @@ impl Destination for OciArchiveWriter {
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
-        let compose = |view: &View<'_>| {
-            let mut index = match view.old() {
+        let close = |contents: &Contents<'_>| {
+            let mut index = match contents.old() {
                 Some(old) => read_index(old)?,
                 None => Index::new(Vec::new(), Default::default()),
             };
             let before = index.manifests.clone();
             for entry in self.referrers().drain(..) {
-                referrers::enter(&mut index, entry);
+                referrers::insert(&mut index, entry);
             }
-            for (name, document) in self.attached.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-                name.enter(&mut index, &document);
+            for (name, document) in self.attachments.lock().unwrap_or_else(PoisonError::into_inner).drain(..)
+            {
+                name.set(&mut index, &document);
             }
-            self.name.enter(&mut index, root);
-            let mut left_out = unreached(view, &before, &index.manifests);
-            left_out.extend(OTHER_LISTS.map(str::to_owned));
+            self.name.set(&mut index, root);
+            let mut dropped = unneeded_members(contents, &before, &index.manifests);
+            dropped.extend(OTHER_LISTS.map(str::to_owned));
             let index = Document::write(media_type::INDEX, &index).bytes().to_vec();
             let marker = (MARKER.0.to_owned(), MARKER.1.as_bytes().to_vec());
-            Ok(Composed { last: vec![marker, (INDEX_FILE.to_owned(), index)], left_out })
+            Ok(Closing { last: vec![marker, (INDEX_FILE.to_owned(), index)], dropped })
         };
-        self.writer.publish(compose)
+        self.writer.publish(close)
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {
-        let name = Name::new(Some(tag), None);
-        self.attached.lock().unwrap_or_else(PoisonError::into_inner).push((name, document.clone()));
+        let attachment = (ImageName::new(Some(tag), None), document.clone());
+        self.attachments.lock().unwrap_or_else(PoisonError::into_inner).push(attachment);
         Ok(())
     }
 
@@ -180,50 +186,52 @@ impl Destination for OciArchiveWriter {
     }
 }
 
-/// The members that only entries need which were listed before and are not any more; none where that cannot be known.
-fn unreached(view: &View<'_>, before: &[Descriptor], after: &[Descriptor]) -> HashSet<String> {
+/// Returns the members that only removed entries need: those in `before` but not in `after`. Returns none if a document
+/// cannot be read, because it may need any of them.
+fn unneeded_members(contents: &Contents<'_>, before: &[Descriptor], after: &[Descriptor]) -> HashSet<String> {
     let gone: Vec<Descriptor> = before.iter().filter(|entry| !after.contains(entry)).cloned().collect();
-    let (Some(old), false) = (view.old(), gone.is_empty()) else { return HashSet::new() };
+    let (Some(old), false) = (contents.old(), gone.is_empty()) else { return HashSet::new() };
     let fetch = |entry: &Descriptor| {
         let absent = || Error::not_found(format!("there is no document {}", entry.digest));
-        let bytes = view.read(&member(&entry.digest), DOCUMENT_LIMIT)?.ok_or_else(absent)?;
+        let bytes = contents.read(&member_name(&entry.digest), DOCUMENT_LIMIT)?.ok_or_else(absent)?;
         Unverified::new(Cursor::new(bytes.clone())).verify(entry).drain()?;
         Ok(Document::new(entry.media_type.clone(), bytes))
     };
-    let (mut needed, mut known) = (HashMap::new(), HashMap::new());
-    if reach(after, fetch, &mut needed).is_err() {
+    let (mut needed, mut unneeded) = (HashMap::new(), HashMap::new());
+    if collect_reachable(after, fetch, &mut needed).is_err() {
         return HashSet::new();
     }
-    // Where it is damaged, what is below the damage stays.
-    let _ = reach(&gone, fetch, &mut known);
-    let needed: HashSet<String> = needed.keys().flat_map(|digest| old.trail(&member(digest))).collect();
-    known.keys().map(member).filter(|name| !needed.contains(name)).collect()
+    // Blobs below a damaged document stay.
+    let _ = collect_reachable(&gone, fetch, &mut unneeded);
+    let needed: HashSet<String> =
+        needed.keys().flat_map(|digest| old.link_chain(&member_name(digest))).collect();
+    unneeded.keys().map(member_name).filter(|name| !needed.contains(name)).collect()
 }
 
-/// What a blob is called in a layout.
-fn member(digest: &Digest) -> String {
+/// Returns the name of the member that holds a blob.
+fn member_name(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-fn read_index(archive: &Archive) -> Result<Index> {
+fn read_index(archive: &TarArchive) -> Result<Index> {
     let what = format!("{INDEX_FILE} in {}", archive.path().display());
     match archive.read(INDEX_FILE, INDEX_LIMIT)? {
-        Some(bytes) => names::parse_index(bytes, &what),
+        Some(bytes) => layout_index::parse_index(bytes, &what),
         None => Err(archive.damaged(&format!("it has no file {INDEX_FILE}"))),
     }
 }
 
-/// Fails with an error of this kind when the archive is of another sort.
-fn holds_layout(archive: &Archive, otherwise: Kind) -> Result<()> {
-    match (archive.has(MARKER.0), archive.has("manifest.json")) {
-        (true, _) => Ok(()),
-        (false, is_docker) => {
-            let path = archive.path().display();
-            let what = format!("{path} is no archive of an image layout: it has no file {}", MARKER.0);
-            Err(Error::new(otherwise, what).with_hint(match is_docker {
-                true => format!("it is what docker save wrote: name it docker-archive:{path}"),
-                false => "name an archive that volio, skopeo, podman or buildkit wrote".to_owned(),
-            }))
-        }
+/// Fails with an error of this kind unless the archive contains a layout.
+fn check_layout(archive: &TarArchive, kind: Kind) -> Result<()> {
+    if archive.has(MARKER.0) {
+        return Ok(());
     }
+    let path = archive.path().display();
+    let hint = if archive.has("manifest.json") {
+        format!("it is what docker save wrote: name it docker-archive:{path}")
+    } else {
+        "name an archive that volio, skopeo, podman or buildkit wrote".to_owned()
+    };
+    let what = format!("{path} is no archive of an image layout: it has no file {}", MARKER.0);
+    Err(Error::new(kind, what).with_hint(hint))
 }

@@ -3,7 +3,7 @@
 mod docker;
 mod part;
 
-use crate::contract::{Place, publish};
+use crate::contract::{TestTransport, publish};
 use crate::snapshot::assert_same;
 use std::fs;
 use std::path::Path;
@@ -193,7 +193,7 @@ fn what_is_no_layout_is_neither_read_nor_written_over() {
 
 #[test]
 fn a_blob_that_was_changed_in_an_archive_is_noticed() {
-    let place = crate::places::ArchivePlace::new();
+    let place = crate::transports::TemporaryArchive::new();
     let document = publish(&*place.destination("t").unwrap(), "first");
     let mut bytes = fs::read(place.file()).unwrap();
     let at = bytes.windows(5).position(|window| window == b"first").unwrap();

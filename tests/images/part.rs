@@ -11,7 +11,7 @@ use volio::oci::{Index, media_type};
 use volio::progress::Silent;
 use volio::transport::layout::Layout;
 use volio::transport::memory::Memory;
-use volio::transport::{Destination, Source};
+use volio::transport::{Destination, Removal, Source};
 use volio::verify::{self, verify};
 
 fn only(platforms: &[&str]) -> copy::Options {

@@ -2,8 +2,8 @@
 
 use super::layers::{blob, layer, publish};
 use super::{make_tree, memory, pack_with};
-use crate::places::ArchivePlace;
 use crate::registry::Registry;
+use crate::transports::TemporaryArchive;
 use base64::Engine as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -233,18 +233,18 @@ fn a_tree_is_read_in_part_from_every_place_and_file_by_file_it_is_what_it_was() 
     let image = memory();
     super::pack(&image, &tree);
     let expected = listed(&image).unwrap();
-    let (archive, registry) = (ArchivePlace::new(), Registry::start());
+    let (archive, registry) = (TemporaryArchive::new(), Registry::start());
     let layout = directory.path().join("layout");
     let destinations: [Box<dyn Destination>; 4] = [
         Box::new(memory()),
         Box::new(Layout::create(&layout, Some("t")).unwrap()),
-        crate::contract::Place::destination(&archive, "t").unwrap(),
+        crate::contract::TestTransport::destination(&archive, "t").unwrap(),
         registry.location("a", "t").destination(&Access::default()).unwrap(),
     ];
     let sources: Vec<Box<dyn Fn() -> Box<dyn Source>>> = vec![
         Box::new(|| Box::new(image.clone())),
         Box::new(|| Box::new(Layout::open(&layout, Some("t"), None).unwrap())),
-        Box::new(|| crate::contract::Place::source(&archive, "t").unwrap()),
+        Box::new(|| crate::contract::TestTransport::source(&archive, "t").unwrap()),
         Box::new(|| registry.location("a", "t").source(&Access::default()).unwrap()),
     ];
     for (destination, source) in destinations.iter().zip(sources) {

@@ -26,7 +26,7 @@ pub use front::{Authority, Proxy};
 pub use proxy::CuttingProxy;
 pub use server::{Damage, Deletes, Locations, Login, Pages, Recorded, Refusal, Registry};
 
-use crate::contract::Place;
+use crate::contract::TestTransport;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -35,7 +35,7 @@ use tempfile::TempDir;
 use volio::Result;
 use volio::progress::{Progress, Silent, Task};
 use volio::transport::{
-    Access, ClientOptions, CredentialSource, Destination, Location, Retry, Source, registry,
+    Access, ClientOptions, CredentialSource, Destination, Location, Removal, Retry, Source, registry,
 };
 
 mod keeps_the_contract {
@@ -43,16 +43,20 @@ mod keeps_the_contract {
 }
 
 mod keeps_the_contract_of_tags {
-    crate::contract::suite!(crate::registry::Registry::start() => tags_are_listed_in_the_order_of_their_bytes a_tag_that_was_removed_means_nothing);
+    crate::contract::suite!(crate::registry::Registry::start() => tags_are_sorted_by_their_bytes a_removed_tag_is_not_found);
 }
 
-impl Place for Registry {
+impl TestTransport for Registry {
     fn source(&self, tag: &str) -> Result<Box<dyn Source>> {
         self.location("team/data", tag).source(&Access::default())
     }
 
     fn destination(&self, tag: &str) -> Result<Box<dyn Destination>> {
         self.location("team/data", tag).destination(&Access::default())
+    }
+
+    fn removal(&self, tag: &str) -> Result<Box<dyn Removal>> {
+        self.location("team/data", tag).removal(&Access::default())
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Deletes, Refusal, Registry};
 use axum::http::Method;
 use volio::error::Kind;
 use volio::oci::{Digest, media_type};
-use volio::transport::{Access, Destination, Removed, Source, registry};
+use volio::transport::{Access, Removal, Removed, Source, registry};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 const OTHER: &[u8] = br#"{"schemaVersion": 2, "layers": [ ]}"#;

@@ -1,20 +1,20 @@
-//! The header of a member that volio writes: the same for the same name and size, whoever writes it and when.
+//! Tar headers of the members that volio writes. A header depends on the name and the size of its member only.
 
 use crate::error::{Error, Result};
 use tar_core::EntryType;
 use tar_core::HeaderError;
 use tar_core::builder::{HeaderBuilder, PaxBuilder};
 
-/// Archives come in blocks of this many bytes.
+/// The size of the blocks of an archive in bytes.
 pub const BLOCK: usize = 512;
-/// The longest name that an ustar header holds; only the blobs of SHA-512 have longer ones.
+/// The longest name that an ustar header can hold. Only blobs with a SHA-512 digest have longer names.
 const NAME_FIELD: usize = 100;
-/// Eleven octal digits, 8 GiB. Larger sizes are written in binary, as GNU tar does it and all others read it: a PAX
-/// record would need a block more, and when the header is left out for a blob that is still on its way, nobody knows
-/// whether that is needed.
+/// The largest size that eleven octal digits can hold, 8 GiB. Larger sizes are written in binary, as GNU tar does and all
+/// programs can read. A PAX record would need another block, and the space for the header is reserved before the size of the
+/// blob is known.
 const OCTAL_11: u64 = 0o77_777_777_777;
 
-/// The header blocks of a plain file. How many they are depends on the name's length only.
+/// Returns the header of a file. Its length depends on the length of the name only.
 pub fn encode(name: &str, size: u64) -> Result<Vec<u8>> {
     build(name, size)
         .map_err(|error| Error::failed(format!("{name} does not fit a tar header")).with_source(error))
@@ -36,12 +36,9 @@ fn build(name: &str, size: u64) -> Result<Vec<u8>, HeaderError> {
     Ok(blocks)
 }
 
-/// Nobody's, readable by all, from 1970.
+/// A header with fixed attributes: mode 0644, owner 0:0, modified in 1970.
 fn plain(name: &str, size: u64) -> Result<HeaderBuilder, HeaderError> {
-    let mut header = match size <= OCTAL_11 {
-        true => HeaderBuilder::new_ustar(),
-        false => HeaderBuilder::new_gnu(),
-    };
+    let mut header = if size <= OCTAL_11 { HeaderBuilder::new_ustar() } else { HeaderBuilder::new_gnu() };
     header.path(name)?.mode(0o644)?.uid(0)?.gid(0)?.mtime(0)?.size(size)?;
     Ok(header)
 }

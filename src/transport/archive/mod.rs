@@ -1,15 +1,18 @@
-//! A tar file whose members are read at random, without unpacking it.
+//! Tar files with random access to their members, without unpacking them.
 //!
-//! The headers are read once, from member to member, and what stands between them is skipped; then a member is a
-//! stretch of the file. Nothing of an archive is ever written to a path that the archive names, so that no name in
-//! it can do harm: what is asked for is looked up, and all else is never looked at.
+//! [`TarArchive::open`] reads the headers, one after the other, and skips the contents. After that a member is a section of
+//! the file. No member is ever written to a path that the archive names, so that names cannot do harm.
+//!
+//! `layer::LayerReader` is another reader of tar, for streams. It is strict, because a layer that two programs read
+//! differently is dangerous. Here, members with unknown types or odd attributes are only skipped: `docker save` and other
+//! programs write many of them, and the digests prove what is read. So the crate tar-core parses the headers.
 
 mod header;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use writer::{ArchiveWriter, Composed, View};
+pub use writer::{ArchiveWriter, Closing, Contents};
 
 use crate::disk::atomic_file::open_nonblocking;
 use crate::error::{Error, Result};
@@ -25,60 +28,61 @@ use std::sync::Arc;
 use tar_core::EntryType;
 use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
 
-/// The most memory that the members of an archive may take, in bytes: room for some 200 000 blobs.
-const MEMBERS_LIMIT: usize = 64 << 20;
-/// What a member takes beside its name.
+/// The limit on the memory for the list of members, in bytes: some 200 000 blobs.
+const MEMORY_LIMIT: usize = 64 << 20;
+/// The memory for a member in addition to its name, in bytes.
 const MEMBER_OVERHEAD: usize = 240;
-/// How many links may lead from one to the next: `docker save` writes one, and more than a few is a circle.
+/// The longest chain of links. `docker save` writes links to files; a longer chain is probably a circle.
 const LINKS_LIMIT: usize = 8;
-/// How much is read at once where headers are: more than one member has.
-const HEADERS_AT_ONCE: usize = 4 * BLOCK;
+/// The number of bytes that are read at once for headers: more than the headers of one member have.
+const READ_SIZE: usize = 4 * BLOCK;
 
-/// An archive, and where in it each member is.
-pub struct Archive {
+/// An open archive with the list of its members.
+pub struct TarArchive {
     file: Arc<File>,
     path: PathBuf,
     /// In the order of the file.
     members: Vec<Member>,
-    /// By name; of several with the same name the last, which is what unpacking would leave.
+    /// The indexes in `members` by name. Of several members with the same name it is the last, as after unpacking.
     by_name: HashMap<String, usize>,
 }
 
 struct Member {
     name: String,
-    kind: Kind,
-    /// Where its first header begins.
+    kind: MemberKind,
+    /// The offset of its first header.
     start: u64,
-    /// Where its content begins.
+    /// The offset of its content.
     offset: u64,
     /// The size of its content.
     size: u64,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Kind {
+enum MemberKind {
     File,
-    /// A link to the member of this name.
+    /// A link to the member with this name.
     Link(String),
-    /// A sparse file, a device, a link out of the archive: nothing that an image is made of.
-    Unfit,
     Directory,
+    /// A sparse file, a device, or a link out of the archive, none of which is part of an image.
+    Unsupported,
 }
 
-impl Archive {
-    /// Opens an archive and finds its members.
+impl TarArchive {
+    /// Opens an archive and lists its members.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when the file is not there, [`Integrity`](crate::error::Kind::Integrity)
-    /// when it is no archive or its end is missing.
+    /// [`NotFound`](crate::error::Kind::NotFound) if the file does not exist, [`Integrity`](crate::error::Kind::Integrity)
+    /// if it is not an archive or ends within a member.
     pub fn open(path: &Path) -> Result<Self> {
-        let cannot = |error| Error::io(format!("cannot open the archive {}", path.display()), error);
-        let file = open_nonblocking(path).map_err(cannot)?;
-        let metadata = file.metadata().map_err(cannot)?;
+        let io_error = |error| Error::io(format!("cannot open the archive {}", path.display()), error);
+        let file = open_nonblocking(path).map_err(io_error)?;
+        let metadata = file.metadata().map_err(io_error)?;
         if !metadata.is_file() {
-            let hint = match metadata.is_dir() {
-                true => "an image layout in a directory is named oci:DIR[:TAG]",
-                false => "an archive is read here and there: save it to a file first",
+            let hint = if metadata.is_dir() {
+                "an image layout in a directory is named oci:DIR[:TAG]"
+            } else {
+                "an archive is read here and there: save it to a file first"
             };
             return Err(Error::usage(format!("{} is no file", path.display())).with_hint(hint));
         }
@@ -88,17 +92,16 @@ impl Archive {
             members: Vec::new(),
             by_name: HashMap::new(),
         };
-        archive.find_members(metadata.len())?;
+        archive.read_headers(metadata.len())?;
         Ok(archive)
     }
 
-    /// The content of the member, if there is one; a link stands for what it leads to.
+    /// Finds the content of a member. Links are followed within the archive.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the member is no plain file, or leads nowhere.
+    /// [`Integrity`](crate::error::Kind::Integrity) if the member is not a file, or a link to a missing member.
     pub fn find(&self, name: &str) -> Result<Option<Section>> {
-        // Lists may spell a name like this, too: `./a`. What leaves the archive is not in it.
-        let Some(name) = normal(name.as_bytes()) else { return Ok(None) };
+        let Some(name) = normalize(name.as_bytes()) else { return Ok(None) };
         let mut name = name.as_str();
         for followed in 0..=LINKS_LIMIT {
             let Some(member) = self.by_name.get(name).and_then(|at| self.members.get(*at)) else {
@@ -108,9 +111,9 @@ impl Archive {
                 };
             };
             match &member.kind {
-                Kind::File => return Ok(Some(self.section(member.offset, member.size))),
-                Kind::Link(target) => name = target,
-                Kind::Unfit | Kind::Directory => {
+                MemberKind::File => return Ok(Some(self.section(member.offset, member.size))),
+                MemberKind::Link(target) => name = target,
+                MemberKind::Unsupported | MemberKind::Directory => {
                     return Err(self.damaged(&format!("its member {name:?} is no plain file")));
                 }
             }
@@ -118,30 +121,30 @@ impl Archive {
         Err(self.damaged(&format!("its member {name:?} is a link that leads in a circle")))
     }
 
-    /// The names by which a member is reached from this one: itself, and those that a link leads to.
-    pub fn trail(&self, name: &str) -> Vec<String> {
-        let mut trail = Vec::new();
-        let mut next = normal(name.as_bytes());
-        while let Some(name) = next.take().filter(|_| trail.len() <= LINKS_LIMIT) {
+    /// Returns the names of a member and of the members that its links lead to.
+    pub fn link_chain(&self, name: &str) -> Vec<String> {
+        let mut chain = Vec::new();
+        let mut next = normalize(name.as_bytes());
+        while let Some(name) = next.take().filter(|_| chain.len() <= LINKS_LIMIT) {
             let member = self.by_name.get(&name).and_then(|at| self.members.get(*at));
             next = match member.map(|member| &member.kind) {
-                Some(Kind::Link(target)) => Some(target.clone()),
+                Some(MemberKind::Link(target)) => Some(target.clone()),
                 _ => None,
             };
-            trail.push(name);
+            chain.push(name);
         }
-        trail
+        chain
     }
 
-    /// Whether this member is the one that its name stands for, or has no name that can be asked for.
-    fn counts(&self, at: usize, member: &Member) -> bool {
+    /// Returns whether no later member has the same name.
+    fn is_current(&self, at: usize, member: &Member) -> bool {
         self.by_name.get(&member.name).is_none_or(|last| *last == at)
     }
 
-    /// The whole content of a small member, if there is one.
+    /// Reads a small member. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// Those of [`find`](Self::find); [`Integrity`](crate::error::Kind::Integrity) when it is larger than `limit`.
+    /// Those of [`find`](Self::find); [`Integrity`](crate::error::Kind::Integrity) if it is larger than `limit` bytes.
     pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(mut section) = self.find(name)? else { return Ok(None) };
         if section.len() > limit {
@@ -154,17 +157,17 @@ impl Archive {
         Ok(Some(bytes))
     }
 
-    /// Whether there is a member of this name.
+    /// Returns whether there is a member with this name.
     pub fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }
 
-    /// The error for an archive that is not what it should be.
+    /// The error for a malformed archive.
     pub fn damaged(&self, why: &str) -> Error {
         Error::integrity(format!("the archive {} is damaged: {why}", self.path.display()))
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -173,22 +176,22 @@ impl Archive {
         Section { file: Arc::clone(&self.file), position: offset, end: offset.saturating_add(size), size }
     }
 
-    /// Goes from header to header.
-    fn find_members(&mut self, length: u64) -> Result<()> {
+    /// Fills the list of members from the headers in a file of `length` bytes.
+    fn read_headers(&mut self, length: u64) -> Result<()> {
         let mut parser = Parser::new(Limits::default());
-        // Times before 1970 and the like: nobody here asks for them.
+        // Malformed attributes, such as some times before 1970, are not used here.
         parser.set_ignore_pax_errors(true);
-        let mut headers = Headers { file: Arc::clone(&self.file), position: 0, bytes: Vec::new() };
+        let mut headers = HeaderReader { file: Arc::clone(&self.file), position: 0, bytes: Vec::new() };
         let mut start = 0;
         let mut memory = 0;
         loop {
             let (consumed, entry, is_sparse) = match parser.parse(&headers.bytes) {
                 Ok(ParseEvent::NeedData { min_bytes }) => match headers.fill(min_bytes) {
                     Ok(true) => continue,
-                    // Without its closing blocks it is still an archive; what is missing will not be found.
+                    // The closing blocks may be missing. Blobs that are missing too are reported when they are opened.
                     Ok(false) if headers.bytes.is_empty() => return Ok(()),
                     Ok(false) if self.members.is_empty() => {
-                        return Err(self.no_archive(&headers.bytes, "it is shorter than a header"));
+                        return Err(self.not_an_archive(&headers.bytes, "it is shorter than a header"));
                     }
                     Ok(false) => return Err(self.damaged("it ends in the middle of a header")),
                     Err(error) => {
@@ -202,37 +205,38 @@ impl Archive {
                     continue;
                 }
                 Ok(ParseEvent::End { .. }) => return Ok(()),
-                Err(error) => return Err(self.no_archive(&headers.bytes, &error.to_string())),
+                Err(error) => return Err(self.not_an_archive(&headers.bytes, &error.to_string())),
             };
             let offset = headers.position + consumed as u64;
             let end = offset.checked_add(entry.size).filter(|end| *end <= length);
             let Some(end) = end else {
                 return Err(self.damaged("it ends in the middle of a member"));
             };
-            let kind = if is_sparse { Kind::Unfit } else { Kind::of(&entry) };
-            let name = normal(&entry.path).unwrap_or_default();
+            let kind = if is_sparse { MemberKind::Unsupported } else { MemberKind::of(&entry) };
+            let name = normalize(&entry.path).unwrap_or_default();
             memory += MEMBER_OVERHEAD + 2 * name.len() + kind.memory();
-            if memory > MEMBERS_LIMIT {
+            if memory > MEMORY_LIMIT {
                 return Err(self.damaged("it has more members than any image"));
             }
             let member = Member { name: name.clone(), kind, start, offset, size: entry.size };
             start = end.next_multiple_of(BLOCK as u64);
             let header_end = headers.position;
             headers.skip(start - header_end);
-            self.enter(member, name);
+            self.add(member, name);
         }
     }
 
-    /// Files a member under its name. What has no name that can be asked for is kept for those who copy the archive.
-    fn enter(&mut self, member: Member, name: String) {
+    /// Adds a member to the list. One whose name is outside of the archive cannot be found, but is kept when the archive is
+    /// copied.
+    fn add(&mut self, member: Member, name: String) {
         if !name.is_empty() {
             self.by_name.insert(name, self.members.len());
         }
         self.members.push(member);
     }
 
-    /// The error for a file that does not begin as an archive does, or stops being one.
-    fn no_archive(&self, bytes: &[u8], why: &str) -> Error {
+    /// The error for a file that is not a tar archive, or not from here on.
+    fn not_an_archive(&self, bytes: &[u8], why: &str) -> Error {
         let path = self.path.display();
         let hint = match bytes {
             _ if !self.members.is_empty() => return self.damaged(why),
@@ -246,16 +250,16 @@ impl Archive {
     }
 }
 
-impl Kind {
+impl MemberKind {
     fn of(entry: &ParsedEntry<'_>) -> Self {
         let target = entry.link_target.as_deref().unwrap_or_default();
         match entry.entry_type {
             EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => Self::Directory,
             EntryType::Regular | EntryType::Continuous => Self::File,
             EntryType::Directory => Self::Directory,
-            EntryType::Link => normal(target).map_or(Self::Unfit, Self::Link),
-            EntryType::Symlink => relative(&entry.path, target).map_or(Self::Unfit, Self::Link),
-            _ => Self::Unfit,
+            EntryType::Link => normalize(target).map_or(Self::Unsupported, Self::Link),
+            EntryType::Symlink => resolve(&entry.path, target).map_or(Self::Unsupported, Self::Link),
+            _ => Self::Unsupported,
         }
     }
 
@@ -267,8 +271,8 @@ impl Kind {
     }
 }
 
-/// The one spelling of a name: `./a//b` is `a/b`. `None` for what leaves the archive or is not UTF-8.
-fn normal(name: &[u8]) -> Option<String> {
+/// Normalizes a name: `./a//b` is `a/b`. Returns `None` if the name is outside of the archive or not UTF-8.
+fn normalize(name: &[u8]) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
     for part in str::from_utf8(name).ok()?.split('/') {
         match part {
@@ -280,30 +284,31 @@ fn normal(name: &[u8]) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Where a symbolic link leads: from the directory that it is in.
-fn relative(link: &[u8], target: &[u8]) -> Option<String> {
+/// Resolves the target of a symbolic link, relative to the link's directory. Returns `None` if it is outside of the
+/// archive.
+fn resolve(link: &[u8], target: &[u8]) -> Option<String> {
     if target.starts_with(b"/") {
         return None;
     }
-    normal(&[link, b"/../", target].concat())
+    normalize(&[link, b"/../", target].concat())
 }
 
-/// The bytes of headers, read ahead.
-struct Headers {
+/// A buffered reader of headers.
+struct HeaderReader {
     file: Arc<File>,
-    /// Where `bytes` stand in the file.
+    /// The offset of `bytes` in the file.
     position: u64,
     bytes: Vec<u8>,
 }
 
-impl Headers {
-    /// Makes sure of `needed` bytes; `false` when the file has no more of them.
+impl HeaderReader {
+    /// Reads until `bytes` has `needed` bytes. Returns `false` if the file ends before.
     fn fill(&mut self, needed: usize) -> io::Result<bool> {
         let had = self.bytes.len();
         if needed <= had {
             return Ok(false);
         }
-        self.bytes.resize(needed.max(HEADERS_AT_ONCE), 0);
+        self.bytes.resize(needed.max(READ_SIZE), 0);
         let mut filled = had;
         while filled < self.bytes.len() {
             match self.file.read_at(&mut self.bytes[filled..], self.position + filled as u64) {
@@ -317,7 +322,7 @@ impl Headers {
         Ok(filled >= needed)
     }
 
-    /// Goes on behind that many bytes.
+    /// Skips this many bytes.
     fn skip(&mut self, bytes: u64) {
         let held = usize::try_from(bytes).map_or(self.bytes.len(), |bytes| bytes.min(self.bytes.len()));
         self.bytes.drain(..held);
@@ -325,7 +330,7 @@ impl Headers {
     }
 }
 
-/// A stretch of the file; several can be read at once, for none of them moves the file's own position.
+/// A section of the file. Several sections can be read at the same time, because the file's own position is not used.
 #[derive(Clone)]
 pub struct Section {
     file: Arc<File>,
@@ -335,38 +340,39 @@ pub struct Section {
 }
 
 impl Section {
-    /// The same for somebody who has to prove it, and may want to go back.
+    /// Returns the content as bytes that have to be verified.
     pub fn unverified(self) -> Unverified {
-        let again = self.clone();
+        let section = self.clone();
         Unverified::new(self).reopenable(move |offset| {
-            let mut rest = again.clone();
+            let mut rest = section.clone();
             rest.position = rest.position.saturating_add(offset).min(rest.end);
             Ok(Box::new(rest))
         })
     }
 
-    /// The same without what lies outside of this range of it.
-    pub fn part(self, range: Range<u64>) -> Self {
+    /// Returns the part of the section within this range.
+    pub fn range(self, range: Range<u64>) -> Self {
         let at = |offset: u64| self.position.saturating_add(offset).min(self.end);
         let (position, end) = (at(range.start), at(range.end));
         Self { position, end, size: end.saturating_sub(position), ..self }
     }
 
-    /// The size of the whole.
+    /// Returns the size in bytes.
     pub fn len(&self) -> u64 {
         self.size
     }
 
-    /// The first bytes, without reading on.
+    /// Returns whether the content starts with these bytes. The position does not change.
     ///
     /// # Errors
     /// Those of reading.
-    pub fn begins_with(&self, magic: &[u8]) -> io::Result<bool> {
-        let mut found = vec![0; magic.len()];
-        match self.size < magic.len() as u64 {
-            true => Ok(false),
-            false => self.file.read_exact_at(&mut found, self.position).map(|()| found == magic),
+    pub fn starts_with(&self, magic: &[u8]) -> io::Result<bool> {
+        if self.size < magic.len() as u64 {
+            return Ok(false);
         }
+        let mut start = vec![0; magic.len()];
+        self.file.read_exact_at(&mut start, self.position)?;
+        Ok(start == magic)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Archives that somebody else wrote, to do harm or by mistake.
+//! Archives that other programs wrote, including malformed and hostile ones.
 
 use super::header::{self, BLOCK};
-use super::{Archive, ArchiveWriter, Composed};
+use super::{ArchiveWriter, Closing, TarArchive};
 use crate::error::Kind;
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::stream::{Body, Unverified};
@@ -10,14 +10,14 @@ use std::io::Read;
 use std::path::Path;
 use tar::{EntryType, Header};
 
-/// Files with what is in them, and links with where they lead.
+/// Writes an archive. The third value is the content of a file or the target of a link.
 fn write(path: &Path, members: &[(&str, EntryType, &str)]) {
     let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
     for (name, kind, content) in members {
         let mut header = Header::new_gnu();
         header.set_entry_type(*kind);
         header.set_mode(0o644);
-        // The name as it is: the crate's own setter refuses what is hostile.
+        // The setter of the crate rejects hostile names.
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
         let is_file = *kind == EntryType::Regular;
         if !is_file {
@@ -31,21 +31,21 @@ fn write(path: &Path, members: &[(&str, EntryType, &str)]) {
     tar.finish().unwrap();
 }
 
-fn archive(members: &[(&str, EntryType, &str)]) -> Archive {
+fn archive(members: &[(&str, EntryType, &str)]) -> TarArchive {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     write(&path, members);
-    Archive::open(&path).unwrap()
+    TarArchive::open(&path).unwrap()
 }
 
-fn text(archive: &Archive, name: &str) -> crate::Result<Option<String>> {
+fn text(archive: &TarArchive, name: &str) -> crate::Result<Option<String>> {
     Ok(archive.read(name, 100)?.map(|bytes| String::from_utf8(bytes).unwrap()))
 }
 
 const FILE: EntryType = EntryType::Regular;
 
 #[test]
-fn members_are_found_by_their_one_name() {
+fn members_are_found_by_their_normalized_names() {
     let archive = archive(&[("./a//b", FILE, "1"), ("c", FILE, ""), ("d/../e", FILE, "2")]);
     assert_eq!(text(&archive, "a/b").unwrap().as_deref(), Some("1"));
     assert_eq!(text(&archive, "c").unwrap().as_deref(), Some(""));
@@ -60,7 +60,7 @@ fn of_members_with_the_same_name_the_last_counts_as_after_unpacking() {
 }
 
 #[test]
-fn names_that_leave_the_archive_are_never_looked_at() {
+fn names_outside_of_the_archive_are_not_found() {
     let archive = archive(&[("../a", FILE, "1"), ("x/../../b", FILE, "2"), ("/c", FILE, "3")]);
     for name in ["../a", "a", "b", "x/../../b"] {
         assert_eq!(text(&archive, name).unwrap(), None, "{name}");
@@ -103,7 +103,7 @@ fn an_archive_that_is_cut_anywhere_is_an_error_or_lacks_members() {
     let whole = fs::read(&path).unwrap();
     for length in 1..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
-        match Archive::open(&path) {
+        match TarArchive::open(&path) {
             Ok(archive) => {
                 assert!(length >= BLOCK + 90, "{length}");
                 assert_eq!(text(&archive, "a").unwrap(), Some("1".repeat(90)));
@@ -115,17 +115,17 @@ fn an_archive_that_is_cut_anywhere_is_an_error_or_lacks_members() {
 }
 
 #[test]
-fn an_archive_that_is_cut_while_it_is_open_is_an_error_and_no_short_file() {
+fn an_archive_that_is_truncated_while_it_is_open_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     write(&path, &[("a", FILE, "1234")]);
-    let archive = Archive::open(&path).unwrap();
+    let archive = TarArchive::open(&path).unwrap();
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(BLOCK as u64 + 2).unwrap();
     assert_eq!(text(&archive, "a").unwrap_err().kind(), Kind::Integrity);
 }
 
 #[test]
-fn what_is_no_archive_says_what_it_is_instead() {
+fn a_file_that_is_not_an_archive_is_reported_with_its_kind() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     for (content, hint) in [
@@ -135,27 +135,27 @@ fn what_is_no_archive_says_what_it_is_instead() {
         (b"text", "docker save"),
     ] {
         fs::write(&path, [content, &[7; 600]].concat()).unwrap();
-        let error = Archive::open(&path).err().unwrap();
+        let error = TarArchive::open(&path).err().unwrap();
         assert_eq!(error.kind(), Kind::Integrity);
         assert!(error.hint().unwrap().contains(hint), "{error:?}");
     }
-    let error = Archive::open(directory.path()).err().unwrap();
+    let error = TarArchive::open(directory.path()).err().unwrap();
     assert!(error.hint().unwrap().contains("oci:DIR"), "{error:?}");
-    assert_eq!(Archive::open(&directory.path().join("absent")).err().unwrap().kind(), Kind::NotFound);
+    assert_eq!(TarArchive::open(&directory.path().join("absent")).err().unwrap().kind(), Kind::NotFound);
 }
 
 #[test]
-fn a_pipe_is_an_error_and_no_hang() {
+fn a_named_pipe_is_an_error_and_does_not_block() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pipe");
     let mode = rustix::fs::Mode::RUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    assert_eq!(Archive::open(&path).err().unwrap().kind(), Kind::Usage);
+    assert_eq!(TarArchive::open(&path).err().unwrap().kind(), Kind::Usage);
     assert_eq!(ArchiveWriter::create(&path, |_| Ok(())).err().unwrap().kind(), Kind::Usage);
 }
 
 #[test]
-fn members_take_no_more_memory_than_is_allowed() {
+fn the_list_of_members_has_a_memory_limit() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     let mut tar = tar::Builder::new(fs::File::create(&path).unwrap());
@@ -168,18 +168,18 @@ fn members_take_no_more_memory_than_is_allowed() {
         tar.append(&header, &b""[..]).unwrap();
     }
     tar.finish().unwrap();
-    let error = Archive::open(&path).err().unwrap();
+    let error = TarArchive::open(&path).err().unwrap();
     assert!(error.to_string().contains("more members"), "{error}");
 }
 
 #[test]
-fn a_header_says_every_name_and_size_and_is_read_by_others() {
+fn headers_with_every_name_and_size_are_read_by_another_program() {
     for algorithm in [crate::oci::Algorithm::Sha256, crate::oci::Algorithm::Sha512] {
         let name = format!("blobs/{}/{}", algorithm.name(), Hasher::new(algorithm).finish().hex());
-        let room = header::encode(&name, 0).unwrap().len();
+        let header_len = header::encode(&name, 0).unwrap().len();
         for size in [0, 1, (8 << 30) - 1, 8 << 30, 1 << 42] {
             let header = header::encode(&name, size).unwrap();
-            assert_eq!(header.len(), room, "the room is known before the size is");
+            assert_eq!(header.len(), header_len, "the length does not depend on the size");
             let mut independent = tar::Archive::new(header.as_slice());
             let entry = independent.entries().unwrap().next().unwrap().unwrap();
             assert_eq!(entry.path().unwrap(), Path::new(&name));
@@ -194,11 +194,11 @@ fn add(writer: &ArchiveWriter, content: &'static [u8]) {
 
 fn publish(writer: &ArchiveWriter) {
     let last = vec![("list".to_owned(), b"list".to_vec())];
-    writer.publish(|_| Ok(Composed { last, left_out: Default::default() })).unwrap();
+    writer.publish(|_| Ok(Closing { last, dropped: Default::default() })).unwrap();
 }
 
 #[test]
-fn what_is_in_an_archive_stays_as_it_stands_there() {
+fn the_members_of_an_archive_are_kept_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     write(
@@ -215,13 +215,13 @@ fn what_is_in_an_archive_stays_as_it_stands_there() {
         .map(|entry| String::from_utf8(entry.unwrap().path_bytes().into_owned()).unwrap())
         .collect();
     assert_eq!(names, [Digest::of(b"new").hex().as_str(), "../odd", "link", "b", "list"]);
-    let archive = Archive::open(&path).unwrap();
+    let archive = TarArchive::open(&path).unwrap();
     assert_eq!(text(&archive, "link").unwrap().as_deref(), Some("2"));
     assert_eq!(text(&archive, "list").unwrap().as_deref(), Some("list"));
 }
 
 #[test]
-fn what_was_said_to_be_there_is_there_although_the_file_was_removed_meanwhile() {
+fn members_that_were_reported_are_kept_although_the_file_was_removed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     write(&path, &[("a", FILE, "1"), ("b", FILE, "2")]);
@@ -231,37 +231,37 @@ fn what_was_said_to_be_there_is_there_although_the_file_was_removed_meanwhile() 
     assert!(!has("b", b"3"), "of the right size, and damaged");
     fs::remove_file(&path).unwrap();
     publish(&writer);
-    let archive = Archive::open(&path).unwrap();
+    let archive = TarArchive::open(&path).unwrap();
     assert!(archive.has("a") && !archive.has("b"));
 }
 
 #[test]
-fn an_archive_that_is_cut_while_it_is_carried_over_is_an_error() {
+fn an_archive_that_is_truncated_while_it_is_copied_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     write(&path, &[("a", FILE, &"1".repeat(2000))]);
     let writer = ArchiveWriter::create(&path, |_| Ok(())).unwrap();
     let outcome = writer.publish(|_| {
         fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(BLOCK as u64 + 2).unwrap();
-        Ok(Composed { last: Vec::new(), left_out: Default::default() })
+        Ok(Closing { last: Vec::new(), dropped: Default::default() })
     });
     assert_eq!(outcome.unwrap_err().kind(), Kind::Integrity);
-    assert_eq!(fs::metadata(&path).unwrap().len(), BLOCK as u64 + 2, "nothing took its place");
+    assert_eq!(fs::metadata(&path).unwrap().len(), BLOCK as u64 + 2, "it was not replaced");
 }
 
 #[test]
-fn of_members_with_the_same_name_only_the_last_is_carried_over() {
+fn of_members_with_the_same_name_only_the_last_is_copied() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     write(&path, &[("a", FILE, "1"), ("b", FILE, "3"), ("./a", FILE, "2")]);
     publish(&ArchiveWriter::create(&path, |_| Ok(())).unwrap());
-    let archive = Archive::open(&path).unwrap();
+    let archive = TarArchive::open(&path).unwrap();
     assert_eq!(archive.members.len(), 3, "a, b and the list");
     assert_eq!(text(&archive, "a").unwrap().as_deref(), Some("2"));
 }
 
 #[test]
-fn a_body_that_fails_leaves_room_for_the_next_one() {
+fn a_failed_upload_leaves_nothing_in_the_archive() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     let writer = ArchiveWriter::create(&path, |_| Ok(())).unwrap();
@@ -280,7 +280,7 @@ fn a_body_that_fails_leaves_room_for_the_next_one() {
 }
 
 #[test]
-fn leftovers_of_a_killed_writer_are_swept_and_a_link_stays_a_link() {
+fn temporary_files_of_a_killed_writer_are_removed_and_a_link_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let (path, link) = (directory.path().join("a.tar"), directory.path().join("link.tar"));
     fs::write(directory.path().join(".volio-archive-dead"), "x").unwrap();
@@ -293,14 +293,14 @@ fn leftovers_of_a_killed_writer_are_swept_and_a_link_stays_a_link() {
     assert!(!directory.path().join(".volio-archive-dead").exists());
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o640, "a file that is replaced keeps its mode");
+    assert_eq!(mode & 0o777, 0o640, "the new file has the mode of the old one");
     let mut content = String::new();
-    Archive::open(&path).unwrap().find("list").unwrap().unwrap().read_to_string(&mut content).unwrap();
+    TarArchive::open(&path).unwrap().find("list").unwrap().unwrap().read_to_string(&mut content).unwrap();
     assert_eq!(content, "list");
 }
 
 #[test]
-fn a_file_shorter_than_a_header_is_not_called_damaged() {
+fn a_file_shorter_than_a_header_is_not_reported_as_damaged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.tar");
     for (content, hint) in [
@@ -310,7 +310,7 @@ fn a_file_shorter_than_a_header_is_not_called_damaged() {
         (&[b'x'; BLOCK - 1], "an archive is what docker save"),
     ] {
         fs::write(&path, content).unwrap();
-        let error = Archive::open(&path).err().unwrap();
+        let error = TarArchive::open(&path).err().unwrap();
         assert_eq!(error.kind(), Kind::Integrity);
         assert!(error.to_string().ends_with("is no tar archive"), "{error}");
         assert!(error.hint().unwrap().contains(hint), "{error:?}");
@@ -318,7 +318,7 @@ fn a_file_shorter_than_a_header_is_not_called_damaged() {
 }
 
 #[test]
-fn an_archive_of_another_user_stays_that_users() {
+fn an_archive_of_another_user_keeps_its_owner() {
     use std::os::unix::fs::{MetadataExt, chown};
     if !rustix::process::geteuid().is_root() {
         return crate::disk::tests::skipped("an archive of another user, because that takes root");
@@ -333,13 +333,13 @@ fn an_archive_of_another_user_stays_that_users() {
 }
 
 #[test]
-fn a_lock_on_the_directory_of_an_archive_keeps_nobody_from_writing_it() {
+fn a_lock_on_the_directory_does_not_block_a_writer() {
     let directory = tempfile::tempdir().unwrap();
-    // As every user can do who may read the directory.
+    // Any user with read access to the directory can do this.
     let held = File::open(directory.path()).unwrap();
     held.try_lock().unwrap();
     let path = directory.path().join("a.tar");
     publish(&ArchiveWriter::create(&path, |_| Ok(())).unwrap());
     let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(names, [path], "and no lock file is left");
+    assert_eq!(names, [path], "the lock file is removed");
 }

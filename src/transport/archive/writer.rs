@@ -1,13 +1,17 @@
-//! An archive that grows blob by blob beside the file that it becomes, and takes that file's place when it is whole.
+//! Writing an archive. It grows in a temporary file, blob by blob, and replaces the old archive when it is complete.
+//!
+//! The digest of a blob is known after its last byte, and its header stands before its first byte. So the space for the
+//! header is left free, which is possible because the length of the header depends on the length of the name only, and
+//! all digests of an algorithm have the same length. The header is written when the blob is complete.
 
-use super::Archive;
+use super::TarArchive;
 use super::header::{self, BLOCK};
-use crate::disk::atomic_file;
+use crate::disk::atomic_file::{self, AtomicFile};
 use crate::disk::lock::LockFile;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use crate::stream::{Body, Written};
-use crate::transport::is_sound;
+use crate::transport::is_intact;
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -19,72 +23,69 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-/// What the names of unfinished archives begin with.
-const TEMPORARY: &str = ".volio-archive-";
-/// How long another writer may take to publish the archive: it copies all that it keeps of the old one.
+/// The prefix of the names of temporary files.
+const TEMPORARY_PREFIX: &str = ".volio-archive-";
+/// The longest wait for another writer that publishes the archive, which copies all members that it keeps.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// How much of a blob is read and written at once.
-const AT_ONCE: usize = 256 << 10;
+/// The size of the buffer for copying, in bytes. `io::copy` alone takes 8 KiB.
+const BUFFER_SIZE: usize = 256 << 10;
 
-/// Writes one archive; what stands in it already stays.
+/// A writer of one archive. The members of an existing archive are kept.
 pub struct ArchiveWriter {
-    /// As it was named.
+    /// The path as it was given.
     path: PathBuf,
-    /// What is replaced: where the path is a link, the file that it leads to.
+    /// The path of the file that is replaced: the target if `path` is a symbolic link.
     target: PathBuf,
     directory: PathBuf,
-    /// The same, open.
-    parent: OwnedFd,
-    /// The archive as it was when this began, for as long as nothing was published.
-    existing: Mutex<Option<Archive>>,
-    /// The members that are to be found in `existing` when this is published: somebody was told that they are there.
+    directory_fd: OwnedFd,
+    /// The archive when the writer was created; `None` after it was published.
+    existing: Mutex<Option<TarArchive>>,
+    /// The members of `existing` that `contains` has reported. They must be in the published archive.
     relied_on: Mutex<HashSet<String>>,
-    /// The archive that comes to be, once something was written.
-    draft: Mutex<Option<AtomicFile>>,
-    /// What is in the draft. Not in it, because one blob may be on its way while others are asked for.
-    members: Mutex<HashMap<String, Stretch>>,
+    /// The new archive, after the first write.
+    growing: Mutex<Option<GrowingArchive>>,
+    /// The members of the new archive. They have another lock, so that `contains` does not wait for an upload.
+    added: Mutex<HashMap<String, ContentRange>>,
 }
 
-/// Where in the draft the content of a member is, and its size.
+/// The content of a member of the growing archive.
 #[derive(Clone, Copy)]
-struct Stretch {
+struct ContentRange {
     offset: u64,
     size: u64,
 }
 
-/// All that an archive can be made of when it is published.
-pub struct View<'a> {
-    draft: &'a AtomicFile,
-    added: &'a HashMap<String, Stretch>,
-    /// The archive that is replaced, and the one that it was when the writer began.
-    old: [Option<&'a Archive>; 2],
+/// The members that are available to an archive that is published.
+pub struct Contents<'a> {
+    growing: &'a GrowingArchive,
+    added: &'a HashMap<String, ContentRange>,
+    /// The archive that is replaced, and the archive when the writer was created.
+    old: [Option<&'a TarArchive>; 2],
 }
 
-/// How an archive ends when it is published.
-pub struct Composed {
-    /// The last members: lists of what is in it.
+/// The end of an archive that is published.
+pub struct Closing {
+    /// The last members, with their contents: lists of the images.
     pub last: Vec<(String, Vec<u8>)>,
-    /// Members of the old archive that are not carried over.
-    pub left_out: HashSet<String>,
+    /// The members of the old archive that are not kept.
+    pub dropped: HashSet<String>,
 }
 
-impl View<'_> {
-    /// The archive that is replaced.
-    pub fn old(&self) -> Option<&Archive> {
+impl Contents<'_> {
+    /// Returns the archive that is replaced.
+    pub fn old(&self) -> Option<&TarArchive> {
         self.old[0]
     }
 
-    /// The whole content of a small member, be it new or old.
+    /// Reads a small member, a new or an old one. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// As [`Archive::read`].
+    /// Those of [`TarArchive::read`].
     pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        if let Some(Stretch { offset, size }) = self.added.get(name).filter(|found| found.size <= limit) {
-            let mut bytes = vec![0; usize::try_from(*size).unwrap_or_default()];
-            self.draft
-                .file
-                .file()
-                .read_exact_at(&mut bytes, *offset)
+        if let Some(content) = self.added.get(name).filter(|content| content.size <= limit) {
+            let mut bytes = vec![0; usize::try_from(content.size).unwrap_or_default()];
+            let file = self.growing.file.file();
+            file.read_exact_at(&mut bytes, content.offset)
                 .map_err(|error| Error::io(format!("cannot read {name} again"), error))?;
             return Ok(Some(bytes));
         }
@@ -97,20 +98,20 @@ impl View<'_> {
     }
 }
 
-/// An archive without its end.
-struct AtomicFile {
-    file: atomic_file::AtomicFile,
-    /// Where the next header goes.
+/// An archive without its closing blocks, in a temporary file.
+struct GrowingArchive {
+    file: AtomicFile,
+    /// The offset of the next header.
     end: u64,
 }
 
 impl ArchiveWriter {
-    /// A writer for this file, which may exist; `fits` fails when what it holds is another kind of archive.
+    /// Creates a writer for a file, which need not exist. `check` fails if the existing archive is of another kind.
     ///
     /// # Errors
-    /// [`NotFound`](crate::error::Kind::NotFound) when there is no such directory,
-    /// [`Refused`](crate::error::Kind::Refused) when the file is no archive.
-    pub fn create(path: &Path, fits: impl FnOnce(&Archive) -> Result<()>) -> Result<Self> {
+    /// [`NotFound`](crate::error::Kind::NotFound) if the directory does not exist,
+    /// [`Refused`](crate::error::Kind::Refused) if the file is not an archive.
+    pub fn create(path: &Path, check: impl FnOnce(&TarArchive) -> Result<()>) -> Result<Self> {
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let Some(name) = target.file_name() else {
             return Err(Error::usage(format!("{} is not the name of a file", path.display())));
@@ -124,9 +125,9 @@ impl ArchiveWriter {
             return Err(Error::not_found(format!("there is no directory {}", directory.display()))
                 .with_hint("make it first"));
         }
-        let parent = File::open(&directory)
+        let directory_fd = File::open(&directory)
             .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
-        let existing = open_if_there(path).map_err(|error| match error.kind() {
+        let existing = open_existing(path).map_err(|error| match error.kind() {
             Kind::Integrity => {
                 Error::refused(format!("{} is no archive that can be added to", path.display()))
                     .with_source(error)
@@ -134,180 +135,182 @@ impl ArchiveWriter {
             }
             _ => error,
         })?;
-        existing.as_ref().map_or(Ok(()), fits)?;
+        existing.as_ref().map_or(Ok(()), check)?;
         Ok(Self {
             path: path.to_owned(),
             target,
             directory,
-            parent: parent.into(),
+            directory_fd: directory_fd.into(),
             existing: Mutex::new(existing),
             relied_on: Mutex::default(),
-            draft: Mutex::default(),
-            members: Mutex::default(),
+            growing: Mutex::default(),
+            added: Mutex::default(),
         })
     }
 
-    /// Returns `true` if there is a member of this name with this content.
+    /// Returns whether there is a member with this name and the content of this blob.
     pub fn contains(&self, name: &str, blob: &Descriptor) -> Result<bool> {
-        if lock(&self.members).get(name).is_some_and(|found| found.size == blob.size) {
+        if lock(&self.added).get(name).is_some_and(|content| content.size == blob.size) {
             return Ok(true);
         }
-        let found = match lock(&self.existing).as_ref() {
-            Some(existing) => existing.find(name)?.filter(|found| found.len() == blob.size),
+        let section = match lock(&self.existing).as_ref() {
+            Some(existing) => existing.find(name)?.filter(|section| section.len() == blob.size),
             None => None,
         };
-        // A damaged one is not there: the right bytes will replace it.
-        let found = found.map_or(Ok(false), |found| is_sound(found.unverified(), blob))?;
-        if found {
+        let Some(section) = section else { return Ok(false) };
+        // A damaged blob counts as missing, so that it is replaced.
+        let is_intact = is_intact(section.unverified(), blob)?;
+        if is_intact {
             lock(&self.relied_on).insert(name.to_owned());
         }
-        Ok(found)
+        Ok(is_intact)
     }
 
-    /// Takes in a blob under the name that its digest gives it.
+    /// Adds a blob under the name that `name` makes of its digest.
     ///
-    /// One blob at a time goes straight into the archive; one that comes meanwhile waits in a nameless file, so that
-    /// nobody who sends it is kept waiting.
+    /// One blob at a time is written to the archive directly. Blobs that are uploaded at the same time are written to
+    /// unnamed files first, so that no upload waits for another one.
     pub fn add(&self, mut body: Body, name: impl Fn(&Digest) -> String) -> Result<Written> {
         let algorithm = body.expected().map_or(Algorithm::Sha256, |expected| expected.digest.algorithm());
-        let room = header::encode(&name(&example(algorithm)), 0)?.len() as u64;
-        match self.draft.try_lock() {
-            Ok(draft) => self.append(draft, body, room, name),
-            Err(TryLockError::Poisoned(draft)) => self.append(draft.into_inner(), body, room, name),
+        let header_len = header::encode(&name(&any_digest(algorithm)), 0)?.len() as u64;
+        match self.growing.try_lock() {
+            Ok(growing) => self.append(growing, body, header_len, name),
+            Err(TryLockError::Poisoned(growing)) => self.append(growing.into_inner(), body, header_len, name),
             Err(TryLockError::WouldBlock) => {
-                let cannot = |error| self.cannot("spool a blob beside", error);
-                let mut spool = tempfile::tempfile_in(&self.directory).map_err(cannot)?;
-                copy(&mut body, &spool).map_err(cannot)?;
+                let io_error = |error| self.io_error("spool a blob beside", error);
+                let mut file = tempfile::tempfile_in(&self.directory).map_err(io_error)?;
+                copy(&mut body, &file).map_err(io_error)?;
                 let written = body.finish()?;
-                spool.rewind().map_err(cannot)?;
-                self.append(lock(&self.draft), Spooled { file: spool, written }, room, name)
+                file.rewind().map_err(io_error)?;
+                self.append(lock(&self.growing), SpooledBlob { file, written }, header_len, name)
             }
         }
     }
 
-    /// Writes a blob behind what is there, and its header, which says how long it is, before it.
+    /// Appends a blob and writes its header before it.
     fn append(
         &self,
-        mut draft: MutexGuard<'_, Option<AtomicFile>>,
-        content: impl Content,
-        room: u64,
+        mut growing: MutexGuard<'_, Option<GrowingArchive>>,
+        content: impl BlobContent,
+        header_len: u64,
         name: impl Fn(&Digest) -> String,
     ) -> Result<Written> {
-        let draft = self.begun(&mut draft)?;
-        let entered = draft.write(content, room).and_then(|written| {
+        let growing = self.begin(&mut growing)?;
+        let appended = growing.write_content(content, header_len).and_then(|written| {
             let name = name(&written.digest);
-            let is_known = lock(&self.members).contains_key(&name);
-            match is_known {
-                true => draft.forget()?,
-                false => {
-                    let offset = draft.end + room;
-                    draft.seal(&name, written.size)?;
-                    // Not before: a member without its header is none.
-                    lock(&self.members).insert(name, Stretch { offset, size: written.size });
-                }
+            let is_known = lock(&self.added).contains_key(&name);
+            if is_known {
+                growing.discard_content()?;
+            } else {
+                let offset = growing.end + header_len;
+                growing.write_header(&name, written.size)?;
+                // The member exists from here on.
+                lock(&self.added).insert(name, ContentRange { offset, size: written.size });
             }
             Ok(written)
         });
-        entered.map_err(|error| {
-            // The next blob is written over it; until then it is behind the end and does no harm.
-            let _ = draft.forget();
-            self.cannot("write a blob to", error)
+        appended.map_err(|error| {
+            // Content after the end is harmless, and the next blob overwrites it.
+            let _ = growing.discard_content();
+            self.io_error("write a blob to", error)
         })
     }
 
-    /// The draft, begun when it was not.
-    fn begun<'a>(&self, draft: &'a mut Option<AtomicFile>) -> Result<&'a mut AtomicFile> {
-        match draft {
-            Some(draft) => Ok(draft),
+    /// Returns the growing archive, which is created if it does not exist.
+    fn begin<'a>(&self, growing: &'a mut Option<GrowingArchive>) -> Result<&'a mut GrowingArchive> {
+        match growing {
+            Some(growing) => Ok(growing),
             none => {
-                atomic_file::sweep(self.parent.as_fd(), TEMPORARY);
-                let file = atomic_file::AtomicFile::begin(self.parent.as_fd(), TEMPORARY, 0o666);
-                let cannot =
-                    |error| Error::io(format!("cannot create a file in {}", self.directory.display()), error);
-                Ok(none.insert(AtomicFile { file: file.map_err(cannot)?, end: 0 }))
+                atomic_file::sweep(self.directory_fd.as_fd(), TEMPORARY_PREFIX);
+                let file = AtomicFile::begin(self.directory_fd.as_fd(), TEMPORARY_PREFIX, 0o666).map_err(
+                    |error| Error::io(format!("cannot create a file in {}", self.directory.display()), error),
+                )?;
+                Ok(none.insert(GrowingArchive { file, end: 0 }))
             }
         }
     }
 
-    /// Keeps other writers of this archive waiting, by a file that no other user can lock.
+    /// Locks the archive against other writers, by a lock file that other users cannot lock.
     fn lock(&self, name: &OsStr) -> Result<LockFile> {
-        // Two archives whose names differ at the end of very long ones may share it.
+        // Archives with very long names that differ at their ends share a lock file, which is harmless.
         let name = &name.as_bytes()[..name.len().min(200)];
         let file = OsString::from_vec([b".", name, b".volio-lock"].concat());
-        LockFile::take(self.parent.as_fd(), &self.directory.join(file), LOCK_TIMEOUT)
+        LockFile::take(self.directory_fd.as_fd(), &self.directory.join(file), LOCK_TIMEOUT)
     }
 
-    /// Puts the archive in its place, with all that the old one has and this one has not, but for what `compose` leaves
-    /// out. It also makes the last members.
+    /// Replaces the old archive with the new one, to which the other members of the old one are copied. `close` decides
+    /// which members are not copied, and makes the last members.
     ///
     /// # Errors
-    /// Then the old archive stays as it was, and what was added since is gone.
-    pub fn publish(&self, compose: impl FnOnce(&View<'_>) -> Result<Composed>) -> Result<()> {
-        let mut slot = lock(&self.draft);
-        self.begun(&mut slot)?;
-        let Some(mut draft) = slot.take() else { return Ok(()) };
-        let added = std::mem::take(&mut *lock(&self.members));
+    /// Those of reading and writing. The old archive is unchanged then, and the added blobs are lost.
+    pub fn publish(&self, close: impl FnOnce(&Contents<'_>) -> Result<Closing>) -> Result<()> {
+        let mut slot = lock(&self.growing);
+        self.begin(&mut slot)?;
+        let Some(mut growing) = slot.take() else { return Ok(()) };
+        let added = std::mem::take(&mut *lock(&self.added));
         let relied_on = std::mem::take(&mut *lock(&self.relied_on));
 
-        // It has a name since it was opened.
         let name = self.target.file_name().unwrap_or_default();
         let _lock = self.lock(name)?;
-        // Another writer may have been here since.
-        let current = open_if_there(&self.target)?;
+        // Another writer may have published an archive since this one was created.
+        let current = open_existing(&self.target)?;
         let existing = lock(&self.existing).take();
         let old = [current.as_ref(), existing.as_ref()];
-        let Composed { last, left_out } = compose(&View { draft: &draft, added: &added, old })?;
-        let cannot = |error: io::Error| self.cannot("write", error);
-        let is_over = |name: &str| left_out.contains(name) || last.iter().any(|(other, _)| other == name);
+        let Closing { last, dropped } = close(&Contents { growing: &growing, added: &added, old })?;
+        let io_error = |error: io::Error| self.io_error("write", error);
+        let is_dropped = |name: &str| dropped.contains(name) || last.iter().any(|(other, _)| other == name);
         let mut present: HashSet<String> = added.into_keys().collect();
         if let Some(current) = &current {
-            draft.carry_over(current, |name| !present.contains(name) && !is_over(name)).map_err(cannot)?;
+            let is_kept = |name: &str| !present.contains(name) && !is_dropped(name);
+            growing.copy_members(current, is_kept).map_err(io_error)?;
             present.extend(relied_on.iter().filter(|name| current.has(name)).cloned());
         }
         if let Some(existing) = &existing {
-            let lost = |name: &str| relied_on.contains(name) && !present.contains(name) && !is_over(name);
-            draft.carry_over(existing, lost).map_err(cannot)?;
+            // The other writer may have dropped members that this one relies on.
+            let is_lost =
+                |name: &str| relied_on.contains(name) && !present.contains(name) && !is_dropped(name);
+            growing.copy_members(existing, is_lost).map_err(io_error)?;
         }
-        for (name, bytes) in &last {
-            draft.put(name, bytes).map_err(cannot)?;
+        for (name, content) in &last {
+            growing.add_small(name, content).map_err(io_error)?;
         }
-        draft.close().map_err(cannot)?;
-        if let Ok(found) = fs::symlink_metadata(&self.target)
-            && found.is_file()
+        growing.close().map_err(io_error)?;
+        if let Ok(metadata) = fs::symlink_metadata(&self.target)
+            && metadata.is_file()
         {
-            draft.file.file().set_permissions(found.permissions()).map_err(cannot)?;
+            growing.file.file().set_permissions(metadata.permissions()).map_err(io_error)?;
         }
-        draft.file.publish(self.parent.as_fd(), name).map_err(cannot)?;
-        *lock(&self.existing) = open_if_there(&self.target)?;
+        growing.file.publish(self.directory_fd.as_fd(), name).map_err(io_error)?;
+        *lock(&self.existing) = open_existing(&self.target)?;
         Ok(())
     }
 
-    /// The file that this becomes, as it was named.
+    /// Returns the path of the archive, as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The directory in which it grows.
+    /// Returns the directory of the archive.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    fn cannot(&self, what: &str, error: io::Error) -> Error {
+    fn io_error(&self, what: &str, error: io::Error) -> Error {
         Error::io(format!("cannot {what} {}", self.path.display()), error)
     }
 }
 
-impl AtomicFile {
-    /// Writes content behind the room for its header, and says what it was.
-    fn write(&mut self, mut content: impl Content, room: u64) -> io::Result<Written> {
+impl GrowingArchive {
+    /// Writes content after the space for its header.
+    fn write_content(&mut self, mut content: impl BlobContent, header_len: u64) -> io::Result<Written> {
         let mut file = self.file.file();
-        file.seek(SeekFrom::Start(self.end + room))?;
+        file.seek(SeekFrom::Start(self.end + header_len))?;
         copy(&mut content, file)?;
         Ok(content.finish()?)
     }
 
-    /// Gives what was written last its header.
-    fn seal(&mut self, name: &str, size: u64) -> io::Result<()> {
+    /// Writes the header of the content that was written last, which makes it a member.
+    fn write_header(&mut self, name: &str, size: u64) -> io::Result<()> {
         let header = header::encode(name, size)?;
         let file = self.file.file();
         file.write_all_at(&header, self.end)?;
@@ -315,25 +318,26 @@ impl AtomicFile {
         file.set_len(self.end)
     }
 
-    /// Takes back what was written last.
-    fn forget(&mut self) -> io::Result<()> {
+    /// Discards content without a header.
+    fn discard_content(&mut self) -> io::Result<()> {
         self.file.file().set_len(self.end)
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let size = bytes.len() as u64;
-        let room = header::encode(name, size)?.len() as u64;
-        self.file.file().write_all_at(bytes, self.end + room)?;
-        self.seal(name, size)
+    /// Adds a member whose content is in memory.
+    fn add_small(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
+        let size = content.len() as u64;
+        let header_len = header::encode(name, size)?.len() as u64;
+        self.file.file().write_all_at(content, self.end + header_len)?;
+        self.write_header(name, size)
     }
 
-    /// Copies the members that are wanted as they stand in the other archive, headers and all. The kernel does it, and
-    /// where the file system can share blocks, nothing is copied.
-    fn carry_over(&mut self, from: &Archive, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+    /// Copies members of another archive with their headers. The kernel copies them, and shares their blocks on file
+    /// systems that can do that.
+    fn copy_members(&mut self, from: &TarArchive, is_wanted: impl Fn(&str) -> bool) -> io::Result<()> {
         let mut source: &File = &from.file;
         let mut target: &File = self.file.file();
-        let counts = from.members.iter().enumerate().filter(|(at, member)| from.counts(*at, member));
-        for (_, member) in counts.filter(|(_, member)| wanted(&member.name)) {
+        let current = from.members.iter().enumerate().filter(|(at, member)| from.is_current(*at, member));
+        for (_, member) in current.filter(|(_, member)| is_wanted(&member.name)) {
             let content_end = member.offset + member.size;
             let end = content_end.next_multiple_of(BLOCK as u64);
             source.seek(SeekFrom::Start(member.start))?;
@@ -343,69 +347,68 @@ impl AtomicFile {
                 return Err(from.damaged("it was cut while it was copied").into());
             }
             self.end += end - member.start;
-            // The last block of an archive without its closing ones may be short.
+            // In an archive without closing blocks, the padding of the last member may be missing.
             target.set_len(self.end)?;
         }
         Ok(())
     }
 
-    /// Ends the archive with two blocks of zeros.
+    /// Writes the closing blocks: two blocks of zeros.
     fn close(&mut self) -> io::Result<()> {
         self.file.file().set_len(self.end + 2 * BLOCK as u64)
     }
 }
 
-/// Bytes that know at their end what they were.
-trait Content: Read {
+/// The content of a blob, with its digest and its size after the end.
+trait BlobContent: Read {
     fn finish(self) -> Result<Written>;
 }
 
-impl Content for Body {
+impl BlobContent for Body {
     fn finish(self) -> Result<Written> {
         self.finish()
     }
 }
 
-/// A blob that waited in a file.
-struct Spooled {
+/// A blob in an unnamed file.
+struct SpooledBlob {
     file: File,
     written: Written,
 }
 
-impl Content for Spooled {
+impl BlobContent for SpooledBlob {
     fn finish(self) -> Result<Written> {
         Ok(self.written)
     }
 }
 
-impl Read for Spooled {
+impl Read for SpooledBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.file.read(buffer)
     }
 }
 
-/// Copies in large pieces: `io::copy` alone takes 8 KiB at a time.
 fn copy(from: &mut impl Read, to: &File) -> io::Result<()> {
-    let mut to = BufWriter::with_capacity(AT_ONCE, to);
+    let mut to = BufWriter::with_capacity(BUFFER_SIZE, to);
     io::copy(from, &mut to)?;
     to.flush()
 }
 
-/// The archive at this path; none where there is no file or an empty one, as `mktemp` makes it.
-fn open_if_there(path: &Path) -> Result<Option<Archive>> {
+/// Opens the archive with this path. Returns `None` if there is no file, or an empty one as `mktemp` creates it.
+fn open_existing(path: &Path) -> Result<Option<TarArchive>> {
     match fs::metadata(path) {
-        Ok(found) if found.is_file() && found.len() == 0 => Ok(None),
+        Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        _ => Archive::open(path).map(Some),
+        _ => TarArchive::open(path).map(Some),
     }
 }
 
-/// Some digest of this algorithm: all of them are equally long.
-fn example(algorithm: Algorithm) -> Digest {
+/// Returns a digest of this algorithm, for its length.
+fn any_digest(algorithm: Algorithm) -> Digest {
     Hasher::new(algorithm).finish()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a panic can leave behind is checked again by those who read it: digests and sizes.
+    // After a panic, digests and sizes still prove everything that is read.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

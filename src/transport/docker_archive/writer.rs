@@ -1,95 +1,95 @@
-//! Writes an archive for `docker load`.
+//! Writing an archive for `docker load`.
 
-use super::listing::{self, Entry, LIST_FILE};
 use super::manifest;
+use super::manifest_json::{self, FILE, ManifestItem};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference, media_type};
 use crate::stream::{Body, Written};
-use crate::transport::archive::{Archive, ArchiveWriter, Composed, View};
-use crate::transport::{Destination, Holds};
+use crate::transport::archive::{ArchiveWriter, Closing, Contents, TarArchive};
+use crate::transport::{Destination, ImageSupport};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// What else an archive may say about its images. It would say too little when there is one more, and loaders that
-/// read it instead of [`LIST_FILE`] would not see the new one.
+/// Other lists of images. They are removed when an image is added: programs that read them instead of [`FILE`] would not
+/// find it.
 const OTHER_LISTS: [&str; 3] = ["oci-layout", "index.json", "repositories"];
 
-/// One image in an archive, to be written.
+/// A writer of an archive, bound to the name of an image in it.
 pub struct DockerArchiveWriter {
     writer: ArchiveWriter,
     reference: Option<Reference>,
 }
 
 impl DockerArchiveWriter {
-    /// An archive that exists, or will when an image is in it.
+    /// Opens an archive for writing. One that does not exist is created when an image gets its name.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused) when the file is something else.
+    /// [`Refused`](crate::error::Kind::Refused) if the file is something else.
     pub fn create(path: &Path, reference: Option<&Reference>) -> Result<Self> {
-        let fits = |archive: &Archive| listing::read(archive, Kind::Refused).map(drop);
-        Ok(Self { writer: ArchiveWriter::create(path, fits)?, reference: reference.cloned() })
+        let check = |archive: &TarArchive| manifest_json::read(archive, Kind::Refused).map(drop);
+        Ok(Self { writer: ArchiveWriter::create(path, check)?, reference: reference.cloned() })
     }
 
-    /// Lists the image under its name, which no other image has then. An image that loses its only name is not listed
-    /// any more.
-    fn enter(&self, entries: &mut Vec<Entry>, mut new: Entry) {
+    /// Adds the image with its name to the list. Another image loses the name, and is removed if it has no other one.
+    fn insert(&self, items: &mut Vec<ManifestItem>, mut new: ManifestItem) {
         if let Some(reference) = &self.reference {
-            entries.retain_mut(|entry| {
-                let was_called = entry.is_called(reference);
-                entry.forget(reference);
-                !was_called || !entry.repo_tags.is_empty()
+            items.retain_mut(|item| {
+                let had_name = item.has_name(reference);
+                item.remove_name(reference);
+                !had_name || !item.repo_tags.is_empty()
             });
             new.repo_tags.push(reference.to_string());
         }
-        match entries.iter_mut().find(|entry| entry.is_same(&new)) {
+        match items.iter_mut().find(|item| item.is_same_image(&new)) {
             Some(same) => same.repo_tags.append(&mut new.repo_tags),
-            None => entries.push(new),
+            None => items.push(new),
         }
     }
 }
 
 impl Destination for DockerArchiveWriter {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        self.writer.contains(&member(&descriptor.digest), descriptor)
+        self.writer.contains(&member_name(&descriptor.digest), descriptor)
     }
 
     fn upload(&self, body: Body) -> Result<Written> {
-        self.writer.add(body, member)
+        self.writer.add(body, member_name)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
-        entry(document).map(drop)
+        manifest_item(document).map(drop)
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
-        let new = entry(root)?;
-        let compose = |view: &View<'_>| {
-            let before = match view.old() {
-                Some(old) => listing::read(old, Kind::Refused)?,
+        let new = manifest_item(root)?;
+        let close = |contents: &Contents<'_>| {
+            let before = match contents.old() {
+                Some(old) => manifest_json::read(old, Kind::Refused)?,
                 None => Vec::new(),
             };
-            let mut entries = before.clone();
-            self.enter(&mut entries, new);
-            let list = Document::write("application/json", &entries).bytes().to_vec();
-            // What the old list names and the new one does not, links and what they lead to included.
-            let members = |entries: &[Entry]| -> HashSet<String> {
-                let names = entries.iter().flat_map(|entry| entry.layers.iter().chain([&entry.config]));
-                view.old().map_or_else(HashSet::new, |old| names.flat_map(|name| old.trail(name)).collect())
+            let mut items = before.clone();
+            self.insert(&mut items, new);
+            let list = Document::write("application/json", &items).bytes().to_vec();
+            // The members that only the old list names are dropped, including links and their targets.
+            let members = |items: &[ManifestItem]| -> HashSet<String> {
+                let Some(old) = contents.old() else { return HashSet::new() };
+                let names = items.iter().flat_map(|item| item.layers.iter().chain([&item.config]));
+                names.flat_map(|name| old.link_chain(name)).collect()
             };
-            let needed = members(&entries);
-            let mut left_out: HashSet<String> = members(&before).difference(&needed).cloned().collect();
-            left_out.extend(OTHER_LISTS.map(str::to_owned));
-            Ok(Composed { last: vec![(LIST_FILE.to_owned(), list)], left_out })
+            let needed = members(&items);
+            let mut dropped: HashSet<String> = members(&before).difference(&needed).cloned().collect();
+            dropped.extend(OTHER_LISTS.map(str::to_owned));
+            Ok(Closing { last: vec![(FILE.to_owned(), list)], dropped })
         };
-        self.writer.publish(compose)
+        self.writer.publish(close)
     }
 
     fn directory(&self) -> Option<PathBuf> {
         Some(self.writer.directory().to_owned())
     }
 
-    fn holds(&self) -> Holds {
-        Holds::PlainImage
+    fn image_support(&self) -> ImageSupport {
+        ImageSupport::PlainOnly
     }
 
     fn address(&self, digest: &Digest) -> String {
@@ -97,16 +97,16 @@ impl Destination for DockerArchiveWriter {
     }
 }
 
-/// What a blob is called, as `docker save` has called it since version 25; all versions load it.
-fn member(digest: &Digest) -> String {
+/// Returns the name of the member that holds a blob. `docker save` uses it since version 25; all versions load it.
+fn member_name(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
-/// How an image is listed.
+/// Returns the item for an image in the list.
 ///
 /// # Errors
-/// [`Usage`](crate::error::Kind::Usage) when its manifest is not the one that reading it again would make.
-fn entry(document: &Document) -> Result<Entry> {
+/// [`Usage`](crate::error::Kind::Usage) if its manifest is not the one that reading it again would make.
+fn manifest_item(document: &Document) -> Result<ManifestItem> {
     let unfit = |why: &str| {
         Error::usage(format!(
             "an archive for docker load cannot hold {}: {why}",
@@ -121,9 +121,14 @@ fn entry(document: &Document) -> Result<Entry> {
         return Err(unfit("its layers are compressed"));
     }
     let (config_name, layer_names) =
-        (member(&config.digest), layers.iter().map(|layer| member(&layer.digest)).collect());
+        (member_name(&config.digest), layers.iter().map(|layer| member_name(&layer.digest)).collect());
     if manifest(config, layers) != *document {
         return Err(unfit("its manifest says more than where the layers are"));
     }
-    Ok(Entry { config: config_name, repo_tags: Vec::new(), layers: layer_names, extra: Default::default() })
+    Ok(ManifestItem {
+        config: config_name,
+        repo_tags: Vec::new(),
+        layers: layer_names,
+        extra: Default::default(),
+    })
 }

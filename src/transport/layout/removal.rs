@@ -1,98 +1,42 @@
-//! Taking an image out of a layout, with the blobs that only it needs.
+//! Removal of an image from a layout, with the blobs that only it needs.
 //!
-//! A writer puts blobs first and the index last, and counts on blobs that it has seen. Writers of ours hold a shared
-//! lock on `blobs` from their first look to their end, so that a removal knows of them and leaves the blobs alone.
-//! Other programs hold no lock: only blobs of the removed image are ever deleted, so that theirs are at risk only where
-//! they count on one of those.
+//! A writer stores blobs first and the index last, and relies on blobs that it found. volio's writers hold a shared lock on
+//! `blobs` from their first look to their end. A removal that cannot lock `blobs` exclusively leaves the blobs alone. Other
+//! programs do not lock, but only blobs of the removed image are ever deleted, so they are affected only if they rely on
+//! one of those.
 //!
-//! Blobs that a removal leaves alone are not forgotten: the file [`UNFINISHED`] names the images that they belong to, and the
-//! next removal or the next writer deletes what nobody needs any more.
+//! Blobs that a removal left alone are deleted later: the file [`PENDING_FILE`] lists the images that they belong to, and
+//! the next removal or the next writer deletes those that are not needed.
 
-use super::place::Missing;
-use super::{Layout, names, open_file, ref_name};
+use super::directory::IfMissing;
+use super::{Layout, io_error, layout_index, open_regular_file};
 use crate::disk::lock::FileLock;
 use crate::error::{Error, Kind, Result};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor};
-use crate::transport::reach::reach;
-use crate::transport::{Removed, fetch};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Index};
+use crate::transport::gc::collect_reachable;
+use crate::transport::layout_index::{ImageEntries, ref_name};
+use crate::transport::{Removal, Removed, fetch};
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-/// The file that names removed images whose blobs are still there.
-pub(super) const UNFINISHED: &str = ".volio.removed";
+/// The file that lists removed images whose blobs still exist.
+pub(super) const PENDING_FILE: &str = ".volio.removed";
 
-/// The most images that it names; what comes then stays until somebody removes it.
-const MOST_UNFINISHED: usize = 1000;
+/// The largest number of images in that file. The blobs of further images stay.
+const PENDING_LIMIT: usize = 1000;
 
-impl Layout {
-    /// Tells removals, for as long as this lives, that somebody counts on the blobs that are here.
-    pub(super) fn hold_blobs(&self) -> Result<()> {
-        if self.held.get().is_some() {
-            return Ok(());
-        }
-        let path = self.directory.join("blobs");
-        let place = match self.opened() {
-            Ok(place) if path.exists() => place,
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(self.cannot("open", &self.directory, error));
-            }
-            _ => return Ok(()),
-        };
-        self.finish_removals();
-        let blobs = File::from(place.blobs(Missing::Fail)?);
-        let held = FileLock::shared(blobs, &path, self.patience)?;
-        match place.blobs_of("sha256", Missing::Fail) {
-            Err(error) if error.kind() != Kind::NotFound => return Err(error),
-            _ => {}
-        }
-        // Another thread may have been faster; its lock does as well.
-        let _ = self.held.set(held);
-        Ok(())
-    }
-
-    /// Deletes blobs that earlier removals have left, as far as that can be done now.
-    fn finish_removals(&self) {
-        if let Some(first) = self.unfinished().first()
-            && let Ok(_lock) = self.lock()
-            && let Ok(index) = self.index()
-        {
-            // What stays is waste and no harm.
-            let _ = self.free(Removed::nothing(first.digest.clone()), &[], &index.manifests);
-        }
-    }
-
-    /// The removed images whose blobs are still there. A list that cannot be read is none.
-    fn unfinished(&self) -> Vec<Descriptor> {
-        let mut bytes = Vec::new();
-        let read = open_file(&self.directory.join(UNFINISHED))
-            .and_then(|file| file.take(DOCUMENT_LIMIT).read_to_end(&mut bytes));
-        read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    /// Takes away what the name stands for.
-    pub(super) fn take_away(&self, force: bool) -> Result<Removed> {
-        // Before anything is changed.
-        self.changing()?.blobs_of("sha256", Missing::Fail)?;
+impl Removal for Layout {
+    fn remove(&self, force: bool) -> Result<Removed> {
+        // Fails before anything is changed if `blobs` is not a directory.
+        self.existing_directory()?.blobs_of("sha256", IfMissing::Fail)?;
         let _lock = self.lock()?;
-        let found = self.found()?;
+        let image = self.find_image()?;
         let mut index = self.index()?;
-        let digest = found.digest();
-        let called = self.name.tag().map(|tag| names::called(&index, tag).into_iter().cloned());
-        let called: Option<Vec<Descriptor>> = called.map(Iterator::collect);
-        let is_named = |entry: &Descriptor| match (self.name.digest(), &called) {
-            (Some(digest), None) => entry.digest == *digest || found.has(entry),
-            (digest, Some(called)) => {
-                called.contains(entry) && digest.is_none_or(|digest| entry.digest == *digest)
-            }
-            (None, None) => found.has(entry),
-        };
-        let (gone, kept): (Vec<_>, Vec<_>) = index.manifests.into_iter().partition(is_named);
-        let mut tags: Vec<String> =
-            gone.iter().filter_map(|entry| ref_name(entry).map(str::to_owned)).collect();
-        tags.dedup();
+        let digest = image.digest();
+        let (gone, kept) = self.split_entries(&index, &image);
         if gone.is_empty() {
             return Err(match self.name.tag() {
                 Some(tag) => Error::refused(format!("the tag {tag} does not mean {digest} any more"))
@@ -101,6 +45,9 @@ impl Layout {
                     .with_hint("remove the image that it is part of"),
             });
         }
+        let mut tags: Vec<String> =
+            gone.iter().filter_map(|entry| ref_name(entry).map(str::to_owned)).collect();
+        tags.dedup();
         if tags.len() > 1 && !force {
             return Err(Error::refused(format!("{digest} has several tags: {}", tags.join(", ")))
                 .with_hint("name one of the tags, or use --force if all of them shall go"));
@@ -108,51 +55,121 @@ impl Layout {
         index.manifests = kept;
         self.replace_index(&index)?;
         let removed = Removed { tags, ..Removed::nothing(digest) };
-        self.free(removed, &gone, &index.manifests)
+        self.delete_unneeded_blobs(removed, &gone, &index.manifests)
+    }
+}
+
+impl Layout {
+    /// Locks the blobs that exist against removals, for as long as this lives.
+    pub(super) fn lock_blobs(&self) -> Result<()> {
+        if self.blobs_lock.get().is_some() {
+            return Ok(());
+        }
+        let path = self.path.join("blobs");
+        let directory = match self.open_directory() {
+            Ok(directory) if path.exists() => directory,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("open", &self.path, error));
+            }
+            _ => return Ok(()),
+        };
+        self.finish_removals();
+        let blobs = File::from(directory.blobs(IfMissing::Fail)?);
+        let lock = FileLock::shared(blobs, &path, self.lock_timeout)?;
+        if let Err(error) = directory.blobs_of("sha256", IfMissing::Fail)
+            && error.kind() != Kind::NotFound
+        {
+            return Err(error);
+        }
+        // If another thread was faster, its lock is used.
+        let _ = self.blobs_lock.set(lock);
+        Ok(())
     }
 
-    /// Deletes the blobs that only the removed entries need, those of now and of earlier. Needs the lock.
-    fn free(&self, mut removed: Removed, gone: &[Descriptor], kept: &[Descriptor]) -> Result<Removed> {
-        let place = self.changing()?;
-        let blobs = File::from(place.blobs(Missing::Fail)?);
-        let unfinished = self.unfinished();
-        let left = |why: &str| Ok(Removed { blobs_left: Some(why.to_owned()), ..removed.clone() });
-        let Ok(alone) = FileLock::try_exclusive(blobs) else {
-            if !gone.is_empty()
-                && unfinished.len() + gone.len() <= MOST_UNFINISHED
-                && let Ok(list) = serde_json::to_vec(&[unfinished.as_slice(), gone].concat())
-            {
-                place.replace(UNFINISHED, &list)?;
-            }
-            return left("somebody is writing to the layout; the next to change it will remove them");
+    /// Deletes the blobs that earlier removals left alone, if that is possible now. Blobs that stay do no harm.
+    fn finish_removals(&self) {
+        if let Some(first) = self.pending().first()
+            && let Ok(_lock) = self.lock()
+            && let Ok(index) = self.index()
+        {
+            let _ = self.delete_unneeded_blobs(Removed::nothing(first.digest.clone()), &[], &index.manifests);
+        }
+    }
+
+    /// Returns the removed images whose blobs still exist. A list that cannot be read is empty.
+    fn pending(&self) -> Vec<Descriptor> {
+        let mut bytes = Vec::new();
+        let read = open_regular_file(&self.path.join(PENDING_FILE))
+            .and_then(|file| file.take(DOCUMENT_LIMIT).read_to_end(&mut bytes));
+        read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    /// Splits the entries of the index into those of the name that this is bound to, and all others.
+    fn split_entries(&self, index: &Index, image: &ImageEntries) -> (Vec<Descriptor>, Vec<Descriptor>) {
+        let digest = self.name.digest();
+        let has_digest = |entry: &Descriptor| digest.is_some_and(|digest| entry.digest == *digest);
+        let tagged = self.name.tag().map(|tag| layout_index::entries_named(index, tag));
+        let is_gone = |entry: &Descriptor| match &tagged {
+            Some(tagged) => tagged.contains(&entry) && (digest.is_none() || has_digest(entry)),
+            None => image.contains(entry) || has_digest(entry),
         };
-        if !alone.is_held() {
-            return left("this file system cannot tell whether somebody is writing to the layout");
+        index.manifests.iter().cloned().partition(is_gone)
+    }
+
+    /// Deletes the blobs that only removed entries need: those of `gone`, and those of earlier removals. The layout must
+    /// be locked.
+    fn delete_unneeded_blobs(
+        &self,
+        mut removed: Removed,
+        gone: &[Descriptor],
+        kept: &[Descriptor],
+    ) -> Result<Removed> {
+        let directory = self.existing_directory()?;
+        let blobs = File::from(directory.blobs(IfMissing::Fail)?);
+        let pending = self.pending();
+        let Ok(lock) = FileLock::try_exclusive(blobs) else {
+            if !gone.is_empty()
+                && pending.len() + gone.len() <= PENDING_LIMIT
+                && let Ok(list) = serde_json::to_vec(&[pending.as_slice(), gone].concat())
+            {
+                directory.replace(PENDING_FILE, &list)?;
+            }
+            let why = "somebody is writing to the layout; the next to change it will remove them";
+            return Ok(Removed { blobs_left: Some(why.to_owned()), ..removed });
+        };
+        if !lock.is_held() {
+            let why = "this file system cannot tell whether somebody is writing to the layout";
+            return Ok(Removed { blobs_left: Some(why.to_owned()), ..removed });
         }
         let read = |entry: &Descriptor| fetch(self, entry);
         let mut needed = HashMap::new();
-        if let Err(error) = reach(kept, read, &mut needed) {
+        if let Err(error) = collect_reachable(kept, read, &mut needed) {
             removed.blobs_left = Some(format!("what the other images need cannot be known: {error}"));
             return Ok(removed);
         }
         let mut unneeded = HashMap::new();
-        // Where it is damaged, what is below the damage stays.
-        let _ = reach(gone, read, &mut unneeded);
-        let _ = reach(&unfinished, read, &mut unneeded);
+        // Blobs below a damaged document stay.
+        let _ = collect_reachable(gone, read, &mut unneeded);
+        let _ = collect_reachable(&pending, read, &mut unneeded);
         for (digest, size) in unneeded.into_iter().filter(|(digest, _)| !needed.contains_key(digest)) {
-            let directory = place.blobs_of(digest.algorithm().name(), Missing::Fail)?;
-            match unlinkat(&directory, digest.hex(), AtFlags::empty()) {
-                Ok(()) => {
-                    removed.blobs += 1;
-                    removed.bytes = removed.bytes.saturating_add(size);
-                }
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(self.cannot("remove", &self.blob(&digest), errno.into())),
+            if self.delete_blob(&digest)? {
+                removed.blobs += 1;
+                removed.bytes = removed.bytes.saturating_add(size);
             }
         }
-        match unlinkat(place.root(), UNFINISHED, AtFlags::empty()) {
+        match unlinkat(directory.root(), PENDING_FILE, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(removed),
-            Err(errno) => Err(self.cannot("remove", &self.directory.join(UNFINISHED), errno.into())),
+            Err(errno) => Err(io_error("remove", &self.path.join(PENDING_FILE), errno.into())),
+        }
+    }
+
+    /// Deletes a blob. Returns `false` if it does not exist.
+    fn delete_blob(&self, digest: &Digest) -> Result<bool> {
+        let directory = self.existing_directory()?.blobs_of(digest.algorithm().name(), IfMissing::Fail)?;
+        match unlinkat(&directory, digest.hex(), AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(io_error("remove", &self.blob_path(digest), errno.into())),
         }
     }
 }

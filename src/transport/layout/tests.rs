@@ -1,8 +1,9 @@
-//! Layouts that are used by several at once, and layouts that somebody else has made.
+//! Layouts that several processes use at once, and layouts that were made by others.
 
-use super::place::Place;
+use super::directory::LayoutDirectory;
 use super::*;
 use crate::error::Kind;
+use crate::transport::Removal;
 use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 
@@ -13,7 +14,7 @@ fn put(layout: &Layout, content: &'static [u8]) -> Document {
     document
 }
 
-/// An image without layers; its number makes it another one.
+/// An image without layers. Its digest depends on the number.
 fn image(layout: &Layout, number: u32) -> Document {
     let config = Digest::of(&number.to_le_bytes());
     let manifest = format!(
@@ -41,20 +42,20 @@ fn many_writers_at_once_lose_nothing_of_each_other() {
 }
 
 #[test]
-fn files_of_a_writer_that_was_killed_are_swept_and_others_are_not() {
+fn temporary_files_of_a_killed_writer_are_removed_and_others_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join(".volio-dead"), "x").unwrap();
     let layout = Layout::create(directory.path(), None).unwrap();
-    let alive = layout.changing().unwrap().begin().unwrap();
+    let alive = layout.existing_directory().unwrap().create_file().unwrap();
     put(&layout, b"{}");
     let named = OsStr::new("alive");
-    alive.publish(layout.changing().unwrap().root(), named).unwrap();
+    alive.publish(layout.existing_directory().unwrap().root(), named).unwrap();
     assert!(directory.path().join(named).exists());
     assert!(!directory.path().join(".volio-dead").exists());
 }
 
 #[test]
-fn an_index_or_a_document_that_is_a_pipe_is_no_hang_either() {
+fn an_index_or_a_document_that_is_a_named_pipe_does_not_block() {
     let directory = tempfile::tempdir().unwrap();
     put(&Layout::create(directory.path(), None).unwrap(), b"{}");
     let pipe = |path: &Path| {
@@ -64,7 +65,7 @@ fn an_index_or_a_document_that_is_a_pipe_is_no_hang_either() {
     };
     let digest = Digest::of(b"not listed");
     let layout = Layout::open(directory.path(), None, Some(digest.clone())).unwrap();
-    pipe(&layout.blob(&digest));
+    pipe(&layout.blob_path(&digest));
     assert_eq!(layout.resolve().unwrap_err().kind(), Kind::NotFound);
     let layout = Layout::open(directory.path(), None, None).unwrap();
     pipe(&directory.path().join(INDEX_FILE));
@@ -94,7 +95,7 @@ fn a_directory_with_something_else_in_it_is_not_touched() {
 }
 
 #[test]
-fn a_file_system_of_its_own_and_parts_of_blobs_are_room_for_a_layout() {
+fn a_layout_may_be_created_beside_lost_and_found_and_parts_of_blobs() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("lost+found")).unwrap();
     fs::write(directory.path().join(".volio.partial-sha256-00"), "x").unwrap();
@@ -102,12 +103,12 @@ fn a_file_system_of_its_own_and_parts_of_blobs_are_room_for_a_layout() {
 }
 
 #[test]
-fn a_blob_that_is_a_pipe_is_an_error_and_no_hang() {
+fn a_blob_that_is_a_named_pipe_is_an_error_and_does_not_block() {
     let directory = tempfile::tempdir().unwrap();
     let layout = Layout::create(directory.path(), None).unwrap();
     layout.prepare().unwrap();
     let descriptor = Descriptor::of("x", b"x");
-    let path = layout.blob(&descriptor.digest);
+    let path = layout.blob_path(&descriptor.digest);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
         .unwrap();
     assert_eq!(layout.open(&descriptor).err().unwrap().kind(), Kind::Integrity);
@@ -120,11 +121,11 @@ fn nothing_is_written_or_removed_through_a_link_in_a_layout() {
         let outside = tempfile::tempdir().unwrap();
         let layout = || Layout::create(directory.path(), None).unwrap();
         let document = put(&layout(), b"{}");
-        // All that was there is outside now, and the link leads there.
-        let place = directory.path().join(link);
-        fs::rename(&place, outside.path().join("moved")).unwrap();
-        symlink(outside.path().join("moved"), &place).unwrap();
-        let blob = layout().blob(&document.descriptor().digest);
+        // The content is outside now, and the link leads there.
+        let path = directory.path().join(link);
+        fs::rename(&path, outside.path().join("moved")).unwrap();
+        symlink(outside.path().join("moved"), &path).unwrap();
+        let blob = layout().blob_path(&document.descriptor().digest);
         assert!(blob.exists(), "what is read is proved, so links are followed");
         let before = files(blob.parent().unwrap());
 
@@ -140,14 +141,14 @@ fn nothing_is_written_or_removed_through_a_link_in_a_layout() {
 }
 
 #[test]
-fn a_link_in_the_place_of_a_file_is_replaced_and_what_it_leads_to_stays() {
+fn a_link_with_the_name_of_a_file_is_replaced_and_its_target_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let precious = tempfile::NamedTempFile::new().unwrap();
     fs::write(precious.path(), "precious").unwrap();
     let layout = || Layout::create(directory.path(), None).unwrap();
     put(&layout(), b"{}");
     let blob = Descriptor::of("x", b"data");
-    for name in [layout().blob(&blob.digest), directory.path().join(INDEX_FILE)] {
+    for name in [layout().blob_path(&blob.digest), directory.path().join(INDEX_FILE)] {
         let _ = fs::remove_file(&name);
         symlink(precious.path(), &name).unwrap();
         layout().upload(Body::new(&b"data"[..])).unwrap();
@@ -159,15 +160,15 @@ fn a_link_in_the_place_of_a_file_is_replaced_and_what_it_leads_to_stays() {
 }
 
 #[test]
-fn who_holds_the_lock_of_a_layout_is_waited_for_until_a_deadline_only() {
+fn the_wait_for_the_lock_of_a_layout_ends() {
     let directory = tempfile::tempdir().unwrap();
     put(&Layout::create(directory.path(), None).unwrap(), b"{}");
     let layout = || {
         let mut layout = Layout::create(directory.path(), None).unwrap();
-        layout.patience = Duration::from_millis(30);
+        layout.lock_timeout = Duration::from_millis(30);
         layout
     };
-    // As any user who may read the layout can do.
+    // Any user with read access to the layout can do this.
     let held =
         FileLock::shared(File::open(directory.path()).unwrap(), directory.path(), LOCK_TIMEOUT).unwrap();
     let upload = |layout: Layout| layout.upload(Body::new(&b"data"[..]));
@@ -184,28 +185,28 @@ fn who_holds_the_lock_of_a_layout_is_waited_for_until_a_deadline_only() {
 }
 
 #[test]
-fn what_a_removal_left_for_a_writer_goes_when_the_layout_is_changed_next() {
+fn blobs_that_a_removal_left_are_deleted_with_the_next_change() {
     let directory = tempfile::tempdir().unwrap();
     let layout = |tag| Layout::create(directory.path(), Some(tag)).unwrap();
     let (gone, kept) = (image(&layout("gone"), 1), image(&layout("kept"), 2));
-    let is_there = |document: &Document| layout("x").blob(&document.descriptor().digest).exists();
+    let is_there = |document: &Document| layout("x").blob_path(&document.descriptor().digest).exists();
     let writer = layout("writer");
-    writer.hold_blobs().unwrap();
+    writer.lock_blobs().unwrap();
     let removed = layout("gone").remove(false).unwrap();
     assert!(removed.blobs == 0 && removed.blobs_left.unwrap().contains("somebody is writing"));
-    // The writer itself and those beside it leave it alone.
+    // Neither the writer nor another one deletes them meanwhile.
     writer.upload(Body::new(&b"more"[..])).unwrap();
     layout("other").upload(Body::new(&b"other"[..])).unwrap();
     assert!(is_there(&gone));
     drop(writer);
     layout("next").upload(Body::new(&b"next"[..])).unwrap();
     assert!(!is_there(&gone) && is_there(&kept));
-    assert!(!directory.path().join(removal::UNFINISHED).exists());
+    assert!(!directory.path().join(removal::PENDING_FILE).exists());
 
-    // The same by a removal, unless the image has come back.
+    // A removal deletes them too, unless the image was stored again.
     let (gone, back) = (image(&layout("gone"), 1), image(&layout("back"), 3));
     let writer = layout("writer");
-    writer.hold_blobs().unwrap();
+    writer.lock_blobs().unwrap();
     layout("gone").remove(false).unwrap();
     layout("back").remove(false).unwrap();
     assert_eq!(image(&writer, 3), back);
@@ -217,10 +218,10 @@ fn what_a_removal_left_for_a_writer_goes_when_the_layout_is_changed_next() {
 
 #[test]
 fn a_layout_is_changed_in_the_directory_that_was_opened() {
-    let place = tempfile::tempdir().unwrap();
-    let (named, moved) = (place.path().join("layout"), place.path().join("moved"));
+    let directory = tempfile::tempdir().unwrap();
+    let (named, moved) = (directory.path().join("layout"), directory.path().join("moved"));
     fs::create_dir(&named).unwrap();
-    let opened = Place::open(&named).unwrap();
+    let opened = LayoutDirectory::open(&named).unwrap();
     fs::rename(&named, &moved).unwrap();
     symlink("elsewhere", &named).unwrap();
     opened.replace("file", b"content").unwrap();

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::progress::Progress;
 use crate::stream::Unverified;
-use crate::transport::{Origin, Source, say_urls};
+use crate::transport::{Origin, Source, with_foreign_urls};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ impl Source for Mirrored {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        let first = self.begin(descriptor, 0).map_err(|error| say_urls(descriptor, error))?;
+        let first = self.begin(descriptor, 0).map_err(|error| with_foreign_urls(descriptor, error))?;
         let (descriptor, places) = (descriptor.clone(), self.clone());
         Ok(Unverified::new(first).reopenable(move |offset| Ok(Box::new(places.begin(&descriptor, offset)?))))
     }

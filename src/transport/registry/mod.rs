@@ -53,7 +53,7 @@ use self::response::Response;
 use self::tls::TlsConfig;
 use self::token::Scopes;
 use self::upload::Upload;
-use super::{Access, Destination, Origin, Removed, RetryDelay, Source, say_urls};
+use super::{Access, Destination, Origin, RetryDelay, Source, with_foreign_urls};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, attachment_tags, media_type};
 use crate::stream::{Body, Unverified, Written};
@@ -188,7 +188,7 @@ impl Source for Registry {
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
-        self.download(descriptor).open().map_err(|error| say_urls(descriptor, error))
+        self.download(descriptor).open().map_err(|error| with_foreign_urls(descriptor, error))
     }
 
     fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
@@ -198,7 +198,7 @@ impl Source for Registry {
         }
         let request = self.ask(Method::GET, blob, "fetch a part of");
         let download = Download::new(&self.client, request, self.pull(), blob.size);
-        download.open_range(range).map_err(|error| say_urls(blob, error))
+        download.open_range(range).map_err(|error| with_foreign_urls(blob, error))
     }
 
     fn tags(&self) -> Result<Vec<String>> {
@@ -279,10 +279,6 @@ impl Destination for Registry {
 
     fn retry_delay(&self, error: &Error, failures: u32) -> Option<RetryDelay> {
         retry::delay(self.client.options(), error, failures)
-    }
-
-    fn remove(&self, force: bool) -> Result<Removed> {
-        self.remove_image(force)
     }
 
     fn address(&self, digest: &Digest) -> String {

@@ -10,16 +10,15 @@ use super::token::Scopes;
 use super::{CONTENT_DIGEST, Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, media_type};
-use crate::transport::{Removed, Source};
+use crate::transport::{Removal, Removed, Source};
 use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode};
 
 /// How many tags are looked at to find those that mean the same image: each is a request.
 const TAGS_LIMIT: usize = 100;
 
-impl Registry {
-    /// Takes away what the name stands for.
-    pub(super) fn remove_image(&self, force: bool) -> Result<Removed> {
+impl Removal for Registry {
+    fn remove(&self, force: bool) -> Result<Removed> {
         let digest = self.resolve()?.descriptor().digest.clone();
         let tag = self.reference.tag();
         if let (Some(tag), Some(_)) = (tag, self.reference.digest())
@@ -51,7 +50,9 @@ impl Registry {
                 .with_hint("deletion must be enabled in the registry (distribution: REGISTRY_STORAGE_DELETE_ENABLED=true)")),
         }
     }
+}
 
+impl Registry {
     /// Asks for a manifest to be deleted, by its tag or its digest; `false` when the registry does not do that.
     fn delete(&self, name: &str) -> Result<bool> {
         use StatusCode as S;

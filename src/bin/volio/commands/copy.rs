@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::copy::{Base, Copied, Options, TagCopied, copy, copy_tags};
 use volio::progress::Progress;
-use volio::{Access, Error, Holds, Location, Platform, Result};
+use volio::{Access, Error, ImageSupport, Location, Platform, Result};
 
 const COPY_EXAMPLES: &str = "\
 Examples:
@@ -147,7 +147,7 @@ impl Pull {
 impl SelectionArgs {
     /// Returns the options of the copy, after reading the images of `--since`.
     fn options(&self, access: &Access) -> Result<Options> {
-        let read = |image: &Location| Base::read(&super::repository(image), image.source(access)?.as_ref());
+        let read = |image: &Location| Base::read(&image.without_name(), image.source(access)?.as_ref());
         let since = self.since.iter().map(read).collect::<Result<_>>()?;
         let (platforms, concurrency) = (self.platforms.clone(), access.client.concurrency);
         Ok(Options { platforms, referrers: self.referrers, since, concurrency })
@@ -185,7 +185,7 @@ impl CopyArgs {
         if !self.output.quiet {
             output::line(&summary(&[&copied], begun.elapsed()));
             // If the destination can hold only one platform, a warning was printed.
-            if let (Some(source), Holds::AnyImage) = (&copied.source_digest, to.holds()) {
+            if let (Some(source), ImageSupport::Any) = (&copied.source_digest, to.image_support()) {
                 output::line(&format!("only some platforms: the digest is not that of the source, {source}"));
             }
         }
@@ -199,7 +199,7 @@ impl CopyArgs {
         for location in [&self.from, &self.to] {
             if !location.is_repository() {
                 return Err(Error::usage(format!("--all-tags: {location} is one image"))
-                    .with_hint(format!("write {}", super::repository(location))));
+                    .with_hint(format!("write {}", location.without_name())));
             }
         }
         let begun = Instant::now();
@@ -225,8 +225,7 @@ impl CopyArgs {
         let source = self.from.source(access)?;
         let (tags, untagged) = (source.tags()?, source.untagged()?);
         if tags.is_empty() {
-            let error =
-                Error::not_found(format!("--all-tags: {} has no tags", super::repository(&self.from)));
+            let error = Error::not_found(format!("--all-tags: {} has no tags", self.from.without_name()));
             return Err(error.with_hint(if untagged.is_empty() {
                 "it holds no image".to_owned()
             } else {

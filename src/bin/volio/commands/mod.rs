@@ -48,21 +48,11 @@ fn write_digest(file: Option<&Path>, digest: &Digest) -> Result<()> {
 
 /// Returns the name of an image with its digest instead of its tag.
 fn address(location: &Location, digest: &Digest) -> String {
-    format!("{}@{digest}", repository(location))
+    format!("{}@{digest}", location.without_name())
 }
 
 /// Describes images without a tag by their digests.
 fn without_tag(digests: &[Digest]) -> String {
     let listed: Vec<String> = digests.iter().map(|digest| format!("@{digest}")).collect();
     format!("{} without a tag: {}", count(digests.len() as u64, "image", "images"), listed.join(", "))
-}
-
-/// Returns the text of a location without the tag and the digest.
-fn repository(location: &Location) -> String {
-    match location {
-        Location::Layout { directory, .. } => format!("oci:{}", directory.display()),
-        Location::OciArchive { file, .. } => format!("oci-archive:{}", file.display()),
-        Location::DockerArchive { file, .. } => format!("docker-archive:{}", file.display()),
-        Location::Registry(reference) => reference.name(),
-    }
 }

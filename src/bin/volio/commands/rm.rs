@@ -52,7 +52,7 @@ impl Rm {
     /// Removes the image, and prints what was removed.
     pub fn run(self) -> Result<()> {
         if self.image.is_repository() {
-            let repository = super::repository(&self.image);
+            let repository = self.image.without_name();
             return Err(Error::usage(format!("rm: {repository} names no image"))
                 .with_hint(format!("write {repository}:TAG; volio tags {repository} lists them")));
         }

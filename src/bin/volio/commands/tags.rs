@@ -44,7 +44,7 @@ struct TagsDocument {
 impl Tags {
     /// Prints the tags.
     pub fn run(self) -> Result<()> {
-        let place = super::repository(&self.location);
+        let place = self.location.without_name();
         if !self.location.is_repository() {
             return Err(Error::usage(format!("tags: {} is one image", self.location))
                 .with_hint(format!("write volio tags {place}")));

@@ -1,12 +1,11 @@
-//! Blobs that came in part: what is there is not fetched again, not even by another process.
+//! Resumed downloads: the part of a blob that arrived is not transferred again, not even by another process.
 //!
-//! Such a file is called after its blob, and locked by whoever fills it. It stays when the network fails or the
-//! process dies, and is swept away when its blob has come in another way, or when nobody has continued it for a day and
-//! an image gets or loses its name. What it holds is believed no more than what comes from outside: it is hashed from its
-//! first byte.
+//! The part is in a file with the name of its blob, which is locked by the process that writes it. The file stays when the
+//! network fails or the process dies. It is removed when the blob has arrived in another way, or, whenever an image gets or
+//! loses its name, if no process has continued it for a day. Its content is not trusted: it is hashed from its first byte.
 
-use super::Layout;
-use super::place::Missing;
+use super::directory::IfMissing;
+use super::{Layout, io_error};
 use crate::disk::atomic_file::{claim, sync};
 use crate::disk::directory::names_in;
 use crate::disk::lock::FileLock;
@@ -23,133 +22,137 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// What their names begin with, before the digest. Not what other drafts begin with: those nobody can continue.
-const PARTIAL: &str = ".volio.partial-";
-/// Blobs below this size are fetched again, in bytes.
-const WORTH_KEEPING: u64 = 1 << 20;
-/// Who has not come back after this time will not: a job that is run every night has been run again.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// The prefix of the files' names; the digest follows. It differs from the prefix of temporary files, which are removed
+/// when their writers are gone.
+const PREFIX: &str = ".volio.partial-";
+/// The size in bytes below which blobs are transferred again.
+const MIN_SIZE: u64 = 1 << 20;
+/// The age at which a part is removed. A job that runs every night has run again by then.
+const STALE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A blob that is not whole yet.
-pub(super) struct Partial {
+/// The part of a blob that has arrived, locked.
+pub(super) struct PartialBlob {
     file: FileLock,
     name: CString,
     path: PathBuf,
 }
 
 fn partial_name(digest: &Digest) -> CString {
-    // No digest has a zero byte.
-    CString::new(format!("{PARTIAL}{}-{}", digest.algorithm().name(), digest.hex())).unwrap_or_default()
+    // No digest contains a zero byte.
+    CString::new(format!("{PREFIX}{}-{}", digest.algorithm().name(), digest.hex())).unwrap_or_default()
 }
 
-/// The blob of which this file is a part, by its path.
-fn blob_of(name: &OsStr, layout: &Path) -> Option<PathBuf> {
-    let (algorithm, hex) = name.to_str()?.strip_prefix(PARTIAL)?.split_once('-')?;
+/// Returns the path of the blob that this file is a part of.
+fn blob_path_of(name: &OsStr, layout: &Path) -> Option<PathBuf> {
+    let (algorithm, hex) = name.to_str()?.strip_prefix(PREFIX)?.split_once('-')?;
     Some(layout.join("blobs").join(algorithm).join(hex))
 }
 
+/// Returns whether this is the name of a part of a blob.
+pub(super) fn is_partial(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
+
 impl Layout {
-    /// Removes parts of blobs that are there by now. Needs the lock.
-    pub(super) fn sweep_partials(&self) {
-        self.sweep(|blob, _| blob.exists());
+    /// Removes parts of blobs that exist. The layout must be locked.
+    pub(super) fn remove_completed_partials(&self) {
+        self.remove_partials(|blob, _| blob.exists());
     }
 
-    /// Removes parts of blobs that nobody has continued for long, counted from when this file was written: the clock is
-    /// that of the file system, which may be another machine's. Needs the lock.
-    pub(super) fn sweep_forgotten_partials(&self, written_now: &Path) {
-        let Ok(now) = fs::metadata(written_now).and_then(|found| found.modified()) else { return };
-        let is_old = |then: SystemTime| now.duration_since(then).is_ok_and(|age| age > LOCK_TIMEOUT);
-        self.sweep(|_, part| part.metadata().and_then(|found| found.modified()).is_ok_and(is_old));
+    /// Removes parts of blobs that no process has continued for a day. The age is measured against the time of
+    /// `written_now`, a file that was just written, because the clock of a file server may differ. The layout must be locked.
+    pub(super) fn remove_stale_partials(&self, written_now: &Path) {
+        let Ok(now) = fs::metadata(written_now).and_then(|metadata| metadata.modified()) else { return };
+        let is_stale = |then: SystemTime| now.duration_since(then).is_ok_and(|age| age > STALE_AGE);
+        self.remove_partials(|_, part| {
+            part.metadata().and_then(|metadata| metadata.modified()).is_ok_and(is_stale)
+        });
     }
 
-    /// Removes those parts that nobody holds and that are `over`, with the path of the blob asked for.
-    fn sweep(&self, over: impl Fn(&Path, &File) -> bool) {
-        let Ok(place) = self.opened() else { return };
-        for name in names_in(place.root()).unwrap_or_default() {
-            if let Some(blob) = blob_of(OsStr::from_bytes(name.to_bytes()), &self.directory)
-                && let Some(part) = claim(place.root(), &name)
-                && over(&blob, &part)
+    /// Removes the parts that are not locked and that `is_obsolete` selects by the path of the blob and the open part.
+    fn remove_partials(&self, is_obsolete: impl Fn(&Path, &File) -> bool) {
+        let Ok(directory) = self.open_directory() else { return };
+        for name in names_in(directory.root()).unwrap_or_default() {
+            if let Some(blob) = blob_path_of(OsStr::from_bytes(name.to_bytes()), &self.path)
+                && let Some(part) = claim(directory.root(), &name)
+                && is_obsolete(&blob, &part)
             {
-                // A file that cannot be removed is waste and no harm.
-                let _ = unlinkat(place.root(), &name, AtFlags::empty());
+                // A file that cannot be removed only takes space.
+                let _ = unlinkat(directory.root(), &name, AtFlags::empty());
             }
         }
     }
 
-    /// Whether this is the name of a part of a blob.
-    pub(super) fn is_partial(name: &OsStr) -> bool {
-        name.as_encoded_bytes().starts_with(PARTIAL.as_bytes())
-    }
-
-    /// What is there of a blob, or room for it; `None` where it is not worth it, or somebody else is at it.
-    pub(super) fn partial(&self, body: &Body) -> Result<Option<Partial>> {
+    /// Opens or creates the part of a blob. Returns `None` if the body cannot be resumed, the blob is small, or another
+    /// process is downloading it.
+    pub(super) fn partial(&self, body: &Body) -> Result<Option<PartialBlob>> {
         let Some(Written { digest, size }) = body.expected().filter(|_| body.comes_again()) else {
             return Ok(None);
         };
-        if *size < WORTH_KEEPING {
+        if *size < MIN_SIZE {
             return Ok(None);
         }
         let name = partial_name(digest);
         let path = self.partial_path(digest);
-        let root = self.changing()?.root();
+        let root = self.existing_directory()?.root();
         let _lock = self.lock()?;
-        // Whatever stands there already is claimed, or left alone: whoever made the layout may have put a link there.
+        // `claim` checks what has the name: another user may have put a link there.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        match openat(root, &name, flags, Mode::from_raw_mode(0o666)).map(drop) {
-            Err(errno) if errno != Errno::EXIST => Err(self.cannot("write", &path, errno.into())),
-            made => match claim(root, &name) {
-                Some(file) => Ok(Some(Partial { file, name, path })),
-                None => {
-                    // Without locks nobody could tell whether somebody fills it.
-                    if made.is_ok() {
-                        let _ = unlinkat(root, &name, AtFlags::empty());
-                    }
-                    Ok(None)
-                }
-            },
+        let created = match openat(root, &name, flags, Mode::from_raw_mode(0o666)) {
+            Ok(_) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(io_error("write", &path, errno.into())),
+        };
+        if let Some(file) = claim(root, &name) {
+            return Ok(Some(PartialBlob { file, name, path }));
         }
+        // Without locks, no process could tell whether another one writes to it.
+        if created {
+            let _ = unlinkat(root, &name, AtFlags::empty());
+        }
+        Ok(None)
     }
 
     fn partial_path(&self, digest: &Digest) -> PathBuf {
-        self.directory.join(OsStr::from_bytes(partial_name(digest).to_bytes()))
+        self.path.join(OsStr::from_bytes(partial_name(digest).to_bytes()))
     }
 
-    /// Takes in the rest of a blob.
-    pub(super) fn complete(&self, mut partial: Partial, mut body: Body) -> Result<Written> {
-        let place = self.changing()?;
+    /// Stores a blob whose first part has arrived earlier.
+    pub(super) fn complete(&self, mut partial: PartialBlob, mut body: Body) -> Result<Written> {
+        let directory = self.existing_directory()?;
         let written = match partial.fill(&mut body).and_then(|()| body.finish()) {
             Ok(written) => written,
             Err(error) => {
-                // Only what a better network would complete is kept: neither a lie, nor what fills up a disk.
+                // The part stays only after a network error: neither if it is wrong, nor if the disk is full.
                 if error.kind() == Kind::Integrity || error.retry_after().is_none() {
-                    let _ = unlinkat(place.root(), &partial.name, AtFlags::empty());
+                    let _ = unlinkat(directory.root(), &partial.name, AtFlags::empty());
                 }
                 return Err(error);
             }
         };
-        let name = self.blob(&written.digest);
-        partial.file.sync_all().map_err(|error| self.cannot("write", &partial.path, error))?;
-        let directory = place.blobs_of(written.digest.algorithm().name(), Missing::Make)?;
-        // Under the lock, so that nobody opens the file as a part, and locks it as the blob that it is by then.
+        let blob = self.blob_path(&written.digest);
+        partial.file.sync_all().map_err(|error| io_error("write", &partial.path, error))?;
+        let blobs = directory.blobs_of(written.digest.algorithm().name(), IfMissing::Create)?;
+        // The lock keeps other processes from opening the file as a part, and locking what is the blob by then.
         let _lock = self.lock()?;
         let publish = || {
-            renameat(place.root(), &partial.name, &directory, written.digest.hex())?;
-            sync(directory.as_fd())
+            renameat(directory.root(), &partial.name, &blobs, written.digest.hex())?;
+            sync(blobs.as_fd())
         };
-        publish().map_err(|error| self.cannot("write", &name, error))?;
+        publish().map_err(|error| io_error("write", &blob, error))?;
         Ok(written)
     }
 }
 
-impl Partial {
+impl PartialBlob {
     fn fill(&mut self, body: &mut Body) -> Result<()> {
-        let cannot = |error: io::Error| Error::io(format!("cannot write {}", self.path.display()), error);
+        let io_error = |error: io::Error| Error::io(format!("cannot write {}", self.path.display()), error);
         let mut file = &*self.file;
-        let here = body.begin_with(file)?;
-        // What stands behind it was not hashed.
-        file.set_len(here).map_err(cannot)?;
-        file.seek(SeekFrom::Start(here)).map_err(cannot)?;
-        io::copy(body, &mut file).map(drop).map_err(cannot)
+        let hashed = body.begin_with(file)?;
+        // Bytes after that were not hashed.
+        file.set_len(hashed).map_err(io_error)?;
+        file.seek(SeekFrom::Start(hashed)).map_err(io_error)?;
+        io::copy(body, &mut file).map(drop).map_err(io_error)
     }
 }
 
@@ -158,10 +161,10 @@ mod tests {
     use super::*;
     use crate::oci::Descriptor;
     use crate::stream::Unverified;
-    use crate::transport::{Destination, Source};
+    use crate::transport::{Destination, Removal, Source};
     use std::io::{Cursor, Read};
 
-    /// A connection that is no more.
+    /// A connection that fails.
     struct Broken;
 
     impl Read for Broken {
@@ -170,7 +173,7 @@ mod tests {
         }
     }
 
-    /// A blob of which only the first half comes.
+    /// A blob whose second half does not arrive.
     fn half_of(bytes: &[u8]) -> (Body, Descriptor) {
         let (descriptor, half) = (Descriptor::of("x", bytes), bytes[..bytes.len() / 2].to_vec());
         let half_again = half.clone();
@@ -181,7 +184,7 @@ mod tests {
         (body.verify(&descriptor), descriptor)
     }
 
-    /// The same blob from a place where only its second half can be read.
+    /// The same blob from a source whose first half must not be read.
     fn rest_of(bytes: &[u8], descriptor: &Descriptor) -> Body {
         let bytes = bytes.to_vec();
         let again = move |offset: u64| -> Result<Box<dyn Read + Send>> {
@@ -202,7 +205,7 @@ mod tests {
         let layout = || Layout::create(directory.path(), None).unwrap();
         assert!(layout().upload(half).is_err());
         assert!(!layout().contains(&descriptor).unwrap());
-        // Another blob comes and goes: the sweep spares the part.
+        // An upload of another blob keeps the part.
         layout().upload(Body::new(&b"data"[..])).unwrap();
         layout().upload(rest_of(&bytes, &descriptor)).unwrap();
         assert!(layout().open(&descriptor).unwrap().verify(&descriptor).drain().is_ok());
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_wrong_is_thrown_away() {
+    fn a_part_with_wrong_content_is_removed() {
         let (directory, bytes) = (tempfile::tempdir().unwrap(), bytes());
         let (half, descriptor) = half_of(&bytes);
         let layout = Layout::create(directory.path(), None).unwrap();
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_somebody_put_in_the_place_of_a_part_is_not_written_through() {
+    fn a_link_with_the_name_of_a_part_is_not_written_through() {
         let (directory, bytes) = (tempfile::tempdir().unwrap(), bytes());
         let (half, descriptor) = half_of(&bytes);
         let layout = Layout::create(directory.path(), None).unwrap();
@@ -239,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_nobody_continues_for_a_day_is_swept_and_a_younger_one_is_not() {
+    fn a_part_that_is_not_continued_for_a_day_is_removed_and_a_younger_one_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let part = |age: u64| {
-            let path = directory.path().join(format!("{PARTIAL}sha256-{age:064}"));
+            let path = directory.path().join(format!("{PREFIX}sha256-{age:064}"));
             let then = SystemTime::now() - Duration::from_secs(age * 60 * 60);
             File::create(&path).unwrap().set_modified(then).unwrap();
             path
@@ -253,7 +256,7 @@ mod tests {
             claim(root.as_fd(), &CString::new(held.file_name().unwrap().as_bytes()).unwrap()).unwrap();
         let layout = Layout::create(directory.path(), None).unwrap();
         layout.upload(Body::new(&b"data"[..])).unwrap();
-        assert!(old.exists(), "whoever comes back may want to go on");
+        assert!(old.exists(), "an upload of another blob does not remove it");
         let document = crate::oci::Document::new(crate::oci::media_type::MANIFEST, b"{}".to_vec());
         layout.put_manifest(&document).unwrap();
         layout.commit(&document).unwrap();
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn many_who_fetch_the_same_blob_at_once_all_have_it() {
+    fn concurrent_downloads_of_the_same_blob_all_succeed() {
         let bytes: Vec<u8> = bytes()[..1_100_000].to_vec();
         let descriptor = Descriptor::of("x", &bytes);
         for _ in 0..20 {
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_second_fetches_for_himself_and_the_part_is_swept() {
+    fn a_second_download_does_not_wait_for_the_part_and_the_part_is_removed() {
         let (directory, bytes) = (tempfile::tempdir().unwrap(), bytes());
         let (half, descriptor) = half_of(&bytes);
         let layout = Layout::create(directory.path(), None).unwrap();
