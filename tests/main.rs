@@ -6,7 +6,6 @@
 mod architecture; // the import rule and the invariants, read from the sources
 mod archives; // images in tar files
 mod contract; // the contract of transports, run for each of them
-mod documents; // the commands in README and docs/, executed
 mod engines; // other container programs as judges; `tests/run` installs them
 mod fidelity; // a tree with every kind of entry and attribute is restored exactly
 mod full_disk; // no space left, in every phase
@@ -15,6 +14,7 @@ mod hostile; // hostile images
 mod images; // trees into images and back, in memory and in layouts
 mod interrupted; // packs that are killed while they publish
 mod kubernetes; // the examples for Kubernetes, compared with its API
+mod limited_file_systems; // unpacking on vfat and exFAT
 mod plugin; // the volume plugin, with the requests of engines
 mod registry; // the registry client, against a registry in this process
 mod restricted; // a user without a name and a home, and a read-only root

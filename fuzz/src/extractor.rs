@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use volio::error::Kind as ErrorKind;
 use volio::tree::{
-    Entry, EntryKind, ExtractOptions, Extractor, Metadata, Overlay, SourceSpec, Time, TreePath, Walk,
+    Entry, EntryKind, ExtractOptions, Extractor, Metadata, Overlay, SourceSpec, Target, Time, TreePath, Walk,
     WalkOptions,
 };
 
@@ -113,9 +113,9 @@ fn overlay(changes: &[Change]) -> ((usize, Option<ErrorKind>), Vec<Entry>) {
 }
 
 fn extract(changes: &[Change], target: &Path) -> (usize, Option<ErrorKind>) {
-    let several_layers = changes.iter().any(|change| matches!(change, Change::Layer));
-    let options = ExtractOptions { several_layers, sync: false, ..ExtractOptions::default() };
-    let mut extractor = Extractor::new(target, options).unwrap();
+    let layers = 1 + changes.iter().filter(|change| matches!(change, Change::Layer)).count();
+    let options = ExtractOptions { sync: false, ..ExtractOptions::default() };
+    let mut extractor = Extractor::over(Target::open_or_create(target).unwrap(), options, layers).unwrap();
     extractor.begin_layer();
     let outcome = run(changes, |change| match change {
         Change::Layer => {

@@ -42,10 +42,10 @@ pub fn pack(
     progress: &dyn Progress,
 ) -> Result<Packed> {
     let is_docker = destination.image_support() == ImageSupport::Any;
-    let mut options = archive_options(options)?;
+    let options = archive_options(options)?;
     let spool = ArchiveSpool::new(spool)?;
     let form = LayerForm { size: u64::MAX, format: ArchiveFormat::OldTar };
-    let (sent, summary) = layers(destination, &spool, sources, &mut options, form, progress)?;
+    let (sent, summary) = layers(destination, &spool, sources, &options, form, progress)?;
     left_out(&summary, progress);
     let time = options.tree.clamp_mtime.or(summary.newest);
     let outer = if is_docker { OUTER } else { Compression::None };

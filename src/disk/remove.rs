@@ -1,4 +1,4 @@
-//! Removal of trees of any depth, and of nothing outside of them.
+//! RemovalRules of trees of any depth, and of nothing outside of them.
 //!
 //! It follows no link and goes through no mount point, also not through one of the same file system. What it needs does
 //! not depend on the tree, but for the names that lead to where it is and 48 bytes for each of them: neither stack, nor
@@ -19,16 +19,16 @@ const MOST_OPEN: usize = 32;
 const AT_ONCE: usize = 32 << 10;
 
 /// What is removed, and what stays.
-pub(crate) struct Removal<'a> {
+pub(crate) struct RemovalRules<'a> {
     /// Returns whether to go on in this directory, which is on another mount or file system than the one above.
     pub crosses: &'a dyn Fn(BorrowedFd<'_>) -> bool,
     /// Returns whether this name stays; asked in the root of the tree and in directories that were crossed into.
     pub spares: &'a dyn Fn(BorrowedFd<'_>, &CStr) -> bool,
 }
 
-impl Removal<'_> {
+impl RemovalRules<'_> {
     /// Everything, but for what is mounted.
-    pub const EVERYTHING: Removal<'static> = Removal { crosses: &|_| false, spares: &|_, _| false };
+    pub const EVERYTHING: RemovalRules<'static> = RemovalRules { crosses: &|_| false, spares: &|_, _| false };
 }
 
 /// What a removal has done.
@@ -42,27 +42,31 @@ pub(crate) struct Removed {
 
 /// The first thing that could not be removed; all others are gone.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct RemovalError {
     /// The path below the root of the tree, without a leading `/`; empty for the root.
     pub path: Vec<u8>,
     pub errno: Errno,
 }
 
 /// Removes all that is in a directory. Directories that something must stay in stay too.
-pub(crate) fn contents(root: BorrowedFd<'_>, what: &Removal<'_>) -> Result<Removed, Failure> {
+pub(crate) fn contents(root: BorrowedFd<'_>, what: &RemovalRules<'_>) -> Result<Removed, RemovalError> {
     ensure_owner_access(root);
-    Remover::new(root, what).map_err(Failure::at_root)?.run(None)
+    Remover::new(root, what).map_err(RemovalError::at_root)?.run(None)
 }
 
 /// Removes the entry `name` of a directory, with all that is in it; nothing where there is no such entry. Paths begin
 /// with the name.
-pub(crate) fn entry(above: BorrowedFd<'_>, name: &CStr, what: &Removal<'_>) -> Result<Removed, Failure> {
-    Remover::new(above, what).map_err(Failure::at_root)?.run(Some(name))
+pub(crate) fn entry(
+    above: BorrowedFd<'_>,
+    name: &CStr,
+    what: &RemovalRules<'_>,
+) -> Result<Removed, RemovalError> {
+    Remover::new(above, what).map_err(RemovalError::at_root)?.run(Some(name))
 }
 
 /// A removal that is under way, and the directory that it is in.
 struct Remover<'a> {
-    what: &'a Removal<'a>,
+    what: &'a RemovalRules<'a>,
     /// The directories from the root to the one that it is in.
     levels: Vec<Level>,
     /// The levels from here on are open.
@@ -70,7 +74,7 @@ struct Remover<'a> {
     /// The names of the levels but the root, joined by `/`.
     path: Vec<u8>,
     done: Removed,
-    failure: Option<Failure>,
+    failure: Option<RemovalError>,
 }
 
 struct Level {
@@ -108,7 +112,7 @@ enum Taken {
 }
 
 impl<'a> Remover<'a> {
-    fn new(root: BorrowedFd<'_>, what: &'a Removal<'a>) -> Result<Self, Errno> {
+    fn new(root: BorrowedFd<'_>, what: &'a RemovalRules<'a>) -> Result<Self, Errno> {
         let fd = open_directory(root, b".")?;
         let level = Level::new(fd, 0, true)?;
         Ok(Self {
@@ -122,7 +126,7 @@ impl<'a> Remover<'a> {
     }
 
     /// Removes the entry of that name, or all entries of the root.
-    fn run(mut self, only: Option<&CStr>) -> Result<Removed, Failure> {
+    fn run(mut self, only: Option<&CStr>) -> Result<Removed, RemovalError> {
         let above = usize::from(only.is_some());
         if let Some(name) = only {
             self.take(name);
@@ -271,7 +275,7 @@ impl<'a> Remover<'a> {
     /// Notes that this entry, or the directory that it is in, cannot be removed.
     fn fail(&mut self, name: Option<&CStr>, errno: Errno) {
         if self.failure.is_none() {
-            self.failure = Some(Failure { path: self.proc_path(name), errno });
+            self.failure = Some(RemovalError { path: self.proc_path(name), errno });
         }
     }
 
@@ -334,7 +338,7 @@ impl Listing {
     }
 }
 
-impl Failure {
+impl RemovalError {
     fn at_root(errno: Errno) -> Self {
         Self { path: Vec::new(), errno }
     }

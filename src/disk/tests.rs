@@ -1,6 +1,6 @@
-//! Removal where it could do harm: across mounts, through links, and in trees that were made to exhaust something.
+//! RemovalRules where it could do harm: across mounts, through links, and in trees that were made to exhaust something.
 
-use super::remove::{Failure, Removal, Removed, contents, entry};
+use super::remove::{RemovalError, RemovalRules, Removed, contents, entry};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
@@ -66,8 +66,8 @@ fn open(path: &Path) -> OwnedFd {
 }
 
 /// Removes `name` in a directory, with all that is in it.
-fn remove(above: &Path, name: &std::ffi::CStr) -> Result<Removed, Failure> {
-    entry(open(above).as_fd(), name, &Removal::EVERYTHING)
+fn remove(above: &Path, name: &std::ffi::CStr) -> Result<Removed, RemovalError> {
+    entry(open(above).as_fd(), name, &RemovalRules::EVERYTHING)
 }
 
 /// A directory where many files cost little, if there is such a place.
@@ -75,7 +75,7 @@ fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn gone(entries: u64) -> Result<Removed, Failure> {
+fn gone(entries: u64) -> Result<Removed, RemovalError> {
     Ok(Removed { entries, mounted: None })
 }
 
@@ -126,7 +126,7 @@ fn a_directory_with_more_names_than_are_read_at_once_goes_whole() {
         fs::create_dir(&branch).unwrap();
         nest(&branch, "d", 100);
     }
-    assert_eq!(contents(open(dir.path()).as_fd(), &Removal::EVERYTHING), gone(3000 + 5 * (1 + 110)));
+    assert_eq!(contents(open(dir.path()).as_fd(), &RemovalRules::EVERYTHING), gone(3000 + 5 * (1 + 110)));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -195,7 +195,7 @@ fn a_mount_that_may_be_entered_is_emptied_and_stays() {
     mount(&["-t", "tmpfs", "none"], &disk);
     fs::create_dir_all(disk.join("a/b")).unwrap();
     fs::write(disk.join("spared"), "").unwrap();
-    let what = Removal { crosses: &|_| true, spares: &|_, name| name == c"spared" };
+    let what = RemovalRules { crosses: &|_| true, spares: &|_, name| name == c"spared" };
     let removed = contents(open(&dir).as_fd(), &what).unwrap();
     assert_eq!(removed.entries, 2);
     assert_eq!(fs::read_dir(&disk).unwrap().count(), 1);
@@ -218,7 +218,7 @@ fn what_cannot_be_removed_keeps_nothing_else() {
         let outcome = remove(dir.path(), c"d");
         let left = fs::read_dir(dir.path().join("d")).unwrap().count();
         assert!(is_possible("-i", &dir.path().join("d/fixed")));
-        assert_eq!(outcome, Err(Failure { path: b"d/fixed".to_vec(), errno: Errno::PERM }));
+        assert_eq!(outcome, Err(RemovalError { path: b"d/fixed".to_vec(), errno: Errno::PERM }));
         assert_eq!(left, 1);
     }
 }
@@ -238,7 +238,7 @@ fn a_directory_that_is_moved_away_meanwhile_does_not_lead_outside() {
         let _ = fs::rename(at(100), dir.join("outside/moved"));
         false
     };
-    let what = Removal { crosses: &moves, ..Removal::EVERYTHING };
+    let what = RemovalRules { crosses: &moves, ..RemovalRules::EVERYTHING };
     let failure = entry(open(&dir).as_fd(), c"d", &what).unwrap_err();
     assert_eq!(failure.errno, Errno::STALE);
     for there in [dir.join("outside/precious"), dir.join("outside/moved/d"), at(99)] {

@@ -16,7 +16,7 @@ use crate::oci::{Digest, Document, Platform};
 use crate::progress::Progress;
 use crate::stream::Body;
 use crate::transport::{Destination, ImageSupport};
-use crate::tree::{LeftOut, SourceSpec, Summary, Walk, WalkOptions};
+use crate::tree::{LeftOut, SkipList, SourceSpec, Summary, Walk, WalkOptions};
 use plan::{Part, Planner};
 use send::Sent;
 use serde::Serialize;
@@ -102,7 +102,7 @@ pub struct Packed {
     pub unreadable_skipped: u64,
     /// How many entries were left out because they changed while they were read.
     pub changed_skipped: u64,
-    /// Those by name, up to [`Summary::NAMED`].
+    /// Those by name, up to [`Summary::MAX_NAMED`].
     pub skipped: Vec<LeftOut>,
 }
 
@@ -136,7 +136,7 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
-    let options = &mut options.fitting(destination.image_support())?;
+    let options = &options.fitting(destination.image_support())?;
     options.image.platforms()?;
     let form = LayerForm { size: options.layer_size, format: ArchiveFormat::Layer };
     let (sent, summary) = layers(destination, destination, sources, options, form, progress)?;
@@ -185,21 +185,23 @@ pub(crate) fn layers(
     destination: &dyn Destination,
     into: &dyn Destination,
     sources: &[SourceSpec],
-    options: &mut Options,
+    options: &Options,
     form: LayerForm,
     progress: &dyn Progress,
 ) -> Result<(Vec<Sent>, Summary)> {
+    let mut skip_list = SkipList::default();
     let mut moves = 0;
     loop {
-        let parts = persist(destination, sources, &mut options.tree, progress, |tree| {
-            plan(destination, sources, tree, form.size, progress)
+        let parts = persist(destination, sources, &options.tree, &mut skip_list, progress, |skip_list| {
+            let tree = Walk::skipping(sources, &options.tree, skip_list)?;
+            plan(destination, tree, form.size, progress)
         })?;
-        let sent = send::layers(into, sources, options, form.format, &parts, progress)?;
+        let sent = send::layers(into, sources, options, form.format, &skip_list, &parts, progress)?;
         let mut summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
         let on_change = options.tree.on_change;
         match sent.iter().try_for_each(|sent| sent.listed.check(on_change, &mut summary)) {
             Ok(()) => return Ok((sent, summary)),
-            Err(error) if options.tree.learn(&error, moves) => {
+            Err(error) if skip_list.learn(&error, &options.tree, moves) => {
                 progress.warn(&format!("{error}; the tree is packed anew"));
                 moves += 1;
             }
@@ -211,12 +213,10 @@ pub(crate) fn layers(
 /// Looks at the tree, and decides which layer holds what of it.
 fn plan(
     destination: &dyn Destination,
-    sources: &[SourceSpec],
-    tree: &WalkOptions,
+    tree: Walk,
     layer_size: u64,
     progress: &dyn Progress,
 ) -> Result<Vec<Part>> {
-    let tree = Walk::new(sources, tree)?;
     if let Some(directory) = destination.directory() {
         tree.ensure_excludes(&directory)?;
     }
@@ -235,19 +235,20 @@ fn plan(
 fn persist<T>(
     destination: &dyn Destination,
     sources: &[SourceSpec],
-    tree: &mut WalkOptions,
+    tree: &WalkOptions,
+    skip_list: &mut SkipList,
     progress: &dyn Progress,
-    mut attempt: impl FnMut(&WalkOptions) -> Result<T>,
+    mut attempt: impl FnMut(&SkipList) -> Result<T>,
 ) -> Result<T> {
     let (mut failures, mut changes) = (0, 0);
     loop {
-        match attempt(tree) {
+        match attempt(skip_list) {
             Err(error) if wait_for_retry(destination, &error, failures, progress) => failures += 1,
-            Err(error) if tree.learn(&error, changes) => {
+            Err(error) if skip_list.learn(&error, tree, changes) => {
                 progress.warn(&format!("{error}; the layer is made anew"));
                 changes += 1;
                 if tree.leaves_out_cause_of(&error) {
-                    tree.survey(sources)?;
+                    skip_list.survey(sources, tree)?;
                 }
             }
             outcome => return outcome,

@@ -8,8 +8,7 @@ use crate::progress::{Progress, Task};
 use crate::stream::{Body, Workers, Written, on_threads, room, start_in};
 use crate::transport::Destination;
 use crate::tree::{
-    Entry, EntryKind, ListedDirectories, Metadata, SourceSpec, Summary, TreePath, Walk, WalkOptions,
-    WalkedEntry,
+    Entry, EntryKind, ListedDirectories, Metadata, SkipList, SourceSpec, Summary, TreePath, Walk, WalkedEntry,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -48,6 +47,7 @@ pub fn layers(
     sources: &[SourceSpec],
     options: &Options,
     format: ArchiveFormat,
+    skip_list: &SkipList,
     parts: &[Part],
     progress: &dyn Progress,
 ) -> Result<Vec<Sent>> {
@@ -59,6 +59,7 @@ pub fn layers(
         sources,
         options,
         format,
+        skip_list,
         progress,
         share: workers.count().div_ceil(lanes),
         workers,
@@ -97,6 +98,7 @@ struct Sender<'a> {
     sources: &'a [SourceSpec],
     options: &'a Options,
     format: ArchiveFormat,
+    skip_list: &'a SkipList,
     progress: &'a dyn Progress,
     workers: Workers,
     /// How many of them one layer can keep busy.
@@ -114,15 +116,15 @@ impl Sender<'_> {
             1 => "packing".to_owned(),
             count => format!("packing layer {} of {count}", number + 1),
         };
-        let mut tree = self.options.tree.clone();
-        persist(self.destination, self.sources, &mut tree, self.progress, |tree| {
-            self.attempt(part, tree, self.progress.begin(&what, None).as_ref())
+        let (tree, mut skip_list) = (&self.options.tree, self.skip_list.clone());
+        persist(self.destination, self.sources, tree, &mut skip_list, self.progress, |skip_list| {
+            self.attempt(part, skip_list, self.progress.begin(&what, None).as_ref())
         })
     }
 
     /// Sends a layer while it is made: one thread reads and archives, some compress, this one hashes and sends.
-    fn attempt(&self, part: &Part, tree: &WalkOptions, task: &dyn Task) -> Result<Sent> {
-        let tree = Walk::new(self.sources, tree)?.within(&part.range);
+    fn attempt(&self, part: &Part, skip_list: &SkipList, task: &dyn Task) -> Result<Sent> {
+        let tree = Walk::skipping(self.sources, &self.options.tree, skip_list)?.within(&part.range);
         let (archived, written) =
             while_made(self.destination, self.options.compression, &self.workers, self.share, |layer| {
                 let layer = match self.format {

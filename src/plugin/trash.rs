@@ -4,7 +4,7 @@
 //! not block a volume.
 
 use crate::disk::directory::{mount_id, open_directory};
-use crate::disk::remove::{self, Failure, Removal, Removed};
+use crate::disk::remove::{self, RemovalError, RemovalRules, Removed};
 use crate::error::{Error, Result};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::CWD;
@@ -74,7 +74,7 @@ impl Trash {
         // A subvolume has a separate device number on the same mount, and any user can create one.
         let own = mount_id(&above);
         let is_subvolume = |directory: BorrowedFd<'_>| own.is_some() && mount_id(directory) == own;
-        let removal = Removal { crosses: &is_subvolume, ..Removal::EVERYTHING };
+        let removal = RemovalRules { crosses: &is_subvolume, ..RemovalRules::EVERYTHING };
         // A name cannot contain a zero byte.
         let name = CString::new(name.as_bytes()).unwrap_or_default();
         let path = |path: Vec<u8>| PathBuf::from(OsString::from_vec(path));
@@ -83,7 +83,7 @@ impl Trash {
             Ok(Removed { mounted: Some(place), .. }) => {
                 Err(cannot(&path(place), &"something is mounted on it, which has to be unmounted first"))
             }
-            Err(Failure { path: place, errno }) => Err(cannot(&path(place), &errno)),
+            Err(RemovalError { path: place, errno }) => Err(cannot(&path(place), &errno)),
         }
     }
 

@@ -1,9 +1,9 @@
-//! Files that somebody may be writing to right now, and what it takes to read them whole all the same.
+//! Reading files that another program may be writing to, so that the result is the content at one moment.
 //!
-//! The stamps of a file say when a `write()` began and not that it is still going on, and nothing at all about a store
-//! into pages of a shared mapping that are dirty already. A read lease would tell; no safe interface to it exists. So
-//! what was changed lately is read twice: where both times gave the same bytes, the file had all of them at one moment
-//! between the two.
+//! The stamps of a file show when a `write()` began, but not that it is still running. They show nothing about a store into
+//! pages of a shared mapping that are dirty already. A read lease would show both; no safe interface to it exists. So a
+//! file that was changed lately is read twice: if both readings give the same bytes, the file had all of them at one
+//! moment between the two.
 
 use super::Time;
 use super::race::Stamp;
@@ -12,72 +12,71 @@ use rustix::fs::{SeekFrom, Stat, fstatfs, seek};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-/// In seconds. What was changed longer ago than this before a walk is at rest: Linux writes dirty pages back after 30
-/// seconds, give or take 5, and the next store into a mapping then changes the stamps.
-const AT_REST: i64 = 60;
+/// The age in seconds from which a file counts as at rest. Linux writes dirty pages back after 30 seconds, give or take 5,
+/// and the next store into a mapping then changes the stamps.
+const REST_AGE: i64 = 60;
 
-/// File systems in memory, by `statfs(2)`: tmpfs and ramfs write nothing back, so stores into a mapping change the
-/// stamps once and never again.
+/// The types of tmpfs and ramfs in `statfs(2)`. They write nothing back, so stores into a mapping change the stamps once
+/// and never again.
 const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// How a file is read.
+/// The number of readings that a file needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Care {
-    /// Once: it has not been written to for long.
+    /// One reading: the file has not been written to for long.
     Once,
-    /// Twice: somebody may be writing to it. That both times give the same bytes is the proof that the file had all of
-    /// them at one moment.
+    /// Two readings: a program may be writing to the file. Equal bytes prove that the file had all of them at one moment.
     Twice,
-    /// Twice, and once more after a pause: a writer that the scheduler has stopped in the middle goes on meanwhile.
-    TwiceApart,
+    /// Two readings, and a third after a pause: a writer that the scheduler has stopped in the middle continues meanwhile.
+    TwiceWithPause,
 }
 
-/// The pause of [`Care::TwiceApart`]: longer than a time slice of the scheduler.
+/// The pause of [`Care::TwiceWithPause`]: longer than a time slice of the scheduler.
 const PAUSE: Duration = Duration::from_millis(8);
 
-/// Of files of this size and more, the first [`PAUSES`] of a walk are read apart. Programs map large files rather than
-/// small ones, and a pause for each file would make a walk over a fresh tree ten times longer.
-const WORTH_A_PAUSE: u64 = 64 << 10;
-const PAUSES: u32 = 4;
+/// The size from which files are read with a pause, and the number of such files in a walk. Programs map large files rather
+/// than small ones, and a pause for each file would make a walk over a fresh tree ten times longer.
+const MIN_PAUSE_SIZE: u64 = 64 << 10;
+const MAX_PAUSES: u32 = 4;
 
-/// Tells which files must be read twice.
+/// Decides which files must be read twice.
 pub(super) struct Activity {
-    /// How many pauses are left.
+    /// The number of pauses that are left.
     pauses: u32,
-    /// Whether the next file is one that was found to be changing.
+    /// Set when the next file has changed while it was read before.
     is_changing: bool,
-    /// Stamps after this time are recent.
+    /// The latest stamp of a file at rest.
     at_rest: Time,
-    /// The device seen last, and whether it is in memory.
+    /// The device of the last file, with `true` if it is in memory.
     device: Option<(u64, bool)>,
 }
 
 impl Activity {
-    /// Counts from now. Nothing that is recorded depends on the clock.
+    /// Measures the age of files from now. Nothing that is recorded depends on the clock.
     pub fn new() -> Self {
-        let at_rest = Time { seconds: now().seconds - AT_REST, nanoseconds: 0 };
-        Self { pauses: PAUSES, is_changing: false, at_rest, device: None }
+        let at_rest = Time { seconds: now().seconds - REST_AGE, nanoseconds: 0 };
+        Self { pauses: MAX_PAUSES, is_changing: false, at_rest, device: None }
     }
 
-    /// Takes note that the file that is read next has changed while it was read before.
-    pub fn found(&mut self) {
+    /// Makes the next file be read with a pause, because it has changed while it was read before.
+    pub fn expect_change(&mut self) {
         self.is_changing = true;
     }
 
-    /// How an open file with this status is to be read.
+    /// Returns how an open file with this status is to be read.
     pub fn care(&mut self, file: impl AsFd, stat: &Stat) -> Care {
         let stamp = Stamp::new(stat);
         if std::mem::take(&mut self.is_changing) {
-            return Care::TwiceApart;
+            return Care::TwiceWithPause;
         }
         if stamp.latest() <= self.at_rest && !self.is_in_memory(file.as_fd(), stat.st_dev) {
             return Care::Once;
         }
-        if stamp.size < WORTH_A_PAUSE || self.pauses == 0 {
+        if stamp.size < MIN_PAUSE_SIZE || self.pauses == 0 {
             return Care::Twice;
         }
         self.pauses -= 1;
-        Care::TwiceApart
+        Care::TwiceWithPause
     }
 
     fn is_in_memory(&mut self, file: BorrowedFd<'_>, device: u64) -> bool {
@@ -94,30 +93,30 @@ impl Activity {
     }
 }
 
-/// The time by the clock that stamps files, which is this machine's where the file system is on it.
+/// Returns the time by the clock that stamps files. That is this machine's clock, except on network file systems.
 pub(super) fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
 }
 
-/// Waits for whoever may be in the middle of storing into a mapping.
+/// Waits for a program that may be in the middle of a store into a mapping.
 pub(super) fn pause() {
     thread::sleep(PAUSE);
 }
 
-/// Waits until a `write()` that is going on has ended: to look for data takes the lock that it holds, on ext4, tmpfs,
-/// btrfs and f2fs. On XFS each read takes it.
+/// Waits until a running `write()` has ended: `SEEK_DATA` takes the lock that a write holds, on ext4, tmpfs, btrfs and
+/// f2fs. On XFS each read takes it.
 pub(super) fn wait_for_write(file: impl AsFd) {
-    // What it finds is of no interest, and a file without a size has nothing to find.
+    // Its result does not matter: a file without a size has no data to find.
     let _ = seek(file, SeekFrom::Data(0));
 }
 
-/// A sum over the content of a file that zeros leave as it is, so that holes need not be read.
+/// A checksum of a file's content that zeros do not change, so that holes need not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum(u64);
 
 impl Sum {
-    /// Adds bytes that stand at a position.
+    /// Adds the bytes at a position.
     pub fn add(&mut self, position: u64, bytes: &[u8]) {
         let begun = (position % 8) as usize;
         let (head, rest) = bytes.split_at(bytes.len().min((8 - begun) % 8));
@@ -139,14 +138,14 @@ impl Sum {
     }
 }
 
-/// The word with these bytes from that byte on, and zeros else.
+/// Returns a word with `bytes` at offset `from`, and zeros elsewhere.
 fn part(from: usize, bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[from..from + bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(word)
 }
 
-/// An odd number for each word of a file, as SplitMix64 makes them.
+/// Returns an odd number for each word of a file, by SplitMix64.
 fn weight(number: u64) -> u64 {
     let mut x = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_depends_on_the_bytes_and_not_on_how_they_come() {
+    fn a_sum_depends_on_the_bytes_and_not_on_how_they_are_split() {
         let bytes: Vec<u8> = (1..=100).collect();
         let whole = sum(&[(0, &bytes)]);
         for cut in 0..bytes.len() {

@@ -1,11 +1,11 @@
-//! The content of a file on its way into a tree.
+//! A file's content as it is read into or out of a tree.
 
 use std::io::{self, Read};
 
-/// Bytes, and runs of zeros that nobody need read.
+/// A byte stream that can skip runs of zeros without reading them.
 pub trait Content: Read {
-    /// Passes over the zeros that come next, if it is known without reading that zeros come next. Returns how many there were;
-    /// 0 says that bytes have to be read, or that this is the end.
+    /// Skips the zeros at the current position, as far as they are known without reading. Returns their number; 0 means
+    /// that bytes have to be read, or that this is the end.
     fn skip_hole(&mut self) -> u64 {
         0
     }

@@ -1,8 +1,8 @@
-//! Directories opened one below the other, so that no path is ever resolved twice.
+//! Directories opened one inside the other, so that no path is resolved twice.
 //!
-//! A path is a question that the kernel answers anew each time, and between two answers somebody can put a symbolic
-//! link in its way. A descriptor is a fact. Everything that reads or writes a tree therefore holds the directory it
-//! is in and takes one step at a time, by a single name and without following links.
+//! The kernel resolves a path again in each call, and between two calls another process can put a symbolic link into it.
+//! An open descriptor always means the same directory. So everything that reads or writes a tree holds the current
+//! directory open and takes one step at a time, by a single name and without following links.
 
 use super::TreePath;
 pub(super) use crate::disk::directory::{FileId, names_in, open_directory};
@@ -10,105 +10,104 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Stat, fstat};
 use rustix::io::{Errno, Result};
 
-/// How many directories stay open: enough that honest trees never reopen one, few enough for the usual limit of 1024
-/// descriptors, also when several trees are walked at a time.
-const MOST_OPEN: usize = 64;
+/// The most directories that stay open. Honest trees never exceed it, and several trees can be walked at a time within the
+/// usual limit of 1024 descriptors.
+const MAX_OPEN: usize = 64;
 
-/// How many of the directories above are opened again at once, when all of them had been closed: climbing out of a
-/// depth of n then costs n²/32 steps and not n².
+/// The number of directories that are opened again at once when all had been closed. Climbing out of a depth of n then
+/// takes n²/32 steps instead of n².
 const REOPENED: usize = 32;
 
-/// setgid: what is made in a directory belongs to the directory's group.
+/// The setgid bit: what is created in such a directory gets the directory's group.
 pub(super) const SETGID: u32 = 0o2000;
 
-/// What decides, besides an ACL, whose the things are that are made in a directory.
+/// The properties of a directory that decide, besides its ACL, the owner of what is created in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct DirOwnership {
     /// The file system.
     pub device: u64,
     /// The owner and the group of the directory.
     pub owner: (u32, u32),
-    /// Whether they get the directory's group.
     is_setgid: bool,
 }
 
-impl From<&Stat> for Standing {
+impl From<&Stat> for DirOwnership {
     fn from(stat: &Stat) -> Self {
         Self { device: stat.st_dev, owner: (stat.st_uid, stat.st_gid), is_setgid: stat.st_mode & SETGID != 0 }
     }
 }
 
-/// A place in a tree, with the directories above it.
+/// A directory of a tree, and the directories from the root to it.
 #[derive(Debug)]
-pub(super) struct Descent {
+pub(super) struct DirStack {
     root: OwnedFd,
     path: TreePath,
-    levels: Vec<Level>,
-    /// The levels from here on are open; the ones before were closed for the sake of [`MOST_OPEN`].
+    levels: Vec<DirLevel>,
+    /// The first level that is open; those above it were closed because of [`MAX_OPEN`].
     open_from: usize,
 }
 
 #[derive(Debug)]
-struct Level {
-    identity: FileId,
-    /// As it was when it was entered.
-    standing: Standing,
+struct DirLevel {
+    id: FileId,
+    /// As it was when the directory was entered.
+    ownership: DirOwnership,
     fd: Option<OwnedFd>,
 }
 
-impl Descent {
-    /// At the root of a tree.
+impl DirStack {
+    /// A stack that is at the root of a tree.
     pub fn new(root: OwnedFd) -> Self {
         Self { root, path: TreePath::root(), levels: Vec::new(), open_from: 0 }
     }
 
-    /// The root, wherever the descent is.
+    /// The root of the tree.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// The directory that the descent is in.
+    /// The path of the current directory.
     pub fn path(&self) -> &TreePath {
         &self.path
     }
 
-    /// How many names lead here from the root.
+    /// The number of names in the path of the current directory.
     pub fn depth(&self) -> usize {
         self.levels.len()
     }
 
-    /// Where something else is mounted in the directory above, the device that the descent has come to; `root` is that
-    /// of the root.
+    /// Returns the device of the current directory if the directory above is on another one. `root` is the device of the
+    /// root.
     pub fn crossed_from(&self, root: u64) -> Option<u64> {
         let (here, above) = self.levels.split_last()?;
-        let above = above.last().map_or(root, |above| above.identity.device);
-        (here.identity.device != above).then_some(here.identity.device)
+        let above = above.last().map_or(root, |above| above.id.device);
+        (here.id.device != above).then_some(here.id.device)
     }
 
-    /// How the directory stood when the descent came into it; `None` at the root, which was not entered.
-    pub fn standing(&self) -> Option<Standing> {
-        self.levels.last().map(|level| level.standing)
+    /// Returns the ownership of the current directory when it was entered; `None` at the root, which was not entered.
+    pub fn ownership(&self) -> Option<DirOwnership> {
+        self.levels.last().map(|level| level.ownership)
     }
 
-    /// The directory that the descent is in, open.
+    /// Returns the current directory, open.
     ///
     /// # Errors
-    /// Those of opening it again if it had to be closed; `ESTALE` when something else is now in its place.
+    /// Those of opening it again if it had to be closed; `ESTALE` when another directory has its name now.
     pub fn here(&mut self) -> Result<BorrowedFd<'_>> {
         if self.open_from == self.levels.len() {
             self.reopen()?;
         }
         Ok(match self.levels.last() {
-            Some(Level { fd: Some(fd), .. }) => fd.as_fd(),
+            Some(DirLevel { fd: Some(fd), .. }) => fd.as_fd(),
             _ => self.root.as_fd(),
         })
     }
 
-    /// Goes into the directory `name`.
+    /// Enters the directory `name`.
     ///
     /// # Errors
-    /// `ENOENT` when there is nothing of that name; `ENOTDIR` or `ELOOP` when it is not a directory, as a symbolic
-    /// link to one is not.
+    /// `ENOENT` when nothing has that name; `ENOTDIR` or `ELOOP` when it is not a directory, also when it is a symbolic link
+    /// to one.
     pub fn enter(&mut self, name: &[u8]) -> Result<()> {
         let fd = open_directory(self.here()?, name)?;
         let stat = fstat(&fd)?;
@@ -116,17 +115,17 @@ impl Descent {
         Ok(())
     }
 
-    /// Goes into the directory `name`, which is open already.
+    /// Enters the directory `name`, which is open already.
     pub fn push(&mut self, name: &[u8], fd: OwnedFd, stat: &Stat) {
         self.path = self.path.join(name);
-        self.levels.push(Level { identity: stat.into(), standing: stat.into(), fd: Some(fd) });
-        if self.levels.len() - self.open_from > MOST_OPEN {
+        self.levels.push(DirLevel { id: stat.into(), ownership: stat.into(), fd: Some(fd) });
+        if self.levels.len() - self.open_from > MAX_OPEN {
             self.levels[self.open_from].fd = None;
             self.open_from += 1;
         }
     }
 
-    /// Goes up one directory; stays where it is at the root.
+    /// Goes up one directory; does nothing at the root.
     pub fn leave(&mut self) {
         self.levels.pop();
         self.open_from = self.open_from.min(self.levels.len());
@@ -134,12 +133,12 @@ impl Descent {
     }
 
     /// Goes up to the root.
-    pub fn rise_to_root(&mut self) {
-        self.rise_towards(&TreePath::root());
+    pub fn ascend_to_root(&mut self) {
+        self.ascend_to(&TreePath::root());
     }
 
-    /// Goes up until `path` is in the directory or is the directory itself.
-    pub fn rise_towards(&mut self, path: &TreePath) {
+    /// Goes up to the lowest directory that contains `path` or has that path.
+    pub fn ascend_to(&mut self, path: &TreePath) {
         while !path.is_in(&self.path) {
             self.leave();
         }
@@ -149,12 +148,12 @@ impl Descent {
     ///
     /// # Errors
     /// Those of [`enter`](Self::enter).
-    pub fn go_to(&mut self, path: &TreePath) -> Result<()> {
-        self.rise_towards(path);
+    pub fn goto(&mut self, path: &TreePath) -> Result<()> {
+        self.ascend_to(path);
         path.names().skip(self.depth()).try_for_each(|name| self.enter(name))
     }
 
-    /// Opens the last levels again by their names, and insists that they are still what they were.
+    /// Opens the lowest levels again by their names, and ensures that they are the same directories as before.
     fn reopen(&mut self) -> Result<()> {
         let keep_from = self.levels.len().saturating_sub(REOPENED);
         let mut passed = None;
@@ -164,12 +163,12 @@ impl Descent {
                 None => passed.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd),
             };
             let fd = open_directory(above, name)?;
-            match depth < keep_from {
-                true => passed = Some(fd),
-                false if self.levels[depth].identity == FileId::from(&fstat(&fd)?) => {
-                    self.levels[depth].fd = Some(fd);
-                }
-                false => return Err(Errno::STALE),
+            if depth < keep_from {
+                passed = Some(fd);
+            } else if self.levels[depth].id == FileId::from(&fstat(&fd)?) {
+                self.levels[depth].fd = Some(fd);
+            } else {
+                return Err(Errno::STALE);
             }
         }
         self.open_from = keep_from;

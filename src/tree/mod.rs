@@ -39,5 +39,6 @@ pub use source_spec::SourceSpec;
 pub use stored::StoredTree;
 pub use target_state::TargetState;
 pub use walk::{
-    LeftOut, LeftOutReason, ListedDirectories, RuleFiles, Summary, Walk, WalkOptions, WalkedEntry, rule_lines,
+    LeftOut, LeftOutReason, ListedDirectories, RuleFiles, SkipList, Summary, Walk, WalkOptions, WalkedEntry,
+    rule_lines,
 };

@@ -1,33 +1,34 @@
-//! What a tree would be, after layers were extracted, without making it.
+//! The tree that the extraction of layers would give, computed in memory.
 //!
-//! The rules are those of [`Extractor`](super::Extractor), and a test with random layers proves that the two agree:
+//! The rules are those of [`Extractor`](super::Extractor), and a test with random layers checks that the two agree:
 //!
-//! - Entries count in the order in which they come. A directory over a directory keeps what is in it; everything else
-//!   takes the place of what was there.
-//! - What leads to an entry is a directory, or becomes a plain one; or a symbolic link to a directory that is there, and then the
-//!   entry is in that one ([`Resolution`]). The same is true of whiteouts and of what hard links lead to.
-//! - A directory gives way to something else with all that earlier layers have in it. If its own layer has something
-//!   in it, the layer contradicts itself.
-//! - A hard link is another name of what is there when it comes, which is no directory and not below the link itself.
-//! - A whiteout removes what earlier layers have, and never what its own layer has, wherever it stands in it.
+//! - Entries apply in their order. A directory over a directory keeps the contents; every other entry replaces what has
+//!   its path.
+//! - The path of an entry leads through directories, and missing ones are created. It may lead through a symbolic link to an
+//!   existing directory, and then the entry is in that directory ([`Resolution`]). The same applies to whiteouts and to the
+//!   targets of hard links.
+//! - A directory can be replaced by another kind of entry, with everything that earlier layers have in it. If its own layer
+//!   has an entry in it, the layer contradicts itself.
+//! - A hard link is another name of an existing entry, which is not a directory and not below the link itself.
+//! - A whiteout removes entries of earlier layers, and never entries of its own layer, whatever their order is.
 
-use super::merged::{MergedTree, Name, Thing};
+use super::merged::{Inode, MergedTree, Name};
 use super::path_map::{NodeId, PathMap};
-use super::resolution::{Blocked, Moved, Resolution, Step};
-use super::{Entry, EntryKind, Metadata, TreePath};
+use super::resolution::{Blocked, RelocatedPaths, Resolution, Step};
+use super::{Entry, EntryKind, TreePath};
 use crate::error::{Error, Result};
 use std::num::NonZeroU32;
 
-/// Layers over layers, in memory; with each entry stands what was learned when it came.
+/// Layers over layers, in memory. Each entry has a value of type `T`.
 #[derive(Debug)]
 pub struct Overlay<T = ()> {
     layer: NonZeroU32,
     names: PathMap<Name>,
-    /// What names are for, by the numbers in them.
-    things: Vec<Thing<T>>,
-    /// Things that have no name any more.
-    nameless: Vec<u32>,
-    moved: Moved,
+    /// The inodes, by the numbers in names.
+    inodes: Vec<Inode<T>>,
+    /// The numbers of inodes without a name, which can be used again.
+    free_inodes: Vec<u32>,
+    relocated: RelocatedPaths,
 }
 
 impl<T: Clone + Default> Overlay<T> {
@@ -36,24 +37,24 @@ impl<T: Clone + Default> Overlay<T> {
         Self {
             layer: NonZeroU32::MIN,
             names: PathMap::within(memory),
-            things: Vec::new(),
-            nameless: Vec::new(),
-            moved: Moved::default(),
+            inodes: Vec::new(),
+            free_inodes: Vec::new(),
+            relocated: RelocatedPaths::default(),
         }
     }
 
-    /// What comes from now on belongs to the next layer.
+    /// Begins the next layer.
     pub fn begin_layer(&mut self) {
         self.layer = self.layer.saturating_add(1);
     }
 
-    /// Puts an entry where it belongs, in place of what was there. What was learned of a hard link is what was learned
-    /// of the entry that it leads to, and the default of `T` of a directory that only a path below it mentions.
+    /// Adds an entry, in path of an earlier one with its path. A hard link has the value of the entry that it leads to, and an
+    /// implied directory has the default of `T`.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense there, or takes more memory than is
-    /// allowed.
-    pub fn put(&mut self, entry: &Entry, learned: T) -> Result<()> {
+    /// [`Integrity`](crate::error::Kind::Integrity) when the entry is inconsistent with those before, or takes more
+    /// memory than is allowed.
+    pub fn put(&mut self, entry: &Entry, value: T) -> Result<()> {
         let Entry { path, kind, metadata } = entry;
         if let Some(why) = entry.impossible() {
             return Err(Error::integrity(format!("{path} {why}")));
@@ -61,35 +62,29 @@ impl<T: Clone + Default> Overlay<T> {
         if path.is_root() && *kind != EntryKind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
-        let located = self.locate(path).and_then(|place| self.moved.count(path, place));
+        let located = self.locate(path).and_then(|resolved| self.relocated.count(path, resolved));
         let path = &located.map_err(|blocked| blocked.error(path))?;
         let parent = self.make_parents(path)?;
         let linked = match kind {
             EntryKind::Hardlink { target } => Some(self.linked(path, target)?),
             _ => None,
         };
-        let before = match path.is_root() {
-            true => Some(NodeId::ROOT),
-            false => self.names.child(parent, path.name()),
-        };
+        let before = if path.is_root() { Some(NodeId::ROOT) } else { self.names.child(parent, path.name()) };
         if *kind != EntryKind::Directory
             && let Some(before) = before
         {
             self.clear_directory(before, path)?;
         }
-        let thing = match linked {
-            Some(thing) => thing,
-            None => self.add(Thing::new(kind, metadata, learned))?,
+        let inode = match linked {
+            Some(inode) => inode,
+            None => self.add(Inode::new(kind, metadata, value))?,
         };
-        let node = match path.is_root() {
-            true => NodeId::ROOT,
-            false => self.names.make_child(parent, path.name())?,
-        };
-        self.name(node, thing, linked.is_some());
+        let node = if path.is_root() { NodeId::ROOT } else { self.names.make_child(parent, path.name())? };
+        self.name(node, inode, linked.is_some());
         Ok(())
     }
 
-    /// Removes what earlier layers have at `path` and below.
+    /// Removes the entries of earlier layers at `path` and below.
     pub fn whiteout(&mut self, path: &TreePath) {
         let Ok(path) = self.locate(path) else { return };
         let Some(node) = self.names.find(&path) else { return };
@@ -99,7 +94,7 @@ impl<T: Clone + Default> Overlay<T> {
         }
     }
 
-    /// Removes what earlier layers have in the directory `path`.
+    /// Removes the entries of earlier layers in the directory `path`.
     pub fn opaque(&mut self, path: &TreePath) {
         let directory = self.resolve(path).ok().and_then(|path| self.names.find(&path));
         if let Some(directory) = directory {
@@ -107,35 +102,35 @@ impl<T: Clone + Default> Overlay<T> {
         }
     }
 
-    /// The tree. Of several names of one thing, one has it and the others are hard links to that.
+    /// Returns the tree. One of several names of an inode has its kind, and the others are hard links to that name.
     pub fn finish(self) -> MergedTree<T> {
-        MergedTree::new(self.names, self.things)
+        MergedTree::new(self.names, self.inodes)
     }
 
-    /// Removes what earlier layers have in a directory.
+    /// Removes the entries of earlier layers in a directory.
     fn clear(&mut self, directory: NodeId) {
         let earlier = self.names.earlier(directory, self.layer.get(), |name| name.layer.get());
         earlier.into_iter().for_each(|node| self.remove(node));
     }
 
-    fn add(&mut self, thing: Thing<T>) -> Result<usize> {
-        self.names.hold(thing.memory())?;
-        if let Some(free) = self.nameless.pop() {
-            self.things[free as usize] = thing;
+    fn add(&mut self, inode: Inode<T>) -> Result<usize> {
+        self.names.hold(inode.memory())?;
+        if let Some(free) = self.free_inodes.pop() {
+            self.inodes[free as usize] = inode;
             return Ok(free as usize);
         }
-        self.things.push(thing);
-        Ok(self.things.len() - 1)
+        self.inodes.push(inode);
+        Ok(self.inodes.len() - 1)
     }
 
-    /// Gives a name to a thing.
-    fn name(&mut self, node: NodeId, thing: usize, is_link: bool) {
-        self.things[thing].names += 1;
-        let before = self.names.value_mut(node).replace(Name::new(self.layer, thing, is_link));
+    /// Gives a name to an inode.
+    fn name(&mut self, node: NodeId, inode: usize, is_link: bool) {
+        self.inodes[inode].names += 1;
+        let before = self.names.value_mut(node).replace(Name::new(self.layer, inode, is_link));
         self.forget(before);
     }
 
-    /// Removes something; a directory only when nothing is in it.
+    /// Removes an entry; a directory only if it is empty.
     fn remove(&mut self, node: NodeId) {
         if self.names.is_leaf(node) {
             let name = self.names.remove_node(node);
@@ -145,18 +140,18 @@ impl<T: Clone + Default> Overlay<T> {
 
     fn forget(&mut self, name: Option<Name>) {
         let Some(name) = name else { return };
-        let thing = &mut self.things[name.thing()];
-        thing.names -= 1;
-        if thing.names == 0 {
-            self.names.release(thing.memory());
-            self.nameless.push(name.thing() as u32);
+        let inode = &mut self.inodes[name.inode()];
+        inode.names -= 1;
+        if inode.names == 0 {
+            self.names.release(inode.memory());
+            self.free_inodes.push(name.inode() as u32);
         }
     }
 
-    /// The place of an entry after the links that lead to it.
+    /// Returns the path of an entry after the links in its path were resolved.
     ///
     /// # Errors
-    /// When it leads through something else than directories and links to them.
+    /// When the path leads through anything but directories and links to directories.
     pub(crate) fn locate(&self, path: &TreePath) -> Result<TreePath, Blocked> {
         match path.parent() {
             Some(parent) if !self.is_known_directory(&parent) => Ok(self.resolve(&parent)?.join(path.name())),
@@ -164,7 +159,7 @@ impl<T: Clone + Default> Overlay<T> {
         }
     }
 
-    /// The directory that a path means. What is missing there is as a directory, unless a link leads to it.
+    /// Returns the directory that a path leads to. A missing component counts as a directory, unless a link leads to it.
     ///
     /// # Errors
     /// As [`locate`](Self::locate).
@@ -177,7 +172,7 @@ impl<T: Clone + Default> Overlay<T> {
                 Step::Up => at.parent().unwrap_or_default(),
                 Step::Enter { name, from_link } => {
                     let next = at.join(&name);
-                    match self.thing_at(&next).map(|(_, thing)| (thing.is_directory(), thing.target())) {
+                    match self.inode_at(&next).map(|(_, inode)| (inode.is_directory(), inode.target())) {
                         Some((true, _)) => next,
                         Some((false, Some(target))) => {
                             steps.follow(target)?;
@@ -193,17 +188,17 @@ impl<T: Clone + Default> Overlay<T> {
         Ok(at)
     }
 
-    /// What is at a path.
-    fn thing_at(&self, path: &TreePath) -> Option<(usize, &Thing<T>)> {
+    /// Returns the inode at a path, with its number.
+    fn inode_at(&self, path: &TreePath) -> Option<(usize, &Inode<T>)> {
         let name = self.names.value(self.names.find(path)?)?;
-        Some((name.thing(), &self.things[name.thing()]))
+        Some((name.inode(), &self.inodes[name.inode()]))
     }
 
     fn is_known_directory(&self, path: &TreePath) -> bool {
-        path.is_root() || self.thing_at(path).is_some_and(|(_, thing)| thing.is_directory())
+        path.is_root() || self.inode_at(path).is_some_and(|(_, inode)| inode.is_directory())
     }
 
-    /// The directory that a path is in, after the links that lead there; plain directories are made of what is missing.
+    /// Returns the directory of a path, in which links were resolved already. Missing directories are created.
     fn make_parents(&mut self, path: &TreePath) -> Result<NodeId> {
         let mut node = NodeId::ROOT;
         let depth = path.names().count().saturating_sub(1);
@@ -211,10 +206,10 @@ impl<T: Clone + Default> Overlay<T> {
             node = match self.names.child(node, name) {
                 Some(child) => child,
                 None => {
-                    let metadata = Metadata::implied_directory();
-                    let thing = self.add(Thing::new(&EntryKind::Directory, &metadata, T::default()))?;
+                    let Entry { kind, metadata, .. } = Entry::implied_directory(TreePath::root());
+                    let inode = self.add(Inode::new(&kind, &metadata, T::default()))?;
                     let child = self.names.make_child(node, name)?;
-                    self.name(child, thing, false);
+                    self.name(child, inode, false);
                     child
                 }
             };
@@ -222,30 +217,28 @@ impl<T: Clone + Default> Overlay<T> {
         Ok(node)
     }
 
-    /// What a hard link is another name of.
+    /// Returns the number of the inode that a hard link leads to.
     fn linked(&self, path: &TreePath, target: &TreePath) -> Result<usize> {
-        let senseless = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
-        let target = &self.locate(target).map_err(|blocked| senseless(blocked.of_hard_link()))?;
-        match self.thing_at(target) {
-            _ if target.is_in(path) => Err(senseless("which it would replace")),
-            None => Err(senseless("which is not there")),
-            Some((_, thing)) if thing.is_directory() => Err(senseless("which is a directory")),
+        let invalid = |why: &str| Error::integrity(format!("{path} is a hard link to {target}, {why}"));
+        let target = &self.locate(target).map_err(|blocked| invalid(blocked.of_hard_link()))?;
+        match self.inode_at(target) {
+            _ if target.is_in(path) => Err(invalid("which it would replace")),
+            None => Err(invalid("which is not there")),
+            Some((_, inode)) if inode.is_directory() => Err(invalid("which is a directory")),
             Some((number, _)) => Ok(number),
         }
     }
 
-    /// Makes room for something that is no directory.
+    /// Removes the contents of a directory that is about to be replaced by another kind of entry.
     fn clear_directory(&mut self, node: NodeId, path: &TreePath) -> Result<()> {
         if self.names.is_leaf(node) {
             return Ok(());
         }
         self.clear(node);
-        match self.names.is_leaf(node) {
-            true => Ok(()),
-            false => {
-                Err(Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
-                    .with_hint("it was made wrongly"))
-            }
+        if self.names.is_leaf(node) {
+            return Ok(());
         }
+        Err(Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
+            .with_hint("it was made wrongly"))
     }
 }

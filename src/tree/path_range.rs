@@ -1,21 +1,22 @@
-//! A part of a tree, so that several walks together see each entry once.
+//! Ranges of a tree, so that several walks together yield each entry once.
 
 use super::TreePath;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-/// Which entries of a tree a walk tells: those of a stretch in the order of paths, without some.
+/// A range in the order of paths, without some of the paths in it.
 ///
-/// Directories that lead to the stretch are told too, wherever they stand: whoever holds a file must hold them.
+/// A walk over a range also yields the directories that lead to it, although they come before it in the order: a layer
+/// that holds a file must hold its directories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathRange {
-    /// Where the stretch begins.
+    /// The beginning.
     pub from: Bound<TreePath>,
-    /// Where it ends.
+    /// The end.
     pub until: Bound<TreePath>,
-    /// What is in the stretch and not told.
+    /// Paths in the range that do not belong to it.
     pub without: BTreeSet<TreePath>,
-    /// Whether only directories are told.
+    /// Restricts the range to directories.
     pub only_directories: bool,
 }
 
@@ -31,50 +32,51 @@ impl Default for PathRange {
     }
 }
 
-/// What an range says about a path.
+/// The position of a path relative to a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// It is before the stretch, or left out.
+pub(super) enum Position {
+    /// Before the range, or left out of it.
     Outside,
-    /// It leads to the stretch, or is in it.
+    /// In the range, or on the way to it.
     Inside,
-    /// It is behind the stretch, and so is all that follows.
-    Behind,
+    /// After the range; so are all paths that follow.
+    After,
 }
 
 impl PathRange {
-    /// One entry with the directories that lead to it.
+    /// One entry, with the directories that lead to it.
     pub fn single(path: TreePath) -> Self {
         Self { from: Bound::Included(path.clone()), until: Bound::Included(path), ..Self::default() }
     }
 
-    /// Whether a file at this path is told.
+    /// Returns whether a file at this path belongs to the range.
     pub fn contains(&self, path: &TreePath) -> bool {
-        !self.only_directories && self.place(path) == Place::Inside
+        !self.only_directories && self.position(path) == Position::Inside
     }
 
-    /// Whether the directories that it tells are told by another walk too, which is over directories only.
+    /// Returns whether the directories of this range are yielded by another walk too, the one over directories only.
     pub(super) fn shares_directories(&self) -> bool {
         !self.only_directories && *self != Self::default()
     }
 
-    pub(super) fn place(&self, path: &TreePath) -> Place {
-        let behind = match &self.until {
+    pub(super) fn position(&self, path: &TreePath) -> Position {
+        let is_after = match &self.until {
             Bound::Unbounded => false,
             Bound::Included(last) => path > last,
             Bound::Excluded(end) => path >= end,
         };
-        let before = match &self.from {
+        let is_before = match &self.from {
             Bound::Unbounded => false,
             Bound::Included(first) | Bound::Excluded(first) if first.is_in(path) && first != path => false,
             Bound::Included(first) => path < first,
             Bound::Excluded(last) => path <= last,
         };
-        match (before, behind) {
-            (_, true) => Place::Behind,
-            (true, _) => Place::Outside,
-            _ if self.without.contains(path) => Place::Outside,
-            _ => Place::Inside,
+        if is_after {
+            Position::After
+        } else if is_before || self.without.contains(path) {
+            Position::Outside
+        } else {
+            Position::Inside
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A tree that changes while it is read: what counts as a change, and what is done about it.
+//! Races with programs that change a tree while it is read: what counts as a change, and the reaction to it.
 
 use super::{Time, TreePath};
 use crate::error::Error;
@@ -6,42 +6,46 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 use std::{error, fmt};
 
-/// What is done when something changes while it is read.
+/// The number of times that an entry is read, or a layer is built, when an entry keeps changing. A file that is written to
+/// once is then at rest, and one that never rests costs no more than this.
+pub(super) const MAX_ATTEMPTS: u32 = 3;
+
+/// The reaction to an entry that changes while it is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnChange {
-    /// It is an error.
+    /// An error at the first change.
     Fail,
-    /// It is read again, a few times; then it is an error.
+    /// The entry is read again, a few times; then it is an error.
     #[default]
     Retry,
-    /// A small file is read again, a few times; what still changes is left out.
+    /// A small file is read again, a few times; an entry that still changes is left out.
     Skip,
 }
 
-/// What happened to something.
+/// A change of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileChange {
-    /// It has more bytes than before.
+    /// The file has more bytes than before.
     Grew {
         /// The size in bytes when it was opened.
         from: u64,
         /// The size in bytes after it was read.
         to: u64,
     },
-    /// It has fewer bytes than before.
+    /// The file has fewer bytes than before.
     Shrank {
         /// The size in bytes when it was opened.
         from: u64,
         /// The size in bytes after it was read.
         to: u64,
     },
-    /// Its size is the same and its mtime or ctime is not: what was read may be half of the old and half of the new.
+    /// The size is the same and the mtime or ctime is not: the bytes that were read may be a mixture of old and new.
     Touched,
-    /// It was listed and is no longer there.
+    /// The entry was listed and is no longer there.
     Vanished,
-    /// It was listed as something and is something else.
+    /// The entry has another type than in the listing.
     Replaced,
-    /// It is in a directory that had been read, and was somewhere else before.
+    /// The entry was moved into a directory that had been read already.
     Moved,
 }
 
@@ -58,24 +62,24 @@ impl fmt::Display for FileChange {
     }
 }
 
-/// The cause of an error about something that changed while it was read.
+/// The cause of an error about an entry that changed while it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// Where it is in the tree.
+    /// The path in the tree.
     pub path: TreePath,
-    /// What happened to it.
+    /// The change.
     pub change: FileChange,
 }
 
 impl Changed {
-    /// What changed, if that is what the error is about.
+    /// Returns the cause of an error, if it is a change.
     pub fn cause_of(error: &Error) -> Option<&Self> {
         error.cause()?.downcast_ref()
     }
 
-    /// The error that names it; `place` is its name on disk.
-    pub(super) fn into_error(self, place: &str) -> Error {
-        Error::failed(format!("{place} changed while it was read")).with_source(self).with_hint(
+    /// Converts the cause into an error; `shown` is the entry's name on disk.
+    pub(super) fn into_error(self, shown: &str) -> Error {
+        Error::failed(format!("{shown} changed while it was read")).with_source(self).with_hint(
             "pack a snapshot, stop what writes there, or leave out what changes with --on-change skip",
         )
     }
@@ -92,21 +96,21 @@ impl error::Error for Changed {}
 /// The cause of an error about a file whose content cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Where it is in the tree.
+    /// The path in the tree.
     pub path: TreePath,
-    /// The error, as the operating system numbers them.
+    /// The error number of the operating system.
     pub errno: i32,
 }
 
 impl Unreadable {
-    /// What cannot be read, if that is what the error is about.
+    /// Returns the cause of an error, if it is a file that cannot be read.
     pub fn cause_of(error: &Error) -> Option<&Self> {
         error.cause()?.downcast_ref()
     }
 
-    /// The error that names it; `place` is its name on disk.
-    pub(super) fn into_error(self, place: &str) -> Error {
-        Error::failed(format!("cannot read {place}"))
+    /// Converts the cause into an error; `shown` is the entry's name on disk.
+    pub(super) fn into_error(self, shown: &str) -> Error {
+        Error::failed(format!("cannot read {shown}"))
             .with_source(self)
             .with_hint("leave it out with --exclude; --skip-unreadable leaves out all that cannot be read")
     }
@@ -120,17 +124,17 @@ impl fmt::Display for Unreadable {
 
 impl error::Error for Unreadable {}
 
-/// Whether an error says something about the file that is read: its rights, its disk, its file server. The others are
-/// about this process, or say that it has changed.
-pub(super) fn is_about_what_is_read(errno: Errno) -> bool {
+/// Returns whether an error is about the entry that is read: its permissions, its disk, its file server. Other errors are
+/// about this process, or say that the entry has changed.
+pub(super) fn is_about_entry(errno: Errno) -> bool {
     let of_this_process = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::BADF, Errno::FAULT, Errno::INTR];
     let of_changes = [Errno::NOENT, Errno::STALE, Errno::LOOP, Errno::NOTDIR];
     !of_this_process.contains(&errno) && !of_changes.contains(&errno)
 }
 
-/// What tells whether a file was written to between two looks.
+/// The size and times of a file, which show whether it was written to in between.
 ///
-/// The ctime is part of it because whoever writes can set the mtime back, as `rsync -t` and `cp -p` do.
+/// The ctime is part of it because a program that writes can set the mtime back, as `rsync -t` and `cp -p` do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub size: u64,
@@ -148,12 +152,12 @@ impl Stamp {
         }
     }
 
-    /// The time of the last change: the ctime, or the mtime where that is later, as where it was set by hand.
+    /// Returns the time of the last change: the ctime, or the mtime if that is later because it was set by hand.
     pub fn latest(&self) -> Time {
         self.mtime.max(self.ctime)
     }
 
-    /// What happened until the later look; `None` when nothing did.
+    /// Returns the change between this stamp and a later one; `None` if they are equal.
     pub fn change(&self, later: &Self) -> Option<FileChange> {
         let (from, to) = (self.size, later.size);
         match to.cmp(&from) {

@@ -1,23 +1,22 @@
 //! Resolution of paths that lead through symbolic links: beneath the root of a tree, as after `chroot`.
 //!
-//! What is here knows the rules and no tree. [`Extractor`](super::Extractor) takes the steps by descriptors,
-//! [`Overlay`](super::Overlay) in memory, so both mean the same by a path.
+//! This module has the rules and knows no tree. [`Extractor`](super::Extractor) takes the steps by descriptors,
+//! [`Overlay`](super::Overlay) in memory, so that both interpret a path in the same way.
 
 use super::TreePath;
 use crate::error::Error;
 use std::collections::VecDeque;
 
-/// The most symbolic links that one path may lead through, as Linux has it (`ELOOP`).
-const MOST_LINKS: usize = 40;
+/// The most symbolic links in one path, as in Linux (`ELOOP`).
+const MAX_LINKS: usize = 40;
 
-/// The most bytes that the targets of these links may have together (`PATH_MAX`), and the most names: a short path must not
-/// stand for a long one.
-const MOST_BYTES: usize = 4096;
-const MOST_NAMES: usize = 256;
+/// The most bytes of the targets of these links together (`PATH_MAX`), and the most names: a short path must not lead to a
+/// long one.
+const MAX_BYTES: usize = 4096;
+const MAX_NAMES: usize = 256;
 
-/// The most bytes of paths that a tree may have in other places than its image says: they are remembered, and nothing else
-/// counts them.
-const MOST_MOVED: usize = 64 << 20;
+/// The most bytes of paths that links relocate. These paths are held in memory, and no other limit counts them.
+const MAX_RELOCATED: usize = 64 << 20;
 
 /// The steps that lead from the root of a tree to a path.
 pub(crate) struct Resolution {
@@ -27,70 +26,67 @@ pub(crate) struct Resolution {
     names: usize,
 }
 
-/// One step.
+/// A step from one directory to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// To the root of the tree.
     Root,
-    /// To the directory above; at the root, nowhere.
+    /// To the directory above; at the root, no step.
     Up,
     /// To this name. Where it is a symbolic link, [`Resolution::follow`] takes its target.
     Enter {
         /// The name.
         name: Vec<u8>,
-        /// Whether a symbolic link says so. What such a link leads to must be there.
+        /// Set when the name comes from a symbolic link. The target of a link must exist.
         from_link: bool,
     },
 }
 
-/// Something that a path cannot lead through.
+/// The reason for which a path cannot be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Blocked {
-    /// There is nothing.
+    /// A component is missing.
     Missing(TreePath),
-    /// It is neither a directory nor a symbolic link.
+    /// A component is neither a directory nor a symbolic link.
     NotADirectory(TreePath),
-    /// The links are too many, or lead in a circle.
+    /// There are too many links, or they lead in a circle.
     TooManyLinks,
-    /// Too much of the image leads through links.
-    TooMuchMoved,
+    /// Too many paths of the image lead through links.
+    TooManyRelocated,
 }
 
-/// Counts what is in another place than its path says.
+/// A count of the paths that links relocate.
 #[derive(Debug, Default)]
-pub(crate) struct Moved {
+pub(crate) struct RelocatedPaths {
     bytes: usize,
 }
 
-impl Moved {
-    /// Takes note of the place of an entry with this path, and gives it back.
+impl RelocatedPaths {
+    /// Counts the resolved path of an entry, and returns it.
     ///
     /// # Errors
-    /// [`Blocked::TooMuchMoved`].
-    pub fn count(&mut self, path: &TreePath, place: TreePath) -> Result<TreePath, Blocked> {
-        if place != *path {
-            self.bytes += place.as_bytes().len();
+    /// [`Blocked::TooManyRelocated`].
+    pub fn count(&mut self, path: &TreePath, resolved: TreePath) -> Result<TreePath, Blocked> {
+        if resolved != *path {
+            self.bytes += resolved.as_bytes().len();
         }
-        match self.bytes > MOST_MOVED {
-            true => Err(Blocked::TooMuchMoved),
-            false => Ok(place),
-        }
+        if self.bytes > MAX_RELOCATED { Err(Blocked::TooManyRelocated) } else { Ok(resolved) }
     }
 }
 
 impl Resolution {
-    /// From the root to this path.
+    /// The steps from the root to a path.
     pub fn of(path: &TreePath) -> Self {
         let enter = |name: &[u8]| Step::Enter { name: name.to_vec(), from_link: false };
         Self { steps: path.names().map(enter).collect(), links: 0, bytes: 0, names: 0 }
     }
 
-    /// Whether the last step was taken.
+    /// Returns whether the last step was taken.
     pub fn is_done(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Puts the target of a symbolic link in place of the name that was entered last.
+    /// Replaces the name that was entered last by the target of a symbolic link.
     ///
     /// # Errors
     /// [`Blocked::TooManyLinks`].
@@ -108,10 +104,10 @@ impl Resolution {
         if target.starts_with(b"/") {
             self.steps.push_front(Step::Root);
         }
-        match self.links > MOST_LINKS || self.bytes > MOST_BYTES || self.names > MOST_NAMES {
-            true => Err(Blocked::TooManyLinks),
-            false => Ok(()),
+        if self.links > MAX_LINKS || self.bytes > MAX_BYTES || self.names > MAX_NAMES {
+            return Err(Blocked::TooManyLinks);
         }
+        Ok(())
     }
 }
 
@@ -124,14 +120,14 @@ impl Iterator for Resolution {
 }
 
 impl Blocked {
-    /// The error for an entry whose path leads there.
+    /// Returns the error for an entry with this path.
     pub fn error(&self, path: &TreePath) -> Error {
         let what = match self {
-            Self::Missing(place) => {
-                format!("{path} leads through a symbolic link to {place}, which is not in the image")
+            Self::Missing(missing) => {
+                format!("{path} leads through a symbolic link to {missing}, which is not in the image")
             }
-            Self::NotADirectory(place) => format!("{path} would be in {place}, which is not a directory"),
-            Self::TooMuchMoved => {
+            Self::NotADirectory(file) => format!("{path} would be in {file}, which is not a directory"),
+            Self::TooManyRelocated => {
                 format!("{path} and others lead through symbolic links to more than 64 MiB of paths")
             }
             Self::TooManyLinks => format!("{path} leads through too many symbolic links, or in a circle"),
@@ -141,12 +137,12 @@ impl Blocked {
         )
     }
 
-    /// What is wrong with a hard link whose other name leads there.
+    /// Returns the problem of a hard link whose target is this path, as the end of a sentence.
     pub fn of_hard_link(&self) -> &'static str {
         match self {
             Self::Missing(_) => "which is not there",
             Self::NotADirectory(_) => "and that is not in a directory",
-            Self::TooManyLinks | Self::TooMuchMoved => {
+            Self::TooManyLinks | Self::TooManyRelocated => {
                 "which leads through too many symbolic links, or in a circle"
             }
         }
@@ -178,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn a_short_path_does_not_stand_for_a_long_one() {
+    fn a_short_path_does_not_lead_to_a_long_one() {
         let follows = |target: &[u8]| {
             let mut steps = Resolution::of(&path("a"));
             (0..100).take_while(|_| steps.follow(target).is_ok()).count()
         };
-        assert_eq!(follows(b"a"), MOST_LINKS);
+        assert_eq!(follows(b"a"), MAX_LINKS);
         assert_eq!(follows(&[b'a'; 1024]), 4);
         assert_eq!(follows(&b"../".repeat(50)), 5);
     }

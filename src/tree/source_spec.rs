@@ -1,4 +1,4 @@
-//! What a user wants in a tree, and where: `SOURCE[:PATH]`.
+//! Sources of a tree as the user names them: `SOURCE[:PATH]`.
 
 use super::{StoredTree, TreePath};
 use crate::error::{Error, Result};
@@ -8,41 +8,40 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A directory or a file on disk, or what an archive held, and its place in the tree.
+/// A directory or a file on disk, or the tree of an archive, with its path in the tree.
 #[derive(Clone, Debug)]
 pub struct SourceSpec {
-    /// Where it is on disk. It may be a symbolic link: what the user names is followed, what is found is not.
+    /// The path on disk. A symbolic link here is followed, in contrast to links that a walk finds.
     pub path: PathBuf,
-    /// Where a directory's contents land, or what a file is called; the root, or the file's own name there, if
-    /// nothing is said.
+    /// The path in the tree of a directory's contents, or of a file. The default is the root, or the file's own name in it.
     pub at: Option<TreePath>,
-    /// Whether `at` is the directory for a file and not its name, as a trailing slash says.
+    /// Set by a trailing slash: `at` is the directory for a file, and not its name.
     pub inside: bool,
-    /// What was read from an archive; `path` is then how messages call that.
+    /// The tree of an archive; `path` is then its name in messages.
     pub stored: Option<Arc<StoredTree>>,
 }
 
 impl SourceSpec {
-    /// A source that lands in the root.
+    /// A source whose contents go to the root.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), at: None, inside: false, stored: None }
     }
 
-    /// The same source, landing at `at`.
+    /// Sets the path in the tree.
     #[must_use]
     pub fn at(self, at: TreePath) -> Self {
         Self { inside: at.is_root(), at: Some(at), ..self }
     }
 
-    /// Whether this is the archive on standard input: `-`. A file of that name is `./-`.
+    /// Returns whether this is the archive on standard input: `-`. A file with that name is `./-`.
     pub fn is_standard_input(&self) -> bool {
         self.path.as_os_str() == "-"
     }
 
-    /// Reads `SOURCE[:PATH]`. The last colon that an absolute path follows divides the two.
+    /// Parses `SOURCE[:PATH]`, split at the last colon that is followed by an absolute path.
     ///
     /// # Errors
-    /// When there is no source, or when PATH leads out of the tree.
+    /// When SOURCE is empty, or when PATH leads out of the tree.
     pub fn parse(text: &OsStr) -> Result<Self> {
         let bytes = text.as_bytes();
         let Some(colon) = bytes.windows(2).rposition(|pair| pair == b":/") else {
@@ -61,20 +60,20 @@ impl SourceSpec {
     }
 
     fn named(text: &OsStr, path: &[u8]) -> Result<Self> {
-        match path.is_empty() {
-            true => Err(Error::usage(format!("{text:?} names no source"))
-                .with_hint("SOURCE or SOURCE:/path/in/the/image; the current directory is `.`")),
-            false => Ok(Self::new(OsStr::from_bytes(path))),
+        if path.is_empty() {
+            return Err(Error::usage(format!("{text:?} names no source"))
+                .with_hint("SOURCE or SOURCE:/path/in/the/image; the current directory is `.`"));
         }
+        Ok(Self::new(OsStr::from_bytes(path)))
     }
 
-    /// Where the source lands when it is a directory.
-    pub(super) fn place_of_directory(&self) -> TreePath {
+    /// Returns the path in the tree of a directory's contents.
+    pub(super) fn path_of_directory(&self) -> TreePath {
         self.at.clone().unwrap_or_default()
     }
 
-    /// Where the source lands when it is a file.
-    pub(super) fn place_of_file(&self) -> TreePath {
+    /// Returns the path in the tree of a file.
+    pub(super) fn path_of_file(&self) -> TreePath {
         let name = Path::file_name(&self.path).unwrap_or_default().as_bytes();
         match &self.at {
             Some(at) if !self.inside => at.clone(),
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_outside_of_the_tree_and_a_source_without_a_name_make_no_sense() {
+    fn a_path_outside_of_the_tree_and_an_empty_source_are_refused() {
         for text in ["a:/..", "a:/b/../../c", ":/b", ""] {
             assert_eq!(text.parse::<SourceSpec>().unwrap_err().kind(), crate::error::Kind::Usage, "{text:?}");
         }
@@ -124,10 +123,10 @@ mod tests {
 
     #[test]
     fn a_file_takes_the_name_it_is_given_or_its_own_in_a_directory() {
-        let place = |text: &str| text.parse::<SourceSpec>().unwrap().place_of_file().to_string();
-        assert_eq!(place("a/b.conf"), "/b.conf");
-        assert_eq!(place("a/b.conf:/etc/app.conf"), "/etc/app.conf");
-        assert_eq!(place("a/b.conf:/etc/"), "/etc/b.conf");
-        assert_eq!(place("a/b.conf:/"), "/b.conf");
+        let path = |text: &str| text.parse::<SourceSpec>().unwrap().path_of_file().to_string();
+        assert_eq!(path("a/b.conf"), "/b.conf");
+        assert_eq!(path("a/b.conf:/etc/app.conf"), "/etc/app.conf");
+        assert_eq!(path("a/b.conf:/etc/"), "/etc/b.conf");
+        assert_eq!(path("a/b.conf:/"), "/b.conf");
     }
 }

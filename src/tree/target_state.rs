@@ -1,8 +1,8 @@
-//! The record: what volio notes on a directory that it fills, so that it can be filled to the end by a later run, and
-//! need not be filled again.
+//! The state of a target: what it is being filled with, or is filled with, so that a later run can complete it or has nothing
+//! to do.
 //!
-//! It is an extended attribute of the directory, or a file in it where the file system has no such attributes. It is
-//! read and written by the descriptor of the directory, so no link can lead it elsewhere.
+//! It is stored as JSON in an extended attribute of the directory, or in a file in it where the file system has no such
+//! attributes. It is read and written by the descriptor of the directory, so that no link can lead elsewhere.
 
 use super::TreePath;
 use rustix::fd::BorrowedFd;
@@ -18,44 +18,44 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
 
-/// The attribute. Nobody else's tree has it: it never travels.
+/// The attribute. It is never part of a tree.
 const ATTRIBUTE: &str = "user.volio.image";
-/// The file that stands in for it.
+/// The file that is used instead of the attribute.
 const FILE: &CStr = c".volio.json";
-/// What that file is called while it is written.
+/// The name of that file while it is written.
 const NEW_FILE: &CStr = c".volio.json.new";
-/// What a spool is called for the moment between its making and its unlinking, where files cannot be made nameless.
+/// The name of a spool between its creation and its removal, where the file system has no unnamed files.
 pub(super) const SPOOL: &CStr = c".volio.spool";
-/// What the journal of a run is called, which is there until all is.
+/// The name of the journal of a run.
 pub(super) const JOURNAL: &CStr = c".volio.made";
-/// More than any record has, in bytes.
-const LARGEST: usize = 64 << 10;
+/// The most bytes of a state.
+const MAX_SIZE: usize = 64 << 10;
 
-/// What is known about a directory that volio has filled, or began to fill.
+/// The state of a directory that volio has filled, or began to fill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetState {
-    /// Whether everything is there.
+    /// Set when everything is extracted.
     pub complete: bool,
-    /// What it was filled with.
+    /// What it was filled with. The verb that fills it decides what that says.
     pub content: Value,
-    /// Whether nothing was in the directory when that began.
+    /// Set when the directory was empty before.
     pub alone: bool,
-    /// The inode number of the directory: a copy of the record on another one claims nothing.
+    /// The inode number of the directory. A copy of the state on another directory claims nothing.
     pub inode: u64,
-    /// What the directory is in the target: nothing for the target itself, a path for what is mounted below it.
+    /// The path of the directory in the target: empty for the target itself, not empty for a file system mounted in it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub at: String,
-    /// What is mounted below the target, was written to, and has a record of its own.
+    /// The paths of file systems in the target that were written to. Each has its own state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
-    /// What else was to be put there and was refused, so that the next time it is not.
+    /// Another content that was refused once, and will be accepted the next time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced: Option<String>,
 }
 
 impl TargetState {
-    /// That of a directory whose content nobody wants.
+    /// The state of a directory whose contents may be removed.
     pub(super) fn abandoned() -> Self {
         Self {
             complete: false,
@@ -68,76 +68,73 @@ impl TargetState {
         }
     }
 
-    /// Whether all that is in the directory came from volio: there was nothing before, and it never was complete, so
-    /// that nobody had a reason to use it.
+    /// Returns whether everything in the directory came from volio: it was empty before, and never complete, so that nobody
+    /// had a reason to use it.
     pub(super) fn claims(&self, directory: BorrowedFd<'_>) -> bool {
         self.alone && !self.complete && fstat(directory).is_ok_and(|stat| stat.st_ino == self.inode)
     }
 }
 
-/// How a record names a place in the target.
-pub(super) fn place(path: &TreePath) -> String {
+/// Returns a path in a target as a state has it.
+pub(super) fn path_text(path: &TreePath) -> String {
     String::from_utf8_lossy(path.as_bytes()).into_owned()
 }
 
-/// Whether the root of a target may hold this name for volio's own sake; no image can have it there.
-pub(super) fn is_name_of_ours(name: &[u8]) -> bool {
+/// Returns whether a name in the root of a target is reserved for volio. No image can have it there.
+pub(super) fn is_reserved_name(name: &[u8]) -> bool {
     [FILE, NEW_FILE, SPOOL, JOURNAL].iter().any(|ours| ours.to_bytes() == name)
 }
 
-/// Whether what has this name in a directory was left there by volio.
-pub(super) fn is_ours(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+/// Returns whether an entry of a directory was left there by volio.
+pub(super) fn is_left_by_volio(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     let is_file = || {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
     };
-    match name {
-        name if name == FILE => read_file(directory).is_some(),
-        name => is_name_of_ours(name.to_bytes()) && is_file(),
-    }
+    if name == FILE { read_file(directory).is_some() } else { is_reserved_name(name.to_bytes()) && is_file() }
 }
 
-/// Whether this is the file that stands in for the attribute, written by volio and by nobody else.
-pub(super) fn is_record(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+/// Returns whether an entry of a directory is the file that is used instead of the attribute, and was written by volio.
+pub(super) fn is_state_file(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     name == FILE && read_file(directory).is_some()
 }
 
-/// The record of a directory. What cannot be read or understood is none. In a directory where others may write too it may be
-/// theirs: it never says there that everything came from volio, so nothing is removed because of it.
+/// Reads the state of a directory; `None` if it cannot be read or parsed. In a directory where other users may write, it may be
+/// theirs. There it never says that everything came from volio, so that nothing is removed because of it.
 pub(super) fn read(directory: BorrowedFd<'_>) -> Option<TargetState> {
-    let mut value = vec![0; LARGEST];
-    let record: Option<TargetState> = match fgetxattr(directory, ATTRIBUTE, &mut value[..]) {
+    let mut value = vec![0; MAX_SIZE];
+    let state: Option<TargetState> = match fgetxattr(directory, ATTRIBUTE, &mut value[..]) {
         Ok(length) => serde_json::from_slice(&value[..length]).ok(),
         Err(_) => read_file(directory),
     };
-    record.map(|record| TargetState { alone: record.alone && is_private(directory), ..record })
+    state.map(|state| TargetState { alone: state.alone && is_private(directory), ..state })
 }
 
-/// Whether a directory belongs to the user of this process and nobody else may write in it. Where an ACL lets others, the mode's
-/// group bits are its mask, and say so.
+/// Returns whether a directory belongs to the user of this process and nobody else may write in it. If an ACL lets others, the
+/// group bits of the mode are its mask and show that.
 pub(super) fn is_private(directory: BorrowedFd<'_>) -> bool {
     fstat(directory).is_ok_and(|stat| stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0)
 }
 
 fn read_file(directory: BorrowedFd<'_>) -> Option<TargetState> {
-    // Not a link, and not blocking: it could be a fifo.
+    // A link is not followed, and a fifo does not block.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(directory, FILE, flags, Mode::empty()).ok()?;
     let is_file = fstat(&file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
     let mut text = Vec::new();
-    File::from(file).take(LARGEST as u64).read_to_end(&mut text).ok().filter(|_| is_file)?;
+    File::from(file).take(MAX_SIZE as u64).read_to_end(&mut text).ok().filter(|_| is_file)?;
     serde_json::from_slice(&text).ok()
 }
 
-/// Writes the record of a directory, and changes nothing else about it.
+/// Writes the state of a directory, and keeps its mode and mtime.
 ///
 /// # Errors
-/// `EEXIST` when somebody else's file has the name of the record; otherwise what the operating system says.
-pub(super) fn write(directory: BorrowedFd<'_>, record: &TargetState) -> Result<()> {
-    let text = serde_json::to_vec(record).map_err(|_| Errno::INVAL)?;
+/// `EEXIST` when a file that volio did not write has the name of the state; otherwise the error of the operating system.
+pub(super) fn write(directory: BorrowedFd<'_>, state: &TargetState) -> Result<()> {
+    let text = serde_json::to_vec(state).map_err(|_| Errno::INVAL)?;
     let before = fstat(directory)?;
     match put(directory, &text) {
-        // Its final mode may forbid even its owner to write.
+        // The final mode of the directory may forbid writing even to its owner.
         Err(Errno::ACCESS) => {
             let mode = Mode::from_raw_mode(before.st_mode);
             fchmod(directory, mode | Mode::WUSR)?;
@@ -152,7 +149,7 @@ pub(super) fn write(directory: BorrowedFd<'_>, record: &TargetState) -> Result<(
         last_modification: Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ },
     };
     if fstat(directory)?.st_mtime_nsec != before.st_mtime_nsec {
-        // Only its owner may do that, and only its owner was promised a time.
+        // Only the owner may set times; no other user was promised one.
         let _ = futimens(directory, &times);
     }
     Ok(())
@@ -171,7 +168,7 @@ fn put(directory: BorrowedFd<'_>, text: &[u8]) -> Result<()> {
     }
 }
 
-/// Replaces the file as a whole, so that whoever reads it finds the old one or the new one.
+/// Replaces the file atomically: a reader finds the old or the new content.
 fn put_file(directory: BorrowedFd<'_>, text: &[u8]) -> Result<()> {
     if read_file(directory).is_none() && statat(directory, FILE, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
         return Err(Errno::EXIST);
@@ -187,10 +184,10 @@ fn put_file(directory: BorrowedFd<'_>, text: &[u8]) -> Result<()> {
     renameat(directory, NEW_FILE, directory, FILE)
 }
 
-/// Takes the record away.
+/// Removes the state.
 ///
 /// # Errors
-/// What the operating system says.
+/// Those of the operating system.
 pub(super) fn remove(directory: BorrowedFd<'_>) -> Result<()> {
     match fremovexattr(directory, ATTRIBUTE) {
         Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}

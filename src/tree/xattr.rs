@@ -1,4 +1,4 @@
-//! Extended attributes: which of them belong to the tree, and how they are read.
+//! Extended attributes: reading them, and the choice of those that belong to a tree.
 
 use crate::disk::directory::proc_path;
 use rustix::fd::BorrowedFd;
@@ -9,15 +9,15 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The most that Linux allows for one value, and for all names of one file together.
-const LARGEST: usize = 64 << 10;
+/// The limit of Linux for one value, and for all names of one file together, in bytes.
+const MAX_SIZE: usize = 64 << 10;
 
-/// Attributes that are the notes of a machine and no part of a tree, each with what its name begins with.
+/// The prefixes of attributes that belong to a host and not to a tree.
 ///
-/// Labels of security modules are the policy of a host: elsewhere they are wrong at best. Overlayfs, fuse-overlayfs and
-/// container engines note in attributes what a file is to be shown as; copied to where that means something, files
-/// vanish or change their owners. `user.volio.` is what volio notes about a target, and an image must not forge it.
-const OF_THE_HOST: [&str; 11] = [
+/// Labels of security modules are the policy of a host, and wrong at best on another one. Overlayfs, fuse-overlayfs and
+/// container engines use attributes to hide files or to show other owners; on a host that interprets them, copied files would
+/// vanish or change their owners. `user.volio.` is the state of a target, which an image must not be able to forge.
+const HOST_PREFIXES: [&str; 11] = [
     "security.SMACK64",
     "security.apparmor",
     "security.evm",
@@ -31,57 +31,57 @@ const OF_THE_HOST: [&str; 11] = [
     "user.volio.",
 ];
 
-/// What an attribute is a note of, if it is no part of the tree: the beginning of its name.
-fn of_the_host(name: &[u8]) -> Option<&'static str> {
-    OF_THE_HOST.into_iter().find(|prefix| name.starts_with(prefix.as_bytes()))
+/// Returns the prefix of an attribute that does not belong to a tree.
+fn host_prefix(name: &[u8]) -> Option<&'static str> {
+    HOST_PREFIXES.into_iter().find(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
-/// Whether an attribute is part of the tree.
-pub(super) fn travels(name: &[u8]) -> bool {
-    of_the_host(name).is_none()
+/// Returns whether an attribute belongs to a tree.
+pub(super) fn is_portable(name: &[u8]) -> bool {
+    host_prefix(name).is_none()
 }
 
-/// What carries the attributes that are wanted.
+/// The file whose attributes are read.
 #[derive(Clone, Copy)]
-pub(super) enum Carrier<'a> {
-    /// Something open.
+pub(super) enum XattrSource<'a> {
+    /// An open file.
     Open(BorrowedFd<'a>),
-    /// What has this name in this directory and cannot be opened, such as a symbolic link. The kernel has no call for
-    /// that before 6.13; the way through `/proc` resolves the directory by its descriptor and follows nothing.
+    /// A name in a directory, for files that cannot be opened, such as symbolic links. The kernel has no call for that
+    /// before 6.13. A path through `/proc` resolves the directory by its descriptor and follows no link.
     Named(BorrowedFd<'a>, &'a [u8]),
 }
 
-/// Reads the attributes that belong to the tree.
-pub(super) struct Reader {
+/// A reader of the attributes that belong to a tree.
+pub(super) struct XattrReader {
     list: Vec<u8>,
     value: Vec<u8>,
-    /// What was read last and does not belong to the tree, by the beginnings of the names.
+    /// The prefixes of the attributes of the last file that do not belong to a tree.
     pub left_out: Vec<&'static str>,
 }
 
-impl Reader {
+impl XattrReader {
     pub fn new() -> Self {
-        Self { list: vec![0; LARGEST], value: vec![0; LARGEST], left_out: Vec::new() }
+        Self { list: vec![0; MAX_SIZE], value: vec![0; MAX_SIZE], left_out: Vec::new() }
     }
 
-    /// Takes those away that do not belong to a tree.
-    pub fn keep_travelling(&mut self, xattrs: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
-        self.left_out = xattrs.keys().filter_map(|name| of_the_host(name)).collect();
-        xattrs.retain(|name, _| travels(name));
+    /// Removes the attributes that do not belong to a tree.
+    pub fn retain_portable(&mut self, xattrs: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+        self.left_out = xattrs.keys().filter_map(|name| host_prefix(name)).collect();
+        xattrs.retain(|name, _| is_portable(name));
     }
 
-    /// All attributes that travel. None where the file system has none, or does not say.
-    pub fn read(&mut self, carrier: Carrier<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-        let path = match carrier {
-            Carrier::Open(_) => PathBuf::new(),
-            Carrier::Named(directory, name) => named(directory, name),
+    /// Reads the attributes that belong to a tree. There are none if the file system does not support or report them.
+    pub fn read(&mut self, source: XattrSource<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        let path = match source {
+            XattrSource::Open(_) => PathBuf::new(),
+            XattrSource::Named(directory, name) => path_in(directory, name),
         };
-        let listed = match carrier {
-            Carrier::Open(fd) => flistxattr(fd, &mut self.list[..]),
-            Carrier::Named(..) => llistxattr(&path, &mut self.list[..]),
+        let listed = match source {
+            XattrSource::Open(fd) => flistxattr(fd, &mut self.list[..]),
+            XattrSource::Named(..) => llistxattr(&path, &mut self.list[..]),
         };
         let length = match listed {
-            // NOENT: there is no /proc, so nothing can be known about what cannot be opened.
+            // NOENT: there is no /proc, so that files which cannot be opened have no known attributes.
             Err(Errno::NOTSUP | Errno::PERM | Errno::NOENT) => 0,
             length => length?,
         };
@@ -89,17 +89,17 @@ impl Reader {
         self.left_out.clear();
         let names = self.list[..length].split(|byte| *byte == 0);
         for name in names.filter(|name| !name.is_empty()) {
-            if let Some(note) = of_the_host(name) {
-                self.left_out.push(note);
+            if let Some(prefix) = host_prefix(name) {
+                self.left_out.push(prefix);
                 continue;
             }
-            let got = match carrier {
-                Carrier::Open(fd) => fgetxattr(fd, name, &mut self.value[..]),
-                Carrier::Named(..) => lgetxattr(&path, name, &mut self.value[..]),
+            let got = match source {
+                XattrSource::Open(fd) => fgetxattr(fd, name, &mut self.value[..]),
+                XattrSource::Named(..) => lgetxattr(&path, name, &mut self.value[..]),
             };
             match got {
                 Ok(length) => drop(xattrs.insert(name.to_vec(), self.value[..length].to_vec())),
-                // It was removed since it was listed, or is listed to everyone and shown to some.
+                // It was removed since it was listed, or only privileged users may read it.
                 Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}
                 Err(errno) => return Err(errno),
             }
@@ -108,7 +108,7 @@ impl Reader {
     }
 }
 
-/// A path that means `name` in the directory that is open, for calls that take no descriptor.
-fn named(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
+/// Returns a path to `name` in an open directory, for calls that take no descriptor.
+fn path_in(directory: BorrowedFd<'_>, name: &[u8]) -> PathBuf {
     PathBuf::from(proc_path(directory)).join(OsStr::from_bytes(name))
 }

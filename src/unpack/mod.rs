@@ -251,10 +251,8 @@ impl Job<'_> {
             }
             Plan::Extract => 0,
         };
-        let several_layers = image.layers() > 1;
-        let memory = self.options.limits.names;
-        let options = ExtractOptions { several_layers, memory, ..self.options.tree.clone() };
-        let mut extractor = Extractor::over(target, options)?;
+        let extractor = Extractor::over(target, self.options.tree.clone(), image.layers())?;
+        let mut extractor = extractor.with_memory_limit(self.options.limits.names);
         match self.extract(&image, &mut extractor) {
             Ok(data_io) => Ok(Unpacked {
                 outcome: Outcome::Unpacked,

@@ -65,6 +65,8 @@ fn the_result_as_json_is_one_document() {
   "attributesNotRestored": 0,
   "xattrsNotRestored": 0,
   "devicesSkipped": 0,
+  "symlinksSkipped": 0,
+  "fifosSkipped": 0,
   "hardlinksCopied": 0
 }
 -- exit 0

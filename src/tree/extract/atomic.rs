@@ -1,14 +1,15 @@
-//! A directory that comes into being beside its place, and takes it at once.
+//! Atomic replacement of a target: the tree is extracted into a staging directory beside it, which is renamed at the end.
 
 use super::Target;
-use super::trouble;
+use super::io_error;
+use super::target::survey;
 use crate::disk::directory::ensure_owner_access;
 use crate::disk::mountinfo;
-use crate::disk::remove::{self, Failure, Removal, Removed};
+use crate::disk::remove::{self, RemovalError, RemovalRules, Removed};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
 use crate::tree::target_state::{self, TargetState};
-use crate::tree::walk::shown;
+use crate::tree::walk::display_root;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RenameFlags, fchmod, fchown, fstat, fsync, mkdirat, openat, renameat,
@@ -21,7 +22,7 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Where a target will be, and where it is until it is complete: `.NAME.volio` beside it.
+/// A target that is replaced atomically, and its staging directory `.NAME.volio` beside it.
 #[derive(Debug)]
 pub struct AtomicTarget {
     parent: OwnedFd,
@@ -31,11 +32,11 @@ pub struct AtomicTarget {
 }
 
 impl AtomicTarget {
-    /// For a target that may be there or not. Where it is a link, what it leads to is meant.
+    /// A target that need not exist. If it is a symbolic link, the target is what that leads to.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused) when the target has no place that it could be put in at once, as something
-    /// that is mounted has none; when the directory above cannot be opened.
+    /// [`Refused`](crate::error::Kind::Refused) when the target is a mount point, which cannot be replaced; when the
+    /// directory above cannot be opened.
     pub fn beside(target: &Path) -> Result<Self> {
         let path = match fs::canonicalize(target) {
             Ok(path) => path,
@@ -62,11 +63,11 @@ impl AtomicTarget {
         })
     }
 
-    /// The directory to fill with this, made if an interrupted run has not left it. It has the owner and the mode of
-    /// the one whose place it takes.
+    /// Returns the staging directory, to be filled with `content`. It is created if an interrupted run has not left it, with the
+    /// owner and the mode of the directory that it replaces.
     ///
     /// # Errors
-    /// When it cannot be made; [`Refused`](crate::error::Kind::Refused) when something else has its name.
+    /// When it cannot be created; [`Refused`](crate::error::Kind::Refused) when something else has its name.
     pub fn target(&self, content: &Value) -> Result<Target> {
         let path = self.parent_path.join(&self.stage);
         let failed = |errno| Error::io(format!("cannot make the directory {}", path.display()), errno);
@@ -82,8 +83,8 @@ impl AtomicTarget {
             }
             errno => failed(errno),
         })?;
-        // Where others may write, one of them may have made it, with a record that says what they like.
-        if !target_state::is_private(stage.as_fd()) && (made || !self.is_place_private()) {
+        // Where other users may write, one of them may have created it, with any state.
+        if !target_state::is_private(stage.as_fd()) && (made || !self.is_parent_private()) {
             let what = format!("{} belongs to somebody else, or others may write in it", path.display());
             return Err(Error::refused(what).with_hint(
                 "an image is unpacked there before it takes its place: remove it if nobody is at work there",
@@ -92,7 +93,7 @@ impl AtomicTarget {
         if let Ok(old) = self.open(&self.name).and_then(fstat)
             && made
         {
-            // Only root may give it to somebody else.
+            // Only root may change the owner.
             let _ = fchown(
                 &stage,
                 Some(rustix::fs::Uid::from_raw(old.st_uid)),
@@ -103,9 +104,9 @@ impl AtomicTarget {
         let mut target = Target::from_fd(&path, stage, made)?;
         target.is_stage = true;
         let other = target_state::read(target.root.as_fd())
-            .filter(|record| record.complete && record.alone && record.content != *content);
+            .filter(|state| state.complete && state.alone && state.content != *content);
         if let Some(other) = other {
-            // It was complete, and never took its place: nobody has used it.
+            // It was complete and never renamed, so that nobody has used it.
             target_state::write(target.root.as_fd(), &TargetState { complete: false, ..other }).map_err(
                 |errno| Error::io(format!("cannot write the record of {}", path.display()), errno),
             )?;
@@ -113,8 +114,8 @@ impl AtomicTarget {
         Ok(target)
     }
 
-    /// Whether nobody but root and the user of this process can have put something beside the target.
-    fn is_place_private(&self) -> bool {
+    /// Returns whether only root and the user of this process can create files beside the target.
+    fn is_parent_private(&self) -> bool {
         target_state::is_private(self.parent.as_fd())
             || fstat(&self.parent).is_ok_and(|stat| stat.st_uid == 0 && stat.st_mode & 0o022 == 0)
     }
@@ -124,29 +125,29 @@ impl AtomicTarget {
         openat(&self.parent, name, flags, Mode::empty())
     }
 
-    /// Puts the complete directory in its place, at once. What was there is removed: by right where it is nothing,
-    /// otherwise only if it shall be replaced.
+    /// Renames the complete staging directory to the target. A target that is not empty is replaced and removed if `replace` is
+    /// set.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused) when something is there, or when the file system cannot exchange
+    /// [`Refused`](crate::error::Kind::Refused) when the target is not empty, or when the file system cannot exchange
     /// directories.
     pub fn publish(self, replace: bool) -> Result<()> {
-        let place = self.parent_path.join(&self.name);
+        let target = self.parent_path.join(&self.name);
         if let Ok(old) = self.open(&self.name)
-            && super::target::held(old.as_fd(), &TreePath::root()).is_ok_and(|held| held.something.is_none())
+            && survey(old.as_fd(), &TreePath::root()).is_ok_and(|survey| survey.foreign_entry.is_none())
         {
-            // The record of an empty directory is in the way as any file is.
+            // The state file of an empty directory is an obstacle to the rename, as any other file.
             let _ = target_state::remove(old.as_fd());
         }
         match renameat(&self.parent, &self.stage, &self.parent, &self.name) {
             Ok(()) => {}
-            Err(Errno::NOTEMPTY | Errno::EXIST) if replace => self.exchange(&place)?,
+            Err(Errno::NOTEMPTY | Errno::EXIST) if replace => self.exchange(&target)?,
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
-                return Err(Error::refused(format!("{} is not empty any more", place.display())));
+                return Err(Error::refused(format!("{} is not empty any more", target.display())));
             }
             Err(errno) => {
                 return Err(Error::io(
-                    format!("cannot put the directory {} in its place", place.display()),
+                    format!("cannot put the directory {} in its place", target.display()),
                     errno,
                 ));
             }
@@ -156,11 +157,11 @@ impl AtomicTarget {
         })
     }
 
-    /// Both change places, and then the old one goes.
-    fn exchange(&self, place: &Path) -> Result<()> {
-        // It would go where the old directory goes.
-        if let Some(mount) = mountinfo::below(place).unwrap_or_default().first() {
-            return Err(Error::refused(format!("something is mounted on {}", place.join(mount).display()))
+    /// Exchanges the staging directory and the target, and removes the old target.
+    fn exchange(&self, target: &Path) -> Result<()> {
+        // The mount would move together with the old directory.
+        if let Some(mount) = mountinfo::below(target).unwrap_or_default().first() {
+            return Err(Error::refused(format!("something is mounted on {}", target.join(mount).display()))
                 .with_hint(
                     "unmount it first, or unpack into a new directory and let a symbolic link lead to it",
                 ));
@@ -169,23 +170,23 @@ impl AtomicTarget {
             renameat_with(&self.parent, &self.stage, &self.parent, &self.name, RenameFlags::EXCHANGE);
         exchanged.map_err(|errno| match errno {
             Errno::INVAL | Errno::NOSYS | Errno::XDEV => {
-                Error::refused(format!("the file system of {} cannot exchange directories", place.display()))
+                Error::refused(format!("the file system of {} cannot exchange directories", target.display()))
                     .with_hint("unpack into a new directory, and let a symbolic link lead to it")
             }
-            errno => Error::io(format!("cannot exchange {}", place.display()), errno),
+            errno => Error::io(format!("cannot exchange {}", target.display()), errno),
         })?;
-        let shown = shown(&self.parent_path.join(&self.stage));
-        let failed = |path: &TreePath, errno| trouble(&shown, "remove", path, errno);
+        let shown = display_root(&self.parent_path.join(&self.stage));
+        let failed = |path: &TreePath, errno| io_error("remove", &shown, path, errno);
         let old = self.open(&self.stage).map_err(|errno| failed(&TreePath::root(), errno))?;
         ensure_owner_access(old.as_fd());
-        // Should volio be killed now, the next run finds that this may go.
+        // If this run is killed now, the state lets the next one remove the old directory.
         let inode = fstat(&old).map_err(|errno| failed(&TreePath::root(), errno))?.st_ino;
         let _ = target_state::write(old.as_fd(), &TargetState { inode, ..TargetState::abandoned() });
-        let below = |place: &[u8]| TreePath::parse(place).unwrap_or_default();
-        match remove::contents(old.as_fd(), &Removal::EVERYTHING) {
+        let full_path = |path: &[u8]| TreePath::parse(path).unwrap_or_default();
+        match remove::contents(old.as_fd(), &RemovalRules::EVERYTHING) {
             Ok(Removed { mounted: None, .. }) => {}
-            Ok(Removed { mounted: Some(place), .. }) => return Err(failed(&below(&place), Errno::BUSY)),
-            Err(Failure { path, errno }) => return Err(failed(&below(&path), errno)),
+            Ok(Removed { mounted: Some(path), .. }) => return Err(failed(&full_path(&path), Errno::BUSY)),
+            Err(RemovalError { path, errno }) => return Err(failed(&full_path(&path), errno)),
         }
         unlinkat(&self.parent, &self.stage, AtFlags::REMOVEDIR)
             .map_err(|errno| failed(&TreePath::root(), errno))

@@ -1,65 +1,77 @@
-//! Owner, permissions, extended attributes and mtime of something that was just made.
+//! Owner, permissions, extended attributes and mtime of an entry that was just created.
+//!
+//! A file system may not have one of them (vfat, SMB), or not allow it to be set (NFS with mapped users). Then it is counted
+//! as lost, and the extraction goes on. Other errors, such as `EIO`, `ENOSPC` and `EROFS`, end it.
 
 use super::ExtractOptions;
+use super::retention::{Retained, SetAttributes};
 use crate::disk::directory::proc_path;
 use crate::tree::dir_stack::SETGID;
 use crate::tree::id_map::{ACLS, Unmapped, owning_group_permissions};
-use crate::tree::xattr::travels;
+use crate::tree::xattr::is_portable;
 use crate::tree::{Metadata, Time};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat, chownat,
-    fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, openat, removexattr, setxattr, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
+    chownat, fchmod, fchown, fremovexattr, fsetxattr, fstat, futimens, openat, removexattr, setxattr,
+    utimensat,
 };
-use rustix::io::{Errno, Result as Answer};
+use rustix::io::{Errno, Result as SysResult};
 use std::borrow::Cow;
 
-/// setuid and setgid: what gives the owner's rights to whoever runs a file.
+/// The setuid and setgid bits: they give the owner's rights to every user that runs a file.
 const SPECIAL: u32 = 0o6000;
 
-/// What gives rights of root's to whoever runs a file.
+/// The attribute that gives rights of root to every user that runs a file.
 const CAPABILITY: &[u8] = b"security.capability";
 
-/// What could not be restored because we may not, or because the file system has no such thing.
+/// The attributes that could not be restored, for lack of rights or because the file system does not have them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lost {
     pub ownership: bool,
     pub mode: bool,
+    pub mtime: bool,
     pub xattrs: u64,
 }
 
-/// What failed, and how.
+/// An operation on attributes that failed.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct AttributeFailure {
     pub doing: &'static str,
     pub errno: Errno,
 }
 
-impl Failure {
-    /// Whether somebody with more rights, or on a file system that can be written, would have succeeded.
+impl AttributeFailure {
+    /// Returns whether a user with more rights, or a writable file system, would have made a difference.
     pub fn is_for_lack_of_rights(&self) -> bool {
-        // BADF: the directory may be passed and not listed, so what is open is a mere place.
+        // BADF: the directory may be entered and not listed, so that it is open by O_PATH only.
         matches!(self.errno, Errno::PERM | Errno::ACCESS | Errno::ROFS | Errno::BADF)
     }
 }
 
-/// What something shall have.
+/// Returns whether an error says that a file system does not have a kind of entry or attribute. FUSE file systems return
+/// `ENOSYS` for operations that they do not implement, vfat and exFAT return `EPERM`, and SMB returns `EOPNOTSUPP`.
+pub(super) fn is_unsupported(errno: Errno) -> bool {
+    matches!(errno, Errno::PERM | Errno::NOTSUP | Errno::NOSYS)
+}
+
+/// The attributes that an entry is to have.
 pub(super) struct Attributes<'a> {
     metadata: Cow<'a, Metadata>,
-    /// Whether it gets another owner than the tree says, other than by a map: then it gives no rights away.
+    /// Set when the owner is another one than in the tree, other than by a map. Then the owner's rights are not passed on.
     is_given_away: bool,
-    /// Whether ACLs that the tree does not have may have come from the directory above.
+    /// Set when the file may have inherited ACLs from the directory above that are not in the tree.
     pub may_inherit: bool,
-    /// Whether the group may do what the owner may, whatever an ACL says.
+    /// Set when the group gets the permissions of the owner, whatever an ACL says.
     group_access: bool,
 }
 
 impl<'a> Attributes<'a> {
-    /// These, as the options want them.
+    /// The attributes of an entry, as the options want them.
     ///
     /// # Errors
     /// The owner that the maps do not have.
-    pub fn wanted(metadata: &'a Metadata, options: &ExtractOptions) -> Result<Self, Unmapped> {
+    pub fn new(metadata: &'a Metadata, options: &ExtractOptions) -> Result<Self, Unmapped> {
         let mut metadata = Cow::Borrowed(metadata);
         if !options.maps.is_empty() {
             options.maps.to_host(metadata.to_mut())?;
@@ -77,14 +89,10 @@ impl<'a> Attributes<'a> {
         Ok(Self { metadata, is_given_away, may_inherit: true, group_access: options.group_access })
     }
 
-    /// These and no others.
+    /// Exactly these attributes, without any options.
     pub fn exactly(metadata: &'a Metadata) -> Self {
-        Self {
-            metadata: Cow::Borrowed(metadata),
-            is_given_away: false,
-            may_inherit: true,
-            group_access: false,
-        }
+        let metadata = Cow::Borrowed(metadata);
+        Self { metadata, is_given_away: false, may_inherit: true, group_access: false }
     }
 
     /// The owner and the group.
@@ -92,19 +100,20 @@ impl<'a> Attributes<'a> {
         (self.metadata.uid, self.metadata.gid)
     }
 
-    /// The mode, where that is all there is: no extended attributes, and no bits that give rights away.
+    /// Returns the mode, if there are neither extended attributes nor special bits, which have to be set in an order.
     pub fn plain_mode(&self) -> Option<Mode> {
         let Metadata { mode, xattrs, .. } = &*self.metadata;
         (xattrs.is_empty() && mode & 0o7000 == 0).then(|| self.mode(0))
     }
 
-    /// The mode without what is dropped: without its owner, a setuid file would give somebody else's rights away.
+    /// The mode without the dropped bits: without its owner, a setuid file would give the rights of another user.
     fn mode(&self, dropped: u32) -> Mode {
         Mode::from_raw_mode(self.metadata.mode & 0o7777 & !dropped)
     }
 
-    /// The mode bits of the group that only an ACL gave a meaning: where a file has one, they are its mask, the most that any
-    /// user or group in it may do, and not what the owning group may do (acl(5)). A file without the ACL must not have them.
+    /// Returns the group bits of the mode that depend on the ACL. In a file with an ACL these bits are its mask, the most that
+    /// any user or group in it may do, and not the permissions of the owning group (acl(5)). A file that lost its ACL must not
+    /// have them.
     fn masked_only(&self) -> u32 {
         let acl = self.metadata.xattrs.get(ACLS[0]).and_then(|acl| owning_group_permissions(acl));
         match acl {
@@ -114,140 +123,200 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// What a new file has of that already.
+/// The attributes that a new file has already.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Given {
     pub owner: bool,
     pub mode: bool,
 }
 
-/// Gives an open file its attributes, as far as it was not made with them.
+/// Gives an open file its attributes, except for those that it has already.
 ///
-/// The order matters: a change of the owner takes setuid bits and capabilities away, an ACL changes the mode and the
-/// mode an ACL, and extended attributes can be set only while the file may be written, which its final mode may forbid
-/// even to its owner.
-pub(super) fn apply(fd: BorrowedFd<'_>, wanted: &Attributes<'_>, given: Given) -> Result<Lost, Failure> {
-    apply_open(fd, wanted, SPECIAL, given)
+/// The order matters: a change of the owner clears setuid bits and capabilities, an ACL changes the mode and the mode an ACL,
+/// and extended attributes can be set only while the file may be written, which its final mode may forbid even to its owner.
+pub(super) fn apply(
+    fd: BorrowedFd<'_>,
+    attributes: &Attributes<'_>,
+    given: Given,
+    retained: &mut Retained,
+) -> Result<Lost, AttributeFailure> {
+    apply_open(fd, attributes, given, OpenKind::File, retained)
 }
 
-/// Gives an open directory its attributes. It keeps its setgid bit whosever it is: on a directory the bit gives no
-/// rights away, and a group that shares a volume relies on it. `owner` is whose it is, where that is known.
+/// The circumstances in which a directory gets its attributes.
+pub(super) struct DirectoryContext<'a> {
+    /// The owner that the directory has, if that is known.
+    pub owner: Option<(u32, u32)>,
+    /// Set when this extraction has created the directory.
+    pub is_created: bool,
+    pub retained: &'a mut Retained,
+    pub options: &'a ExtractOptions,
+}
+
+/// Gives an open directory its attributes. It keeps its setgid bit whatever its owner is: on a directory the bit gives no
+/// rights away, and a group that shares a volume relies on it.
 pub(super) fn apply_to_directory(
     fd: BorrowedFd<'_>,
-    wanted: &mut Attributes<'_>,
-    owner: Option<(u32, u32)>,
-    options: &ExtractOptions,
-) -> Result<Lost, Failure> {
-    if options.group_access {
-        wanted.metadata.to_mut().mode |= SETGID;
+    attributes: &mut Attributes<'_>,
+    context: DirectoryContext<'_>,
+) -> Result<Lost, AttributeFailure> {
+    if context.options.group_access {
+        attributes.metadata.to_mut().mode |= SETGID;
     }
-    let given = Given { owner: owner == Some(wanted.owner()), mode: false };
-    apply_open(fd, wanted, 0, given)
+    let given = Given { owner: context.owner == Some(attributes.owner()), mode: false };
+    let kind = OpenKind::Directory { is_created: context.is_created };
+    apply_open(fd, attributes, given, kind, context.retained)
 }
 
-fn apply_open(
-    fd: BorrowedFd<'_>,
-    wanted: &Attributes<'_>,
-    special: u32,
-    given: Given,
-) -> Result<Lost, Failure> {
-    let Metadata { uid, gid, mtime, .. } = &*wanted.metadata;
-    let (uid, gid) = numbers(*uid, *gid);
-    let ownership = !given.owner && is_lost(fchown(fd, uid, gid))?;
-    let is_foreign = ownership || wanted.is_given_away;
-    if wanted.may_inherit {
-        drop_acls(wanted, |name| fremovexattr(fd, name))?;
-    }
-    let LostXattrs { count: xattrs, mode_bits } =
-        set_xattrs(wanted, is_foreign, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()))?;
-    if !given.mode {
-        let dropped = mode_bits | if is_foreign { special } else { 0 };
-        fchmod(fd, wanted.mode(dropped)).map_err(failed("set the mode of"))?;
-    }
-    futimens(fd, &times(*mtime)).map_err(failed("set the mtime of"))?;
-    Ok(Lost { ownership, xattrs, mode: false })
-}
-
-/// Gives an open directory that no entry has described the attributes of a plain one, but no other owner than it has
-/// unless one was named.
-pub(super) fn apply_plain(
+/// Gives an open directory that no entry has described the attributes of an implied one. It keeps its owner unless the
+/// options name one.
+pub(super) fn apply_implied(
     fd: BorrowedFd<'_>,
     may_inherit: bool,
-    options: &ExtractOptions,
-) -> Result<Lost, Failure> {
+    context: DirectoryContext<'_>,
+) -> Result<Lost, AttributeFailure> {
     let stat = fstat(fd).map_err(failed("look at"))?;
     let owner = (stat.st_uid, stat.st_gid);
-    let mut plain = Metadata::implied_directory();
-    (plain.uid, plain.gid) = (options.uid.unwrap_or(owner.0), options.gid.unwrap_or(owner.1));
+    let options = context.options;
+    let mut metadata = Metadata::implied_directory();
+    (metadata.uid, metadata.gid) = (options.uid.unwrap_or(owner.0), options.gid.unwrap_or(owner.1));
     if options.group_access {
-        plain.mode |= (plain.mode & 0o700) >> 3;
+        metadata.mode |= (metadata.mode & 0o700) >> 3;
     }
-    let mut wanted = Attributes { may_inherit, ..Attributes::exactly(&plain) };
-    let lost = apply_to_directory(fd, &mut wanted, Some(owner), options)?;
+    let mut attributes = Attributes { may_inherit, ..Attributes::exactly(&metadata) };
+    let context = DirectoryContext { owner: Some(owner), ..context };
+    let lost = apply_to_directory(fd, &mut attributes, context)?;
     let is_owner_named = options.uid.or(options.gid).is_some();
     Ok(Lost { ownership: lost.ownership && is_owner_named, ..lost })
 }
 
-/// What was made under a name and cannot be opened: a fifo, a device or a symbolic link.
+/// The kind of an open file that gets attributes.
+#[derive(Clone, Copy)]
+enum OpenKind {
+    File,
+    Directory { is_created: bool },
+}
+
+fn apply_open(
+    fd: BorrowedFd<'_>,
+    attributes: &Attributes<'_>,
+    given: Given,
+    kind: OpenKind,
+    retained: &mut Retained,
+) -> Result<Lost, AttributeFailure> {
+    let (special, file_type, is_ours) = match kind {
+        OpenKind::File => (SPECIAL, FileType::RegularFile, true),
+        OpenKind::Directory { is_created } => (0, FileType::Directory, is_created),
+    };
+    // The owner of a directory that was in the target may forbid these; that is not the fault of the file system.
+    let is_lost = |answer: SysResult<()>, doing| match answer {
+        Err(errno) if is_ours && is_unsupported(errno) => Ok(true),
+        answer => answer.map(|()| false).map_err(failed(doing)),
+    };
+    let mtime = attributes.metadata.mtime;
+    let (uid, gid) = ids(attributes.owner());
+    let ownership = !given.owner && is_owner_lost(fchown(fd, uid, gid))?;
+    let is_foreign = ownership || attributes.is_given_away;
+    if attributes.may_inherit {
+        drop_acls(attributes, |name| fremovexattr(fd, name))?;
+    }
+    let LostXattrs { count: xattrs, mode_bits } =
+        set_xattrs(attributes, is_foreign, |name, value| fsetxattr(fd, name, value, XattrFlags::empty()))?;
+    let mode = attributes.mode(mode_bits | if is_foreign { special } else { 0 });
+    let mode_lost = !given.mode && is_lost(fchmod(fd, mode), "set the mode of")?;
+    let mtime_lost = is_lost(futimens(fd, &times(mtime)), "set the mtime of")?;
+    let set = SetAttributes {
+        owner: (!given.owner && !ownership).then(|| attributes.owner()),
+        mode: (!given.mode && !mode_lost).then(|| with_type(mode, file_type)),
+        mtime: (!mtime_lost).then_some(mtime),
+    };
+    let not_kept = retained.check(set, || fstat(fd)).map_err(failed("look at"))?;
+    Ok(Lost {
+        ownership: ownership || not_kept.owner,
+        mode: mode_lost || not_kept.mode,
+        mtime: mtime_lost || not_kept.mtime,
+        xattrs,
+    })
+}
+
+/// A fifo, a device or a symbolic link that was just created. None of them can be opened.
 pub(super) struct Pinned<'a> {
-    /// The thing itself, held by `O_PATH`: should somebody put a file of their own under its name, it is not that file
-    /// that gets an owner and a mode.
+    /// The inode itself, held by `O_PATH`. If another process puts a file under its name, that file does not get its owner
+    /// and mode.
     pub pin: BorrowedFd<'a>,
-    /// Where it is, for kernels that cannot do everything by such a descriptor.
+    /// The directory, for kernels that cannot do everything by such a descriptor.
     pub directory: BorrowedFd<'a>,
-    /// Its name there.
+    /// The name in the directory.
     pub name: &'a [u8],
-    /// Links have no mode and no ACL.
-    pub is_link: bool,
-    /// What opens without a consequence, and not a device.
-    pub is_fifo: bool,
+    pub file_type: FileType,
 }
 
 /// Gives a fifo, a device or a symbolic link its attributes.
-pub(super) fn apply_pinned(thing: &Pinned<'_>, wanted: &Attributes<'_>) -> Result<Lost, Failure> {
-    let Metadata { uid, gid, mtime, .. } = &*wanted.metadata;
-    let (uid, gid) = numbers(*uid, *gid);
-    let ownership = is_lost(chownat(thing.pin, "", uid, gid, AtFlags::EMPTY_PATH))?;
-    let is_foreign = ownership || wanted.is_given_away;
-    // A descriptor of this kind can be used for little; its magic link in /proc leads to the thing itself.
-    let path = proc_path(thing.pin);
-    if wanted.may_inherit && !thing.is_link {
-        drop_acls(wanted, |name| removexattr(&path, name))?;
+pub(super) fn apply_pinned(
+    pinned: &Pinned<'_>,
+    attributes: &Attributes<'_>,
+    retained: &mut Retained,
+) -> Result<Lost, AttributeFailure> {
+    let mtime = attributes.metadata.mtime;
+    let (uid, gid) = ids(attributes.owner());
+    let ownership = is_owner_lost(chownat(pinned.pin, "", uid, gid, AtFlags::EMPTY_PATH))?;
+    let is_foreign = ownership || attributes.is_given_away;
+    // Few calls take a descriptor of this kind; its magic link in /proc leads to the inode itself.
+    let path = proc_path(pinned.pin);
+    let is_symlink = pinned.file_type == FileType::Symlink;
+    if attributes.may_inherit && !is_symlink {
+        drop_acls(attributes, |name| removexattr(&path, name))?;
     }
     let set = |name: &[u8], value: &[u8]| setxattr(&path, name, value, XattrFlags::empty());
-    let LostXattrs { count: xattrs, mode_bits } = set_xattrs(wanted, is_foreign, set)?;
-    let mode = wanted.mode(mode_bits | if is_foreign { SPECIAL } else { 0 });
-    let mode = !thing.is_link && thing.set_mode(&path, mode).map_err(failed("set the mode of"))?;
-    thing.set_mtime(*mtime).map_err(failed("set the mtime of"))?;
-    Ok(Lost { ownership, xattrs, mode })
+    let LostXattrs { count: xattrs, mode_bits } = set_xattrs(attributes, is_foreign, set)?;
+    let mode = attributes.mode(mode_bits | if is_foreign { SPECIAL } else { 0 });
+    // Symbolic links have no mode.
+    let mode_lost = !is_symlink && pinned.set_mode(&path, mode).map_err(failed("set the mode of"))?;
+    let mtime_lost = match pinned.set_mtime(mtime) {
+        Err(errno) if is_unsupported(errno) => true,
+        set => set.map(|()| false).map_err(failed("set the mtime of"))?,
+    };
+    let set = SetAttributes {
+        owner: (!ownership).then(|| attributes.owner()),
+        mode: (!is_symlink && !mode_lost).then(|| with_type(mode, pinned.file_type)),
+        mtime: (!mtime_lost).then_some(mtime),
+    };
+    let not_kept = retained.check(set, || fstat(pinned.pin)).map_err(failed("look at"))?;
+    Ok(Lost {
+        ownership: ownership || not_kept.owner,
+        mode: mode_lost || not_kept.mode,
+        mtime: mtime_lost || not_kept.mtime,
+        xattrs,
+    })
 }
 
 impl Pinned<'_> {
-    /// Sets the mode; returns whether that was impossible.
-    fn set_mode(&self, path: &str, mode: Mode) -> Answer<bool> {
+    /// Sets the mode; returns `true` if that was impossible.
+    fn set_mode(&self, path: &str, mode: Mode) -> SysResult<bool> {
         let stat = fstat(self.pin)?;
         if stat.st_mode & 0o7777 == mode.bits() {
             return Ok(false);
         }
         match chmodat(CWD, path, mode, AtFlags::empty()) {
-            // There is no /proc. To open a device may do anything; a fifo, if it is still this one, does nothing.
-            Err(Errno::NOENT) if self.is_fifo => {
+            // There is no /proc. Opening a device may have any effect; opening a fifo has none, if it is still this one.
+            Err(Errno::NOENT) if self.file_type == FileType::Fifo => {
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fifo = openat(self.directory, self.name, flags, Mode::empty())?;
                 let now = fstat(&fifo)?;
-                match (now.st_dev, now.st_ino) == (stat.st_dev, stat.st_ino) {
-                    true => fchmod(fifo, mode).map(|()| false),
-                    false => Err(Errno::STALE),
+                if (now.st_dev, now.st_ino) != (stat.st_dev, stat.st_ino) {
+                    return Err(Errno::STALE);
                 }
+                fchmod(fifo, mode).map(|()| false)
             }
             Err(Errno::NOENT) => Ok(true),
+            Err(errno) if is_unsupported(errno) => Ok(true),
             set => set.map(|()| false),
         }
     }
 
-    fn set_mtime(&self, mtime: Time) -> Answer<()> {
+    fn set_mtime(&self, mtime: Time) -> SysResult<()> {
         match utimensat(self.pin, "", &times(mtime), AtFlags::EMPTY_PATH) {
-            // Linux before 5.8. By its name, then, and whatever has that name is not followed.
+            // Linux before 5.8. There it is set by the name, without following a link.
             Err(Errno::INVAL) => {
                 utimensat(self.directory, self.name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
             }
@@ -256,67 +325,75 @@ impl Pinned<'_> {
     }
 }
 
-fn failed(doing: &'static str) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure { doing, errno }
+fn failed(doing: &'static str) -> impl Fn(Errno) -> AttributeFailure {
+    move |errno| AttributeFailure { doing, errno }
 }
 
-/// The owner and the group, none of which is the highest number.
-fn numbers(uid: u32, gid: u32) -> (Option<Uid>, Option<Gid>) {
+/// Returns the owner and the group for a system call. Neither is the highest number, which means "no change".
+fn ids((uid, gid): (u32, u32)) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
-/// Whether the owner was not restored: we may not (`EPERM`), or the user namespace does not know it (`EINVAL`).
-fn is_lost(answer: Answer<()>) -> Result<bool, Failure> {
+/// Returns the mode as `st_mode` has it.
+fn with_type(mode: Mode, file_type: FileType) -> u32 {
+    file_type.as_raw_mode() | mode.bits()
+}
+
+/// Returns whether the owner was not restored: for lack of rights (`EPERM`), because the user namespace does not have it
+/// (`EINVAL`), or because the file system has no owners.
+fn is_owner_lost(answer: SysResult<()>) -> Result<bool, AttributeFailure> {
     match answer {
         Ok(()) => Ok(false),
-        Err(Errno::PERM | Errno::INVAL | Errno::NOTSUP) => Ok(true),
+        Err(errno) if errno == Errno::INVAL || is_unsupported(errno) => Ok(true),
         Err(errno) => Err(failed("set the owner of")(errno)),
     }
 }
 
-/// Takes away the ACLs that the tree does not have: a directory hands its default ACL down to all that is made in it.
-fn drop_acls(wanted: &Attributes<'_>, remove: impl Fn(&[u8]) -> Answer<()>) -> Result<(), Failure> {
-    for name in ACLS.into_iter().filter(|name| !wanted.metadata.xattrs.contains_key(*name)) {
+/// Removes the ACLs that are not in the tree: a directory passes its default ACL on to everything that is created in it.
+fn drop_acls(
+    attributes: &Attributes<'_>,
+    remove: impl Fn(&[u8]) -> SysResult<()>,
+) -> Result<(), AttributeFailure> {
+    for name in ACLS.into_iter().filter(|name| !attributes.metadata.xattrs.contains_key(*name)) {
         match remove(name) {
             // ACCES: only directories have default ACLs. NOENT: there is no /proc.
-            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::ACCESS | Errno::NOENT) => {}
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS | Errno::ACCESS | Errno::NOENT) => {}
             Err(errno) => return Err(failed("remove the ACL of")(errno)),
         }
     }
     Ok(())
 }
 
-/// What was lost of extended attributes.
+/// The extended attributes that were lost.
 #[derive(Default)]
 struct LostXattrs {
     count: u64,
-    /// Mode bits that would give more rights away without them.
+    /// Mode bits that would give more rights without those attributes.
     mode_bits: u32,
 }
 
-/// Sets what belongs to the tree, and says which attributes were refused. What has another owner than the tree says gets no
-/// capabilities.
+/// Sets the extended attributes of the tree, and returns those that were refused. A file with another owner than in the tree
+/// gets no capabilities.
 fn set_xattrs(
-    wanted: &Attributes<'_>,
+    attributes: &Attributes<'_>,
     is_foreign: bool,
-    set: impl Fn(&[u8], &[u8]) -> Answer<()>,
-) -> Result<LostXattrs, Failure> {
+    set: impl Fn(&[u8], &[u8]) -> SysResult<()>,
+) -> Result<LostXattrs, AttributeFailure> {
     let mut lost = LostXattrs::default();
-    for (name, value) in wanted.metadata.xattrs.iter().filter(|(name, _)| travels(name)) {
-        let answer = match is_foreign && name == CAPABILITY {
-            true => Err(Errno::PERM),
-            false => set(name, value),
-        };
+    for (name, value) in attributes.metadata.xattrs.iter().filter(|(name, _)| is_portable(name)) {
+        let answer = if is_foreign && name == CAPABILITY { Err(Errno::PERM) } else { set(name, value) };
         match answer {
             Ok(()) => continue,
-            // NOENT: there is no /proc to reach by what cannot be opened. INVAL: there is no attribute of that kind. The
-            // others: this file system has less room for them than the one where they come from.
-            Err(Errno::PERM | Errno::NOTSUP | Errno::NOENT | Errno::INVAL) => lost.count += 1,
-            Err(Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => lost.count += 1,
+            Err(errno) if is_unsupported(errno) => lost.count += 1,
+            // NOENT: there is no /proc for files that cannot be opened. INVAL: the kernel does not know such an attribute.
+            // The others: this file system has less room for attributes than the one that they come from.
+            Err(Errno::NOENT | Errno::INVAL | Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => {
+                lost.count += 1;
+            }
             Err(errno) => return Err(failed("set the extended attributes of")(errno)),
         }
         if name == ACLS[0] {
-            lost.mode_bits = wanted.masked_only();
+            lost.mode_bits = attributes.masked_only();
         }
     }
     Ok(lost)
@@ -326,5 +403,20 @@ fn times(mtime: Time) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_ability_of_a_file_system_is_told_from_an_error_that_ends_the_run() {
+        for errno in [Errno::PERM, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS] {
+            assert!(is_unsupported(errno), "{errno}");
+        }
+        for errno in [Errno::IO, Errno::NOSPC, Errno::ROFS, Errno::DQUOT, Errno::ACCESS, Errno::NOENT] {
+            assert!(!is_unsupported(errno), "{errno}");
+        }
     }
 }

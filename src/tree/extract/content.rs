@@ -1,4 +1,4 @@
-//! The content of a file on its way to the disk.
+//! Writing of file contents, with holes in place of zeros.
 
 use crate::error::Error;
 use crate::tree::Content;
@@ -8,55 +8,55 @@ use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
-/// Which zeros become holes.
+/// The zeros that become holes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Holes {
-    /// All are written.
+    /// None: all zeros are written.
     Never,
-    /// Runs of 64 KiB and more; shorter holes would tear a file into pieces for little.
+    /// Runs of 64 KiB and more. Shorter holes would fragment a file and save little.
     #[default]
     Long,
-    /// All that fill a block, so that no file takes more room than it took where it was packed.
+    /// All zeros that fill a block, so that no file takes more space than where it was packed.
     All,
 }
 
 impl Holes {
-    /// Writes the zeros between two places, unless they are enough for a hole.
-    fn fill(self, file: &File, from: u64, to: u64) -> io::Result<()> {
+    /// Writes the zeros between two positions, unless they are enough for a hole.
+    fn write_zeros(self, file: &File, from: u64, to: u64) -> io::Result<()> {
         match to - from {
-            zeros @ 1..LONG if self == Self::Long => file.write_all_at(&ZEROS[..zeros as usize], from),
+            zeros @ 1..LONG_RUN if self == Self::Long => file.write_all_at(&ZEROS[..zeros as usize], from),
             _ => Ok(()),
         }
     }
 }
 
-/// How long a run is that is [long](Holes::Long), in bytes.
-const LONG: u64 = 64 << 10;
+/// The size of a [long](Holes::Long) run, in bytes.
+const LONG_RUN: u64 = 64 << 10;
 
-/// Where a hole begins and ends: file systems keep whole blocks of this size.
+/// The alignment of holes, in bytes: file systems allocate whole blocks of this size.
 const BLOCK: usize = 4 << 10;
 
-/// How much is read before it is written.
+/// The bytes that are read before they are written.
 const BUFFER: usize = 256 << 10;
 
-/// The disk is told to begin after so many bytes of a file, in bytes. A kernel that is told nothing waits until a tenth of the
-/// memory is full of them or half a minute is over, and all of it is waited for in the end.
-const PORTION: u64 = 8 << 20;
+/// The bytes of a file after which writeback is started. Otherwise the kernel starts it after half a minute, or when a tenth
+/// of the memory is dirty, and the sync at the end takes longer.
+const WRITEBACK_SIZE: u64 = 8 << 20;
 
-static ZEROS: [u8; LONG as usize] = [0; LONG as usize];
+static ZEROS: [u8; LONG_RUN as usize] = [0; LONG_RUN as usize];
 
-/// Writes contents to files, one after the other.
+/// A writer of file contents, with a buffer that is used for one file after another.
 pub(super) struct ContentWriter {
     buffer: Vec<u8>,
     holes: Holes,
-    /// Whether all that is written will be waited for.
+    /// Set when everything will be synced at the end.
     sync: bool,
 }
 
-/// Which half of it failed.
-pub(super) enum Failure {
-    Reading(io::Error),
-    Writing(io::Error),
+/// The side on which a copy failed.
+pub(super) enum WriteFailure {
+    Source(io::Error),
+    Disk(io::Error),
 }
 
 impl ContentWriter {
@@ -65,56 +65,52 @@ impl ContentWriter {
     }
 
     /// Writes `size` bytes to a new file.
-    pub fn write(&mut self, file: &File, size: u64, content: &mut dyn Content) -> Result<(), Failure> {
+    pub fn write(&mut self, file: &File, size: u64, content: &mut dyn Content) -> Result<(), WriteFailure> {
         let mut offset = 0;
-        // Where the zeros begin that come before `offset` and were not written.
+        // The beginning of the zeros before `offset` that were not written.
         let mut zeros_from = 0;
         let mut begun = 0;
         while offset < size {
             if self.holes != Holes::Never {
                 offset += content.skip_hole().min(size - offset);
             }
-            // What is read ends where a block ends, wherever a hole ended.
+            // Each read ends at a block boundary, wherever the last hole ended.
             let most = BUFFER - (offset % BLOCK as u64) as usize;
             let wanted = usize::try_from(size - offset).unwrap_or(most).min(most);
             let buffer = &mut self.buffer[..wanted];
-            content.read_exact(buffer).map_err(|error| Failure::Reading(short(error, size)))?;
+            content.read_exact(buffer).map_err(|error| WriteFailure::Source(short(error, size)))?;
             for run in runs(buffer, offset, self.holes).into_iter().filter(|run| !run.is_zero) {
                 let start = offset + run.start as u64;
-                self.holes.fill(file, zeros_from, start).map_err(Failure::Writing)?;
-                file.write_all_at(&buffer[run.start..run.end], start).map_err(Failure::Writing)?;
+                self.holes.write_zeros(file, zeros_from, start).map_err(WriteFailure::Disk)?;
+                file.write_all_at(&buffer[run.start..run.end], start).map_err(WriteFailure::Disk)?;
                 zeros_from = offset + run.end as u64;
             }
             offset += wanted as u64;
-            if self.sync && offset - begun >= PORTION {
-                begin_writing(file, begun, offset);
+            if self.sync && offset - begun >= WRITEBACK_SIZE {
+                start_writeback(file, begun, offset);
                 begun = offset;
             }
         }
-        match zeros_from < size {
-            true => file.set_len(size).map_err(Failure::Writing),
-            false => Ok(()),
-        }
+        if zeros_from < size { file.set_len(size).map_err(WriteFailure::Disk) } else { Ok(()) }
     }
 }
 
-/// Has the kernel send to the disk what was written between two places, and waits for nothing. What it thinks of that is of
-/// no consequence: all is synced in the end.
-fn begin_writing(file: &File, from: u64, to: u64) {
-    // This advice begins to write what is dirty, and then drops what is not: nothing yet, of bytes that were just written.
+/// Starts writeback of a range, without waiting for it. Errors do not matter: everything is synced at the end.
+fn start_writeback(file: &File, from: u64, to: u64) {
+    // This advice starts writeback of dirty pages and drops clean ones. Pages that were just written are all dirty.
     let _ = fadvise(file, from, NonZeroU64::new(to - from), Advice::DontNeed);
 }
 
-/// Neighbouring bytes that are all zero, or are written as they are.
-struct Run {
+/// A range of a buffer that is all zero, or is written as it is.
+struct BufferRun {
     start: usize,
     end: usize,
     is_zero: bool,
 }
 
-/// Cuts a buffer that stands at `offset` of a file into blocks that are zero and blocks that are not.
-fn runs(buffer: &[u8], offset: u64, holes: Holes) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+/// Splits a buffer at `offset` of a file into runs of zero blocks and runs of other blocks.
+fn runs(buffer: &[u8], offset: u64, holes: Holes) -> Vec<BufferRun> {
+    let mut runs: Vec<BufferRun> = Vec::new();
     let mut start = 0;
     while start < buffer.len() {
         let to_boundary = BLOCK - ((offset + start as u64) % BLOCK as u64) as usize;
@@ -122,7 +118,7 @@ fn runs(buffer: &[u8], offset: u64, holes: Holes) -> Vec<Run> {
         let is_zero = holes != Holes::Never && buffer[start..end] == ZEROS[..end - start];
         match runs.last_mut() {
             Some(run) if run.is_zero == is_zero => run.end = end,
-            _ => runs.push(Run { start, end, is_zero }),
+            _ => runs.push(BufferRun { start, end, is_zero }),
         }
         start = end;
     }

@@ -1,11 +1,11 @@
-//! The way to the directory that something is in: through directories, and through symbolic links of the image to
-//! directories of the image.
+//! Entering the directory of an entry: through directories, and through symbolic links of the image to directories of the
+//! image.
 //!
-//! No link is left to the kernel. It is read, and its target is taken in single steps as every path is: a `..` goes to the
-//! directory that is held open above, and an absolute target begins at the root of the target. So a link leads beneath that root
-//! whatever it says and whoever replaces something on the way.
+//! The kernel follows no link. Each link is read, and its target is resolved in single steps as every path is: `..` goes to
+//! the directory that is held open above, and an absolute target begins at the root of the target. So a link leads beneath
+//! that root, whatever it contains and whatever another process replaces meanwhile.
 
-use super::{Directory, Extractor};
+use super::{Extractor, PendingDirectory};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
 use crate::tree::resolution::{Blocked, Resolution, Step};
@@ -13,101 +13,106 @@ use rustix::fs::{Mode, mkdirat, readlinkat};
 use rustix::io::Errno;
 use std::borrow::Cow;
 
-/// What happens to directories that are missing on the way.
+/// The reaction to a missing directory in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// They are made, unless a symbolic link leads to them.
-    Make,
-    /// They end the way.
-    End,
+    /// It is created, unless a symbolic link leads to it.
+    Create,
+    /// The path cannot be entered.
+    Fail,
 }
 
-/// A way that does not lead to a directory.
+/// The reason for which a path cannot be entered.
 #[derive(Debug)]
-pub(super) enum NoWay {
+pub(super) enum NotEntered {
     /// The image has something else there, or nothing.
     Blocked(Blocked),
-    /// It leads through something that was in the target and is not a directory.
+    /// The path leads through a file that was in the target and is not a directory.
     Foreign(TreePath),
     /// An error of the operating system.
     Failed(Error),
 }
 
-impl From<Blocked> for NoWay {
+impl From<Blocked> for NotEntered {
     fn from(blocked: Blocked) -> Self {
         Self::Blocked(blocked)
     }
 }
 
-/// What a step came to.
+/// The result of one step.
 enum Entered {
     Directory,
-    /// The target of a symbolic link.
+    /// The target of a symbolic link, which was not followed.
     Link(Vec<u8>),
 }
 
 impl Extractor {
-    /// Goes to the directory that `path` is in, and makes what is missing on the way. Returns where the entry is: another
-    /// path only where symbolic links lead there.
+    /// Enters the directory of `path`, and creates missing directories. Returns the path of the entry, which is another one
+    /// only if symbolic links lead there.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the image leads through what is not a directory of its own,
-    /// [`Refused`](crate::error::Kind::Refused) when something that was in the target stands in the way.
+    /// [`Integrity`](crate::error::Kind::Integrity) when the path leads through something of the image that is not a
+    /// directory, [`Refused`](crate::error::Kind::Refused) when a file that was in the target is an obstacle.
     pub(super) fn enter_parent<'a>(&mut self, path: &'a TreePath) -> Result<Cow<'a, TreePath>> {
         let parent = path.parent().unwrap_or_default();
-        self.pass(&parent, Missing::Make).map_err(|no_way| self.no_way(no_way, path))?;
-        match self.descent.path() {
+        self.enter_directory(&parent, Missing::Create).map_err(|failure| self.enter_error(failure, path))?;
+        match self.stack.path() {
             here if *here == parent => Ok(Cow::Borrowed(path)),
             here => {
-                let place = self.moved.count(path, here.join(path.name()));
-                place.map(Cow::Owned).map_err(|blocked| blocked.error(path))
+                let relocated = self.relocated.count(path, here.join(path.name()));
+                relocated.map(Cow::Owned).map_err(|blocked| blocked.error(path))
             }
         }
     }
 
-    /// Where something of the image is, if the directory is there that it would be in. The descent is in that.
+    /// Enters the directory of an entry of the image, and returns the entry's path in the target; `None` if that directory does
+    /// not exist.
     ///
     /// # Errors
-    /// What the operating system says.
-    pub(super) fn place_of(&mut self, path: &TreePath) -> Result<Option<TreePath>> {
+    /// Those of the operating system.
+    pub(super) fn locate(&mut self, path: &TreePath) -> Result<Option<TreePath>> {
         let Some(parent) = path.parent() else { return Ok(Some(TreePath::root())) };
-        Ok(self.directory_of(&parent)?.map(|directory| directory.join(path.name())))
+        Ok(self.locate_directory(&parent)?.map(|directory| directory.join(path.name())))
     }
 
-    /// Which directory of the target this path of the image means, if any. The descent is in that.
+    /// Enters a directory of the image, and returns its path in the target; `None` if it does not exist.
     ///
     /// # Errors
-    /// What the operating system says.
-    pub(super) fn directory_of(&mut self, path: &TreePath) -> Result<Option<TreePath>> {
-        match self.pass(path, Missing::End) {
-            Ok(()) => Ok(Some(self.descent.path().clone())),
-            Err(NoWay::Blocked(_) | NoWay::Foreign(_)) => Ok(None),
-            Err(NoWay::Failed(error)) => Err(error),
+    /// Those of the operating system.
+    pub(super) fn locate_directory(&mut self, path: &TreePath) -> Result<Option<TreePath>> {
+        match self.enter_directory(path, Missing::Fail) {
+            Ok(()) => Ok(Some(self.stack.path().clone())),
+            Err(NotEntered::Blocked(_) | NotEntered::Foreign(_)) => Ok(None),
+            Err(NotEntered::Failed(error)) => Err(error),
         }
     }
 
-    /// Goes to a directory by its path in the image.
-    pub(super) fn pass(&mut self, directory: &TreePath, missing: Missing) -> Result<(), NoWay> {
-        self.descent.rise_towards(directory);
-        for name in directory.names().skip(self.descent.depth()) {
+    /// Enters a directory by its path in the image.
+    pub(super) fn enter_directory(
+        &mut self,
+        directory: &TreePath,
+        missing: Missing,
+    ) -> Result<(), NotEntered> {
+        self.stack.ascend_to(directory);
+        for name in directory.names().skip(self.stack.depth()) {
             match self.step(name, missing)? {
                 Entered::Directory => {}
-                Entered::Link(_) => return self.pass_links(directory, missing),
+                Entered::Link(_) => return self.enter_through_links(directory, missing),
             }
         }
         Ok(())
     }
 
-    /// The same from the root on, where links are on the way.
-    fn pass_links(&mut self, directory: &TreePath, missing: Missing) -> Result<(), NoWay> {
+    /// Enters a directory from the root on, through symbolic links.
+    fn enter_through_links(&mut self, directory: &TreePath, missing: Missing) -> Result<(), NotEntered> {
         let mut steps = Resolution::of(directory);
-        self.descent.rise_to_root();
+        self.stack.ascend_to_root();
         while let Some(step) = steps.next() {
             match step {
-                Step::Root => self.descent.rise_to_root(),
-                Step::Up => self.descent.leave(),
+                Step::Root => self.stack.ascend_to_root(),
+                Step::Up => self.stack.leave(),
                 Step::Enter { name, from_link } => {
-                    let missing = if from_link { Missing::End } else { missing };
+                    let missing = if from_link { Missing::Fail } else { missing };
                     if let Entered::Link(target) = self.step(&name, missing)? {
                         steps.follow(&target)?;
                     }
@@ -118,56 +123,57 @@ impl Extractor {
     }
 
     /// Enters a directory, or reads a symbolic link and stays.
-    fn step(&mut self, name: &[u8], missing: Missing) -> Result<Entered, NoWay> {
-        let mut entered = self.descent.enter(name);
-        if entered == Err(Errno::NOENT) && missing == Missing::Make {
-            self.make_on_the_way(name).map_err(NoWay::Failed)?;
-            entered = self.descent.enter(name);
+    fn step(&mut self, name: &[u8], missing: Missing) -> Result<Entered, NotEntered> {
+        let mut entered = self.stack.enter(name);
+        if entered == Err(Errno::NOENT) && missing == Missing::Create {
+            self.create_implied(name).map_err(NotEntered::Failed)?;
+            entered = self.stack.enter(name);
         }
         match entered {
-            Ok(()) => self.look_around().map(|()| Entered::Directory).map_err(NoWay::Failed),
-            Err(Errno::NOENT) => Err(Blocked::Missing(self.descent.path().join(name)).into()),
+            Ok(()) => self.note_filesystem().map(|()| Entered::Directory).map_err(NotEntered::Failed),
+            Err(Errno::NOENT) => Err(Blocked::Missing(self.stack.path().join(name)).into()),
             Err(Errno::NOTDIR | Errno::LOOP) => self.read_link(name).map(Entered::Link),
             Err(errno) => {
-                let path = self.descent.path().join(name);
-                Err(NoWay::Failed(self.trouble("enter", &path, errno)))
+                let path = self.stack.path().join(name);
+                Err(NotEntered::Failed(self.io_error("enter", &path, errno)))
             }
         }
     }
 
-    /// The target of a symbolic link of the image.
-    fn read_link(&mut self, name: &[u8]) -> Result<Vec<u8>, NoWay> {
-        let path = self.descent.path().join(name);
-        if !self.was_made(&path) {
-            return Err(NoWay::Foreign(path));
+    /// Returns the target of a symbolic link of the image.
+    fn read_link(&mut self, name: &[u8]) -> Result<Vec<u8>, NotEntered> {
+        let path = self.stack.path().join(name);
+        if !self.is_of_image(&path) {
+            return Err(NotEntered::Foreign(path));
         }
-        match self.descent.here().and_then(|here| readlinkat(here, name, Vec::new())) {
+        match self.stack.here().and_then(|here| readlinkat(here, name, Vec::new())) {
             Ok(target) => Ok(target.into_bytes()),
             Err(Errno::INVAL) => Err(Blocked::NotADirectory(path).into()),
-            Err(errno) => Err(NoWay::Failed(self.trouble("read the link", &path, errno))),
+            Err(errno) => Err(NotEntered::Failed(self.io_error("read the link", &path, errno))),
         }
     }
 
-    /// Makes a directory that no entry has described.
-    fn make_on_the_way(&mut self, name: &[u8]) -> Result<()> {
-        let directory = self.descent.path().join(name);
-        let made = self.descent.here().and_then(|here| mkdirat(here, name, Mode::RWXU));
-        made.map_err(|errno| self.trouble("make the directory", &directory, errno))?;
-        self.note_made(&directory);
-        let may_inherit = self.hands_acls_down();
-        self.directories.insert(&directory, Directory { metadata: None, made: true, may_inherit })?;
+    /// Creates a directory that no entry has described.
+    fn create_implied(&mut self, name: &[u8]) -> Result<()> {
+        let directory = self.stack.path().join(name);
+        let created = self.stack.here().and_then(|here| mkdirat(here, name, Mode::RWXU));
+        created.map_err(|errno| self.io_error("make the directory", &directory, errno))?;
+        self.note_created(&directory);
+        let may_inherit = self.passes_acls_on();
+        let pending = PendingDirectory { metadata: None, is_created: true, may_inherit };
+        self.directories.insert(&directory, pending)?;
         Ok(())
     }
 
-    fn no_way(&self, no_way: NoWay, path: &TreePath) -> Error {
-        match no_way {
-            NoWay::Blocked(blocked) => blocked.error(path),
-            NoWay::Foreign(place) => Error::refused(format!(
-                "{path} would be in {place}, which was in {} and is not a directory",
+    fn enter_error(&self, failure: NotEntered, path: &TreePath) -> Error {
+        match failure {
+            NotEntered::Blocked(blocked) => blocked.error(path),
+            NotEntered::Foreign(found) => Error::refused(format!(
+                "{path} would be in {found}, which was in {} and is not a directory",
                 self.target.shown
             ))
             .with_hint("links that were there are not followed: move it away"),
-            NoWay::Failed(error) => error,
+            NotEntered::Failed(error) => error,
         }
     }
 }

@@ -1,36 +1,37 @@
-//! Paths that were made, packed: a million of them are some 15 MB, where a map of them takes 80.
+//! A front-coded map from paths to layers: each path is stored without the bytes that it shares with the one before it. A
+//! million paths take some 15 MB, instead of the 80 MB of an ordinary map.
 
 use crate::tree::TreePath;
 use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Bound;
 
-/// The most paths of one block: to look for one is to read so many.
-const MOST: usize = 32;
-/// What a block takes in the map beside its bytes and those of its first path.
-const IN_MAP: usize = 128;
+/// The most paths in a block; a lookup scans one block.
+const MAX_BLOCK: usize = 32;
+/// The memory of a block in the map besides its bytes and those of its first path.
+const BLOCK_MEMORY: usize = 128;
 
-/// Paths in their order, each with the number of a layer.
+/// A map from paths to the numbers of layers, in the order of paths.
 #[derive(Default)]
-pub(super) struct Made {
-    /// By their first paths; none is empty.
-    blocks: BTreeMap<TreePath, Block>,
-    /// The last path of all, behind which the next one mostly comes.
+pub(super) struct FrontCodedMap {
+    /// The blocks by their first paths; none is empty.
+    blocks: BTreeMap<TreePath, PathBlock>,
+    /// The last path, after which the next one is usually inserted.
     last: Option<TreePath>,
-    /// How many bytes the blocks take.
+    /// The memory of the blocks, in bytes.
     held: usize,
 }
 
-/// Some paths in their order: of each what it does not share with the one before it.
+/// Consecutive paths, front-coded.
 #[derive(Default)]
-struct Block {
+struct PathBlock {
     count: usize,
     packed: Vec<u8>,
 }
 
-impl Made {
-    /// Notes a path, and forgets which layer had it before.
-    pub fn put(&mut self, path: &TreePath, layer: u32) {
+impl FrontCodedMap {
+    /// Sets the layer of a path.
+    pub fn insert(&mut self, path: &TreePath, layer: u32) {
         if self.last.as_ref().is_some_and(|last| last >= path) {
             return self.change(path, |paths, at| match at {
                 Ok(at) => paths[at].1 = layer,
@@ -39,27 +40,27 @@ impl Made {
         }
         let before = self.last.replace(path.clone()).unwrap_or_default();
         match self.blocks.last_entry() {
-            Some(mut block) if block.get().count < MOST => {
+            Some(mut block) if block.get().count < MAX_BLOCK => {
                 let size = block.get().packed.len();
                 block.get_mut().push(&before, path, layer);
                 self.held += block.get().packed.len() - size;
             }
-            _ => self.enter(&[(path.clone(), layer)]),
+            _ => self.insert_block(&[(path.clone(), layer)]),
         }
     }
 
-    /// How many bytes of memory are held.
+    /// Returns the memory that is held, in bytes.
     pub fn memory(&self) -> usize {
         self.held
     }
 
-    fn enter(&mut self, paths: &[(TreePath, u32)]) {
-        let (first, block) = (paths[0].0.clone(), Block::of(paths));
+    fn insert_block(&mut self, paths: &[(TreePath, u32)]) {
+        let (first, block) = (paths[0].0.clone(), PathBlock::of(paths));
         self.held += block.memory(&first);
         self.blocks.insert(first, block);
     }
 
-    /// The layer that a path was noted with.
+    /// Returns the layer of a path.
     pub fn get(&self, path: &TreePath) -> Option<u32> {
         let (_, block) = self.blocks.range::<TreePath, _>(..=path).next_back()?;
         let mut read = block.read();
@@ -71,12 +72,12 @@ impl Made {
         None
     }
 
-    /// Forgets a path.
+    /// Removes a path.
     pub fn remove(&mut self, path: &TreePath) {
         self.change(path, |paths, at| _ = at.map(|at| paths.remove(at)));
     }
 
-    /// All that is in a directory, in order.
+    /// Returns all paths in a directory, in order.
     pub fn below<'a>(&'a self, directory: &'a TreePath) -> impl Iterator<Item = (TreePath, u32)> + 'a {
         let from = self.blocks.range::<TreePath, _>(..=directory).next_back();
         let from = from.map_or(Bound::Unbounded, |(first, _)| Bound::Included(first));
@@ -87,8 +88,7 @@ impl Made {
             .take_while(move |(path, _)| path.is_in(directory))
     }
 
-    /// Some of what is in a directory and before `end`, in order: the last of it, up to as many paths as one block has.
-    /// None when nothing is there.
+    /// Returns the last paths in a directory before `end`, in order, up to the size of a block. Empty if there are none.
     pub fn last_below(&self, directory: &TreePath, end: Bound<&TreePath>) -> Vec<(TreePath, u32)> {
         let is_before = |path: &TreePath| match end {
             Bound::Unbounded => true,
@@ -102,7 +102,7 @@ impl Made {
         paths
     }
 
-    /// Changes the paths among which one is or would be.
+    /// Unpacks the block that a path belongs to, changes it, and packs it again.
     fn change(
         &mut self,
         path: &TreePath,
@@ -116,19 +116,19 @@ impl Made {
         let mut paths = block.unpack();
         let at = paths.binary_search_by(|(found, _)| found.cmp(path));
         change(&mut paths, at);
-        let most = if paths.len() > MOST { paths.len().div_ceil(2) } else { MOST };
+        let most = if paths.len() > MAX_BLOCK { paths.len().div_ceil(2) } else { MAX_BLOCK };
         for part in paths.chunks(most) {
-            self.enter(part);
+            self.insert_block(part);
         }
         let last = self.blocks.last_key_value().map(|(_, block)| block.unpack());
         self.last = last.and_then(|mut paths| paths.pop()).map(|(path, _)| path);
     }
 }
 
-impl Block {
-    /// What it takes in the map, with its first path.
+impl PathBlock {
+    /// Returns the memory of the block in the map, with its first path.
     fn memory(&self, first: &TreePath) -> usize {
-        self.packed.len() + first.as_bytes().len() + IN_MAP
+        self.packed.len() + first.as_bytes().len() + BLOCK_MEMORY
     }
 
     fn of(paths: &[(TreePath, u32)]) -> Self {
@@ -142,22 +142,22 @@ impl Block {
     }
 
     fn push(&mut self, before: &TreePath, path: &TreePath, layer: u32) {
-        // The first one is read without the one before it.
+        // The first path of a block is stored as a whole.
         let before = if self.count == 0 { &[] } else { before.as_bytes() };
         let path = path.as_bytes();
         let shared = iter::zip(before, path).take_while(|(one, other)| one == other).count();
-        self.number(shared);
-        self.number(path.len() - shared);
-        self.number(layer as usize);
+        self.push_number(shared);
+        self.push_number(path.len() - shared);
+        self.push_number(layer as usize);
         self.packed.extend_from_slice(&path[shared..]);
         self.count += 1;
-        if self.count == MOST {
+        if self.count == MAX_BLOCK {
             self.packed.shrink_to_fit();
         }
     }
 
-    /// Seven bits a byte, and the highest one where more follow.
-    fn number(&mut self, mut number: usize) {
+    /// Appends a number, seven bits in each byte; the highest bit is set if more follow.
+    fn push_number(&mut self, mut number: usize) {
         while number > 0x7f {
             self.packed.push(number as u8 | 0x80);
             number >>= 7;
@@ -165,31 +165,31 @@ impl Block {
         self.packed.push(number as u8);
     }
 
-    fn read(&self) -> Reader<'_> {
-        Reader { packed: &self.packed, path: Vec::new() }
+    fn read(&self) -> BlockReader<'_> {
+        BlockReader { packed: &self.packed, path: Vec::new() }
     }
 
     fn unpack(&self) -> Vec<(TreePath, u32)> {
         let mut paths = Vec::with_capacity(self.count + 1);
         let mut read = self.read();
         while let Some((path, layer)) = read.next() {
-            // It was a path when it was packed.
+            // These bytes were a path when they were packed, so that this cannot fail.
             paths.extend(TreePath::parse(path).map(|path| (path, layer)));
         }
         paths
     }
 }
 
-/// Reads a block path by path.
-struct Reader<'a> {
+/// A reader of the paths in a block.
+struct BlockReader<'a> {
     packed: &'a [u8],
     path: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl BlockReader<'_> {
     fn next(&mut self) -> Option<(&[u8], u32)> {
-        let (shared, rest) = (self.number()?, self.number()?);
-        let layer = u32::try_from(self.number()?).ok()?;
+        let (shared, rest) = (self.read_number()?, self.read_number()?);
+        let layer = u32::try_from(self.read_number()?).ok()?;
         let (rest, packed) = self.packed.split_at_checked(rest)?;
         self.packed = packed;
         self.path.truncate(shared);
@@ -197,7 +197,7 @@ impl Reader<'_> {
         Some((&self.path, layer))
     }
 
-    fn number(&mut self) -> Option<usize> {
+    fn read_number(&mut self) -> Option<usize> {
         let (mut number, mut shift) = (0, 0);
         loop {
             let (byte, packed) = self.packed.split_first()?;
@@ -220,8 +220,8 @@ mod tests {
         TreePath::parse(text).unwrap()
     }
 
-    /// What is in a directory, last first.
-    fn backwards(made: &Made, directory: &TreePath) -> Vec<(TreePath, u32)> {
+    /// Returns the paths in a directory, last first.
+    fn backwards(made: &FrontCodedMap, directory: &TreePath) -> Vec<(TreePath, u32)> {
         let mut all: Vec<(TreePath, u32)> = Vec::new();
         let mut end = directory.end();
         loop {
@@ -233,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_a_large_tree_takes_ten_bytes_beside_its_part_of_a_block() {
-        let mut made = Made::default();
+    fn a_path_of_a_large_tree_takes_at_most_ten_bytes() {
+        let mut made = FrontCodedMap::default();
         for directory in 0..100 {
             for file in 0..1000 {
-                made.put(&path(&format!("d{directory:03}/f{file:03}")), 1);
+                made.insert(&path(&format!("d{directory:03}/f{file:03}")), 1);
             }
         }
         let bytes: usize = made.blocks.values().map(|block| block.packed.capacity()).sum();
@@ -247,11 +247,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_says_what_a_map_says(
+        fn a_front_coded_map_has_the_contents_of_an_ordinary_map(
             steps in prop::collection::vec(("[ab./]{0,4}", 0..4u32, 0..300u32), 0..400),
             ascending in any::<bool>(),
         ) {
-            let (mut made, mut map) = (Made::default(), BTreeMap::new());
+            let (mut made, mut map) = (FrontCodedMap::default(), BTreeMap::new());
             for (number, (text, what, layer)) in steps.iter().enumerate() {
                 let prefix = if ascending { format!("{:04}/", number / 3) } else { String::new() };
                 let Some(path) = TreePath::parse(format!("{prefix}{text}")) else { continue };
@@ -261,7 +261,7 @@ mod tests {
                         map.remove(&path);
                     }
                     _ => {
-                        made.put(&path, *layer);
+                        made.insert(&path, *layer);
                         map.insert(path.clone(), *layer);
                     }
                 }
@@ -271,10 +271,10 @@ mod tests {
                 prop_assert_eq!(backwards(&made, &path), below.iter().rev().cloned().collect::<Vec<_>>());
                 prop_assert_eq!(below, mapped.map(|(path, layer)| (path.clone(), *layer)).collect::<Vec<_>>());
             }
-            prop_assert!(made.blocks.values().all(|block| (1..=MOST).contains(&block.count)));
+            prop_assert!(made.blocks.values().all(|block| (1..=MAX_BLOCK).contains(&block.count)));
             let held = made.blocks.iter().map(|(first, block)| block.memory(first)).sum::<usize>();
             prop_assert_eq!(made.memory(), held);
-            let all: Vec<_> = made.blocks.values().flat_map(Block::unpack).collect();
+            let all: Vec<_> = made.blocks.values().flat_map(PathBlock::unpack).collect();
             prop_assert_eq!(all, map.into_iter().collect::<Vec<_>>());
         }
     }

@@ -1,10 +1,14 @@
-//! A tree comes into being in a directory, and nowhere else.
+//! Extraction of a tree into a directory, and nowhere else.
 //!
-//! What is extracted may come from a stranger, and the target may belong to one. So every step goes through the
-//! descriptor of the directory above, by a single name and without following links ([`Descent`]); links of the image are
-//! read and taken in such steps, beneath the root (`enter`); new things are
-//! made under names that were free (`O_EXCL`); and attributes are set on what is open, not on what has a name.
-//! Single steps need no `openat2`: it answers a whole path at once, and here there is never more than one name.
+//! An image may come from a stranger, and the target may belong to one. So every step goes through the descriptor of the
+//! directory above, by a single name and without following links ([`DirStack`]). Links of the image are read and resolved in
+//! such steps, beneath the root (`enter`). New files are created under free names (`O_EXCL`), and attributes are set on
+//! descriptors, not on names. Single steps do not need `openat2`, which resolves a whole path at once: here a path never has
+//! more than one name.
+//!
+//! For each entry: enter its directory, which creates missing ones; remove an obstacle; create the entry; write its content;
+//! set its attributes. Directories get their attributes at the end, deepest first. Then everything is synced, and the
+//! state of the target says that it is complete.
 
 mod atomic;
 mod attributes;
@@ -16,6 +20,7 @@ mod hardlink;
 mod journal;
 mod make;
 mod provenance;
+mod retention;
 mod spool;
 mod state;
 mod target;
@@ -25,53 +30,48 @@ pub use content::Holes;
 pub use spool::SpoolDirectory;
 pub use target::Target;
 
-use super::dir_stack::{Descent, Standing};
-use super::resolution::Moved;
+use super::dir_stack::{DirOwnership, DirStack};
+use super::resolution::RelocatedPaths;
 use super::{Content, Entry, EntryKind, IdMaps, Metadata, NodeId, PathMap, TreePath, memory_exceeded};
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost};
 use content::ContentWriter;
-use creation_defaults::Newborns;
-use provenance::Layers;
+use creation_defaults::CreationDefaults;
+use provenance::Provenance;
+use retention::Retention;
 use rustix::fs::{FileType, fstat, fstatvfs, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
 use serde::Serialize;
-use state::Marks;
+use state::StateRecords;
 use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
-/// How a tree is extracted.
+/// The configuration of an extraction.
 #[derive(Clone, Debug)]
 pub struct ExtractOptions {
-    /// How many bytes of memory may be taken by what has to be remembered of directories and layers.
-    pub memory: u64,
-    /// Whether more than one layer will come. Only then is it noted what each of them made, as whiteouts need it.
-    pub several_layers: bool,
     /// Which zeros become holes.
     pub holes: Holes,
-    /// Whether the file systems are told to write everything to the disk before all is said to be well.
+    /// Syncs the file systems before the target counts as complete.
     pub sync: bool,
-    /// The user whom everything belongs to, whatever the entries say.
+    /// The owner of everything, instead of those in the tree.
     pub uid: Option<u32>,
-    /// The group, in the same way.
+    /// The group of everything, instead of those in the tree.
     pub gid: Option<u32>,
-    /// What the numbers of owners, in ACLs too, mean on this disk.
+    /// Maps from the owners in the tree, also those in ACLs, to the owners on disk.
     pub maps: IdMaps,
-    /// Whether the group may do what the owner may, and has all that is made in directories later.
+    /// Gives the group the permissions of the owner, and directories the setgid bit.
     pub group_access: bool,
-    /// Whether devices are made, by who may do that.
+    /// Creates devices, if the user may do that.
     pub devices: bool,
-    /// Whether a directory that was in the target gives way to something else, with all that is in it.
+    /// Allows a directory that was in the target, with all its contents, to be replaced by something else.
     pub force: bool,
 }
 
 impl Default for ExtractOptions {
     fn default() -> Self {
         Self {
-            memory: u64::MAX,
-            several_layers: false,
             holes: Holes::default(),
             sync: true,
             uid: None,
@@ -84,7 +84,7 @@ impl Default for ExtractOptions {
     }
 }
 
-/// What came into being, and what could not be as it was.
+/// The result of an extraction: what was extracted, and what could not be restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Extracted {
@@ -92,17 +92,29 @@ pub struct Extracted {
     pub entries: u64,
     /// Bytes of content.
     pub bytes: u64,
-    /// Entries that belong to somebody else now, because only root may give things away.
+    /// Entries that have another owner, because only root may change owners, or because the file system has none.
     pub ownership_not_restored: u64,
-    /// Directories that were in the target, belong to somebody else, and kept their mode or mtime; and devices that
-    /// have no other mode than they were made with, because there is no `/proc`.
+    /// Entries that have another mode or mtime: directories that were in the target and belong to somebody else, devices
+    /// where there is no `/proc`, and everything on a file system that does not keep modes or times.
     pub attributes_not_restored: u64,
     /// Extended attributes that need more rights or another file system.
     pub xattrs_not_restored: u64,
-    /// Devices that were not made: only root may do that, and only where it is wanted.
+    /// Devices that were not created: only root may do that, and only where the options allow it.
     pub devices_skipped: u64,
-    /// Hard links that became files of their own, because they lead to another file system.
+    /// Symbolic links that were not created, because the file system has none.
+    pub symlinks_skipped: u64,
+    /// Fifos that were not created, because the file system has none.
+    pub fifos_skipped: u64,
+    /// Hard links that became separate files, because they lead to another file system, or the file system has none.
     pub hardlinks_copied: u64,
+}
+
+/// A kind of entry that was not created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Skipped {
+    Device,
+    Fifo,
+    Symlink,
 }
 
 /// Extracts entries into a directory. Dropping it leaves an incomplete tree; only [`finish`](Extractor::finish)
@@ -110,97 +122,109 @@ pub struct Extracted {
 pub struct Extractor {
     target: Target,
     options: ExtractOptions,
-    descent: Descent,
-    /// The target's root as it was found.
-    root: Standing,
-    /// Who runs this.
+    /// The most bytes of memory for directories and provenance.
+    memory_limit: u64,
+    stack: DirStack,
+    /// The ownership of the target's root as it was found.
+    root: DirOwnership,
     user: Uid,
-    /// Whether whatever stands in the way came from volio: nothing was in the target, or what an interrupted run made.
-    alone: bool,
-    marks: Marks,
-    layers: Layers,
-    moved: Moved,
-    /// Directories whose attributes come last.
-    directories: PathMap<Directory>,
-    /// What new files are given in the directory that was last worked in.
-    newborns: Option<Newborns>,
+    /// Set when every obstacle came from volio: the target was empty, or held only the result of an interrupted run.
+    is_exclusive: bool,
+    states: StateRecords,
+    provenance: Provenance,
+    relocated: RelocatedPaths,
+    /// The directories that get their attributes at the end.
+    directories: PathMap<PendingDirectory>,
+    /// What the file system gives to new files in the directory that was used last.
+    defaults: Option<CreationDefaults>,
+    retention: Retention,
     content: ContentWriter,
-    /// Devices that were not made: their other names are not there either.
-    skipped: PathMap<()>,
-    done: Extracted,
+    /// Entries that were not created. Their hard links are not created either.
+    skipped: PathMap<Skipped>,
+    extracted: Extracted,
 }
 
 /// A directory that gets its attributes when nothing more is put into it.
-struct Directory {
-    /// Its attributes; `None` while no entry has described it.
+struct PendingDirectory {
+    /// The attributes; `None` while no entry has described the directory.
     metadata: Option<Metadata>,
-    /// Whether it was made by this extraction.
-    made: bool,
-    /// Whether it may have got an ACL from the directory above, and hand it down.
+    /// Set when this extraction has created the directory.
+    is_created: bool,
+    /// Set when it may have inherited an ACL from the directory above, and pass it on.
     may_inherit: bool,
 }
 
 impl Extractor {
-    /// Opens the directory, and makes it if it is not there.
+    /// Opens a directory for the extraction of a single layer, and creates it if it does not exist.
     ///
     /// # Errors
     /// Those of [`Target::open_or_create`] and [`Extractor::over`].
     pub fn new(target: &Path, options: ExtractOptions) -> Result<Self> {
-        Self::over(Target::open_or_create(target)?, options)
+        Self::over(Target::open_or_create(target)?, options, 1)
     }
 
-    /// Extracts into a target, over what it holds.
+    /// Extracts into a target, over what it holds. `layers` is the number of layers that follow: with more than one, the
+    /// origin of each path is remembered, because whiteouts need it.
     ///
     /// # Errors
     /// When the target cannot be listed.
-    pub fn over(target: Target, options: ExtractOptions) -> Result<Self> {
-        let is_claimed = target.state().is_some_and(|record| record.alone && !record.complete);
-        let alone = is_claimed || target.foreign_entry()?.is_none();
+    pub fn over(target: Target, options: ExtractOptions, layers: usize) -> Result<Self> {
+        let is_claimed = target.state().is_some_and(|state| state.alone && !state.complete);
+        let is_exclusive = is_claimed || target.foreign_entry()?.is_none();
         let opened = fcntl_dupfd_cloexec(&target.root, 0).and_then(|root| Ok((fstat(&root)?, root)));
         let (stat, root) =
-            opened.map_err(|errno| trouble(&target.shown, "open", &TreePath::root(), errno))?;
+            opened.map_err(|errno| io_error("open", &target.shown, &TreePath::root(), errno))?;
         Ok(Self {
             content: ContentWriter::new(options.holes, options.sync),
-            // A hard link may lead to what the image has, and not to what else is in the target.
-            layers: Layers::new(options.several_layers || !alone),
+            // A hard link may lead to an entry of the image, but not to other files of the target.
+            provenance: Provenance::new(layers > 1 || !is_exclusive),
             options,
-            descent: Descent::new(root),
-            root: Standing::from(&stat),
+            memory_limit: u64::MAX,
+            stack: DirStack::new(root),
+            root: DirOwnership::from(&stat),
             user: geteuid(),
-            alone,
-            marks: Marks::default(),
-            moved: Moved::default(),
-            // All of it together has one limit.
+            is_exclusive,
+            states: StateRecords::default(),
+            relocated: RelocatedPaths::default(),
+            // They share one limit.
             directories: PathMap::within(u64::MAX),
             skipped: PathMap::within(u64::MAX),
-            newborns: None,
-            done: Extracted::default(),
+            defaults: None,
+            retention: Retention::default(),
+            extracted: Extracted::default(),
             target,
         })
     }
 
-    /// Where layers can be kept until they are proved.
+    /// Limits the memory for directories and the origins of paths, in bytes.
+    #[must_use]
+    pub fn with_memory_limit(self, memory_limit: u64) -> Self {
+        Self { memory_limit, ..self }
+    }
+
+    /// Returns a directory in which layers can be stored until they are verified.
     ///
     /// # Errors
-    /// When there is no place in the target where files can be made.
+    /// When no directory of the target allows files to be created.
     pub fn spool(&self) -> Result<SpoolDirectory> {
         self.target.spool()
     }
 
-    /// What comes from now on belongs to the next layer.
+    /// Begins the next layer.
     pub fn begin_layer(&mut self) {
-        self.layers.begin();
-        self.newborns = None;
+        self.provenance.begin_layer();
+        self.defaults = None;
     }
 
-    /// Makes what the entry describes, in place of what an earlier entry made there; `content` is read for files.
+    /// Creates an entry, in place of an earlier one with this path. `content` is read for files only.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the entry makes no sense: it leads through a file, or through a symbolic
-    /// link to what is not in the image, links to what is not there, or has less content than it says. [`Refused`](crate::error::Kind::Refused) when
-    /// something that was in the target stands in its way. Otherwise what the operating system says.
+    /// [`Integrity`](crate::error::Kind::Integrity) when the entry is inconsistent: its path leads through a file, or through a
+    /// symbolic link to something that is not in the image; its link target is missing; its content is too short.
+    /// [`Refused`](crate::error::Kind::Refused) when a file that was in the target is an obstacle. Otherwise the error of the
+    /// operating system.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
-        check(entry)?;
+        ensure_possible(entry)?;
         if entry.path.is_root() {
             self.put_root(entry)?;
         } else {
@@ -209,50 +233,53 @@ impl Extractor {
                 Cow::Owned(path) => Cow::Owned(Entry { path, ..entry.clone() }),
             };
             self.skipped.remove(&entry.path);
-            if self.marks.is_ours(&entry.path) {
-                // An image must not be able to say what the target holds.
+            if self.states.is_reserved(&entry.path) {
+                // An image must not be able to write the state of a target.
                 return Ok(());
             }
-            match &entry.kind {
-                EntryKind::File { size } => self.put_file(entry, *size, content)?,
-                EntryKind::Directory => self.put_directory(entry)?,
-                EntryKind::Symlink { target } => self.put_symlink(entry, target)?,
-                EntryKind::Hardlink { target } => self.put_hardlink(&entry.path, target)?,
-                EntryKind::Fifo => self.put_node(entry, FileType::Fifo, 0)?,
-                EntryKind::CharDevice { major, minor } => {
-                    self.put_node(entry, FileType::CharacterDevice, makedev(*major, *minor))?;
-                }
-                EntryKind::BlockDevice { major, minor } => {
-                    self.put_node(entry, FileType::BlockDevice, makedev(*major, *minor))?;
-                }
-            }
+            self.put_below_root(entry, content)?;
         }
-        self.done.entries += 1;
-        let held = self.directories.memory() + self.skipped.memory() + self.layers.memory() as u64;
-        match held > self.options.memory {
-            true => Err(memory_exceeded(self.options.memory)),
-            false => Ok(()),
+        self.extracted.entries += 1;
+        let held = self.directories.memory() + self.skipped.memory() + self.provenance.memory() as u64;
+        if held > self.memory_limit {
+            return Err(memory_exceeded(self.memory_limit));
+        }
+        Ok(())
+    }
+
+    fn put_below_root(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
+        match &entry.kind {
+            EntryKind::File { size } => self.put_file(entry, *size, content),
+            EntryKind::Directory => self.put_directory(entry),
+            EntryKind::Symlink { target } => self.put_symlink(entry, target),
+            EntryKind::Hardlink { target } => self.put_hardlink(&entry.path, target),
+            EntryKind::Fifo => self.put_node(entry, FileType::Fifo, 0),
+            EntryKind::CharDevice { major, minor } => {
+                self.put_node(entry, FileType::CharacterDevice, makedev(*major, *minor))
+            }
+            EntryKind::BlockDevice { major, minor } => {
+                self.put_node(entry, FileType::BlockDevice, makedev(*major, *minor))
+            }
         }
     }
 
-    /// Gives up. A target that was made for this and holds nothing yet is removed again.
+    /// Ends a failed extraction. A target that was created for it and is still empty is removed.
     pub fn abandon(mut self) {
-        // What was extracted by now was proved, and a later run can go on from there.
-        if self.done.entries == 0 {
-            self.unmark();
+        // Entries that were extracted by now were verified, and a later run can continue from there.
+        if self.extracted.entries == 0 {
+            self.revert_state();
             self.target.abandon();
         }
     }
 
-    /// Gives all directories their attributes, has the file systems write everything to the disk, and notes that the
-    /// target is complete.
+    /// Gives all directories their attributes, syncs the file systems, and records that the target is complete.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the operating system.
     pub fn finish(mut self) -> Result<Extracted> {
-        // Before the directories that they are in get their times.
+        // The journals are in directories, which get their times below.
         self.end_journals();
-        // Deepest first: a change in a directory changes its mtime, and its final mode may forbid to enter it.
+        // Deepest first: a change in a directory changes its mtime, and its final mode may forbid access to it.
         let mut directories = std::mem::replace(&mut self.directories, PathMap::within(u64::MAX));
         let nodes: Vec<_> = directories.walk(NodeId::ROOT).collect();
         for node in nodes.into_iter().rev() {
@@ -260,89 +287,105 @@ impl Extractor {
                 self.complete(&directories.path(node), &directory)?;
             }
         }
-        self.seal()?;
-        Ok(self.done)
+        self.complete_state()?;
+        Ok(self.extracted)
     }
 
-    fn complete(&mut self, path: &TreePath, directory: &Directory) -> Result<()> {
-        self.go_to(path)?;
-        let shown = &self.target.shown;
-        let owner = self.descent.standing().filter(|_| directory.made).map(|standing| standing.owner);
+    /// Gives a directory its attributes.
+    fn complete(&mut self, path: &TreePath, directory: &PendingDirectory) -> Result<()> {
+        self.goto(path)?;
+        let ownership = self.ownership();
+        let owner = self.stack.ownership().filter(|_| directory.is_created).map(|known| known.owner);
         let may_inherit = directory.may_inherit || !self.is_here_ours();
-        let here = self.descent.here().map_err(|errno| trouble(shown, "enter", path, errno))?;
+        let here = self.stack.here().map_err(|errno| io_error("enter", &self.target.shown, path, errno))?;
+        let context = attributes::DirectoryContext {
+            owner,
+            is_created: directory.is_created,
+            retained: self.retention.on(ownership.device),
+            options: &self.options,
+        };
         let result = match &directory.metadata {
             Some(metadata) => {
-                let mut wanted = wanted(metadata, path, &self.options)?;
-                wanted.may_inherit = may_inherit;
-                attributes::apply_to_directory(here, &mut wanted, owner, &self.options)
+                let mut attributes = attributes_of(metadata, path, &self.options)?;
+                attributes.may_inherit = may_inherit;
+                attributes::apply_to_directory(here, &mut attributes, context)
             }
-            None => attributes::apply_plain(here, may_inherit, &self.options),
+            None => attributes::apply_implied(here, may_inherit, context),
         };
         match result {
             Ok(lost) => self.count(lost),
-            // It belongs to somebody else, as the root of a volume often does: what is in it is what counts.
-            Err(failure) if !directory.made && failure.is_for_lack_of_rights() => {
-                self.done.attributes_not_restored += 1;
+            // It belongs to somebody else, as the root of a volume often does. Its contents are what counts.
+            Err(failure) if !directory.is_created && failure.is_for_lack_of_rights() => {
+                self.extracted.attributes_not_restored += 1;
             }
-            Err(failure) => return Err(self.trouble(failure.doing, path, failure.errno)),
+            Err(failure) => return Err(self.io_error(failure.doing, path, failure.errno)),
         }
         Ok(())
     }
 
     /// Goes to a directory that exists.
-    fn go_to(&mut self, path: &TreePath) -> Result<()> {
-        self.descent.rise_towards(path);
-        for name in path.names().skip(self.descent.depth()) {
-            self.descent.enter(name).map_err(|errno| self.trouble("enter", path, errno))?;
-            self.look_around()?;
+    fn goto(&mut self, path: &TreePath) -> Result<()> {
+        self.stack.ascend_to(path);
+        for name in path.names().skip(self.stack.depth()) {
+            self.stack.enter(name).map_err(|errno| self.io_error("enter", path, errno))?;
+            self.note_filesystem()?;
         }
         Ok(())
     }
 
-    /// Takes note of the file system, where a directory that was just entered is on another one than those above.
-    fn look_around(&mut self) -> Result<()> {
-        match self.descent.crossed_from(self.root.device) {
-            Some(device) => self.arrive(device),
+    /// Returns the ownership of the current directory.
+    fn ownership(&self) -> DirOwnership {
+        self.stack.ownership().unwrap_or(self.root)
+    }
+
+    /// Notes the file system of a directory that was just entered, if it is another one than that of the directory above.
+    fn note_filesystem(&mut self) -> Result<()> {
+        match self.stack.crossed_from(self.root.device) {
+            Some(device) => self.enter_filesystem(device),
             None => Ok(()),
         }
     }
 
     fn count(&mut self, lost: Lost) {
-        self.done.ownership_not_restored += u64::from(lost.ownership);
-        self.done.attributes_not_restored += u64::from(lost.mode);
-        self.done.xattrs_not_restored += lost.xattrs;
+        self.extracted.ownership_not_restored += u64::from(lost.ownership);
+        self.extracted.attributes_not_restored += u64::from(lost.mode || lost.mtime);
+        self.extracted.xattrs_not_restored += lost.xattrs;
     }
 
-    fn trouble(&self, doing: &str, path: &TreePath, errno: impl Into<io::Error>) -> Error {
+    /// The error for an entry of the target, with a hint if the file system has no inodes left.
+    fn io_error(&self, doing: &str, path: &TreePath, errno: impl Into<io::Error>) -> Error {
         let error = errno.into();
         let is_full = error.kind() == io::ErrorKind::StorageFull;
-        let error = trouble(&self.target.shown, doing, path, error);
-        let left = fstatvfs(self.descent.root());
-        match is_full && left.is_ok_and(|left| left.f_files > 0 && left.f_favail == 0) {
-            true => {
-                error.with_hint("it has room and no inodes left: remove files there, or choose another place")
-            }
-            false => error,
+        let error = io_error(doing, &self.target.shown, path, error);
+        let free = fstatvfs(self.stack.root());
+        if is_full && free.is_ok_and(|free| free.f_files > 0 && free.f_favail == 0) {
+            error.with_hint("it has room and no inodes left: remove files there, or choose another place")
+        } else {
+            error
         }
     }
 }
 
-/// Insists on values that a file system can hold.
-fn check(entry: &Entry) -> Result<()> {
+/// Ensures that a file system can hold an entry.
+fn ensure_possible(entry: &Entry) -> Result<()> {
     match entry.impossible() {
         Some(why) => Err(Error::integrity(format!("{} {why}", entry.path))),
         None => Ok(()),
     }
 }
 
-/// The error for something in the target.
-fn trouble(shown: &str, doing: &str, path: &TreePath, error: impl Into<io::Error>) -> Error {
+/// The error for an entry of a target; `shown` is the target as messages show it.
+fn io_error(doing: &str, shown: &str, path: &TreePath, error: impl Into<io::Error>) -> Error {
     Error::io(format!("cannot {doing} {shown}{path}"), error)
 }
 
-/// The attributes of an entry, as the options want them.
-fn wanted<'a>(metadata: &'a Metadata, path: &TreePath, options: &ExtractOptions) -> Result<Attributes<'a>> {
-    Attributes::wanted(metadata, options).map_err(|unmapped| {
+/// Returns the attributes of an entry, as the options want them.
+fn attributes_of<'a>(
+    metadata: &'a Metadata,
+    path: &TreePath,
+    options: &ExtractOptions,
+) -> Result<Attributes<'a>> {
+    Attributes::new(metadata, options).map_err(|unmapped| {
         Error::usage(format!("{path} of the image cannot be extracted: {unmapped}"))
             .with_hint("add a range to --uid-map or --gid-map, or give everything one owner with --owner")
     })

@@ -1,8 +1,8 @@
-//! Which layer made what, so that a whiteout removes what the image had and never what was in the target.
+//! The layer that created each path, so that a whiteout removes what the image had and never what was in the target.
 
 use super::Extractor;
-use super::front_coded::Made;
-use crate::disk::remove::{self, Failure, Removal, Removed};
+use super::front_coded::FrontCodedMap;
+use crate::disk::remove::{self, RemovalError, RemovalRules, Removed};
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
 use rustix::fs::{AtFlags, unlinkat};
@@ -12,70 +12,77 @@ use std::ffi::CString;
 use std::iter;
 use std::ops::Bound;
 
-/// What a path takes in a set beside its bytes.
-const CLEARED: usize = 64;
+/// The memory of a path in a set besides its bytes.
+const SET_ENTRY_MEMORY: usize = 64;
 
-/// What was made, and in which layer it was last mentioned.
-pub(super) struct Layers {
+/// The paths that were created, each with the last layer that has it.
+pub(super) struct Provenance {
     current: u32,
-    /// Empty where a single layer comes: nothing will ever ask, and a large tree would cost much memory.
-    made: Option<Made>,
-    /// Directories from which the current layer has removed all that earlier ones made. What is in them now is its own, or
-    /// leads to that, and need not be looked through again.
+    /// `None` where a single layer is extracted: it has no whiteouts that apply, and a large tree would take much memory.
+    layers: Option<FrontCodedMap>,
+    /// Directories from which the current layer has removed everything of earlier layers. Their contents are of the current
+    /// layer now, or lead to such, and need not be searched again.
     cleared: BTreeSet<TreePath>,
-    /// How many bytes the paths of those take.
+    /// The memory of `cleared`, in bytes.
     cleared_memory: usize,
 }
 
-impl Layers {
-    pub fn new(several: bool) -> Self {
-        Self { current: 0, made: several.then(Made::default), cleared: BTreeSet::new(), cleared_memory: 0 }
+impl Provenance {
+    /// An empty map; `is_recorded` is false if it will never be used.
+    pub fn new(is_recorded: bool) -> Self {
+        let layers = is_recorded.then(FrontCodedMap::default);
+        Self { current: 0, layers, cleared: BTreeSet::new(), cleared_memory: 0 }
     }
 
-    pub fn begin(&mut self) {
+    pub fn begin_layer(&mut self) {
         self.current += 1;
         self.cleared.clear();
         self.cleared_memory = 0;
     }
 
-    /// How many bytes of memory are held.
+    /// Returns the memory that is held, in bytes.
     pub fn memory(&self) -> usize {
-        self.made.as_ref().map_or(0, Made::memory) + self.cleared_memory
+        self.layers.as_ref().map_or(0, FrontCodedMap::memory) + self.cleared_memory
     }
 
-    /// Notes that the current layer made this.
-    pub fn note(&mut self, path: &TreePath) {
-        if let Some(made) = &mut self.made {
-            made.put(path, self.current);
+    /// Records that the current layer created a path.
+    pub fn record(&mut self, path: &TreePath) {
+        if let Some(layers) = &mut self.layers {
+            layers.insert(path, self.current);
         }
     }
 
-    /// Notes that the current layer mentions a directory that is there; only if a layer made it.
+    /// Records that the current layer has a directory that exists, if a layer created it.
     pub fn mention(&mut self, path: &TreePath) {
-        if self.has_made(path) {
-            self.note(path);
+        if self.contains(path) {
+            self.record(path);
         }
     }
 
-    /// Whether a layer made this, as far as that is noted.
-    pub fn has_made(&self, path: &TreePath) -> bool {
-        self.made.as_ref().is_some_and(|made| made.get(path).is_some())
+    /// Returns whether a layer is recorded for a path.
+    pub fn contains(&self, path: &TreePath) -> bool {
+        self.layer(path).is_some()
     }
 
-    /// Some of what was made in a directory, the last of it before `end`, with the layers that made it.
+    /// Returns the layer that is recorded for a path.
+    fn layer(&self, path: &TreePath) -> Option<u32> {
+        self.layers.as_ref().and_then(|layers| layers.get(path))
+    }
+
+    /// Returns some of the paths in a directory, the last ones before `end`, with their layers.
     fn last_in(&self, directory: &TreePath, end: Bound<&TreePath>) -> Vec<(TreePath, u32)> {
-        self.made.as_ref().map_or_else(Vec::new, |made| made.last_below(directory, end))
+        self.layers.as_ref().map_or_else(Vec::new, |layers| layers.last_below(directory, end))
     }
 
-    /// Notes that the current layer has removed all that earlier ones made in a directory.
-    fn clear(&mut self, directory: &TreePath) {
-        let is_empty = self.made.as_ref().is_none_or(|made| made.below(directory).next().is_none());
+    /// Records that the current layer has removed everything of earlier layers from a directory.
+    fn set_cleared(&mut self, directory: &TreePath) {
+        let is_empty = self.layers.as_ref().is_none_or(|layers| layers.below(directory).next().is_none());
         if !is_empty && self.cleared.insert(directory.clone()) {
-            self.cleared_memory += directory.as_bytes().len() + CLEARED;
+            self.cleared_memory += directory.as_bytes().len() + SET_ENTRY_MEMORY;
         }
     }
 
-    /// The uppermost directory that was cleared of those that lead to a path from below `directory`.
+    /// Returns the uppermost cleared directory between `directory`, which is not included, and a path in it.
     fn cleared_between(&self, directory: &TreePath, path: &TreePath) -> Option<TreePath> {
         if self.cleared.is_empty() {
             return None;
@@ -84,107 +91,105 @@ impl Layers {
         above.take_while(|above| above != directory).filter(|above| self.cleared.contains(above)).last()
     }
 
-    /// Whether a directory, or one that it is in, was cleared.
+    /// Returns whether a directory, or one that contains it, was cleared.
     fn is_cleared(&self, directory: &TreePath) -> bool {
         !self.cleared.is_empty()
             && iter::successors(Some(directory.clone()), TreePath::parent)
                 .any(|above| self.cleared.contains(&above))
     }
 
-    /// Whether the current layer has something in this directory.
-    fn mentions_below(&self, directory: &TreePath) -> bool {
-        let mut made = self.made.iter().flat_map(|made| made.below(directory));
-        made.any(|(_, layer)| layer == self.current)
+    /// Returns whether the current layer has an entry in a directory.
+    fn has_current_below(&self, directory: &TreePath) -> bool {
+        let mut below = self.layers.iter().flat_map(|layers| layers.below(directory));
+        below.any(|(_, layer)| layer == self.current)
     }
 
     fn forget(&mut self, path: &TreePath) {
-        if let Some(made) = &mut self.made {
-            made.remove(path);
+        if let Some(layers) = &mut self.layers {
+            layers.remove(path);
         }
     }
 }
 
 impl Extractor {
-    /// Removes what earlier layers made at `path` and below. What this layer made, and what was in the target
-    /// before, stays.
+    /// Removes what earlier layers created at `path` and below. Entries of this layer, and files that were in the target before,
+    /// stay.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the operating system.
     pub fn whiteout(&mut self, path: &TreePath) -> Result<()> {
-        let Some(path) = &self.place_of(path)? else { return Ok(()) };
-        self.remove_below(path)?;
-        let is_earlier = self.layers.made.as_ref().and_then(|made| made.get(path));
-        match is_earlier.is_some_and(|layer| layer < self.layers.current) {
-            true => self.remove_made(path),
-            false => Ok(()),
+        let Some(path) = &self.locate(path)? else { return Ok(()) };
+        self.clear_directory(path)?;
+        if self.provenance.layer(path).is_some_and(|layer| layer < self.provenance.current) {
+            self.remove_created(path)?;
         }
+        Ok(())
     }
 
-    /// Removes what earlier layers made in the directory `path`, and leaves the directory. What this layer made,
-    /// and what was in the target before, stays.
+    /// Removes what earlier layers created in the directory `path`, and keeps the directory. Entries of this layer, and files
+    /// that were in the target before, stay.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the operating system.
     pub fn opaque(&mut self, path: &TreePath) -> Result<()> {
-        match self.directory_of(path)? {
-            Some(directory) => self.remove_below(&directory),
+        match self.locate_directory(path)? {
+            Some(directory) => self.clear_directory(&directory),
             None => Ok(()),
         }
     }
 
-    fn remove_below(&mut self, path: &TreePath) -> Result<()> {
-        if self.layers.is_cleared(path) {
+    /// Removes what earlier layers created in a directory.
+    fn clear_directory(&mut self, path: &TreePath) -> Result<()> {
+        if self.provenance.is_cleared(path) {
             return Ok(());
         }
-        self.remove_made_in(path, self.layers.current)?;
-        self.layers.clear(path);
+        self.remove_created_in(path, self.provenance.current)?;
+        self.provenance.set_cleared(path);
         Ok(())
     }
 
-    /// Removes what was made in a directory before the given layer, what is in a directory before that itself.
-    fn remove_made_in(&mut self, directory: &TreePath, before: u32) -> Result<()> {
+    /// Removes what layers before `end_layer` created in a directory, the contents of a directory before the directory itself.
+    fn remove_created_in(&mut self, directory: &TreePath, end_layer: u32) -> Result<()> {
         let mut end = directory.end().map_or(Bound::Unbounded, Bound::Excluded);
         loop {
-            let some = self.layers.last_in(directory, end.as_ref());
+            let some = self.provenance.last_in(directory, end.as_ref());
             if some.is_empty() {
                 return Ok(());
             }
             for (path, layer) in some.into_iter().rev() {
-                if let Some(cleared) = self.layers.cleared_between(directory, &path) {
+                if let Some(cleared) = self.provenance.cleared_between(directory, &path) {
                     end = Bound::Included(cleared);
                     break;
                 }
-                if layer < before {
-                    self.remove_made(&path)?;
+                if layer < end_layer {
+                    self.remove_created(&path)?;
                 }
                 end = Bound::Excluded(path);
             }
         }
     }
 
-    /// Removes what was made at `path`, in whichever layer; a directory only when it is empty.
+    /// Removes the entry at `path`, whichever layer created it; a directory only if it is empty.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the operating system.
     pub fn take_back(&mut self, path: &TreePath) -> Result<()> {
-        self.remove_made(path)
+        self.remove_created(path)
     }
 
-    /// Removes a directory that stands in the way of something else, with all that layers made in it.
+    /// Removes a directory that is an obstacle, with everything that layers created in it.
     ///
     /// # Errors
     /// When it holds something else.
     pub(super) fn remove_directory(&mut self, path: &TreePath) -> Result<()> {
-        if self.layers.mentions_below(path) {
-            return Err(self.is_twice(path));
+        if self.provenance.has_current_below(path) {
+            return Err(duplicate(path));
         }
-        self.remove_made_in(path, u32::MAX)?;
+        self.remove_created_in(path, u32::MAX)?;
         self.enter_parent(path)?;
-        match self.descent.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR)) {
+        match self.stack.here().and_then(|here| unlinkat(here, path.name(), AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::NOTEMPTY | Errno::EXIST) if self.was_made(path) => {
-                return Err(self.is_twice(path));
-            }
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.is_of_image(path) => return Err(duplicate(path)),
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.options.force => self.remove_foreign(path)?,
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 let what = format!("{}{path} is a directory with something in it", self.target.shown);
@@ -192,69 +197,67 @@ impl Extractor {
                     "the image has something else there; move the directory away, or use --force",
                 ));
             }
-            Err(Errno::BUSY) => {
-                return Err(self.is_mounted(path));
-            }
-            Err(errno) => return Err(self.trouble("remove", path, errno)),
+            Err(Errno::BUSY) => return Err(self.mounted(path)),
+            Err(errno) => return Err(self.io_error("remove", path, errno)),
         }
-        self.layers.forget(path);
+        self.provenance.forget(path);
         self.directories.remove(path);
         Ok(())
     }
 
-    fn is_mounted(&self, path: &TreePath) -> Error {
+    fn mounted(&self, path: &TreePath) -> Error {
         Error::refused(format!("something is mounted on {}{path}", self.target.shown))
             .with_hint("the image has something else than a directory there")
     }
 
-    fn is_twice(&self, path: &TreePath) -> Error {
-        Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
-            .with_hint("it was made wrongly")
-    }
-
-    /// Removes a directory with all that was in it before; nothing that is mounted in it.
+    /// Removes a directory with everything that was in it before, except for mount points.
     fn remove_foreign(&mut self, path: &TreePath) -> Result<()> {
         let parent = path.parent().unwrap_or_default();
-        let below = |place: &[u8]| parent.append(&TreePath::parse(place).unwrap_or_default());
-        // No path has a zero byte.
+        let full_path = |path: &[u8]| parent.append(&TreePath::parse(path).unwrap_or_default());
+        // No path has a NUL byte.
         let name = CString::new(path.name()).unwrap_or_default();
-        let removed = match self.descent.here() {
-            Ok(here) => remove::entry(here, &name, &Removal::EVERYTHING),
-            Err(errno) => return Err(self.trouble("remove", path, errno)),
+        let removed = match self.stack.here() {
+            Ok(here) => remove::entry(here, &name, &RemovalRules::EVERYTHING),
+            Err(errno) => return Err(self.io_error("remove", path, errno)),
         };
         match removed {
             Ok(Removed { mounted: None, .. }) => Ok(()),
-            Ok(Removed { mounted: Some(place), .. }) => Err(self.is_mounted(&below(&place))),
-            Err(Failure { path, errno }) => Err(self.trouble("remove", &below(&path), errno)),
+            Ok(Removed { mounted: Some(path), .. }) => Err(self.mounted(&full_path(&path))),
+            Err(RemovalError { path, errno }) => Err(self.io_error("remove", &full_path(&path), errno)),
         }
     }
 
-    /// Whether this came with the image: it was made here, or nothing was in the target.
-    pub(super) fn was_made(&self, path: &TreePath) -> bool {
-        self.alone
-            || self.layers.has_made(path)
-            || self.directories.get(path).is_some_and(|directory| directory.made)
+    /// Returns whether an entry came with the image: it was created by this run, or the target was empty before.
+    pub(super) fn is_of_image(&self, path: &TreePath) -> bool {
+        self.is_exclusive
+            || self.provenance.contains(path)
+            || self.directories.get(path).is_some_and(|directory| directory.is_created)
     }
 
-    /// Removes something that a layer made; a directory only when it is empty.
-    fn remove_made(&mut self, path: &TreePath) -> Result<()> {
+    /// Removes an entry that a layer created; a directory only if it is empty.
+    fn remove_created(&mut self, path: &TreePath) -> Result<()> {
         let parent = path.parent().unwrap_or_default();
-        let removed = self.descent.go_to(&parent).and_then(|()| {
-            let here = self.descent.here()?;
+        let removed = self.stack.goto(&parent).and_then(|()| {
+            let here = self.stack.here()?;
             match unlinkat(here, path.name(), AtFlags::empty()) {
                 Err(Errno::ISDIR) => unlinkat(here, path.name(), AtFlags::REMOVEDIR),
                 result => result,
             }
         });
         match removed {
-            // Something that was there before, or that this layer made, is in it.
+            // It holds something that was there before, or that this layer created.
             Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(()),
-            // It is gone already, or something else has taken the place of what it was in.
+            // It is gone already, or its directory was replaced.
             Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(errno) => return Err(self.trouble("remove", path, errno)),
+            Err(errno) => return Err(self.io_error("remove", path, errno)),
         }
-        self.layers.forget(path);
+        self.provenance.forget(path);
         self.directories.remove(path);
         Ok(())
     }
+}
+
+fn duplicate(path: &TreePath) -> Error {
+    Error::integrity(format!("the image has {path} twice: as a directory and as a file"))
+        .with_hint("it was made wrongly")
 }

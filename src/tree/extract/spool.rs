@@ -1,4 +1,4 @@
-//! Files without a name, for what must be proved before it is extracted.
+//! Unnamed files for layers that must be verified before they are extracted.
 
 use crate::tree::target_state::SPOOL;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,44 +8,44 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// A directory in which files without a name can be made.
+/// A directory in which unnamed files can be created.
 #[derive(Debug)]
 pub struct SpoolDirectory(OwnedFd);
 
 impl SpoolDirectory {
-    /// A directory in which files without a name can be made.
+    /// Opens a directory, and tries to create an unnamed file in it.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the operating system.
     pub fn open(path: &Path) -> io::Result<Self> {
         let directory =
             openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self::new(directory)?)
     }
 
-    /// Makes sure of it.
+    /// Tries to create an unnamed file in a directory.
     pub(super) fn new(directory: OwnedFd) -> Result<Self> {
-        nameless(directory.as_fd())?;
+        create_unnamed(directory.as_fd())?;
         Ok(Self(directory))
     }
 
-    /// A new file, which is gone when it is closed.
+    /// Creates a file, which disappears when it is closed.
     ///
     /// # Errors
-    /// What the operating system says.
+    /// Those of the operating system.
     pub fn file(&self) -> io::Result<File> {
-        Ok(nameless(self.0.as_fd())?)
+        Ok(create_unnamed(self.0.as_fd())?)
     }
 }
 
-fn nameless(directory: BorrowedFd<'_>) -> Result<File> {
+fn create_unnamed(directory: BorrowedFd<'_>) -> Result<File> {
     let mode = Mode::RUSR | Mode::WUSR;
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     match openat(directory, ".", flags | OFlags::TMPFILE, mode) {
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
-        made => return made.map(File::from),
+        created => return created.map(File::from),
     }
-    // The name is volio's; whatever has it was left by one that was killed, or planted.
+    // The name is reserved for volio: a file with it was left by a killed run, or planted.
     match unlinkat(directory, SPOOL, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),

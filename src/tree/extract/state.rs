@@ -1,8 +1,8 @@
-//! The records that are written while a target is filled, and the file systems that are written to.
+//! The states that are recorded while a target is filled, and the file systems that are written to.
 
 use super::journal::{self, Journal};
-use super::target::held;
-use super::{Extractor, trouble};
+use super::target::survey;
+use super::{Extractor, io_error};
 use crate::disk::directory::ensure_owner_access;
 use crate::error::{Error, Result};
 use crate::tree::TreePath;
@@ -13,174 +13,174 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What is noted, and where.
+/// The states of a target and of the file systems in it.
 #[derive(Default)]
-pub(super) struct Marks {
+pub(super) struct StateRecords {
+    /// What the target is filled with; `None` if no state is recorded.
     content: Option<Value>,
-    places: Vec<Place>,
-    /// The file systems that are written to, by their device numbers, each with a directory on it.
+    records: Vec<StateRecord>,
+    /// The file systems that are written to, by device, each with a directory on it.
     written: BTreeMap<u64, OwnedFd>,
 }
 
-struct Place {
+/// The state of the target, or of a file system that is mounted in it.
+struct StateRecord {
     path: TreePath,
     directory: OwnedFd,
-    record: TargetState,
-    /// What stood there before.
-    earlier: Option<TargetState>,
-    /// What is made in this file system, where a later run may take it away.
+    state: TargetState,
+    /// The state before this run.
+    previous: Option<TargetState>,
+    /// The journal, if a later run may remove what this one creates.
     journal: Option<Journal>,
 }
 
-impl Marks {
-    /// Whether an entry cannot be extracted because its name is that of a record.
-    pub fn is_ours(&self, path: &TreePath) -> bool {
-        let is_marked = |parent| self.places.iter().any(|place| place.path == parent);
-        target_state::is_name_of_ours(path.name())
-            && path.parent().is_some_and(|parent| parent.is_root() || is_marked(parent))
+impl StateRecords {
+    /// Returns whether an entry cannot be extracted because its name is reserved for the state.
+    pub fn is_reserved(&self, path: &TreePath) -> bool {
+        let has_state = |parent| self.records.iter().any(|record| record.path == parent);
+        target_state::is_reserved_name(path.name())
+            && path.parent().is_some_and(|parent| parent.is_root() || has_state(parent))
     }
 }
 
 impl Extractor {
-    /// Notes on the target that it is being filled with this, before anything is put into it. What else is mounted
-    /// below gets a record of its own when it is come to, for it may be in another place the next time.
+    /// Records that the target is being filled with `content`, before anything is put into it. A file system that is mounted
+    /// in the target gets a state too when it is entered, because it may be mounted elsewhere the next time.
     ///
-    /// A target that cannot be written does without: nothing is put into it either, but into what is mounted below.
+    /// A target that cannot be written has no state. Nothing is put into it then, except on file systems mounted in it.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused) when somebody else's file has the name of the record; otherwise what the
-    /// operating system says.
+    /// [`Refused`](crate::error::Kind::Refused) when a file that volio did not write has the name of the state; otherwise the
+    /// error of the operating system.
     pub fn begin_state(&mut self, content: Value) -> Result<()> {
-        self.marks.content = Some(content);
+        self.states.content = Some(content);
         if !self.user.is_root() {
-            ensure_owner_access(self.descent.root());
+            ensure_owner_access(self.stack.root());
         }
-        let root = fcntl_dupfd_cloexec(self.descent.root(), 0);
-        let root = root.map_err(|errno| self.trouble("open", &TreePath::root(), errno))?;
-        self.mark_place(TreePath::root(), root)
+        let root = fcntl_dupfd_cloexec(self.stack.root(), 0);
+        let root = root.map_err(|errno| self.io_error("open", &TreePath::root(), errno))?;
+        self.begin_state_of(TreePath::root(), root)
     }
 
-    /// Takes note that the descent has come to another file system.
-    pub(super) fn arrive(&mut self, device: u64) -> Result<()> {
-        let path = self.descent.path().clone();
-        let here = |this: &mut Self| this.descent.here().and_then(|here| fcntl_dupfd_cloexec(here, 0));
-        if !self.marks.written.contains_key(&device) {
-            let directory = here(self).map_err(|errno| self.trouble("open", &path, errno))?;
-            self.marks.written.insert(device, directory);
+    /// Notes that another file system was entered.
+    pub(super) fn enter_filesystem(&mut self, device: u64) -> Result<()> {
+        let path = self.stack.path().clone();
+        let here = |this: &mut Self| this.stack.here().and_then(|here| fcntl_dupfd_cloexec(here, 0));
+        if !self.states.written.contains_key(&device) {
+            let directory = here(self).map_err(|errno| self.io_error("open", &path, errno))?;
+            self.states.written.insert(device, directory);
         }
-        if self.marks.content.is_some() && !self.marks.places.iter().any(|place| place.path == path) {
-            let directory = here(self).map_err(|errno| self.trouble("open", &path, errno))?;
-            self.mark_place(path, directory)?;
+        if self.states.content.is_some() && !self.states.records.iter().any(|record| record.path == path) {
+            let directory = here(self).map_err(|errno| self.io_error("open", &path, errno))?;
+            self.begin_state_of(path, directory)?;
         }
         Ok(())
     }
 
-    fn mark_place(&mut self, path: TreePath, directory: OwnedFd) -> Result<()> {
-        let Some(content) = self.marks.content.clone() else { return Ok(()) };
-        let made = (|| {
-            let earlier = target_state::read(directory.as_fd());
-            let alone = match &earlier {
-                Some(earlier) if !earlier.complete => earlier.claims(directory.as_fd()),
-                _ => held(directory.as_fd(), &TreePath::root())?.something.is_none(),
+    fn begin_state_of(&mut self, path: TreePath, directory: OwnedFd) -> Result<()> {
+        let Some(content) = self.states.content.clone() else { return Ok(()) };
+        let written = (|| {
+            let previous = target_state::read(directory.as_fd());
+            let alone = match &previous {
+                Some(previous) if !previous.complete => previous.claims(directory.as_fd()),
+                _ => survey(directory.as_fd(), &TreePath::root())?.foreign_entry.is_none(),
             };
-            let inode = fstat(&directory)?.st_ino;
-            let at = target_state::place(&path);
-            let record = TargetState {
+            let state = TargetState {
                 complete: false,
                 content,
                 alone,
-                inode,
-                at,
+                inode: fstat(&directory)?.st_ino,
+                at: target_state::path_text(&path),
                 volumes: Vec::new(),
                 announced: None,
             };
-            target_state::write(directory.as_fd(), &record)?;
-            Ok((record, earlier))
+            target_state::write(directory.as_fd(), &state)?;
+            Ok((state, previous))
         })();
-        match made {
-            Ok((record, earlier)) => {
-                let journal = record.alone.then(|| Journal::begin(directory.as_fd())).flatten();
-                self.marks.places.push(Place { path, directory, record, earlier, journal });
+        match written {
+            Ok((state, previous)) => {
+                let journal = state.alone.then(|| Journal::begin(directory.as_fd())).flatten();
+                self.states.records.push(StateRecord { path, directory, state, previous, journal });
+                Ok(())
             }
-            Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {}
+            Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Ok(()),
             Err(Errno::EXIST) => {
-                let what =
-                    format!("{} holds a .volio.json that volio did not write", self.shown_place(&path));
-                return Err(
-                    Error::refused(what).with_hint("its record would stand there: move the file away")
-                );
+                let shown = self.display_directory(&path);
+                Err(Error::refused(format!("{shown} holds a .volio.json that volio did not write"))
+                    .with_hint("its record would stand there: move the file away"))
             }
-            Err(errno) => return Err(self.trouble("write the record of", &path, errno)),
-        }
-        Ok(())
-    }
-
-    fn shown_place(&self, path: &TreePath) -> String {
-        match path.is_root() {
-            true => self.target.path.display().to_string(),
-            false => format!("{}{path}", self.target.shown),
+            Err(errno) => Err(self.io_error("write the record of", &path, errno)),
         }
     }
 
-    /// Takes back what was noted, when nothing came of it.
-    pub(super) fn unmark(&mut self) {
-        for Place { directory, earlier, journal, .. } in self.marks.places.drain(..) {
-            if earlier.is_none() && journal.is_some() {
+    fn display_directory(&self, path: &TreePath) -> String {
+        if path.is_root() {
+            self.target.path.display().to_string()
+        } else {
+            format!("{}{path}", self.target.shown)
+        }
+    }
+
+    /// Restores the states before this run, after nothing was extracted.
+    pub(super) fn revert_state(&mut self) {
+        for StateRecord { directory, previous, journal, .. } in self.states.records.drain(..) {
+            if previous.is_none() && journal.is_some() {
                 journal::remove(directory.as_fd());
             }
-            // What stays is a claim on an empty directory, and no harm.
-            let _ = match earlier {
-                Some(earlier) => target_state::write(directory.as_fd(), &earlier),
+            // A state that cannot be restored is a harmless claim on an empty directory.
+            let _ = match previous {
+                Some(previous) => target_state::write(directory.as_fd(), &previous),
                 None => target_state::remove(directory.as_fd()),
             };
         }
     }
 
-    /// Notes that the current layer has made this.
-    pub(super) fn note_made(&mut self, path: &TreePath) {
-        self.layers.note(path);
-        let places = self.marks.places.iter().filter(|place| path.is_in(&place.path));
-        let Some(place) = places.max_by_key(|place| place.path.as_bytes().len()) else { return };
-        if let Some((journal, path)) = place.journal.as_ref().zip(path.below(&place.path)) {
-            journal.note(&path);
+    /// Records that the current layer has created an entry.
+    pub(super) fn note_created(&mut self, path: &TreePath) {
+        self.provenance.record(path);
+        let records = self.states.records.iter().filter(|record| path.is_in(&record.path));
+        let Some(record) = records.max_by_key(|record| record.path.as_bytes().len()) else { return };
+        if let Some((journal, path)) = record.journal.as_ref().zip(path.below(&record.path)) {
+            journal.add(&path);
         }
     }
 
-    /// Removes the journals: now everything is there.
+    /// Removes the journals, when all entries exist.
     pub(super) fn end_journals(&mut self) {
-        for Place { directory, journal, .. } in &mut self.marks.places {
+        for StateRecord { directory, journal, .. } in &mut self.states.records {
             if journal.take().is_some() {
                 journal::remove(directory.as_fd());
             }
         }
     }
 
-    /// Has every file system that was written to write everything to the disk; then, and not before, notes that
-    /// everything is there.
-    pub(super) fn seal(&mut self) -> Result<()> {
-        let failed = |this: &Self, errno| {
-            Error::io(format!("cannot write {} to the disk", this.target.path.display()), errno)
-        };
-        if self.options.sync {
-            let root = self.descent.root();
-            for directory in self.marks.written.values().map(AsFd::as_fd).chain([root]) {
-                match syncfs(directory) {
-                    // It may be passed and not listed, so what is open is a mere place.
-                    Err(Errno::BADF) => sync(),
-                    synced => synced.map_err(|errno| failed(self, errno))?,
-                }
-            }
+    /// Syncs every file system that was written to, and then records that the target is complete.
+    pub(super) fn complete_state(&mut self) -> Result<()> {
+        self.sync()?;
+        let paths = self.states.records.iter().map(|record| &record.state.at);
+        let volumes: Vec<String> = paths.filter(|at| !at.is_empty()).cloned().collect();
+        for StateRecord { path, directory, state, .. } in &mut self.states.records {
+            state.complete = true;
+            state.volumes.clone_from(&volumes);
+            let written = target_state::write(directory.as_fd(), state)
+                .and_then(|()| if self.options.sync { fsync(&*directory) } else { Ok(()) });
+            written.map_err(|errno| io_error("write the record of", &self.target.shown, path, errno))?;
         }
-        let places = self.marks.places.iter().map(|place| &place.record.at);
-        let volumes: Vec<String> = places.filter(|at| !at.is_empty()).cloned().collect();
-        for Place { path, directory, record, .. } in &mut self.marks.places {
-            record.complete = true;
-            record.volumes.clone_from(&volumes);
-            target_state::write(directory.as_fd(), record)
-                .map_err(|errno| trouble(&self.target.shown, "write the record of", path, errno))?;
-            if self.options.sync {
-                fsync(&*directory)
-                    .map_err(|errno| trouble(&self.target.shown, "write the record of", path, errno))?;
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        if !self.options.sync {
+            return Ok(());
+        }
+        let root = self.stack.root();
+        for directory in self.states.written.values().map(AsFd::as_fd).chain([root]) {
+            match syncfs(directory) {
+                // The directory may be entered and not listed, so that it is open by O_PATH only.
+                Err(Errno::BADF) => sync(),
+                synced => synced.map_err(|errno| {
+                    Error::io(format!("cannot write {} to the disk", self.target.path.display()), errno)
+                })?,
             }
         }
         Ok(())

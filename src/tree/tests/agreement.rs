@@ -88,9 +88,10 @@ fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) 
     (changes.len(), Ok(overlay.finish().iter().map(|(entry, ())| entry).collect()))
 }
 
-fn extracted(changes: &[(usize, &Change)], several_layers: bool) -> (usize, crate::Result<Vec<Entry>>) {
+fn extracted(changes: &[(usize, &Change)], layers: usize) -> (usize, crate::Result<Vec<Entry>>) {
     let target = tempfile::tempdir().unwrap();
-    let mut extractor = Extractor::new(target.path(), ExtractOptions { several_layers, ..quick() }).unwrap();
+    let opened = Target::open_or_create(target.path()).unwrap();
+    let mut extractor = Extractor::over(opened, quick(), layers).unwrap();
     let mut layer = usize::MAX;
     for (done, (number, change)) in changes.iter().enumerate() {
         if *number != layer {
@@ -141,16 +142,15 @@ proptest! {
     #[test]
     fn an_overlay_is_what_the_same_layers_become_on_disk(layers in any_layers()) {
         let changes = in_order(&layers);
-        let several = layers.len() > 1;
         let (good, overlaid_all) = overlaid(&changes);
-        let (done, extracted_all) = extracted(&changes, several);
+        let (done, extracted_all) = extracted(&changes, layers.len());
         prop_assert_eq!(good, done, "{:?} but {:?}", overlaid_all.err(), extracted_all.err());
         let kinds = (overlaid_all.err().map(|error| error.kind()), extracted_all.err().map(|error| error.kind()));
         let expected = (good < changes.len()).then_some(ErrorKind::Integrity);
         prop_assert_eq!(kinds, (expected, expected));
         // What came before the change that made no sense is the same too.
         let (_, overlay) = overlaid(&changes[..good]);
-        let (_, target) = extracted(&changes[..good], several);
+        let (_, target) = extracted(&changes[..good], layers.len());
         prop_assert_eq!(comparable(overlay.unwrap()), comparable(target.unwrap()));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::tree::activity::{Care, now};
-use crate::tree::file::{self, READ_AT_ONCE, read_at_once};
+use crate::tree::file::{READ_AT_ONCE, ReadFailure, read_at_once};
 use crate::tree::race::Stamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, fstat, utimensat};
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Stdio;
 use std::thread;
 
-/// More than is read at once.
+/// The size of a file that is not read at once.
 const LARGE: usize = READ_AT_ONCE as usize + 1;
 
 fn with_policy(on_change: OnChange) -> WalkOptions {
@@ -23,7 +23,7 @@ fn append(path: &Path) {
     fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"more").unwrap();
 }
 
-/// Writes without any trace but the ctime, as `cp -p` and `rsync -t` do.
+/// Writes to a file and restores its mtime, as `cp -p` and `rsync -t` do, so that only the ctime changes.
 fn overwrite_secretly(path: &Path) {
     let before = fs::metadata(path).unwrap();
     let mut content = fs::read(path).unwrap();
@@ -38,8 +38,8 @@ fn overwrite_secretly(path: &Path) {
     assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), before.modified().unwrap());
 }
 
-/// What is noticed when `change` is done to a file of that size after it was opened.
-fn noticed(size: usize, change: impl Fn(&Path)) -> FileChange {
+/// Returns the change that is detected when `change` is applied to a file of this size after it was opened.
+fn detected(size: usize, change: impl Fn(&Path)) -> FileChange {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, vec![b'x'; size]).unwrap();
@@ -48,8 +48,8 @@ fn noticed(size: usize, change: impl Fn(&Path)) -> FileChange {
         let stat = fstat(&open).unwrap();
         change(&file);
         match read_at_once(open.as_fd(), &stat, Care::Once) {
-            Err(file::Failure::Changed(change)) => change,
-            _ => panic!("nothing was noticed"),
+            Err(ReadFailure::Changed(change)) => change,
+            _ => panic!("no change was detected"),
         }
     } else {
         let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &WalkOptions::default()).unwrap();
@@ -65,19 +65,23 @@ fn noticed(size: usize, change: impl Fn(&Path)) -> FileChange {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_read_is_noticed_whatever_its_size() {
+fn a_file_that_changes_while_it_is_read_is_detected_whatever_its_size() {
     for size in [1000, LARGE] {
         let (from, to) = (size as u64, size as u64 + 4);
-        assert_eq!(noticed(size, append), FileChange::Grew { from, to });
-        assert_eq!(noticed(size, overwrite_secretly), FileChange::Touched);
+        assert_eq!(detected(size, append), FileChange::Grew { from, to });
+        assert_eq!(detected(size, overwrite_secretly), FileChange::Touched);
         let cut = |path: &Path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(7).unwrap();
-        assert_eq!(noticed(size, cut), FileChange::Shrank { from, to: 7 });
-        assert_eq!(noticed(size, |path| fs::remove_file(path).unwrap()), FileChange::Touched, "by its ctime");
+        assert_eq!(detected(size, cut), FileChange::Shrank { from, to: 7 });
+        assert_eq!(
+            detected(size, |path| fs::remove_file(path).unwrap()),
+            FileChange::Touched,
+            "by its ctime"
+        );
     }
 }
 
 #[test]
-fn a_file_that_is_read_in_pieces_tells_the_change_with_the_last_one() {
+fn a_file_that_is_read_in_pieces_fails_at_the_last_one_when_it_has_changed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, vec![b'x'; LARGE]).unwrap();
@@ -86,19 +90,22 @@ fn a_file_that_is_read_in_pieces_tells_the_change_with_the_last_one() {
     let mut buffer = vec![0; LARGE - 1];
     content.read_exact(&mut buffer).unwrap();
     append(&file);
-    assert!(content.read(&mut [0; 1]).is_err(), "nobody who takes all of it can miss the change");
+    assert!(content.read(&mut [0; 1]).is_err(), "the change cannot be missed");
 }
 
 #[test]
-fn what_is_left_out_of_a_walk_was_changed_and_is_named() {
+fn entries_of_the_skip_list_are_left_out_and_named() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b", "c"] {
         fs::write(dir.path().join(name), name).unwrap();
     }
     fs::hard_link(dir.path().join("a"), dir.path().join("d")).unwrap();
-    let changed = [(path("a"), FileChange::Touched), (path("c"), FileChange::Vanished)].into();
-    let options = WalkOptions { changed, ..with_policy(OnChange::Skip) };
-    let (seen, summary) = walk_with(&[SourceSpec::new(dir.path())], &options).unwrap();
+    let mut skip_list = SkipList::default();
+    for (name, change) in [("a", FileChange::Touched), ("c", FileChange::Vanished)] {
+        skip_list.add(&path(name), LeftOutReason::Changed(change));
+    }
+    let walk = |source| walk_skipping(&[source], &with_policy(OnChange::Skip), &skip_list).unwrap();
+    let (seen, summary) = walk(SourceSpec::new(dir.path()));
     assert_eq!(names(&seen), ["/b", "/d"]);
     assert_eq!(seen[2].1, b"a", "the other name of a file that is left out has its content");
     assert_eq!(summary.changed, 2);
@@ -106,11 +113,11 @@ fn what_is_left_out_of_a_walk_was_changed_and_is_named() {
     let of = |path: &str, change| (path.to_owned(), LeftOutReason::Changed(change));
     assert_eq!(reasons, [of("/a", FileChange::Touched), of("/c", FileChange::Vanished)]);
     let file = SourceSpec::new(dir.path().join("a")).at(path("a"));
-    assert_eq!(walk_with(&[file], &options).unwrap().1.changed, 1, "also where it is a source by itself");
+    assert_eq!(walk(file).1.changed, 1, "also if it is a source by itself");
 }
 
 #[test]
-fn what_vanishes_is_left_out_where_that_is_wanted() {
+fn an_entry_that_vanishes_is_left_out_if_changes_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "d/e", "z"] {
         fs::create_dir_all(dir.path().join(name)).unwrap();
@@ -128,28 +135,30 @@ fn what_vanishes_is_left_out_where_that_is_wanted() {
 }
 
 #[test]
-fn an_error_teaches_the_next_walk_what_the_policy_says() {
+fn a_skip_list_learns_from_an_error_as_the_policy_says() {
     let error = |name: &str| Changed { path: path(name), change: FileChange::Touched }.into_error("/x");
-    assert!(!with_policy(OnChange::Fail).learn(&error("a"), 0));
-    let mut retry = with_policy(OnChange::Retry);
-    let answers = [0, 1, 2, 3].map(|attempts| retry.learn(&error("a"), attempts));
+    let mut skip_list = SkipList::default();
+    assert!(!skip_list.learn(&error("a"), &with_policy(OnChange::Fail), 0));
+    let retry = with_policy(OnChange::Retry);
+    let answers = [0, 1, 2, 3].map(|attempts| skip_list.learn(&error("a"), &retry, attempts));
     assert_eq!(answers, [true, true, true, false]);
-    let mut skip = with_policy(OnChange::Skip);
-    assert!(skip.learn(&error("a"), 0) && skip.learn(&error("b"), 100));
-    assert!(!skip.learn(&error("a"), 1), "what is left out cannot change");
-    assert_eq!(skip.changed.len(), 2);
-    assert!(!skip.learn(&crate::Error::failed("no space"), 0));
+    assert_eq!(skip_list.paths().count(), 0);
+    let skip = with_policy(OnChange::Skip);
+    assert!(skip_list.learn(&error("a"), &skip, 0) && skip_list.learn(&error("b"), &skip, 100));
+    assert!(!skip_list.learn(&error("a"), &skip, 1), "an entry that is left out cannot change");
+    assert_eq!(skip_list.paths().count(), 2);
+    assert!(!skip_list.learn(&crate::Error::failed("no space"), &skip, 0));
 }
 
 #[test]
-fn files_that_do_not_know_their_size_are_read_to_their_end() {
+fn files_of_unknown_size_are_read_to_their_end() {
     let dir = tempfile::tempdir().unwrap();
     for file in ["/proc/sys/kernel/ostype", "/proc/cpuinfo", "/sys/kernel/uevent_seqnum"] {
         let Ok(expected) = fs::read(file) else {
             skipped(&format!("{file}, because it cannot be read here"));
             continue;
         };
-        let said = fs::metadata(file).unwrap().len();
+        let stated = fs::metadata(file).unwrap().len();
         let (seen, _) = walk_with(&[SourceSpec::new(file)], &WalkOptions::default()).unwrap();
         let size = seen.iter().find_map(|(entry, _)| match entry.kind {
             EntryKind::File { size } => Some(size),
@@ -157,7 +166,7 @@ fn files_that_do_not_know_their_size_are_read_to_their_end() {
         });
         let content = &seen.last().unwrap().1;
         assert_eq!(size, Some(content.len() as u64), "{file}");
-        assert!(!content.is_empty() && said != content.len() as u64, "{file}");
+        assert!(!content.is_empty() && stated != content.len() as u64, "{file}");
         if !file.ends_with("cpuinfo") && !file.ends_with("seqnum") {
             assert_eq!(*content, expected);
         }
@@ -168,20 +177,20 @@ fn files_that_do_not_know_their_size_are_read_to_their_end() {
 }
 
 #[test]
-fn a_stamp_is_the_same_only_when_nothing_happened() {
+fn a_stamp_is_the_same_only_if_the_file_was_not_written_to() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "x").unwrap();
     let stamp = || Stamp::new(&rustix::fs::stat(&file).unwrap());
     let before = stamp();
     fs::read(&file).unwrap();
-    assert_eq!(before.change(&stamp()), None, "reading is no change");
+    assert_eq!(before.change(&stamp()), None, "reading is not a change");
     overwrite_secretly(&file);
     assert_eq!(before.change(&stamp()), Some(FileChange::Touched));
 }
 
 #[test]
-fn a_survey_learns_everything_that_changes_at_once() {
+fn a_survey_finds_every_file_that_changes_at_once() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b", "c", "d"] {
         fs::write(dir.path().join(name), vec![b'x'; LARGE]).unwrap();
@@ -196,17 +205,17 @@ fn a_survey_learns_everything_that_changes_at_once() {
                 }
             });
         }
-        let mut options = with_policy(OnChange::Skip);
+        let mut skip_list = SkipList::default();
         // Until both writers have begun.
-        while options.changed.len() < 2 {
-            options.survey(&[SourceSpec::new(dir.path())]).unwrap();
+        while skip_list.paths().count() < 2 {
+            skip_list.survey(&[SourceSpec::new(dir.path())], &with_policy(OnChange::Skip)).unwrap();
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(options.changed.keys().collect::<Vec<_>>(), [&path("a"), &path("c")]);
+        assert_eq!(skip_list.paths().collect::<Vec<_>>(), [&path("a"), &path("c")]);
     });
 }
 
-/// The content of the only file of a directory; `None` where the walk noticed a change.
+/// Returns the content of the only file of a directory; `None` if the walk detected a change.
 fn content_in(directory: &Path) -> Option<Vec<u8>> {
     let mut walk = Walk::new(&[SourceSpec::new(directory)], &WalkOptions::default()).unwrap();
     let mut content = Vec::new();
@@ -215,7 +224,7 @@ fn content_in(directory: &Path) -> Option<Vec<u8>> {
     Some(content)
 }
 
-/// The same as runs of equal bytes.
+/// Returns the same content with each run of equal bytes reduced to one byte.
 fn runs_in(directory: &Path) -> Option<Vec<u8>> {
     let mut content = content_in(directory)?;
     content.dedup();
@@ -223,7 +232,7 @@ fn runs_in(directory: &Path) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_write_that_is_going_on_is_waited_for() {
+fn a_running_write_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     let old = vec![b'a'; 32 << 20];
@@ -246,7 +255,7 @@ fn a_write_that_is_going_on_is_waited_for() {
 
 #[test]
 fn a_file_that_is_written_through_a_mapping_is_read_as_it_was_at_one_moment() {
-    // From the beginning to the end, again and again: what it has written last is never behind what it wrote before.
+    // It writes from the beginning to the end, again and again, so that newer bytes come before older ones.
     let script = "import mmap, sys\n\
         f = open(sys.argv[1], 'r+b')\n\
         m = mmap.mmap(f.fileno(), 0)\n\
@@ -280,7 +289,7 @@ fn a_file_that_is_written_through_a_mapping_is_read_as_it_was_at_one_moment() {
     }
 }
 
-/// Walks over a tree while `change` is done to it, after `b` was read and before `c` is listed.
+/// Walks over a tree to which `change` is applied after `b` was read and before `c` is listed.
 fn changed_meanwhile(options: &WalkOptions, change: impl Fn(&Path)) -> (crate::Result<()>, Summary) {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b", "c/below"] {
@@ -289,10 +298,10 @@ fn changed_meanwhile(options: &WalkOptions, change: impl Fn(&Path)) -> (crate::R
     for name in ["a/1", "b/2", "c/3", "c/below/4"] {
         fs::write(dir.path().join(name), name).unwrap();
     }
-    let begun = now();
     let mut walk = Walk::new(&[SourceSpec::new(dir.path())], options).unwrap();
+    let begun = now();
     assert_eq!(walk.nth(4).unwrap().unwrap().entry.path, path("b/2"));
-    // What is made within the tick of the clock in which the walk began could be older than it.
+    // A file that is created within the clock tick in which the walk began could be older than the walk.
     let is_after = |time: std::time::SystemTime| {
         let since = time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
         (since.as_secs() as i64, since.subsec_nanos()) > (begun.seconds, begun.nanoseconds)
@@ -305,7 +314,7 @@ fn changed_meanwhile(options: &WalkOptions, change: impl Fn(&Path)) -> (crate::R
 }
 
 #[test]
-fn what_is_moved_past_the_walk_is_noticed() {
+fn an_entry_that_is_moved_past_the_walk_is_detected() {
     let rename = |from: &'static str, to: &'static str| {
         move |root: &Path| fs::rename(root.join(from), root.join(to)).unwrap()
     };
@@ -325,7 +334,7 @@ fn what_is_moved_past_the_walk_is_noticed() {
 }
 
 #[test]
-fn what_is_made_or_removed_after_a_directory_was_read_is_no_change() {
+fn an_entry_that_is_created_or_removed_after_its_directory_was_read_is_not_a_change() {
     let unchanged = |change: fn(&Path)| changed_meanwhile(&WalkOptions::default(), change).0.unwrap();
     unchanged(|_| {});
     unchanged(|root| fs::write(root.join("a/new"), "new").unwrap());

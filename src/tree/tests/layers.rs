@@ -11,8 +11,7 @@ use Change::{Opaque, Put, Whiteout};
 
 /// Extracts layers over a target that may hold something.
 fn layered(target: &Path, layers: &[&[Change]]) -> crate::Result<Vec<String>> {
-    let options = ExtractOptions { several_layers: true, ..quick() };
-    let mut extractor = Extractor::new(target, options)?;
+    let mut extractor = layered_extractor(target)?;
     for layer in layers {
         extractor.begin_layer();
         for change in *layer {
@@ -104,9 +103,9 @@ fn a_file_that_a_later_layer_replaces_keeps_its_other_names() {
 fn a_directory_with_something_in_it_that_was_in_the_target_gives_way_to_no_file() {
     let target = tempfile::tempdir().unwrap();
     extract(&[file("a/mine", "data")], target.path()).unwrap();
-    for several_layers in [false, true] {
-        let mut extractor =
-            Extractor::new(target.path(), ExtractOptions { several_layers, ..quick() }).unwrap();
+    for layers in [1, 2] {
+        let target_directory = Target::open_or_create(target.path()).unwrap();
+        let mut extractor = Extractor::over(target_directory, quick(), layers).unwrap();
         let error = put(&mut extractor, &file("a", "")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(target.path().join("a/mine").exists());

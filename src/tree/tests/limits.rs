@@ -1,7 +1,7 @@
 //! Depths and sizes that a naive implementation does not survive.
 
 use super::*;
-use crate::tree::dir_stack::Descent;
+use crate::tree::dir_stack::DirStack;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
@@ -31,17 +31,17 @@ fn a_tree_deeper_than_path_and_descriptor_limits_comes_back() {
 fn a_directory_that_was_exchanged_while_it_was_closed_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let root = openat(CWD, dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    let mut descent = Descent::new(root);
+    let mut stack = DirStack::new(root);
     for _ in 0..200 {
-        mkdirat(descent.here().unwrap(), "d", Mode::RWXU).unwrap();
-        descent.enter(b"d").unwrap();
+        mkdirat(stack.here().unwrap(), "d", Mode::RWXU).unwrap();
+        stack.enter(b"d").unwrap();
     }
     fs::rename(dir.path().join("d/d/d"), dir.path().join("moved")).unwrap();
     fs::create_dir_all(dir.path().join("d/d/d/d")).unwrap();
-    descent.rise_towards(&path("d/d/d/d"));
-    assert_eq!(descent.here().unwrap_err(), Errno::STALE);
-    descent.rise_towards(&path("d/d"));
-    assert!(descent.here().is_ok());
+    stack.ascend_to(&path("d/d/d/d"));
+    assert_eq!(stack.here().unwrap_err(), Errno::STALE);
+    stack.ascend_to(&path("d/d"));
+    assert!(stack.here().is_ok());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What walking and extracting promise, on real directories.
+//! Tests of walking and extracting, on real directories.
 
 mod agreement;
 mod changing;
@@ -24,7 +24,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is known about an entry, and its content if it is a file.
+/// An entry, with its content if it is a file.
 type Seen = (Entry, Vec<u8>);
 
 fn path(text: impl AsRef<[u8]>) -> TreePath {
@@ -35,7 +35,7 @@ fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// An entry of whoever runs the test.
+/// An entry that belongs to the user of this process.
 fn entry(name: impl AsRef<[u8]>, kind: EntryKind) -> Seen {
     let mode = match kind {
         EntryKind::Directory => 0o755,
@@ -69,13 +69,21 @@ fn hardlink(name: impl AsRef<[u8]>, target: &str) -> Seen {
     entry(name, EntryKind::Hardlink { target: path(target) })
 }
 
-/// All that a walk over one directory finds.
+/// Returns all entries of a directory.
 fn walk(directory: &Path) -> Vec<Seen> {
     walk_with(&[SourceSpec::new(directory)], &WalkOptions::default()).unwrap().0
 }
 
 fn walk_with(sources: &[SourceSpec], options: &WalkOptions) -> crate::Result<(Vec<Seen>, Summary)> {
-    let mut walk = Walk::new(sources, options)?;
+    walk_skipping(sources, options, &SkipList::default())
+}
+
+fn walk_skipping(
+    sources: &[SourceSpec],
+    options: &WalkOptions,
+    skip_list: &SkipList,
+) -> crate::Result<(Vec<Seen>, Summary)> {
+    let mut walk = Walk::skipping(sources, options, skip_list)?;
     let mut seen = Vec::new();
     for found in &mut walk {
         let WalkedEntry { entry, file } = found?;
@@ -87,14 +95,19 @@ fn walk_with(sources: &[SourceSpec], options: &WalkOptions) -> crate::Result<(Ve
     Ok((seen, walk.summary()))
 }
 
-/// The paths of what a walk found, the root's left out.
+/// Returns the paths of entries, without the root.
 fn names(seen: &[Seen]) -> Vec<String> {
     seen.iter().map(|(entry, _)| entry.path.to_string()).filter(|path| path != "/").collect()
 }
 
-/// Options for tests: nobody waits for the disk.
+/// Options for tests, without syncs.
 fn quick() -> ExtractOptions {
     ExtractOptions { sync: false, ..ExtractOptions::default() }
+}
+
+/// An extractor of several layers.
+fn layered_extractor(target: &Path) -> crate::Result<Extractor> {
+    Extractor::over(Target::open_or_create(target)?, quick(), 2)
 }
 
 fn put(extractor: &mut Extractor, (entry, content): &Seen) -> crate::Result<()> {
@@ -107,17 +120,17 @@ fn extract(seen: &[Seen], target: &Path) -> crate::Result<Extracted> {
     extractor.finish()
 }
 
-/// Runs the test `name` of these modules again in a process of its own.
+/// Runs the test `name` of these modules again in another process.
 fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<PathBuf> {
     crate::disk::tests::again(&whole(name), prepare)
 }
 
-/// Runs the test `name` of these modules again where it can mount things that nobody else sees.
+/// Runs the test `name` of these modules again in a mount namespace.
 fn again_with_mounts(name: &str) -> Option<PathBuf> {
     crate::disk::tests::again_with_mounts(&whole(name))
 }
 
-/// The name of a test with all modules that it is in.
+/// Returns the name of a test with the modules that contain it.
 fn whole(name: &str) -> String {
     let module = module_path!().split_once("::").unwrap().1;
     format!("{module}::{name}")

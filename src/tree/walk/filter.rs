@@ -1,7 +1,8 @@
-//! What is left out of a tree: the rules of `.gitignore`, which people know.
+//! Exclude rules, in the syntax of `.gitignore`.
 
-use crate::error::{Error, Kind, Result};
-use crate::tree::{RuleFiles, TreePath, WalkOptions};
+use super::{RuleFiles, WalkOptions};
+use crate::error::{Error, Result};
+use crate::tree::TreePath;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
@@ -12,47 +13,50 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
 /// The file with the rules, in the root of a source.
-const RULES: &str = ".volioignore";
+const RULE_FILE: &str = ".volioignore";
 
-/// More than anybody writes by hand; a matcher for more takes minutes to build.
-const LARGEST: u64 = 1 << 20;
+/// The most bytes of that file: more than anybody writes by hand. A matcher for more takes minutes to build.
+const MAX_RULE_FILE: u64 = 1 << 20;
 
-/// Rules for one source, in runs: the last run that has something to say about a path counts.
-pub(in crate::tree) struct Filter(Vec<Run>);
+/// The rules for one source, in groups. The last group that matches a path decides.
+pub(super) struct Filter(Vec<RuleGroup>);
 
-/// Rules one after the other, either all of them text or one alone that is not.
-struct Run {
+/// Consecutive rules: either all of them are UTF-8, or it is a single rule that is not.
+struct RuleGroup {
     rules: Gitignore,
-    is_text: bool,
+    is_utf8: bool,
 }
 
 impl Filter {
-    /// The rules in the root of a source, where they count, followed by those of the options: the last one that matches
-    /// counts.
+    /// The rules of `.volioignore` in `root`, where the options apply them, followed by those of the options. The last rule
+    /// that matches decides.
     ///
-    /// `shown` is the source as the user knows it.
+    /// `shown` is the source as messages show it.
     pub fn new(root: BorrowedFd<'_>, shown: &str, options: &WalkOptions) -> Result<Self> {
-        let mut runs = Runs::default();
+        let mut builder = FilterBuilder::default();
         let file = match options.rule_files {
             RuleFiles::Ignore => Vec::new(),
             RuleFiles::Apply => read_rules(root, shown)?,
         };
         for (number, line) in rule_lines(&file).enumerate() {
-            runs.add(line, || format!("{shown}/{RULES}, line {}:", number + 1))?;
+            builder.add(line, || format!("{shown}/{RULE_FILE}, line {}:", number + 1))?;
         }
-        runs.finish(options)
+        builder.finish(options)
     }
 
     /// The rules of the options alone.
     pub fn of_options(options: &WalkOptions) -> Result<Self> {
-        Runs::default().finish(options)
+        FilterBuilder::default().finish(options)
     }
 
-    /// Whether something is left out. Not asked for what is in a directory that was left out.
+    /// Returns whether an entry is left out. The caller does not ask for what is in an excluded directory.
     pub fn excludes(&self, path: &TreePath, is_directory: bool) -> bool {
-        let matches = self.0.iter().rev().map(|run| match run.is_text {
-            true => run.rules.matched(path.as_path(), is_directory),
-            false => run.rules.matched(&*as_text(path.as_bytes()), is_directory),
+        let matches = self.0.iter().rev().map(|group| {
+            if group.is_utf8 {
+                group.rules.matched(path.as_path(), is_directory)
+            } else {
+                group.rules.matched(&*escape_bytes(path.as_bytes()), is_directory)
+            }
         });
         matches
             .map(|found| found.map(|_| ()))
@@ -61,64 +65,65 @@ impl Filter {
     }
 }
 
-/// Runs of rules while they are collected.
+/// A filter to which rules are added.
 #[derive(Default)]
-struct Runs {
-    done: Vec<Run>,
-    /// The run of text that is still growing.
-    text: Option<GitignoreBuilder>,
+struct FilterBuilder {
+    groups: Vec<RuleGroup>,
+    /// The group of UTF-8 rules that is still growing.
+    utf8: Option<GitignoreBuilder>,
 }
 
-impl Runs {
+impl FilterBuilder {
     /// Adds the rules of the options.
     fn finish(mut self, options: &WalkOptions) -> Result<Filter> {
         for rule in &options.exclude {
             self.add(rule.as_bytes(), || "exclude".to_owned())?;
         }
-        self.end()?;
-        Ok(Filter(self.done))
+        self.end_group()?;
+        Ok(Filter(self.groups))
     }
 
-    fn add(&mut self, rule: &[u8], place: impl Fn() -> String) -> Result<()> {
+    fn add(&mut self, rule: &[u8], origin: impl Fn() -> String) -> Result<()> {
         let add = |rules: &mut GitignoreBuilder, text: &str| match rules.add_line(None, text) {
             Ok(_) => Ok(()),
             Err(why) => {
                 let rule = OsStr::from_bytes(rule);
-                Err(Error::usage(format!("{} {rule:?} is not a rule of gitignore: {why}", place())))
+                Err(Error::usage(format!("{} {rule:?} is not a rule of gitignore: {why}", origin())))
             }
         };
         if let Ok(text) = str::from_utf8(rule) {
-            return add(self.text.get_or_insert_with(|| GitignoreBuilder::new("")), text);
+            return add(self.utf8.get_or_insert_with(|| GitignoreBuilder::new("")), text);
         }
-        self.end()?;
-        let mut alone = GitignoreBuilder::new("");
-        add(&mut alone, &as_text(rule))?;
-        self.push(&alone, false)
+        self.end_group()?;
+        let mut single = GitignoreBuilder::new("");
+        add(&mut single, &escape_bytes(rule))?;
+        self.push(&single, false)
     }
 
-    fn end(&mut self) -> Result<()> {
-        match self.text.take() {
-            Some(text) => self.push(&text, true),
+    fn end_group(&mut self) -> Result<()> {
+        match self.utf8.take() {
+            Some(rules) => self.push(&rules, true),
             None => Ok(()),
         }
     }
 
-    fn push(&mut self, rules: &GitignoreBuilder, is_text: bool) -> Result<()> {
+    fn push(&mut self, rules: &GitignoreBuilder, is_utf8: bool) -> Result<()> {
         let rules = rules.build().map_err(|why| Error::usage("the rules are too many").with_source(why))?;
-        self.done.push(Run { rules, is_text });
+        self.groups.push(RuleGroup { rules, is_utf8 });
         Ok(())
     }
 }
 
-/// The lines of a file of rules, without what ends them, and without the mark that editors on Windows begin it with.
+/// Returns the lines of a file of rules, without line ends and without the byte order mark of Windows editors.
 pub fn rule_lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     let file = file.strip_suffix(b"\n").unwrap_or(file);
     file.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-/// Bytes as text in which each byte that is not UTF-8 is a character of a plane that no name uses: globs are text.
-fn as_text(bytes: &[u8]) -> String {
+/// Returns bytes as text, because globs match text. Each byte that is not UTF-8 becomes a character of a private plane that
+/// names do not use.
+fn escape_bytes(bytes: &[u8]) -> String {
     const PLANE: u32 = 0x10_ff00;
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -128,12 +133,12 @@ fn as_text(bytes: &[u8]) -> String {
     text
 }
 
-/// The file with the rules; empty when there are none.
+/// Reads the file with the rules; empty when there is none.
 fn read_rules(root: BorrowedFd<'_>, shown: &str) -> Result<Vec<u8>> {
-    let what = || format!("cannot read the rules in {shown}/{RULES}");
-    // Not a link: the rules would come from somewhere else. Not blocking: it could be a fifo.
+    let what = || format!("cannot read the rules in {shown}/{RULE_FILE}");
+    // A link is not followed: the rules would come from somewhere else. The call does not block on a fifo.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match openat(root, RULES, flags, Mode::empty()) {
+    let file = match openat(root, RULE_FILE, flags, Mode::empty()) {
         Ok(fd) => fd,
         Err(Errno::NOENT) => return Ok(Vec::new()),
         Err(errno) => return Err(Error::io(what(), errno)),
@@ -141,10 +146,11 @@ fn read_rules(root: BorrowedFd<'_>, shown: &str) -> Result<Vec<u8>> {
     let stat = fstat(&file).map_err(|errno| Error::io(what(), errno))?;
     let mut text = Vec::new();
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(Kind::Usage, format!("{}: it is not a file", what())));
+        return Err(Error::usage(format!("{}: it is not a file", what())));
     }
-    File::from(file).take(LARGEST + 1).read_to_end(&mut text).map_err(|error| Error::io(what(), error))?;
-    if text.len() as u64 > LARGEST {
+    let read = File::from(file).take(MAX_RULE_FILE + 1).read_to_end(&mut text);
+    read.map_err(|error| Error::io(what(), error))?;
+    if text.len() as u64 > MAX_RULE_FILE {
         return Err(Error::usage(format!("{}: it is larger than 1 MiB", what())));
     }
     Ok(text)

@@ -1,4 +1,4 @@
-//! How a walk opens and lists what it reads.
+//! Opening and listing of directories and files for a walk, and their names in messages.
 
 use crate::disk::directory::is_mount_point;
 use crate::tree::{TreePath, target_state};
@@ -11,27 +11,29 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// What the Cache Directory Tagging Specification puts into a directory whose content can be made again, and how that begins.
+/// The file that the Cache Directory Tagging Specification puts into a directory whose contents can be made again, and
+/// the first bytes of that file.
 pub(super) const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// How often, and how long after one another, a file with a lease is opened: for a minute, where the kernel takes a lease
-/// back after 45 seconds.
+/// The number of attempts to open a file that has a lease, and the pause between them: one minute in all. The kernel
+/// takes a lease back after 45 seconds.
 const LEASE_ATTEMPTS: u32 = 3000;
 const LEASE_PAUSE: Duration = Duration::from_millis(20);
 
-/// What `mkfs.ext4` makes in every new file system.
+/// The directory that `mkfs.ext4` makes in every new file system.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
-/// A name as a directory lists it; the kind may be unknown.
-pub(super) struct Name {
+/// A name in a directory, with its file type as far as the listing has it.
+pub(super) struct DirEntry {
     pub name: CString,
-    pub kind: FileType,
+    /// [`FileType::Unknown`] on file systems whose listings have no types.
+    pub file_type: FileType,
     inode: u64,
 }
 
-impl Name {
-    /// A number that stands for the name together with what has it.
+impl DirEntry {
+    /// Returns a hash of the name and the inode number.
     pub fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         hasher.write(self.name.to_bytes());
@@ -40,23 +42,25 @@ impl Name {
     }
 }
 
-/// Opens something for reading, if possible without leaving a trace: a backup that changes every atime makes the
-/// next one see changes.
+/// Opens a file or a directory for reading, without changing its atime where that is possible: a backup that changes
+/// every atime makes the next backup see changes.
 pub(super) fn open_quietly(above: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
     loop {
-        match without_lease(|| openat(above, name, flags, Mode::empty())) {
-            // Only the owner may ask for that.
+        match open_leased(|| openat(above, name, flags, Mode::empty())) {
+            // Only the owner may use this flag.
             Err(Errno::PERM) if flags.contains(OFlags::NOATIME) => flags.remove(OFlags::NOATIME),
             result => return result,
         }
     }
 }
 
-/// Opens a file without blocking, again as long as somebody holds a lease on it, as Samba does: the first attempt makes
-/// the kernel ask for it back, and take it after `/proc/sys/fs/lease-break-time`. To block instead would be to wait for
-/// ever where the file has become a fifo meanwhile.
-pub(in crate::tree) fn without_lease(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+/// Opens a file by a call that does not block, and repeats that while another process, such as Samba, holds a lease on the
+/// file.
+///
+/// The first attempt makes the kernel ask for the lease, and it takes it after `/proc/sys/fs/lease-break-time`. A call that
+/// blocks would wait without an end if the file were replaced by a fifo meanwhile.
+pub(super) fn open_leased(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
     for _ in 0..LEASE_ATTEMPTS {
         match open() {
             Err(Errno::AGAIN) => thread::sleep(LEASE_PAUSE),
@@ -66,17 +70,17 @@ pub(in crate::tree) fn without_lease(open: impl Fn() -> Result<OwnedFd, Errno>) 
     Err(Errno::AGAIN)
 }
 
-/// What is in a directory, sorted by the bytes of the names.
-pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Name>, Errno> {
+/// Lists a directory, sorted by the bytes of the names.
+pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<DirEntry>, Errno> {
     let mut buffer = Vec::with_capacity(32 << 10);
     let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(Name {
+            names.push(DirEntry {
                 name: entry.file_name().to_owned(),
-                kind: entry.file_type(),
+                file_type: entry.file_type(),
                 inode: entry.ino(),
             });
         }
@@ -85,7 +89,7 @@ pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Name>, Errno> {
     Ok(names)
 }
 
-/// Whether a directory says of itself that it is a cache.
+/// Returns whether a directory has a valid `CACHEDIR.TAG`.
 pub(super) fn is_cache(directory: BorrowedFd<'_>) -> bool {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut begin = [0; CACHE_SIGNATURE.len()];
@@ -93,25 +97,26 @@ pub(super) fn is_cache(directory: BorrowedFd<'_>) -> bool {
         .is_ok_and(|tag| pread(&tag, &mut begin, 0).is_ok_and(|read| begin[..read] == *CACHE_SIGNATURE))
 }
 
-/// Whether something in the root of a source was put there by volio or by `mkfs`.
-pub(super) fn is_not_of_the_tree(root: BorrowedFd<'_>, name: &CStr) -> bool {
+/// Returns whether a name in the root of a source was put there by volio or by `mkfs`.
+pub(super) fn is_bookkeeping(root: BorrowedFd<'_>, name: &CStr) -> bool {
     let is_lost_and_found = name.to_bytes() == LOST_AND_FOUND
         && statat(root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_uid == 0)
         && is_mount_point(root);
-    is_lost_and_found || target_state::is_record(root, name)
+    is_lost_and_found || target_state::is_state_file(root, name)
 }
 
-/// A source as messages show it, so that a path can follow.
-pub(in crate::tree) fn shown(source: &Path) -> String {
-    let shown = source.display().to_string();
-    shown.trim_end_matches('/').to_owned()
+/// Returns a directory as messages show it, without a trailing `/`, so that a path can be appended.
+pub(in crate::tree) fn display_root(directory: &Path) -> String {
+    directory.display().to_string().trim_end_matches('/').to_owned()
 }
 
-/// The name on disk of something in a source.
-pub(in crate::tree) fn place(shown: &str, path: &TreePath) -> String {
-    match path.is_root() {
-        true if shown.is_empty() => "/".to_owned(),
-        true => shown.to_owned(),
-        false => format!("{shown}{path}"),
+/// Returns the name on disk of an entry, as messages show it. `root` is the result of [`display_root`].
+pub(super) fn display_path(root: &str, path: &TreePath) -> String {
+    if !path.is_root() {
+        format!("{root}{path}")
+    } else if root.is_empty() {
+        "/".to_owned()
+    } else {
+        root.to_owned()
     }
 }

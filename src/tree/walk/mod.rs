@@ -1,96 +1,112 @@
-//! Several sources as one tree.
+//! The walk over one or several sources, which yields every entry once and in the order of [`TreePath`].
+//!
+//! Each source is a branch: a directory ([`directory`]), a single file, or the entries of an archive ([`stored`]). Every
+//! branch yields its entries in order, so the walk merges them by taking the smallest path next. Two entries with the
+//! same path are an error, except for directories that lead to another source: these are made up where no source has
+//! them.
 
-use crate::tree::path_range::{PathRange, Place};
-use crate::tree::race::Changed;
+mod branch;
 mod directory;
 mod filter;
 mod listing;
 mod moved;
+mod skip_list;
 mod stat;
+mod stored;
+mod summary;
 
-pub(super) use filter::Filter;
 pub use filter::rule_lines;
-pub(super) use listing::shown;
+pub(super) use listing::display_root;
 pub use moved::ListedDirectories;
-pub use stat::{LeftOut, LeftOutReason, RuleFiles, Summary, WalkOptions, WalkedEntry};
-pub(super) use stat::{Observer, kind};
+pub use skip_list::SkipList;
+pub(super) use stat::entry_kind;
+pub use summary::{LeftOut, LeftOutReason, Summary};
 
+use super::id_map::{IdMaps, Owner};
+use super::path_range::PathRange;
+use super::source_spec::SourceSpec;
+use super::{Entry, EntryKind, FileContent, OnChange, Time, TreePath};
 use crate::error::{Error, Result};
-use crate::tree::source_spec::SourceSpec;
-use crate::tree::stored::StoredWalk;
-use crate::tree::{Content, Entry, EntryKind, Metadata, TreePath};
-use directory::{DirectoryWalk, trouble};
-use listing::{place, without_lease};
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat, stat};
-use rustix::io::Errno;
-use stat::{Answer, Failure};
+use branch::Branch;
+use listing::display_root as displayed;
 use std::collections::{BTreeSet, btree_set};
-use std::io::Read as _;
+use std::ffi::OsString;
 use std::iter::{FusedIterator, Peekable};
-use std::path::{self, Path, PathBuf};
+use std::path::{self, Path};
 
-/// The entries of one or several sources in the order of [`TreePath`], so that a directory comes before what is in it.
+/// An entry found by a walk.
+#[derive(Debug)]
+pub struct WalkedEntry {
+    /// The entry.
+    pub entry: Entry,
+    /// The content of a regular file, from its beginning; `None` for all else, also for a hard link to an earlier entry.
+    pub file: Option<FileContent>,
+}
+
+/// The configuration of a walk.
+#[derive(Clone, Debug, Default)]
+pub struct WalkOptions {
+    /// Rules of gitignore for entries that are left out. They apply after those in `.volioignore`.
+    pub exclude: Vec<OsString>,
+    /// The meaning of `.volioignore` at the root of a source.
+    pub rule_files: RuleFiles,
+    /// Reduces directories that are marked as caches, by a `CACHEDIR.TAG`, to that file.
+    pub exclude_caches: bool,
+    /// Leaves out the contents of mount points.
+    pub one_file_system: bool,
+    /// Replaces everything that depends on the machine and its users: the owner becomes 0:0, the mode 0644, or 0755 for
+    /// directories and executable files, and the mtime becomes this one. Extended attributes are left out: they are
+    /// grants to users of this machine (ACLs), labels, or data of the tools that made the files.
+    pub normalize: Option<Time>,
+    /// The latest mtime; a later one is replaced by it, as with `tar --clamp-mtime`.
+    pub clamp_mtime: Option<Time>,
+    /// The owner of every entry. ACLs stay as they are.
+    pub chown: Option<Owner>,
+    /// Maps for the owners on disk, also for those in ACLs. They do not apply with `chown`.
+    pub id_maps: IdMaps,
+    /// Leaves out entries that cannot be read. A directory is then in the tree, without its contents.
+    pub skip_unreadable: bool,
+    /// The reaction to a file that changes while it is read.
+    pub on_change: OnChange,
+}
+
+/// The meaning of `.volioignore` at the root of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleFiles {
+    /// An ordinary file. This is for trees that others can write to: otherwise they could decide what is packed.
+    #[default]
+    Ignore,
+    /// Rules of gitignore, which leave entries out. This is for trees whose owner wants them packed by these rules.
+    Apply,
+}
+
+/// The entries of one or several sources in the order of [`TreePath`]: a directory comes before its contents.
 ///
-/// It ends after the first error.
+/// The walk ends after the first error.
 pub struct Walk {
     branches: Vec<Branch>,
-    /// The directories that lead to the sources. What no source has is invented.
+    /// The directories that lead to the sources.
     ancestors: Peekable<btree_set::IntoIter<TreePath>>,
-    failed: bool,
-}
-
-impl WalkOptions {
-    /// Reads the tree without keeping anything, and learns everything that changes meanwhile: making a layer anew for
-    /// one file after the other would take as many attempts as there are such files.
-    ///
-    /// # Errors
-    /// Those of reading that another walk would meet too.
-    pub fn survey(&mut self, sources: &[SourceSpec]) -> Result<()> {
-        let mut buffer = vec![0; 256 << 10];
-        for found in Walk::new(sources, self)? {
-            let WalkedEntry { entry, file: Some(mut content) } = found? else { continue };
-            let error = loop {
-                content.skip_hole();
-                match content.read(&mut buffer) {
-                    Ok(0) => break None,
-                    Ok(_) => {}
-                    Err(error) => break Some(Error::io(format!("cannot read {}", entry.path), error)),
-                }
-            };
-            match error {
-                Some(error) if !self.learn(&error, 0) => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One source, and the entry of it that comes next.
-struct Branch {
-    source: PathBuf,
-    shown: String,
-    at: TreePath,
-    walk: SourceWalk,
-    head: Option<WalkedEntry>,
-}
-
-enum SourceWalk {
-    Directory(Box<DirectoryWalk>),
-    File(Box<Option<WalkedEntry>>, Summary),
-    Stored(Box<StoredWalk>),
+    is_failed: bool,
 }
 
 impl Walk {
     /// Opens all sources.
     ///
     /// # Errors
-    /// When a source is missing, cannot be opened, or is neither a directory nor a file; when two of them have the
-    /// same place; when a rule for what is left out makes no sense.
+    /// When a source is missing, cannot be opened, or is neither a directory nor a file; when two sources have the same
+    /// path in the tree; when an exclude rule is invalid.
     pub fn new(sources: &[SourceSpec], options: &WalkOptions) -> Result<Self> {
-        let branches =
-            sources.iter().map(|source| Branch::open(source, options)).collect::<Result<Vec<_>>>()?;
+        Self::skipping(sources, options, &SkipList::default())
+    }
+
+    /// Opens all sources for a walk that leaves out the entries of a skip list.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn skipping(sources: &[SourceSpec], options: &WalkOptions, skip_list: &SkipList) -> Result<Self> {
+        let open = |source| Branch::open(source, options, skip_list);
+        let branches = sources.iter().map(open).collect::<Result<Vec<_>>>()?;
         for (n, branch) in branches.iter().enumerate() {
             if let Some(other) = branches[..n].iter().find(|other| other.at == branch.at) {
                 return Err(collision(other, branch, &branch.at));
@@ -105,100 +121,83 @@ impl Walk {
             }
         }
         let ancestors = ancestors.into_iter().peekable();
-        Ok(Self { branches, ancestors, failed: false })
+        Ok(Self { branches, ancestors, is_failed: false })
     }
 
-    /// Insists that none of the sources has this directory, which is written while they are read, unless a rule
-    /// leaves it out: a tree that grows as it is read has no end, and never the same digest twice.
+    /// Ensures that no source contains `written`, a directory that is written while the sources are read, unless a rule
+    /// leaves it out. A tree that grows while it is read has no end and never the same digest twice.
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage), naming the source.
     pub fn ensure_excludes(&self, written: &Path) -> Result<()> {
-        let holds = |branch: &&Branch| match &branch.walk {
-            SourceWalk::Directory(walk) => {
-                below(&branch.source, written).is_some_and(|path| !walk.leaves_out(&path))
-            }
-            SourceWalk::File(..) | SourceWalk::Stored(_) => false,
+        let contains = |branch: &&Branch| {
+            below(&branch.source, written).is_some_and(|path| branch.contains_directory(&path))
         };
-        match self.branches.iter().find(holds) {
+        match self.branches.iter().find(contains) {
             None => Ok(()),
             Some(branch) => Err(Error::usage(format!(
                 "{} is in {} and would be packed into itself",
-                shown(written),
+                displayed(written),
                 branch.shown
             ))
             .with_hint("write the image to another place, or leave that directory out with --exclude")),
         }
     }
 
-    /// The same walk, but only over this part of the tree.
+    /// Restricts the walk to a range of the tree.
     #[must_use]
     pub fn within(mut self, range: &PathRange) -> Self {
         for branch in &mut self.branches {
-            match &mut branch.walk {
-                SourceWalk::Directory(walk) => walk.limit(range.clone()),
-                SourceWalk::Stored(walk) => walk.limit(range.clone()),
-                SourceWalk::File(found, _) => {
-                    if range.only_directories || range.place(&branch.at) != Place::Inside {
-                        **found = None;
-                    }
-                }
-            }
+            branch.restrict_to(range);
         }
         self
     }
 
-    /// The same walk, but without content: what is no directory is told with its size and nothing else, and read
-    /// neither are files nor attributes.
+    /// Makes the walk yield sizes only: entries other than directories have no metadata, and no file is opened.
     #[must_use]
     pub fn sizes_only(mut self) -> Self {
         for branch in &mut self.branches {
-            if let SourceWalk::Directory(walk) = &mut branch.walk {
-                walk.sizes_only();
-            }
+            branch.yield_sizes_only();
         }
         self
     }
 
-    /// What was passed over so far, and the newest mtime; complete at the end of the walk.
+    /// Returns what was left out so far, and the newest mtime; both are complete at the end of the walk.
     pub fn summary(&self) -> Summary {
-        self.branches.iter().map(|branch| branch.walk.summary()).fold(Summary::default(), Summary::and)
+        self.branches.iter().map(Branch::summary).fold(Summary::default(), Summary::and)
     }
 
-    /// What was listed, to be checked when nothing more is read of the sources.
+    /// Returns the directories that were listed, to be checked when nothing more is read from the sources.
     pub fn into_listed(self) -> ListedDirectories {
-        let directories = self.branches.into_iter().filter_map(|branch| match branch.walk {
-            SourceWalk::Directory(walk) => Some(walk.into_listed(branch.source)),
-            SourceWalk::File(..) | SourceWalk::Stored(_) => None,
-        });
-        ListedDirectories(directories.collect())
+        ListedDirectories(self.branches.into_iter().filter_map(Branch::into_listed).collect())
     }
 
     fn advance(&mut self) -> Result<Option<WalkedEntry>> {
         for branch in &mut self.branches {
-            if branch.head.is_none() {
-                branch.head = branch.walk.advance()?;
-            }
+            branch.fill_head()?;
         }
         let Some(next) = self.first_branch()? else {
-            // A source that is a file may be left out, and the directories that lead to it are still there.
-            return Ok(self.ancestors.next().map(invented));
+            // A source that is a file may be left out; the directories that lead to it are entries nevertheless.
+            return Ok(self.ancestors.next().map(implied_directory));
         };
         let Some(found) = self.branches[next].head.take() else { return Ok(None) };
         let path = &found.entry.path;
         match self.ancestors.next_if(|ancestor| ancestor <= path) {
             Some(ancestor) if ancestor < *path => {
                 self.branches[next].head = Some(found);
-                Ok(Some(invented(ancestor)))
+                Ok(Some(implied_directory(ancestor)))
             }
             Some(ancestor) if found.entry.kind != EntryKind::Directory => {
-                Err(self.blocked(&self.branches[next], &ancestor))
+                Err(self.not_a_directory(&self.branches[next], &ancestor))
             }
             _ => Ok(Some(found)),
         }
     }
 
-    /// The branch whose entry comes next, if it is the only one with that path.
+    /// Returns the number of the branch with the smallest path.
+    ///
+    /// # Errors
+    /// When two branches have that path.
     fn first_branch(&self) -> Result<Option<usize>> {
         let mut first: Option<(usize, &TreePath)> = None;
         for (n, branch) in self.branches.iter().enumerate() {
@@ -214,8 +213,8 @@ impl Walk {
         Ok(first.map(|(n, _)| n))
     }
 
-    /// The error for something that is no directory where another source needs one.
-    fn blocked(&self, branch: &Branch, path: &TreePath) -> Error {
+    /// The error for an entry of `branch` that is not a directory, although another source is below it.
+    fn not_a_directory(&self, branch: &Branch, path: &TreePath) -> Error {
         let other = self.branches.iter().find(|other| other.at != *path && other.at.is_in(path));
         match other {
             Some(other) => collision(branch, other, path),
@@ -228,113 +227,18 @@ impl Iterator for Walk {
     type Item = Result<WalkedEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
+        if self.is_failed {
             return None;
         }
         let next = self.advance();
-        self.failed = !matches!(next, Ok(Some(_)));
+        self.is_failed = !matches!(next, Ok(Some(_)));
         next.transpose()
     }
 }
 
 impl FusedIterator for Walk {}
 
-impl Branch {
-    fn open(source: &SourceSpec, options: &WalkOptions) -> Result<Self> {
-        let shown = shown(&source.path);
-        let root = TreePath::root();
-        let failed = |errno| match errno {
-            Errno::NOENT => Error::not_found(format!("there is no {}", source.path.display())).with_hint(
-                "SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image",
-            ),
-            errno => trouble("open", &shown, &root, errno.into()),
-        };
-        if let Some(stored) = &source.stored {
-            let at = source.place_of_directory();
-            let walk = StoredWalk::new(stored.clone(), at.clone(), options)?;
-            let walk = SourceWalk::Stored(Box::new(walk));
-            return Ok(Self { source: source.path.clone(), shown, at, walk, head: None });
-        }
-        // What the user names is followed where it is a link: `pack IMAGE current` means what `current` points to.
-        let status = stat(&source.path).map_err(failed)?;
-        let (at, walk) = match FileType::from_raw_mode(status.st_mode) {
-            FileType::Directory => {
-                let fd = open(&source.path, OFlags::DIRECTORY).map_err(failed)?;
-                let at = source.place_of_directory();
-                let walk = DirectoryWalk::new(&source.path, fd, at.clone(), options)?;
-                (at, SourceWalk::Directory(Box::new(walk)))
-            }
-            FileType::RegularFile => {
-                let at = source.place_of_file();
-                let (found, summary) = single(&source.path, &at, options)?;
-                (at, SourceWalk::File(Box::new(found), summary))
-            }
-            _ => {
-                let what = format!("{} is neither a directory nor a file", source.path.display());
-                return Err(Error::usage(what).with_hint("pack the directory that it is in"));
-            }
-        };
-        Ok(Self { source: source.path.clone(), shown, at, walk, head: None })
-    }
-}
-
-impl SourceWalk {
-    fn advance(&mut self) -> Result<Option<WalkedEntry>> {
-        match self {
-            Self::Directory(walk) => walk.advance(),
-            Self::File(found, _) => Ok(found.take()),
-            Self::Stored(walk) => walk.advance(),
-        }
-    }
-
-    fn summary(&self) -> Summary {
-        match self {
-            Self::Directory(walk) => walk.summary(),
-            Self::File(_, summary) => summary.clone(),
-            Self::Stored(walk) => walk.summary(),
-        }
-    }
-}
-
-/// A file that is a source by itself. No rule leaves it out: the user named it.
-fn single(source: &Path, at: &TreePath, options: &WalkOptions) -> Result<(Option<WalkedEntry>, Summary)> {
-    let mut observer = Observer::new(options);
-    let place = place(&shown(source), &TreePath::root());
-    if observer.leaves_out(at) {
-        return Ok((None, observer.summary));
-    }
-    for attempt in 1.. {
-        let read = (|| {
-            let fd = without_lease(|| open(source, OFlags::NONBLOCK))?;
-            let status = fstat(&fd)?;
-            match FileType::from_raw_mode(status.st_mode) {
-                FileType::RegularFile => observer.file(at.clone(), fd, &status, place.clone()),
-                _ => Err(Errno::STALE.into()),
-            }
-        })();
-        match read {
-            Ok(found) => {
-                observer.note(&found.entry);
-                return Ok((Some(found), observer.summary));
-            }
-            Err(failure) => match observer.answer(at, failure, attempt) {
-                Ok(Answer::Again) => {}
-                Ok(Answer::LeftOut) => break,
-                Err(Failure::Changed(change)) => {
-                    return Err(Changed { path: at.clone(), change }.into_error(&place));
-                }
-                Err(failure) => return Err(trouble("read", &place, &TreePath::root(), failure)),
-            },
-        }
-    }
-    Ok((None, observer.summary))
-}
-
-fn open(path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    openat(CWD, path, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Where `path`, which need not exist yet, is below a directory.
+/// Returns the path of `path`, which need not exist yet, below a directory.
 fn below(directory: &Path, path: &Path) -> Option<TreePath> {
     let path = path::absolute(path).ok()?;
     let (above, real) = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)))?;
@@ -343,9 +247,8 @@ fn below(directory: &Path, path: &Path) -> Option<TreePath> {
     TreePath::parse(inside.as_os_str().as_encoded_bytes())
 }
 
-fn invented(path: TreePath) -> WalkedEntry {
-    let entry = Entry { path, kind: EntryKind::Directory, metadata: Metadata::implied_directory() };
-    WalkedEntry { entry, file: None }
+fn implied_directory(path: TreePath) -> WalkedEntry {
+    WalkedEntry { entry: Entry::implied_directory(path), file: None }
 }
 
 fn collision(one: &Branch, other: &Branch, path: &TreePath) -> Error {

@@ -216,7 +216,6 @@ impl TreeArgs {
             id_maps: IdMaps::new(self.uid_map, self.gid_map)?,
             skip_unreadable: self.skip_unreadable,
             on_change: self.on_change.into(),
-            ..WalkOptions::default()
         })
     }
 }

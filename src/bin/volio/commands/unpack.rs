@@ -194,7 +194,6 @@ impl Unpack {
                 group_access: tree.group_access,
                 devices: !tree.no_devices,
                 force: target.force,
-                ..ExtractOptions::default()
             },
             part: match (&tree.subpath, tree.strip) {
                 (Some(path), _) => Part::Subpath(path.clone()),
@@ -278,6 +277,8 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         attributes_not_restored,
         xattrs_not_restored,
         devices_skipped,
+        symlinks_skipped,
+        fifos_skipped,
         hardlinks_copied,
     } = unpacked.extracted;
     let mut line = format!(
@@ -294,6 +295,8 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         (attributes_not_restored, "mode or mtime", "modes or mtimes"),
         (xattrs_not_restored, "extended attribute", "extended attributes"),
         (devices_skipped, "device", "devices"),
+        (symlinks_skipped, "symbolic link", "symbolic links"),
+        (fifos_skipped, "fifo", "fifos"),
     ]);
     line.extend(lost.map(|lost| format!("; not restored: {lost}")));
     if hardlinks_copied > 0 {
