@@ -4,6 +4,9 @@
 
 mod image;
 mod pack;
+mod unpack;
 
+#[doc(hidden)]
 pub use image::{archive_image, docker_layer};
 pub use pack::pack;
+pub use unpack::unpack_announced;

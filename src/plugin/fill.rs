@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::stream::CancelToken;
 use crate::transport::{Location, Source};
 use crate::tree::ExtractOptions;
-use crate::unpack::{self, Part, unpack};
+use crate::unpack::{self, PathFilter, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
 use std::io;
@@ -215,7 +215,7 @@ impl FillRun<'_> {
             .map_err(|error| Error::io(format!("cannot make {}", staging.display()), error))?;
         let mut options = unpack::Options {
             platform: self.request.fill.platform.clone(),
-            part: self.request.fill.subpath.clone().map_or(Part::All, Part::Subpath),
+            filter: self.request.fill.subpath.clone().map_or(PathFilter::All, PathFilter::Subpath),
             tree: ExtractOptions {
                 uid: self.request.owner.uid,
                 gid: self.request.owner.gid,

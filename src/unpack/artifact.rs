@@ -1,7 +1,7 @@
-//! Artifacts: charts, modules and files that are kept in the form of images, as helm, flux and oras push them.
+//! Artifacts: charts, modules and files in the form of images, as helm, flux and oras push them.
 //!
-//! What a layer is, its annotations and its media type say, in the way of oras: a layer with a title is a file of that
-//! name, unless it is marked as an archive to unpack; a layer without a title is unpacked where its type is one of tar.
+//! Annotations and media types say what a layer is, as in oras: a layer with a title is a file of that name, unless it
+//! is marked as an archive to unpack; a layer without a title is unpacked if its media type is that of a tar archive.
 
 use super::Job;
 use super::selection::Selection;
@@ -14,15 +14,17 @@ use rustix::process::{getegid, geteuid};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
-/// The annotation by which oras marks a directory that it packed.
-const UNPACK: &str = "io.deis.oras.content.unpack";
-/// How the media types of archives end.
-const ARCHIVES: [&str; 7] = [".tar", ".tar+gzip", ".tar+zstd", ".tar.gzip", ".tar.gz", ".tar.zstd", "/x-tar"];
+/// The annotation with which oras marks a packed directory.
+const UNPACK_ANNOTATION: &str = "io.deis.oras.content.unpack";
+/// The suffixes of the media types of archives.
+const ARCHIVE_SUFFIXES: [&str; 7] =
+    [".tar", ".tar+gzip", ".tar+zstd", ".tar.gzip", ".tar.gz", ".tar.zstd", "/x-tar"];
 
-/// Returns the manifest of the artifact that a name stands for.
+/// Returns the manifest of an artifact.
 ///
 /// # Errors
-/// [`Usage`](crate::error::Kind::Usage) when it stands for an image, or for several artifacts.
+///
+/// [`Usage`](crate::error::Kind::Usage) if the root is an image, or has several artifacts.
 pub(super) fn select(root: &Document, fetch: impl Fn(&Descriptor) -> Result<Document>) -> Result<Manifest> {
     let mut artifacts = Vec::new();
     for (_, document) in image::manifests(root, fetch)? {
@@ -43,17 +45,17 @@ pub(super) fn select(root: &Document, fetch: impl Fn(&Descriptor) -> Result<Docu
     }
 }
 
-/// What becomes of a layer.
-enum Form {
-    /// Its entries.
+/// The role of a layer.
+enum LayerRole {
+    /// An archive with entries.
     Archive,
-    /// A file with its bytes.
+    /// The content of a file.
     File(TreePath),
 }
 
-impl Form {
+impl LayerRole {
     fn of(layer: &Descriptor) -> Result<Self> {
-        let is_marked = layer.annotations.get(UNPACK).is_some_and(|value| value == "true");
+        let is_marked = layer.annotations.get(UNPACK_ANNOTATION).is_some_and(|value| value == "true");
         match layer.annotations.get(TITLE).filter(|title| !is_marked && !title.is_empty()) {
             Some(title) => match TreePath::parse(title).filter(|path| !path.is_root()) {
                 Some(path) => Ok(Self::File(path)),
@@ -62,7 +64,7 @@ impl Form {
                     layer.digest
                 ))),
             },
-            None if is_marked || ARCHIVES.iter().any(|ending| layer.media_type.ends_with(ending)) => {
+            None if is_marked || ARCHIVE_SUFFIXES.iter().any(|ending| layer.media_type.ends_with(ending)) => {
                 Ok(Self::Archive)
             }
             None => Err(Error::failed(format!(
@@ -76,26 +78,27 @@ impl Form {
     }
 }
 
-/// Extracts what is wanted of the layers, in their order.
+/// Extracts the selected part of the layers, in their order.
 ///
 /// # Errors
-/// When a layer has no name or one that leads out of the target: before anything is fetched.
+///
+/// A layer has no name, or one that leads out of the target; that is found before anything is fetched.
 pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extractor) -> Result<()> {
-    let forms = artifact.layers.iter().map(Form::of).collect::<Result<Vec<_>>>()?;
+    let roles = artifact.layers.iter().map(LayerRole::of).collect::<Result<Vec<_>>>()?;
     extractor.begin_state(job.content.clone())?;
     let place = extractor.spool()?;
-    let mut selection = Selection::new(&job.options.part, job.options.limits.names);
+    let mut selection = Selection::new(&job.options.filter, job.options.limits.names);
     let mut budget = Budget::new(job.options.limits);
-    for (layer, form) in artifact.layers.iter().zip(forms) {
+    for (layer, role) in artifact.layers.iter().zip(roles) {
         let blob = fetch(job, layer, &place)?;
         extractor.begin_layer();
-        match form {
-            Form::File(path) => {
+        match role {
+            LayerRole::File(path) => {
                 let kind = EntryKind::File { size: layer.size };
                 let entry = Entry { path, kind, metadata: plain_file(job) };
-                selection.put(entry, &mut Spooled(blob), extractor)?;
+                selection.put(entry, &mut SpooledContent(blob), extractor)?;
             }
-            Form::Archive => {
+            LayerRole::Archive => {
                 if selection.needs_survey() {
                     let mut archive = archive(&blob, budget.clone())?;
                     selection.survey(|| archive.next_item())?;
@@ -111,10 +114,10 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
             }
         }
     }
-    selection.finish()
+    selection.ensure_found()
 }
 
-/// Fetches a layer into a nameless file and proves it.
+/// Fetches a layer into an unnamed file, and verifies it.
 fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolDirectory) -> Result<File> {
     let task = job.progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
     let mut body = job.source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
@@ -126,7 +129,7 @@ fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolDirectory) -> Result<Fi
     Ok(file)
 }
 
-/// The entries of an archive, from the first. It is not a layer of an image: a name in it that begins with `.wh.` is a name.
+/// Opens an archive. It is not a layer of an image: `.wh.` has no meaning in it.
 fn archive(blob: &File, budget: Budget) -> Result<LayerReader<impl Read>> {
     let cannot = |error| Error::io("cannot read the spool", error);
     let mut blob = blob.try_clone().map_err(cannot)?;
@@ -134,7 +137,7 @@ fn archive(blob: &File, budget: Budget) -> Result<LayerReader<impl Read>> {
     Ok(LayerReader::within(decompress(blob).map_err(cannot)?, budget).without_whiteouts())
 }
 
-/// The attributes of a file whose title is all that is known of it: it is from 1970, and belongs to whoever unpacks it.
+/// Returns the attributes of a file of which only the title is known: mode 0644, time 0, and the owner of this process.
 fn plain_file(job: &Job<'_>) -> Metadata {
     let mut metadata = Metadata { mode: 0o644, ..Metadata::default() };
     if job.options.tree.maps.is_empty() {
@@ -143,13 +146,13 @@ fn plain_file(job: &Job<'_>) -> Metadata {
     metadata
 }
 
-/// The bytes of a layer that is a file.
-struct Spooled(File);
+/// The content of a file.
+struct SpooledContent(File);
 
-impl Read for Spooled {
+impl Read for SpooledContent {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
 }
 
-impl Content for Spooled {}
+impl Content for SpooledContent {}

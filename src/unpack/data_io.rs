@@ -1,7 +1,7 @@
-//! Images that data-io made: some base, and on top of it one layer that holds the data as `/data.tar.gz`.
+//! Images that data-io made: a base, and on top of it one layer that holds the data as `/data.tar.gz`.
 //!
-//! data-io put the archive into a container of its base and committed that. So the last layer of such an image has this
-//! one file and nothing else, and the archive in it is what was packed.
+//! data-io copied the archive into a container of its base and committed that. So the last layer of such an image has
+//! this file and nothing else, and the archive is what was packed.
 
 use super::fetch::Spool;
 use super::selection::Selection;
@@ -15,10 +15,11 @@ use std::io::Read;
 /// The archive.
 const ARCHIVE: &[u8] = b"data.tar.gz";
 
-/// Whether the image could be one: its last layer was not built by instructions but is what became of a container.
+/// Returns `true` if data-io may have made the image: its last layer was committed from a container, not built by
+/// instructions.
 ///
-/// A commit notes what the container ran, here the base's shell: one word. A builder notes its instruction, volio says
-/// that it packed. Only what passes here has its last layer fetched first.
+/// A commit records the command of the container, here the base's shell, one word; a builder records its instruction,
+/// and volio records that it packed. Only for such an image is the last layer fetched first.
 pub(super) fn may_have_made(image: &Selected) -> bool {
     let is_indexed = |key: &String| key.starts_with("io.volio.") || key.starts_with("io.containers.");
     let Some(last) = image.manifest.layers.last() else { return false };
@@ -27,10 +28,11 @@ pub(super) fn may_have_made(image: &Selected) -> bool {
     !last.annotations.keys().any(is_indexed) && by.split_whitespace().count() <= 1
 }
 
-/// Whether this is the layer that data-io put on top. If it is, its archive is read to its end and found sound.
+/// Returns `true` if this is the layer that data-io adds. Its archive is then read to its end and verified.
 ///
 /// # Errors
-/// When the layer cannot be read; when the archive in it is damaged: then nothing of it was extracted yet.
+///
+/// The layer cannot be read, or the archive in it is damaged; nothing was extracted yet.
 pub(super) fn is_its_layer(layer: &Spool, budget: &Budget) -> Result<bool> {
     let mut reader = LayerReader::within(plain(layer)?, budget.clone());
     let mut found = None;
@@ -46,9 +48,10 @@ pub(super) fn is_its_layer(layer: &Spool, budget: &Budget) -> Result<bool> {
     found.map_or(Ok(false), |sound| sound.map(|()| true))
 }
 
-/// Extracts what is wanted of the archive in a layer that [`is_its_layer`].
+/// Extracts the selected part of the archive in a layer of data-io.
 ///
 /// # Errors
+///
 /// Those of extracting.
 pub(super) fn extract(
     layer: &Spool,
@@ -76,7 +79,7 @@ fn is_archive(entry: &Entry) -> bool {
     entry.path.as_bytes() == ARCHIVE && matches!(entry.kind, EntryKind::File { .. })
 }
 
-/// Does something with the archive in a layer.
+/// Finds the archive in a layer, and passes it to `work`.
 fn with_archive<R: Read + Send>(
     layer: R,
     budget: &Budget,
@@ -91,14 +94,14 @@ fn with_archive<R: Read + Send>(
     Err(Error::integrity("the layer has no data.tar.gz any more"))
 }
 
-/// The files in the archive. It is no layer: a name in it that begins with `.wh.` is a name.
+/// Opens the archive. It is not a layer: `.wh.` has no meaning in it.
 fn files<'a>(archive: impl Read + Send + 'a, budget: &Budget) -> Result<LayerReader<impl Read + 'a>> {
     let plain =
         decompress(archive).map_err(|error| damaged(Error::io("it cannot be decompressed", error)))?;
     Ok(LayerReader::within(plain, budget.clone()).without_whiteouts())
 }
 
-/// Reads the archive to its end, and hands on each entry with its content.
+/// Reads the archive to its end, and passes on each entry with its content.
 fn each_entry(
     archive: impl Read + Send,
     budget: &mut Budget,
@@ -114,7 +117,7 @@ fn each_entry(
     files.drain().map_err(damaged)
 }
 
-/// The same error, which says where it is.
+/// Adds the context to an error of the archive.
 fn damaged(error: Error) -> Error {
     let hint = "data-io packed it like that, or it was cut off then: pack the data anew";
     Error::new(error.kind(), format!("the data.tar.gz in the image is damaged: {error}")).with_hint(hint)

@@ -1,15 +1,16 @@
 //! An image into a directory: each layer is fetched, and nothing of it is extracted that was not proved.
 
 mod artifact;
+mod conflict;
 mod data_io;
 mod fetch;
 mod links;
 mod listed;
 mod part;
-mod plan;
 mod selection;
 
-pub use selection::Part;
+pub(crate) use conflict::digest as recorded_digest;
+pub use selection::PathFilter;
 
 use crate::error::{Error, Result};
 use crate::image::{self, Selected};
@@ -20,43 +21,32 @@ use crate::partial::{ReadWhole, Reading};
 use crate::progress::Progress;
 use crate::transport::{self, ClientOptions, Source};
 use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, TargetState};
+use conflict::TargetAction;
 use fetch::{Fetched, Spool, each_layer, one_layer};
 use listed::Listed;
-use plan::Plan;
 use selection::Selection;
 use serde::Serialize;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-/// What may be chosen when an image is unpacked.
+/// The options of an unpack.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The platform whose image is wanted; otherwise the host's.
+    /// The platform of the image; otherwise the host's.
     pub platform: Option<Platform>,
-    /// How the tree is extracted; how many layers there are is found out.
+    /// The options for the entries. The number of layers and the right to replace directories are filled in.
     pub tree: ExtractOptions,
-    /// What the image may make us remember.
+    /// The limits on what the image may make the program remember.
     pub limits: Limits,
-    /// What of the image is wanted.
-    pub part: Part,
-    /// Whether it may be extracted over what is in the target.
-    pub merge: bool,
-    /// Whether the target may keep whatever complete image it holds.
-    pub keep: bool,
-    /// Whether an image that is there is looked at, and not only its record; what differs is made right.
-    pub checksum: bool,
-    /// Whether another image than the one that is there is refused the first time it is met, so that somebody can look at
-    /// it before it is unpacked.
-    pub announce: bool,
-    /// Whether an image that data-io made is taken as it is, with its base and its archive in it.
-    pub as_is: bool,
-    /// Whether layers are read by their first bytes, whatever their media types say.
-    pub any_media_type: bool,
-    /// Whether the name stands for an artifact, whose layers are archives and files.
-    pub artifact: bool,
-    /// Whether the target appears complete or not at all. With [`ExtractOptions::force`], it replaces what is there.
-    pub atomic: bool,
-    /// How many ranges are fetched at once where a part of the image is wanted.
+    /// The part of the image that is unpacked.
+    pub filter: PathFilter,
+    /// The way in which the target is written, and what it may hold before.
+    pub write: WriteMode,
+    /// The action for a target that holds an image already.
+    pub if_present: IfPresent,
+    /// The kind of object that the name stands for, and how its layers are read.
+    pub read_as: ReadAs,
+    /// The number of ranges that are fetched at the same time if a part of the image is unpacked.
     pub connections: usize,
 }
 
@@ -66,17 +56,62 @@ impl Default for Options {
             platform: None,
             tree: ExtractOptions::default(),
             limits: Limits::default(),
-            part: Part::All,
-            merge: false,
-            keep: false,
-            checksum: false,
-            as_is: false,
-            any_media_type: false,
-            artifact: false,
-            announce: false,
-            atomic: false,
+            filter: PathFilter::default(),
+            write: WriteMode::default(),
+            if_present: IfPresent::default(),
+            read_as: ReadAs::default(),
             connections: ClientOptions::default().concurrency,
         }
+    }
+}
+
+/// The way in which a target is written, and what it may hold before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// In place. A target that is not empty is refused.
+    #[default]
+    InPlace,
+    /// In place, over the contents of the target: files are replaced, directories stay and get the image's attributes.
+    Merge {
+        /// A file of the image may replace a directory of the target.
+        replace_directories: bool,
+    },
+    /// Into a directory beside the target, which takes its place at the end.
+    Atomic {
+        /// A target that is not empty is replaced, instead of being refused.
+        replace: bool,
+    },
+}
+
+/// The action for a target that holds an image already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfPresent {
+    /// If the target holds this image, nothing is done. Files that were changed since are not noticed.
+    #[default]
+    Skip,
+    /// If the target holds any complete image, nothing is done.
+    KeepAny,
+    /// The image is written again, which restores changed files.
+    Rewrite,
+}
+
+/// The kind of object that a name stands for, and how its layers are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadAs {
+    /// An image.
+    Image {
+        /// An image of data-io is unpacked with its base, and without unpacking its archive.
+        as_is: bool,
+        /// Layers are recognised by their first bytes, whatever their media types are.
+        any_media_type: bool,
+    },
+    /// An artifact, whose layers are archives and files.
+    Artifact,
+}
+
+impl Default for ReadAs {
+    fn default() -> Self {
+        Self::Image { as_is: false, any_media_type: false }
     }
 }
 
@@ -130,32 +165,47 @@ impl Unpacked {
 /// Unpacks the image into a directory that is empty or does not exist yet, unless the options say otherwise.
 ///
 /// # Errors
-/// [`Refused`](crate::error::Kind::Refused) when the directory holds something, [`Integrity`](crate::error::Kind::Integrity)
-/// when the image is not what it says; nothing is extracted that was not proved.
+/// [`Refused`](crate::error::Kind::Refused) if the directory holds something, [`Integrity`](crate::error::Kind::Integrity)
+/// if a digest is wrong; nothing is extracted that was not verified.
 pub fn unpack(
     source: &dyn Source,
     target: &Path,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Unpacked> {
+    unpack_if(source, target, options, progress, |_, _| Ok(()))
+}
+
+/// Unpacks the image unless `check` refuses it for an existing target.
+pub(crate) fn unpack_if(
+    source: &dyn Source,
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+    check: impl FnOnce(&Target, &Document) -> Result<()>,
+) -> Result<Unpacked> {
     let found = Target::open(target)?;
-    if let Some(kept) = found.as_ref().filter(|_| options.keep).map(kept).transpose()?.flatten() {
+    if options.if_present == IfPresent::KeepAny
+        && let Some(kept) = found.as_ref().map(kept).transpose()?.flatten()
+    {
         return Ok(kept);
     }
     let root = source.resolve()?;
-    if let Some(found) = found.as_ref().filter(|_| options.announce) {
-        plan::announce(found, &root)?;
+    if let Some(found) = &found {
+        check(found, &root)?;
     }
-    let job = Job { source, root: &root, content: plan::content(&root, options), options, progress };
-    let plan = match &found {
-        Some(found) if !(options.atomic && options.tree.force && !job.is_there(found)) => job.plan(found)?,
-        _ => Plan::Extract,
+    let content = conflict::state_content(&root, options);
+    let job = Job { source, root: &root, content, options, progress };
+    let replaces = options.write == WriteMode::Atomic { replace: true };
+    let action = match &found {
+        Some(found) if !replaces || job.is_there(found) => job.action(found)?,
+        _ => TargetAction::Extract,
     };
-    match plan {
-        Plan::Nothing => Ok(job.present()),
-        _ if options.atomic => {
+    match (action, options.write) {
+        (TargetAction::Skip, _) => Ok(job.present()),
+        (_, WriteMode::Atomic { replace }) => {
             drop(found);
-            job.staged(target)
+            job.staged(target, replace)
         }
         _ => job.fill(found.map_or_else(|| Target::open_or_create(target), Ok)?),
     }
@@ -163,8 +213,9 @@ pub fn unpack(
 
 /// The image that a target holds, if it holds one to its end.
 fn kept(target: &Target) -> Result<Option<Unpacked>> {
-    let complete =
-        |record: &TargetState| record.complete.then(|| plan::digest(record).zip(plan::platform(record)));
+    let complete = |record: &TargetState| {
+        record.complete.then(|| conflict::digest(record).zip(conflict::platform(record)))
+    };
     let image = target.state().as_ref().and_then(complete).flatten();
     // Somebody has emptied it since: what it once held is good for nobody.
     let image = image.filter(|_| target.foreign_entry().is_ok_and(|held| held.is_some()));
@@ -205,8 +256,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn plan(&self, target: &Target) -> Result<Plan> {
-        plan::plan(target, &self.content, self.options)
+    fn action(&self, target: &Target) -> Result<TargetAction> {
+        conflict::action(target, &self.content, self.options)
     }
 
     /// Whether the target's record says that this very image is there.
@@ -220,15 +271,15 @@ impl Job<'_> {
     }
 
     /// Fills a directory beside the target, which then takes its place.
-    fn staged(&self, target: &Path) -> Result<Unpacked> {
+    fn staged(&self, target: &Path, replace: bool) -> Result<Unpacked> {
         let staged = AtomicTarget::beside(target)?;
         let stage = staged.target(&self.content)?;
-        let unpacked = match self.plan(&stage)? {
+        let unpacked = match self.action(&stage)? {
             // An earlier run came this far.
-            Plan::Nothing => self.present(),
+            TargetAction::Skip => self.present(),
             _ => self.fill(stage)?,
         };
-        staged.publish(self.options.tree.force)?;
+        staged.publish(replace)?;
         Ok(Unpacked { outcome: Outcome::Unpacked, ..unpacked })
     }
 
@@ -242,16 +293,21 @@ impl Job<'_> {
             }
         };
         // Again, and now the target is locked: the registry may have taken its time, and somebody may have put something there.
-        let removed = match self.plan(&target)? {
-            Plan::Nothing => return Ok(self.present()),
-            Plan::StartOver => {
+        let removed = match self.action(&target)? {
+            TargetAction::Skip => return Ok(self.present()),
+            TargetAction::RemoveInterrupted => {
                 let removed = target.remove_interrupted()?;
-                plan::plan_anew(&target, self.options)?;
+                conflict::ensure_empty(&target, self.options)?;
                 removed
             }
-            Plan::Extract => 0,
+            TargetAction::Extract => 0,
         };
-        let extractor = Extractor::over(target, self.options.tree.clone(), image.layers())?;
+        let force = match self.options.write {
+            WriteMode::InPlace => false,
+            WriteMode::Merge { replace_directories: force } | WriteMode::Atomic { replace: force } => force,
+        };
+        let tree = ExtractOptions { force, ..self.options.tree.clone() };
+        let extractor = Extractor::over(target, tree, image.layers())?;
         let mut extractor = extractor.with_memory_limit(self.options.limits.names);
         match self.extract(&image, &mut extractor) {
             Ok(data_io) => Ok(Unpacked {
@@ -273,20 +329,22 @@ impl Job<'_> {
     /// Finds the image or the artifact that is to be extracted.
     fn choose(&self) -> Result<Chosen> {
         let fetch = |descriptor: &_| transport::fetch(self.source, descriptor);
-        match self.options.artifact {
-            true => artifact::select(self.root, fetch).map(|manifest| Chosen::Artifact(Box::new(manifest))),
-            false => {
-                let image = image::select(self.root, self.options.platform.as_ref(), fetch)?;
-                self.check_layer_types(&image.manifest)?;
-                Ok(Chosen::Image(Box::new(image)))
-            }
+        if self.options.read_as == ReadAs::Artifact {
+            artifact::select(self.root, fetch).map(|manifest| Chosen::Artifact(Box::new(manifest)))
+        } else {
+            let image = image::select(self.root, self.options.platform.as_ref(), fetch)?;
+            self.check_layer_types(&image.manifest)?;
+            Ok(Chosen::Image(Box::new(image)))
         }
     }
 
     /// Insists that the layers say of themselves that they are archives. What their first bytes are is another matter: an encrypted layer
     /// may begin as one.
     fn check_layer_types(&self, manifest: &Manifest) -> Result<()> {
-        let layers = manifest.layers.iter().filter(|_| !self.options.any_media_type);
+        let layers = manifest
+            .layers
+            .iter()
+            .filter(|_| !matches!(self.options.read_as, ReadAs::Image { any_media_type: true, .. }));
         for layer in layers {
             let (name, shown) =
                 (layer.digest.short(), layer.media_type.chars().take(200).collect::<String>());
@@ -314,11 +372,12 @@ impl Job<'_> {
         };
         extractor.begin_state(self.content.clone())?;
         let place = extractor.spool()?;
-        let mut selection = Selection::new(&self.options.part, self.options.limits.names);
+        let mut selection = Selection::new(&self.options.filter, self.options.limits.names);
         let mut budget = Budget::new(self.options.limits);
         let mut layers = fetch::layers(image);
         // All that is below the archive of data-io is for nothing: the last layer says whether it need be fetched.
-        let may_be_data_io = !self.options.as_is && data_io::may_have_made(image);
+        let is_as_is = matches!(self.options.read_as, ReadAs::Image { as_is: true, .. });
+        let may_be_data_io = !is_as_is && data_io::may_have_made(image);
         let last = layers.pop_if(|_| may_be_data_io);
         let last = last
             .map(|last| one_layer(self.source, last, &self.options.limits, &place, self.progress))
@@ -329,7 +388,7 @@ impl Job<'_> {
             let task = self.progress.begin("extracting data.tar.gz", Some(last.plain_size));
             let passed = move |bytes| task.advance(bytes);
             data_io::extract(last, &mut selection, extractor, &mut budget, passed)?;
-            return selection.finish().map(|()| true);
+            return selection.ensure_found().map(|()| true);
         }
         let Options { limits, connections, .. } = self.options;
         let (source, all, progress) = (self.source, &image.manifest.layers, self.progress);
@@ -356,7 +415,7 @@ impl Job<'_> {
         };
         each_layer(self.source, &layers, &self.options.limits, &place, self.progress, &mut extract)?;
         last.map_or(Ok(()), |last| extract(layers.len(), Fetched::Spooled(last)))?;
-        selection.finish().map(|()| false)
+        selection.ensure_found().map(|()| false)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which part of an image is wanted, and where it lands in the target.
+//! The part of an image that is unpacked, and the paths of its entries in the target.
 
 use super::links::Links;
 use crate::error::{Error, Result};
@@ -6,23 +6,23 @@ use crate::layer::{Item, Whiteout};
 use crate::tree::{Content, Entry, EntryKind, Extractor, TreePath};
 use std::collections::{BTreeSet, HashMap};
 
-/// What of an image is unpacked.
+/// The part of an image that is unpacked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Part {
-    /// Everything, each entry at its place.
+pub enum PathFilter {
+    /// Everything.
     #[default]
     All,
-    /// What is at this path: a directory's contents land in the root of the target, anything else lands there under its
-    /// own name.
+    /// The entry at this path: the contents of a directory land in the root of the target, any other entry lands there
+    /// under its own name.
     Subpath(TreePath),
-    /// What is more than this many directories deep, without so many names at the beginning of its path.
+    /// Entries that are more than this many directories deep, without so many names at the beginning of their paths.
     Strip(usize),
 }
 
-impl Part {
-    /// Where something of the image lands; `None` when it is not wanted. A subpath itself lands in the root, as a
+impl PathFilter {
+    /// Returns the path in the target, or `None` if the path is not selected. A subpath itself becomes the root, as a
     /// directory does.
-    fn place(&self, path: &TreePath) -> Option<TreePath> {
+    fn target_path(&self, path: &TreePath) -> Option<TreePath> {
         match self {
             Self::All => Some(path.clone()),
             Self::Subpath(part) => path.below(part),
@@ -33,93 +33,92 @@ impl Part {
         }
     }
 
-    /// Where an entry lands.
-    fn place_of(&self, entry: &Entry) -> Option<TreePath> {
+    /// Returns the path of an entry in the target.
+    fn target_path_of(&self, entry: &Entry) -> Option<TreePath> {
         match self {
             Self::Subpath(part) if entry.path == *part && entry.kind != EntryKind::Directory => {
                 Some(TreePath::root().join(part.name()))
             }
-            _ => self.place(&entry.path),
+            _ => self.target_path(&entry.path),
         }
     }
 }
 
-/// The wanted part of an image, layer by layer.
+/// The selected part of an image, layer by layer.
 pub(super) struct Selection<'a> {
-    part: &'a Part,
-    /// Whether the subpath was a directory when it was last met.
+    filter: &'a PathFilter,
+    /// Set if the subpath was a directory in the last entry for it.
     is_directory: Option<bool>,
-    /// Whether anything was wanted.
+    /// Set if an entry was selected.
     found: bool,
-    /// Whether anything of the current layer was, which no whiteout of that layer takes away.
+    /// Set if an entry of the current layer was selected, which no whiteout of that layer removes.
     found_in_layer: bool,
-    /// Where paths of earlier layers were that were stripped: their whiteouts name directories that are not there.
+    /// The paths of earlier layers that were stripped: their whiteouts name directories that are not in the target.
     stripped: BTreeSet<TreePath>,
-    /// What a hard link of this layer leads to although it is not wanted itself, and where it lands instead.
-    instead: HashMap<TreePath, StandIn>,
-    /// Further names of this layer that are not wanted, and what they are names of.
+    /// Files of the current layer that are not selected, but to which a selected hard link leads. The link becomes the
+    /// file.
+    promoted: HashMap<TreePath, PromotedLink>,
+    /// Further names of the current layer that are not selected, with the names that they are links to.
     aliases: HashMap<TreePath, TreePath>,
     links: Links,
 }
 
-/// The place of a hard link that becomes the file itself.
-struct StandIn {
+/// The path of a hard link that becomes the file.
+struct PromotedLink {
     place: TreePath,
-    /// Whether it has: what is in another layer never comes by.
-    is_there: bool,
+    /// Set when the file was extracted. It is not if the file is in another layer.
+    is_extracted: bool,
 }
 
 impl<'a> Selection<'a> {
-    /// The selection of a part, for which so many bytes of memory may be taken.
-    pub fn new(part: &'a Part, memory: u64) -> Self {
+    /// Creates a selection that may hold so many bytes of memory.
+    pub fn new(filter: &'a PathFilter, memory: u64) -> Self {
         Self {
-            part,
+            filter,
             is_directory: None,
             found: false,
             found_in_layer: false,
             stripped: BTreeSet::new(),
-            instead: HashMap::new(),
+            promoted: HashMap::new(),
             aliases: HashMap::new(),
             links: Links::within(memory),
         }
     }
 
-    /// Whether a layer must be read once before it is extracted.
+    /// Returns `true` if each layer has to be read once before it is extracted.
     pub fn needs_survey(&self) -> bool {
-        *self.part != Part::All
+        *self.filter != PathFilter::All
     }
 
-    /// The next item of a layer with its paths as they are in the tree, which is what all else here is asked about; `None` for a
+    /// Returns the next item of a layer with its paths in the tree, as the other functions expect it; `None` for a
     /// whiteout of nothing.
     pub fn resolve(&mut self, item: Item) -> Option<Item> {
-        match self.needs_survey() {
-            true => self.links.resolve(item),
-            false => Some(item),
-        }
+        if self.needs_survey() { self.links.resolve(item) } else { Some(item) }
     }
 
-    /// Goes back to the beginning of the layer, which is read once more.
+    /// Goes back to the beginning of the layer, which is read again.
     pub fn rewind(&mut self) {
         self.links.rewind();
     }
 
-    /// Reads a layer for the first time: finds the hard links whose other name is not wanted: the first of them becomes the file itself.
+    /// Reads a layer for the first time, and finds the hard links to files that are not selected. The first link to
+    /// such a file becomes the file.
     pub fn survey(&mut self, mut next: impl FnMut() -> Result<Option<Item>>) -> Result<()> {
-        self.instead.clear();
+        self.promoted.clear();
         self.aliases.clear();
         self.links.begin_layer();
         self.found_in_layer = false;
         while let Some(item) = next()? {
             let Some(Item::Entry(entry)) = self.links.note(item)? else { continue };
             let EntryKind::Hardlink { target } = &entry.kind else { continue };
-            if self.part.place(target).is_some() {
+            if self.filter.target_path(target).is_some() {
                 continue;
             }
-            // A link to a link that is not wanted leads to what that one leads to.
+            // The target of a link to a link that is not selected is that of the latter.
             let target = self.aliases.get(target).unwrap_or(target).clone();
-            match self.part.place_of(&entry) {
+            match self.filter.target_path_of(&entry) {
                 Some(place) => {
-                    self.instead.entry(target).or_insert(StandIn { place, is_there: false });
+                    self.promoted.entry(target).or_insert(PromotedLink { place, is_extracted: false });
                 }
                 None => drop(self.aliases.insert(entry.path, target)),
             }
@@ -128,39 +127,39 @@ impl<'a> Selection<'a> {
         Ok(())
     }
 
-    /// Whether so little may be wanted that it is better fetched by itself.
+    /// Returns `true` if the selection may be so small that ranges are fetched instead of layers.
     pub fn is_small(&self) -> bool {
-        matches!(self.part, Part::Subpath(part) if !part.is_root())
+        matches!(self.filter, PathFilter::Subpath(part) if !part.is_root())
     }
 
-    /// Whether the content of an entry will be extracted, for all that is known of its layer.
+    /// Returns `true` if the content of an entry may be needed.
     pub fn wants(&self, entry: &Entry) -> bool {
-        self.part.place_of(entry).is_some() || self.instead.contains_key(&entry.path)
+        self.filter.target_path_of(entry).is_some() || self.promoted.contains_key(&entry.path)
     }
 
-    /// Extracts an entry if it is wanted.
+    /// Extracts an entry if it is selected.
     pub fn put(&mut self, entry: Entry, content: &mut dyn Content, extractor: &mut Extractor) -> Result<()> {
-        if *self.part == Part::All {
+        if *self.filter == PathFilter::All {
             return extractor.put(&entry, content);
         }
-        self.replace(&entry, extractor)?;
-        let Some(place) = self.part.place_of(&entry) else {
-            return match self.instead.get_mut(&entry.path) {
-                Some(stand_in) if !matches!(entry.kind, EntryKind::Hardlink { .. }) => {
-                    stand_in.is_there = true;
+        self.remove_replaced(&entry, extractor)?;
+        let Some(place) = self.filter.target_path_of(&entry) else {
+            return match self.promoted.get_mut(&entry.path) {
+                Some(link) if !matches!(entry.kind, EntryKind::Hardlink { .. }) => {
+                    link.is_extracted = true;
                     (self.found, self.found_in_layer) = (true, true);
-                    extractor.put(&Entry { path: stand_in.place.clone(), ..entry }, content)
+                    extractor.put(&Entry { path: link.place.clone(), ..entry }, content)
                 }
                 _ => Ok(()),
             };
         };
         (self.found, self.found_in_layer) = (true, true);
-        if let Part::Strip(_) = self.part {
+        if let PathFilter::Strip(_) = self.filter {
             self.stripped.insert(entry.path.clone());
         }
         let kind = match &entry.kind {
-            EntryKind::Hardlink { target } => match self.target(&entry, target)? {
-                // It is the one that became the file.
+            EntryKind::Hardlink { target } => match self.link_target(&entry, target)? {
+                // This link has become the file.
                 target if target == place => return Ok(()),
                 target => EntryKind::Hardlink { target },
             },
@@ -169,15 +168,15 @@ impl<'a> Selection<'a> {
         extractor.put(&Entry { path: place, kind, metadata: entry.metadata }, content)
     }
 
-    /// Where that which a hard link leads to is in the target.
-    fn target(&self, entry: &Entry, target: &TreePath) -> Result<TreePath> {
-        let is_wanted = match self.part {
-            Part::Subpath(part) if target == part => Some(TreePath::root().join(part.name())),
-            part => part.place(target),
+    /// Returns the path in the target of a hard link's target.
+    fn link_target(&self, entry: &Entry, target: &TreePath) -> Result<TreePath> {
+        let selected = match self.filter {
+            PathFilter::Subpath(part) if target == part => Some(TreePath::root().join(part.name())),
+            part => part.target_path(target),
         };
         let first = self.aliases.get(target).unwrap_or(target);
-        let stand_in = self.instead.get(first).filter(|stand_in| stand_in.is_there);
-        is_wanted.or_else(|| stand_in.map(|stand_in| stand_in.place.clone())).ok_or_else(|| {
+        let link = self.promoted.get(first).filter(|link| link.is_extracted);
+        selected.or_else(|| link.map(|link| link.place.clone())).ok_or_else(|| {
             Error::failed(format!(
                 "{} is a hard link to {target}, which is not in the wanted part",
                 entry.path
@@ -186,9 +185,9 @@ impl<'a> Selection<'a> {
         })
     }
 
-    /// Where an entry takes the place of what lower layers had at the subpath or above, that is gone.
-    fn replace(&mut self, entry: &Entry, extractor: &mut Extractor) -> Result<()> {
-        let Part::Subpath(part) = self.part else { return Ok(()) };
+    /// Removes the entries of lower layers that an entry replaces at the subpath or above it.
+    fn remove_replaced(&mut self, entry: &Entry, extractor: &mut Extractor) -> Result<()> {
+        let PathFilter::Subpath(part) = self.filter else { return Ok(()) };
         let is_directory = entry.kind == EntryKind::Directory;
         if entry.path == *part {
             if self.is_directory.replace(is_directory).is_some_and(|before| before != is_directory) {
@@ -198,37 +197,37 @@ impl<'a> Selection<'a> {
                 }
             }
         } else if entry.path.is_in(part) {
-            // No entry need describe the directory that this is in.
+            // The directory need not have an entry.
             self.is_directory = Some(true);
         } else if part.is_in(&entry.path) && !is_directory {
-            self.hide_all(extractor)?;
+            self.remove_all(extractor)?;
         }
         Ok(())
     }
 
-    fn hide_all(&mut self, extractor: &mut Extractor) -> Result<()> {
+    fn remove_all(&mut self, extractor: &mut Extractor) -> Result<()> {
         if !self.found_in_layer {
             (self.found, self.is_directory) = (false, None);
         }
         extractor.opaque(&TreePath::root())
     }
 
-    /// Takes away what a whiteout names, as far as it was wanted.
+    /// Applies a whiteout to the selected part.
     pub fn whiteout(&mut self, whiteout: &Whiteout, extractor: &mut Extractor) -> Result<()> {
         let (Whiteout::Entry(path) | Whiteout::Opaque(path)) = whiteout;
         let is_opaque = matches!(whiteout, Whiteout::Opaque(_));
-        match self.part {
-            Part::Subpath(part) if part.is_in(path) && !(is_opaque && path == part) => {
-                self.hide_all(extractor)
+        match self.filter {
+            PathFilter::Subpath(part) if part.is_in(path) && !(is_opaque && path == part) => {
+                self.remove_all(extractor)
             }
-            Part::Strip(count) if path.names().count() <= *count => {
+            PathFilter::Strip(count) if path.names().count() <= *count => {
                 let below: Vec<_> = self.stripped.iter().filter(|known| known.is_in(path)).cloned().collect();
                 below
                     .iter()
-                    .filter_map(|path| self.part.place(path))
+                    .filter_map(|path| self.filter.target_path(path))
                     .try_for_each(|path| extractor.whiteout(&path))
             }
-            part => match part.place(path) {
+            part => match part.target_path(path) {
                 Some(path) if is_opaque => extractor.opaque(&path),
                 Some(path) => extractor.whiteout(&path),
                 None => Ok(()),
@@ -236,15 +235,18 @@ impl<'a> Selection<'a> {
         }
     }
 
-    /// Insists that there was something.
+    /// Returns an error if no entry was selected.
     ///
     /// # Errors
+    ///
     /// [`NotFound`](crate::error::Kind::NotFound).
-    pub fn finish(&self) -> Result<()> {
-        match self.part {
-            Part::Subpath(path) if !self.found => Err(Error::not_found(format!("the image has no {path}"))
-                .with_hint("`volio ls` shows what it has; links in a path are not followed")),
-            Part::Strip(count) if !self.found => {
+    pub fn ensure_found(&self) -> Result<()> {
+        match self.filter {
+            PathFilter::Subpath(path) if !self.found => {
+                Err(Error::not_found(format!("the image has no {path}"))
+                    .with_hint("`volio ls` shows what it has; links in a path are not followed"))
+            }
+            PathFilter::Strip(count) if !self.found => {
                 Err(Error::not_found(format!("nothing in the image is more than {count} directories deep"))
                     .with_hint("`volio ls` shows what it has"))
             }
@@ -260,14 +262,15 @@ mod tests {
     #[test]
     fn a_part_knows_where_things_land() {
         let path = |text: &str| TreePath::parse(text).unwrap();
-        let place = |part: &Part, text: &str| part.place(&path(text)).map(|path| path.to_string());
-        let subpath = Part::Subpath(path("a/b"));
+        let place =
+            |part: &PathFilter, text: &str| part.target_path(&path(text)).map(|path| path.to_string());
+        let subpath = PathFilter::Subpath(path("a/b"));
         assert_eq!(place(&subpath, "a/b/c").as_deref(), Some("/c"));
         assert_eq!(place(&subpath, "a/b").as_deref(), Some("/"));
         assert_eq!((place(&subpath, "a"), place(&subpath, "a/bc")), (None, None));
-        let strip = Part::Strip(1);
+        let strip = PathFilter::Strip(1);
         assert_eq!(place(&strip, "a/b/c").as_deref(), Some("/b/c"));
         assert_eq!((place(&strip, "a"), place(&strip, "")), (None, None));
-        assert_eq!(place(&Part::All, "a").as_deref(), Some("/a"));
+        assert_eq!(place(&PathFilter::All, "a").as_deref(), Some("/a"));
     }
 }

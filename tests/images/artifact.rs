@@ -11,7 +11,7 @@ use volio::stream::Body;
 use volio::transport::memory::Memory;
 use volio::transport::{Destination, Source};
 use volio::tree::TreePath;
-use volio::unpack::{Options, Outcome, Part, Unpacked, unpack};
+use volio::unpack::{Options, Outcome, PathFilter, ReadAs, Unpacked, unpack};
 
 const CHART: &str = "application/vnd.cncf.helm.chart.content.v1.tar+gzip";
 
@@ -53,9 +53,9 @@ fn artifact(layers: &[(&str, Value, Vec<u8>)]) -> Memory {
     place
 }
 
-fn unpacked(from: &dyn Source, part: Part) -> (volio::Result<Unpacked>, TempDir) {
+fn unpacked(from: &dyn Source, filter: PathFilter) -> (volio::Result<Unpacked>, TempDir) {
     let target = tempfile::tempdir().unwrap();
-    let options = Options { artifact: true, part, ..Options::default() };
+    let options = Options { read_as: ReadAs::Artifact, filter, ..Options::default() };
     (unpack(from, target.path(), &options, &Silent), target)
 }
 
@@ -72,7 +72,7 @@ fn archives_are_unpacked_and_other_layers_are_files_by_their_titles() {
         (media_type::LAYER_GZIP, oras_directory, archive(&["dir/file"])),
         ("text/plain", titled("empty"), Vec::new()),
     ]);
-    let (done, target) = unpacked(&from, Part::All);
+    let (done, target) = unpacked(&from, PathFilter::All);
     let done = done.unwrap();
     assert_eq!((done.outcome, done.layers, done.extracted.entries), (Outcome::Unpacked, 4, 5));
     assert_eq!(done.extracted.ownership_not_restored, 0);
@@ -85,11 +85,11 @@ fn archives_are_unpacked_and_other_layers_are_files_by_their_titles() {
     ] {
         assert_eq!(fs::read_to_string(target.path().join(path)).unwrap(), content, "{path}");
     }
-    let options = Options { artifact: true, ..Options::default() };
+    let options = Options { read_as: ReadAs::Artifact, ..Options::default() };
     let again = unpack(&from, target.path(), &options, &Silent).unwrap();
     assert_eq!(again.outcome, Outcome::Present, "it is known again");
 
-    let (done, target) = unpacked(&from, Part::Subpath(TreePath::parse("app").unwrap()));
+    let (done, target) = unpacked(&from, PathFilter::Subpath(TreePath::parse("app").unwrap()));
     assert_eq!(done.unwrap().extracted.entries, 2);
     assert!(target.path().join("Chart.yaml").exists() && !target.path().join("empty").exists());
 }
@@ -106,12 +106,12 @@ fn titles_that_lead_out_of_the_directory_and_layers_without_names_are_refused_be
         ("", Kind::Failed),
     ] {
         let from = artifact(&[good(), ("text/plain", titled(title), b"evil".to_vec())]);
-        let (done, target) = unpacked(&from, Part::All);
+        let (done, target) = unpacked(&from, PathFilter::All);
         assert_eq!(done.unwrap_err().kind(), kind, "{title:?}");
         assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0, "{title:?}");
     }
     let inside = artifact(&[("text/plain", titled("/etc/name"), b"inside".to_vec())]);
-    let (done, target) = unpacked(&inside, Part::All);
+    let (done, target) = unpacked(&inside, PathFilter::All);
     done.unwrap();
     assert!(target.path().join("etc/name").exists());
     let link = || {
@@ -124,7 +124,7 @@ fn titles_that_lead_out_of_the_directory_and_layers_without_names_are_refused_be
     };
     let from =
         artifact(&[("application/x-tar", Value::Null, link()), ("x", titled("link/evil"), b"evil".to_vec())]);
-    assert!(unpacked(&from, Part::All).0.is_err(), "not through a link that leads out either");
+    assert!(unpacked(&from, PathFilter::All).0.is_err(), "not through a link that leads out either");
 }
 
 #[test]
@@ -135,12 +135,12 @@ fn what_was_damaged_is_not_written_and_an_image_is_no_artifact() {
     let document = Document::new(media_type::MANIFEST, damaged.into_bytes());
     from.put_manifest(&document).unwrap();
     from.commit(&document).unwrap();
-    let (done, target) = unpacked(&from, Part::All);
+    let (done, target) = unpacked(&from, PathFilter::All);
     assert_eq!(done.unwrap_err().kind(), Kind::Integrity);
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
 
     let tree = tempfile::tempdir().unwrap();
     let image = super::memory();
     super::pack(&image, tree.path());
-    assert_eq!(unpacked(&image, Part::All).0.unwrap_err().kind(), Kind::Usage);
+    assert_eq!(unpacked(&image, PathFilter::All).0.unwrap_err().kind(), Kind::Usage);
 }

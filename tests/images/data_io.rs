@@ -18,7 +18,7 @@ use volio::stream::Body;
 use volio::transport::memory::Memory;
 use volio::transport::{Destination, Source};
 use volio::tree::{SourceSpec, TreePath};
-use volio::unpack::{Options as UnpackOptions, Part, unpack as unpack_with};
+use volio::unpack::{Options as UnpackOptions, PathFilter, ReadAs, unpack as unpack_with};
 
 /// The entries of an archive: a name that ends in a slash is a directory.
 fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
@@ -127,7 +127,10 @@ fn an_image_can_be_taken_as_it_is() {
     fs::write(tree.path().join("file"), "data").unwrap();
     let (image, target) = (memory(), target());
     pack_as_data_io(&image, tree.path());
-    let options = UnpackOptions { as_is: true, ..UnpackOptions::default() };
+    let options = UnpackOptions {
+        read_as: ReadAs::Image { as_is: true, any_media_type: false },
+        ..UnpackOptions::default()
+    };
     let unpacked = unpack_with(&image, target.path(), &options, &Silent).unwrap();
     assert!(!unpacked.data_io);
     assert_eq!(names(target.path()), ["data.tar.gz"]);
@@ -137,8 +140,8 @@ fn an_image_can_be_taken_as_it_is() {
 fn a_part_of_the_archive_is_found_in_it() {
     let data = gzip(&archive(&[("./a/", b""), ("./a/b/", b""), ("./a/b/file", b"data"), ("./c", b"")]));
     let target = target();
-    let part = Part::Subpath(TreePath::parse("a/b").unwrap());
-    let options = UnpackOptions { part, ..UnpackOptions::default() };
+    let filter = PathFilter::Subpath(TreePath::parse("a/b").unwrap());
+    let options = UnpackOptions { filter, ..UnpackOptions::default() };
     unpack_with(&made_of(&data), target.path(), &options, &Silent).unwrap();
     assert_eq!(names(target.path()), ["file"]);
 }

@@ -279,7 +279,10 @@ fn a_layer_that_says_that_it_is_something_else_is_refused_by_the_name_of_its_typ
         layer.descriptor.media_type = kind.to_owned();
         publish(&image, &[layer]);
         let target = tempfile::tempdir().unwrap();
-        let options = volio::unpack::Options { any_media_type, ..volio::unpack::Options::default() };
+        let options = volio::unpack::Options {
+            read_as: volio::unpack::ReadAs::Image { as_is: false, any_media_type },
+            ..volio::unpack::Options::default()
+        };
         let done = volio::unpack::unpack(&image, target.path(), &options, &Silent).map(drop);
         assert_eq!(target.path().join("a").exists(), done.is_ok());
         done

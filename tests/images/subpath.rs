@@ -10,12 +10,12 @@ use volio::Result;
 use volio::error::Kind as ErrorKind;
 use volio::progress::Silent;
 use volio::transport::Source;
-use volio::unpack::{self, Part};
+use volio::unpack::{self, PathFilter};
 
 /// What a part of an image becomes in an empty directory.
 fn taken(source: &dyn Source, part: &str) -> Result<BTreeMap<PathBuf, crate::snapshot::Seen>> {
     let target = tempfile::tempdir().unwrap();
-    let options = unpack::Options { part: Part::Subpath(path(part)), ..unpack::Options::default() };
+    let options = unpack::Options { filter: PathFilter::Subpath(path(part)), ..unpack::Options::default() };
     unpack::unpack(source, target.path(), &options, &Silent)?;
     let again = unpack::unpack(source, target.path(), &options, &Silent)?;
     let seen: BTreeMap<_, _> = crate::snapshot::snapshot(target.path()).into_iter().collect();
@@ -105,7 +105,7 @@ fn a_part_that_was_changed_is_an_integrity_error_and_its_target_remembers_that_i
     let entries = [file("d/a", b"one", 0..one.len()), file("d/b", b"twO", one.len()..one.len() + two.len())];
     let image = of(|image| handmade(image, &[one, two], &entries));
     let target = tempfile::tempdir().unwrap();
-    let options = unpack::Options { part: Part::Subpath(path("d")), ..unpack::Options::default() };
+    let options = unpack::Options { filter: PathFilter::Subpath(path("d")), ..unpack::Options::default() };
     for _ in 0..2 {
         let error = unpack::unpack(&image, target.path(), &options, &Silent).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");

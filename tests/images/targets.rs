@@ -14,9 +14,11 @@ use volio::stream::Unverified;
 use volio::transport::Source;
 use volio::transport::memory::Memory;
 use volio::tree::ExtractOptions;
-use volio::unpack::{Options, Outcome, Unpacked, unpack};
+use volio::unpack::{IfPresent, Options, Outcome, Unpacked, WriteMode, unpack};
 
 /// An image of these layers.
+const MERGE: WriteMode = WriteMode::Merge { replace_directories: false };
+
 fn image(layers: &[&[&str]]) -> Memory {
     let image = memory();
     let layers: Vec<Layer> = layers.iter().map(|lines| layer(&image, lines)).collect();
@@ -102,7 +104,7 @@ fn running_again_costs_one_request_and_changes_nothing() {
     assert_eq!((again.outcome, place.asked()), (Outcome::Present, 1));
     assert_eq!(again.digest, image.resolve().unwrap().descriptor().digest);
     assert_eq!(seen(target.path()), ["a/1=changed", "a/2=upper"]);
-    let looked = run(&image, target.path(), &Options { checksum: true, ..quick() }).unwrap();
+    let looked = run(&image, target.path(), &Options { if_present: IfPresent::Rewrite, ..quick() }).unwrap();
     assert_eq!(looked.outcome, Outcome::Unpacked);
     assert_eq!(seen(target.path()), ["a/1=lower", "a/2=upper"]);
 }
@@ -113,9 +115,11 @@ fn what_was_emptied_is_filled_again() {
     run(&image, target.path(), &quick()).unwrap();
     fs::remove_dir_all(target.path().join("a")).unwrap();
     fs::remove_dir_all(target.path().join("gone")).unwrap();
-    for keep in [true, false] {
-        let again = run(&image, target.path(), &Options { keep, ..quick() }).unwrap();
-        assert_eq!(again.outcome, if keep { Outcome::Unpacked } else { Outcome::Present });
+    for (if_present, outcome) in
+        [(IfPresent::KeepAny, Outcome::Unpacked), (IfPresent::Skip, Outcome::Present)]
+    {
+        let again = run(&image, target.path(), &Options { if_present, ..quick() }).unwrap();
+        assert_eq!(again.outcome, outcome);
     }
     assert_eq!(seen(target.path()).len(), 3);
 }
@@ -134,7 +138,9 @@ fn running_again_after_an_interruption_finishes_it() {
 #[test]
 fn another_image_after_an_interruption_starts_over() {
     let (first, second) = (image(&[LOWER, UPPER]), image(&[&["b=second"]]));
-    for options in [quick(), Options { keep: true, ..quick() }, Options { merge: true, ..quick() }] {
+    for options in
+        [quick(), Options { if_present: IfPresent::KeepAny, ..quick() }, Options { write: MERGE, ..quick() }]
+    {
         let target = interrupted(&first);
         let again = run(&second, target.path(), &options).unwrap();
         assert_eq!((again.outcome, again.removed), (Outcome::Unpacked, 5));
@@ -161,7 +167,7 @@ fn what_was_put_into_a_target_after_an_interruption_is_not_taken_away() {
     // Also the next time, when nothing says any more what the first run has made.
     refused(&second, target.path(), &quick());
     assert_eq!(seen(target.path()), expected);
-    run(&second, target.path(), &Options { merge: true, ..quick() }).unwrap();
+    run(&second, target.path(), &Options { write: MERGE, ..quick() }).unwrap();
     assert_eq!(seen(target.path()), ["a/1=changed", "a/mine=mine", "b=second", "kept/x=lower", "mine=mine"]);
     assert!(!target.path().join(".volio.made").exists());
 }
@@ -210,7 +216,7 @@ fn what_appears_in_a_target_while_the_registry_answers_is_not_extracted_over() {
             let slow = Slow { image: &image, target: &target, is_manifest };
             refused(&slow, &target, &quick());
             assert_eq!(seen(&target), ["a=mine"]);
-            let merged = run(&slow, &target, &Options { merge: true, ..quick() }).unwrap();
+            let merged = run(&slow, &target, &Options { write: MERGE, ..quick() }).unwrap();
             assert_eq!((merged.outcome, seen(&target).len()), (Outcome::Unpacked, 2));
         }
     }
@@ -221,7 +227,7 @@ fn what_was_there_before_an_interruption_is_never_taken_away() {
     let (first, second) = (image(&[LOWER, UPPER]), image(&[&["b=second"]]));
     let target = tempfile::tempdir().unwrap();
     fs::write(target.path().join("mine"), "mine").unwrap();
-    let merge = Options { merge: true, ..quick() };
+    let merge = Options { write: MERGE, ..quick() };
     run(&Breaking::after(1, &first), target.path(), &merge).unwrap_err();
     let error = refused(&second, target.path(), &quick());
     assert!(error.to_string().contains("a part of the image sha256:"), "{error}");
@@ -235,7 +241,7 @@ fn what_was_there_before_an_interruption_is_never_taken_away() {
 fn a_complete_image_makes_way_for_no_other_and_may_be_kept() {
     let (first, second) = (image(&[LOWER]), image(&[&["b=second"]]));
     let target = tempfile::tempdir().unwrap();
-    let keep = Options { keep: true, ..quick() };
+    let keep = Options { if_present: IfPresent::KeepAny, ..quick() };
     let digest = run(&first, target.path(), &keep).unwrap().digest;
     let error = refused(&second, target.path(), &quick());
     assert!(error.to_string().contains(&digest.to_string()) && error.hint().unwrap().contains("--keep"));
@@ -260,7 +266,7 @@ fn whiteouts_spare_what_was_there_also_opaque_ones() {
         fs::write(target.path().join(name), "mine").unwrap();
     }
     refused(&image, target.path(), &quick());
-    run(&image, target.path(), &Options { merge: true, ..quick() }).unwrap();
+    run(&image, target.path(), &Options { write: MERGE, ..quick() }).unwrap();
     assert_eq!(seen(target.path()), ["d/mine=mine", "d/new=2", "mine=mine"]);
 }
 
@@ -269,7 +275,7 @@ fn an_atomic_target_appears_at_once_or_not_at_all() {
     let (first, second) = (image(&[LOWER, UPPER]), image(&[&["b=second"]]));
     let dir = tempfile::tempdir().unwrap();
     let (target, stage) = (dir.path().join("new/target"), dir.path().join("new/.target.volio"));
-    let atomic = Options { atomic: true, ..quick() };
+    let atomic = Options { write: WriteMode::Atomic { replace: false }, ..quick() };
     run(&Breaking::after(1, &first), &target, &atomic).unwrap_err();
     assert!(!target.exists() && stage.join("a/1").exists());
     assert_eq!(run(&second, &target, &atomic).unwrap().removed, 5, "the stage starts over as a target does");
@@ -279,7 +285,7 @@ fn an_atomic_target_appears_at_once_or_not_at_all() {
 
     // Nothing of what is there is lost unless that is wanted.
     refused(&first, &target, &atomic);
-    let force = Options { tree: ExtractOptions { force: true, ..quick().tree }, ..atomic.clone() };
+    let force = Options { write: WriteMode::Atomic { replace: true }, ..quick() };
     fs::write(target.join("mine"), "mine").unwrap();
     run(&Breaking::after(1, &first), &target, &force).unwrap_err();
     assert_eq!(seen(&target), ["b=second", "mine=mine"]);
@@ -295,7 +301,7 @@ fn an_atomic_target_that_is_empty_keeps_its_mode() {
     let target = dir.path().join("target");
     fs::create_dir(&target).unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o2770)).unwrap();
-    run(&image, &target, &Options { atomic: true, ..quick() }).unwrap();
+    run(&image, &target, &Options { write: WriteMode::Atomic { replace: false }, ..quick() }).unwrap();
     assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o7777, 0o2770);
 }
 
@@ -303,8 +309,8 @@ fn an_atomic_target_that_is_empty_keeps_its_mode() {
 fn a_failure_before_anything_was_extracted_leaves_the_target_as_it_was() {
     let (image, dir) = (image(&[LOWER]), tempfile::tempdir().unwrap());
     let target = dir.path().join("target");
-    for atomic in [false, true] {
-        run(&Breaking::after(0, &image), &target, &Options { atomic, ..quick() }).unwrap_err();
+    for write in [WriteMode::InPlace, WriteMode::Atomic { replace: false }] {
+        run(&Breaking::after(0, &image), &target, &Options { write, ..quick() }).unwrap_err();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
     run(&image, &target, &quick()).unwrap();

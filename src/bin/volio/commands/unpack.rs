@@ -10,10 +10,12 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use volio::unpack::{Options, Outcome, Part, Unpacked, unpack};
+use volio::data_io::unpack_announced;
+use volio::progress::Progress;
+use volio::unpack::{IfPresent, Options, Outcome, PathFilter, ReadAs, Unpacked, WriteMode, unpack};
 use volio::{
     Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, Result,
-    TreePath,
+    Source, TreePath,
 };
 
 const EXAMPLES: &str = "\
@@ -166,6 +168,9 @@ impl From<Sparse> for Holes {
     }
 }
 
+/// [`unpack`] or [`unpack_announced`].
+type UnpackFunction = fn(&dyn Source, &Path, &Options, &dyn Progress) -> Result<Unpacked>;
+
 /// The result as JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -193,21 +198,32 @@ impl Unpack {
                 maps: IdMaps::new(tree.uid_map.clone(), tree.gid_map.clone())?,
                 group_access: tree.group_access,
                 devices: !tree.no_devices,
-                force: target.force,
+                ..ExtractOptions::default()
             },
-            part: match (&tree.subpath, tree.strip) {
-                (Some(path), _) => Part::Subpath(path.clone()),
-                (None, Some(count)) if count > 0 => Part::Strip(count),
-                _ => Part::All,
+            filter: match (&tree.subpath, tree.strip) {
+                (Some(path), _) => PathFilter::Subpath(path.clone()),
+                (None, Some(count)) if count > 0 => PathFilter::Strip(count),
+                _ => PathFilter::All,
             },
-            merge: target.merge,
-            keep: target.keep,
-            checksum: target.checksum,
-            as_is: tree.as_is,
-            any_media_type: tree.any_media_type,
-            artifact: tree.artifact,
-            announce: false,
-            atomic: target.atomic,
+            write: if target.merge {
+                WriteMode::Merge { replace_directories: target.force }
+            } else if target.atomic {
+                WriteMode::Atomic { replace: target.force }
+            } else {
+                WriteMode::InPlace
+            },
+            if_present: if target.keep {
+                IfPresent::KeepAny
+            } else if target.checksum {
+                IfPresent::Rewrite
+            } else {
+                IfPresent::Skip
+            },
+            read_as: if tree.artifact {
+                ReadAs::Artifact
+            } else {
+                ReadAs::Image { as_is: tree.as_is, any_media_type: tree.any_media_type }
+            },
             ..Options::default()
         })
     }
@@ -219,7 +235,7 @@ impl Unpack {
             (Some(image), Some(target)) => {
                 let progress = Display::start("unpack", self.output.quiet);
                 let access = self.registries.access(&progress)?;
-                self.unpack(image, target, &options, &access, progress)
+                self.unpack(image, target, &options, &access, progress, unpack)
             }
             _ => self.run_as_data_io(options),
         }
@@ -232,9 +248,17 @@ impl Unpack {
         let progress = Display::start("unpack", self.output.quiet);
         let access = self.registries.access_for_data_io(&config, &progress)?;
         let image = config.location(&access)?;
-        let (merge, checksum) = (!options.atomic, !options.keep);
-        let options = Options { merge, checksum, announce: config.announces, ..options };
-        self.unpack(&image, &config.target, &options, &access, progress).map_err(EnvConfig::explain)
+        let write = match options.write {
+            WriteMode::InPlace => WriteMode::Merge { replace_directories: false },
+            write => write,
+        };
+        let if_present = match options.if_present {
+            IfPresent::Skip => IfPresent::Rewrite,
+            if_present => if_present,
+        };
+        let options = Options { write, if_present, ..options };
+        let unpack = if config.announces { unpack_announced } else { unpack };
+        self.unpack(&image, &config.target, &options, &access, progress, unpack).map_err(EnvConfig::explain)
     }
 
     fn unpack(
@@ -244,6 +268,7 @@ impl Unpack {
         options: &Options,
         access: &Access,
         progress: Display,
+        unpack: UnpackFunction,
     ) -> Result<()> {
         let options = &Options { connections: access.client.concurrency, ..options.clone() };
         let begun = Instant::now();
