@@ -6,6 +6,7 @@
 mod architecture; // the import rule and the invariants, read from the sources
 mod archives; // images in tar files
 mod contract; // the contract of transports, run for each of them
+mod documents; // the commands in README and docs/, executed
 mod engines; // other container programs as judges; `tests/run` installs them
 mod fidelity; // a tree with every kind of entry and attribute is restored exactly
 mod full_disk; // no space left, in every phase
