@@ -13,8 +13,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [image, path] = arguments.as_slice() else { return Err("usage: read_file IMAGE PATH".into()) };
     let path = TreePath::parse(path.as_bytes()).ok_or("PATH leads out of the image")?;
-    // An image of a private registry also needs credentials, in `Access::credentials`.
-    let source = image.parse::<Location>()?.source(&Access::default())?;
+    // Credentials, certificates and proxies are found where docker, podman and curl have them.
+    let access = Access::from_environment(&std::env::vars_os().collect())?;
+    let source = image.parse::<Location>()?.source(&access)?;
 
     let tree = list::list(&*source, &list::Options::default(), &Silent)?;
     for (entry, ()) in tree.below(&TreePath::root()) {

@@ -16,7 +16,7 @@
 //! # std::fs::create_dir(&tree).and_then(|()| std::fs::write(tree.join("file"), "text")).map_err(|e| volio::Error::io("", e))?;
 //! # let name = format!("oci:{}:v1", at("layout").display());
 //! let image: Location = name.parse()?; // such as oci:backup:v1, or registry.example/data:v1
-//! let access = Access::default(); // credentials, certificates, proxies
+//! let access = Access::from_environment(&std::env::vars_os().collect())?; // credentials, certificates, proxies
 //!
 //! let destination = image.destination(&access)?;
 //! let packed = pack::pack(&*destination, &[SourceSpec::new(&tree)], &pack::Options::default(), &Silent)?;
@@ -29,8 +29,8 @@
 //! # }
 //! ```
 //!
-//! The library neither prints, exits, nor reads the environment: a caller passes credentials and proxies in [`Access`], and a
-//! receiver of [`progress`]. All functions block; they use threads, and a registry client with its own asynchronous runtime.
+//! The library neither prints, exits, nor reads the environment: a caller passes credentials and proxies in [`Access`], which
+//! [`Access::from_environment`] finds as docker and podman do, and a receiver of [`progress`]. All functions block; they use threads, and a registry client with its own asynchronous runtime.
 //!
 //! The feature `cli`, on by default, is for the program `volio` only. Turn it off with `default-features = false`.
 
@@ -57,10 +57,12 @@ pub use layer::{Compression, Limits};
 pub use oci::{Descriptor, Digest, Document, Execution, Platform, Reference};
 pub use stream::CancelToken;
 pub use transport::memory::Memory;
-pub use transport::registry::{Kept, LoggedIn, host as registry_host, login, logout};
+pub use transport::registry::{
+    LoggedIn, StoredIn, login, login_file, logout, named_auth_file, parse_host as parse_registry_host,
+};
 pub use transport::{
-    Access, ClientOptions, CredentialSource, Destination, ImageSupport, Location, Proxies, Proxy, Removal,
-    Removed, Retry, Secret, Source, Tls,
+    Access, ClientOptions, CredentialSource, Destination, Environment, ImageSupport, Location, Proxies,
+    Proxy, Removal, Removed, Retry, Secret, Source, Tls,
 };
 pub use tree::{
     Entry, EntryKind, ExtractOptions, Extracted, Holes, IdMaps, IdRange, MergedTree, Metadata, OnChange,

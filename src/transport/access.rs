@@ -3,7 +3,7 @@
 //! The library looks at no environment and knows no home directory: whoever calls it says where to look, and in
 //! which order.
 
-use super::ClientOptions;
+use super::{ClientOptions, Environment};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -21,6 +21,8 @@ pub struct Access {
     pub registries_conf: Vec<PathBuf>,
     /// The proxies on the way to registries.
     pub proxies: Proxies,
+    /// The environment of credential helpers, which are looked up in its `PATH`.
+    pub helper_environment: Environment,
     /// How bytes travel to and from registries.
     pub client: ClientOptions,
 }
@@ -51,9 +53,12 @@ pub struct Proxy {
 pub struct Tls {
     /// Encrypt also on this machine's loopback, and want proofs even of a registry that `registries.conf` calls insecure.
     /// Everything below encrypts too.
-    pub wanted: bool,
-    /// Trust anybody who answers. Whoever sits on the way can then read and change everything.
-    pub anybody: bool,
+    pub required: bool,
+    /// Accept any certificate. A man in the middle can then read and change everything.
+    pub accept_invalid_certs: bool,
+    /// Files and directories with the authorities that replace those of this machine. If there are none, the authorities
+    /// are those in the directories where Linux distributions have them.
+    pub system_authorities: Vec<PathBuf>,
     /// Files with certificates of authorities, in PEM.
     pub authorities: Vec<PathBuf>,
     /// A directory with authorities, `*.crt`, and a certificate of ours, `*.cert` with `*.key`.

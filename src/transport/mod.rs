@@ -18,6 +18,7 @@ mod access;
 mod archive;
 mod client_options;
 pub mod docker_archive;
+mod environment;
 mod gc;
 pub mod layout;
 mod layout_index;
@@ -30,6 +31,7 @@ mod retry;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
 pub use client_options::ClientOptions;
+pub use environment::Environment;
 pub use location::Location;
 pub use retry::{Retry, RetryDelay};
 

@@ -101,6 +101,12 @@ fn forbidden_uses(file: &Path, text: &str) -> Vec<String> {
     const OUTSIDE: &[(&str, &str)] = &[
         ("std::env", "reads the environment"),
         ("env", "reads the environment"),
+        ("load_native_certs", "reads the environment"), // SSL_CERT_FILE and SSL_CERT_DIR
+        ("rustls_native_certs::load_native_certs", "reads the environment"),
+        ("openssl_probe", "reads the environment"),
+        ("tempfile::tempfile", "reads the environment"), // TMPDIR
+        ("tempfile::tempdir", "reads the environment"),
+        ("tempfile::env", "reads the environment"),
         ("std::process::exit", "exits"),
         ("process::exit", "exits"),
         ("SystemTime::now", "reads the clock"),
@@ -208,6 +214,13 @@ fn the_library_leaves_the_environment_the_clock_and_the_terminal_to_the_program(
         .flat_map(|file| forbidden_uses(file, &fs::read_to_string(src().join(file)).unwrap()))
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn reqwest_reads_no_proxies_from_the_environment() {
+    let manifest = include_str!("../../Cargo.toml");
+    let reqwest = manifest.lines().find(|line| line.starts_with("reqwest = ")).unwrap();
+    assert!(reqwest.contains("default-features = false") && !reqwest.contains("system-proxy"), "{reqwest}");
 }
 
 #[test]

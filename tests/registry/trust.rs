@@ -27,11 +27,11 @@ fn an_authority_is_trusted_when_it_was_named() {
     let front = authority.front_of(registry.host(), false);
     let named = |file| Tls { authorities: vec![file], ..Tls::default() };
     assert_eq!(resolve(&front, named(authority.path("ca.crt"))).unwrap().bytes(), MANIFEST);
-    for tls in [named(other.path("ca.crt")), Tls { wanted: true, ..Tls::default() }] {
+    for tls in [named(other.path("ca.crt")), Tls { required: true, ..Tls::default() }] {
         let error = resolve(&front, tls).unwrap_err();
         assert!(error.hint().unwrap_or_default().contains("--ca-file"), "{error} {:?}", error.hint());
     }
-    let anybody = Tls { anybody: true, ..Tls::default() };
+    let anybody = Tls { accept_invalid_certs: true, ..Tls::default() };
     assert_eq!(resolve(&front, anybody).unwrap().bytes(), MANIFEST);
 }
 
@@ -57,7 +57,7 @@ fn a_registry_that_wants_a_certificate_gets_it() {
 fn plain_http_on_loopback_is_given_up_for_encryption_only_when_that_is_asked_for() {
     let registry = plain();
     assert_eq!(resolve(registry.host(), Tls::default()).unwrap().bytes(), MANIFEST);
-    assert!(resolve(registry.host(), Tls { wanted: true, ..Tls::default() }).is_err());
+    assert!(resolve(registry.host(), Tls { required: true, ..Tls::default() }).is_err());
     assert_eq!(registry.requests().len(), 2, "the ping and the manifest, and no third request in the clear");
 }
 

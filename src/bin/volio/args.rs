@@ -8,7 +8,10 @@ use clap::{ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use volio::{Access, ClientOptions, Error, Location, Result, Retry, Tls, TreePath};
+use volio::{
+    Access, ClientOptions, CredentialSource, Error, Location, Result, Retry, Tls, TreePath, login_file,
+    named_auth_file,
+};
 
 /// Options for the access to registries.
 #[derive(Debug, clap::Args)]
@@ -83,7 +86,7 @@ impl RegistryArgs {
     /// # Errors
     /// When a file with credentials was named and does not exist.
     pub fn access(&self, progress: &Display) -> Result<Access> {
-        let credentials = environment::credentials(self.authfile.as_deref(), environment::variable)?;
+        let credentials = CredentialSource::discover(self.authfile.as_deref(), &environment::process())?;
         Ok(Access { credentials, ..self.access_without_credentials(progress) })
     }
 
@@ -92,7 +95,7 @@ impl RegistryArgs {
     /// # Errors
     /// As [`access`](Self::access).
     pub fn access_for_data_io(&self, config: &EnvConfig, progress: &Display) -> Result<Access> {
-        let usual = environment::credentials(self.authfile.as_deref(), |name| config.variable(name))?;
+        let usual = CredentialSource::discover(self.authfile.as_deref(), &config.environment())?;
         let credentials = config.login().into_iter().chain(usual).collect();
         Ok(Access { credentials, ..self.access_without_credentials(progress) })
     }
@@ -102,7 +105,7 @@ impl RegistryArgs {
     /// # Errors
     /// As [`access`](Self::access).
     pub fn access_for_login(&self, progress: &Display) -> Result<Access> {
-        match environment::named_file(self.authfile.as_deref(), environment::variable) {
+        match named_auth_file(self.authfile.as_deref(), &environment::process()) {
             Some(file) if !file.exists() => Ok(self.access_without_credentials(progress)),
             _ => self.access(progress),
         }
@@ -114,21 +117,15 @@ impl RegistryArgs {
                 "any certificate is accepted: passwords and data can be read and changed on the way",
             );
         }
+        let found = Access::without_credentials(&environment::process());
         let tls = Tls {
-            wanted: self.tls_verify == Some(true),
-            anybody: self.tls_verify == Some(false),
+            required: self.tls_verify == Some(true),
+            accept_invalid_certs: self.tls_verify == Some(false),
             authorities: self.ca_file.clone(),
             directory: self.cert_dir.clone(),
-            directories: environment::certificates(environment::variable),
+            ..found.tls
         };
-        Access {
-            credentials: Vec::new(),
-            plain_http: self.plain_http,
-            tls,
-            registries_conf: environment::registries_conf(environment::variable),
-            proxies: environment::proxies(environment::variable),
-            client: self.client_options(progress),
-        }
+        Access { plain_http: self.plain_http, tls, client: self.client_options(progress), ..found }
     }
 
     /// Returns the file that `volio login` writes credentials to.
@@ -136,7 +133,7 @@ impl RegistryArgs {
     /// # Errors
     /// When there is no home directory for it.
     pub fn login_file(&self) -> Result<PathBuf> {
-        environment::login_file(self.authfile.as_deref(), environment::variable)
+        login_file(self.authfile.as_deref(), &environment::process())
     }
 }
 

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use volio::error::Kind;
-use volio::{Access, CredentialSource, Error, Location, Reference, Result, Secret};
+use volio::{Access, CredentialSource, Environment, Error, Location, Reference, Result, Secret};
 
 /// The directory that is packed by default.
 const SOURCE: &str = "/source";
@@ -179,6 +179,13 @@ impl EnvConfig {
     /// Returns a variable of the environment or of the secrets.
     pub fn variable(&self, name: &str) -> Option<OsString> {
         self.variables.get(name)
+    }
+
+    /// Returns the environment with the secrets.
+    pub fn environment(&self) -> Environment {
+        let variables = environment::process();
+        let variables = variables.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        variables.chain(self.variables.secrets.iter()).collect()
     }
 
     /// Returns the credentials that take precedence over all others.

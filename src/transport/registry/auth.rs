@@ -1,5 +1,4 @@
-//! Being let in: the registry is asked once how it wants it, tokens are fetched when they are needed, kept while
-//! they last, and fetched anew once when the registry no longer takes them.
+//! Authentication: the registry is asked once for its challenges, and tokens are cached until they expire or are rejected.
 
 use super::challenge::{Challenge, Realm};
 use super::credentials::Credentials;
@@ -18,36 +17,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-/// What one registry wants to see, and what it has been shown.
+/// The authentication of one registry.
 pub(super) struct Auth {
     base: Url,
     keychain: Arc<Keychain>,
-    state: Mutex<State>,
-    /// The registry was asked for the root of its protocol and does not know it, and has not answered anything else yet.
-    /// One of plain files need not know it.
+    state: Mutex<AuthState>,
+    /// The registry has answered 404 to `/v2/` and nothing else yet. A static file server may do that.
     is_doubtful: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
-    /// How the registry wants it, what has worked before the rest; `None` until it was asked.
+struct AuthState {
+    /// The registry's challenges, the one that worked last first; `None` before the first request.
     challenges: Option<Vec<Challenge>>,
-    /// Who we are; `None` until that was looked up.
-    identity: Option<FoundCredentials>,
+    /// The credentials; `None` before they were looked up.
+    found: Option<FoundCredentials>,
     tokens: HashMap<Scopes, Token>,
-    /// What the registry has asked for beyond what we thought it would.
+    /// The scopes that the registry required beyond those that were requested.
     missing: HashMap<Scopes, Vec<String>>,
 }
 
-/// What was shown and refused.
-pub(super) struct Refused<'a> {
-    pub(super) shown: Option<&'a HeaderValue>,
-    /// Whether that was an response to an earlier refusal.
-    pub(super) again: bool,
+/// An authorization that the registry has rejected.
+pub(super) struct Rejection<'a> {
+    pub(super) sent: Option<&'a HeaderValue>,
+    /// Whether it was already the replacement of a rejected authorization.
+    pub(super) repeated: bool,
 }
 
 impl Auth {
-    /// Asks nothing yet.
+    /// Returns the authentication of the registry at this base URL. No request is sent yet.
     pub(super) fn new(base: Url, keychain: Keychain) -> Self {
         Self {
             base,
@@ -57,34 +55,34 @@ impl Auth {
         }
     }
 
-    /// What to show for a request that needs these scopes. Whoever comes while another one is asking waits
-    /// and finds the response.
+    /// Returns the `Authorization` header for a request that needs these scopes. Concurrent requests wait for the first one
+    /// and share its token.
     pub(super) async fn authorization(&self, http: &Http, scopes: &Scopes) -> Result<Option<HeaderValue>> {
         let mut state = self.state.lock().await;
         let challenges = match &state.challenges {
             Some(known) => known.clone(),
             None => self.ping(http, &mut state).await?,
         };
-        self.response(http, &mut state, scopes, challenges, None).await
+        self.answer(http, &mut state, scopes, challenges, None).await
     }
 
-    /// What to show after a refusal; `None` when there is nothing that was not shown already.
+    /// Returns another `Authorization` header after a rejection; `None` if there is no other.
     pub(super) async fn renew(
         &self,
         http: &Http,
         scopes: &Scopes,
-        refusal: &Response,
-        refused: Refused<'_>,
+        response: &Response,
+        rejection: Rejection<'_>,
     ) -> Result<Option<HeaderValue>> {
         let mut state = self.state.lock().await;
-        if !refused.again
+        if !rejection.repeated
             && let Some(token) = state.tokens.get(scopes)
-            && Some(&token.authorization) != refused.shown
+            && Some(&token.authorization) != rejection.sent
         {
             return Ok(Some(token.authorization.clone()));
         }
-        // A refusal knows better than the ping what it is about, but some come without a word.
-        let mut challenges = Challenge::all(refusal.challenges());
+        // The challenges of this response are more specific than those of `/v2/`, but may be missing.
+        let mut challenges = Challenge::all(response.challenges());
         if challenges.is_empty() {
             challenges = state.challenges.clone().unwrap_or_default();
         }
@@ -96,34 +94,36 @@ impl Auth {
                 missing.truncate(SCOPES_LIMIT);
             }
         }
-        self.response(http, &mut state, scopes, challenges, Some(&refused)).await
+        self.answer(http, &mut state, scopes, challenges, Some(&rejection)).await
     }
 
-    /// Fails where the registry knows neither the root of its protocol nor what was asked of it since.
-    pub(super) fn check(&self, status: Option<StatusCode>) -> Result<()> {
-        let absent = |status| matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+    /// Checks that the server is a registry, given the status of its latest response.
+    ///
+    /// # Errors
+    /// When it knows neither `/v2/` nor anything that was requested since.
+    pub(super) fn check_is_registry(&self, status: Option<StatusCode>) -> Result<()> {
+        let is_unknown = |status| matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
         if status.is_some_and(|status| status.is_success()) {
             self.is_doubtful.store(false, Ordering::Relaxed);
         }
-        match self.is_doubtful.load(Ordering::Relaxed) && status.is_none_or(absent) {
-            true => {
-                Err(Error::failed(format!("{} is no registry: it does not know /v2/", host_of(&self.base)))
-                    .with_hint("is the host name right? An image's name is HOST/REPOSITORY:TAG"))
-            }
-            false => Ok(()),
+        if self.is_doubtful.load(Ordering::Relaxed) && status.is_none_or(is_unknown) {
+            let host = host_of(&self.base);
+            return Err(Error::failed(format!("{host} is no registry: it does not know /v2/"))
+                .with_hint("is the host name right? An image's name is HOST/REPOSITORY:TAG"));
         }
+        Ok(())
     }
 
-    /// Why nobody was named to the registry, where something was in the way of that.
+    /// Returns why requests are sent without credentials, if looking for them failed.
     pub(super) async fn anonymous_because(&self) -> Option<String> {
         let state = self.state.lock().await;
-        let who = state.identity.as_ref().filter(|who| who.credentials.is_none())?;
-        Some(format!("{} was asked without credentials: {}", host_of(&self.base), who.problem.as_ref()?))
+        let found = state.found.as_ref().filter(|found| found.credentials.is_none())?;
+        Some(format!("{} was asked without credentials: {}", host_of(&self.base), found.problem.as_ref()?))
     }
 
-    /// Asks the registry how it wants it. What a server of plain files says to a directory means nothing: what is asked
-    /// of it then gets an response of its own.
-    async fn ping(&self, http: &Http, state: &mut State) -> Result<Vec<Challenge>> {
+    /// Requests `/v2/` for the challenges of the registry. A static file server may refuse to list this directory, so that
+    /// error statuses do not matter here.
+    async fn ping(&self, http: &Http, state: &mut AuthState) -> Result<Vec<Challenge>> {
         let what = format!("reach the registry {}", host_of(&self.base));
         let response = http.send(&Request::new(Method::GET, self.base.clone(), what)).await?;
         let status = response.status();
@@ -137,34 +137,35 @@ impl Auth {
         Ok(challenges)
     }
 
-    /// The first challenge that can be answered with something that was not refused, and its response. One that cannot be
-    /// used, because its token server is gone or must not be asked, is told only if there is no other.
-    async fn response(
+    /// Returns the header for the first challenge that can be answered with something that was not rejected. The error of a
+    /// challenge that cannot be answered, because its token server fails or is not allowed, counts only if there is no
+    /// other challenge.
+    async fn answer(
         &self,
         http: &Http,
-        state: &mut State,
+        state: &mut AuthState,
         scopes: &Scopes,
         mut challenges: Vec<Challenge>,
-        refused: Option<&Refused<'_>>,
+        rejection: Option<&Rejection<'_>>,
     ) -> Result<Option<HeaderValue>> {
         let mut failure = None;
         for (position, challenge) in challenges.iter().enumerate() {
-            // What was shown is our response to it already, however new.
-            let is_answered = refused.is_some_and(|refused| {
-                refused.again && refused.shown.is_some_and(|shown| challenge.is_answered_by(shown))
+            // A replacement that was rejected is the best answer to its challenge.
+            let is_answered = rejection.is_some_and(|rejection| {
+                rejection.repeated && rejection.sent.is_some_and(|sent| challenge.is_answered_by(sent))
             });
             if is_answered {
                 continue;
             }
-            let known = state.tokens.get(scopes).filter(|token| token.is_fresh() && refused.is_none());
+            let known = state.tokens.get(scopes).filter(|token| token.is_fresh() && rejection.is_none());
             let header = match challenge {
                 Challenge::Basic => self.password(http, state).await,
                 Challenge::Bearer(_) if known.is_some() => Ok(known.map(|token| token.authorization.clone())),
                 Challenge::Bearer(realm) => self.token(http, state, scopes, realm).await.map(Some),
             };
             match header {
-                Ok(Some(header)) if refused.is_none_or(|refused| refused.shown != Some(&header)) => {
-                    // The next request begins with what could be answered now.
+                Ok(Some(header)) if rejection.is_none_or(|rejection| rejection.sent != Some(&header)) => {
+                    // The next request tries this challenge first.
                     challenges[..=position].rotate_right(1);
                     state.challenges = Some(challenges);
                     return Ok(Some(header));
@@ -176,60 +177,62 @@ impl Auth {
         failure.map_or(Ok(None), Err)
     }
 
-    /// Who we are. Found out when it is asked for, and once; what is in the way of that is told.
-    async fn credentials(&self, http: &Http, state: &mut State) -> Result<Option<Credentials>> {
-        if let Some(known) = &state.identity {
-            return Ok(known.credentials.clone());
+    /// Returns the credentials. They are looked up when they are first needed; an error of the lookup is a warning.
+    async fn credentials(&self, http: &Http, state: &mut AuthState) -> Result<Option<Credentials>> {
+        if let Some(found) = &state.found {
+            return Ok(found.credentials.clone());
         }
         let keychain = Arc::clone(&self.keychain);
         let found = spawn_blocking(move || keychain.find()).await;
         let found = found.map_err(|_| Error::failed("the search for credentials was abandoned"))?;
-        if let Some(doubt) = &found.problem {
-            let so = match found.credentials {
+        if let Some(problem) = &found.problem {
+            let consequence = match found.credentials {
                 Some(_) => String::new(),
                 None => format!("; {} is asked without credentials", host_of(&self.base)),
             };
-            http.options().progress.warn(&format!("{doubt}{so}"));
+            http.options().progress.warn(&format!("{problem}{consequence}"));
         }
-        Ok(state.identity.insert(found).credentials.clone())
+        Ok(state.found.insert(found).credentials.clone())
     }
 
-    async fn password(&self, http: &Http, state: &mut State) -> Result<Option<HeaderValue>> {
-        self.credentials(http, state)
-            .await?
-            .map(|credentials| secret_header(&credentials.header()))
-            .transpose()
+    async fn password(&self, http: &Http, state: &mut AuthState) -> Result<Option<HeaderValue>> {
+        let credentials = self.credentials(http, state).await?;
+        credentials.map(|credentials| secret_header(&credentials.header())).transpose()
     }
 
-    /// Fetches a token, unless we were given one.
+    /// Returns the header with a token: the one in the credentials, or one that is fetched from the token server.
     async fn token(
         &self,
         http: &Http,
-        state: &mut State,
+        state: &mut AuthState,
         scopes: &Scopes,
         realm: &Realm,
     ) -> Result<HeaderValue> {
-        let url = self.realm(&realm.address)?;
+        let url = self.token_server(&realm.url)?;
         let credentials = self.credentials(http, state).await?;
         if let Some(given @ Credentials::Registry(_)) = &credentials {
             return secret_header(&given.header());
         }
-        let wanted = scopes.behind(state.missing.get(scopes).map(Vec::as_slice).unwrap_or_default());
+        let missing = state.missing.get(scopes).map(Vec::as_slice).unwrap_or_default();
+        let all = scopes.with_missing(missing);
         let registry = host_of(&self.base);
-        let token = Token::fetch(http, url, realm, &wanted, credentials.as_ref(), &registry).await?;
+        let token = Token::fetch(http, url, realm, &all, credentials.as_ref(), &registry).await?;
         let authorization = token.authorization.clone();
         state.tokens.insert(scopes.clone(), token);
         Ok(authorization)
     }
 
-    /// The address of a token server, if the password may be sent there: encrypted, or to the very host that is
-    /// spoken to without encryption anyway.
-    fn realm(&self, realm: &str) -> Result<Url> {
+    /// Parses the URL of a token server.
+    ///
+    /// # Errors
+    /// When the password must not be sent there: without encryption it is sent only to the host of a registry that is
+    /// itself reached without encryption.
+    fn token_server(&self, url: &str) -> Result<Url> {
         let refuse = |why: &str| {
             Error::denied(format!("{} sends to a token server that {why}", host_of(&self.base)))
                 .with_hint("nothing was sent there; the registry's operator must give an https address")
         };
-        let mut url = Url::parse(realm).map_err(|_| refuse("has no valid address"))?;
+        let mut url = Url::parse(url).map_err(|_| refuse("has no valid address"))?;
         let _ = url.set_username("");
         let _ = url.set_password(None);
         let same_host = url.host_str() == self.base.host_str();
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_goes_nowhere_without_encryption_but_to_the_registrys_own_host() {
+    fn without_encryption_the_password_is_sent_only_to_the_host_of_the_registry() {
         for (base, realm, allowed) in [
             ("https://r.io/v2/", "https://auth.io/token", true),
             ("https://r.io/v2/", "http://r.io/token", false),
@@ -263,7 +266,7 @@ mod tests {
             ("http://r.io/v2/", "file:///etc/passwd", false),
             ("http://r.io/v2/", "token", false),
         ] {
-            assert_eq!(auth(base).realm(realm).is_ok(), allowed, "{base} {realm}");
+            assert_eq!(auth(base).token_server(realm).is_ok(), allowed, "{base} {realm}");
         }
     }
 }

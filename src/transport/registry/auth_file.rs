@@ -1,5 +1,5 @@
-//! Files with credentials: docker's `config.json`, podman's `auth.json` and a Kubernetes `.dockerconfigjson`, which
-//! are written alike, and `.dockercfg`, which is what docker's file once was: the entries and nothing around them.
+//! Files with credentials: Docker's `config.json`, Podman's `auth.json` and a Kubernetes `.dockerconfigjson`, which have
+//! one format, and Docker's older `.dockercfg`, which has only the entries.
 
 use super::credential_keys::{is_key_of, specificity};
 use super::credentials::{BASE64, Credentials};
@@ -11,21 +11,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// What the file is called in a directory that is named in its place.
-const USUAL_NAMES: [&str; 4] = ["config.json", ".dockerconfigjson", ".dockercfg", "auth.json"];
+/// The names of the file in a directory that is named in its place.
+const FILE_NAMES: [&str; 4] = ["config.json", ".dockerconfigjson", ".dockercfg", "auth.json"];
 
-/// What a file says about registries.
+/// The entries of a file.
 #[derive(Debug)]
 pub(super) struct AuthFile {
-    /// What to call it in an error.
+    /// The name for errors.
     name: String,
-    content: Content,
+    content: AuthConfig,
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Content {
+struct AuthConfig {
     #[serde(default)]
-    auths: Option<BTreeMap<String, Option<Entry>>>,
+    auths: Option<BTreeMap<String, Option<AuthEntry>>>,
     #[serde(default, rename = "credsStore")]
     store: Option<String>,
     #[serde(default, rename = "credHelpers")]
@@ -33,7 +33,7 @@ struct Content {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-struct Entry {
+struct AuthEntry {
     #[serde(default, deserialize_with = "secret")]
     auth: Option<Secret>,
     #[serde(default)]
@@ -46,22 +46,22 @@ struct Entry {
     registry_token: Option<Secret>,
 }
 
-/// An empty text is none: docker writes such.
+/// Deserializes a secret. Docker writes empty strings for missing ones.
 fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     let text: Option<String> = Option::deserialize(deserializer)?;
     Ok(text.filter(|text| !text.is_empty()).map(Secret::new))
 }
 
 impl AuthFile {
-    /// Reads a file; `None` when it is not there.
+    /// Reads a file; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it is there and cannot be read or understood.
+    /// When it exists and cannot be read or parsed.
     pub(super) fn read(source: &CredentialSource) -> Result<Option<Self>> {
         match source {
             CredentialSource::Text { name, text } => Self::parse(name, text.reveal().as_bytes()).map(Some),
             CredentialSource::File(path) | CredentialSource::Named(path) => {
-                let path = inside(path);
+                let path = resolve_directory(path);
                 match fs::read(&path) {
                     Ok(bytes) => Self::parse(&path.display().to_string(), &bytes).map(Some),
                     Err(error) if is_absent(&error) => Ok(None),
@@ -75,9 +75,9 @@ impl AuthFile {
 
     fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         if bytes.trim_ascii().is_empty() {
-            return Ok(Self { name: name.to_owned(), content: Content::default() });
+            return Ok(Self { name: name.to_owned(), content: AuthConfig::default() });
         }
-        // The parser's own message would quote the content.
+        // The parser's message would quote the content.
         let content = parse(bytes).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             malformed(name, &format!("line {line}, column {column} is not what it should be"))
@@ -85,12 +85,13 @@ impl AuthFile {
         Ok(Self { name: name.to_owned(), content })
     }
 
-    /// What to call it.
+    /// Returns the name for errors.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The program that keeps the credentials for a registry, by the last part of its name.
+    /// Returns the credential helper for a registry, by the last part of its name. An empty name in `credHelpers` excludes
+    /// a registry from `credsStore`.
     pub(super) fn helper(&self, registry: &str) -> Option<&str> {
         let mut own = self.content.helpers.iter().flatten();
         own.find(|(key, _)| is_key_of(key, registry))
@@ -100,10 +101,10 @@ impl AuthFile {
             .filter(|helper| !helper.is_empty())
     }
 
-    /// The credentials in the entry that fits the repository most closely.
+    /// Returns the credentials in the most specific entry for a repository.
     ///
     /// # Errors
-    /// When that entry makes no sense.
+    /// When that entry is malformed.
     pub(super) fn entry(&self, registry: &str, repository: &str) -> Result<Option<Credentials>> {
         let mut entries: Vec<_> = self
             .content
@@ -122,44 +123,45 @@ impl AuthFile {
     }
 }
 
-/// Whether a file, or a part of the way to it, does not exist.
+/// Returns whether an error says that a file or one of its directories does not exist.
 pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// The file that is meant when a directory is named.
-pub(super) fn inside(path: &Path) -> PathBuf {
-    let usual = || USUAL_NAMES.iter().map(|name| path.join(name)).find(|file| file.exists());
+/// Returns the file with credentials in a directory, or the path itself if it is not such a directory.
+pub(super) fn resolve_directory(path: &Path) -> PathBuf {
+    let usual = || FILE_NAMES.iter().map(|name| path.join(name)).find(|file| file.exists());
     path.is_dir().then(usual).flatten().unwrap_or_else(|| path.to_owned())
 }
 
-fn parse(bytes: &[u8]) -> serde_json::Result<Content> {
+fn parse(bytes: &[u8]) -> serde_json::Result<AuthConfig> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Other {
-        Entry(Entry),
+    enum Member {
+        Entry(AuthEntry),
         Else(serde::de::IgnoredAny),
     }
-    let content: Content = serde_json::from_slice(bytes)?;
+    let content: AuthConfig = serde_json::from_slice(bytes)?;
     if content.auths.is_some() || content.store.is_some() || content.helpers.is_some() {
         return Ok(content);
     }
-    // What is not an entry is some other setting, of a config.json that knows no registry yet.
-    let bare: BTreeMap<String, Other> = serde_json::from_slice(bytes)?;
-    let entries = bare.into_iter().filter_map(|(key, other)| match other {
-        Other::Entry(entry) => Some((key, Some(entry))),
-        Other::Else(_) => None,
+    // Without these keys it is a .dockercfg, or a config.json without registries, whose other settings are skipped.
+    let bare: BTreeMap<String, Member> = serde_json::from_slice(bytes)?;
+    let entries = bare.into_iter().filter_map(|(key, member)| match member {
+        Member::Entry(entry) => Some((key, Some(entry))),
+        Member::Else(_) => None,
     });
-    Ok(Content { auths: Some(entries.collect()), ..Content::default() })
+    Ok(AuthConfig { auths: Some(entries.collect()), ..AuthConfig::default() })
 }
 
+/// Returns the error for a file that cannot be parsed.
 pub(super) fn malformed(name: &str, why: &str) -> Error {
     Error::failed(format!("cannot understand the credentials in {name}: {why}"))
         .with_hint("it must be JSON such as docker login writes: {\"auths\": {\"HOST\": {\"auth\": \"…\"}}}")
 }
 
-impl Entry {
-    /// What the entry holds; nothing when the credentials are elsewhere, such as in a credential helper.
+impl AuthEntry {
+    /// Returns the credentials of the entry; `None` if they are elsewhere, such as in a credential helper.
     fn credentials(&self, file: &str, key: &str) -> Result<Option<Credentials>> {
         if let Some(token) = &self.registry_token {
             return Ok(Some(Credentials::Registry(token.clone())));
@@ -181,11 +183,11 @@ impl Entry {
     }
 }
 
-/// A name and a password out of `auth`.
+/// Decodes the user name and the password in `auth`.
 fn decode(auth: &Secret) -> Option<(String, String)> {
     let decoded = String::from_utf8(BASE64.decode(auth.reveal().trim()).ok()?).ok()?;
     let (username, password) = decoded.split_once(':')?;
-    // Old versions of docker padded with zeros.
+    // Old versions of Docker padded the password with zeros.
     Some((username.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
 
@@ -198,7 +200,7 @@ mod tests {
         AuthFile::parse("FILE", content.as_bytes()).unwrap()
     }
 
-    /// A file with these keys and users.
+    /// Returns a file with these keys and users.
     fn keys(entries: &[(&str, &str)]) -> AuthFile {
         let entries = entries.iter().map(|(key, user)| {
             format!(r#""{key}": {{"auth": "{}"}}"#, BASE64.encode(format!("{user}:secret")))
@@ -206,7 +208,7 @@ mod tests {
         file(&format!(r#"{{"auths": {{{}}}}}"#, entries.collect::<Vec<_>>().join(",")))
     }
 
-    /// The name that is found for `registry/repository`.
+    /// Returns the user name for `registry/repository`.
     fn found(file: &AuthFile, registry: &str, repository: &str) -> Option<String> {
         match file.entry(registry, repository).unwrap()? {
             Credentials::Password { username, .. } => Some(username),
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_may_have_a_program_of_its_own() {
+    fn a_registry_may_have_its_own_helper() {
         let file = file(
             r#"{"credsStore": "all", "credHelpers": {"https://r.io": "own", "docker.io": "hub", "x": ""}}"#,
         );
@@ -253,7 +255,7 @@ mod tests {
             ("r.io", Some("own")),
             ("index.docker.io", Some("hub")),
             ("other.io", Some("all")),
-            // An empty name takes a registry out of the store.
+            // An empty name excludes a registry from the store.
             ("x", None),
         ] {
             assert_eq!(file.helper(registry), helper, "{registry}");
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn other_settings_are_no_registries() {
+    fn other_settings_are_not_registries() {
         let file = file(r#"{"HttpHeaders": {"X": "y"}, "proxies": {"default": {}}, "detachKeys": "a"}"#);
         assert_eq!(found(&file, "HttpHeaders", "a"), None);
     }

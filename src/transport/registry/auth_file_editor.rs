@@ -1,7 +1,7 @@
-//! Changes to a file with credentials. Other programs keep their settings in the same file: what is not about this
-//! registry stays as it is, in its order and in its own spelling.
+//! Changes to a file with credentials. Other programs keep their settings in the same file, so everything that is not about
+//! the registry keeps its bytes and its order.
 
-use super::auth_file::{inside, is_absent, malformed};
+use super::auth_file::{is_absent, malformed, resolve_directory};
 use super::credential_keys::{is_key_of, key_of};
 use super::credentials::BASE64;
 use crate::disk::atomic_file;
@@ -20,21 +20,21 @@ use std::path::{Path, PathBuf};
 /// A JSON object whose members keep their order and their bytes.
 type Members = Vec<(String, Box<RawValue>)>;
 
-/// A file with credentials, about to be changed.
+/// A file with credentials that is being changed.
 pub(super) struct AuthFileEditor {
     path: PathBuf,
     members: Members,
-    /// The file's directory, locked.
-    _alone: Option<FileLock>,
+    /// The lock on the file's directory.
+    _lock: Option<FileLock>,
 }
 
 impl AuthFileEditor {
-    /// Reads the file; one that is not there is empty.
+    /// Reads a file, which need not exist.
     ///
     /// # Errors
-    /// When it is there and cannot be read or understood: writing it anew would lose what others keep in it.
+    /// When it cannot be read or parsed. Replacing it would lose the settings of other programs.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let path = destination(&inside(path))?;
+        let path = follow_links(&resolve_directory(path))?;
         let members = match fs::read(&path) {
             Ok(bytes) if bytes.trim_ascii().is_empty() => Members::new(),
             Ok(bytes) => parse(&bytes).ok_or_else(|| {
@@ -45,36 +45,36 @@ impl AuthFileEditor {
                 return Err(Error::io(format!("cannot read the credentials in {}", path.display()), error));
             }
         };
-        Ok(Self { path, members, _alone: None })
+        Ok(Self { path, members, _lock: None })
     }
 
-    /// The same, while all other logins of this program wait until it is dropped: each would write what it has read, and
-    /// lose what another one has written meanwhile.
+    /// Locks and reads a file. Other logins of volio wait until the editor is dropped, because they would overwrite the
+    /// change.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and when there can be no such file.
-    pub(super) fn open_alone(path: &Path) -> Result<Self> {
-        let path = destination(&inside(path))?;
+    /// As [`open`](Self::open), and when the directory cannot be created.
+    pub(super) fn open_locked(path: &Path) -> Result<Self> {
+        let path = follow_links(&resolve_directory(path))?;
         make_directory(&path)?;
         let directory = directory_of(&path);
-        // What cannot be locked is no reason to keep nothing.
-        let alone = match File::open(directory) {
+        // A directory that cannot be locked does not prevent the login.
+        let lock = match File::open(directory) {
             Ok(file) => match FileLock::exclusive(file, directory, LOCK_TIMEOUT) {
                 Err(error) if error.kind() == Kind::Refused => return Err(error),
-                alone => alone.ok(),
+                lock => lock.ok(),
             },
             Err(_) => None,
         };
-        Ok(Self { _alone: alone, ..Self::open(&path)? })
+        Ok(Self { _lock: lock, ..Self::open(&path)? })
     }
 
-    /// The file that is written.
+    /// Returns the path of the file, with all links followed.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes down a name and a password, or, without them, that a program keeps them, as docker does it.
-    pub(super) fn enter(&mut self, registry: &str, credentials: Option<(&str, &Secret)>) -> Result<()> {
+    /// Sets the entry of a registry to a user name and a password, or to the empty entry that Docker writes for a helper.
+    pub(super) fn set(&mut self, registry: &str, credentials: Option<(&str, &Secret)>) -> Result<()> {
         let entry = match credentials {
             Some((username, password)) => {
                 let auth = BASE64.encode(format!("{username}:{}", password.reveal()));
@@ -84,12 +84,12 @@ impl AuthFileEditor {
         };
         let mut entries = self.entries()?;
         entries.retain(|(key, _)| !is_key_of(key, registry) || key == key_of(registry));
-        set(&mut entries, key_of(registry), raw(entry)?);
+        set_member(&mut entries, key_of(registry), raw(entry)?);
         self.replace(&entries)
     }
 
-    /// Strikes out what is there about a registry, and says whether there was anything.
-    pub(super) fn strike(&mut self, registry: &str) -> Result<bool> {
+    /// Removes the entries of a registry, and returns whether there were any.
+    pub(super) fn remove(&mut self, registry: &str) -> Result<bool> {
         let mut entries = self.entries()?;
         let before = entries.len();
         entries.retain(|(key, _)| !is_key_of(key, registry));
@@ -100,7 +100,7 @@ impl AuthFileEditor {
         Ok(found)
     }
 
-    /// Puts the new file into the place of the old one, at once: who reads it meanwhile reads either.
+    /// Replaces the file atomically.
     pub(super) fn save(&self) -> Result<()> {
         let cannot = |error| cannot_write(&self.path, error);
         make_directory(&self.path)?;
@@ -122,7 +122,7 @@ impl AuthFileEditor {
 
     fn replace(&mut self, entries: &Members) -> Result<()> {
         let auths = raw(object(entries, "\t"))?;
-        set(&mut self.members, "auths", auths);
+        set_member(&mut self.members, "auths", auths);
         Ok(())
     }
 }
@@ -140,12 +140,12 @@ fn cannot_write(file: &Path, error: io::Error) -> Error {
     Error::io(format!("cannot write the credentials to {}", file.display()), error)
 }
 
-/// Where a file really is: a link to it stays a link.
-fn destination(path: &Path) -> Result<PathBuf> {
+/// Follows links, so that a link to the file stays a link.
+fn follow_links(path: &Path) -> Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..40 {
         match fs::read_link(&path) {
-            // A target is relative to the link; an absolute one replaces all.
+            // Joining an absolute target replaces the whole path.
             Ok(target) => path = path.parent().unwrap_or(Path::new("")).join(target),
             Err(_) if path.parent() == Some(Path::new("")) => return Ok(Path::new(".").join(path)),
             Err(_) => return Ok(path),
@@ -154,7 +154,7 @@ fn destination(path: &Path) -> Result<PathBuf> {
     Err(Error::failed(format!("{} is a link to itself", path.display())))
 }
 
-fn set(members: &mut Members, key: &str, value: Box<RawValue>) {
+fn set_member(members: &mut Members, key: &str, value: Box<RawValue>) {
     match members.iter_mut().find(|(known, _)| known == key) {
         Some(known) => known.1 = value,
         None => members.push((key.to_owned(), value)),
@@ -165,21 +165,18 @@ fn raw(text: String) -> Result<Box<RawValue>> {
     RawValue::from_string(text).map_err(|_| Error::failed("cannot write the credentials as JSON"))
 }
 
-/// Writes an object as docker does: a member per line, by tabs. What stood there keeps its own form.
+/// Writes an object in Docker's format: one member per line, indented by tabs. Values keep their bytes.
 fn object(members: &Members, indent: &str) -> String {
     let lines: Vec<_> = members
         .iter()
         .map(|(key, value)| format!("{indent}\t{}: {}", serde_json::Value::from(key.as_str()), value.get()))
         .collect();
-    match lines.is_empty() {
-        true => "{}".to_owned(),
-        false => format!("{{\n{}\n{indent}}}", lines.join(",\n")),
-    }
+    if lines.is_empty() { "{}".to_owned() } else { format!("{{\n{}\n{indent}}}", lines.join(",\n")) }
 }
 
 fn parse(bytes: &[u8]) -> Option<Members> {
-    struct InOrder;
-    impl<'de> Visitor<'de> for InOrder {
+    struct MembersVisitor;
+    impl<'de> Visitor<'de> for MembersVisitor {
         type Value = Members;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,7 +192,7 @@ fn parse(bytes: &[u8]) -> Option<Members> {
         }
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let members = json.deserialize_map(InOrder).ok()?;
+    let members = json.deserialize_map(MembersVisitor).ok()?;
     json.end().ok()?;
     Some(members)
 }
@@ -213,45 +210,45 @@ mod tests {
         (directory, path)
     }
 
-    fn enter(path: &Path, registry: &str) {
-        let mut ledger = AuthFileEditor::open(path).unwrap();
-        ledger.enter(registry, Some(("me", &Secret::new("hunter2")))).unwrap();
-        ledger.save().unwrap();
+    fn set(path: &Path, registry: &str) {
+        let mut editor = AuthFileEditor::open(path).unwrap();
+        editor.set(registry, Some(("me", &Secret::new("hunter2")))).unwrap();
+        editor.save().unwrap();
     }
 
     #[test]
-    fn what_others_keep_in_the_file_stays_as_it_is() {
+    fn settings_of_other_programs_keep_their_bytes() {
         let (_directory, path) = file(
             "{\n  \"z\": {\"big\": 1e999, \"b\":  [1,2]},\n  \"auths\": {\"b.io\": {\"auth\": \"x\", \"email\": \"e\"}, \
              \"https://a.io/v1/\": {}},\n  \"A\": \"\\u00e9\"}",
         );
-        enter(&path, "a.io");
+        set(&path, "a.io");
         let expected = "{\n\t\"z\": {\"big\": 1e999, \"b\":  [1,2]},\n\t\"auths\": {\n\t\t\"b.io\": {\"auth\": \"x\", \
              \"email\": \"e\"},\n\t\t\"a.io\": {\n\t\t\t\"auth\": \"bWU6aHVudGVyMg==\"\n\t\t}\n\t},\n\t\"A\": \"\\u00e9\"\n}";
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
-        enter(&path, "a.io");
+        set(&path, "a.io");
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
     }
 
     #[test]
-    fn a_new_file_is_for_its_owner_only() {
+    fn a_new_file_is_readable_by_its_owner_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker/config.json");
-        enter(&path, "docker.io");
+        set(&path, "docker.io");
         assert!(fs::read_to_string(&path).unwrap().contains("\"https://index.docker.io/v1/\""));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
-    fn a_file_of_another_user_stays_that_users() {
+    fn a_file_of_another_user_keeps_its_owner() {
         use std::os::unix::fs::{MetadataExt as _, chown};
         if !rustix::process::geteuid().is_root() {
             return crate::disk::tests::skipped("a login by root for another user, because that takes root");
         }
         let (_directory, path) = file("{}");
         chown(&path, Some(1234), Some(2345)).unwrap();
-        enter(&path, "r.io");
+        set(&path, "r.io");
         let found = fs::metadata(&path).unwrap();
         assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (1234, 2345, 0o600));
         assert!(fs::read_to_string(&path).unwrap().contains("r.io"));
@@ -263,7 +260,7 @@ mod tests {
         let (first, second) = (directory.path().join("first"), directory.path().join("second"));
         symlink("second", &first).unwrap();
         symlink(&path, &second).unwrap();
-        enter(&first, "r.io");
+        set(&first, "r.io");
         assert!(fs::symlink_metadata(&first).unwrap().is_symlink());
         assert!(fs::read_to_string(&path).unwrap().contains("r.io"));
         symlink("loop", directory.path().join("loop")).unwrap();
@@ -271,23 +268,23 @@ mod tests {
     }
 
     #[test]
-    fn all_spellings_of_a_registry_are_struck_out_and_no_other() {
+    fn all_spellings_of_a_registry_are_removed_and_no_other_registry() {
         let (_directory, path) = file(
             r#"{"auths": {"https://r.io/v1/": {}, "r.io": {}, "r.io/team": {}, "r.io:5000": {}, "x.io": null}}"#,
         );
-        let mut ledger = AuthFileEditor::open(&path).unwrap();
-        assert!(ledger.strike("r.io").unwrap());
-        assert!(!ledger.strike("r.io").unwrap());
-        let keys: Vec<_> = ledger.entries().unwrap().into_iter().map(|(key, _)| key).collect();
+        let mut editor = AuthFileEditor::open(&path).unwrap();
+        assert!(editor.remove("r.io").unwrap());
+        assert!(!editor.remove("r.io").unwrap());
+        let keys: Vec<_> = editor.entries().unwrap().into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["r.io/team", "r.io:5000", "x.io"]);
     }
 
     #[test]
-    fn a_file_that_is_not_understood_is_left_as_it_is() {
+    fn a_file_that_cannot_be_parsed_is_not_changed() {
         for content in ["[]", "{\"auths\": 1}", "{} x", "hunter2"] {
             let (_directory, path) = file(content);
             let error =
-                AuthFileEditor::open(&path).and_then(|mut ledger| ledger.enter("r.io", None)).unwrap_err();
+                AuthFileEditor::open(&path).and_then(|mut editor| editor.set("r.io", None)).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"));
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
         }

@@ -1,32 +1,32 @@
-//! `WWW-Authenticate`: how a registry says what it wants to see (RFC 9110, section 11.6.1).
+//! The `WWW-Authenticate` header of registries (RFC 9110, section 11.6.1).
 
 use reqwest::header::HeaderValue;
 
-/// One way to be let in that we know.
+/// A challenge of a known authentication scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// A name and a password with every request.
+    /// A user name and a password with every request.
     Basic,
-    /// A token, which another server gives out.
+    /// A token from a token server.
     Bearer(Realm),
 }
 
-/// Where tokens are to be had.
+/// A token server, and the token that it is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Realm {
-    /// The address of the token server.
-    pub(super) address: String,
-    /// The name under which the token server knows the registry.
+    /// The URL of the token server.
+    pub(super) url: String,
+    /// The name of the registry at the token server.
     pub(super) service: Option<String>,
-    /// What the token must be good for, where the registry says it.
+    /// The scopes that the registry requires, if it names them.
     pub(super) scopes: Vec<String>,
-    /// Whether the token that was shown is a good one that does not reach far enough (RFC 6750, section 3.1).
+    /// Whether the token that was sent is valid and lacks scopes (RFC 6750, section 3.1).
     pub(super) insufficient: bool,
 }
 
 impl Challenge {
-    /// The challenges among these header lines that we can response, in their order; others, such as `Negotiate`, are
-    /// passed over, and so is what cannot be read.
+    /// Parses the challenges in header lines, in order. Those of unknown schemes, such as `Negotiate`, and malformed ones are
+    /// skipped.
     pub(super) fn all<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
         let known = lines.into_iter().flat_map(parse).filter_map(|(scheme, parameters)| {
             let parameter = |name: &str| {
@@ -36,7 +36,7 @@ impl Challenge {
             match scheme.to_ascii_lowercase().as_str() {
                 "basic" => Some(Self::Basic),
                 "bearer" => Some(Self::Bearer(Realm {
-                    address: parameter("realm")?,
+                    url: parameter("realm")?,
                     service: parameter("service"),
                     scopes: parameter("scope")
                         .iter()
@@ -50,7 +50,7 @@ impl Challenge {
         known.take(LIMIT).collect()
     }
 
-    /// Whether a header is an response to this challenge, good or bad.
+    /// Returns whether an `Authorization` header has the scheme of this challenge.
     pub(super) fn is_answered_by(&self, header: &HeaderValue) -> bool {
         let scheme: &[u8] = match self {
             Self::Basic => b"Basic ",
@@ -59,27 +59,27 @@ impl Challenge {
         header.as_bytes().starts_with(scheme)
     }
 
-    /// Whether more rights are asked for, and not another person.
-    pub(super) fn wants_more(&self) -> bool {
+    /// Returns whether the token lacks scopes.
+    pub(super) fn needs_more_scope(&self) -> bool {
         matches!(self, Self::Bearer(realm) if realm.insufficient)
     }
 }
 
-/// How many challenges of one response are tried.
+/// The maximum number of challenges that are tried of one response.
 const LIMIT: usize = 8;
 
 type Parsed = (String, Vec<(String, String)>);
 
-/// The challenges of one header line. Commas separate both challenges and their parameters: a word that no
-/// `=` follows begins the next challenge.
+/// Parses the challenges of one header line. Commas separate both challenges and their parameters: a word without `=` after it
+/// begins the next challenge.
 fn parse(line: &str) -> Vec<Parsed> {
     let mut challenges: Vec<Parsed> = Vec::new();
     let mut rest = line;
     loop {
         rest = rest.trim_start_matches([' ', '\t', ',']);
-        let (word, behind) = split_word(rest);
+        let (word, after) = split_word(rest);
         if word.is_empty() {
-            // Nothing that the grammar knows, such as the dots and slashes of a Negotiate token: skip it.
+            // Characters that are not in the grammar, such as those of a Negotiate token, are skipped.
             let mut skipped = rest.chars();
             match skipped.next() {
                 Some(_) => rest = skipped.as_str(),
@@ -87,23 +87,23 @@ fn parse(line: &str) -> Vec<Parsed> {
             }
             continue;
         }
-        match behind.trim_start_matches([' ', '\t']).strip_prefix('=') {
+        match after.trim_start_matches([' ', '\t']).strip_prefix('=') {
             Some(value) => {
-                let (value, behind) = split_value(value.trim_start_matches([' ', '\t']));
+                let (value, after) = split_value(value.trim_start_matches([' ', '\t']));
                 if let Some((_, parameters)) = challenges.last_mut() {
                     parameters.push((word.to_owned(), value));
                 }
-                rest = behind;
+                rest = after;
             }
             None => {
                 challenges.push((word.to_owned(), Vec::new()));
-                rest = behind;
+                rest = after;
             }
         }
     }
 }
 
-/// Splits off what RFC 9110 calls a token.
+/// Splits off a token (RFC 9110, section 5.6.2).
 fn split_word(text: &str) -> (&str, &str) {
     let is_word = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     text.split_at(text.find(|c| !is_word(c)).unwrap_or(text.len()))
@@ -133,7 +133,7 @@ mod tests {
 
     fn bearer(realm: &str, service: Option<&str>, scopes: &[&str]) -> Option<Challenge> {
         Some(Challenge::Bearer(Realm {
-            address: realm.to_owned(),
+            url: realm.to_owned(),
             service: service.map(str::to_owned),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
             insufficient: false,
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_challenges_of_real_registries_are_understood() {
+    fn the_challenges_of_real_registries_are_parsed() {
         for (line, challenge) in [
             (
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#,
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_can_be_answered_are_found_in_their_order_in_one_line_and_in_several() {
+    fn several_challenges_are_parsed_in_order_from_one_line_and_from_several() {
         let [first, second] = ["https://a/t", "https://b/t"].map(|realm| bearer(realm, None, &[]).unwrap());
         let all = [first.clone(), Challenge::Basic, second.clone()];
         let lines = ["Negotiate", r#"Bearer realm="https://a/t""#, "Basic", r#"Bearer realm="https://b/t""#];
@@ -187,14 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_may_name_several_scopes_and_say_that_they_are_missing() {
+    fn a_challenge_may_name_several_missing_scopes() {
         let line = r#"Bearer realm="https://a/t",error="insufficient_scope",scope="repository:a:pull  repository:b:pull,push""#;
         let challenge = Challenge::all([line]).remove(0);
-        assert!(challenge.wants_more());
+        assert!(challenge.needs_more_scope());
         let Challenge::Bearer(realm) = challenge else { unreachable!() };
         assert_eq!(realm.scopes, ["repository:a:pull", "repository:b:pull,push"]);
         assert!(
-            !Challenge::all([r#"Bearer realm="https://a/t",error="invalid_token""#]).remove(0).wants_more()
+            !Challenge::all([r#"Bearer realm="https://a/t",error="invalid_token""#])
+                .remove(0)
+                .needs_more_scope()
         );
     }
 

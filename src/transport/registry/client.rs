@@ -1,7 +1,7 @@
-//! One registry as somebody to talk to: every request goes out with what lets it in.
+//! A client for one registry: it adds authorization to every request.
 
 use super::super::ClientOptions;
-use super::auth::{Auth, Refused};
+use super::auth::{Auth, Rejection};
 use super::body::StreamingBody;
 use super::challenge::Challenge;
 use super::http::{Http, Request};
@@ -19,182 +19,180 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The connections to one registry and what it has let us in for.
+/// A client for one registry, with its connections and tokens.
 pub(super) struct Client {
     base: Url,
     http: Http,
     auth: Auth,
-    /// Where the registry has sent us for what.
+    /// The redirects of earlier downloads, by the URL that was requested.
     redirects: Mutex<HashMap<Url, Url>>,
-    /// How it wants to be sent blobs.
+    /// The way in which blobs are uploaded.
     pub(super) upload_policy: UploadPolicy,
-    /// The connections that blobs come over side by side.
-    places: Arc<Semaphore>,
-    /// It was asked for a part of a blob, and began to send all of it.
-    whole_only: AtomicBool,
+    /// Permits for the parallel connections of downloads.
+    connections: Arc<Semaphore>,
+    /// The registry has sent a whole blob in response to a request for a range.
+    ignores_ranges: AtomicBool,
 }
 
 impl Client {
-    /// Connects to nothing yet.
+    /// Returns a client for the registry at this base URL. It connects when it is used.
     pub(super) fn new(base: Url, http: Http, keychain: Keychain) -> Self {
         let options = http.options();
         Self {
             auth: Auth::new(base.clone(), keychain),
             redirects: Mutex::default(),
-            places: Arc::new(Semaphore::new(options.concurrency)),
+            connections: Arc::new(Semaphore::new(options.concurrency)),
             upload_policy: UploadPolicy::new(base.host_str().unwrap_or_default(), options.chunk_size),
             http,
-            whole_only: AtomicBool::new(false),
+            ignores_ranges: AtomicBool::new(false),
             base,
         }
     }
 
-    /// An address under the root of the protocol. Its words are those of references and digests, which need no
-    /// escaping.
+    /// Returns a URL below the base URL. The words of references and digests need no escaping.
     pub(super) fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path()));
         url
     }
 
-    /// Sends a request; when the registry does not take what it is shown, once more with something new. Any
-    /// status is an response.
+    /// Sends a request with authorization, and returns a response of any status. If the registry rejects the authorization,
+    /// the request is sent again with a new one.
     pub(super) async fn send(&self, request: Request, scopes: &Scopes) -> Result<Response> {
         let cancel = &self.options().cancel;
-        // What ends an upload, and the token that it may need, outlive a stop.
+        // Requests that end an upload, and those for the tokens that they need, are sent after a cancellation too.
         if !request.once {
             cancel.check()?;
         }
-        // Whether something was changed is found out.
-        match request.is_safe() && !request.once {
-            true => unless_cancelled(cancel, self.exchange(request, scopes)).await,
-            false => self.exchange(request, scopes).await,
+        // A request that changes something is waited for: its result has to be known.
+        if request.is_safe() && !request.once {
+            unless_cancelled(cancel, self.send_authorized(request, scopes)).await
+        } else {
+            self.send_authorized(request, scopes).await
         }
     }
 
-    async fn exchange(&self, mut request: Request, scopes: &Scopes) -> Result<Response> {
-        let ours = self.authorize(&mut request, scopes).await?;
+    async fn send_authorized(&self, mut request: Request, scopes: &Scopes) -> Result<Response> {
+        let is_own = self.authorize(&mut request, scopes).await?;
         let mut response = self.http.send(&request).await?;
-        // Twice: what was shown may be too old, and then the registry may want something else.
-        for again in [false, true] {
-            let refused = is_about_us(&response) && same_server(response.url(), &self.base);
-            if !ours || !refused {
+        // Twice: the token may have expired, and then the registry may require another scheme.
+        for repeated in [false, true] {
+            let rejected = is_rejected(&response) && same_server(response.url(), &self.base);
+            if !is_own || !rejected {
                 break;
             }
-            let refused = Refused { shown: request.authorization.as_ref(), again };
-            match self.auth.renew(&self.http, scopes, &response, refused).await {
+            let rejection = Rejection { sent: request.authorization.as_ref(), repeated };
+            match self.auth.renew(&self.http, scopes, &response, rejection).await {
                 Ok(None) => break,
                 Ok(new) => request.authorization = new,
-                Err(error) => return Err(self.anonymous_because(error).await),
+                Err(error) => return Err(self.explain_denial(error).await),
             }
             response = self.http.send(&request).await?;
         }
-        if ours {
-            self.auth.check(Some(response.status()))?;
-            if is_denied(response.status()) {
+        if is_own {
+            self.auth.check_is_registry(Some(response.status()))?;
+            if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                 response.anonymous_because = self.auth.anonymous_because().await;
             }
         }
         Ok(response)
     }
 
-    /// The same error with what kept us from naming anybody to the registry.
-    async fn anonymous_because(&self, error: Error) -> Error {
+    /// Adds the reason for missing credentials to a denial.
+    async fn explain_denial(&self, error: Error) -> Error {
         match self.auth.anonymous_because().await {
-            Some(anonymous_because) if error.kind() == Kind::Denied => error.with_hint(anonymous_because),
+            Some(reason) if error.kind() == Kind::Denied => error.with_hint(reason),
             _ => error,
         }
     }
 
-    /// Whether an address is the registry's own.
-    pub(super) fn is_ours(&self, url: &Url) -> bool {
+    /// Returns whether a URL is on the registry itself.
+    pub(super) fn is_own(&self, url: &Url) -> bool {
         same_server(url, &self.base)
     }
 
-    /// A place among the connections that blobs come over, if one is free.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
+    /// Returns a permit for one more parallel connection, if one is free.
+    pub(super) fn connection_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.connections).try_acquire_owned().ok()
     }
 
-    /// How bytes travel.
+    /// Returns the options of transfers.
     pub(super) fn options(&self) -> &ClientOptions {
         self.http.options()
     }
 
-    /// Fetches something from where the registry sent us the last time; when that no longer works, because the
-    /// signature in such an address is over or the host is gone, from where it sends us now.
+    /// Sends a GET to the URL that the registry redirected it to the last time. If that fails, because the signature in the
+    /// URL has expired or the host is gone, the registry is asked again.
     pub(super) async fn fetch(&self, request: Request, scopes: &Scopes) -> Result<Response> {
-        let asked = request.url.clone();
-        let known = self.redirects().get(&asked).cloned();
+        let original = request.url.clone();
+        let known = self.redirects().get(&original).cloned();
         if let Some(url) = known {
             let shortcut = request.clone().to(url).once();
             match self.http.send(&shortcut).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
-                _ => _ = self.redirects().remove(&asked),
+                _ => _ = self.redirects().remove(&original),
             }
         }
         let response = self.send(request, scopes).await?;
-        if response.status().is_success() && !same_server(response.url(), &asked) {
-            self.redirects().insert(asked, response.url().clone());
+        if response.status().is_success() && !same_server(response.url(), &original) {
+            self.redirects().insert(original, response.url().clone());
         }
         Ok(response)
     }
 
-    /// Whether it is known to send blobs only whole, whatever part is asked for.
-    pub(super) fn sends_only_whole_blobs(&self) -> bool {
-        self.whole_only.load(Ordering::Relaxed)
+    /// Returns whether the registry is known to send whole blobs in response to requests for ranges.
+    pub(super) fn ignores_ranges(&self) -> bool {
+        self.ignores_ranges.load(Ordering::Relaxed)
     }
 
-    /// Remembers that.
-    pub(super) fn has_sent_a_whole_blob(&self) {
-        self.whole_only.store(true, Ordering::Relaxed);
+    /// Remembers that the registry has sent a whole blob in response to a request for a range.
+    pub(super) fn set_ignores_ranges(&self) {
+        self.ignores_ranges.store(true, Ordering::Relaxed);
     }
 
     fn redirects(&self) -> MutexGuard<'_, HashMap<Url, Url>> {
         self.redirects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request with a body that is gone afterwards. When it came too late for its token, the error says that
-    /// it may be sent again, and there is a new one by then.
+    /// Sends a request with a streaming body, which can be sent only once. If its token has expired, the error is retryable,
+    /// and the next attempt has a new token.
     pub(super) async fn send_stream(
         &self,
         mut request: Request,
         scopes: &Scopes,
-        outgoing: StreamingBody,
+        body: StreamingBody,
     ) -> Result<Response> {
-        let ours = self.authorize(&mut request, scopes).await?;
-        let response = self.http.send_stream(&request, outgoing).await?;
-        if ours && response.status() == StatusCode::UNAUTHORIZED {
-            let refused = Refused { shown: request.authorization.as_ref(), again: false };
-            let renewed = self.auth.renew(&self.http, scopes, &response, refused).await?;
+        let is_own = self.authorize(&mut request, scopes).await?;
+        let response = self.http.send_stream(&request, body).await?;
+        if is_own && response.status() == StatusCode::UNAUTHORIZED {
+            let rejection = Rejection { sent: request.authorization.as_ref(), repeated: false };
+            let renewed = self.auth.renew(&self.http, scopes, &response, rejection).await?;
             let error = response.refusal().await;
             return Err(if renewed.is_some() { error.with_retry_after(Duration::ZERO) } else { error });
         }
         Ok(response)
     }
 
-    /// Adds what lets the request in, and says whether it goes to the registry itself: nobody else sees it.
+    /// Adds authorization to a request to the registry itself, and returns whether it is one. No other server receives it.
     async fn authorize(&self, request: &mut Request, scopes: &Scopes) -> Result<bool> {
-        let ours = same_server(&request.url, &self.base);
-        if ours {
+        let is_own = self.is_own(&request.url);
+        if is_own {
             request.authorization = match self.auth.authorization(&self.http, scopes).await {
                 Ok(authorization) => authorization,
-                Err(error) => return Err(self.anonymous_because(error).await),
+                Err(error) => return Err(self.explain_denial(error).await),
             };
         }
-        Ok(ours)
+        Ok(is_own)
     }
 }
 
-fn is_denied(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-}
-
-/// Whether an response says that showing something else could help.
-fn is_about_us(response: &Response) -> bool {
+/// Returns whether another authorization could change the response.
+fn is_rejected(response: &Response) -> bool {
     match response.status() {
         StatusCode::UNAUTHORIZED => true,
-        StatusCode::FORBIDDEN => Challenge::all(response.challenges()).iter().any(Challenge::wants_more),
+        StatusCode::FORBIDDEN => {
+            Challenge::all(response.challenges()).iter().any(Challenge::needs_more_scope)
+        }
         _ => false,
     }
 }

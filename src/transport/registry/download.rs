@@ -1,8 +1,8 @@
-//! Blobs coming out (distribution-spec, "Pulling blobs").
+//! Downloads of blobs (distribution-spec, "Pulling blobs").
 //!
-//! A connection that breaks is followed by another one that asks for the rest (`Range`). A large blob comes over
-//! several connections, a part on each, and is put together in order. Neither needs the registry's word: the digest
-//! proves what came. One that does not know ranges sends the whole blob again, and what is here is passed over.
+//! After a lost connection, the next one requests the rest (`Range`). A large blob is downloaded over several connections,
+//! in parts that are put together in order. The digest proves the result, so the registry need not be trusted about ranges.
+//! If it ignores them and sends the whole blob again, the bytes that were received before are skipped.
 
 use super::client::Client;
 use super::http::{Request, runtime, wait};
@@ -24,57 +24,56 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-/// Chunks that wait for the reader; a chunk is what the network gave at once, at most half a mebibyte.
-const AHEAD: usize = 4;
-/// The size of the parts of a large blob, in bytes. As many as there are connections wait in memory at most, and one more
-/// for each blob.
-const PART: u64 = 4 << 20;
-/// Chunks of a part that wait: all of them, unless they are crumbs.
-const AHEAD_IN_PART: usize = 4096;
-/// A chunk that is smaller is copied: it may be a piece of a buffer that is a hundred times as large.
-const CRUMB: usize = 16 << 10;
+/// The number of chunks in the queue of a blob that is not split. A chunk is what one read from the network returned, at
+/// most half a mebibyte.
+const QUEUE_DEPTH: usize = 4;
+/// The size of the parts of a large blob in bytes. At most one part per connection, and one more per blob, is in memory.
+const PART_SIZE: u64 = 4 << 20;
+/// The number of chunks in the queue of a part: all of them, unless they are very small.
+const PART_QUEUE_DEPTH: usize = 4096;
+/// Chunks below this size in bytes are copied, because each may keep a buffer in memory that is a hundred times as large.
+const MIN_SHARED_CHUNK: usize = 16 << 10;
 
-/// What comes of a range.
-enum Chunk {
+/// An item of the queue between the network and the reader.
+enum QueueItem {
     Bytes(Bytes),
-    /// That was all of it.
+    /// The range is complete.
     End,
-    /// The registry sends the whole blob instead: only who asks for the rest of it gets through to its end.
-    Whole,
+    /// The registry has sent the whole blob instead of the part. Only one connection for all the rest makes sense then.
+    WholeBlob,
 }
 
-/// The end of a queue that is written: it takes so many chunks, and of them no more bytes than a part has, whatever a server
-/// sends behind the end of a range.
+/// The sending end of the queue. It is limited to [`PART_SIZE`] bytes, also if a server sends more than the range.
 struct Queue {
-    chunks: Sender<Result<Chunk>>,
-    /// How many bytes more may wait.
+    items: Sender<Result<QueueItem>>,
+    /// One permit for each byte that the queue has room for.
     room: Arc<Semaphore>,
 }
 
 impl Queue {
-    /// Waits until there is room, and says whether anybody still wants the bytes.
+    /// Waits for room and sends bytes. Returns `false` if the reader is gone.
     async fn send_bytes(&self, mut bytes: Bytes) -> bool {
         while !bytes.is_empty() {
-            let mut piece = bytes.split_to(bytes.len().min(PART as usize));
-            if piece.len() < CRUMB {
-                piece = Bytes::copy_from_slice(&piece);
+            let mut chunk = bytes.split_to(bytes.len().min(PART_SIZE as usize));
+            if chunk.len() < MIN_SHARED_CHUNK {
+                chunk = Bytes::copy_from_slice(&chunk);
             }
-            let Ok(room) = self.room.acquire_many(piece.len() as u32).await else { return false };
-            // It is given back when the reader takes the piece.
+            let Ok(room) = self.room.acquire_many(chunk.len() as u32).await else { return false };
+            // The reader returns the permits when it takes the chunk.
             room.forget();
-            if !self.send(Ok(Chunk::Bytes(piece))).await {
+            if !self.send(Ok(QueueItem::Bytes(chunk))).await {
                 return false;
             }
         }
         true
     }
 
-    async fn send(&self, chunk: Result<Chunk>) -> bool {
-        self.chunks.send(chunk).await.is_ok()
+    async fn send(&self, item: Result<QueueItem>) -> bool {
+        self.items.send(item).await.is_ok()
     }
 }
 
-/// A blob in a registry, which can be fetched from any offset on.
+/// A blob in a registry, or a range of it, that can be downloaded from any offset.
 #[derive(Clone)]
 pub(super) struct Download {
     client: Arc<Client>,
@@ -82,88 +81,95 @@ pub(super) struct Download {
     scopes: Scopes,
     /// The size of the blob.
     size: u64,
-    /// What of it is fetched.
-    wanted: Range<u64>,
+    /// The range that is downloaded.
+    range: Range<u64>,
 }
 
-/// An response, and how many of its bytes are here already.
-type Begun = (Response, u64);
+/// A response with a range of a blob, or with the whole blob.
+struct PartialResponse {
+    response: Response,
+    /// The number of bytes before the range, which have to be skipped.
+    skip: u64,
+}
 
 impl Download {
-    /// Asks nothing yet.
+    /// Returns a download. No request is sent yet.
     pub(super) fn new(client: &Arc<Client>, request: Request, scopes: Scopes, size: u64) -> Self {
-        Self { client: Arc::clone(client), request, scopes, size, wanted: 0..size }
+        Self { client: Arc::clone(client), request, scopes, size, range: 0..size }
     }
 
-    /// Begins to fetch the blob, for a thread that may block.
+    /// Begins to download the blob.
     pub(super) fn open(self) -> Result<Unverified> {
-        let first = self.begin_surely(0)?;
-        Ok(self.unverified(first))
+        let first = self.begin_at(0)?;
+        Ok(self.into_unverified(first))
     }
 
-    /// Begins to fetch a range of the blob and nothing else; `None` when the registry sends only whole blobs.
+    /// Begins to download a range; `None` if the registry sends only whole blobs.
     pub(super) fn open_range(mut self, range: Range<u64>) -> Result<Option<Unverified>> {
-        self.wanted = range;
-        if self.is_part() && self.client.sends_only_whole_blobs() {
+        self.range = range;
+        if self.is_part() && self.client.ignores_ranges() {
             return Ok(None);
         }
         let first = self.begin(0)?;
-        Ok(first.map(|first| self.unverified(first)))
+        Ok(first.map(|first| self.into_unverified(first)))
     }
 
-    fn unverified(self, first: Incoming) -> Unverified {
-        Unverified::new(first).reopenable(move |offset| Ok(Box::new(self.begin_surely(offset)?)))
+    fn into_unverified(self, first: DownloadReader) -> Unverified {
+        Unverified::new(first).reopenable(move |offset| Ok(Box::new(self.begin_at(offset)?)))
     }
 
-    /// Whether less than the whole blob is wanted.
+    /// Returns whether this is less than the whole blob.
     fn is_part(&self) -> bool {
-        self.wanted != (0..self.size)
+        self.range != (0..self.size)
     }
 
-    /// Begins where there must be a way to do so.
-    pub(super) fn begin_surely(&self, offset: u64) -> Result<Incoming> {
-        self.begin(offset)?.ok_or_else(|| self.is_whole())
+    /// Begins at an offset.
+    ///
+    /// # Errors
+    /// Also when the registry sends the whole blob and a range was requested.
+    pub(super) fn begin_at(&self, offset: u64) -> Result<DownloadReader> {
+        self.begin(offset)?.ok_or_else(|| self.whole_blob_error())
     }
 
-    /// Begins in parts where there are many; if the registry does not know ranges, the first part is all. `None` when a
-    /// part of the blob is wanted and all of it would come.
-    fn begin(&self, offset: u64) -> Result<Option<Incoming>> {
-        let all = self.wanted.start.saturating_add(offset)..self.wanted.end;
-        if all.is_empty() && self.size > 0 {
-            // Nothing is left, and no range says so: `bytes=9-8` is an error.
-            return Ok(Some(self.incoming(all.end)));
+    /// Begins at an offset. A large range is split into parts. If the registry then sends the whole blob, it is read over
+    /// this connection. Returns `None` if a range was requested and the registry sends the whole blob.
+    fn begin(&self, offset: u64) -> Result<Option<DownloadReader>> {
+        let rest = self.range.start.saturating_add(offset)..self.range.end;
+        if rest.is_empty() && self.size > 0 {
+            // No `Range` header can express an empty range: `bytes=9-8` is an error.
+            return Ok(Some(self.reader(rest.end)));
         }
-        let is_large = all.end - all.start > 2 * PART;
+        let is_large = rest.end - rest.start > 2 * PART_SIZE;
         let connections = self.client.options().concurrency.max(1);
-        let end = if is_large && connections > 1 { all.start + PART } else { all.end };
-        let begun = match wait(self.ask(&(all.start..end), self.request.clone())) {
-            Err(error) if self.is_part() && refuses_parts(&error) => {
-                self.client.has_sent_a_whole_blob();
+        let end = if is_large && connections > 1 { rest.start + PART_SIZE } else { rest.end };
+        let first = match wait(self.request_range(&(rest.start..end), self.request.clone())) {
+            Err(error) if self.is_part() && refuses_ranges(&error) => {
+                self.client.set_ignores_ranges();
                 return Ok(None);
             }
-            begun => begun?,
+            first => first?,
         };
-        let partial = is_partial(&begun.0);
-        if self.is_part() && !partial {
-            self.client.has_sent_a_whole_blob();
+        let is_partial = is_partial(&first.response);
+        if self.is_part() && !is_partial {
+            self.client.set_ignores_ranges();
             return Ok(None);
         }
-        let mut incoming = self.incoming(if partial { end } else { all.end });
-        let range = all.start..incoming.next;
-        incoming.spawn(range, Some(begun), partial, self.client.place())?;
-        Ok(Some(incoming))
+        let mut reader = self.reader(if is_partial { end } else { rest.end });
+        let range = rest.start..reader.next;
+        reader.spawn(range, Some(first), is_partial, self.client.connection_permit())?;
+        Ok(Some(reader))
     }
 
-    /// Nothing under way yet; the first part that is not begins at `next`.
-    fn incoming(&self, next: u64) -> Incoming {
+    /// Returns a reader without any parts. The first part begins at `next`.
+    fn reader(&self, next: u64) -> DownloadReader {
         let (parts, current) = (VecDeque::new(), Bytes::new());
-        Incoming { download: self.clone(), parts, position: 0, next, current, failed: false }
+        DownloadReader { download: self.clone(), parts, position: 0, next, current, failed: false }
     }
 
-    /// Asks for a range, and for nothing less when that is all there is.
-    async fn ask(&self, range: &Range<u64>, mut request: Request) -> Result<Begun> {
-        let is_all = *range == (0..self.size);
-        if !is_all {
+    /// Requests a range, without a `Range` header if it is the whole blob.
+    async fn request_range(&self, range: &Range<u64>, mut request: Request) -> Result<PartialResponse> {
+        let is_whole = *range == (0..self.size);
+        if !is_whole {
             request =
                 request.header(RANGE, &format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         }
@@ -171,123 +177,132 @@ impl Download {
         let response = self.client.fetch(request, &self.scopes).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Err(match response.header(&CONTENT_RANGE).and_then(parse_size) {
-                Some(size) if size != self.size => self.lie(&what, &format!("it has {size} bytes there")),
-                // Whoever then reads all of it finds out whether it is too short.
+                Some(size) if size != self.size => {
+                    self.size_error(&what, &format!("it has {size} bytes there"))
+                }
+                // The caller reads the whole blob then, and notices if it is too short.
                 _ if self.is_part() => Error::failed(format!("cannot {what}: the registry sends no parts"))
                     .with_status(response.status().as_u16()),
-                _ => self.lie(&what, "it has fewer bytes there"),
+                _ => self.size_error(&what, "it has fewer bytes there"),
             });
         }
         let response = response.success().await?;
-        let begun = match response.status() {
-            StatusCode::PARTIAL_CONTENT if !is_all => {
-                match response.header(&CONTENT_RANGE).and_then(parse_range) {
-                    Some((_, Some(size))) if size != self.size => {
-                        return Err(self.lie(&what, &format!("it has {size} bytes there")));
-                    }
-                    // Less than was asked for is followed by the rest.
-                    Some((sent, _)) if sent.start == range.start && sent.end <= range.end => 0,
-                    _ => return Err(another_range(&what)),
-                }
+        if response.status() != StatusCode::PARTIAL_CONTENT || is_whole {
+            return Ok(PartialResponse { response, skip: range.start });
+        }
+        match response.header(&CONTENT_RANGE).and_then(parse_range) {
+            Some((_, Some(size))) if size != self.size => {
+                Err(self.size_error(&what, &format!("it has {size} bytes there")))
             }
-            _ => range.start,
-        };
-        Ok((response, begun))
+            // A shorter range is accepted; another request fetches the rest.
+            Some((sent, _)) if sent.start == range.start && sent.end <= range.end => {
+                Ok(PartialResponse { response, skip: 0 })
+            }
+            _ => Err(Error::integrity(format!(
+                "cannot {what}: the registry sends another range than it was asked for"
+            ))
+            .with_hint("it, or a cache in front of it, does not know ranges")),
+        }
     }
 
-    fn lie(&self, what: &str, why: &str) -> Error {
+    fn size_error(&self, what: &str, why: &str) -> Error {
         Error::integrity(format!("cannot {what}: it should have {} bytes, and {why}", self.size))
             .with_hint("it was damaged or replaced where it is stored; nothing of it was used")
     }
 
-    /// The error for a registry that sent parts, and then the whole instead of one.
-    fn is_whole(&self) -> Error {
-        self.client.has_sent_a_whole_blob();
+    /// Returns the error for a registry that has sent a range before and now sends the whole blob.
+    fn whole_blob_error(&self) -> Error {
+        self.client.set_ignores_ranges();
         let what = &self.request.what;
         Error::failed(format!("cannot {what}: the registry sends the whole blob instead of a part"))
             .with_retry_after(Duration::ZERO)
     }
 
-    /// Fetches a range, over as many connections one after the other as it takes.
+    /// Downloads a range into a queue, over as many consecutive connections as it takes.
     async fn fetch(
         self,
         mut range: Range<u64>,
-        mut begun: Option<Begun>,
+        mut first: Option<PartialResponse>,
         is_one_of_many: bool,
         queue: Queue,
     ) {
         let options = self.client.options();
-        let (mut attempts, mut pace, cancel) =
-            (Attempts::new(options), RateMonitor::new(options), &options.cancel);
+        let (mut attempts, mut rate) = (Attempts::new(options), RateMonitor::new(options));
+        let cancel = &options.cancel;
         loop {
             let before = range.start;
-            let asked = Instant::now();
-            let next = match begun.take() {
-                Some(begun) => Ok(begun),
-                None => match unless_cancelled(cancel, self.ask(&range, self.request.clone().once())).await {
-                    Ok((response, _)) if self.is_part() && !is_partial(&response) => Err(self.is_whole()),
-                    next => next,
-                },
+            let begun = Instant::now();
+            let next = match first.take() {
+                Some(first) => Ok(first),
+                None => {
+                    let request = self.request_range(&range, self.request.clone().once());
+                    match unless_cancelled(cancel, request).await {
+                        Ok(next) if self.is_part() && !is_partial(&next.response) => {
+                            Err(self.whole_blob_error())
+                        }
+                        next => next,
+                    }
+                }
             };
-            let outcome = match next {
-                // To read through all that comes before each part would take the square of the blob's size.
-                Ok((_, had)) if is_one_of_many && had >= PART => {
-                    let _ = queue.send(Ok(Chunk::Whole)).await;
+            let result = match next {
+                // Skipping everything before each part would take time quadratic in the size of the blob.
+                Ok(next) if is_one_of_many && next.skip >= PART_SIZE => {
+                    let _ = queue.send(Ok(QueueItem::WholeBlob)).await;
                     return;
                 }
-                Ok(mut begun) => {
-                    let _ = pace.add(asked.elapsed(), 0);
-                    begun.0.rate = pace;
-                    let passing = pass_on(&mut begun, &mut range, self.size, &queue);
-                    let outcome = unless_cancelled(cancel, passing).await;
-                    pace = begun.0.rate;
-                    outcome
+                Ok(mut next) => {
+                    let _ = rate.add(begun.elapsed(), 0);
+                    next.response.rate = rate;
+                    let forwarding = forward(&mut next, &mut range, self.size, &queue);
+                    let result = unless_cancelled(cancel, forwarding).await;
+                    rate = next.response.rate;
+                    result
                 }
                 Err(error) => Err(error),
             };
-            let Err(error) = outcome else {
-                // Nobody wants to know: the reader is gone.
-                let _ = queue.send(Ok(Chunk::End)).await;
+            let Err(error) = result else {
+                // This fails if the reader is gone.
+                let _ = queue.send(Ok(QueueItem::End)).await;
                 return;
             };
             if range.start > before {
                 attempts.restart();
             }
             let failed = Instant::now();
-            // What breaks off after a few bytes each time is as slow as what trickles.
-            if pace.slow_periods() > options.retry.retries || !attempts.wait_for_retry(&error).await {
+            // Connections that break after a few bytes each would restart the attempts for ever, so that the rate counts too.
+            if rate.slow_periods() > options.retry.retries || !attempts.wait_for_retry(&error).await {
                 let _ = queue.send(Err(error)).await;
                 return;
             }
-            let _ = pace.add(failed.elapsed(), 0);
+            let _ = rate.add(failed.elapsed(), 0);
         }
     }
 }
 
-/// Passes the bytes of an response on to the reader, without the first `had`, until the range is over. What lies behind
-/// the end of the whole blob is passed on too: whoever verifies it must see that it is there.
-async fn pass_on(
-    (response, had): &mut Begun,
+/// Forwards the body of a response to the queue until the range is complete. Bytes after the end of the whole blob are
+/// forwarded too, because the verification has to see them.
+async fn forward(
+    PartialResponse { response, skip }: &mut PartialResponse,
     range: &mut Range<u64>,
     size: u64,
     queue: &Queue,
 ) -> Result<()> {
     let is_last = range.end == size;
     let is_part = is_partial(response);
-    let is_framed =
+    let has_length =
         [&CONTENT_LENGTH, &TRANSFER_ENCODING].into_iter().any(|name| response.header(name).is_some());
     while is_last || range.start < range.end {
         let mut chunk = match response.chunk().await {
             Ok(Some(chunk)) => chunk,
             Err(error) if range.start < size => return Err(error),
-            // A blob that is whole where it comes from, and short, is damaged; its reader finds that out. Anything
-            // else that ends early only broke off.
-            Ok(None) if range.start < size && (is_part || !is_framed) => return Err(response.truncated()),
+            // A complete response that is shorter than the blob means that the stored blob is damaged, which its reader
+            // notices. A response without a length, or with a part, may only have been cut off.
+            Ok(None) if range.start < size && (is_part || !has_length) => return Err(response.truncated()),
             _ => return Ok(()),
         };
-        let here = (*had).min(chunk.len() as u64);
-        chunk.advance(here as usize);
-        *had -= here;
+        let skipped = (*skip).min(chunk.len() as u64);
+        chunk.advance(skipped as usize);
+        *skip -= skipped;
         if !is_last {
             chunk.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         }
@@ -303,24 +318,19 @@ fn is_partial(response: &Response) -> bool {
     response.status() == StatusCode::PARTIAL_CONTENT
 }
 
-fn another_range(what: &str) -> Error {
-    Error::integrity(format!("cannot {what}: the registry sends another range than it was asked for"))
-        .with_hint("it, or a cache in front of it, does not know ranges")
-}
-
-/// Whether a registry, or what stands in front of it, says that it does not know ranges.
-fn refuses_parts(error: &Error) -> bool {
+/// Returns whether the registry, or a proxy in front of it, does not support ranges.
+fn refuses_ranges(error: &Error) -> bool {
     [StatusCode::RANGE_NOT_SATISFIABLE, StatusCode::NOT_IMPLEMENTED]
         .iter()
         .any(|status| error.status() == Some(status.as_u16()))
 }
 
-/// The size of the whole, of the `Content-Range` of an response that has no such range.
+/// Parses the size of the blob in the `Content-Range` of status 416.
 fn parse_size(header: &str) -> Option<u64> {
     header.trim().strip_prefix("bytes")?.trim().strip_prefix("*/")?.trim().parse().ok()
 }
 
-/// The range and the size of the whole, of a `Content-Range` (RFC 9110, section 14.4).
+/// Parses the range and the size of the blob in a `Content-Range` (RFC 9110, section 14.4).
 fn parse_range(header: &str) -> Option<(Range<u64>, Option<u64>)> {
     let (range, size) = header.trim().strip_prefix("bytes")?.trim().split_once('/')?;
     let (start, last) = range.split_once('-')?;
@@ -329,81 +339,81 @@ fn parse_range(header: &str) -> Option<(Range<u64>, Option<u64>)> {
     Some((start.trim().parse().ok()?..end, size))
 }
 
-/// A part that is on its way.
-struct Part {
+/// A part of the blob that is being downloaded.
+struct PendingPart {
     start: u64,
-    chunks: Receiver<Result<Chunk>>,
+    items: Receiver<Result<QueueItem>>,
     room: Arc<Semaphore>,
     task: AbortHandle,
-    /// Held until the part was read: what waits in memory counts as well.
-    _place: Option<OwnedSemaphorePermit>,
+    /// Held until the part was read, because the bytes in memory count too.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Bytes from the network. Only the word of the connection that this was all is an end of file.
-pub(super) struct Incoming {
+/// A reader of the bytes of a download. It ends only after the connections have said that their ranges are complete.
+pub(super) struct DownloadReader {
     download: Download,
-    parts: VecDeque<Part>,
-    /// How much of the first part was received, in bytes.
+    parts: VecDeque<PendingPart>,
+    /// The number of bytes that were received of the first part.
     position: u64,
-    /// Where the next part begins.
+    /// The start of the next part.
     next: u64,
     current: Bytes,
     failed: bool,
 }
 
-impl Incoming {
+impl DownloadReader {
     fn spawn(
         &mut self,
         range: Range<u64>,
-        begun: Option<Begun>,
+        first: Option<PartialResponse>,
         is_one_of_many: bool,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<()> {
-        let (start, is_all) = (range.start, range.end - range.start > PART);
-        let (sender, chunks) = channel(if is_all { AHEAD } else { AHEAD_IN_PART });
-        let room = Arc::new(Semaphore::new(PART as usize));
-        let queue = Queue { chunks: sender, room: Arc::clone(&room) };
-        let task = runtime()?.spawn(self.download.clone().fetch(range, begun, is_one_of_many, queue));
-        self.parts.push_back(Part { start, chunks, room, task: task.abort_handle(), _place: place });
+        let (start, is_unsplit) = (range.start, range.end - range.start > PART_SIZE);
+        let (sender, items) = channel(if is_unsplit { QUEUE_DEPTH } else { PART_QUEUE_DEPTH });
+        let room = Arc::new(Semaphore::new(PART_SIZE as usize));
+        let queue = Queue { items: sender, room: Arc::clone(&room) };
+        let task = runtime()?.spawn(self.download.clone().fetch(range, first, is_one_of_many, queue));
+        self.parts.push_back(PendingPart { start, items, room, task: task.abort_handle(), _permit: permit });
         Ok(())
     }
 
-    /// Keeps as many parts under way as there may be. Two always: the second begins before the first one ends, and the
-    /// reader of a blob never waits for the reader of another one.
-    fn fill(&mut self) -> Result<()> {
-        let (connections, all) = (self.download.client.options().concurrency, self.download.wanted.end);
-        while self.next < all && self.parts.len() < connections.max(2) {
-            let place = self.download.client.place();
-            if place.is_none() && self.parts.len() >= 2 {
+    /// Starts more parts, up to the number of connections. Two parts need no permit: the second one begins before the first
+    /// one ends, and no blob waits for the reader of another blob.
+    fn start_parts(&mut self) -> Result<()> {
+        let (connections, end) = (self.download.client.options().concurrency, self.download.range.end);
+        while self.next < end && self.parts.len() < connections.max(2) {
+            let permit = self.download.client.connection_permit();
+            if permit.is_none() && self.parts.len() >= 2 {
                 break;
             }
-            let end = (self.next + PART).min(all);
-            self.spawn(self.next..end, None, true, place)?;
-            self.next = end;
+            let part_end = (self.next + PART_SIZE).min(end);
+            self.spawn(self.next..part_end, None, true, permit)?;
+            self.next = part_end;
         }
         Ok(())
     }
 
-    /// The next bytes; none at the end.
+    /// Returns the next bytes, or none at the end.
     fn receive(&mut self) -> Result<Bytes> {
         loop {
-            self.fill()?;
+            self.start_parts()?;
             let Some(part) = self.parts.front_mut() else { return Ok(Bytes::new()) };
-            match part.chunks.blocking_recv() {
-                Some(Ok(Chunk::Bytes(chunk))) => {
+            match part.items.blocking_recv() {
+                Some(Ok(QueueItem::Bytes(chunk))) => {
                     part.room.add_permits(chunk.len());
                     self.position += chunk.len() as u64;
                     return Ok(chunk);
                 }
-                Some(Ok(Chunk::End)) => {
+                Some(Ok(QueueItem::End)) => {
                     self.parts.pop_front();
                     self.position = 0;
                 }
-                Some(Ok(Chunk::Whole)) => {
+                Some(Ok(QueueItem::WholeBlob)) => {
                     let offset = part.start + self.position;
-                    self.abandon();
-                    self.next = self.download.wanted.end;
-                    self.spawn(offset..self.next, None, false, self.download.client.place())?;
+                    self.abort();
+                    self.next = self.download.range.end;
+                    self.spawn(offset..self.next, None, false, self.download.client.connection_permit())?;
                 }
                 Some(Err(error)) => return Err(error),
                 None => return Err(Error::failed("the download has ended before it was complete")),
@@ -411,13 +421,13 @@ impl Incoming {
         }
     }
 
-    fn abandon(&mut self) {
+    fn abort(&mut self) {
         self.position = 0;
         self.parts.drain(..).for_each(|part| part.task.abort());
     }
 }
 
-impl Read for Incoming {
+impl Read for DownloadReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.failed {
             return Err(Error::failed("the download has failed already").into());
@@ -431,9 +441,9 @@ impl Read for Incoming {
     }
 }
 
-impl Drop for Incoming {
-    /// Ends the download where it is: a server that sends slowly would hold the connections for long.
+impl Drop for DownloadReader {
+    /// Aborts the download. A slow server would otherwise hold the connections.
     fn drop(&mut self) {
-        self.abandon();
+        self.abort();
     }
 }

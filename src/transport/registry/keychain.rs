@@ -7,7 +7,7 @@ use super::auth_file::AuthFile;
 use super::credential_helper;
 use super::credentials::Credentials;
 use crate::error::Result;
-use crate::transport::CredentialSource;
+use crate::transport::{Access, CredentialSource, Environment};
 
 /// The sources of credentials for one repository.
 #[derive(Debug, Default)]
@@ -17,6 +17,7 @@ pub(super) struct Keychain {
     given: Option<Credentials>,
     registry: String,
     repository: String,
+    helper_environment: Environment,
     /// The error of the first file that could not be read.
     problem: Option<String>,
 }
@@ -35,10 +36,14 @@ impl Keychain {
     ///
     /// # Errors
     /// When a file that the user named cannot be read or parsed.
-    pub(super) fn read(sources: &[CredentialSource], registry: &str, repository: &str) -> Result<Self> {
-        let mut keychain =
-            Self { registry: registry.to_owned(), repository: repository.to_owned(), ..Self::default() };
-        for source in sources {
+    pub(super) fn read(access: &Access, registry: &str, repository: &str) -> Result<Self> {
+        let mut keychain = Self {
+            registry: registry.to_owned(),
+            repository: repository.to_owned(),
+            helper_environment: access.helper_environment.clone(),
+            ..Self::default()
+        };
+        for source in &access.credentials {
             match AuthFile::read(source) {
                 Ok(file) => keychain.files.extend(file),
                 Err(error) if matches!(source, CredentialSource::Named(_)) => return Err(error),
@@ -60,8 +65,9 @@ impl Keychain {
         for file in &self.files {
             // The order within a file is Docker's: the helper first, then the entry.
             let helper = || {
-                file.helper(&self.registry)
-                    .map_or(Ok(None), |name| credential_helper::get(name, &self.registry))
+                file.helper(&self.registry).map_or(Ok(None), |name| {
+                    credential_helper::get(name, &self.registry, &self.helper_environment)
+                })
             };
             let entry = || file.entry(&self.registry, &self.repository);
             for look_up in [&helper as &dyn Fn() -> Result<Option<Credentials>>, &entry] {
@@ -91,17 +97,22 @@ mod tests {
         CredentialSource::Text { name: "TEXT".to_owned(), text: Secret::new(text) }
     }
 
-    /// What is found for `registry/a`, as the header that it becomes.
+    fn read(sources: &[CredentialSource], registry: &str, repository: &str) -> Result<Keychain> {
+        let access = Access { credentials: sources.to_vec(), ..Access::default() };
+        Keychain::read(&access, registry, repository)
+    }
+
+    /// Returns the header for `registry/a`.
     fn found(contents: &[&str], registry: &str) -> Option<String> {
         let sources: Vec<_> = contents.iter().map(|content| text(content)).collect();
-        let credentials = Keychain::read(&sources, registry, "a").unwrap().find().credentials?;
+        let credentials = read(&sources, registry, "a").unwrap().find().credentials?;
         let header = credentials.header();
         let Some(encoded) = header.strip_prefix("Basic ") else { return Some(header) };
         Some(String::from_utf8(BASE64.decode(encoded).unwrap()).unwrap())
     }
 
     #[test]
-    fn the_first_place_that_knows_the_registry_wins() {
+    fn the_first_source_with_an_entry_for_the_registry_wins() {
         let entry = |user: &str| {
             format!(r#"{{"auths": {{"r.io": {{"auth": "{}"}}}}}}"#, BASE64.encode(format!("{user}:x")))
         };
@@ -129,19 +140,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_in_a_directory_under_its_usual_names() {
+    fn a_file_is_found_in_a_directory_by_its_usual_names() {
         for name in ["config.json", ".dockerconfigjson", ".dockercfg", "auth.json"] {
             let directory = tempfile::tempdir().unwrap();
             fs::write(directory.path().join(name), r#"{"auths": {"r.io": {"auth": "bWU6eA=="}}}"#).unwrap();
             let sources = [CredentialSource::File(directory.path().to_owned())];
-            assert!(Keychain::read(&sources, "r.io", "a").unwrap().find().credentials.is_some(), "{name}");
+            assert!(read(&sources, "r.io", "a").unwrap().find().credentials.is_some(), "{name}");
         }
     }
 
     #[test]
-    fn a_missing_file_is_no_doubt_and_a_broken_one_is_told_without_its_content() {
+    fn a_missing_file_is_not_a_problem_and_a_broken_one_is_reported_without_its_content() {
         let missing = [CredentialSource::File("/does/not/exist/config.json".into())];
-        let found = Keychain::read(&missing, "r.io", "a").unwrap().find();
+        let found = read(&missing, "r.io", "a").unwrap().find();
         assert!(found.credentials.is_none() && found.problem.is_none());
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("config.json");
@@ -160,38 +171,38 @@ mod tests {
                 (CredentialSource::Named(path.clone()), path.as_path()),
                 (text(broken), Path::new("TEXT")),
             ] {
-                let told = match Keychain::read(&[source], "r.io", "a") {
+                let message = match read(&[source], "r.io", "a") {
                     Ok(keychain) => keychain.find().problem.unwrap(),
                     Err(error) => format!("{error} {error:?} {:?}", error.hint()),
                 };
-                assert!(told.contains(name.to_str().unwrap()), "{told}");
-                assert!(!told.contains("hunter2"), "{told}");
+                assert!(message.contains(name.to_str().unwrap()), "{message}");
+                assert!(!message.contains("hunter2"), "{message}");
             }
         }
     }
 
     #[test]
-    fn what_is_broken_is_passed_over_unless_it_was_asked_for() {
+    fn a_broken_source_is_skipped_unless_the_user_named_it() {
         let good = r#"{"auths": {"r.io": {"auth": "bWU6eA=="}}}"#;
         let helper = r#"{"credsStore": "volio-test-is-not-there", "auths": {"r.io": {"auth": "bWU6eA=="}}}"#;
         for sources in [vec![text("hunter2"), text(good)], vec![text(helper)]] {
-            let found = Keychain::read(&sources, "r.io", "a").unwrap().find();
+            let found = read(&sources, "r.io", "a").unwrap().find();
             assert!(found.credentials.is_some() && found.problem.is_some(), "{found:?}");
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
         fs::write(&path, "hunter2").unwrap();
-        assert!(Keychain::read(&[CredentialSource::Named(path.clone()), text(good)], "r.io", "a").is_err());
+        assert!(read(&[CredentialSource::Named(path.clone()), text(good)], "r.io", "a").is_err());
         fs::write(&path, " \n").unwrap();
-        let found = Keychain::read(&[CredentialSource::Named(path)], "r.io", "a").unwrap().find();
+        let found = read(&[CredentialSource::Named(path)], "r.io", "a").unwrap().find();
         assert!(found.credentials.is_none() && found.problem.is_none(), "{found:?}");
     }
 
     #[test]
-    fn nothing_that_is_secret_can_be_printed() {
+    fn secrets_are_not_shown_in_debug_output() {
         let file = r#"{"auths": {"r.io": {"username": "me", "password": "hunter2"},
             "a.io": {"auth": "aHVudGVyMjpodW50ZXIy", "identitytoken": "hunter2", "registrytoken": "hunter2"}}}"#;
-        let keychain = Keychain::read(&[text(file)], "r.io", "a").unwrap();
+        let keychain = read(&[text(file)], "r.io", "a").unwrap();
         let found = keychain.find().credentials.unwrap();
         for secret in ["hunter2", "aHVudGVyMj"] {
             assert!(!format!("{keychain:?} {found:?}").contains(secret), "{keychain:?} {found:?}");

@@ -1,4 +1,4 @@
-//! Logging in and out: a password is tried before it is kept, and kept where docker would keep it.
+//! Login and logout. A password is checked with the registry before it is stored, and stored where Docker would store it.
 
 use super::auth::Auth;
 use super::auth_file::AuthFile;
@@ -19,35 +19,36 @@ use reqwest::Method;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where a password is now.
+/// The storage of a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// In this file.
+pub enum StoredIn {
+    /// This file.
     File(PathBuf),
-    /// With this program, which the file names.
+    /// This credential helper, which the file names.
     Helper(String),
 }
 
-/// What came of a login.
+/// The result of a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedIn {
-    /// Where the password is.
-    pub kept: Kept,
-    /// Whether the registry looked at it: one that lets everybody in does not.
+    /// The storage of the password.
+    pub stored_in: StoredIn,
+    /// Whether the registry checked the password. One that is open to everybody does not.
     pub verified: bool,
-    /// Whether it was sent encrypted, and will be.
+    /// Whether the password was sent, and will be sent, encrypted.
     pub encrypted: bool,
-    /// A place that is asked earlier and knows the registry too, so that the password will not be used.
+    /// A source of credentials that takes precedence and has an entry for the registry, so that the new password is not
+    /// used.
     pub hidden_by: Option<String>,
 }
 
-/// The host of a registry, as it stands in the names of images; `https://` and a slash at the end do no harm.
+/// Parses the host of a registry, as in the names of images. `https://` before it and slashes after it are ignored.
 ///
 /// # Errors
-/// When it is more than a host, or none.
-pub fn host(text: &str) -> Result<String> {
+/// When it is not a host with an optional port.
+pub fn parse_host(text: &str) -> Result<String> {
     let host = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
-    // What can stand before a repository is a registry.
+    // A text that can precede a repository is a registry.
     match format!("{host}/a").parse::<Reference>() {
         Ok(reference) if reference.registry() == host && !host.contains('/') => Ok(host.to_owned()),
         _ => Err(Error::usage(format!("{text:?} is not the host of a registry"))
@@ -55,10 +56,10 @@ pub fn host(text: &str) -> Result<String> {
     }
 }
 
-/// Tries a name and a password, and keeps them in the file or with the program that the file names.
+/// Checks a name and a password with the registry, and stores them in the file or with the helper that the file names.
 ///
 /// # Errors
-/// When the registry does not let them in; then nothing is kept.
+/// When the registry rejects them; then nothing is stored.
 pub fn login(
     registry: &str,
     username: &str,
@@ -66,60 +67,60 @@ pub fn login(
     file: &Path,
     access: &Access,
 ) -> Result<LoggedIn> {
-    // What cannot be read or understood is told before anything happens.
-    let ledger = AuthFileEditor::open(file)?;
-    let hidden_by = first(registry, ledger.path(), access);
+    // A file that cannot be read or parsed is reported before anything is sent.
+    let editor = AuthFileEditor::open(file)?;
+    let hidden_by = earlier_source(registry, editor.path(), access);
     let (verified, encrypted) = verify(registry, Credentials::new(username, password.reveal()), access)?;
-    // Read anew: the registry has taken its time, and another login may have been faster.
-    let mut ledger = AuthFileEditor::open_alone(file)?;
-    let source = CredentialSource::File(ledger.path().to_owned());
+    // The file is read again: another login may have changed it while the registry checked the password.
+    let mut editor = AuthFileEditor::open_locked(file)?;
+    let source = CredentialSource::File(editor.path().to_owned());
     let known = AuthFile::read(&source)?;
-    let kept = match known.as_ref().and_then(|file| file.helper(registry)) {
+    let stored_in = match known.as_ref().and_then(|file| file.helper(registry)) {
         Some(name) => {
-            credential_helper::store(name, registry, username, password)?;
-            ledger.enter(registry, None)?;
-            Kept::Helper(name.to_owned())
+            let credentials = (username, password);
+            credential_helper::store(name, registry, credentials, &access.helper_environment)?;
+            editor.set(registry, None)?;
+            StoredIn::Helper(name.to_owned())
         }
         None => {
-            ledger.enter(registry, Some((username, password)))?;
-            Kept::File(ledger.path().to_owned())
+            editor.set(registry, Some((username, password)))?;
+            StoredIn::File(editor.path().to_owned())
         }
     };
-    ledger.save()?;
-    Ok(LoggedIn { kept, verified, encrypted, hidden_by })
+    editor.save()?;
+    Ok(LoggedIn { stored_in, verified, encrypted, hidden_by })
 }
 
-/// Forgets what the file, or the program that it names, knows of a registry.
+/// Removes the credentials for a registry from the file, or from the helper that the file names.
 ///
 /// # Errors
-/// [`NotFound`](crate::error::Kind::NotFound) when that is nothing.
-pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
-    // A directory is not made for a file that knows nothing.
-    let mut ledger = match file.exists() {
-        true => AuthFileEditor::open_alone(file)?,
-        false => AuthFileEditor::open(file)?,
-    };
-    let source = CredentialSource::File(ledger.path().to_owned());
+/// [`NotFound`](crate::error::Kind::NotFound) when there are none.
+pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<StoredIn> {
+    // Locking would create the directory of a file that does not exist.
+    let mut editor =
+        if file.exists() { AuthFileEditor::open_locked(file)? } else { AuthFileEditor::open(file)? };
+    let source = CredentialSource::File(editor.path().to_owned());
     let known = AuthFile::read(&source)?;
     let helper = known.as_ref().and_then(|file| file.helper(registry));
+    let environment = &access.helper_environment;
     let erased = match helper {
-        Some(name) if credential_helper::get(name, registry)?.is_some() => {
-            credential_helper::erase(name, registry)?;
+        Some(name) if credential_helper::get(name, registry, environment)?.is_some() => {
+            credential_helper::erase(name, registry, environment)?;
             true
         }
         _ => false,
     };
-    let struck = ledger.strike(registry)?;
-    if struck {
-        ledger.save()?;
+    let removed = editor.remove(registry)?;
+    if removed {
+        editor.save()?;
     }
-    match (erased, helper) {
-        (true, Some(name)) => Ok(Kept::Helper(name.to_owned())),
-        _ if struck => Ok(Kept::File(ledger.path().to_owned())),
-        _ => {
+    match helper.filter(|_| erased) {
+        Some(name) => Ok(StoredIn::Helper(name.to_owned())),
+        None if removed => Ok(StoredIn::File(editor.path().to_owned())),
+        None => {
             let error = Error::not_found(format!("not logged in to {registry}"))
-                .with_source(format!("{} knows no credentials for it", ledger.path().display()));
-            Err(match first(registry, ledger.path(), access) {
+                .with_source(format!("{} knows no credentials for it", editor.path().display()));
+            Err(match earlier_source(registry, editor.path(), access) {
                 Some(other) => error.with_hint(format!("{other} does; --authfile names another file")),
                 None => error,
             })
@@ -127,14 +128,14 @@ pub fn logout(registry: &str, file: &Path, access: &Access) -> Result<Kept> {
     }
 }
 
-/// The first place that knows the registry, unless that is the file itself.
-fn first(registry: &str, file: &Path, access: &Access) -> Option<String> {
+/// Returns the name of a source that has an entry for the registry and takes precedence over the file.
+fn earlier_source(registry: &str, file: &Path, access: &Access) -> Option<String> {
     for source in &access.credentials {
-        let same = matches!(source, CredentialSource::File(path) | CredentialSource::Named(path) if is_same(path, file));
-        if same {
+        let is_file = matches!(source, CredentialSource::File(path) | CredentialSource::Named(path) if is_same_file(path, file));
+        if is_file {
             return None;
         }
-        // One that cannot be read knows nothing.
+        // A source that cannot be read has no entry.
         if let Ok(Some(known)) = AuthFile::read(source)
             && let Ok(Some(_)) = known.entry(registry, "")
         {
@@ -144,28 +145,31 @@ fn first(registry: &str, file: &Path, access: &Access) -> Option<String> {
     None
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
-    match (super::auth_file::inside(a).canonicalize(), b.canonicalize()) {
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    match (super::auth_file::resolve_directory(a).canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b,
         _ => a == b,
     }
 }
 
-/// Returns whether the registry looks at credentials and takes these, and whether they were sent encrypted.
+/// Returns whether the registry checked the credentials, and whether they were sent encrypted.
+///
+/// # Errors
+/// When the registry rejects the credentials.
 fn verify(registry: &str, credentials: Credentials, access: &Access) -> Result<(bool, bool)> {
     let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
-    let tls = TlsConfig::read(access, registry, conf.trusts_anybody(registry)?, &conf)?;
-    let base = url::base(registry, access.plain_http, tls.wanted)?;
+    let tls = TlsConfig::read(access, registry, conf.is_insecure(registry)?, &conf)?;
+    let base = url::base(registry, access.plain_http, tls.required)?;
     let encrypted = base.scheme() == "https";
     let auth = Auth::new(base.clone(), Keychain::of(credentials));
     let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.client.clone());
     wait(async {
-        let Some(shown) = auth.authorization(&http, &Scopes::default()).await? else {
-            auth.check(None)?;
+        let Some(authorization) = auth.authorization(&http, &Scopes::default()).await? else {
+            auth.check_is_registry(None)?;
             return Ok((false, encrypted));
         };
         let mut request = Request::new(Method::GET, base, format!("log in to {registry}"));
-        request.authorization = Some(shown);
+        request.authorization = Some(authorization);
         http.send(&request).await?.success().await?;
         Ok((true, encrypted))
     })
@@ -182,17 +186,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_is_a_host_and_nothing_more() {
+    fn a_registry_is_a_host_without_a_repository() {
         for (text, expected) in [
             ("r.io", "r.io"),
             ("https://r.io/", "r.io"),
             ("localhost:5000", "localhost:5000"),
             ("docker.io", "docker.io"),
         ] {
-            assert_eq!(host(text).unwrap(), expected);
+            assert_eq!(parse_host(text).unwrap(), expected);
         }
         for text in ["", "r.io/team", "http://r.io", "me@r.io", "r.io:x", "library", "https://"] {
-            assert!(host(text).is_err(), "{text:?}");
+            assert!(parse_host(text).is_err(), "{text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Manifests and indexes: the documents that a registry keeps under names.
+//! Manifests and indexes in responses of registries.
 
 use super::CONTENT_DIGEST;
 use super::printable::printable;
@@ -8,10 +8,10 @@ use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Hasher, Reference
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
-/// Reads the document that a name stands for, and believes nothing that it says of itself.
+/// Reads a manifest or an index, and checks its digest and its media type.
 pub(super) async fn read(mut response: Response, reference: &Reference) -> Result<Document> {
     let announced = response.header(&CONTENT_TYPE).unwrap_or_default().to_owned();
-    // A digest of an unknown kind proves nothing and disproves nothing.
+    // A digest of an unknown algorithm is ignored.
     let claimed = response.header(&CONTENT_DIGEST).and_then(|digest| digest.parse::<Digest>().ok());
     let bytes = response.read(DOCUMENT_LIMIT as usize + 1).await?;
     check(bytes, &announced, [reference.digest(), claimed.as_ref()], &reference.to_string())
@@ -35,35 +35,39 @@ fn check(bytes: Vec<u8>, announced: &str, digests: [Option<&Digest>; 2], name: &
     }
     let media_type = media_type_of(&bytes, announced, name)?;
     let document = Document::identified(&media_type, bytes);
-    match media_type::is_document(&document.descriptor().media_type) {
-        true => Ok(document),
-        false if media_type::is_generic(&document.descriptor().media_type) => Err(Error::failed(format!(
-            "neither the registry nor {name} itself says what kind of thing it is"
-        ))
-        .with_hint("a proxy in front of the registry may have taken the Content-Type away")),
-        false => Err(Error::failed(format!(
+    let media_type = &document.descriptor().media_type;
+    if media_type::is_document(media_type) {
+        Ok(document)
+    } else if media_type::is_generic(media_type) {
+        Err(Error::failed(format!("neither the registry nor {name} itself says what kind of thing it is"))
+            .with_hint("a proxy in front of the registry may have taken the Content-Type away"))
+    } else {
+        Err(Error::failed(format!(
             "{name} is a {}, which is no image that volio knows",
-            printable(&document.descriptor().media_type)
+            printable(media_type)
         ))
-        .with_hint("it was pushed by a very old program, or is no image at all")),
+        .with_hint("it was pushed by a very old program, or is no image at all"))
     }
 }
 
-/// What the document is, if everybody agrees: tools that believe the header and tools that believe the document
-/// must see the same image (CVE-2021-41190).
+/// Returns the media type of a document.
+///
+/// # Errors
+/// When the `Content-Type` header and the document name different ones. A tool that reads the header and a tool that reads the
+/// document would see different images (CVE-2021-41190).
 fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Claim {
+    struct Declared {
         media_type: Option<String>,
     }
     let announced = announced.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    // Servers of plain files guess a type from what is at the end of a name.
+    // Static file servers guess a type from the extension of a name.
     let announced = if announced.starts_with("application/vnd.") { announced } else { String::new() };
-    let claim: Claim = serde_json::from_slice(bytes).map_err(|error| {
+    let declared: Declared = serde_json::from_slice(bytes).map_err(|error| {
         Error::integrity(format!("{name} is not a valid manifest: {}", printable(&error.to_string())))
     })?;
-    match claim.media_type.filter(|own| !media_type::is_generic(own)) {
+    match declared.media_type.filter(|own| !media_type::is_generic(own)) {
         Some(own) if media_type::is_generic(&announced) => Ok(own),
         Some(own) if own != announced => Err(Error::integrity(format!(
             "{name} is announced as {} and calls itself {}",
@@ -74,9 +78,9 @@ fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
     }
 }
 
-/// Whether an response to HEAD can be that for the blob or the document of this descriptor. A registry that has
-/// something of another size under that digest has it damaged, and sending it again is the only remedy.
-pub(super) fn is_likely(content_length: Option<&str>, descriptor: &Descriptor) -> bool {
+/// Returns whether the `Content-Length` in a response to HEAD fits a descriptor. A blob of another size is damaged, and has to be
+/// uploaded again.
+pub(super) fn is_size_plausible(content_length: Option<&str>, descriptor: &Descriptor) -> bool {
     content_length.is_none_or(|length| length.parse() == Ok(descriptor.size))
 }
 
@@ -90,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_and_the_document_must_agree_on_what_it_is() {
+    fn the_header_and_the_document_must_agree_on_the_media_type() {
         let own = format!(r#"{{"mediaType":"{}"}}"#, media_type::MANIFEST);
         for announced in [media_type::MANIFEST, "application/json", "", "text/plain; charset=utf-8"] {
             assert_eq!(checked(&own, announced).unwrap().descriptor().media_type, media_type::MANIFEST);
@@ -100,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn a_document_that_is_not_an_image_is_rejected() {
         let schema_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         assert_eq!(checked("{}", schema_1).unwrap_err().kind(), Kind::Failed);
         let error = checked("{}", "").unwrap_err();
@@ -109,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_says_what_a_document_is_its_members_do() {
+    fn without_a_media_type_the_members_of_a_document_decide() {
         let manifest = r#"{"schemaVersion":2,"config":{},"layers":[]}"#;
         for announced in ["", "application/octet-stream", "text/plain; charset=utf-8", "application/json"] {
             assert_eq!(checked(manifest, announced).unwrap().descriptor().media_type, media_type::MANIFEST);
@@ -124,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_digest_that_is_known_must_be_right() {
+    fn every_known_digest_must_match() {
         let (right, wrong) = (Digest::of(b"{}"), Digest::of(b"[]"));
         let check = |digests| check(b"{}".to_vec(), media_type::INDEX, digests, "r.io/a:1");
         assert!(check([Some(&right), Some(&right)]).is_ok());

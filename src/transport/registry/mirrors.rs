@@ -1,9 +1,11 @@
-//! An image that is to be had at several places: the first that gives it is taken, for each document and each blob,
-//! so that a mirror may be gone, or hold only a part. One that breaks off in the middle of a blob is followed by the next
-//! one, which goes on from there; the digest proves what both have sent.
+//! Reading an image from mirrors.
+//!
+//! The mirrors are tried in order and the registry last, for each document and each blob, so that a mirror may be
+//! unavailable or incomplete. If one fails in the middle of a blob, the next one continues at that offset: the digest proves
+//! the bytes of both.
 
 use super::Registry;
-use super::download::Incoming;
+use super::download::DownloadReader;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::progress::Progress;
@@ -14,82 +16,85 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The same image at several places, best first; the last one is the registry itself.
+/// An image that is read from mirrors and its registry.
 #[derive(Clone)]
-pub(super) struct Mirrored {
-    places: Arc<[Place]>,
+pub(super) struct MirroredSource {
+    /// The mirrors in order, and last the registry itself.
+    mirrors: Arc<[Mirror]>,
     progress: Arc<dyn Progress>,
 }
 
-struct Place {
+struct Mirror {
     registry: Registry,
-    /// It does not work: who waited for it once does not wait again.
-    gone: AtomicBool,
+    /// Set after the first failure. A mirror that failed is not tried again.
+    has_failed: AtomicBool,
 }
 
-impl Mirrored {
+impl MirroredSource {
+    /// Returns a source with these registries, the image's own last.
     pub(super) fn new(registries: Vec<Registry>, progress: Arc<dyn Progress>) -> Self {
-        let places = registries.into_iter().map(|registry| Place { registry, gone: AtomicBool::new(false) });
-        Self { places: places.collect(), progress }
+        let mirrors =
+            registries.into_iter().map(|registry| Mirror { registry, has_failed: AtomicBool::new(false) });
+        Self { mirrors: mirrors.collect(), progress }
     }
 
-    /// The registry itself, for lists: that of a mirror need not be complete, and nobody would notice.
-    fn itself(&self) -> Result<&Registry> {
-        self.places.last().map(|place| &place.registry).ok_or_else(nowhere)
+    /// Returns the registry itself. It answers for lists, because those of a mirror may be incomplete.
+    fn registry(&self) -> Result<&Registry> {
+        self.mirrors.last().map(|mirror| &mirror.registry).ok_or_else(no_registry)
     }
 
-    /// The first success, and at which place; a mirror that fails is skipped with a warning.
+    /// Returns the first success, and the number of its mirror. A mirror that fails is skipped with a warning.
     fn first<T>(&self, attempt: impl Fn(&Registry) -> Result<T>) -> Result<(usize, T)> {
-        let Some((itself, mirrors)) = self.places.split_last() else {
-            return Err(nowhere());
+        let Some((last, mirrors)) = self.mirrors.split_last() else {
+            return Err(no_registry());
         };
         for (number, mirror) in mirrors.iter().enumerate() {
-            if mirror.gone.load(Ordering::Relaxed) {
+            if mirror.has_failed.load(Ordering::Relaxed) {
                 continue;
             }
             match attempt(&mirror.registry) {
-                // That it does not have everything is a mirror's nature.
+                // Mirrors need not be complete.
                 Err(error) if error.kind() == Kind::NotFound => {}
-                Err(error) => self.pass_over(mirror, &error),
+                Err(error) => self.skip(mirror, &error),
                 Ok(found) => return Ok((number, found)),
             }
         }
-        Ok((mirrors.len(), attempt(&itself.registry)?))
+        Ok((mirrors.len(), attempt(&last.registry)?))
     }
 
-    fn pass_over(&self, mirror: &Place, error: &Error) {
-        if !mirror.gone.swap(true, Ordering::Relaxed) {
+    fn skip(&self, mirror: &Mirror, error: &Error) {
+        if !mirror.has_failed.swap(true, Ordering::Relaxed) {
             let name = mirror.registry.reference.name();
             self.progress.warn(&format!("the mirror {name} is passed over: {error}"));
         }
     }
 
-    /// Begins to fetch a blob somewhere.
-    fn begin(&self, descriptor: &Descriptor, position: u64) -> Result<Relay> {
-        let (place, bytes) = self.first(|registry| registry.download(descriptor).begin_surely(position))?;
-        Ok(Relay { places: self.clone(), descriptor: descriptor.clone(), place, bytes, position })
+    /// Begins to download a blob from the first mirror that has it.
+    fn begin(&self, descriptor: &Descriptor, position: u64) -> Result<FailoverReader> {
+        let (mirror, bytes) = self.first(|registry| registry.download(descriptor).begin_at(position))?;
+        Ok(FailoverReader { source: self.clone(), descriptor: descriptor.clone(), mirror, bytes, position })
     }
 }
 
-fn nowhere() -> Error {
+fn no_registry() -> Error {
     Error::failed("there is no place to read the image from")
 }
 
-/// A blob from one place after the other.
-struct Relay {
-    places: Mirrored,
+/// A blob that is read from one mirror after the other.
+struct FailoverReader {
+    source: MirroredSource,
     descriptor: Descriptor,
-    /// Which place it comes from.
-    place: usize,
-    bytes: Incoming,
+    /// The number of the current mirror.
+    mirror: usize,
+    bytes: DownloadReader,
     position: u64,
 }
 
-impl Read for Relay {
+impl Read for FailoverReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = self.bytes.read(buffer);
-            let is_last = self.place + 1 == self.places.places.len();
+            let is_last = self.mirror + 1 == self.source.mirrors.len();
             let error = match read {
                 Ok(0) if self.position < self.descriptor.size && !buffer.is_empty() && !is_last => {
                     Error::failed(format!("{} has fewer bytes there", self.descriptor.digest))
@@ -99,41 +104,41 @@ impl Read for Relay {
                     return read.inspect(|read| self.position += *read as u64);
                 }
             };
-            self.places.pass_over(&self.places.places[self.place], &error);
-            *self = self.places.begin(&self.descriptor, self.position)?;
+            self.source.skip(&self.source.mirrors[self.mirror], &error);
+            *self = self.source.begin(&self.descriptor, self.position)?;
         }
     }
 }
 
-impl Source for Mirrored {
+impl Source for MirroredSource {
     fn resolve(&self) -> Result<Document> {
         self.first(Source::resolve).map(|(_, document)| document)
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let first = self.begin(descriptor, 0).map_err(|error| with_foreign_urls(descriptor, error))?;
-        let (descriptor, places) = (descriptor.clone(), self.clone());
-        Ok(Unverified::new(first).reopenable(move |offset| Ok(Box::new(places.begin(&descriptor, offset)?))))
+        let (descriptor, source) = (descriptor.clone(), self.clone());
+        Ok(Unverified::new(first).reopenable(move |offset| Ok(Box::new(source.begin(&descriptor, offset)?))))
     }
 
     fn open_range(&self, blob: &Descriptor, range: Range<u64>) -> Result<Option<Unverified>> {
-        self.first(|place| place.open_range(blob, range.clone())).map(|(_, part)| part)
+        self.first(|registry| registry.open_range(blob, range.clone())).map(|(_, part)| part)
     }
 
     fn tags(&self) -> Result<Vec<String>> {
-        self.itself()?.tags()
+        self.registry()?.tags()
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.itself()?.referrers(subject)
+        self.registry()?.referrers(subject)
     }
 
     fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
-        self.itself()?.attachments(subject)
+        self.registry()?.attachments(subject)
     }
 
     fn origin(&self) -> Option<Origin> {
-        // What a mirror has, its own registry may have under no name that we know.
-        self.places.last().and_then(|place| place.registry.origin())
+        // The image has another name at a mirror, which its registry does not know.
+        self.mirrors.last().and_then(|mirror| mirror.registry.origin())
     }
 }

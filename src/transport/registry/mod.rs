@@ -1,11 +1,22 @@
-//! A registry that speaks the OCI distribution protocol.
+//! A client for registries that speak the OCI distribution protocol.
 //!
-//! Nothing is asked before it is needed. The first request finds out how the registry wants to be spoken to
-//! ([`auth`]); every further one goes out with what lets it in ([`server`]), and to no other server with it
-//! ([`http`], [`address`]). Blobs stream through bounded channels between the caller's thread, which may
-//! block, and the tasks of the network, which must not ([`upload`], [`download`]).
+//! No request is sent before it is needed. The first one learns the registry's authentication scheme; every further one
+//! carries credentials or a token. Blobs stream through bounded channels between the caller's thread, which may block,
+//! and the tasks of the runtime, which must not. tokio and reqwest are used in this directory only.
 //!
-//! tokio and reqwest are an affair of this directory: outside, all of it is blocking code.
+//! | subject | file |
+//! |---|---|
+//! | requests: authorization, remembered redirects | [`client`] |
+//! | connections, redirects, retries of one request, proxies | [`http`], [`connection_error`], [`proxies`] |
+//! | responses, and errors that registries report | [`response`] |
+//! | which errors are retried, and when ("where is the retry delay of an upload decided") | [`retry`], then [`Retry`](super::Retry) |
+//! | authentication: challenges, tokens, scopes | [`auth`], [`challenge`], [`token`] |
+//! | credentials: files, helpers, login | [`discovery`], [`keychain`], [`auth_file`], [`credential_helper`], [`login`] |
+//! | certificates | [`tls`] |
+//! | an upload: whole or in chunks, resumed after errors and by other processes | [`upload`] (decisions), [`session`] (requests), [`body`] (the stream), [`upload_policy`] (limits of registries), [`saved_session`] |
+//! | a download: ranges, parallel connections, resuming | [`download`], [`rate`] |
+//! | manifests, tags, referrers, removal | [`manifest`], [`pagination`], [`referrers`], [`removal`] |
+//! | mirrors | [`registries_conf`], [`mirrors`] |
 
 mod auth;
 mod auth_file;
@@ -17,6 +28,7 @@ mod connection_error;
 mod credential_helper;
 mod credential_keys;
 mod credentials;
+mod discovery;
 mod download;
 mod http;
 mod keychain;
@@ -40,15 +52,16 @@ mod upload;
 mod upload_policy;
 mod url;
 
-pub use self::login::{Kept, LoggedIn, host, login, logout};
+pub use self::discovery::{login_file, named_auth_file};
+pub use self::login::{LoggedIn, StoredIn, login, logout, parse_host};
 
 use self::client::Client;
 use self::download::Download;
 use self::http::{Http, Request, wait};
 use self::keychain::Keychain;
-use self::mirrors::Mirrored;
+use self::mirrors::MirroredSource;
 use self::proxies::ProxyRules;
-use self::registries_conf::RegistriesConf;
+use self::registries_conf::{ImageLocation, RegistriesConf};
 use self::response::Response;
 use self::tls::TlsConfig;
 use self::token::Scopes;
@@ -62,84 +75,86 @@ use reqwest::{Method, StatusCode, Url};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What the registry says that the document's digest is.
+/// The digest of a manifest, in responses.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// Said by a registry that lists referrers itself.
+/// A header of registries that maintain the list of referrers themselves.
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
-/// One repository of a registry, and a name in it.
+/// One repository of a registry, and a tag or digest in it.
 pub struct Registry {
     reference: Reference,
     client: Arc<Client>,
 }
 
 impl Registry {
-    /// Connects to nothing yet.
+    /// Returns a client for a reference. It connects when it is used.
     ///
     /// # Errors
     /// When a file with credentials, certificates or mirrors cannot be read, or `registries.conf` blocks the registry.
     pub fn new(reference: Reference, access: &Access) -> Result<Self> {
         let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
-        let anybody = conf.trusts_anybody(&reference.name())?;
-        Self::at(reference, access, anybody, &conf)
+        let is_insecure = conf.is_insecure(&reference.name())?;
+        Self::at(ImageLocation { reference, is_insecure }, access, &conf)
     }
 
-    /// The same where it is known whether whoever answers there is trusted: then `anybody`. `conf` is for other hosts.
-    fn at(reference: Reference, access: &Access, anybody: bool, conf: &Arc<RegistriesConf>) -> Result<Self> {
-        let keychain = Keychain::read(&access.credentials, reference.registry(), reference.repository())?;
-        let tls = TlsConfig::read(access, reference.registry(), anybody, conf)?;
-        let base = url::base(reference.registry(), access.plain_http, tls.wanted)?;
+    fn at(location: ImageLocation, access: &Access, conf: &Arc<RegistriesConf>) -> Result<Self> {
+        let ImageLocation { reference, is_insecure } = location;
+        let keychain = Keychain::read(access, reference.registry(), reference.repository())?;
+        let tls = TlsConfig::read(access, reference.registry(), is_insecure, conf)?;
+        let base = url::base(reference.registry(), access.plain_http, tls.required)?;
         let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.client.clone());
         Ok(Self { reference, client: Arc::new(Client::new(base, http, keychain)) })
     }
 
-    /// The same for reading, from a mirror where `registries.conf` names one.
+    /// Returns a source for a reference, which reads from mirrors if `registries.conf` names any.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn source(reference: &Reference, access: &Access) -> Result<Box<dyn Source>> {
         let conf = Arc::new(RegistriesConf::read(&access.registries_conf)?);
-        let mut places = conf.places(reference)?;
-        let itself = places.pop().map(|place| Self::at(place.reference, access, place.anybody, &conf));
-        // There is another place to ask: that is better than to wait for long.
-        let mut hasty = access.clone();
-        hasty.client.retry.retries = hasty.client.retry.retries.min(1);
-        let mirrors = places.into_iter().map(|place| Self::at(place.reference, &hasty, place.anybody, &conf));
-        let registries = mirrors.chain(itself).collect::<Result<_>>()?;
-        Ok(Box::new(Mirrored::new(registries, Arc::clone(&access.client.progress))))
+        let mut locations = conf.locations(reference)?;
+        let registry = locations.pop().map(|location| Self::at(location, access, &conf));
+        // A mirror is retried once at most: the next location is the better retry.
+        let mut impatient = access.clone();
+        impatient.client.retry.retries = impatient.client.retry.retries.min(1);
+        let mirrors = locations.into_iter().map(|location| Self::at(location, &impatient, &conf));
+        let registries = mirrors.chain(registry).collect::<Result<_>>()?;
+        Ok(Box::new(MirroredSource::new(registries, Arc::clone(&access.client.progress))))
     }
 
-    /// The address of a manifest by its tag or its digest.
-    fn manifest(&self, name: &str) -> Url {
+    /// Returns the URL of a manifest by its tag or its digest.
+    fn manifest_url(&self, name: &str) -> Url {
         self.client.url(&format!("{}/manifests/{name}", self.reference.repository()))
     }
 
-    /// The address of a blob or a document: registries keep them in two places.
-    fn content(&self, descriptor: &Descriptor) -> Url {
+    /// Returns the URL of a blob or a manifest.
+    fn content_url(&self, descriptor: &Descriptor) -> Url {
         let digest = descriptor.digest.to_string();
-        match media_type::is_document(&descriptor.media_type) {
-            true => self.manifest(&digest),
-            false => self.client.url(&format!("{}/blobs/{digest}", self.reference.repository())),
+        if media_type::is_document(&descriptor.media_type) {
+            self.manifest_url(&digest)
+        } else {
+            self.client.url(&format!("{}/blobs/{digest}", self.reference.repository()))
         }
     }
 
-    /// A request for a blob or a document.
-    fn ask(&self, method: Method, descriptor: &Descriptor, verb: &str) -> Request {
+    /// Returns a request for a blob or a manifest.
+    fn request(&self, method: Method, descriptor: &Descriptor, verb: &str) -> Request {
         let what = format!("{verb} {} in {}", descriptor.digest, self.reference.name());
-        let request = Request::new(method, self.content(descriptor), what);
-        match media_type::is_document(&descriptor.media_type) {
-            true => request.header(ACCEPT, &descriptor.media_type),
-            false => request,
+        let request = Request::new(method, self.content_url(descriptor), what);
+        if media_type::is_document(&descriptor.media_type) {
+            request.header(ACCEPT, &descriptor.media_type)
+        } else {
+            request
         }
     }
 
-    /// A blob or a document on its way here.
+    /// Prepares the download of a blob or a manifest.
     fn download(&self, descriptor: &Descriptor) -> Download {
-        let request = self.ask(Method::GET, descriptor, "fetch");
-        Download::new(&self.client, request, self.pull(), descriptor.size)
+        let request = self.request(Method::GET, descriptor, "fetch");
+        Download::new(&self.client, request, self.pull_scopes(), descriptor.size)
     }
 
-    /// Stores a document under its digest or under a tag, and lists it with what it refers to where the registry
+    /// Stores a document under its digest or a tag, and adds it to the list of its subject's referrers if the registry
     /// does not do that itself.
     fn put(&self, name: &str, document: &Document) -> Result<()> {
         let response = self.store(name, document)?;
@@ -153,17 +168,17 @@ impl Registry {
 
     fn store(&self, name: &str, document: &Document) -> Result<Response> {
         let what = format!("store the manifest {name} in {}", self.reference.name());
-        let request = Request::new(Method::PUT, self.manifest(name), what)
+        let request = Request::new(Method::PUT, self.manifest_url(name), what)
             .header(CONTENT_TYPE, &document.descriptor().media_type)
             .body(document.bytes().to_vec());
-        wait(async { self.client.send(request, &self.push()).await?.success().await })
+        wait(async { self.client.send(request, &self.push_scopes()).await?.success().await })
     }
 
-    fn pull(&self) -> Scopes {
+    fn pull_scopes(&self) -> Scopes {
         Scopes::pull(self.reference.repository())
     }
 
-    fn push(&self) -> Scopes {
+    fn push_scopes(&self) -> Scopes {
         Scopes::push(self.reference.repository())
     }
 }
@@ -171,12 +186,12 @@ impl Registry {
 impl Source for Registry {
     fn resolve(&self) -> Result<Document> {
         let digest = self.reference.digest().map(Digest::to_string);
-        // A digest says more than a tag: the tag may have moved on since.
+        // The digest takes precedence, because the tag may have moved.
         let name = digest.as_deref().or(self.reference.tag()).unwrap_or_default();
-        let request = Request::new(Method::GET, self.manifest(name), format!("find {}", self.reference))
+        let request = Request::new(Method::GET, self.manifest_url(name), format!("find {}", self.reference))
             .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
         wait(async {
-            let response = self.client.send(request, &self.pull()).await?.success().await?;
+            let response = self.client.send(request, &self.pull_scopes()).await?.success().await?;
             manifest::read(response, &self.reference).await
         })
         .map_err(|error| match error.kind() {
@@ -196,8 +211,8 @@ impl Source for Registry {
         if media_type::is_document(&blob.media_type) {
             return Ok(None);
         }
-        let request = self.ask(Method::GET, blob, "fetch a part of");
-        let download = Download::new(&self.client, request, self.pull(), blob.size);
+        let request = self.request(Method::GET, blob, "fetch a part of");
+        let download = Download::new(&self.client, request, self.pull_scopes(), blob.size);
         download.open_range(range).map_err(|error| with_foreign_urls(blob, error))
     }
 
@@ -212,7 +227,7 @@ impl Source for Registry {
     fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
         let mut found = Vec::new();
         for tag in attachment_tags(subject) {
-            // A digest of SHA-512 is too long for a tag: nothing can be attached so.
+            // A SHA-512 digest is too long for a tag, so nothing can be attached to it.
             let Ok(reference) = self.reference.with_tag(&tag) else { continue };
             let attachment = Self { reference, client: Arc::clone(&self.client) };
             match attachment.resolve() {
@@ -234,18 +249,20 @@ impl Source for Registry {
 
 impl Destination for Registry {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        let look = |method| wait(self.client.send(self.ask(method, descriptor, "look for"), &self.push()));
+        let look = |method| {
+            wait(self.client.send(self.request(method, descriptor, "look for"), &self.push_scopes()))
+        };
         let mut response = look(Method::HEAD)?;
-        // Some servers of files and proxies know no HEAD. What follows the head of an response is not read.
+        // Some file servers and proxies do not support HEAD. The body of the GET is not read.
         if matches!(response.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) {
             response = look(Method::GET)?;
         }
         match response.status() {
             status if status.is_success() => {
-                Ok(manifest::is_likely(response.header(&CONTENT_LENGTH), descriptor))
+                Ok(manifest::is_size_plausible(response.header(&CONTENT_LENGTH), descriptor))
             }
-            // Some registries refuse to look into a repository that does not exist yet. If it is a true refusal,
-            // the upload gets it too, and with a reason, which an response to HEAD cannot have.
+            // Some registries deny access to a repository that does not exist yet. If access is really denied, the
+            // upload fails with a reason, which a response to HEAD cannot contain.
             StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
             _ => Err(wait(async { Ok(response.refusal().await) })?),
         }

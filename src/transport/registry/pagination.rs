@@ -1,7 +1,7 @@
-//! Lists that come in pages (distribution-spec, "Listing Tags").
+//! Lists in pages, such as tags (distribution-spec, "Listing Tags").
 //!
-//! Each page says where the next one is. A server that says so for ever must not be followed for ever, and what it
-//! says is taken as a path on itself: behind a proxy, registries often do not know their own address.
+//! Each page names the URL of the next one. The number of pages is limited. Only the path and the query of the URL count:
+//! registries with a proxy in front of them often do not know their own host.
 
 use super::client::Client;
 use super::http::{Request, wait};
@@ -16,17 +16,17 @@ use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
-/// How many tags are asked for at once: ECR answers more with an error, and others give what they like.
+/// The requested number of tags in a page. ECR rejects a larger one, and others ignore it.
 const PAGE: usize = 1000;
-/// How large all pages of a list of tags may be together, in bytes: a quarter of a million of the longest tags.
+/// The maximum size in bytes of all pages of a list of tags: a quarter of a million tags of the maximum length.
 const TAGS_LIMIT: usize = 32 << 20;
-/// How many tags a repository may have: 24 bytes of memory each beside its own.
+/// The maximum number of tags of a repository. Each takes 24 bytes of memory besides its text.
 const TAGS_COUNT: usize = 1 << 20;
-/// How many pages in a row may bring nothing new: filters leave some empty.
-const BARREN_LIMIT: usize = 8;
+/// The maximum number of consecutive pages without new items. Registries that filter lists send empty pages.
+const EMPTY_PAGES_LIMIT: usize = 8;
 
-/// All tags of a repository. The order of the bytes is that of the specification, which not every registry keeps (distribution
-/// 2.8 has none).
+/// Returns all tags of a repository in the order of their bytes. The specification requires this order, but distribution 2.8
+/// does not keep it.
 pub(super) fn tags(client: &Client, repository: &str, name: &str) -> Result<Vec<String>> {
     let mut url = client.url(&format!("{repository}/tags/list"));
     url.set_query(Some(&format!("n={PAGE}")));
@@ -41,10 +41,10 @@ pub(super) fn tags(client: &Client, repository: &str, name: &str) -> Result<Vec<
             })?;
             let before = tags.len();
             tags.extend(page.tags.unwrap_or_default().0);
-            match tags.len() > TAGS_COUNT {
-                true => Err(Error::failed(format!("{name} has more than {TAGS_COUNT} tags"))),
-                false => Ok(tags.len() > before),
+            if tags.len() > TAGS_COUNT {
+                return Err(Error::failed(format!("{name} has more than {TAGS_COUNT} tags")));
             }
+            Ok(tags.len() > before)
         })
         .await
     })?;
@@ -58,15 +58,15 @@ struct Page {
     tags: Option<Tags>,
 }
 
-/// No more tags than a repository may have.
+/// A list of at most [`TAGS_COUNT`] tags.
 #[derive(Default)]
 struct Tags(Vec<String>);
 
 impl<'de> Deserialize<'de> for Tags {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Few;
+        struct TagsVisitor;
 
-        impl<'de> Visitor<'de> for Few {
+        impl<'de> Visitor<'de> for TagsVisitor {
             type Value = Tags;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,15 +85,15 @@ impl<'de> Deserialize<'de> for Tags {
             }
         }
 
-        deserializer.deserialize_seq(Few)
+        deserializer.deserialize_seq(TagsVisitor)
     }
 }
 
-/// Goes through all pages of a list, beginning with the response to `request`; all of them have `limit` bytes at most. `take` says of each whether it brought
-/// something new.
+/// Reads all pages of a list, of which `response` to `request` is the first, up to `limit` bytes in all. `take` parses a page
+/// and returns whether it has new items.
 ///
 /// # Errors
-/// When the list leads in circles or does not end.
+/// When the pages form a circle or exceed the limits.
 pub(super) async fn pages(
     client: &Client,
     mut request: Request,
@@ -103,19 +103,19 @@ pub(super) async fn pages(
     mut take: impl FnMut(&[u8]) -> Result<bool>,
 ) -> Result<()> {
     let mut visited = HashSet::from([request.url.clone()]);
-    let (mut room, mut barren) = (limit, 0);
+    let (mut room, mut empty_pages) = (limit, 0);
     loop {
         let next =
             response.header(&LINK).and_then(next).and_then(|target| on_same_server(&request.url, target));
         let page = response.read(room + 1).await?;
-        // What is remembered of a page is its address too.
+        // The URLs of the pages are kept in memory too.
         let size = page.len() + next.as_ref().map_or(0, |next| next.as_str().len());
         room = room.checked_sub(size).ok_or_else(|| {
             Error::failed(format!("cannot {}: the list is larger than {limit} bytes", request.what))
         })?;
-        barren = if take(&page)? { 0 } else { barren + 1 };
+        empty_pages = if take(&page)? { 0 } else { empty_pages + 1 };
         let Some(next) = next else { return Ok(()) };
-        if barren > BARREN_LIMIT || !visited.insert(next.clone()) {
+        if empty_pages > EMPTY_PAGES_LIMIT || !visited.insert(next.clone()) {
             return Err(Error::failed(format!(
                 "cannot {}: the pages of the list lead in circles",
                 request.what
@@ -127,7 +127,7 @@ pub(super) async fn pages(
     }
 }
 
-/// The target of `rel="next"` in a `Link` header (RFC 8288).
+/// Returns the target of `rel="next"` in a `Link` header (RFC 8288).
 fn next(header: &str) -> Option<&str> {
     let mut rest = header;
     while let Some((target, after)) = rest.split_once('<').and_then(|(_, link)| link.split_once('>')) {
@@ -146,7 +146,7 @@ fn next(header: &str) -> Option<&str> {
     None
 }
 
-/// The path and the query of the target on the server that was asked.
+/// Returns a URL with the path and the query of the target on the server that was asked.
 fn on_same_server(asked: &Url, target: &str) -> Option<Url> {
     let target = asked.join(target).ok()?;
     let mut url = asked.clone();
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_page_is_found_however_the_header_is_written() {
+    fn the_next_page_is_found_in_every_form_of_the_header() {
         for (header, target) in [
             (r#"</v2/a/tags/list?last=b&n=2>; rel="next""#, Some("/v2/a/tags/list?last=b&n=2")),
             ("<?last=b>;rel=next", Some("?last=b")),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_page_is_on_the_same_server_whatever_it_calls_itself() {
+    fn the_next_page_is_requested_from_the_same_server() {
         let asked = Url::parse("https://r.io:5000/v2/a/tags/list?n=2").unwrap();
         for (target, url) in [
             ("?last=b%2Fc", "https://r.io:5000/v2/a/tags/list?last=b%2Fc"),

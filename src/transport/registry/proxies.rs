@@ -1,4 +1,4 @@
-//! The proxies on the way out: which addresses go through one, and which do not.
+//! Proxies, and the rules for the hosts that are reached without them.
 
 use super::printable::printable;
 use super::url::{host_of, is_loopback};
@@ -7,27 +7,27 @@ use crate::transport::{Access, Proxy};
 use reqwest::Url;
 use std::net::IpAddr;
 
-/// The kinds of proxies that there are.
-const KINDS: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+/// The supported schemes of proxies.
+const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
 
-/// The proxies, for addresses without and with encryption, and what goes around them.
+/// The proxies for http and https, and the exceptions.
 #[derive(Clone, Default)]
 pub(super) struct ProxyRules {
-    plain: Option<Proxy>,
-    encrypted: Option<Proxy>,
+    http: Option<Proxy>,
+    https: Option<Proxy>,
     exceptions: Vec<Exception>,
 }
 
-/// A proxy that an address goes through.
+/// The proxy for a URL.
 #[derive(Debug)]
 pub(super) struct ProxyRoute {
-    /// May hold a password.
+    /// The URL of the proxy, which may contain a password.
     pub(super) url: Url,
-    /// What has named it.
+    /// The variable that names it.
     name: String,
 }
 
-/// What goes around the proxies.
+/// An entry of `NO_PROXY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Exception {
     host: Pattern,
@@ -36,34 +36,34 @@ struct Exception {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
-    /// A network, by its address and the bits that count.
+    /// A network, by its address and the length of its prefix in bits.
     Network(IpAddr, u8),
-    /// A domain and all below it.
+    /// A domain and all hosts below it.
     Domain(String),
-    /// A name in which `*` stands for anything.
+    /// A name in which `*` matches any text.
     Glob(String),
 }
 
 impl ProxyRules {
     pub(super) fn new(access: &Access) -> Self {
-        let asked = &access.proxies;
-        // Programs separate them by commas, and some by spaces.
-        let words = asked.except.split([',', ' ', '\t']).filter(|word| !word.is_empty());
+        let options = &access.proxies;
+        // The usual separator is a comma; some programs use spaces.
+        let words = options.except.split([',', ' ', '\t']).filter(|word| !word.is_empty());
         Self {
-            plain: asked.http.clone(),
-            encrypted: asked.https.clone(),
+            http: options.http.clone(),
+            https: options.https.clone(),
             exceptions: words.map(Exception::parse).collect(),
         }
     }
 
-    /// The proxy for an address; none stands between this machine and itself.
+    /// Returns the proxy for a URL. Loopback addresses have none.
     ///
     /// # Errors
-    /// When it is there and cannot be used.
+    /// When the proxy cannot be used.
     pub(super) fn route(&self, url: &Url) -> Result<Option<ProxyRoute>> {
         let proxy = match url.scheme() {
-            "https" => &self.encrypted,
-            _ => &self.plain,
+            "https" => &self.https,
+            _ => &self.http,
         };
         match proxy {
             Some(proxy)
@@ -79,7 +79,7 @@ impl ProxyRules {
 impl ProxyRoute {
     fn new(proxy: &Proxy, to: &Url) -> Result<Self> {
         let (name, address) = (&proxy.name, proxy.address.reveal().trim());
-        // The address is not told: it may hold a password.
+        // The URL of the proxy is not shown, because it may contain a password.
         let unusable = |why: &str| {
             Error::failed(format!("cannot reach {} through the proxy in {name}", host_of(to))).with_source(why.to_owned()).with_hint(
                 format!("write {name}=http://HOST:PORT; https and socks5 are known too. NO_PROXY={} goes around it", host_of(to)),
@@ -87,7 +87,7 @@ impl ProxyRoute {
         };
         let kind = address.split_once("://").map(|(kind, _)| kind.to_ascii_lowercase());
         let url = match kind.as_deref() {
-            Some(kind) if !KINDS.contains(&kind) => {
+            Some(kind) if !SCHEMES.contains(&kind) => {
                 let kind = printable(kind);
                 return Err(unusable(&format!("it is of the kind {kind:?}, which is not known")));
             }
@@ -105,12 +105,12 @@ impl ProxyRoute {
         }
     }
 
-    /// What to call it in an error.
+    /// Returns the name of the proxy for errors.
     pub(super) fn name(&self) -> String {
         format!("the proxy {} of {}", host_of(&self.url), self.name)
     }
 
-    /// What has named it.
+    /// Returns the variable that names the proxy.
     pub(super) fn variable(&self) -> &str {
         &self.name
     }
@@ -118,7 +118,7 @@ impl ProxyRoute {
 
 impl Exception {
     fn parse(word: &str) -> Self {
-        // An IPv6 address has colons of its own, and a port only behind brackets.
+        // An IPv6 address contains colons, so it has a port only with brackets.
         let bare = word.trim_start_matches('[').trim_end_matches(']');
         if let Some(network) = Pattern::network(bare) {
             return Self { host: network, port: None };
@@ -153,7 +153,7 @@ impl Pattern {
 
     fn name(word: &str) -> Self {
         let word = word.trim_end_matches('.').to_ascii_lowercase();
-        // `*.example.com` and `.example.com` mean what is below the domain; curl counts the domain itself to it.
+        // `*.example.com` and `.example.com` match the hosts below the domain, and as in curl also the domain itself.
         match word.strip_prefix("*.").unwrap_or(&word) {
             rest if rest.contains('*') => Self::Glob(word),
             rest => Self::Domain(rest.trim_start_matches('.').to_owned()),
@@ -167,12 +167,12 @@ impl Pattern {
                 let above = host.strip_suffix(domain.as_str());
                 !domain.is_empty() && above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
             }
-            Self::Glob(glob) => fits(glob, host),
+            Self::Glob(glob) => matches_glob(glob, host),
         }
     }
 }
 
-/// Whether an address is in a network.
+/// Returns whether an address is in a network.
 fn is_in(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     let number = |address: IpAddr| match address {
         IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
@@ -182,8 +182,8 @@ fn is_in(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     address.is_ipv4() == network.is_ipv4() && differing.leading_zeros() >= u32::from(bits)
 }
 
-/// Whether a text fits a pattern in which `*` stands for anything.
-fn fits(glob: &str, text: &str) -> bool {
+/// Returns whether a text matches a pattern in which `*` matches any text.
+fn matches_glob(glob: &str, text: &str) -> bool {
     let mut parts = glob.split('*');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else { return false };
@@ -210,13 +210,13 @@ mod tests {
         ProxyRules::new(&Access { proxies, ..Access::default() })
     }
 
-    fn goes_around(except: &str, url: &str) -> bool {
+    fn is_excepted(except: &str, url: &str) -> bool {
         proxies("http://proxy:3128", except).route(&Url::parse(url).unwrap()).unwrap().is_none()
     }
 
     #[test]
-    fn hosts_networks_patterns_and_ports_go_around_the_proxy() {
-        for (except, url, around) in [
+    fn hosts_networks_patterns_and_ports_are_excepted_from_the_proxy() {
+        for (except, url, expected) in [
             ("", "https://r.io/", false),
             ("r.io", "https://r.io/", true),
             ("R.IO.", "https://a.r.io:5000/", true),
@@ -253,12 +253,12 @@ mod tests {
             ("", "http://127.8.9.1/", true),
             ("", "https://[::1]/", true),
         ] {
-            assert_eq!(goes_around(except, url), around, "{except:?} {url}");
+            assert_eq!(is_excepted(except, url), expected, "{except:?} {url}");
         }
     }
 
     #[test]
-    fn a_proxy_may_stand_there_without_a_scheme_and_with_a_password() {
+    fn a_proxy_may_have_no_scheme_and_a_password() {
         let to = Url::parse("https://r.io/").unwrap();
         for (address, url) in [
             ("proxy:3128", "http://proxy:3128/"),
@@ -271,14 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_cannot_be_used_is_named_with_its_variable_and_without_its_password() {
+    fn an_unusable_proxy_is_reported_with_its_variable_and_without_its_password() {
         let to = Url::parse("https://r.io/").unwrap();
         for address in
             ["ftp://me:hunter2@proxy", "http://", "http://me:hunter2@pro xy", "http://me:hunter2@proxy:port"]
         {
             let error = proxies(address, "").route(&to).unwrap_err();
-            let told = format!("{error} {error:?}");
-            assert!(told.contains("HTTPS_PROXY") && !told.contains("hunter2"), "{told}");
+            let message = format!("{error} {error:?}");
+            assert!(message.contains("HTTPS_PROXY") && !message.contains("hunter2"), "{message}");
         }
         assert!(
             proxies("ftp://proxy", "").route(&Url::parse("https://localhost/").unwrap()).unwrap().is_none()

@@ -1,8 +1,8 @@
-//! What refers to a manifest (distribution-spec, "Listing Referrers").
+//! Referrers of a manifest (distribution-spec, "Listing Referrers").
 //!
-//! Registries that know no referrers keep an index of them under a tag made of the subject's digest, and it is their
-//! clients that write it ("Referrers Tag Schema"). Two clients that add to it at once can lose one of the entries: the
-//! protocol has no remedy. Clients in one process wait for each other.
+//! For registries without the referrers API, clients maintain an index under a tag made of the subject's digest ("Referrers
+//! Tag Schema"). If two clients add to it at the same time, an entry can be lost; the protocol cannot prevent that. Clients
+//! in one process wait for each other.
 
 use super::pagination::pages;
 use super::{Registry, manifest};
@@ -14,27 +14,27 @@ use reqwest::{Method, StatusCode};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// How large all pages of a list may be together, in bytes: some 20 000 referrers.
+/// The maximum size in bytes of all pages of a list: about 20 000 referrers.
 const LIST_LIMIT: usize = 8 << 20;
-/// Who adds to an index under a tag.
-static ADDING: Mutex<()> = Mutex::new(());
+/// The lock for changes of an index under a tag.
+static INDEX_LOCK: Mutex<()> = Mutex::new(());
 
 impl Registry {
-    /// What refers to the manifest, by the registry's own list or by the tag that stands in for it.
+    /// Returns the referrers of a manifest, from the API or from the index under the tag.
     pub(super) fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         let repository = self.reference.repository();
         let url = self.client.url(&format!("{repository}/referrers/{subject}"));
         let what = format!("list what refers to {subject} in {}", self.reference.name());
         let request = Request::new(Method::GET, url, what).header(ACCEPT, media_type::INDEX);
-        let scopes = self.pull();
+        let scopes = self.pull_scopes();
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
         let listed = wait(async {
             let response = self.client.send(request.clone(), &scopes).await?;
             let kind = response.header(&CONTENT_TYPE).unwrap_or_default();
             match response.status() {
-                // A page for a browser is no list: Google's registries send a stranger to the login.
+                // An HTML page is not a list: Google's registries redirect anonymous clients to a login page.
                 status if status.is_success() && kind.starts_with(media_type::INDEX) => {}
-                status if status.is_success() || is_unknown(status) => return Ok(false),
+                status if status.is_success() || is_unsupported(status) => return Ok(false),
                 _ => return Err(response.refusal().await),
             }
             pages(&self.client, request, &scopes, response, LIST_LIMIT, |page| {
@@ -46,15 +46,15 @@ impl Registry {
             .await?;
             Ok(true)
         })?;
-        match listed {
-            true => Ok(found),
-            false => Ok(self.tagged_referrers(subject)?.map(|index| index.manifests).unwrap_or_default()),
+        if listed {
+            return Ok(found);
         }
+        Ok(self.tagged_referrers(subject)?.map(|index| index.manifests).unwrap_or_default())
     }
 
-    /// Adds a manifest to the index of what refers to its subject.
+    /// Adds a manifest to the index of its subject's referrers.
     pub(super) fn add_referrer(&self, subject: &Digest, entry: Descriptor) -> Result<()> {
-        let _alone = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = INDEX_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         let mut index =
             self.tagged_referrers(subject)?.unwrap_or_else(|| Index::new(Vec::new(), Default::default()));
         if index.manifests.iter().any(|known| known.digest == entry.digest) {
@@ -65,15 +65,15 @@ impl Registry {
         self.store(&referrers_tag(subject), &index).map(drop)
     }
 
-    /// The index under the tag that is made of the subject's digest, if there is one.
+    /// Returns the index of referrers under the tag made of the subject's digest, if there is one.
     fn tagged_referrers(&self, subject: &Digest) -> Result<Option<Index>> {
         let tag = referrers_tag(subject);
         let what = format!("find what refers to {subject} in {}", self.reference.name());
-        let request = Request::new(Method::GET, self.manifest(&tag), what)
+        let request = Request::new(Method::GET, self.manifest_url(&tag), what)
             .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
         let name = self.reference.with_tag(&tag)?;
         let document = wait(async {
-            let response = self.client.send(request, &self.pull()).await?;
+            let response = self.client.send(request, &self.pull_scopes()).await?;
             match response.status() {
                 StatusCode::NOT_FOUND => Ok(None),
                 _ => manifest::read(response.success().await?, &name).await.map(Some),
@@ -89,8 +89,8 @@ impl Registry {
     }
 }
 
-/// Whether a registry that knows no referrers answers so.
-fn is_unknown(status: StatusCode) -> bool {
+/// Returns whether a registry without the referrers API answers with this status.
+fn is_unsupported(status: StatusCode) -> bool {
     use StatusCode as S;
     matches!(
         status,

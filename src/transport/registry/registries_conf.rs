@@ -1,5 +1,7 @@
-//! `registries.conf`, version 2, of podman, skopeo and CRI-O (containers-registries.conf(5)): where an image is really
-//! to be had. It says so for reading only; what is written goes to the registry that was named.
+//! `registries.conf`, version 2, of podman, skopeo and CRI-O (containers-registries.conf(5)): mirrors, moved registries,
+//! and registries that are insecure or blocked.
+//!
+//! Mirrors and locations apply to reading only. Images are written to the registry in their name.
 
 use crate::error::{Error, Result};
 use crate::oci::Reference;
@@ -8,50 +10,50 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-/// What the files say, by prefix.
+/// The entries of all files, by prefix.
 #[derive(Default)]
-pub(super) struct RegistriesConf(BTreeMap<String, Entry>);
+pub(super) struct RegistriesConf(BTreeMap<String, RegistryEntry>);
 
-/// A place to read an image from.
+/// A location that an image can be read from.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ImageLocation {
     pub(super) reference: Reference,
-    /// Whether whoever answers there is trusted.
-    pub(super) anybody: bool,
+    /// Accept any certificate there.
+    pub(super) is_insecure: bool,
 }
 
 #[derive(Default, Deserialize)]
-struct File {
+struct ConfFile {
     #[serde(default, rename = "registry")]
-    registries: Vec<Entry>,
+    registries: Vec<RegistryEntry>,
 }
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct Entry {
+struct RegistryEntry {
     prefix: String,
     location: String,
     insecure: bool,
     blocked: bool,
     mirror_by_digest_only: bool,
     #[serde(rename = "mirror")]
-    mirrors: Vec<Mirror>,
+    mirrors: Vec<MirrorEntry>,
 }
 
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Mirror {
+struct MirrorEntry {
     location: String,
     #[serde(default)]
     insecure: bool,
     #[serde(default)]
-    pull_from_mirror: Pull,
+    pull_from_mirror: PullFromMirror,
 }
 
-/// Which images are read from a mirror.
+/// The images that are read from a mirror.
 #[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-enum Pull {
+enum PullFromMirror {
     #[default]
     #[serde(alias = "")]
     All,
@@ -60,16 +62,16 @@ enum Pull {
 }
 
 impl RegistriesConf {
-    /// Reads files; of two entries for one prefix, that of the later file counts.
+    /// Reads files. Of two entries with one prefix, that of the later file counts.
     ///
     /// # Errors
-    /// When one cannot be read or understood: going on without it could leave a network by a way that it forbids.
+    /// When a file cannot be read or parsed. Going on without it could contact a registry that it blocks.
     pub(super) fn read(files: &[PathBuf]) -> Result<Self> {
         let mut entries = BTreeMap::new();
         for path in files {
             let text = fs::read_to_string(path)
                 .map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
-            let file: File = toml::from_str(&text).map_err(|error| {
+            let file: ConfFile = toml::from_str(&text).map_err(|error| {
                 Error::failed(format!("cannot understand {}", path.display()))
                     .with_source(error.message().to_owned())
             })?;
@@ -84,11 +86,11 @@ impl RegistriesConf {
         Ok(Self(entries))
     }
 
-    /// Whether whoever answers at a registry, or for a repository that was named, is trusted.
+    /// Returns whether any certificate is accepted of a registry or a repository.
     ///
     /// # Errors
-    /// [`Denied`](crate::error::Kind::Denied) when it must not be spoken to.
-    pub(super) fn trusts_anybody(&self, name: &str) -> Result<bool> {
+    /// [`Denied`](crate::error::Kind::Denied) when it is blocked.
+    pub(super) fn is_insecure(&self, name: &str) -> Result<bool> {
         match self.entry(name) {
             Some((entry, _)) if entry.blocked => {
                 Err(Error::denied(format!("{} is blocked by registries.conf", entry.prefix)))
@@ -97,58 +99,57 @@ impl RegistriesConf {
         }
     }
 
-    /// Where to read an image, best first; the last one is the registry itself, wherever that is.
+    /// Returns the locations to read an image from, in order: the mirrors, and last the registry itself.
     ///
     /// # Errors
-    /// As [`trusts_anybody`](Self::trusts_anybody), and when a location is none.
-    pub(super) fn places(&self, reference: &Reference) -> Result<Vec<Place>> {
-        let anybody = self.trusts_anybody(&reference.name())?;
+    /// As [`is_insecure`](Self::is_insecure), and when a location is invalid.
+    pub(super) fn locations(&self, reference: &Reference) -> Result<Vec<ImageLocation>> {
+        let is_insecure = self.is_insecure(&reference.name())?;
         let Some((entry, matched)) = self.entry(&reference.name()) else {
-            return Ok(vec![Place { reference: reference.clone(), anybody }]);
+            return Ok(vec![ImageLocation { reference: reference.clone(), is_insecure }]);
         };
         let by_digest = reference.digest().is_some();
-        let mut places = Vec::new();
+        let mut locations = Vec::new();
         for mirror in &entry.mirrors {
-            let wanted = match mirror.pull_from_mirror {
-                Pull::All => by_digest || !entry.mirror_by_digest_only,
-                Pull::DigestOnly => by_digest,
-                Pull::TagOnly => !by_digest,
+            let applies = match mirror.pull_from_mirror {
+                PullFromMirror::All => by_digest || !entry.mirror_by_digest_only,
+                PullFromMirror::DigestOnly => by_digest,
+                PullFromMirror::TagOnly => !by_digest,
             };
-            if wanted {
-                let reference = moved(reference, matched, &mirror.location)?;
-                places.push(Place { reference, anybody: mirror.insecure });
+            if applies {
+                let reference = relocate(reference, matched, &mirror.location)?;
+                locations.push(ImageLocation { reference, is_insecure: mirror.insecure });
             }
         }
-        let itself = match entry.location.is_empty() {
-            true => reference.clone(),
-            false => moved(reference, matched, &entry.location)?,
+        let reference = if entry.location.is_empty() {
+            reference.clone()
+        } else {
+            relocate(reference, matched, &entry.location)?
         };
-        places.push(Place { reference: itself, anybody });
-        Ok(places)
+        locations.push(ImageLocation { reference, is_insecure });
+        Ok(locations)
     }
 
-    /// The entry with the longest prefix of a name, and how much of the name that is.
-    fn entry(&self, name: &str) -> Option<(&Entry, usize)> {
-        let fitting = self.0.values().filter_map(|entry| Some((entry, covers(&entry.prefix, name)?)));
-        fitting.max_by_key(|(entry, _)| entry.prefix.len())
+    /// Returns the entry with the longest prefix of a name, and the number of bytes that it matches.
+    fn entry(&self, name: &str) -> Option<(&RegistryEntry, usize)> {
+        let matching = self.0.values().filter_map(|entry| Some((entry, match_prefix(&entry.prefix, name)?)));
+        matching.max_by_key(|(entry, _)| entry.prefix.len())
     }
 }
 
-/// How much of `host/repository` a prefix covers, in bytes; it ends between words.
-fn covers(prefix: &str, name: &str) -> Option<usize> {
-    let length = match prefix.strip_prefix('*') {
-        // `*.example.com` is any host below it, and nothing behind the host.
-        Some(domain) => {
-            let host = name.split('/').next().unwrap_or_default();
-            return (host.ends_with(domain) && host.len() > domain.len()).then_some(host.len());
-        }
-        None => name.starts_with(prefix).then_some(prefix.len())?,
-    };
-    matches!(name.as_bytes().get(length), None | Some(b'/')).then_some(length)
+/// Returns how many bytes of `host/repository` a prefix matches. A match ends at a slash or at the end.
+fn match_prefix(prefix: &str, name: &str) -> Option<usize> {
+    // `*.example.com` matches any host below the domain, with any repository.
+    if let Some(domain) = prefix.strip_prefix('*') {
+        let host = name.split('/').next().unwrap_or_default();
+        return (host.ends_with(domain) && host.len() > domain.len()).then_some(host.len());
+    }
+    let is_match = name.starts_with(prefix) && matches!(name.as_bytes().get(prefix.len()), None | Some(b'/'));
+    is_match.then_some(prefix.len())
 }
 
-/// The same image at another location.
-fn moved(reference: &Reference, matched: usize, location: &str) -> Result<Reference> {
+/// Replaces the first `matched` bytes of an image's name by a location.
+fn relocate(reference: &Reference, matched: usize, location: &str) -> Result<Reference> {
     let name = reference.name();
     let mut text = format!("{location}{}", &name[matched..]);
     if let Some(tag) = reference.tag() {
@@ -206,42 +207,44 @@ location = "m3.io"
         RegistriesConf::read(&files.collect::<Vec<_>>())
     }
 
-    fn places(conf: &RegistriesConf, reference: &str) -> Vec<String> {
-        let places = conf.places(&reference.parse().unwrap()).unwrap();
-        let mark = |place: Place| format!("{}{}", place.reference, if place.anybody { "!" } else { "" });
-        places.into_iter().map(mark).collect()
+    fn locations(conf: &RegistriesConf, reference: &str) -> Vec<String> {
+        let locations = conf.locations(&reference.parse().unwrap()).unwrap();
+        let mark = |location: ImageLocation| {
+            format!("{}{}", location.reference, if location.is_insecure { "!" } else { "" })
+        };
+        locations.into_iter().map(mark).collect()
     }
 
     #[test]
     fn an_image_is_read_from_mirrors_first() {
         let conf = conf(&[CONF]).unwrap();
         let digest = format!("sha256:{}", "b".repeat(64));
-        assert_eq!(places(&conf, "r.io/a/b:1"), ["m1.io:5000/mirror/a/b:1!", "cache.io/r/a/b:1!"]);
+        assert_eq!(locations(&conf, "r.io/a/b:1"), ["m1.io:5000/mirror/a/b:1!", "cache.io/r/a/b:1!"]);
         let [first, second, itself] =
             ["m1.io:5000/mirror/a", "m2.io/a", "cache.io/r/a"].map(|name| format!("{name}@{digest}"));
-        assert_eq!(places(&conf, &format!("r.io/a@{digest}")), [first + "!", second, itself + "!"]);
-        assert_eq!(places(&conf, "r.iox/a:1"), ["r.iox/a:1"]);
-        assert_eq!(places(&conf, "a.example.com/b:1"), ["inside.io/x/b:1"]);
-        assert_eq!(places(&conf, "example.com/b:1"), ["example.com/b:1"]);
-        assert_eq!(places(&conf, "plain.io/b:1"), ["plain.io/b:1"]);
-        assert_eq!(places(&conf, &format!("plain.io/b@{digest}")).len(), 2);
+        assert_eq!(locations(&conf, &format!("r.io/a@{digest}")), [first + "!", second, itself + "!"]);
+        assert_eq!(locations(&conf, "r.iox/a:1"), ["r.iox/a:1"]);
+        assert_eq!(locations(&conf, "a.example.com/b:1"), ["inside.io/x/b:1"]);
+        assert_eq!(locations(&conf, "example.com/b:1"), ["example.com/b:1"]);
+        assert_eq!(locations(&conf, "plain.io/b:1"), ["plain.io/b:1"]);
+        assert_eq!(locations(&conf, &format!("plain.io/b@{digest}")).len(), 2);
     }
 
     #[test]
-    fn the_longest_prefix_decides_and_may_forbid() {
+    fn the_longest_prefix_decides_and_may_block() {
         let conf = conf(&[CONF]).unwrap();
-        let error = conf.places(&"r.io/team/a:1".parse().unwrap()).unwrap_err();
+        let error = conf.locations(&"r.io/team/a:1".parse().unwrap()).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Denied);
         assert!(error.to_string().contains("r.io/team"), "{error}");
-        assert_eq!(places(&conf, "r.io/teams/a:1").len(), 2);
+        assert_eq!(locations(&conf, "r.io/teams/a:1").len(), 2);
     }
 
     #[test]
     fn a_later_file_replaces_an_entry_and_a_broken_one_is_named() {
         let later = "[[registry]]\nprefix = \"r.io\"\n[[registry]]\nprefix = \"r.io/team\"";
         let both = conf(&[CONF, later]).unwrap();
-        assert_eq!(places(&both, "r.io/a:1"), ["r.io/a:1"]);
-        assert_eq!(places(&both, "r.io/team/a:1"), ["r.io/team/a:1"]);
+        assert_eq!(locations(&both, "r.io/a:1"), ["r.io/a:1"]);
+        assert_eq!(locations(&both, "r.io/team/a:1"), ["r.io/team/a:1"]);
         for broken in [
             "[[registry]]\nlocation = 1",
             "[[",

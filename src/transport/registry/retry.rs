@@ -1,5 +1,7 @@
-//! What may be tried again, and when: a server that is busy, a connection that broke; never a refusal that was meant,
-//! and never data that is wrong.
+//! Retries: which errors are transient, and when to try again.
+//!
+//! Busy servers and broken connections are retried; denials and wrong data are not. The delays are those of
+//! [`Retry`](super::super::Retry).
 
 use super::super::{ClientOptions, RetryDelay};
 use crate::error::{Error, Result};
@@ -12,11 +14,10 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// A client that went away, as nginx says it, and a connection that timed out behind Cloudflare: both are the
-/// network's fault on the other side of the proxy.
-const OF_PROXIES: [u16; 2] = [499, 522];
+/// Statuses by which proxies report a broken connection: nginx (the client went away) and Cloudflare (a timeout).
+const PROXY_STATUSES: [u16; 2] = [499, 522];
 
-/// Whether an response with this status may be another one when it is asked for again.
+/// Returns whether a request that got this status may succeed later.
 pub(super) fn is_transient(status: StatusCode) -> bool {
     use StatusCode as S;
     matches!(
@@ -27,11 +28,11 @@ pub(super) fn is_transient(status: StatusCode) -> bool {
             | S::BAD_GATEWAY
             | S::SERVICE_UNAVAILABLE
             | S::GATEWAY_TIMEOUT
-    ) || OF_PROXIES.contains(&status.as_u16())
+    ) || PROXY_STATUSES.contains(&status.as_u16())
 }
 
-/// How long the server wants to be left alone: seconds, or a date, which is measured by the server's own clock,
-/// because ours may be another.
+/// Parses the `Retry-After` header: seconds, or a date, which is compared with the server's `Date`, because the clock of this
+/// machine may be wrong.
 pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let Some(asked) = text(RETRY_AFTER) else { return Duration::ZERO };
@@ -44,7 +45,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
 }
 
 /// The interval at which a wait for the network looks for a cancellation.
-const NOTICE: Duration = Duration::from_millis(100);
+const CANCELLATION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Waits for work of the network until it is done or cancelled.
 ///
@@ -57,7 +58,7 @@ pub(super) async fn unless_cancelled<T>(
     let mut work = pin!(work);
     loop {
         cancel.check()?;
-        if let Ok(outcome) = timeout(NOTICE, work.as_mut()).await {
+        if let Ok(outcome) = timeout(CANCELLATION_INTERVAL, work.as_mut()).await {
             return outcome;
         }
     }
@@ -70,7 +71,7 @@ pub(super) fn delay(options: &ClientOptions, error: &Error, failures: u32) -> Op
     options.retry.after(failures, asked).filter(|_| !options.cancel.is_cancelled())
 }
 
-/// Attempts at one thing.
+/// The attempts of one operation.
 pub(super) struct Attempts<'a> {
     options: &'a ClientOptions,
     failures: u32,
@@ -81,17 +82,18 @@ impl<'a> Attempts<'a> {
         Self { options, failures: 0 }
     }
 
-    /// Whether there will be one more if this one fails.
+    /// Returns whether a retry is left.
     pub(super) fn are_left(&self) -> bool {
         self.failures < self.options.retry.retries
     }
 
-    /// Something was achieved: the count begins anew.
+    /// Resets the count after progress.
     pub(super) fn restart(&mut self) {
         self.failures = 0;
     }
 
-    /// Waits until the next attempt; `false` when there is none, or none would help.
+    /// Waits until the next attempt, with a warning. Returns `false` if no retry is left, the error is permanent, or everything
+    /// was cancelled.
     pub(super) async fn wait_for_retry(&mut self, error: &Error) -> bool {
         let Some(retry) = delay(self.options, error, self.failures) else { return false };
         self.failures += 1;
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_seconds_or_a_date() {
+    fn retry_after_is_seconds_or_a_date() {
         let now = Some("Sun, 06 Nov 1994 08:49:00 GMT");
         assert_eq!(asked("120", None), 120);
         assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", now), 37);
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_meant_is_not_tried_again() {
+    fn only_transient_statuses_are_retried() {
         for (status, passes) in [
             (408, true),
             (429, true),

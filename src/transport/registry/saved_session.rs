@@ -1,7 +1,7 @@
-//! Uploads that another process may continue: where each goes on, in a file of its own.
+//! Upload sessions that another process can resume, each in a separate file.
 //!
-//! The file holds an address at the registry and nothing else. One that leads elsewhere holds a signature, which lets
-//! in whoever has it, so it is not written down.
+//! A file contains only the URL of the session at the registry. A URL on another host is not saved, because it contains a
+//! signature that gives access to everybody who has it.
 
 use super::super::ClientOptions;
 use crate::disk::lock::FileLock;
@@ -12,19 +12,19 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-/// The longest address that is read, in bytes.
-const LIMIT: u64 = 16 << 10;
+/// The maximum length of a URL in bytes.
+const URL_LIMIT: u64 = 16 << 10;
 
-/// The memory of one upload; locked, so that nobody else continues the same one.
+/// The saved session of one upload. It is locked, so that no other process resumes it.
 pub(super) struct SavedSession {
     file: FileLock,
     path: PathBuf,
 }
 
 impl SavedSession {
-    /// The memory of the upload of a blob. There is none where none is wanted, where another process has it, or
-    /// where it cannot be written: an upload that cannot be continued is still an upload.
-    pub(super) fn of(options: &ClientOptions, reference: &Reference, digest: &Digest) -> Option<Self> {
+    /// Opens and locks the saved session of a blob's upload. Returns `None` if sessions are not saved, if another process has
+    /// the lock, or if the file cannot be written: the upload is possible without it.
+    pub(super) fn open(options: &ClientOptions, reference: &Reference, digest: &Digest) -> Option<Self> {
         let directory = options.state.as_ref()?.join("uploads");
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
         let name = Digest::of(format!("{}@{digest}", reference.name()).as_bytes());
@@ -41,16 +41,16 @@ impl SavedSession {
         Some(Self { file, path })
     }
 
-    /// Where the upload goes on.
-    pub(super) fn address(&mut self) -> Option<Url> {
+    /// Returns the saved URL.
+    pub(super) fn url(&mut self) -> Option<Url> {
         let mut text = String::new();
         self.file.rewind().ok()?;
-        (&*self.file).take(LIMIT).read_to_string(&mut text).ok()?;
+        (&*self.file).take(URL_LIMIT).read_to_string(&mut text).ok()?;
         Url::parse(&text).ok()
     }
 
-    /// Remembers where the upload goes on. What cannot be written is not remembered.
-    pub(super) fn remember(&mut self, url: Option<&Url>) {
+    /// Saves the URL of the next request; errors are ignored. `None` clears it.
+    pub(super) fn save(&mut self, url: Option<&Url>) {
         let text = url.map(Url::as_str).unwrap_or_default();
         let _ = self
             .file
@@ -59,8 +59,8 @@ impl SavedSession {
             .and_then(|()| self.file.write_all(text.as_bytes()));
     }
 
-    /// Forgets the upload: it has ended.
-    pub(super) fn forget(self) {
+    /// Deletes the file after the end of the upload.
+    pub(super) fn delete(self) {
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -71,28 +71,26 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn an_address_is_remembered_for_its_owner_only_and_for_one_process_at_a_time() {
+    fn a_session_is_saved_for_its_owner_and_for_one_process_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let options = ClientOptions { state: Some(directory.path().to_owned()), ..ClientOptions::default() };
         let reference: Reference = "r.io/a:t".parse().unwrap();
-        let open = |content: &[u8]| SavedSession::of(&options, &reference, &Digest::of(content));
+        let open = |content: &[u8]| SavedSession::open(&options, &reference, &Digest::of(content));
         let url = Url::parse("https://r.io/v2/a/blobs/uploads/1?_state=a%2F").unwrap();
         let mut first = open(b"a").unwrap();
-        assert_eq!(first.address(), None);
-        first.remember(Some(
-            &Url::parse("https://r.io/another/and/longer/one/than/that/which/follows").unwrap(),
-        ));
-        first.remember(Some(&url));
+        assert_eq!(first.url(), None);
+        first.save(Some(&Url::parse("https://r.io/another/and/longer/one/than/that/which/follows").unwrap()));
+        first.save(Some(&url));
         assert!(open(b"a").is_none());
-        assert_eq!(open(b"b").unwrap().address(), None);
+        assert_eq!(open(b"b").unwrap().url(), None);
         let mode = fs::metadata(&first.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(first);
         let mut second = open(b"a").unwrap();
-        assert_eq!(second.address(), Some(url));
-        second.remember(None);
-        assert_eq!(second.address(), None);
-        second.forget();
-        assert_eq!(open(b"a").unwrap().address(), None);
+        assert_eq!(second.url(), Some(url));
+        second.save(None);
+        assert_eq!(second.url(), None);
+        second.delete();
+        assert_eq!(open(b"a").unwrap().url(), None);
     }
 }

@@ -1,11 +1,11 @@
-//! One upload at a registry: the requests that it is made of, and where the next one goes.
+//! The requests of an upload session at a registry.
 
 use super::body::{BodySender, streaming_body};
 use super::client::Client;
 use super::http::{Request, runtime, wait};
 use super::response::Response;
 use super::token::Scopes;
-use super::upload_policy::received;
+use super::upload_policy::parse_offset;
 use super::url::{follow, with_parameter};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
@@ -18,15 +18,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The size of the chunks that a body is read in, in bytes.
-const CHUNK: usize = 256 << 10;
-/// How long the registry may take to forget an upload that failed; it would do so by itself after a week.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// The size in bytes of the reads from a body.
+const READ_SIZE: usize = 256 << 10;
+/// The time limit for aborting an upload. A registry would otherwise delete it after about a week.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the registry to take a blob over from another of its repositories.
+/// Asks the registry to mount a blob from another of its repositories (distribution-spec, "Mounting a blob from another
+/// repository"). Returns `false` if it does not.
 pub(super) fn mount(client: &Client, repository: &str, digest: &Digest, from: &str) -> Result<bool> {
     wait(async {
-        let url = with_parameter(start(client, repository), "mount", &digest.to_string());
+        let url = with_parameter(uploads_url(client, repository), "mount", &digest.to_string());
         let request = Request::new(
             Method::POST,
             with_parameter(url, "from", from),
@@ -34,102 +35,102 @@ pub(super) fn mount(client: &Client, repository: &str, digest: &Digest, from: &s
         );
         let scopes = Scopes::push(repository).and(Scopes::pull(from));
         let response = match client.send(request, &scopes).await {
-            // No token is given for the other repository: the blob is sent then.
+            // There is no token for the other repository. The caller uploads the blob then.
             Err(error) if error.kind() == Kind::Denied => return Ok(false),
             response => response?,
         };
-        // Many registries open an upload instead of saying no. It is not continued: who sends the blob then
-        // has yet to find out where it is.
+        // Many registries begin an upload instead. It is not used, because the caller has yet to find the blob's bytes.
         if response.status() == StatusCode::ACCEPTED
-            && let Ok(url) = next(&response, response.url())
+            && let Ok(url) = next_url(&response, response.url())
         {
-            forget(client, &scopes, url).await;
+            abort(client, &scopes, url).await;
         }
         Ok(response.status() == StatusCode::CREATED)
     })
 }
 
-/// An upload in progress.
+/// An upload session.
 pub(super) struct Session<'a> {
     client: &'a Arc<Client>,
     scopes: Scopes,
     what: String,
-    /// Where the registry wants the next request; it holds the state of the upload.
+    /// The URL of the next request. It contains the registry's state of the session.
     url: Url,
 }
 
-/// A piece of a body on its way.
+/// The part of a body that one request sends.
 pub(super) enum Piece {
-    /// All of it, by a PUT that says its digest.
+    /// The whole body, by a PUT with its digest.
     Whole(Written),
-    /// As much as there will be.
-    Endless,
-    /// So many bytes from an offset on.
+    /// The whole body, by a PATCH of unknown size.
+    Stream,
+    /// An offset and a size in bytes, by a PATCH.
     Chunk(u64, u64),
 }
 
 impl<'a> Session<'a> {
+    /// Begins a session.
     pub(super) fn begin(client: &'a Arc<Client>, repository: &str, what: &str) -> Result<Self> {
         let scopes = Scopes::push(repository);
-        let request = Request::new(Method::POST, start(client, repository), what);
+        let request = Request::new(Method::POST, uploads_url(client, repository), what);
         let response = wait(async { client.send(request.clone(), &scopes).await?.success().await })?;
-        let url = next(&response, response.url())
+        let url = next_url(&response, response.url())
             .map_err(|error| request.error(error.to_string()).with_hint(error.hint().unwrap_or_default()))?;
         Ok(Self { client, scopes, what: what.to_owned(), url })
     }
 
-    /// An upload that began before, perhaps in another process.
-    pub(super) fn at(client: &'a Arc<Client>, repository: &str, what: &str, url: Url) -> Self {
+    /// Returns a session that has begun before, perhaps in another process.
+    pub(super) fn resume(client: &'a Arc<Client>, repository: &str, what: &str, url: Url) -> Self {
         Self { client, scopes: Scopes::push(repository), what: what.to_owned(), url }
     }
 
-    /// Where the next request goes, if that is at the registry itself.
-    pub(super) fn address(&self) -> Option<&Url> {
-        self.client.is_ours(&self.url).then_some(&self.url)
+    /// Returns the URL of the next request, if it is on the registry itself.
+    pub(super) fn own_url(&self) -> Option<&Url> {
+        self.client.is_own(&self.url).then_some(&self.url)
     }
 
-    /// How many bytes the registry says that it has; `None` when it knows nothing of the upload any more.
-    pub(super) fn received(&mut self) -> Option<u64> {
+    /// Asks how many bytes the registry has received; `None` if it no longer knows the session.
+    pub(super) fn offset(&mut self) -> Option<u64> {
         let request = Request::new(Method::GET, self.url.clone(), &self.what);
         let response = wait(async { self.client.send(request, &self.scopes).await?.success().await }).ok()?;
-        let received = received(response.header(&RANGE)?)?;
-        if let Ok(url) = next(&response, response.url()) {
+        let offset = parse_offset(response.header(&RANGE)?)?;
+        if let Ok(url) = next_url(&response, response.url()) {
             self.url = url;
         }
-        Some(received)
+        Some(offset)
     }
 
-    /// Sends a piece of a body, while this thread reads it. Its last bytes leave when the body has said that it is
-    /// right, if they are its last.
+    /// Sends a piece of a body, which this thread reads meanwhile. The last bytes of a body are sent only after it has
+    /// verified itself.
     pub(super) fn send(&mut self, piece: &Piece, body: &mut dyn Read) -> Result<()> {
-        // Before the request begins: an empty body that should be something else must not be sent.
+        // This read comes before the request, because an empty body may fail its verification.
         let first = read(body)?;
         let (request, size) = self.request(piece);
-        let (feed, outgoing) = streaming_body(size);
+        let (sender, streaming) = streaming_body(size);
         let (client, scopes) = (Arc::clone(self.client), self.scopes.clone());
         let response = runtime()?
-            .spawn(async move { client.send_stream(request, &scopes, outgoing).await?.success().await });
-        let pumped = self.pump(first, body, &feed);
-        match (&pumped, size) {
-            // The connection is cut: the registry knows how much it was promised.
-            (Err(_), Some(_)) => drop(feed),
-            // What has no size may end anywhere, because it is a blob only when somebody says its digest; and
-            // distribution forgets an upload only if its last request ended well.
-            (Ok(()), _) | (Err(_), None) => feed.finish(),
+            .spawn(async move { client.send_stream(request, &scopes, streaming).await?.success().await });
+        let copied = self.copy(first, body, &sender);
+        match (&copied, size) {
+            // The connection is closed early. The registry knows the size, so that it notices.
+            (Err(_), Some(_)) => drop(sender),
+            // A body without a size is not a blob before a request with its digest, so it may end anywhere. distribution
+            // deletes an upload only if its last request was complete.
+            (Ok(()), _) | (Err(_), None) => sender.finish(),
         }
-        let patience = if pumped.is_ok() { Duration::MAX } else { FAREWELL };
-        let response = runtime()?.block_on(async { timeout(patience, response).await });
+        let limit = if copied.is_ok() { Duration::MAX } else { ABORT_TIMEOUT };
+        let response = runtime()?.block_on(async { timeout(limit, response).await });
         let response = match response {
             Ok(Ok(response)) => response,
             _ => Err(Error::failed(format!("cannot {}: the upload was abandoned", self.what))),
         };
-        // Most registries put state into the address, and want to see the newest.
+        // Most registries keep state in the URL and require the latest one.
         let followed = response.and_then(|response| match (piece, response.header(&LOCATION)) {
             (Piece::Whole(_), _) | (_, None) => Ok(()),
-            _ => next(&response, response.url()).map(|url| self.url = url),
+            _ => next_url(&response, response.url()).map(|url| self.url = url),
         });
-        // Whatever the registry says about a body that failed, the failure of the body came first.
-        pumped.and(followed)
+        // A failure of the body is the cause of any error of the registry.
+        copied.and(followed)
     }
 
     fn request(&self, piece: &Piece) -> (Request, Option<u64>) {
@@ -141,9 +142,8 @@ impl<'a> Session<'a> {
                 let url = with_parameter(self.url.clone(), "digest", &written.digest.to_string());
                 (new(Method::PUT, url), Some(written.size))
             }
-            Piece::Endless => (new(Method::PATCH, self.url.clone()), None),
-            // Each chunk on a connection of its own: where connections last for so many bytes only, those of the
-            // chunks before would count.
+            Piece::Stream => (new(Method::PATCH, self.url.clone()), None),
+            // Each chunk has its own connection: if a proxy limits the bytes of a connection, earlier chunks would count.
             Piece::Chunk(offset, size) => {
                 let range = format!("{offset}-{}", (offset + size).saturating_sub(1));
                 let request = new(Method::PATCH, self.url.clone()).header(CONTENT_RANGE, &range);
@@ -152,8 +152,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Whether the registry has the blob.
-    pub(super) fn has(&self, repository: &str, blob: &Written) -> bool {
+    /// Returns whether the registry has a blob.
+    pub(super) fn blob_exists(&self, repository: &str, blob: &Written) -> bool {
         let url = self.client.url(&format!("{repository}/blobs/{}", blob.digest));
         let request = Request::new(Method::HEAD, url, &self.what);
         let response = wait(self.client.send(request, &self.scopes));
@@ -163,32 +163,32 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Says what was sent.
-    pub(super) fn close(&self, written: &Written) -> Result<()> {
+    /// Ends the session with the digest of the blob.
+    pub(super) fn commit(&self, written: &Written) -> Result<()> {
         let url = with_parameter(self.url.clone(), "digest", &written.digest.to_string());
         let request = Request::new(Method::PUT, url, &self.what);
-        // Once: should only the response be lost, a second request would find no upload.
+        // It is not retried: if only the response was lost, the session no longer exists.
         wait(async { self.client.send(request.once(), &self.scopes).await?.success().await })?;
         Ok(())
     }
 
-    /// Lets the registry throw away what it has.
-    pub(super) fn cancel(&self) {
-        let forget = async {
-            forget(self.client, &self.scopes, self.url.clone()).await;
+    /// Asks the registry to delete the session.
+    pub(super) fn abort(&self) {
+        let aborted = async {
+            abort(self.client, &self.scopes, self.url.clone()).await;
             Ok(())
         };
-        // The error that led here is the one to report.
-        let _ = wait(forget);
+        // The caller reports the error that led here.
+        let _ = wait(aborted);
     }
 
-    /// Feeds a request from a body until the body ends or nobody wants more of it. A chunk leaves when the one
-    /// behind it is here: the last one not before the body has proved itself.
-    fn pump(&self, mut ahead: Option<Bytes>, body: &mut dyn Read, feed: &BodySender) -> Result<()> {
-        while let Some(chunk) = ahead {
+    /// Copies a body to a request until the body or the request ends. A chunk is sent when the next one has been read, so
+    /// that the last chunk is sent only after the body has verified itself.
+    fn copy(&self, mut chunk: Option<Bytes>, body: &mut dyn Read, sender: &BodySender) -> Result<()> {
+        while let Some(bytes) = chunk {
             self.client.options().cancel.check()?;
-            ahead = read(body)?;
-            if !feed.send(chunk) {
+            chunk = read(body)?;
+            if !sender.send(bytes) {
                 break;
             }
         }
@@ -196,29 +196,29 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where uploads begin.
-fn start(client: &Client, repository: &str) -> Url {
+/// Returns the URL at which uploads begin.
+fn uploads_url(client: &Client, repository: &str) -> Url {
     client.url(&format!("{repository}/blobs/uploads/"))
 }
 
-/// Where the registry wants the next request of an upload.
-fn next(response: &Response, asked: &Url) -> Result<Url> {
+/// Returns the URL of the next request of an upload.
+fn next_url(response: &Response, asked: &Url) -> Result<Url> {
     let location = response
         .header(&LOCATION)
         .ok_or_else(|| Error::failed("the registry does not say where the upload goes on"))?;
     follow(asked, location)
 }
 
-/// Ends an upload, as far as the registry lets us: not every one does.
-async fn forget(client: &Client, scopes: &Scopes, url: Url) {
+/// Deletes an upload, if the registry supports that.
+async fn abort(client: &Client, scopes: &Scopes, url: Url) {
     let request = Request::new(Method::DELETE, url, "end an upload").once();
-    let _ = timeout(FAREWELL, client.send(request, scopes)).await;
+    let _ = timeout(ABORT_TIMEOUT, client.send(request, scopes)).await;
 }
 
-/// The next chunk of a body, as full as can be; `None` at its end.
+/// Reads the next chunk of a body; `None` at its end.
 fn read(body: &mut dyn Read) -> Result<Option<Bytes>> {
-    let mut chunk = Vec::with_capacity(CHUNK);
-    body.take(CHUNK as u64)
+    let mut chunk = Vec::with_capacity(READ_SIZE);
+    body.take(READ_SIZE as u64)
         .read_to_end(&mut chunk)
         .map_err(|error| Error::io("cannot read the data to upload", error))?;
     Ok((!chunk.is_empty()).then(|| chunk.into()))

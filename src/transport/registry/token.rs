@@ -1,5 +1,4 @@
-//! Tokens: what they are good for, how long they last, and how a token server is asked for one (distribution, "Token
-//! Authentication Specification" and "OAuth2").
+//! Tokens, and the requests to token servers (distribution, "Token Authentication Specification" and "OAuth2").
 
 use super::challenge::Realm;
 use super::credentials::Credentials;
@@ -12,17 +11,16 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// The largest response of a token server that is read, in bytes.
+/// The maximum size of a token server's response in bytes.
 const LIMIT: usize = 64 << 10;
-/// How long a token lasts whose server does not say (distribution's "Token Authentication Specification").
-const LIFE: u64 = 60;
-/// The longest life that is believed: an hour before it, anything may have changed.
-const LIFE_LIMIT: u64 = 24 * 60 * 60;
-/// The most scopes that a registry can add to ours: what it says would otherwise grow with every refusal.
+/// The lifetime of a token in seconds if its server does not name one (distribution, "Token Authentication Specification").
+const DEFAULT_LIFETIME: u64 = 60;
+/// The maximum lifetime of a token in seconds, whatever its server says.
+const LIFETIME_LIMIT: u64 = 24 * 60 * 60;
+/// The maximum number of scopes that a registry can add. Otherwise they could grow with every rejection.
 pub(super) const SCOPES_LIMIT: usize = 16;
 
-/// What a request needs to be allowed to do; the first part is the most important one, because a few
-/// registries look at no other.
+/// The permissions that a request needs. The most important one is first, because a few registries ignore the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Scopes(Vec<String>);
 
@@ -35,40 +33,40 @@ impl Scopes {
         Self(vec![format!("repository:{repository}:pull,push")])
     }
 
-    /// Deleting is a right of its own to some registries, and a part of pushing to others.
+    /// For some registries deleting is a separate permission, for others it is part of pushing.
     pub(super) fn delete(repository: &str) -> Self {
         Self(vec![format!("repository:{repository}:pull,push,delete")])
     }
 
-    /// Both, what is there already first.
+    /// Adds scopes at the end.
     #[must_use]
     pub(super) fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// The same and what a registry misses, which goes first.
+    /// Adds the scopes that a registry has required, at the front.
     #[must_use]
-    pub(super) fn behind(&self, missing: &[String]) -> Self {
+    pub(super) fn with_missing(&self, missing: &[String]) -> Self {
         let missing = missing.iter().filter(|scope| !self.0.contains(scope)).take(SCOPES_LIMIT);
         Self(missing.chain(&self.0).cloned().collect())
     }
 }
 
-/// What lets requests in for a while.
+/// A token with its expiry.
 pub(super) struct Token {
     pub(super) authorization: HeaderValue,
-    /// When it is better to fetch another.
+    /// The time from which another token is fetched.
     renewal: Instant,
 }
 
 impl Token {
-    /// Whether it will still be taken when a request arrives that begins now.
+    /// Returns whether the token is valid for a request that begins now.
     pub(super) fn is_fresh(&self) -> bool {
         Instant::now() < self.renewal
     }
 
-    /// Fetches a token.
+    /// Fetches a token from a token server.
     pub(super) async fn fetch(
         http: &Http,
         url: Url,
@@ -81,41 +79,43 @@ impl Token {
         if let Some(Credentials::Identity { token, .. }) = credentials {
             let request = exchange(url.clone(), realm, scopes, token, &what);
             let response = http.send(&request).await?;
-            // Old token servers know no POST, and some say so in words of their own: Artifactory with 401.
-            let unknown = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::UNAUTHORIZED];
-            if !unknown.contains(&response.status()) {
+            // Old token servers do not support POST. Artifactory then answers 401.
+            let unsupported =
+                [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED, StatusCode::UNAUTHORIZED];
+            if !unsupported.contains(&response.status()) {
                 let body = response.success().await?.read(LIMIT + 1).await?;
-                return Self::understand(&body, &what);
+                return Self::parse(&body, &what);
             }
         }
         let mut request = ask(url, realm, scopes, &what);
         request.authorization =
             credentials.map(|credentials| secret_header(&credentials.header())).transpose()?;
         let body = http.send(&request).await?.success().await?.read(LIMIT + 1).await?;
-        Self::understand(&body, &what)
+        Self::parse(&body, &what)
     }
 
-    fn understand(body: &[u8], what: &str) -> Result<Self> {
-        Self::parse(body).ok_or_else(|| Error::failed(format!("cannot {what}: what it answers is no token")))
+    fn parse(body: &[u8], what: &str) -> Result<Self> {
+        Self::from_json(body)
+            .ok_or_else(|| Error::failed(format!("cannot {what}: what it answers is no token")))
     }
 
-    /// Reads the response of a token server; `None` when it holds no token that could be shown.
-    fn parse(body: &[u8]) -> Option<Self> {
+    /// Parses a token server's response; `None` if it has no token that a header can have.
+    fn from_json(body: &[u8]) -> Option<Self> {
         let json: Value = (body.len() <= LIMIT).then(|| serde_json::from_slice(body).ok())??;
         let token = ["token", "access_token"]
             .iter()
             .filter_map(|key| json.get(key)?.as_str())
             .find(|token| !token.is_empty())?;
-        let life = json.get("expires_in").and_then(Value::as_u64).filter(|life| *life > 0);
-        let life = life.unwrap_or(LIFE).min(LIFE_LIMIT);
-        // Early enough for the request to arrive before the end.
-        let early = (life / 5).clamp(1, 10);
-        let renewal = Instant::now() + Duration::from_secs(life.saturating_sub(early));
+        let lifetime = json.get("expires_in").and_then(Value::as_u64).filter(|lifetime| *lifetime > 0);
+        let lifetime = lifetime.unwrap_or(DEFAULT_LIFETIME).min(LIFETIME_LIMIT);
+        // The request has to arrive before the token expires.
+        let early = (lifetime / 5).clamp(1, 10);
+        let renewal = Instant::now() + Duration::from_secs(lifetime.saturating_sub(early));
         Some(Self { authorization: secret_header(&format!("Bearer {token}")).ok()?, renewal })
     }
 }
 
-/// The question for a name and a password, or for nobody.
+/// Returns a request for a token by user name and password, or without credentials.
 fn ask(mut url: Url, realm: &Realm, scopes: &Scopes, what: &str) -> Request {
     {
         let mut query = url.query_pairs_mut();
@@ -128,9 +128,9 @@ fn ask(mut url: Url, realm: &Realm, scopes: &Scopes, what: &str) -> Request {
     Request::new(Method::GET, url, what)
 }
 
-/// The question for a token that stands for a person.
+/// Returns a request for a token by identity token.
 fn exchange(url: Url, realm: &Realm, scopes: &Scopes, token: &Secret, what: &str) -> Request {
-    // An address of nothing, for its query: a form is written alike.
+    // A form is encoded like a query.
     let mut form = url.clone();
     form.set_query(None);
     form.query_pairs_mut()
@@ -157,9 +157,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_has_one_of_two_names_and_an_end() {
+    fn a_token_has_one_of_two_names_and_a_lifetime() {
         let life = |body: &str| {
-            Token::parse(body.as_bytes())
+            Token::from_json(body.as_bytes())
                 .map(|token| token.renewal.saturating_duration_since(Instant::now()).as_secs_f64().ceil())
         };
         assert_eq!(life(r#"{"token":"a"}"#), Some(50.0));
@@ -173,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_registry_misses_goes_first_and_does_not_grow_without_end() {
+    fn missing_scopes_are_first_and_their_number_is_limited() {
         let scopes = Scopes::push("a");
         let missing = ["repository:b:pull".to_owned(), "repository:a:pull,push".to_owned()];
-        assert_eq!(scopes.behind(&missing).0, ["repository:b:pull", "repository:a:pull,push"]);
+        assert_eq!(scopes.with_missing(&missing).0, ["repository:b:pull", "repository:a:pull,push"]);
         let many: Vec<_> = (0..100).map(|number| format!("repository:{number}:pull")).collect();
-        assert_eq!(scopes.behind(&many).0.len(), SCOPES_LIMIT + 1);
+        assert_eq!(scopes.with_missing(&many).0.len(), SCOPES_LIMIT + 1);
     }
 }

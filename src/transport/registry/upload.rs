@@ -1,20 +1,20 @@
-//! Blobs going in (distribution-spec, "Pushing blobs").
+//! Uploads of blobs (distribution-spec, "Pushing blobs").
 //!
-//! A blob whose digest is known goes in one PUT. One that is still being made goes in one PATCH without
-//! `Content-Range`, as docker and podman do it, and a PUT says afterwards what it was. In chunks it goes when the user
-//! wants that, when a request was too large, or when connections do not last ([`quirks`](super::quirks)). Either way
-//! its last bytes are held back until the body has said that they are right: a registry never holds the whole of a lie.
+//! A blob with a known digest is uploaded by one PUT. A blob that is still being written is uploaded by one PATCH without
+//! `Content-Range`, as docker and podman do it, and a PUT with its digest. Chunks are used if the user asks for them, if a
+//! request was too large, or if connections do not last ([`upload_policy`](super::upload_policy)). The last bytes are held
+//! back until the body has verified itself, so a registry never holds a complete but unverified blob.
 //!
-//! What broke goes on where the registry says that it stopped, or from the beginning where it has forgotten
-//! everything. A body that comes only once goes back no further than its last chunk; beyond that, whoever makes it
-//! makes it anew.
+//! After an error, the upload continues at the offset that the registry names, or from the beginning if the registry no
+//! longer knows the session. A body that can be read only once is buffered by one chunk. If it would have to go back
+//! further, the error is retryable, and the caller makes a new body.
 
 use super::client::Client;
 use super::http::wait;
 use super::retry::Attempts;
 use super::saved_session::SavedSession;
 use super::session::{Piece, Session};
-use super::upload_policy::CHUNK;
+use super::upload_policy::{Cause, DEFAULT_CHUNK};
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 use crate::stream::{Body, Written};
@@ -22,46 +22,53 @@ use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 use tokio::time::sleep;
 
-/// Blobs below this size are sent again rather than continued by another process, in bytes.
-const WORTH_REMEMBERING: u64 = 1 << 20;
+/// The minimum size in bytes of a blob whose session is saved for other processes.
+const MIN_SAVED_SIZE: u64 = 1 << 20;
+/// The maximum chunk size in bytes of a body that can be read only once. Such a chunk is buffered until the registry has it.
+const BUFFERED_CHUNK_LIMIT: u64 = 64 << 20;
+/// The number of bytes that may be in buffers on the way when a connection breaks.
+const IN_FLIGHT_LIMIT: u64 = 8 << 20;
+/// The minimum number of bytes at stake for which the offset is asked for repeatedly.
+const MIN_REPEATED_SIZE: u64 = 1 << 20;
+/// The number of times that the offset is asked for again, because the registry may not have noticed yet that a connection
+/// broke.
+const OFFSET_QUERIES: u32 = 4;
 
-/// The largest chunk of a body that comes only once, in bytes: such a chunk is kept until the registry has it.
-const KEPT_LIMIT: u64 = 64 << 20;
-/// What may have been sent and not have arrived when a connection breaks, in bytes: it waited in buffers on the way.
-const ON_ITS_WAY: u64 = 8 << 20;
-/// Breaks of smaller requests are not worth asking twice, in bytes.
-const WORTH_ASKING: u64 = 1 << 20;
-/// How often a registry is asked again that may not have noticed yet that a connection broke.
-const QUESTIONS: u32 = 4;
-
-/// Statuses by which a proxy says that the connection broke behind it.
-const BROKEN: [u16; 4] = [499, 502, 504, 522];
-/// Statuses that say that a request was too large: a proxy's, that of ghcr.io, and those of servers that want to know
-/// the length beforehand.
+/// Statuses by which a proxy reports a broken connection to the registry.
+const CONNECTION_LOST: [u16; 4] = [499, 502, 504, 522];
+/// Statuses for requests that are too large: those of a proxy, of ghcr.io, and of servers that require a length.
 const TOO_LARGE: [u16; 3] = [413, 416, 411];
 
-/// The way of one blob into a repository.
+/// An upload of one blob to a repository.
 pub(super) struct Upload<'a> {
     client: &'a Arc<Client>,
     reference: &'a Reference,
     what: String,
-    /// How many bytes the registry has said that it took.
+    /// The number of bytes that the registry has confirmed.
     accepted: u64,
-    /// The size of the last request, in bytes.
+    /// The size of the last request in bytes.
     request: u64,
-    /// The upload goes on from before a failure: what it has may be something else than we think.
-    continued: bool,
-    /// How often that was thought.
-    doubts: u32,
+    /// The session was resumed after an error or by another process, so its offset may be wrong.
+    is_resumed: bool,
+    /// The number of errors that were attributed to a wrong offset.
+    offset_errors: u32,
 }
 
 impl<'a> Upload<'a> {
-    /// Sends nothing yet.
+    /// Returns an upload. No request is sent yet.
     pub(super) fn new(client: &'a Arc<Client>, reference: &'a Reference) -> Self {
-        Self { client, reference, what: String::new(), accepted: 0, request: 0, continued: false, doubts: 0 }
+        Self {
+            client,
+            reference,
+            what: String::new(),
+            accepted: 0,
+            request: 0,
+            is_resumed: false,
+            offset_errors: 0,
+        }
     }
 
-    /// Sends a blob, whatever it takes.
+    /// Uploads a body, with retries.
     pub(super) fn run(mut self, body: Body) -> Result<Written> {
         let _guard = self.client.options().cancel.guard()?;
         let expected = body.expected().cloned();
@@ -69,34 +76,35 @@ impl<'a> Upload<'a> {
             Some(expected) => format!("upload {} to {}", expected.digest, self.reference.name()),
             None => format!("upload a blob to {}", self.reference.name()),
         };
-        let worth = expected
-            .filter(|expected| expected.size >= WORTH_REMEMBERING && self.client.upload_policy.takes_parts());
-        let mut memory = worth
-            .and_then(|expected| SavedSession::of(self.client.options(), self.reference, &expected.digest));
-        let mut supply = Supply { body, again: Cursor::default() };
-        let mut session = self.resume(memory.as_mut(), &mut supply)?;
-        let outcome = self.persist(&mut session, &mut supply, memory.as_mut());
-        let is_over = outcome.as_ref().err().is_none_or(|error| error.retry_after().is_none());
-        // What may still be continued is left where it is.
-        if outcome.is_err() && (memory.is_none() || is_over) {
-            session.cancel();
+        let saved = expected.filter(|expected| {
+            expected.size >= MIN_SAVED_SIZE && self.client.upload_policy.supports_chunks()
+        });
+        let mut saved = saved
+            .and_then(|expected| SavedSession::open(self.client.options(), self.reference, &expected.digest));
+        let mut body = RewindBuffer { body, buffer: Cursor::default() };
+        let mut session = self.resume(saved.as_mut(), &mut body)?;
+        let result = self.send_with_retries(&mut session, &mut body, saved.as_mut());
+        let is_final = result.as_ref().err().is_none_or(|error| error.retry_after().is_none());
+        // A session that can be resumed is not aborted.
+        if result.is_err() && (saved.is_none() || is_final) {
+            session.abort();
         }
-        if let Some(memory) = memory.filter(|_| is_over) {
-            memory.forget();
+        if let Some(saved) = saved.filter(|_| is_final) {
+            saved.delete();
         }
-        outcome?;
-        supply.body.finish()
+        result?;
+        body.body.finish()
     }
 
-    /// The upload that another process has begun, or a new one.
-    fn resume(&mut self, memory: Option<&mut SavedSession>, supply: &mut Supply) -> Result<Session<'a>> {
-        let known = memory.and_then(SavedSession::address).filter(|url| self.client.is_ours(url));
-        if let Some(url) = known {
-            let mut session = Session::at(self.client, self.reference.repository(), &self.what, url);
-            let size = supply.body.expected().map_or(0, |expected| expected.size);
-            if let Some(received) = session.received().filter(|received| *received <= size) {
-                supply.body.skip_to(received)?;
-                (self.accepted, self.continued) = (received, true);
+    /// Resumes the session of another process, or begins a new one.
+    fn resume(&mut self, saved: Option<&mut SavedSession>, body: &mut RewindBuffer) -> Result<Session<'a>> {
+        let url = saved.and_then(SavedSession::url).filter(|url| self.client.is_own(url));
+        if let Some(url) = url {
+            let mut session = Session::resume(self.client, self.reference.repository(), &self.what, url);
+            let size = body.body.expected().map_or(0, |expected| expected.size);
+            if let Some(offset) = session.offset().filter(|offset| *offset <= size) {
+                body.body.skip_to(offset)?;
+                (self.accepted, self.is_resumed) = (offset, true);
                 return Ok(session);
             }
         }
@@ -104,25 +112,25 @@ impl<'a> Upload<'a> {
     }
 
     fn begin(&mut self) -> Result<Session<'a>> {
-        (self.accepted, self.continued) = (0, false);
+        (self.accepted, self.is_resumed) = (0, false);
         Session::begin(self.client, self.reference.repository(), &self.what)
     }
 
-    /// Sends until all is there, or nothing helps any more.
-    fn persist(
+    /// Sends the body until it is complete or no retry makes sense. Progress resets the number of attempts.
+    fn send_with_retries(
         &mut self,
         session: &mut Session<'a>,
-        supply: &mut Supply,
-        mut memory: Option<&mut SavedSession>,
+        body: &mut RewindBuffer,
+        mut saved: Option<&mut SavedSession>,
     ) -> Result<()> {
         let options = self.client.options().clone();
         let mut attempts = Attempts::new(&options);
         let mut furthest = 0;
         loop {
-            let Err(error) = self.send(session, supply, memory.as_deref_mut()) else { return Ok(()) };
+            let Err(error) = self.send(session, body, saved.as_deref_mut()) else { return Ok(()) };
             options.cancel.check()?;
-            if let Ok(written) = supply.body.written()
-                && session.has(self.reference.repository(), &written)
+            if let Ok(written) = body.written()
+                && session.blob_exists(self.reference.repository(), &written)
             {
                 // Only the response was lost.
                 return Ok(());
@@ -131,218 +139,224 @@ impl<'a> Upload<'a> {
                 furthest = self.accepted;
                 attempts.restart();
             }
-            let learned = self.learn(&error);
-            let doubtful = !learned && self.is_doubtful(&error);
-            if !learned && !doubtful && !wait(async { Ok(attempts.wait_for_retry(&error).await) })? {
+            let is_smaller = self.reduce_chunks(&error);
+            let is_offset_error = !is_smaller && self.is_offset_error(&error);
+            if !is_smaller && !is_offset_error && !wait(async { Ok(attempts.wait_for_retry(&error).await) })?
+            {
                 return Err(error);
             }
-            if !self.go_back(session, supply, &error, doubtful)? {
-                return Err(if learned { error.with_retry_after(Default::default()) } else { error });
+            if !self.rewind(session, body, &error, is_offset_error)? {
+                return Err(if is_smaller { error.with_retry_after(Default::default()) } else { error });
             }
         }
     }
 
-    /// Learns from a failure how large requests may be, and says whether that helps.
-    fn learn(&self, error: &Error) -> bool {
+    /// Reduces the chunk size if a request was too large. Returns whether a retry makes sense.
+    fn reduce_chunks(&self, error: &Error) -> bool {
         match error.status() {
-            // A chunk of that size was taken before: this is not about the size.
+            // A chunk of this size was accepted before, so the status has another meaning.
             Some(416) if self.accepted > 0 => false,
             Some(status) if TOO_LARGE.contains(&status) => {
-                self.client.upload_policy.learn(self.request, false)
+                self.client.upload_policy.reduce_chunks(self.request, Cause::TooLarge)
             }
             _ => false,
         }
     }
 
-    /// Whether a refusal may only mean that the upload holds something else than we think.
-    fn is_doubtful(&mut self, error: &Error) -> bool {
-        let goes_on = self.continued || self.accepted > 0;
-        let doubtful =
-            goes_on && self.doubts < 2 && error.retry_after().is_none() && error.status().is_some();
-        self.doubts += u32::from(doubtful);
-        doubtful
+    /// Returns whether an error may mean that the session's offset is not the one that was assumed.
+    fn is_offset_error(&mut self, error: &Error) -> bool {
+        let is_continued = self.is_resumed || self.accepted > 0;
+        let is_offset_error = is_continued
+            && self.offset_errors < 2
+            && error.retry_after().is_none()
+            && error.status().is_some();
+        self.offset_errors += u32::from(is_offset_error);
+        is_offset_error
     }
 
-    /// Goes back to where the registry stopped, or to the beginning. `false` when the body cannot go back so far.
-    fn go_back(
+    /// Rewinds the body to the offset of the session, or to the beginning in a new session. Returns `false` if the body
+    /// cannot go back so far.
+    fn rewind(
         &mut self,
         session: &mut Session<'a>,
-        supply: &mut Supply,
+        body: &mut RewindBuffer,
         error: &Error,
-        doubtful: bool,
+        is_offset_error: bool,
     ) -> Result<bool> {
-        let upload_policy = &self.client.upload_policy;
-        let sent = supply.position();
-        let received = match doubtful || !upload_policy.takes_parts() {
-            true => None,
-            false => self.received(session, sent, error)?,
+        let policy = &self.client.upload_policy;
+        let sent = body.position();
+        let received = if is_offset_error || !policy.supports_chunks() {
+            None
+        } else {
+            self.received(session, sent, error)?
         };
-        // What it has accepted it has, though some registries say less afterwards; and more than we sent it cannot
-        // have from us.
+        // Confirmed bytes count, though some registries name a lower offset afterwards. An offset above what was sent is
+        // wrong.
         let offset =
             received.filter(|received| *received <= sent).map(|received| received.max(self.accepted));
-        // Of a request whose connection broke it has kept nothing: such a request must not happen to it again.
+        // The registry has kept nothing of a request whose connection broke, so the next one has to be smaller.
         if error.status().is_none() && offset.is_none_or(|offset| offset == self.accepted) {
-            upload_policy.learn(sent - self.accepted, true);
+            policy.reduce_chunks(sent - self.accepted, Cause::ConnectionLost);
         }
         if let Some(offset) = offset.filter(|offset| *offset > 0)
-            && supply.rewind(offset)?
+            && body.rewind(offset)?
         {
-            (self.accepted, self.continued) = (offset, true);
+            (self.accepted, self.is_resumed) = (offset, true);
             return Ok(true);
         }
-        if !supply.rewind(0)? {
+        if !body.rewind(0)? {
             return Ok(false);
         }
-        session.cancel();
+        session.abort();
         *session = self.begin()?;
         Ok(true)
     }
 
-    /// How far the upload is. Asked before it has noticed that a connection broke, a registry says less than it will have
-    /// a moment later: an response that would cost much is asked for again, in tenths of the pauses between attempts.
+    /// Returns the offset of the session. Before a registry has noticed that a connection broke, it names a lower offset than
+    /// a moment later. If much would have to be sent again, it is asked repeatedly, with a tenth of the usual delays.
     fn received(&self, session: &mut Session<'a>, sent: u64, error: &Error) -> Result<Option<u64>> {
         let options = self.client.options();
-        let broke = error.status().is_none_or(|status| BROKEN.contains(&status));
-        let is_worth_it = broke && sent - self.accepted > WORTH_ASKING;
-        let mut received = session.received();
-        for question in 0..QUESTIONS {
+        let is_broken = error.status().is_none_or(|status| CONNECTION_LOST.contains(&status));
+        let repeats = is_broken && sent - self.accepted > MIN_REPEATED_SIZE;
+        let mut received = session.offset();
+        for query in 0..OFFSET_QUERIES {
             let Some(offset) = received else { break };
-            let is_likely = offset > self.accepted && offset.saturating_add(ON_ITS_WAY) >= sent;
-            if !is_worth_it || is_likely {
+            let is_likely = offset > self.accepted && offset.saturating_add(IN_FLIGHT_LIMIT) >= sent;
+            if !repeats || is_likely {
                 break;
             }
             options.cancel.check()?;
-            let pause = (options.retry.delay / 10).saturating_mul(1 << question);
+            let delay = (options.retry.delay / 10).saturating_mul(1 << query);
             wait(async {
-                sleep(pause).await;
+                sleep(delay).await;
                 Ok(())
             })?;
-            received = session.received();
+            received = session.offset();
         }
         Ok(received)
     }
 
-    /// Sends what is left, in the way that the registry wants it.
+    /// Sends the rest of the body once, in the way that the upload policy prescribes.
     fn send(
         &mut self,
         session: &mut Session<'a>,
-        supply: &mut Supply,
-        mut memory: Option<&mut SavedSession>,
+        body: &mut RewindBuffer,
+        mut saved: Option<&mut SavedSession>,
     ) -> Result<()> {
-        if let Some(memory) = memory.as_deref_mut() {
-            memory.remember(session.address());
+        if let Some(saved) = saved.as_deref_mut() {
+            saved.save(session.own_url());
         }
-        let expected = supply.body.expected().cloned();
-        let chunk = self.client.upload_policy.chunk();
+        let expected = body.body.expected().cloned();
+        let chunk = self.client.upload_policy.chunk_size();
         match (expected, chunk) {
-            (Some(expected), None) if self.accepted == 0 && !self.continued => {
+            (Some(expected), None) if self.accepted == 0 && !self.is_resumed => {
                 self.request = expected.size;
-                return session.send(&Piece::Whole(expected), supply);
+                return session.send(&Piece::Whole(expected), body);
             }
-            (None, None) if supply.is_fresh() && self.accepted == 0 => {
+            (None, None) if body.is_unread() && self.accepted == 0 => {
                 self.request = u64::MAX;
-                session.send(&Piece::Endless, supply)?;
+                session.send(&Piece::Stream, body)?;
             }
             (expected, chunk) => {
                 let chunk = match expected {
                     Some(_) => chunk.unwrap_or(u64::MAX),
-                    None => chunk.unwrap_or(CHUNK).min(KEPT_LIMIT),
+                    None => chunk.unwrap_or(DEFAULT_CHUNK).min(BUFFERED_CHUNK_LIMIT),
                 };
-                while self.chunk(session, supply, chunk, expected.as_ref())? {
-                    if let Some(memory) = memory.as_deref_mut() {
-                        memory.remember(session.address());
+                while self.send_chunk(session, body, chunk, expected.as_ref())? {
+                    if let Some(saved) = saved.as_deref_mut() {
+                        saved.save(session.own_url());
                     }
                 }
             }
         }
-        session.close(&supply.written()?)
+        session.commit(&body.written()?)
     }
 
-    /// Sends one chunk; `false` when it was the last.
-    fn chunk(
+    /// Sends one chunk. Returns `false` after the last one.
+    fn send_chunk(
         &mut self,
         session: &mut Session<'a>,
-        supply: &mut Supply,
+        body: &mut RewindBuffer,
         chunk: u64,
         expected: Option<&Written>,
     ) -> Result<bool> {
-        let offset = supply.position();
+        let offset = body.position();
         let size = match expected {
             Some(expected) => chunk.min(expected.size - offset),
-            None => supply.load(chunk)?,
+            None => body.fill(chunk)?,
         };
         let is_last = expected.is_some_and(|expected| offset + size == expected.size) || size == 0;
         self.request = size;
         let piece = Piece::Chunk(offset, size);
-        match () {
-            () if size == 0 => drain(supply)?,
-            () if is_last => session.send(&piece, supply)?,
-            () => session.send(&piece, &mut supply.take(size))?,
+        if size == 0 {
+            body.drain()?;
+        } else if is_last {
+            session.send(&piece, body)?;
+        } else {
+            session.send(&piece, &mut body.take(size))?;
         }
         self.accepted = offset + size;
         Ok(!is_last)
     }
 }
 
-/// Reads to the end, so that the body says what it was.
-fn drain(supply: &mut Supply) -> Result<()> {
-    io::copy(supply, &mut io::sink())
-        .map(drop)
-        .map_err(|error| Error::io("cannot read the data to upload", error))
-}
-
-/// A body, and the last chunk of one that comes only once.
-struct Supply {
+/// A body with a buffer of its last chunk, so that a body that can be read only once can be sent again from there.
+struct RewindBuffer {
     body: Body,
-    again: Cursor<Vec<u8>>,
+    buffer: Cursor<Vec<u8>>,
 }
 
-impl Supply {
-    /// Where the next byte stands in the blob.
+impl RewindBuffer {
+    /// Returns the offset of the next byte in the blob.
     fn position(&self) -> u64 {
-        self.body.position() - (self.again.get_ref().len() as u64 - self.again.position())
+        self.body.position() - (self.buffer.get_ref().len() as u64 - self.buffer.position())
     }
 
-    /// Whether nothing was read yet.
-    fn is_fresh(&self) -> bool {
+    /// Returns whether nothing was read yet.
+    fn is_unread(&self) -> bool {
         self.body.position() == 0
     }
 
-    /// Keeps the next chunk, so that it can be sent more than once; says how large it is.
-    fn load(&mut self, size: u64) -> Result<u64> {
+    /// Reads the next chunk into the buffer, and returns its size.
+    fn fill(&mut self, size: u64) -> Result<u64> {
         let mut chunk = Vec::new();
         self.take(size)
             .read_to_end(&mut chunk)
             .map_err(|error| Error::io("cannot read the data to upload", error))?;
-        // What was kept before and does not fit into a smaller chunk comes next.
-        let rest = self.again.get_ref()[self.again.position() as usize..].to_vec();
-        let loaded = chunk.len() as u64;
+        // If the new chunk is smaller than the buffered one, the rest of that one follows.
+        let rest = self.buffer.get_ref()[self.buffer.position() as usize..].to_vec();
+        let size = chunk.len() as u64;
         chunk.extend(rest);
-        self.again = Cursor::new(chunk);
-        Ok(loaded)
+        self.buffer = Cursor::new(chunk);
+        Ok(size)
     }
 
-    /// Goes back, and says whether that is possible.
+    /// Goes back to an offset. Returns `false` if that is not possible.
     fn rewind(&mut self, offset: u64) -> Result<bool> {
-        let kept = self.body.position() - self.again.get_ref().len() as u64;
-        if (kept..=self.body.position()).contains(&offset) {
-            self.again.set_position(offset - kept);
+        let start = self.body.position() - self.buffer.get_ref().len() as u64;
+        if (start..=self.body.position()).contains(&offset) {
+            self.buffer.set_position(offset - start);
             return Ok(true);
         }
-        self.again = Cursor::default();
+        self.buffer = Cursor::default();
         self.body.rewind(offset)
     }
 
-    /// What the body was.
+    /// Reads to the end, so that the digest is known.
+    fn drain(&mut self) -> Result<()> {
+        let drained = io::copy(self, &mut io::sink());
+        drained.map(drop).map_err(|error| Error::io("cannot read the data to upload", error))
+    }
+
+    /// Returns the digest and the size of the body after its end.
     fn written(&self) -> Result<Written> {
         self.body.written()
     }
 }
 
-impl Read for Supply {
+impl Read for RewindBuffer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.again.read(buffer)? {
+        match self.buffer.read(buffer)? {
             0 => self.body.read(buffer),
             read => Ok(read),
         }

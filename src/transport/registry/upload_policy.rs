@@ -1,105 +1,109 @@
-//! What registries take, and how: what is known of them beforehand, and what one of them has taught us.
+//! Limits of registries on uploads: those that are known in advance, and those that were learned from errors.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const MIB: u64 = 1 << 20;
-/// The size of chunks when something calls for chunks and nothing says how large.
-pub(super) const CHUNK: u64 = 16 * MIB;
-/// The smallest chunk that is tried: nginx takes 1 MiB where nobody has set it up, and some networks less.
-const LEAST: u64 = MIB / 4;
+/// The chunk size in bytes if chunks are needed and nothing says how large.
+pub(super) const DEFAULT_CHUNK: u64 = 16 * MIB;
+/// The minimum chunk size in bytes: nginx accepts 1 MiB by default, and some networks less.
+const MIN_CHUNK: u64 = MIB / 4;
 
-/// What is known of a registry, by its host. Where there is no line, a registry takes anything.
+/// The limits of the registries with a host.
 #[derive(Debug, PartialEq, Eq)]
-struct Quirk {
-    /// The host's name, or its end with a `*` before it.
+struct UploadLimits {
+    /// The name of the host, or `*` and the end of the name.
     host: &'static str,
-    /// Takes blobs in one piece only.
+    /// Blobs have to be uploaded whole.
     whole_only: bool,
-    /// The least that a chunk may have, but for the last, in bytes.
-    least: u64,
-    /// The most that a chunk may have, in bytes.
-    most: u64,
+    /// The minimum size of a chunk in bytes, except the last.
+    min_chunk: u64,
+    /// The maximum size of a chunk in bytes.
+    max_chunk: u64,
 }
 
-const ANY: Quirk = Quirk { host: "*", whole_only: false, least: 0, most: u64::MAX };
+const NO_LIMITS: UploadLimits =
+    UploadLimits { host: "*", whole_only: false, min_chunk: 0, max_chunk: u64::MAX };
 
-/// Where the facts come from: the issue trackers of other clients, and the registries' own documentation.
+/// The known limits, from the issue trackers of other clients and the documentation of the registries.
 #[rustfmt::skip]
-const QUIRKS: &[Quirk] = &[
-    // A chunk above 4 MiB is answered with 416; one PUT of any size is fine.
-    Quirk { host: "ghcr.io", most: 4 * MIB, ..ANY },
+const KNOWN_LIMITS: &[UploadLimits] = &[
+    // Answers 416 to a chunk above 4 MiB, and accepts one PUT of any size.
+    UploadLimits { host: "ghcr.io", max_chunk: 4 * MIB, ..NO_LIMITS },
     // "Does not support Docker chunked uploads."
-    Quirk { host: "gcr.io", whole_only: true, ..ANY },
-    Quirk { host: "*.gcr.io", whole_only: true, ..ANY },
-    Quirk { host: "*.pkg.dev", whole_only: true, ..ANY },
-    // Parts of 5 to 10 MiB; answers 201 to each, and says stale ranges.
-    Quirk { host: "*.amazonaws.com", least: 5 * MIB, most: 10 * MIB, ..ANY },
-    Quirk { host: "public.ecr.aws", least: 5 * MIB, most: 10 * MIB, ..ANY },
-    // May response 413 to a PUT above 20 MB; its own tools send 4 MB at a time.
-    Quirk { host: "*.azurecr.io", most: 4 * MIB, ..ANY },
+    UploadLimits { host: "gcr.io", whole_only: true, ..NO_LIMITS },
+    UploadLimits { host: "*.gcr.io", whole_only: true, ..NO_LIMITS },
+    UploadLimits { host: "*.pkg.dev", whole_only: true, ..NO_LIMITS },
+    // Parts of 5 to 10 MiB. Answers 201 to each, with outdated ranges.
+    UploadLimits { host: "*.amazonaws.com", min_chunk: 5 * MIB, max_chunk: 10 * MIB, ..NO_LIMITS },
+    UploadLimits { host: "public.ecr.aws", min_chunk: 5 * MIB, max_chunk: 10 * MIB, ..NO_LIMITS },
+    // May answer 413 to a PUT above 20 MB. Its own tools send 4 MB at a time.
+    UploadLimits { host: "*.azurecr.io", max_chunk: 4 * MIB, ..NO_LIMITS },
 ];
 
-/// How a registry wants to be sent blobs.
+/// The way in which blobs are uploaded to a registry. What one upload learns applies to all that follow.
 pub(super) struct UploadPolicy {
-    quirk: &'static Quirk,
-    learned: Mutex<Learned>,
+    limits: &'static UploadLimits,
+    /// The chunk size, if blobs are uploaded in chunks.
+    chunk_size: Mutex<Option<u64>>,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Learned {
-    /// The size of chunks, once they are called for.
-    chunk: Option<u64>,
+/// The reason for smaller chunks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The registry rejected the size of a request.
+    TooLarge,
+    /// The connection broke.
+    ConnectionLost,
 }
 
 impl UploadPolicy {
-    /// What is known beforehand, and what the user knows.
-    pub(super) fn new(host: &str, chunk: Option<u64>) -> Self {
-        let quirk = QUIRKS.iter().find(|quirk| quirk.is_about(host)).unwrap_or(&ANY);
-        let chunk = chunk.filter(|_| !quirk.whole_only).map(|chunk| quirk.fit(chunk.max(1)));
-        Self { quirk, learned: Mutex::new(Learned { chunk }) }
+    /// Returns the policy for a host, with the chunk size that the user chose, if any.
+    pub(super) fn new(host: &str, chunk_size: Option<u64>) -> Self {
+        let limits = KNOWN_LIMITS.iter().find(|limits| limits.apply_to(host)).unwrap_or(&NO_LIMITS);
+        let chunk_size = chunk_size.filter(|_| !limits.whole_only).map(|size| limits.clamp(size.max(1)));
+        Self { limits, chunk_size: Mutex::new(chunk_size) }
     }
 
-    /// The size of the chunks that it wants; `None` where blobs go in one piece.
-    pub(super) fn chunk(&self) -> Option<u64> {
-        self.learned().chunk
+    /// Returns the chunk size in bytes; `None` if blobs are uploaded whole.
+    pub(super) fn chunk_size(&self) -> Option<u64> {
+        *self.lock()
     }
 
-    /// Learns that a request with so many bytes was too large, or that its connection did not last. Says whether a
-    /// smaller one makes sense; what is learned serves all blobs that follow.
-    pub(super) fn learn(&self, request: u64, connection: bool) -> bool {
-        if self.quirk.whole_only {
+    /// Reduces the chunk size after a request of `size` bytes failed. Returns whether a retry makes sense.
+    pub(super) fn reduce_chunks(&self, size: u64, cause: Cause) -> bool {
+        if self.limits.whole_only {
             return false;
         }
-        let mut learned = self.learned();
-        // Several blobs may have made the same experience at once.
-        let guess = match learned.chunk {
-            Some(chunk) if request > chunk => chunk,
-            // A connection that broke after so many bytes carries a quarter of them with some certainty.
-            None if connection => (request / 4).clamp(4 * MIB, CHUNK),
-            _ if connection => (request / 2).clamp(MIB, CHUNK),
-            _ => (request / 2).min(CHUNK),
+        let mut chunk_size = self.lock();
+        let guess = match (*chunk_size, cause) {
+            // Another upload has failed at the same time and reduced the size already.
+            (Some(reduced), _) if size > reduced => reduced,
+            // A quarter of the bytes after which a connection broke should get through.
+            (None, Cause::ConnectionLost) => (size / 4).clamp(4 * MIB, DEFAULT_CHUNK),
+            (Some(_), Cause::ConnectionLost) => (size / 2).clamp(MIB, DEFAULT_CHUNK),
+            (_, Cause::TooLarge) => (size / 2).min(DEFAULT_CHUNK),
         };
-        let chunk = self.quirk.fit(guess);
-        let smaller = chunk >= LEAST && (chunk < request || learned.chunk.is_none());
-        if smaller {
-            learned.chunk = Some(chunk);
+        let reduced = self.limits.clamp(guess);
+        let is_progress = reduced >= MIN_CHUNK && (reduced < size || chunk_size.is_none());
+        if is_progress {
+            *chunk_size = Some(reduced);
         }
-        smaller
+        is_progress
     }
 
-    /// Whether a blob comes in one piece only, and so from its beginning.
-    pub(super) fn takes_parts(&self) -> bool {
-        !self.quirk.whole_only
+    /// Returns whether the registry supports chunks, and thereby resuming an upload.
+    pub(super) fn supports_chunks(&self) -> bool {
+        !self.limits.whole_only
     }
 
-    fn learned(&self) -> MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<u64>> {
+        self.chunk_size.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How many bytes an upload has, by the `Range` that a registry says of it: `0-LAST`, where `0-0` stands for one byte as
-/// well as for none. Quay, wherever it runs, is the one that writes a unit before it, and then the number of bytes.
-pub(super) fn received(range: &str) -> Option<u64> {
+/// Parses the number of received bytes in the `Range` header of a session. The format is `0-LAST`, where `0-0` means one
+/// byte or none. Quay, on any host, writes a unit before it, and then the number of bytes.
+pub(super) fn parse_offset(range: &str) -> Option<u64> {
     let range = range.trim();
     let bare = range.trim_start_matches("bytes").trim_start_matches(['=', ' ']);
     match bare.split_once('-')? {
@@ -110,16 +114,16 @@ pub(super) fn received(range: &str) -> Option<u64> {
     }
 }
 
-impl Quirk {
-    fn is_about(&self, host: &str) -> bool {
+impl UploadLimits {
+    fn apply_to(&self, host: &str) -> bool {
         match self.host.strip_prefix('*') {
             Some(end) => host.ends_with(end),
             None => host == self.host,
         }
     }
 
-    fn fit(&self, chunk: u64) -> u64 {
-        chunk.max(self.least).min(self.most)
+    fn clamp(&self, chunk: u64) -> u64 {
+        chunk.max(self.min_chunk).min(self.max_chunk)
     }
 }
 
@@ -127,43 +131,46 @@ impl Quirk {
 mod tests {
     use super::*;
 
-    fn asked_for(host: &str, chunk: u64) -> Option<u64> {
-        UploadPolicy::new(host, Some(chunk)).chunk()
+    fn chunk_size(host: &str, chunk: u64) -> Option<u64> {
+        UploadPolicy::new(host, Some(chunk)).chunk_size()
     }
 
     #[test]
     fn ghcr_gets_chunks_of_4_mib_at_most() {
-        assert_eq!(asked_for("ghcr.io", 100 * MIB), Some(4 * MIB));
-        assert_eq!(asked_for("not-ghcr.io", 100 * MIB), Some(100 * MIB));
+        assert_eq!(chunk_size("ghcr.io", 100 * MIB), Some(4 * MIB));
+        assert_eq!(chunk_size("not-ghcr.io", 100 * MIB), Some(100 * MIB));
     }
 
     #[test]
     fn google_gets_no_chunks() {
         for host in ["gcr.io", "eu.gcr.io", "europe-docker.pkg.dev"] {
-            assert_eq!(asked_for(host, MIB), None, "{host}");
-            assert!(!UploadPolicy::new(host, None).learn(1 << 30, false), "{host}");
+            assert_eq!(chunk_size(host, MIB), None, "{host}");
+            assert!(!UploadPolicy::new(host, None).reduce_chunks(1 << 30, Cause::TooLarge), "{host}");
         }
-        assert_eq!(asked_for("evilgcr.io", MIB), Some(MIB));
+        assert_eq!(chunk_size("evilgcr.io", MIB), Some(MIB));
     }
 
     #[test]
     fn ecr_gets_chunks_of_5_to_10_mib() {
         for host in ["123.dkr.ecr.eu-west-1.amazonaws.com", "public.ecr.aws"] {
-            assert_eq!(asked_for(host, 1), Some(5 * MIB));
-            assert_eq!(asked_for(host, 100 * MIB), Some(10 * MIB));
-            assert!(!UploadPolicy::new(host, Some(1)).learn(5 * MIB, false), "smaller ones are not taken");
+            assert_eq!(chunk_size(host, 1), Some(5 * MIB));
+            assert_eq!(chunk_size(host, 100 * MIB), Some(10 * MIB));
+            assert!(
+                !UploadPolicy::new(host, Some(1)).reduce_chunks(5 * MIB, Cause::TooLarge),
+                "smaller ones are rejected"
+            );
         }
     }
 
     #[test]
     fn acr_gets_small_chunks_when_a_put_is_too_large() {
-        let upload_policy = UploadPolicy::new("volio.azurecr.io", None);
-        assert!(upload_policy.learn(100 * MIB, false));
-        assert_eq!(upload_policy.chunk(), Some(4 * MIB));
+        let policy = UploadPolicy::new("volio.azurecr.io", None);
+        assert!(policy.reduce_chunks(100 * MIB, Cause::TooLarge));
+        assert_eq!(policy.chunk_size(), Some(4 * MIB));
     }
 
     #[test]
-    fn quay_says_how_many_and_others_say_which_was_the_last() {
+    fn quay_names_a_count_and_others_name_the_last_byte() {
         for (range, bytes) in [
             ("bytes=0-7", Some(7)),
             ("bytes=0--1", Some(0)),
@@ -176,27 +183,27 @@ mod tests {
             ("0-18446744073709551615", None),
             ("", None),
         ] {
-            assert_eq!(received(range), bytes, "{range}");
+            assert_eq!(parse_offset(range), bytes, "{range}");
         }
     }
 
     #[test]
-    fn what_is_too_large_gets_smaller_until_it_makes_no_sense() {
-        let upload_policy = UploadPolicy::new("r.io", None);
+    fn chunks_shrink_to_a_minimum() {
+        let policy = UploadPolicy::new("r.io", None);
         let mut request = 100 * MIB;
         let mut chunks = Vec::new();
-        while upload_policy.learn(request, false) {
-            request = upload_policy.chunk().unwrap();
+        while policy.reduce_chunks(request, Cause::TooLarge) {
+            request = policy.chunk_size().unwrap();
             chunks.push(request);
         }
         assert_eq!(chunks, [16 * MIB, 8 * MIB, 4 * MIB, 2 * MIB, MIB, MIB / 2, MIB / 4]);
     }
 
     #[test]
-    fn what_was_learned_by_one_blob_is_not_learned_twice_by_its_neighbour() {
-        let upload_policy = UploadPolicy::new("r.io", None);
-        assert!(upload_policy.learn(20 * MIB, true));
-        assert!(upload_policy.learn(18 * MIB, true));
-        assert_eq!(upload_policy.chunk(), Some(5 * MIB));
+    fn two_uploads_that_fail_at_once_halve_the_chunk_size_once() {
+        let policy = UploadPolicy::new("r.io", None);
+        assert!(policy.reduce_chunks(20 * MIB, Cause::ConnectionLost));
+        assert!(policy.reduce_chunks(18 * MIB, Cause::ConnectionLost));
+        assert_eq!(policy.chunk_size(), Some(5 * MIB));
     }
 }

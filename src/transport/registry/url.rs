@@ -1,43 +1,42 @@
-//! Where requests go, and where they must not go: a registry's answers name further addresses, and not every
-//! one of them may be followed, nor may any but the registry itself see the credentials.
+//! Rules for URLs. Responses of a registry contain further URLs; not each of them may be requested, and only the registry
+//! itself receives the credentials.
 
 use crate::error::{Error, Result};
 use reqwest::Url;
 use std::net::IpAddr;
 
-/// The host that serves the images of `docker.io`; the name itself is a website.
+/// Docker Hub's name, which is a website, and the host of its registry.
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
-/// The root of a registry's protocol, `https://host/v2/`.
+/// Returns the base URL of a registry, `https://host/v2/`.
 ///
-/// Plain HTTP is for loopback only, unless it is asked for: nobody else can listen there. Whoever cares for
-/// certificates wants encryption there too.
-pub(super) fn base(registry: &str, plain_http: bool, encrypted: bool) -> Result<Url> {
+/// Plain HTTP is used for loopback addresses, unless `require_tls` is set, and for all hosts if `plain_http` is set. Data for
+/// a loopback address does not leave the machine.
+pub(super) fn base(registry: &str, plain_http: bool, require_tls: bool) -> Result<Url> {
     let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
     let parse = |scheme: &str| {
         Url::parse(&format!("{scheme}://{host}/v2/"))
             .map_err(|error| Error::usage(format!("{registry:?} is not the address of a registry: {error}")))
     };
     let url = parse("https")?;
-    // Asked of the parsed address and not of the text: `127.1` and `0x7f.1` are loopback too.
-    if plain_http || (is_loopback(&url) && !encrypted) { parse("http") } else { Ok(url) }
+    // The parsed host is checked, because `127.1` and `0x7f.1` are loopback addresses too.
+    if plain_http || (is_loopback(&url) && !require_tls) { parse("http") } else { Ok(url) }
 }
 
-/// Whether the host is this machine, whatever the network says.
+/// Returns whether the host is a loopback address, without a name lookup.
 pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether both are the same server: who may see what the other may see.
+/// Returns whether two URLs are on the same server, so that both may receive the same credentials.
 pub(super) fn same_server(a: &Url, b: &Url) -> bool {
     (a.scheme(), a.host_str(), a.port_or_known_default())
         == (b.scheme(), b.host_str(), b.port_or_known_default())
 }
 
-/// The host with its port, as people write it: all that an error may tell of an address, because queries
-/// hold signatures.
+/// Returns the host with its port. Errors show only this part of a URL, because queries may contain signatures.
 pub(super) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
@@ -46,10 +45,10 @@ pub(super) fn host_of(url: &Url) -> String {
     }
 }
 
-/// The address that a `Location` header names: absolute, or relative to the one that was asked.
+/// Resolves a `Location` header, which may be relative to the URL that was requested.
 ///
 /// # Errors
-/// When it is no address, or would carry on without the encryption that was there.
+/// When it is not a URL, or leads from https to http.
 pub(super) fn follow(asked: &Url, location: &str) -> Result<Url> {
     let host = host_of(asked);
     let mut url = asked
@@ -68,15 +67,14 @@ pub(super) fn follow(asked: &Url, location: &str) -> Result<Url> {
         }
         _ => return Err(Error::failed(format!("{host} sends the request on to what is no web address"))),
     }
-    // Credentials come from our own files and never from an address.
+    // Credentials in a URL are not used.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.set_fragment(None);
     Ok(url)
 }
 
-/// The same address with one more parameter; what stands there already is state of the registry and stays as
-/// it is, byte for byte.
+/// Adds a parameter to a URL. The existing query is state of the registry and keeps its bytes.
 pub(super) fn with_parameter(mut url: Url, name: &str, value: &str) -> Url {
     let query = match url.query() {
         None | Some("") => format!("{name}={value}"),
@@ -95,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_is_for_loopback_unless_asked_for() {
+    fn plain_http_is_used_for_loopback_or_on_request() {
         for (registry, plain_http, base_url) in [
             ("localhost:5000", false, "http://localhost:5000/v2/"),
             ("127.8.9.1", false, "http://127.8.9.1/v2/"),
@@ -111,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn encryption_can_be_asked_for_on_loopback() {
+    fn tls_can_be_required_on_loopback() {
         assert_eq!(base("localhost:5000", false, true).unwrap().as_str(), "https://localhost:5000/v2/");
     }
 
@@ -133,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_never_leads_out_of_encryption_or_off_the_web() {
+    fn a_location_never_leads_from_https_to_http_or_to_another_scheme() {
         let asked = url("https://r.io/v2/");
         for location in ["http://r.io/v2/x", "file:///etc/passwd", "ftp://r.io/", "https://", "http:x y"] {
             assert!(follow(&asked, location).is_err(), "{location:?}");
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_added_behind_the_ones_that_are_there() {
+    fn a_parameter_is_added_after_the_existing_ones() {
         for (before, after) in [
             ("https://r.io/u", "https://r.io/u?digest=sha256:a"),
             ("https://r.io/u?", "https://r.io/u?digest=sha256:a"),

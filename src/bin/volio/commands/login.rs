@@ -5,7 +5,7 @@ use crate::progress::Display;
 use crate::{output, terminal};
 use clap::Args;
 use std::io::{self, IsTerminal, Read};
-use volio::{Error, Kept, Result, Secret, registry_host};
+use volio::{Error, Result, Secret, StoredIn, parse_registry_host};
 
 const LOGIN_EXAMPLES: &str = "\
 Examples:
@@ -31,7 +31,7 @@ const MAX_PASSWORD: u64 = 64 << 10;
 #[command(after_long_help = LOGIN_EXAMPLES)]
 pub struct Login {
     /// The registry, as it stands in the names of images
-    #[arg(value_name = "HOST[:PORT]", value_parser = registry_host)]
+    #[arg(value_name = "HOST[:PORT]", value_parser = parse_registry_host)]
     registry: String,
 
     /// The name; asked for when it is not given
@@ -51,7 +51,7 @@ pub struct Login {
 #[command(after_long_help = LOGOUT_EXAMPLES)]
 pub struct Logout {
     /// The registry, as it stands in the names of images
-    #[arg(value_name = "HOST[:PORT]", value_parser = registry_host)]
+    #[arg(value_name = "HOST[:PORT]", value_parser = parse_registry_host)]
     registry: String,
 
     #[command(flatten)]
@@ -78,9 +78,9 @@ impl Login {
             output::warning(&format!("{other} also knows {} and is asked first", self.registry));
         }
         let registry = &self.registry;
-        output::line(&match done.kept {
-            Kept::File(path) => format!("logged in to {registry}; the password is in {}", path.display()),
-            Kept::Helper(name) => {
+        output::line(&match done.stored_in {
+            StoredIn::File(path) => format!("logged in to {registry}; the password is in {}", path.display()),
+            StoredIn::Helper(name) => {
                 format!("logged in to {registry}; docker-credential-{name} keeps the password")
             }
         });
@@ -95,8 +95,8 @@ impl Logout {
         let access = self.registries.access_for_login(&Display::warnings())?;
         let registry = &self.registry;
         output::line(&match volio::logout(registry, &file, &access)? {
-            Kept::File(path) => format!("logged out of {registry}; {} has forgotten it", path.display()),
-            Kept::Helper(name) => {
+            StoredIn::File(path) => format!("logged out of {registry}; {} has forgotten it", path.display()),
+            StoredIn::Helper(name) => {
                 format!("logged out of {registry}; docker-credential-{name} has forgotten it")
             }
         });

@@ -57,6 +57,11 @@ impl Secrets {
         self.0.get(name).map(OsString::as_os_str)
     }
 
+    /// Returns all secrets.
+    pub fn iter(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        self.0.iter().map(|(name, value)| (name.into(), value.clone()))
+    }
+
     #[cfg(test)]
     pub fn with(variables: &[(&str, &str)]) -> Self {
         Self(variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect())

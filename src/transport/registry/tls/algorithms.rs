@@ -1,5 +1,4 @@
-//! The signatures that are verified: all that ring knows, and those of P-521 keys and of ECDSA with SHA-512, which it
-//! does not know, and OpenSSL and Go do.
+//! Signature algorithms: those of ring, and P-521 and ECDSA with SHA-512, which ring lacks and OpenSSL and Go have.
 
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rustls::SignatureScheme as Scheme;
@@ -8,7 +7,7 @@ use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerifica
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use webpki::ring;
 
-/// All signatures that are verified, in certificates and in handshakes.
+/// The algorithms for certificates and for handshakes.
 #[rustfmt::skip]
 pub(super) static ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[
@@ -23,7 +22,7 @@ pub(super) static ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorit
         ring::RSA_PKCS1_2048_8192_SHA384, ring::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
         ring::RSA_PKCS1_2048_8192_SHA512, ring::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
     ],
-    // The first of each is that of TLS 1.3, where a scheme names the curve; in TLS 1.2 it names the hash only.
+    // The first of each is for TLS 1.3, where a scheme names the curve. In TLS 1.2 it names only the hash.
     mapping: &[
         (Scheme::ECDSA_NISTP384_SHA384, &[ring::ECDSA_P384_SHA384, ring::ECDSA_P256_SHA384, P521_SHA384]),
         (Scheme::ECDSA_NISTP256_SHA256, &[ring::ECDSA_P256_SHA256, ring::ECDSA_P384_SHA256, P521_SHA256]),
@@ -38,7 +37,7 @@ pub(super) static ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorit
     ],
 };
 
-/// ring with these algorithms.
+/// Returns the provider of ring with these algorithms.
 pub(super) fn provider() -> CryptoProvider {
     CryptoProvider {
         signature_verification_algorithms: ALGORITHMS,
@@ -77,7 +76,7 @@ static P521_SHA512: &dyn SignatureVerificationAlgorithm = &Ecdsa {
     verify: p521,
 };
 
-/// ECDSA on one curve with one hash.
+/// ECDSA with one curve and one hash.
 #[derive(Debug)]
 struct Ecdsa {
     key: AlgorithmIdentifier,
@@ -86,7 +85,7 @@ struct Ecdsa {
     verify: Verify,
 }
 
-/// Verifies a signature in DER, by a key in SEC 1, of a hash.
+/// A function that verifies a signature (DER) of a hash by a key (SEC 1).
 type Verify = fn(key: &[u8], signature: &[u8], hash: &[u8]) -> Option<()>;
 
 impl SignatureVerificationAlgorithm for Ecdsa {
@@ -114,7 +113,7 @@ fn p384(key: &[u8], signature: &[u8], hash: &[u8]) -> Option<()> {
 }
 
 fn p521(key: &[u8], signature: &[u8], hash: &[u8]) -> Option<()> {
-    // The hash is a number (FIPS 186-5, section 6.4.2), and the crate wants as many digits as the curve has.
+    // The hash is a number (FIPS 186-5, section 6.4.2), which the crate expects in the length of the curve's numbers.
     let mut number = [0; 66];
     number[66_usize.checked_sub(hash.len())?..].copy_from_slice(hash);
     let signature = p521::ecdsa::Signature::from_der(signature).ok()?;
@@ -127,7 +126,7 @@ mod tests {
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;
 
-    /// Keys of openssl's, and its signatures of `volio`.
+    /// Keys that openssl made, and its signatures of `volio`.
     #[rustfmt::skip]
     const SIGNED: [(&dyn SignatureVerificationAlgorithm, &str, &str); 5] = [
         (

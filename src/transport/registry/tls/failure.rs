@@ -1,4 +1,4 @@
-//! What went wrong with an encrypted connection, in the words of those who run registries.
+//! Explanations of TLS errors for people who run registries.
 
 use super::super::printable::printable;
 use super::verifier::webpki_error;
@@ -6,30 +6,30 @@ use jiff::Timestamp;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription as Alert, CertificateError as C, Error};
 
-/// How many names of a certificate are shown.
+/// The maximum number of names of a certificate that are shown.
 const NAMES: usize = 5;
 
-/// A failure in a sentence that begins with the host, and what can be done about it.
-pub(in super::super) struct Failure {
+/// An explanation of a TLS error. The message continues the sentence "HOST: …".
+pub(in super::super) struct TlsExplanation {
     pub(in super::super) why: String,
     pub(in super::super) hint: Option<String>,
 }
 
-/// Describes why no encrypted connection to a host came about, or why it ended.
-pub(in super::super) fn describe(error: &Error, host: &str) -> Failure {
+/// Explains why a TLS connection to a host failed.
+pub(in super::super) fn describe(error: &Error, host: &str) -> TlsExplanation {
     let (why, hint) = match error {
         Error::InvalidCertificate(certificate) => {
             let (why, hint) = match webpki_error(error) {
-                Some(error) => rules(error, host),
-                None => distrust(certificate, host),
+                Some(error) => explain_webpki(error, host),
+                None => explain_certificate(certificate, host),
             };
-            return Failure { why, hint: Some(hint) };
+            return TlsExplanation { why, hint: Some(hint) };
         }
         Error::InvalidMessage(_) => (
             "what it sends is not TLS",
             Some(format!("use --plain-http if {host} is meant to be reached without encryption")),
         ),
-        Error::AlertReceived(alert) => refusal(*alert, host),
+        Error::AlertReceived(alert) => explain_alert(*alert, host),
         Error::PeerIncompatible(_) => (
             "it speaks no version of TLS, or has no cipher or key, that volio takes",
             Some(format!(
@@ -46,11 +46,11 @@ pub(in super::super) fn describe(error: &Error, host: &str) -> Failure {
         Error::DecryptError => ("what it sends was damaged on the way", None),
         _ => ("no encrypted connection could be agreed upon", None),
     };
-    Failure { why: why.to_owned(), hint }
+    TlsExplanation { why: why.to_owned(), hint }
 }
 
-/// A server that said no.
-fn refusal(alert: Alert, host: &str) -> (&'static str, Option<String>) {
+/// Explains an alert of the server.
+fn explain_alert(alert: Alert, host: &str) -> (&'static str, Option<String>) {
     match alert {
         Alert::CertificateRequired
         | Alert::BadCertificate
@@ -79,10 +79,10 @@ fn refusal(alert: Alert, host: &str) -> (&'static str, Option<String>) {
     }
 }
 
-/// A certificate that is not taken, where rustls says why.
-fn distrust(error: &C, host: &str) -> (String, String) {
+/// Explains why rustls rejected a certificate.
+fn explain_certificate(error: &C, host: &str) -> (String, String) {
     let renew = format!("the operator of {host} must renew it; is the clock of this machine right?");
-    #[allow(deprecated)] // several have a newer form, and all may come
+    #[allow(deprecated)] // rustls still produces the older variants
     match error {
         C::Expired => ("its certificate has expired".to_owned(), renew),
         C::ExpiredContext { not_after, .. } => {
@@ -101,7 +101,7 @@ fn distrust(error: &C, host: &str) -> (String, String) {
             "its certificate is for another host".to_owned(),
             format!("use a name that is in the certificate, or let the operator add {host}"),
         ),
-        C::NotValidForNameContext { presented, .. } => name(presented, host),
+        C::NotValidForNameContext { presented, .. } => explain_names(presented, host),
         C::UnsupportedSignatureAlgorithm
         | C::UnsupportedSignatureAlgorithmContext { .. }
         | C::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => (
@@ -115,7 +115,7 @@ fn distrust(error: &C, host: &str) -> (String, String) {
                 .to_owned(),
             format!("name its authority's certificate with --ca-file, or put it into certs.d/{host}/ca.crt"),
         ),
-        C::UnhandledCriticalExtension => critical(host),
+        C::UnhandledCriticalExtension => explain_critical(host),
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => (
             "its certificate is not meant for servers".to_owned(),
             format!("the operator of {host} must make it with the extended key usage serverAuth"),
@@ -130,9 +130,9 @@ fn distrust(error: &C, host: &str) -> (String, String) {
     }
 }
 
-/// A certificate for other names.
-fn name(presented: &[String], host: &str) -> (String, String) {
-    // They come as `DnsName("…")` and `IpAddress(…)`.
+/// Explains a certificate for other names.
+fn explain_names(presented: &[String], host: &str) -> (String, String) {
+    // They have the form `DnsName("…")` or `IpAddress(…)`.
     let names = presented.iter().filter_map(|name| {
         let (_, inside) = name.split_once('(')?;
         Some(printable(inside.strip_suffix(')')?.trim_matches('"')))
@@ -154,8 +154,8 @@ fn name(presented: &[String], host: &str) -> (String, String) {
     )
 }
 
-/// A certificate that breaks a rule.
-fn rules(error: &webpki::Error, host: &str) -> (String, String) {
+/// Explains why webpki rejected a certificate.
+fn explain_webpki(error: &webpki::Error, host: &str) -> (String, String) {
     use webpki::Error as E;
     let anew = format!("the operator of {host} must make it anew");
     match error {
@@ -165,7 +165,7 @@ fn rules(error: &webpki::Error, host: &str) -> (String, String) {
                 "if {host} has signed it itself, name it with --ca-file, or put it into certs.d/{host}/ca.crt"
             ),
         ),
-        E::UnsupportedCriticalExtension => critical(host),
+        E::UnsupportedCriticalExtension => explain_critical(host),
         E::UnsupportedCertVersion => ("its certificate is not of X.509 version 3".to_owned(), anew),
         E::NameConstraintViolation => {
             ("the authority of its certificate may not vouch for this host".to_owned(), anew)
@@ -184,8 +184,8 @@ fn rules(error: &webpki::Error, host: &str) -> (String, String) {
     }
 }
 
-/// An extension that must not be passed over.
-fn critical(host: &str) -> (String, String) {
+/// Explains an unknown critical extension.
+fn explain_critical(host: &str) -> (String, String) {
     (
         "its certificate, or one between it and its authority's, has a critical extension that volio does not know"
             .to_owned(),
@@ -193,7 +193,7 @@ fn critical(host: &str) -> (String, String) {
     )
 }
 
-/// A day as people write it.
+/// Formats the day of a time.
 fn date(time: UnixTime) -> String {
     let second = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     Timestamp::from_second(second)

@@ -1,7 +1,9 @@
-//! Certificates whose policies are marked as critical (RFC 5280, section 4.2.1.4). webpki knows no policies and refuses
-//! them. No policy is asked for here, and then none can make a certificate invalid, so such a certificate is read from
-//! a copy in which they are not critical; its signature is verified over the bytes that were signed. What restricts
-//! policies (`policyConstraints` and its kin) is not read, and stays refused where it is critical.
+//! Certificates with critical policies (RFC 5280, section 4.2.1.4).
+//!
+//! webpki does not support policies and rejects such certificates. volio requires no policy, and then no policy can make a
+//! certificate invalid. So the certificate is parsed from a copy in which its policies are not critical, and its signature
+//! is verified over the original bytes. Extensions that restrict policies, such as `policyConstraints`, are not supported:
+//! a certificate in which they are critical is still rejected.
 
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 use std::ops::Range;
@@ -13,18 +15,18 @@ const EXTENSIONS: u8 = 0xa3;
 /// `id-ce-certificatePolicies`, 2.5.29.32.
 const POLICIES: &[u8] = &[0x55, 0x1d, 0x20];
 
-/// A certificate, and the copy of it in which its policies are not critical.
+/// A certificate, and a copy of it in which its policies are not critical.
 #[derive(Debug)]
 pub(super) struct Relaxed {
     original: Vec<u8>,
-    /// The copy, which is as long.
+    /// The copy, which has the same length.
     pub(super) der: Vec<u8>,
-    /// What is signed.
+    /// The range of the signed bytes.
     signed: Range<usize>,
 }
 
 impl Relaxed {
-    /// `None` when there are no critical policies, or the certificate cannot be read.
+    /// Copies a certificate; `None` if it has no critical policies or cannot be parsed.
     pub(super) fn new(original: &[u8]) -> Option<Self> {
         let (_, certificate) = element(original, 0..original.len(), SEQUENCE)?;
         let (signed, content) = element(original, certificate, SEQUENCE)?;
@@ -46,7 +48,7 @@ impl Relaxed {
     }
 }
 
-/// An algorithm that verifies the signatures of such certificates too.
+/// A signature algorithm that verifies a relaxed certificate over its original bytes.
 #[derive(Debug)]
 pub(super) struct Original<'a> {
     pub(super) algorithm: &'static dyn SignatureVerificationAlgorithm,
@@ -69,20 +71,20 @@ impl SignatureVerificationAlgorithm for Original<'_> {
     }
 }
 
-/// The first element within a range, which must have this tag: where it is, and where its content is.
+/// Returns the ranges of the first element within a range and of its content, if it has this tag.
 fn element(der: &[u8], within: Range<usize>, tag: u8) -> Option<(Range<usize>, Range<usize>)> {
     let (found, content) = elements(der, within.clone()).next()?;
     (found == tag).then_some((within.start..content.end, content))
 }
 
-/// The elements within a range, up to one that is not DER: their tags, and where their contents are.
+/// Returns the tags and the ranges of the contents of the elements within a range, up to one that is not DER.
 fn elements(der: &[u8], within: Range<usize>) -> impl Iterator<Item = (u8, Range<usize>)> {
     let mut position = within.start;
     std::iter::from_fn(move || {
         let bytes = der.get(position..within.end)?;
         let (&tag, bytes) = bytes.split_first()?;
         let (&first, bytes) = bytes.split_first()?;
-        // In the long form, so many bytes say how long it is.
+        // In the long form, the first byte says how many bytes the length has.
         let (length, digits) = match first {
             0..=0x7f => (usize::from(first), 0),
             0x81..=0x84 => {
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_bytes_make_the_reader_panic() {
+    fn no_bytes_make_the_parser_panic() {
         for bytes in [
             &[][..],
             &[0x30],

@@ -1,6 +1,8 @@
-//! Whether a server is who it says: its certificate leads to an authority that is trusted, or is one of those that
-//! were named itself, as Docker's documentation has people make them (`openssl req -x509`), and as Go and OpenSSL
-//! take them.
+//! Verification of server certificates.
+//!
+//! A certificate is accepted if it leads to a trusted authority, or if it is itself in the list of trusted certificates.
+//! The second is for self-signed certificates as Docker's documentation makes them (`openssl req -x509`); Go and OpenSSL
+//! accept them too.
 
 use super::algorithms::ALGORITHMS;
 use super::policies::{Original, Relaxed};
@@ -11,28 +13,28 @@ use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorit
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 
-/// Who is trusted.
+/// A verifier of server certificates.
 #[derive(Debug)]
 pub(super) enum Verifier {
-    /// Any server, whatever its certificate.
-    Anybody,
-    /// Servers for which an authority vouches.
+    /// Accepts any certificate.
+    AcceptAny,
+    /// Accepts certificates of these authorities.
     Authorities {
         roots: RootCertStore,
-        /// The same certificates as they were given.
+        /// The certificates of the authorities, unchanged.
         certificates: Vec<CertificateDer<'static>>,
     },
 }
 
 impl Verifier {
-    /// Trusts these authorities; those that cannot be read are left out.
-    pub(super) fn of(certificates: Vec<CertificateDer<'static>>) -> Self {
+    /// Returns a verifier that trusts these authorities. Certificates that cannot be parsed are skipped.
+    pub(super) fn trusting(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(certificates.iter().cloned());
         Self::Authorities { roots, certificates }
     }
 
-    /// Whether nobody at all can be trusted.
+    /// Returns whether no certificate can be accepted.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self, Self::Authorities { roots, .. } if roots.is_empty())
     }
@@ -72,13 +74,15 @@ impl ServerCertVerifier for Verifier {
         let verify = |roots, others| {
             verify_server_cert_signed_by_trust_anchor(&parsed, roots, others, now, &algorithms)
         };
-        match certificates.contains(end_entity) {
-            // Nobody needs to vouch for it, so that is asked last and of nobody, after its dates and its purpose.
-            true => match verify(&RootCertStore::empty(), &[]) {
-                Err(error) if is_about_the_issuer(&error) => {}
+        if certificates.contains(end_entity) {
+            // It needs no authority. Dates and purpose are checked before the issuer, so that an error about the issuer
+            // means that they are right.
+            match verify(&RootCertStore::empty(), &[]) {
+                Err(error) if is_issuer_error(&error) => {}
                 verified => verified?,
-            },
-            false => verify(roots, &intermediates)?,
+            }
+        } else {
+            verify(roots, &intermediates)?;
         }
         verify_server_name(&parsed, server_name)?;
         Ok(ServerCertVerified::assertion())
@@ -109,13 +113,13 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate was refused for who has signed it, or because it may sign others itself.
-fn is_about_the_issuer(error: &Error) -> bool {
+/// Returns whether a certificate was rejected because of its issuer, or because it is an authority itself.
+fn is_issuer_error(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer))
         || webpki_error(error) == Some(&webpki::Error::CaUsedAsEndEntity)
 }
 
-/// What webpki says, where rustls has no words for it.
+/// Returns the error of webpki for which rustls has no variant.
 pub(super) fn webpki_error(error: &Error) -> Option<&webpki::Error> {
     match error {
         Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => cause.downcast_ref(),
