@@ -4,12 +4,10 @@ use crate::error::Result;
 use crate::image;
 use crate::oci::{Config, Descriptor, Digest, Document, Execution, Index, Manifest, Platform, media_type};
 use crate::transport::{self, Source};
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// All that the documents of an image say.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct Inspected {
     /// The digest of the index or the manifest that the name stands for.
     pub digest: Digest,
@@ -22,20 +20,17 @@ pub struct Inspected {
     /// The images, one for each platform.
     pub images: Vec<ImageSummary>,
     /// What is no image: a chart, a module, a signature.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<ArtifactSummary>,
 }
 
 /// The image for one platform.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct ImageSummary {
     /// The digest of the manifest.
     pub digest: Digest,
     /// The platform.
     pub platform: Platform,
     /// When it was made, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The size of its layers as they are stored, in bytes.
     pub size: u64,
@@ -44,22 +39,19 @@ pub struct ImageSummary {
     /// The annotations of its manifest.
     pub annotations: BTreeMap<String, String>,
     /// How a container is started from it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
     /// The layers, lowest first.
     pub layers: Vec<LayerSummary>,
 }
 
 /// An artifact: a manifest whose configuration is not that of an image.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct ArtifactSummary {
     /// The digest of the manifest.
     pub digest: Digest,
     /// What the artifact is.
     pub artifact_type: String,
     /// The digest of the manifest that it refers to.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<Digest>,
     /// The size of its layers as they are stored, in bytes.
     pub size: u64,
@@ -72,8 +64,7 @@ pub struct ArtifactSummary {
 }
 
 /// One layer of an image or an artifact.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct LayerSummary {
     /// The digest of the blob.
     pub digest: Digest,
@@ -82,7 +73,6 @@ pub struct LayerSummary {
     /// The size of the blob in bytes.
     pub size: u64,
     /// The digest of the plain tar archive.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub diff_id: Option<Digest>,
     /// The annotations of the layer.
     pub annotations: BTreeMap<String, String>,

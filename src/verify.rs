@@ -13,7 +13,6 @@ use crate::progress::Progress;
 use crate::stream::{Body, HashingReader, on_threads};
 use crate::transport::{self, Source};
 use crate::tree::SpoolDirectory;
-use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -35,8 +34,7 @@ pub struct Options {
 }
 
 /// What was verified, and what is wrong with it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct Verified {
     /// The digest of the index or the manifest that the name stands for.
     pub digest: Digest,
@@ -51,8 +49,7 @@ pub struct Verified {
 }
 
 /// A blob or a document that is missing or is not what it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// What it is in the image, such as `layer 2 of linux/amd64`.
     pub role: String,

@@ -22,7 +22,6 @@ use crate::image::DEPTH_LIMIT;
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use crate::progress::Progress;
 use crate::transport::{self, ClientOptions, Destination, ImageSupport, Source};
-use serde::Serialize;
 use std::collections::HashSet;
 
 /// What may be chosen when an image is copied.
@@ -46,15 +45,13 @@ impl Default for Options {
 }
 
 /// What was copied.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct Copied {
     /// Where the image is now, by its digest: `repo@sha256:…`.
     pub address: String,
     /// The digest of the index or the manifest.
     pub digest: Digest,
     /// The digest at the source, where only some platforms were copied and it is another.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub source_digest: Option<Digest>,
     /// How many blobs were sent.
     pub blobs_copied: u64,
@@ -65,16 +62,11 @@ pub struct Copied {
     /// How many blobs were left out.
     pub blobs_omitted: u64,
     /// How many foreign layers were left where they are, outside of the source.
-    #[serde(skip_serializing_if = "is_zero")]
     pub blobs_foreign: u64,
     /// How many bytes were sent.
     pub bytes_copied: u64,
     /// How many manifests that refer to the image, or are attached to it, were copied with it.
     pub referrers: u64,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// Copies the image, and gives it its name at the destination.

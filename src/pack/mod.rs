@@ -19,7 +19,6 @@ use crate::transport::{Destination, ImageSupport};
 use crate::tree::{LeftOut, SkipList, SourceSpec, Summary, Walk, WalkOptions};
 use plan::{Part, Planner};
 use send::Sent;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::thread;
@@ -73,8 +72,7 @@ impl Default for Options {
 }
 
 /// What was packed.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct Packed {
     /// Where the image is, by its digest: `repo@sha256:…`.
     pub address: String,
@@ -107,8 +105,7 @@ pub struct Packed {
 }
 
 /// One layer of what was packed.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct PackedLayer {
     /// The digest of the blob.
     pub digest: Digest,

@@ -38,7 +38,6 @@ pub use retry::{Retry, RetryDelay};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
 use crate::stream::{Body, Unverified, Written};
-use serde::Serialize;
 use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -191,8 +190,7 @@ pub enum ImageSupport {
 }
 
 /// The outcome of a removal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
     /// The digest of the index or the manifest that had the name.
     pub digest: Digest,
@@ -203,7 +201,6 @@ pub struct Removed {
     /// The size of the deleted blobs in bytes.
     pub bytes: u64,
     /// The reason why unneeded blobs were not deleted, if there are any.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub blobs_left: Option<String>,
 }
 

@@ -25,7 +25,6 @@ use conflict::TargetAction;
 use fetch::{Fetched, Spool, each_layer, one_layer};
 use listed::Listed;
 use selection::Selection;
-use serde::Serialize;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
@@ -116,8 +115,7 @@ impl Default for ReadAs {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The image was extracted.
     Unpacked,
@@ -128,8 +126,7 @@ pub enum Outcome {
 }
 
 /// What was unpacked.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct Unpacked {
     /// What was done.
     pub outcome: Outcome,
@@ -144,7 +141,6 @@ pub struct Unpacked {
     /// Entries of an interrupted run of another image that were taken away first.
     pub removed: u64,
     /// What was made of them.
-    #[serde(flatten)]
     pub extracted: Extracted,
 }
 

@@ -9,6 +9,7 @@ mod args;
 mod cli;
 mod commands;
 mod data_io;
+mod documents;
 mod environment;
 mod exit;
 mod human;

@@ -42,7 +42,6 @@ use retention::Retention;
 use rustix::fs::{FileType, fstat, fstatvfs, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
-use serde::Serialize;
 use state::StateRecords;
 use std::borrow::Cow;
 use std::io;
@@ -85,8 +84,7 @@ impl Default for ExtractOptions {
 }
 
 /// The result of an extraction: what was extracted, and what could not be restored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
     /// Entries that were extracted.
     pub entries: u64,

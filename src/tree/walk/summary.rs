@@ -3,7 +3,6 @@
 use crate::tree::race::FileChange;
 use crate::tree::{Time, TreePath};
 use rustix::io::Errno;
-use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -36,18 +35,12 @@ impl fmt::Display for LeftOutReason {
 }
 
 /// An entry that is on disk and not in the tree, although no rule leaves it out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
     /// The path that the entry would have in the tree.
-    #[serde(serialize_with = "as_text")]
     pub path: TreePath,
     /// The reason.
-    #[serde(serialize_with = "as_text")]
     pub reason: LeftOutReason,
-}
-
-fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 /// The counts at the end of a walk.

@@ -1,11 +1,11 @@
 //! `volio copy`, `volio push` and `volio pull`: copy an image from one location to another, byte for byte.
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::documents::{CopyDocument, TagDocument};
 use crate::human::{bytes, count, duration, rate};
 use crate::output;
 use crate::progress::Display;
 use clap::{Args, ValueHint};
-use serde::Serialize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::copy::{Base, Copied, Options, TagCopied, copy, copy_tags};
@@ -191,7 +191,7 @@ impl CopyArgs {
         }
         match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{}", copied.address)),
-            Format::Json => output::json(&copied),
+            Format::Json => output::json(&CopyDocument::from(&copied)),
         }
     }
 
@@ -215,7 +215,7 @@ impl CopyArgs {
             Format::Text => output::results(|out| {
                 copied.iter().try_for_each(|copied| writeln!(out, "{}", copied.address))
             })?,
-            Format::Json => output::json(&done.iter().map(TagDocument::new).collect::<Vec<_>>())?,
+            Format::Json => output::json(&done.iter().map(TagDocument::from).collect::<Vec<_>>())?,
         }
         report_failures(done)
     }
@@ -250,22 +250,6 @@ impl CopyArgs {
             Ok((from.source(access)?, to.destination(access)?))
         };
         copy_tags(tags, open, options, progress)
-    }
-}
-
-/// The result for one tag as JSON.
-#[derive(Serialize)]
-struct TagDocument<'a> {
-    tag: &'a str,
-    #[serde(flatten)]
-    copied: Option<&'a Copied>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-impl<'a> TagDocument<'a> {
-    fn new(TagCopied { tag, outcome }: &'a TagCopied) -> Self {
-        Self { tag, copied: outcome.as_ref().ok(), error: outcome.as_ref().err().map(ToString::to_string) }
     }
 }
 

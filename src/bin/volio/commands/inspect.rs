@@ -1,11 +1,11 @@
 //! `volio inspect`: shows the documents of an image.
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::documents::InspectDocument;
 use crate::human::bytes;
 use crate::output::{self, printable};
 use crate::progress::Display;
 use clap::Args;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary, inspect};
@@ -36,15 +36,6 @@ pub struct Inspect {
     output: OutputArgs,
 }
 
-/// The result as JSON.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct InspectDocument<'a> {
-    address: &'a str,
-    #[serde(flatten)]
-    inspected: &'a Inspected,
-}
-
 impl Inspect {
     /// Prints the summary.
     pub fn run(self) -> Result<()> {
@@ -56,7 +47,7 @@ impl Inspect {
                 text(out, &inspected)?;
                 writeln!(out, "\n{address}")
             }),
-            Format::Json => output::json(&InspectDocument { address: &address, inspected: &inspected }),
+            Format::Json => output::json(&InspectDocument::new(&address, &inspected)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::args::{AbsolutePath, KeyValue, RegistryArgs, Words, location, size};
 use crate::data_io::{Direction, EnvConfig};
+use crate::documents::PackDocument;
 use crate::human::{bytes, count, counts, duration, rate};
 use crate::progress::Display;
 use crate::{environment, output};
@@ -376,7 +377,7 @@ impl Pack {
             output::line(&summary(&packed, begun.elapsed()));
         }
         if self.output.format.contains(&PackFormat::Json) {
-            output::json(&packed)
+            output::json(&PackDocument::from(&packed))
         } else {
             output::results(|out| writeln!(out, "{}", packed.address))
         }

@@ -1,11 +1,11 @@
 //! `volio rm`: removes an image from a registry or a layout.
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::documents::RmDocument;
 use crate::human::{bytes, count};
 use crate::output::{self, printable};
 use crate::progress::Display;
 use clap::Args;
-use serde::Serialize;
 use volio::{Error, Location, Removed, Result};
 
 const EXAMPLES: &str = "\
@@ -40,14 +40,6 @@ pub struct Rm {
     output: OutputArgs,
 }
 
-/// The result as JSON.
-#[derive(Serialize)]
-struct RmDocument<'a> {
-    address: &'a str,
-    #[serde(flatten)]
-    removed: &'a Removed,
-}
-
 impl Rm {
     /// Removes the image, and prints what was removed.
     pub fn run(self) -> Result<()> {
@@ -64,7 +56,7 @@ impl Rm {
         }
         match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
-            Format::Json => output::json(&RmDocument { address: &address, removed: &removed }),
+            Format::Json => output::json(&RmDocument::new(&address, &removed)),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
 use crate::data_io::{Direction, EnvConfig};
+use crate::documents::UnpackDocument;
 use crate::human::{bytes, count, counts, duration, rate};
 use crate::limit_args::LimitArgs;
 use crate::output;
 use crate::progress::Display;
 use clap::{Args, ValueEnum, ValueHint};
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volio::data_io::unpack_announced;
@@ -171,15 +171,6 @@ impl From<Sparse> for Holes {
 /// [`unpack`] or [`unpack_announced`].
 type UnpackFunction = fn(&dyn Source, &Path, &Options, &dyn Progress) -> Result<Unpacked>;
 
-/// The result as JSON.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct UnpackDocument<'a> {
-    address: &'a str,
-    #[serde(flatten)]
-    unpacked: &'a Unpacked,
-}
-
 impl Unpack {
     fn options(&self) -> Result<Options> {
         let Self { target_args: target, tree, .. } = self;
@@ -282,7 +273,7 @@ impl Unpack {
         let address = super::address(image, &unpacked.digest);
         match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
-            Format::Json => output::json(&UnpackDocument { address: &address, unpacked: &unpacked }),
+            Format::Json => output::json(&UnpackDocument::new(&address, &unpacked)),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `volio verify`: verifies every blob of an image.
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::documents::VerifyDocument;
 use crate::human::{bytes, count, duration, rate};
 use crate::limit_args::ContentLimitArg;
 use crate::progress::Display;
 use crate::{environment, output};
 use clap::Args;
-use serde::Serialize;
 use std::time::{Duration, Instant};
 use volio::verify::{Options, Verified, verify};
 use volio::{Error, Location, Platform, Result};
@@ -45,15 +45,6 @@ pub struct Verify {
     output: OutputArgs,
 }
 
-/// The result as JSON.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct VerifyDocument<'a> {
-    address: &'a str,
-    #[serde(flatten)]
-    verified: &'a Verified,
-}
-
 impl Verify {
     /// Verifies, and prints the result.
     pub fn run(self) -> Result<()> {
@@ -73,7 +64,7 @@ impl Verify {
             output::error(&Error::integrity(format!("{}: {}", damage.role, damage.why)));
         }
         if self.output.format == Format::Json {
-            output::json(&VerifyDocument { address: &address, verified: &verified })?;
+            output::json(&VerifyDocument::new(&address, &verified))?;
         }
         if !verified.damage.is_empty() {
             return Err(Error::integrity(format!(

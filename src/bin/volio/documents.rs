@@ -1,0 +1,350 @@
+//! The JSON documents of `--format json`. Their fields are part of the program's interface, and the library's types are not.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use volio::copy::{Copied, TagCopied};
+use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary};
+use volio::pack::{Packed, PackedLayer};
+use volio::unpack::{Outcome, Unpacked};
+use volio::verify::{Damage, Verified};
+use volio::{Digest, Execution, Platform, Removed};
+
+/// Converts a list of results into a list of documents.
+fn list<'a, T, D: From<&'a T>>(items: &'a [T]) -> Vec<D> {
+    items.iter().map(D::from).collect()
+}
+
+/// The result of `volio pack`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PackDocument<'a> {
+    address: &'a str,
+    digest: &'a Digest,
+    platforms: &'a [Platform],
+    layers: Vec<PackedLayerDocument<'a>>,
+    entries: u64,
+    bytes: u64,
+    sockets_skipped: u64,
+    excluded: u64,
+    attributes_skipped: &'a BTreeMap<&'static str, u64>,
+    bookkeeping_skipped: u64,
+    mounts_skipped: u64,
+    unreadable_skipped: u64,
+    changed_skipped: u64,
+    skipped: Vec<SkippedDocument>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PackedLayerDocument<'a> {
+    digest: &'a Digest,
+    diff_id: &'a Digest,
+    size: u64,
+    uncompressed_size: u64,
+    media_type: &'a str,
+}
+
+#[derive(Serialize)]
+struct SkippedDocument {
+    path: String,
+    reason: String,
+}
+
+impl<'a> From<&'a Packed> for PackDocument<'a> {
+    fn from(packed: &'a Packed) -> Self {
+        let skipped = packed.skipped.iter();
+        Self {
+            address: &packed.address,
+            digest: &packed.digest,
+            platforms: &packed.platforms,
+            layers: list(&packed.layers),
+            entries: packed.entries,
+            bytes: packed.bytes,
+            sockets_skipped: packed.sockets_skipped,
+            excluded: packed.excluded,
+            attributes_skipped: &packed.attributes_skipped,
+            bookkeeping_skipped: packed.bookkeeping_skipped,
+            mounts_skipped: packed.mounts_skipped,
+            unreadable_skipped: packed.unreadable_skipped,
+            changed_skipped: packed.changed_skipped,
+            skipped: skipped
+                .map(|entry| SkippedDocument {
+                    path: entry.path.to_string(),
+                    reason: entry.reason.to_string(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a PackedLayer> for PackedLayerDocument<'a> {
+    fn from(layer: &'a PackedLayer) -> Self {
+        Self {
+            digest: &layer.digest,
+            diff_id: &layer.diff_id,
+            size: layer.size,
+            uncompressed_size: layer.uncompressed_size,
+            media_type: &layer.media_type,
+        }
+    }
+}
+
+/// The result of `volio unpack`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnpackDocument<'a> {
+    address: &'a str,
+    outcome: &'static str,
+    digest: &'a Digest,
+    platform: &'a Platform,
+    layers: usize,
+    data_io: bool,
+    removed: u64,
+    entries: u64,
+    bytes: u64,
+    ownership_not_restored: u64,
+    attributes_not_restored: u64,
+    xattrs_not_restored: u64,
+    devices_skipped: u64,
+    hardlinks_copied: u64,
+}
+
+impl<'a> UnpackDocument<'a> {
+    pub fn new(address: &'a str, unpacked: &'a Unpacked) -> Self {
+        let extracted = &unpacked.extracted;
+        Self {
+            address,
+            outcome: match unpacked.outcome {
+                Outcome::Unpacked => "unpacked",
+                Outcome::Present => "present",
+                Outcome::Kept => "kept",
+            },
+            digest: &unpacked.digest,
+            platform: &unpacked.platform,
+            layers: unpacked.layers,
+            data_io: unpacked.data_io,
+            removed: unpacked.removed,
+            entries: extracted.entries,
+            bytes: extracted.bytes,
+            ownership_not_restored: extracted.ownership_not_restored,
+            attributes_not_restored: extracted.attributes_not_restored,
+            xattrs_not_restored: extracted.xattrs_not_restored,
+            devices_skipped: extracted.devices_skipped,
+            hardlinks_copied: extracted.hardlinks_copied,
+        }
+    }
+}
+
+/// The result of `volio copy`, `push` and `pull`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CopyDocument<'a> {
+    address: &'a str,
+    digest: &'a Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_digest: Option<&'a Digest>,
+    blobs_copied: u64,
+    blobs_present: u64,
+    blobs_mounted: u64,
+    blobs_omitted: u64,
+    /// Absent without foreign layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blobs_foreign: Option<u64>,
+    bytes_copied: u64,
+    referrers: u64,
+}
+
+impl<'a> From<&'a Copied> for CopyDocument<'a> {
+    fn from(copied: &'a Copied) -> Self {
+        Self {
+            address: &copied.address,
+            digest: &copied.digest,
+            source_digest: copied.source_digest.as_ref(),
+            blobs_copied: copied.blobs_copied,
+            blobs_present: copied.blobs_present,
+            blobs_mounted: copied.blobs_mounted,
+            blobs_omitted: copied.blobs_omitted,
+            blobs_foreign: (copied.blobs_foreign > 0).then_some(copied.blobs_foreign),
+            bytes_copied: copied.bytes_copied,
+            referrers: copied.referrers,
+        }
+    }
+}
+
+/// The result of `--all-tags` for one tag.
+#[derive(Serialize)]
+pub struct TagDocument<'a> {
+    tag: &'a str,
+    #[serde(flatten)]
+    copied: Option<CopyDocument<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl<'a> From<&'a TagCopied> for TagDocument<'a> {
+    fn from(TagCopied { tag, outcome }: &'a TagCopied) -> Self {
+        let (copied, error) = match outcome {
+            Ok(copied) => (Some(copied.into()), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self { tag, copied, error }
+    }
+}
+
+/// The result of `volio inspect`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectDocument<'a> {
+    address: &'a str,
+    digest: &'a Digest,
+    media_type: &'a str,
+    size: u64,
+    annotations: &'a BTreeMap<String, String>,
+    images: Vec<ImageDocument<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    artifacts: Vec<ArtifactDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct ImageDocument<'a> {
+    digest: &'a Digest,
+    platform: &'a Platform,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created: Option<&'a str>,
+    size: u64,
+    labels: &'a BTreeMap<String, String>,
+    annotations: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution: Option<&'a Execution>,
+    layers: Vec<LayerDocument<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ArtifactDocument<'a> {
+    digest: &'a Digest,
+    artifact_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a Digest>,
+    size: u64,
+    annotations: &'a BTreeMap<String, String>,
+    config: LayerDocument<'a>,
+    layers: Vec<LayerDocument<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LayerDocument<'a> {
+    digest: &'a Digest,
+    media_type: &'a str,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diff_id: Option<&'a Digest>,
+    annotations: &'a BTreeMap<String, String>,
+}
+
+impl<'a> InspectDocument<'a> {
+    pub fn new(address: &'a str, inspected: &'a Inspected) -> Self {
+        Self {
+            address,
+            digest: &inspected.digest,
+            media_type: &inspected.media_type,
+            size: inspected.size,
+            annotations: &inspected.annotations,
+            images: list(&inspected.images),
+            artifacts: list(&inspected.artifacts),
+        }
+    }
+}
+
+impl<'a> From<&'a ImageSummary> for ImageDocument<'a> {
+    fn from(image: &'a ImageSummary) -> Self {
+        Self {
+            digest: &image.digest,
+            platform: &image.platform,
+            created: image.created.as_deref(),
+            size: image.size,
+            labels: &image.labels,
+            annotations: &image.annotations,
+            execution: image.execution.as_ref(),
+            layers: list(&image.layers),
+        }
+    }
+}
+
+impl<'a> From<&'a ArtifactSummary> for ArtifactDocument<'a> {
+    fn from(artifact: &'a ArtifactSummary) -> Self {
+        Self {
+            digest: &artifact.digest,
+            artifact_type: &artifact.artifact_type,
+            subject: artifact.subject.as_ref(),
+            size: artifact.size,
+            annotations: &artifact.annotations,
+            config: (&artifact.config).into(),
+            layers: list(&artifact.layers),
+        }
+    }
+}
+
+impl<'a> From<&'a LayerSummary> for LayerDocument<'a> {
+    fn from(layer: &'a LayerSummary) -> Self {
+        Self {
+            digest: &layer.digest,
+            media_type: &layer.media_type,
+            size: layer.size,
+            diff_id: layer.diff_id.as_ref(),
+            annotations: &layer.annotations,
+        }
+    }
+}
+
+/// The result of `volio verify`.
+#[derive(Serialize)]
+pub struct VerifyDocument<'a> {
+    address: &'a str,
+    digest: &'a Digest,
+    images: u64,
+    blobs: u64,
+    bytes: u64,
+    damage: Vec<DamageDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct DamageDocument<'a> {
+    role: &'a str,
+    digest: &'a Digest,
+    why: &'a str,
+}
+
+impl<'a> VerifyDocument<'a> {
+    pub fn new(address: &'a str, verified: &'a Verified) -> Self {
+        let Verified { digest, images, blobs, bytes, damage } = verified;
+        Self { address, digest, images: *images, blobs: *blobs, bytes: *bytes, damage: list(damage) }
+    }
+}
+
+impl<'a> From<&'a Damage> for DamageDocument<'a> {
+    fn from(damage: &'a Damage) -> Self {
+        Self { role: &damage.role, digest: &damage.digest, why: &damage.why }
+    }
+}
+
+/// The result of `volio rm`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RmDocument<'a> {
+    address: &'a str,
+    digest: &'a Digest,
+    tags: &'a [String],
+    blobs: u64,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blobs_left: Option<&'a str>,
+}
+
+impl<'a> RmDocument<'a> {
+    pub fn new(address: &'a str, removed: &'a Removed) -> Self {
+        let Removed { digest, tags, blobs, bytes, blobs_left } = removed;
+        Self { address, digest, tags, blobs: *blobs, bytes: *bytes, blobs_left: blobs_left.as_deref() }
+    }
+}
