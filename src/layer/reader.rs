@@ -27,6 +27,7 @@ pub struct LayerReader<R> {
     /// The content of the current entry that was not read.
     content: Content,
     ended: bool,
+    has_end_marker: bool,
     /// Whether `.wh.` at the beginning of a name means something.
     whiteouts: bool,
 }
@@ -39,13 +40,27 @@ impl<R: Read> LayerReader<R> {
 
     /// The same within what other layers of the image have left.
     pub fn within(archive: R, budget: Budget) -> Self {
-        Self { archive, budget, content: Content::default(), ended: false, whiteouts: true }
+        Self {
+            archive,
+            budget,
+            content: Content::default(),
+            ended: false,
+            has_end_marker: false,
+            whiteouts: true,
+        }
     }
 
     /// The same for an archive that is no layer: every name in it is a name.
     #[must_use]
     pub fn without_whiteouts(self) -> Self {
         Self { whiteouts: false, ..self }
+    }
+
+    /// Returns whether the archive ended with blocks of zeros. If it did not, entries may be missing: a program that was
+    /// killed between two entries leaves such an archive. Layers need not have the blocks, because a digest proves that they
+    /// are complete.
+    pub fn has_end_marker(&self) -> bool {
+        self.has_end_marker
     }
 
     /// What is left for the layers to come.
@@ -142,6 +157,7 @@ impl<R: Read> LayerReader<R> {
             return Ok(None);
         }
         let block = self.read_block()?;
+        self.has_end_marker = block.as_ref().is_some_and(Block::is_zero);
         let Some(block) = block.filter(|block| !block.is_zero()) else {
             // Programs differ about a single block of zeros: to some it is the end, to others it is nothing.
             if self.read_block()?.is_some_and(|block| !block.is_zero()) {

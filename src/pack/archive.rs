@@ -30,13 +30,20 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
         is_empty = false;
         tree.add(entry, &mut Counted { content: reader.content(), passed: |bytes| task.advance(bytes) })?;
     }
-    // Whoever writes the archive must not see a broken pipe for the zeros behind its end.
+    let is_complete = reader.has_end_marker();
+    // The writer of the archive must not get a broken pipe for the zeros after the end.
     reader.drain().map_err(damaged)?;
-    match is_empty {
-        true => Err(Error::integrity("the archive is empty")
-            .with_hint("what writes it may have failed; an empty directory is packed as a directory")),
-        false => tree.finish(),
+    if is_empty {
+        return Err(Error::integrity("the archive is empty")
+            .with_hint("what writes it may have failed; an empty directory is packed as a directory"));
     }
+    if !is_complete {
+        return Err(Error::integrity("the archive is truncated: it does not end with blocks of zeros")
+            .with_hint(
+                "what writes it may have been killed; if it is complete, append 1024 bytes of zeros",
+            ));
+    }
+    tree.finish()
 }
 
 /// The error of the reader, which speaks of layers.

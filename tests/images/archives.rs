@@ -141,6 +141,17 @@ fn an_archive_that_no_tree_can_be_is_refused() {
 }
 
 #[test]
+fn an_archive_that_ends_between_two_entries_is_truncated_unless_zeros_follow() {
+    let bytes = archive(&[file("a", "1"), file("b", "2")]);
+    let error = pack_archive(&bytes[..2 * 512], &Options::default()).err().unwrap();
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.to_string().contains("is truncated"), "{error}");
+    // Some programs write one block of zeros only.
+    let (_, packed) = pack_archive(&bytes[..5 * 512], &Options::default()).unwrap();
+    assert_eq!(packed.entries, 3, "the root and two files");
+}
+
+#[test]
 fn volio_packs_what_tar_writes_into_it() {
     use std::process::Stdio;
     let place = tempfile::tempdir().unwrap();
