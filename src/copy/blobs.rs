@@ -1,7 +1,7 @@
-//! The blobs of a manifest on their way: several at once, because one connection rarely fills a network.
+//! Copying the blobs of a manifest. Several are copied at once, because one connection rarely uses the whole bandwidth.
 
 use super::Copy;
-use crate::error::{Kind, Result, Side};
+use crate::error::{Error, Kind, Result, Side};
 use crate::oci::Descriptor;
 use crate::progress::Progress;
 use crate::stream::on_threads;
@@ -9,44 +9,56 @@ use crate::transport::{Destination, Source};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// A blob, and whether whoever gets the copy has it.
-pub(super) type Wanted<'a> = (&'a Descriptor, bool);
+/// A blob to copy.
+pub(super) struct BlobToCopy<'a> {
+    pub(super) descriptor: &'a Descriptor,
+    /// True if an image of [`Options::since`](super::Options::since) has it, so that it is left out.
+    pub(super) is_in_base: bool,
+}
 
-/// What became of a blob.
+/// The outcome for a blob.
 #[derive(Clone, Copy)]
-enum Outcome {
+enum BlobOutcome {
+    /// The destination has it already.
     Present,
+    /// It was left out, because a base has it.
     Omitted,
+    /// It was mounted from another repository.
     Mounted,
+    /// It was transferred.
     Copied,
+    /// It is a foreign layer that the source does not have.
     Foreign,
 }
 
 impl Copy<'_> {
-    /// Copies blobs, each unless it is there or whoever gets the copy has it.
-    pub(super) fn blobs<'b>(&mut self, blobs: impl IntoIterator<Item = Wanted<'b>>) -> Result<()> {
-        let mut once = HashSet::new();
-        let wanted: Vec<Wanted> = blobs
+    /// Copies blobs, each of them once.
+    pub(super) fn blobs<'b>(&mut self, blobs: impl IntoIterator<Item = BlobToCopy<'b>>) -> Result<()> {
+        let mut digests = HashSet::new();
+        let blobs: Vec<BlobToCopy> = blobs
             .into_iter()
-            .filter(|(blob, _)| !self.seen.contains(&blob.digest) && once.insert(&blob.digest))
+            .filter(|blob| {
+                let digest = &blob.descriptor.digest;
+                !self.present.contains(digest) && digests.insert(digest)
+            })
             .collect();
         let (from, to, progress) = (self.from, self.to, self.progress);
-        let done = side_by_side(self.options.concurrency, &wanted, |(blob, is_elsewhere)| {
-            blob_between(from, to, progress, blob, *is_elsewhere).map(|outcome| (*blob, outcome))
+        let done = side_by_side(self.options.concurrency, &blobs, |blob| {
+            copy_blob(from, to, progress, blob).map(|outcome| (blob.descriptor, outcome))
         });
-        // What arrived is counted even where another one failed: another tag may need it.
+        // Blobs are counted also if another one failed: another tag may need them.
         for (blob, outcome) in done.arrived {
             match outcome {
-                Outcome::Present => self.done.blobs_present += 1,
-                Outcome::Omitted => self.done.blobs_omitted += 1,
-                Outcome::Mounted => self.done.blobs_mounted += 1,
-                Outcome::Foreign => self.done.blobs_foreign += 1,
-                Outcome::Copied => {
-                    self.done.blobs_copied += 1;
-                    self.done.bytes_copied += blob.size;
+                BlobOutcome::Present => self.report.blobs_present += 1,
+                BlobOutcome::Omitted => self.report.blobs_omitted += 1,
+                BlobOutcome::Mounted => self.report.blobs_mounted += 1,
+                BlobOutcome::Foreign => self.report.blobs_foreign += 1,
+                BlobOutcome::Copied => {
+                    self.report.blobs_copied += 1;
+                    self.report.bytes_copied += blob.size;
                 }
             }
-            self.seen.insert(blob.digest.clone());
+            self.present.insert(blob.digest.clone());
         }
         done.failure
     }
@@ -85,32 +97,30 @@ fn side_by_side<I: Sync, T: Send>(
     queue.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }
 
-/// Copies one blob.
-fn blob_between(
+fn copy_blob(
     from: &dyn Source,
     to: &dyn Destination,
     progress: &dyn Progress,
-    blob: &Descriptor,
-    is_elsewhere: bool,
-) -> Result<Outcome> {
+    &BlobToCopy { descriptor: blob, is_in_base }: &BlobToCopy,
+) -> Result<BlobOutcome> {
     let task = progress.begin(&format!("copying {}", blob.digest.short()), Some(blob.size));
-    let there = |error: crate::error::Error| error.on(Side::Destination);
-    if to.contains(blob).map_err(there)? {
+    let on_destination = |error: Error| error.on(Side::Destination);
+    if to.contains(blob).map_err(on_destination)? {
         task.skip();
-        return Ok(Outcome::Present);
+        return Ok(BlobOutcome::Present);
     }
-    if is_elsewhere {
+    if is_in_base {
         task.skip();
-        return Ok(Outcome::Omitted);
+        return Ok(BlobOutcome::Omitted);
     }
     if let Some(origin) = from.origin()
-        && to.mount(blob, &origin).map_err(there)?
+        && to.mount(blob, &origin).map_err(on_destination)?
     {
         task.skip();
-        return Ok(Outcome::Mounted);
+        return Ok(BlobOutcome::Mounted);
     }
     let body = match from.open(blob) {
-        // As every other tool does: whoever unpacks the image gets such a layer from its own address.
+        // Other programs leave foreign layers out too: they are fetched from their URLs when the image is unpacked.
         Err(error) if error.kind() == Kind::NotFound && !blob.urls().is_empty() => {
             task.skip();
             progress.warn(&format!(
@@ -118,18 +128,17 @@ fn blob_between(
                 blob.digest,
                 blob.urls().join(", ")
             ));
-            return Ok(Outcome::Foreign);
+            return Ok(BlobOutcome::Foreign);
         }
         opened => opened.map_err(|error| error.on(Side::Source))?.verify(blob),
     };
-    to.upload(body.observed(move |bytes| task.advance(bytes))).map_err(there)?;
-    Ok(Outcome::Copied)
+    to.upload(body.observed(move |bytes| task.advance(bytes))).map_err(on_destination)?;
+    Ok(BlobOutcome::Copied)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
     use std::sync::Barrier;
 
     #[test]

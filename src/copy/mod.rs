@@ -1,11 +1,10 @@
-//! An image from one place to another: no byte is changed, and what is there already is not sent again.
+//! Copies an image from one location to another, byte for byte. Blobs that the destination has are not sent again.
 //!
-//! The whole image goes unless less is asked for ([`Options`]): some of its platforms ([`platforms`]), or only what
-//! another place lacks ([`since`]). More goes on request too: what refers to it ([`referrers`]), and all other tags
-//! ([`copy_tags`]).
+//! By default the whole image is copied. [`Options`] select some of its platforms ([`platforms`]), leave out the layers of
+//! other images ([`since`]), or add referrers such as signatures ([`referrers`]). [`copy_tags`] copies several tags.
 //!
-//! Where the destination cannot hold the image as it is, the nearest image that it can hold is made of it, aloud
-//! ([`plain`]).
+//! If the destination cannot store the image, it is converted, with a warning: one platform is selected, and its layers are
+//! decompressed ([`plain`]).
 
 mod blobs;
 mod plain;
@@ -14,6 +13,7 @@ mod referrers;
 mod since;
 mod tags;
 
+use self::blobs::BlobToCopy;
 pub use since::Base;
 pub use tags::{TagCopied, copy_tags};
 
@@ -24,16 +24,16 @@ use crate::progress::Progress;
 use crate::transport::{self, ClientOptions, Destination, ImageSupport, Source};
 use std::collections::HashSet;
 
-/// What may be chosen when an image is copied.
+/// Options of a copy.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Copy only the images for these platforms; otherwise all that there are.
+    /// The platforms whose images are copied; all platforms if it is empty.
     pub platforms: Vec<Platform>,
-    /// Copy what refers to the image too, and what refers to that.
+    /// Copy the referrers of the image too, and their referrers.
     pub referrers: bool,
-    /// Leave out layers that these images have: wherever the copy goes from there, they are there already.
+    /// Leave out the layers of these images, which the final destination of the copy has already.
     pub since: Vec<Base>,
-    /// How many blobs travel side by side.
+    /// The number of blobs that are copied at the same time.
     pub concurrency: usize,
 }
 
@@ -44,51 +44,51 @@ impl Default for Options {
     }
 }
 
-/// What was copied.
+/// The result of a copy.
 #[derive(Clone, Debug)]
 pub struct Copied {
-    /// Where the image is now, by its digest: `repo@sha256:…`.
+    /// The location of the copy, with its digest: `repo@sha256:…`.
     pub address: String,
     /// The digest of the index or the manifest.
     pub digest: Digest,
-    /// The digest at the source, where only some platforms were copied and it is another.
+    /// The digest at the source, if it differs because only some platforms were copied.
     pub source_digest: Option<Digest>,
-    /// How many blobs were sent.
+    /// The number of blobs that were transferred.
     pub blobs_copied: u64,
-    /// How many blobs were there already.
+    /// The number of blobs that the destination had.
     pub blobs_present: u64,
-    /// How many blobs the destination took over from a neighbour.
+    /// The number of blobs that were mounted from another repository.
     pub blobs_mounted: u64,
-    /// How many blobs were left out.
+    /// The number of blobs that were left out.
     pub blobs_omitted: u64,
-    /// How many foreign layers were left where they are, outside of the source.
+    /// The number of foreign layers that the source does not have and that were left out.
     pub blobs_foreign: u64,
-    /// How many bytes were sent.
+    /// The number of bytes that were transferred.
     pub bytes_copied: u64,
-    /// How many manifests that refer to the image, or are attached to it, were copied with it.
+    /// The number of referrers and attachments that were copied.
     pub referrers: u64,
 }
 
 /// Copies the image, and gives it its name at the destination.
 ///
 /// # Errors
-/// Those of both places, with the side that failed; the name then means what it meant before.
+/// Those of the source and the destination, with the side that failed. The name means the same image as before then.
 pub fn copy(
     from: &dyn Source,
     to: &dyn Destination,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Copied> {
-    copy_one(from, to, options, progress, &mut HashSet::new())
+    copy_image(from, to, options, progress, &mut HashSet::new())
 }
 
-/// The same; `seen` holds what the destination is known to have.
-fn copy_one(
+/// Copies the image. `present` is what the destination is known to have.
+fn copy_image(
     from: &dyn Source,
     to: &dyn Destination,
     options: &Options,
     progress: &dyn Progress,
-    seen: &mut HashSet<Digest>,
+    present: &mut HashSet<Digest>,
 ) -> Result<Copied> {
     let whole = from.resolve().map_err(|error| error.on(Side::Source))?;
     if to.image_support() == ImageSupport::PlainOnly {
@@ -96,32 +96,33 @@ fn copy_one(
     }
     let root = platforms::choose(&whole, &options.platforms, |entry| transport::fetch(from, entry))
         .map_err(|error| error.on(Side::Source))?;
-    let done = Copied::new(to, &root, &whole);
-    let mut copy = Copy { from, to, options, progress, seen, documents: Vec::new(), done };
+    let report = Copied::new(to, &root, &whole);
+    let mut copy = Copy { from, to, options, progress, present, documents: Vec::new(), report };
     copy.document(&root, 0)?;
     if options.referrers {
         copy.referrers()?;
     }
-    let done = copy.done;
-    let root = if done.blobs_omitted > 0 { since::mark(root, &options.since) } else { root };
+    let report = copy.report;
+    let root = if report.blobs_omitted > 0 { since::mark(root, &options.since) } else { root };
     to.commit(&root).map_err(|error| error.on(Side::Destination))?;
-    Ok(done)
+    Ok(report)
 }
 
+/// A copy in progress.
 struct Copy<'a> {
     from: &'a dyn Source,
     to: &'a dyn Destination,
     options: &'a Options,
     progress: &'a dyn Progress,
-    /// What need not be looked at again: platforms and tags share their layers.
-    seen: &'a mut HashSet<Digest>,
+    /// The blobs and documents that the destination is known to have. Platforms and tags share layers.
+    present: &'a mut HashSet<Digest>,
     /// The manifests and indexes of this image.
     documents: Vec<Digest>,
-    done: Copied,
+    report: Copied,
 }
 
 impl Copy<'_> {
-    /// Copies a manifest or an index, with all that it refers to before itself.
+    /// Copies a manifest or an index, after everything that it refers to.
     fn document(&mut self, document: &Document, depth: usize) -> Result<()> {
         let Descriptor { digest, media_type, .. } = document.descriptor();
         if media_type::is_index(media_type) {
@@ -134,28 +135,33 @@ impl Copy<'_> {
             }
         } else if media_type::is_manifest(media_type) {
             let manifest = Manifest::parse(document).map_err(|error| error.on(Side::Source))?;
-            let is_elsewhere =
+            let is_in_base =
                 |layer: &Descriptor| self.options.since.iter().any(|base| base.has(&layer.digest));
-            let layers = manifest.layers.iter().map(|layer| (layer, is_elsewhere(layer)));
-            // The configuration always, so that a copy without its layers can still be inspected.
-            let blobs: Vec<_> = layers.chain([(&manifest.config, false)]).collect();
+            let layers = manifest
+                .layers
+                .iter()
+                .map(|layer| BlobToCopy { descriptor: layer, is_in_base: is_in_base(layer) });
+            // The config is always copied, so that a copy without its layers can be inspected.
+            let config = BlobToCopy { descriptor: &manifest.config, is_in_base: false };
+            let blobs: Vec<_> = layers.chain([config]).collect();
             self.blobs(blobs)?;
         } else {
-            // Copied alone, without what belongs to it, it would look whole.
+            // Without the blobs that it may refer to, the copy would be incomplete.
             let why = format!("{digest} is a {media_type}, which is no image that volio knows");
             return Err(Error::failed(why).on(Side::Source));
         }
         self.to.put_manifest(document).map_err(|error| error.on(Side::Destination))?;
-        self.seen.insert(digest.clone());
+        self.present.insert(digest.clone());
         self.documents.push(digest.clone());
         Ok(())
     }
 
+    /// Copies an entry of an index.
     fn child(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
         if !media_type::is_document(&entry.media_type) {
-            return self.blobs([(entry, false)]);
+            return self.blobs([BlobToCopy { descriptor: entry, is_in_base: false }]);
         }
-        if self.seen.contains(&entry.digest) {
+        if self.present.contains(&entry.digest) {
             self.documents.push(entry.digest.clone());
             return Ok(());
         }

@@ -1,15 +1,15 @@
-//! Some of the platforms of an image. What is copied is then another document, with another digest.
+//! Selecting some of the platforms of an image. The copy is another document then, with another digest.
 
 use crate::error::{Error, Result};
 use crate::image::{self, Offer};
 use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
 use std::collections::HashSet;
 
-/// The annotation by which buildkit's attestations name the manifest that they are about.
+/// The annotation with which BuildKit's attestations name the manifest that they describe.
 const ATTESTED: &str = "vnd.docker.reference.digest";
 
-/// The root of an image with only these platforms: of one, its manifest; of several, an index of those entries that
-/// keeps whatever else the index says. Without a wish it is the root as it is.
+/// Returns the root of an image with these platforms: the manifest of a single platform, or an index with the entries of
+/// several, which keeps everything else that the index contains. If no platforms are wanted, the root is unchanged.
 pub(super) fn choose(
     root: &Document,
     wanted: &[Platform],
@@ -28,7 +28,7 @@ pub(super) fn choose(
     }
     let index = Index::parse(root)?;
     let offers = image::offers(root, &fetch)?;
-    // What no index says about a platform, the configuration does. An artifact is for no platform.
+    // If the index has no platform for an entry, the config has one. An artifact has no platform.
     let (named, unnamed): (Vec<Offer>, Vec<Offer>) =
         offers.iter().cloned().partition(|(platform, _)| platform.is_some());
     let configured = |(_, entry): Offer| Ok((platform_of(&fetch(&entry)?, &fetch)?, entry));
@@ -56,7 +56,7 @@ pub(super) fn choose(
     }
 }
 
-/// The chosen entries in the order in which they stood, and behind them the attestations about them.
+/// Returns the chosen entries in the order of the index, followed by their attestations.
 fn narrowed<'a>(entries: impl Iterator<Item = &'a Descriptor>, chosen: &HashSet<&Digest>) -> Vec<Descriptor> {
     let is_about = |entry: &Descriptor| {
         let subject = entry.annotations.get(ATTESTED).and_then(|digest| digest.parse::<Digest>().ok());
@@ -70,7 +70,7 @@ fn narrowed<'a>(entries: impl Iterator<Item = &'a Descriptor>, chosen: &HashSet<
         .collect()
 }
 
-/// The platform that the configuration of an image names; `None` for an artifact.
+/// Returns the platform in the config of an image; `None` for an artifact.
 fn platform_of(
     document: &Document,
     fetch: &impl Fn(&Descriptor) -> Result<Document>,

@@ -1,18 +1,18 @@
-//! What refers to an image goes with it: signatures, attestations, lists of what is in it, be they listed as its
-//! referrers or under the tags that cosign makes of its digest.
+//! Copying what refers to an image: signatures, attestations and SBOMs, which are listed as its referrers, or have the tags
+//! that cosign makes of its digest.
 
 use super::Copy;
 use crate::error::{Error, Kind, Result, Side};
 use crate::oci::{Digest, media_type};
 use crate::transport;
 
-/// How far referrers are followed: a signature of a list of contents is two, and more than a few are an attack.
-const DEPTH: usize = 8;
+/// The longest chain of referrers that is followed. A signature of an SBOM has length two.
+const DEPTH_LIMIT: usize = 8;
 
 impl Copy<'_> {
-    /// Copies what refers to the documents that were copied, and what refers to that.
+    /// Copies the referrers of the copied documents, and their referrers.
     pub(super) fn referrers(&mut self) -> Result<()> {
-        for _ in 0..DEPTH {
+        for _ in 0..DEPTH_LIMIT {
             let subjects = std::mem::take(&mut self.documents);
             if subjects.is_empty() {
                 return Ok(());
@@ -22,29 +22,30 @@ impl Copy<'_> {
                 self.attachments_of(subject)?;
             }
         }
-        match self.documents.is_empty() {
-            true => Ok(()),
-            false => Err(Error::integrity(format!("referrers refer to each other more than {DEPTH} deep"))
-                .on(Side::Source)),
+        if self.documents.is_empty() {
+            return Ok(());
         }
+        let what = format!("referrers refer to each other more than {DEPTH_LIMIT} deep");
+        Err(Error::integrity(what).on(Side::Source))
     }
 
-    /// Copies what cosign attached to a document, each with its tag.
+    /// Copies the attachments of a document, with their tags.
     fn attachments_of(&mut self, subject: &Digest) -> Result<()> {
         for (tag, document) in self.from.attachments(subject).map_err(|error| error.on(Side::Source))? {
-            if !self.seen.contains(&document.descriptor().digest) {
+            if !self.present.contains(&document.descriptor().digest) {
                 self.document(&document, 0)?;
-                self.done.referrers += 1;
+                self.report.referrers += 1;
             }
             self.to.attach(&tag, &document).map_err(|error| error.on(Side::Destination))?;
         }
         Ok(())
     }
 
-    /// A list may be older than what it lists: what is not there, or is about something else, is left out aloud.
+    /// Copies the referrers of a document. The list of referrers may be outdated: one that does not exist, or has another
+    /// subject, is left out with a warning.
     fn referrers_of(&mut self, subject: &Digest) -> Result<()> {
         for entry in self.from.referrers(subject).map_err(|error| error.on(Side::Source))? {
-            if self.seen.contains(&entry.digest) {
+            if self.present.contains(&entry.digest) {
                 continue;
             }
             let leave_out = |why: &str| {
@@ -66,7 +67,7 @@ impl Copy<'_> {
                 continue;
             }
             self.document(&document, 0)?;
-            self.done.referrers += 1;
+            self.report.referrers += 1;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Only what the other side lacks: a copy for an air gap, without the layers that an earlier image brought there.
+//! Copies without the layers of earlier images, for an air gap: those layers are at the other side already.
 
 use crate::error::Result;
 use crate::image;
@@ -6,7 +6,7 @@ use crate::oci::{Digest, Document, Manifest, SINCE};
 use crate::transport::{self, Source};
 use std::collections::HashSet;
 
-/// An image that is already where the copy will go.
+/// An image that the final destination of a copy has.
 #[derive(Clone, Debug)]
 pub struct Base {
     address: String,
@@ -14,10 +14,10 @@ pub struct Base {
 }
 
 impl Base {
-    /// Reads which layers an image has, of all its platforms. `name` is the repository, for those who must find it.
+    /// Reads the list of layers of an image, for all its platforms. `name` is its repository, which is recorded in the copy.
     ///
     /// # Errors
-    /// When the image is not there, or is not what it says.
+    /// Those of reading the image's documents.
     pub fn read(name: &str, source: &dyn Source) -> Result<Self> {
         let root = source.resolve()?;
         let images = image::manifests(&root, |descriptor| transport::fetch(source, descriptor))?;
@@ -28,13 +28,13 @@ impl Base {
         Ok(Self { address: format!("{name}@{}", root.descriptor().digest), layers })
     }
 
-    /// Whether the image has this layer.
+    /// Returns whether the image has this layer.
     pub(super) fn has(&self, layer: &Digest) -> bool {
         self.layers.contains(layer)
     }
 }
 
-/// The same document, marked for the place that lists it: what is missing there is in these images.
+/// Adds an annotation to the document's descriptor: the layers that are missing are in these images.
 pub(super) fn mark(root: Document, bases: &[Base]) -> Document {
     let addresses: Vec<&str> = bases.iter().map(|base| base.address.as_str()).collect();
     root.annotated(SINCE, addresses.join(", "))

@@ -1,37 +1,37 @@
-//! All tags of a place, one image after the other. What one has brought, the next need not.
+//! Copying several tags, one image after the other. Blobs that they share are copied once.
 
-use super::{Copied, Options, copy_one};
+use super::{Copied, Options, copy_image};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Progress;
 use crate::transport::{Destination, Source};
 use std::collections::HashSet;
 
-/// What became of one tag.
+/// The result for one tag.
 #[derive(Debug)]
 pub struct TagCopied {
     /// The tag.
     pub tag: String,
-    /// What was copied, or why it was not.
+    /// The result of the copy.
     pub outcome: Result<Copied>,
 }
 
-/// Copies the images with these tags; `open` opens both places, bound to a tag.
+/// Copies the images with these tags. `open` opens the source and the destination for a tag.
 ///
-/// A tag whose image is damaged or gone, or that cannot be a tag at the destination, does not keep the others.
+/// The copy continues if an image is damaged or missing, or if the destination cannot have the tag.
 ///
 /// # Errors
-/// What is wrong with a place and not with one image: the next tag would fail as well.
+/// All other errors, which the next tag would have too.
 pub fn copy_tags(
     tags: &[String],
     open: impl Fn(&str) -> Result<(Box<dyn Source>, Box<dyn Destination>)>,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Vec<TagCopied>> {
-    let mut seen = HashSet::new();
+    let mut present = HashSet::new();
     let mut copied = Vec::with_capacity(tags.len());
     for tag in tags {
         let outcome = open(tag)
-            .and_then(|(from, to)| copy_one(from.as_ref(), to.as_ref(), options, progress, &mut seen));
+            .and_then(|(from, to)| copy_image(from.as_ref(), to.as_ref(), options, progress, &mut present));
         match outcome {
             Err(error) if !concerns_one_image(&error) => return Err(error),
             outcome => copied.push(TagCopied { tag: tag.clone(), outcome }),

@@ -1,102 +1,102 @@
-//! What is needed to get at a place: where credentials are looked for, and whom to trust.
+//! Access to registries: credentials, certificates, proxies and mirrors.
 //!
-//! The library looks at no environment and knows no home directory: whoever calls it says where to look, and in
-//! which order.
+//! The library does not read the environment and does not know the home directory. The caller says which files are read, and
+//! in which order.
 
 use super::{ClientOptions, Environment};
 use std::fmt;
 use std::path::PathBuf;
 
-/// What is needed to get at a place.
+/// Everything that is needed to reach a registry.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Where credentials are looked for: the first that knows the registry wins.
+    /// The sources of credentials. The first one that knows the registry is used.
     pub credentials: Vec<CredentialSource>,
-    /// Talk plain HTTP to every registry, and not only to those on this machine's loopback.
+    /// Use plain HTTP for every registry, not only for those on the loopback interface.
     pub plain_http: bool,
-    /// Whom to trust where connections are encrypted.
+    /// The certificates that are trusted.
     pub tls: Tls,
-    /// Files like `registries.conf` of podman and skopeo, which say where images are really read; of two entries for
-    /// one prefix, that of the later file counts.
+    /// Files like `registries.conf` of podman and skopeo, which name mirrors. Of two entries for a prefix, the one in the
+    /// later file is used.
     pub registries_conf: Vec<PathBuf>,
-    /// The proxies on the way to registries.
+    /// The proxies.
     pub proxies: Proxies,
     /// The environment of credential helpers, which are looked up in its `PATH`.
     pub helper_environment: Environment,
-    /// How bytes travel to and from registries.
+    /// The options for connections.
     pub client: ClientOptions,
 }
 
-/// The proxies on the way to registries. None stands between this machine and itself.
+/// The proxies between this machine and registries. They are not used for the loopback interface.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
-    /// The one for addresses without encryption.
+    /// The proxy for `http` URLs.
     pub http: Option<Proxy>,
-    /// The one for addresses with encryption.
+    /// The proxy for `https` URLs.
     pub https: Option<Proxy>,
-    /// What is reached without them, as in the variable `NO_PROXY`: hosts with all below them, addresses, networks
-    /// (`10.0.0.0/8`) and patterns (`*.corp`), each with a port or without, separated by commas.
+    /// The hosts that are reached without a proxy, in the syntax of the variable `NO_PROXY`: hosts with their subdomains,
+    /// addresses, networks (`10.0.0.0/8`) and patterns (`*.corp`), each with or without a port, separated by commas.
     pub except: String,
 }
 
-/// A proxy, as somebody has named it.
+/// A proxy.
 #[derive(Clone, Debug)]
 pub struct Proxy {
-    /// What has named it, for errors, such as an environment variable.
+    /// The origin of the setting, for errors, such as the name of an environment variable.
     pub name: String,
-    /// Its address, which may hold a password: `http://HOST:PORT`, or with `https`, `socks4` or `socks5`.
+    /// Its URL, which may contain a password: `http://HOST:PORT`, or with `https`, `socks4` or `socks5`.
     pub address: Secret,
 }
 
-/// Whom to trust, besides the authorities that this machine knows.
+/// The certificates that are trusted in addition to those of the system.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// Encrypt also on this machine's loopback, and want proofs even of a registry that `registries.conf` calls insecure.
-    /// Everything below encrypts too.
+    /// Use TLS also on the loopback interface, and verify certificates also of registries that `registries.conf` calls
+    /// insecure. `accept_invalid_certs`, `authorities` and directories with certificates imply TLS too.
     pub required: bool,
-    /// Accept any certificate. A man in the middle can then read and change everything.
+    /// Accept any certificate. Passwords and data can then be read and changed on the way.
     pub accept_invalid_certs: bool,
-    /// Files and directories with the authorities that replace those of this machine. If there are none, the authorities
-    /// are those in the directories where Linux distributions have them.
+    /// Files and directories with the authorities that replace those of the system. If there are none, the system's
+    /// authorities are read from the directories where Linux distributions have them.
     pub system_authorities: Vec<PathBuf>,
     /// Files with certificates of authorities, in PEM.
     pub authorities: Vec<PathBuf>,
-    /// A directory with authorities, `*.crt`, and a certificate of ours, `*.cert` with `*.key`.
+    /// A directory with certificates of authorities, `*.crt`, and a client certificate, `*.cert` with `*.key`.
     pub directory: Option<PathBuf>,
-    /// Directories that hold such a directory for each registry, under its host and port: the first one that has it
-    /// counts, unless one was named.
+    /// Directories with such a directory for each registry, named by its host and port. The first one found is used if
+    /// `directory` is `None`.
     pub directories: Vec<PathBuf>,
 }
 
-/// A place where credentials may be. The words are those of docker's `config.json`, which podman's `auth.json` and a
-/// Kubernetes `.dockerconfigjson` share, or those of its ancestor, `.dockercfg`.
+/// A source of credentials, in the format of docker's `config.json`, which is also the format of podman's `auth.json` and of
+/// a `.dockerconfigjson` of Kubernetes, or in the older format of `.dockercfg`.
 #[derive(Clone, Debug)]
 pub enum CredentialSource {
-    /// A file, or a directory that holds one under a usual name, as a mounted Kubernetes secret does. One that is
-    /// not there is passed over, and one that cannot be read is told when a registry asks who we are.
+    /// A file, or a directory with a file that has one of the usual names, such as a mounted Kubernetes secret. A missing
+    /// file is skipped. One that cannot be read causes a warning if a registry requires credentials.
     File(PathBuf),
-    /// The same, where somebody has asked for this file: one that cannot be read is an error.
+    /// A file that the user has named: it is an error if it cannot be read.
     Named(PathBuf),
-    /// The text itself.
+    /// A text in memory.
     Text {
-        /// What to call it in an error, such as the name of an environment variable.
+        /// Its name for errors, such as the name of an environment variable.
         name: String,
         /// The JSON.
         text: Secret,
     },
 }
 
-/// A text that nobody shall see: it cannot be printed, and so does not end up in a log.
+/// A secret text. Its `Debug` output does not contain it, so that it does not end up in logs.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a text.
+    /// A secret with this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for whom it is meant.
+    /// Returns the text.
     pub fn reveal(&self) -> &str {
         &self.0
     }

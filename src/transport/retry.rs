@@ -1,20 +1,20 @@
-//! How often, and how long apart, something is tried again.
+//! Retries: how often, and after which delays.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-/// The longest pause that we take on our own.
-const PAUSE_LIMIT: Duration = Duration::from_secs(60);
-/// The longest pause that a server may ask for: one that wants an hour is better told of than waited for.
-const ASKED_LIMIT: Duration = Duration::from_secs(120);
+/// The longest delay, unless the server asks for a longer one.
+const DELAY_LIMIT: Duration = Duration::from_secs(60);
+/// The longest delay that a server may ask for. If it asks for an hour, an early error is better.
+const SERVER_DELAY_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often something that failed is tried again, and after what time. What makes progress starts anew.
+/// The number of retries of a failed request, and the delays before them. Progress resets the number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// How many times; zero is never.
+    /// The number of retries.
     pub retries: u32,
-    /// How long to wait before the first retry; each further one waits twice as long.
+    /// The delay before the first retry. It doubles with each retry.
     pub delay: Duration,
 }
 
@@ -31,8 +31,8 @@ impl Retry {
         if failures >= self.retries {
             return None;
         }
-        let own = self.delay.saturating_mul(1 << failures.min(16)).min(PAUSE_LIMIT);
-        let delay = own.mul_f64(jitter()).max(asked.min(ASKED_LIMIT));
+        let own = self.delay.saturating_mul(1 << failures.min(16)).min(DELAY_LIMIT);
+        let delay = own.mul_f64(jitter()).max(asked.min(SERVER_DELAY_LIMIT));
         Some(RetryDelay { delay, number: failures + 1, limit: self.retries })
     }
 }
@@ -54,8 +54,8 @@ impl fmt::Display for RetryDelay {
     }
 }
 
-/// Between three and five quarters: machines that failed together shall not come back together. The seeds of hash
-/// maps are the randomness that the standard library has.
+/// Returns a random factor between 0.75 and 1.25, so that clients that failed at the same time do not retry at the same
+/// time. The seeds of hash maps are random numbers.
 fn jitter() -> f64 {
     let random = RandomState::new().build_hasher().finish();
     0.75 + (random % 1000) as f64 / 2000.0
@@ -66,11 +66,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_end() {
+    fn delays_grow_and_end() {
         let retry = Retry { retries: 10, delay: Duration::from_secs(1) };
         for (failures, seconds) in [(0, 1.0), (1, 2.0), (3, 8.0), (9, 60.0)] {
-            let pause = retry.after(failures, Duration::ZERO).unwrap().delay.as_secs_f64();
-            assert!((seconds * 0.75..=seconds * 1.25).contains(&pause), "{failures}: {pause}");
+            let delay = retry.after(failures, Duration::ZERO).unwrap().delay.as_secs_f64();
+            assert!((seconds * 0.75..=seconds * 1.25).contains(&delay), "{failures}: {delay}");
         }
         assert_eq!(retry.after(10, Duration::ZERO), None);
         assert_eq!(Retry { retries: 0, ..retry }.after(0, Duration::ZERO), None);
@@ -79,17 +79,17 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_waited_for_but_not_for_ever() {
+    fn the_delay_that_a_server_asks_for_has_a_limit() {
         let retry = Retry { retries: 1, delay: Duration::from_secs(1) };
         let delay = |asked| retry.after(0, Duration::from_secs(asked)).unwrap().delay;
-        assert_eq!((delay(7), delay(86_400)), (Duration::from_secs(7), ASKED_LIMIT));
+        assert_eq!((delay(7), delay(86_400)), (Duration::from_secs(7), SERVER_DELAY_LIMIT));
     }
 
     #[test]
-    fn pauses_differ() {
+    fn delays_are_random() {
         let retry = Retry::default();
-        let pauses: std::collections::HashSet<_> =
+        let delays: std::collections::HashSet<_> =
             (0..50).map(|_| retry.after(0, Duration::ZERO).unwrap().delay).collect();
-        assert!(pauses.len() > 10);
+        assert!(delays.len() > 10);
     }
 }
