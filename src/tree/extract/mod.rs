@@ -86,7 +86,7 @@ impl Default for ExtractOptions {
 /// The result of an extraction: what was extracted, and what could not be restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
-    /// Entries that were extracted.
+    /// Entries that were extracted. A path that several layers have counts once, and one that a layer removes does not count.
     pub entries: u64,
     /// Bytes of content.
     pub bytes: u64,
@@ -140,6 +140,8 @@ pub struct Extractor {
     /// Entries that were not created. Their hard links are not created either.
     skipped: PathMap<Skipped>,
     extracted: Extracted,
+    /// Set when an entry was extracted, even if a whiteout has removed it again.
+    has_extracted: bool,
 }
 
 /// A directory that gets its attributes when nothing more is put into it.
@@ -190,6 +192,7 @@ impl Extractor {
             defaults: None,
             retention: Retention::default(),
             extracted: Extracted::default(),
+            has_extracted: false,
             target,
         })
     }
@@ -223,13 +226,16 @@ impl Extractor {
     /// operating system.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         ensure_possible(entry)?;
+        let is_counted;
         if entry.path.is_root() {
+            is_counted = self.is_counted(&entry.path);
             self.put_root(entry)?;
         } else {
             let entry = &match self.enter_parent(&entry.path)? {
                 Cow::Borrowed(_) => Cow::Borrowed(entry),
                 Cow::Owned(path) => Cow::Owned(Entry { path, ..entry.clone() }),
             };
+            is_counted = self.is_counted(&entry.path);
             self.skipped.remove(&entry.path);
             if self.states.is_reserved(&entry.path) {
                 // An image must not be able to write the state of a target.
@@ -237,12 +243,22 @@ impl Extractor {
             }
             self.put_below_root(entry, content)?;
         }
-        self.extracted.entries += 1;
+        self.extracted.entries += u64::from(!is_counted);
+        self.has_extracted = true;
         let held = self.directories.memory() + self.skipped.memory() + self.provenance.memory() as u64;
         if held > self.memory_limit {
             return Err(memory_exceeded(self.memory_limit));
         }
         Ok(())
+    }
+
+    /// Returns whether an entry with this path was extracted before. In an image with one layer that is known of directories
+    /// only.
+    fn is_counted(&self, path: &TreePath) -> bool {
+        match self.directories.get(path) {
+            Some(directory) => directory.metadata.is_some(),
+            None => self.provenance.contains(path),
+        }
     }
 
     fn put_below_root(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
@@ -264,7 +280,7 @@ impl Extractor {
     /// Ends a failed extraction. A target that was created for it and is still empty is removed.
     pub fn abandon(mut self) {
         // Entries that were extracted by now were verified, and a later run can continue from there.
-        if self.extracted.entries == 0 {
+        if !self.has_extracted {
             self.revert_state();
             self.target.abandon();
         }

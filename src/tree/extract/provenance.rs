@@ -251,6 +251,9 @@ impl Extractor {
             Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(errno) => return Err(self.io_error("remove", path, errno)),
         }
+        if self.is_counted(path) {
+            self.extracted.entries = self.extracted.entries.saturating_sub(1);
+        }
         self.provenance.forget(path);
         self.directories.remove(path);
         Ok(())
