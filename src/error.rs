@@ -88,7 +88,7 @@ impl Error {
     /// An [`Error`] that travelled through [`Read`](io::Read) or [`Write`](io::Write) inside an
     /// [`io::Error`] is returned unchanged, so that a digest mismatch stays a digest mismatch.
     pub fn io(what: impl Into<String>, error: impl Into<io::Error>) -> Self {
-        let error = match error.into().downcast::<Error>() {
+        let error = match Self::from_io(error.into()) {
             Ok(ours) => return ours,
             Err(error) => error,
         };
@@ -111,6 +111,21 @@ impl Error {
             Some(hint) => report.with_hint(hint),
             None => report,
         }
+    }
+
+    /// Extracts an [`Error`] that travelled through [`Read`](io::Read) or [`Write`](io::Write) inside an [`io::Error`].
+    ///
+    /// # Errors
+    /// Returns the [`io::Error`] itself if it holds no [`Error`].
+    pub fn from_io(error: io::Error) -> Result<Self, io::Error> {
+        error.downcast()
+    }
+
+    /// Wraps the error in one that says what was being done. Its kind, side, status and retry delay stay the same.
+    #[must_use]
+    pub fn context(mut self, what: impl Into<String>) -> Self {
+        let (side, retry_after, status) = (self.side.take(), self.retry_after, self.status);
+        Self { side, retry_after, status, ..Self::new(self.kind, what).with_source(self) }
     }
 
     /// Adds the error that caused this one.
@@ -232,6 +247,16 @@ mod tests {
         assert_eq!(outer.kind(), Kind::Integrity);
         assert_eq!(outer.to_string(), "blob is short");
         assert_eq!(outer.hint(), Some("fetch it again"));
+    }
+
+    #[test]
+    fn context_keeps_what_a_caller_decides_by() {
+        let inner =
+            Error::denied("not allowed").on(Side::Source).with_status(403).with_retry_after(Duration::ZERO);
+        let outer = inner.context("cannot fill the volume");
+        assert_eq!(outer.to_string(), "source: cannot fill the volume: not allowed");
+        assert_eq!((outer.kind(), outer.side()), (Kind::Denied, Some(Side::Source)));
+        assert_eq!((outer.status(), outer.retry_after()), (Some(403), Some(Duration::ZERO)));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use crate::image;
-use crate::oci::{Config, Descriptor, Digest, Document, Execution, Index, Manifest, Platform, media_type};
+use crate::oci::{
+    ContainerConfig, Descriptor, Digest, Document, ImageConfig, Index, Manifest, Platform, media_type,
+};
 use crate::transport::{self, Source};
 use std::collections::BTreeMap;
 
@@ -39,7 +41,7 @@ pub struct ImageSummary {
     /// The annotations of its manifest.
     pub annotations: BTreeMap<String, String>,
     /// How a container is started from it.
-    pub execution: Option<Execution>,
+    pub execution: Option<ContainerConfig>,
     /// The layers, lowest first.
     pub layers: Vec<LayerSummary>,
 }
@@ -96,7 +98,7 @@ pub fn inspect(source: &dyn Source) -> Result<Inspected> {
         if configs > image::DOCUMENTS_LIMIT {
             return Err(root.malformed("its images have too large configurations"));
         }
-        let mut config: Config = fetch(&manifest.config)?.parse()?;
+        let mut config: ImageConfig = fetch(&manifest.config)?.parse()?;
         // What the configuration leaves out, the index may say.
         if let Some(platform) = platform.filter(|_| !config.platform.is_complete()) {
             config.platform = platform;
@@ -143,7 +145,7 @@ fn size(manifest: &Manifest) -> u64 {
 }
 
 impl ImageSummary {
-    fn new(document: &Document, manifest: &Manifest, config: Config) -> Self {
+    fn new(document: &Document, manifest: &Manifest, config: ImageConfig) -> Self {
         let diff_ids = config.rootfs.diff_ids.into_iter().map(Some).chain(std::iter::repeat(None));
         let labels = config.config.as_ref().map(|execution| execution.labels.clone()).unwrap_or_default();
         Self {

@@ -54,7 +54,7 @@ pub mod verify;
 pub use error::{Error, Result};
 pub use image::Description;
 pub use layer::{Compression, Limits};
-pub use oci::{Descriptor, Digest, Document, Execution, Platform, Reference};
+pub use oci::{ContainerConfig, Descriptor, Digest, Document, Platform, Reference};
 pub use stream::CancelToken;
 pub use transport::memory::Memory;
 pub use transport::registry::{

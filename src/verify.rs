@@ -6,8 +6,8 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::{DEPTH_LIMIT, DOCUMENTS_LIMIT};
-use crate::layer::{Budget, LayerReader, Limits, ListingBytes, Meter, TocChecker, decompress};
-use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
+use crate::layer::{Budget, LayerReader, Limits, Meter, TocBytes, TocChecker, decompress};
+use crate::oci::{Descriptor, Digest, Document, ImageConfig, Index, Manifest, Platform, media_type};
 use crate::partial::Listings;
 use crate::progress::Progress;
 use crate::stream::{Body, HashingReader, on_threads};
@@ -205,7 +205,7 @@ impl<'a> Plan<'a> {
         if media_type::is_config(&manifest.config.media_type) {
             let role = of("configuration", name.as_deref());
             let config = transport::fetch(self.source, &manifest.config)
-                .and_then(|config| config.parse::<Config>())
+                .and_then(|config| config.parse::<ImageConfig>())
                 .and_then(|config| matching(document, manifest, config));
             self.verified.blobs += 1;
             self.count(manifest.config.size)?;
@@ -255,7 +255,7 @@ fn of(part: &str, platform: Option<&str>) -> String {
 }
 
 /// The configuration, if it has a diff_id for each layer.
-fn matching(document: &Document, manifest: &Manifest, config: Config) -> Result<Config> {
+fn matching(document: &Document, manifest: &Manifest, config: ImageConfig) -> Result<ImageConfig> {
     let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
     match layers == diff_ids {
         true => Ok(config),
@@ -306,8 +306,8 @@ impl<'a> Examiner<'a> {
     fn examine(&self, check: &Check) -> Result<()> {
         let Check { blob, diff_id, .. } = check;
         let task = self.progress.begin(&format!("verifying {}", blob.digest.short()), Some(blob.size));
-        let body = self.source.open(blob)?.verify(blob).observed(move |bytes| task.advance(bytes));
-        let mut body = body.observed(self.meter.stored());
+        let body = self.source.open(blob)?.verify(blob).on_read(move |bytes| task.advance(bytes));
+        let mut body = body.on_read(self.meter.stored());
         let Some(diff_id) = diff_id else { return body.drain().map(drop) };
         let toc = self.table_of_contents(blob);
         let plain = toc.and_then(|toc| self.read_archive(&mut body, diff_id, toc));
@@ -357,7 +357,7 @@ impl<'a> Examiner<'a> {
 /// Nothing is remembered here: an image may have as many entries as it likes, wherever they are.
 fn unlimited() -> Budget {
     let most = u64::MAX;
-    Budget::new(Limits { entries: most, path: most, depth: most, ..Limits::default() })
+    Budget::new(Limits { max_entries: most, max_path: most, max_depth: most, ..Limits::default() })
 }
 
-type Checker = TocChecker<ListingBytes>;
+type Checker = TocChecker<TocBytes>;

@@ -8,7 +8,9 @@ use std::io::{self, Read};
 use std::thread;
 use volio::error::Kind;
 use volio::layer::Compression;
-use volio::oci::{Algorithm, Config, Descriptor, Document, Hasher, Manifest, Platform, RootFs, media_type};
+use volio::oci::{
+    Algorithm, Descriptor, Document, Hasher, ImageConfig, Manifest, Platform, RootFs, media_type,
+};
 use volio::stream::{Body, Unverified, Workers, Written};
 use volio::transport::{Destination, Removal, Source, fetch};
 use volio::tree::{self, Entry, Metadata, TreePath};
@@ -117,7 +119,7 @@ fn image(destination: &dyn Destination, word: &str) -> Document {
     let platform = "linux/amd64".parse::<Platform>().unwrap();
     let rootfs = RootFs::new(Vec::new());
     let config =
-        Config { created: Some(word.to_owned()), platform, config: None, rootfs, history: Vec::new() };
+        ImageConfig { created: Some(word.to_owned()), platform, config: None, rootfs, history: Vec::new() };
     let config = Document::write(media_type::CONFIG, &config);
     destination.upload(made(config.bytes())).unwrap();
     let manifest = Manifest::new(config.descriptor().clone(), Vec::new(), Default::default());
@@ -273,7 +275,7 @@ pub fn an_image_comes_back_byte_for_byte(transport: &dyn TestTransport) {
     assert_eq!(source.resolve().unwrap(), document);
     let config = Manifest::parse(&document).unwrap().config;
     assert_eq!(
-        fetch(&*source, &config).unwrap().parse::<Config>().unwrap().created.as_deref(),
+        fetch(&*source, &config).unwrap().parse::<ImageConfig>().unwrap().created.as_deref(),
         Some("first")
     );
 }
@@ -342,9 +344,9 @@ pub fn a_range_of_a_blob_has_the_right_bytes(transport: &dyn TestTransport) {
         assert!(read == bytes[start..end] && body.finish().is_ok());
         // The same in two steps. There is nothing after the range.
         let (mut part, half) = (open(), (end - start) / 2);
-        assert!(part.take_unproved(half).unwrap() == bytes[start..start + half]);
-        assert!(part.take_unproved(end - start - half).unwrap() == bytes[start + half..end]);
-        assert_eq!(part.take_unproved(1).unwrap_err().kind(), Kind::Integrity);
+        assert!(part.take_unverified(half).unwrap() == bytes[start..start + half]);
+        assert!(part.take_unverified(end - start - half).unwrap() == bytes[start + half..end]);
+        assert_eq!(part.take_unverified(1).unwrap_err().kind(), Kind::Integrity);
     }
 }
 
@@ -359,7 +361,7 @@ pub fn ranges_are_read_concurrently(transport: &dyn TestTransport) {
                 let mut part =
                     source.open_range(blob, start as u64..start as u64 + 100_000).unwrap().unwrap();
                 for piece in bytes[start..start + 100_000].chunks(30_000) {
-                    assert!(part.take_unproved(piece.len()).unwrap() == piece);
+                    assert!(part.take_unverified(piece.len()).unwrap() == piece);
                 }
             });
         }
@@ -375,7 +377,7 @@ pub fn a_range_that_does_not_match_is_rejected(transport: &dyn TestTransport) {
     }
     // The blob has less than its descriptor says.
     let longer = Descriptor { size: 20, ..blob };
-    let part = source.open_range(&longer, 5..15).and_then(|part| part.unwrap().take_unproved(10));
+    let part = source.open_range(&longer, 5..15).and_then(|part| part.unwrap().take_unverified(10));
     assert_eq!(part.unwrap_err().kind(), Kind::Integrity);
 }
 

@@ -1,5 +1,5 @@
-//! The targets of `fuzz/` on this toolchain: with the fixtures, and with bytes at random that were mutated from them. This finds
-//! less than fuzzing does; it proves that the targets still mean something.
+//! Runs the targets of `fuzz/` with the fixtures, and with random mutations of them. This finds less than fuzzing, but it
+//! shows that the targets compile and pass.
 
 #[path = "../fuzz/src/lib.rs"]
 mod targets;
@@ -9,7 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-/// The fixtures that a target can make something of, plain.
+/// Returns the fixtures for a target, decompressed.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let kind = match target {
         "archive" => "layers",
@@ -31,9 +31,10 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let plain = files.map(|file| {
         let bytes = fs::read(&file).unwrap();
         let mut plain = Vec::new();
-        match file.extension().is_some_and(|extension| extension == "gz") {
-            true => _ = flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap(),
-            false => plain = bytes,
+        if file.extension().is_some_and(|extension| extension == "gz") {
+            flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).unwrap();
+        } else {
+            plain = bytes;
         }
         plain
     });
@@ -41,7 +42,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     plain.filter(|seed| seed.len() < 20_000).collect()
 }
 
-/// What is done to a seed: some bytes are others, and its end may be missing.
+/// Returns a seed with some bytes changed, and possibly without its end.
 fn mutated(seed: &[u8], changes: &[(prop::sample::Index, u8)], cut: Option<prop::sample::Index>) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     if let Some(cut) = cut.filter(|_| !bytes.is_empty()) {
@@ -113,6 +114,6 @@ fn tables_of_contents_at_random_are_read_or_refused() {
 }
 
 #[test]
-fn layers_at_random_are_extracted_as_the_oracle_says() {
+fn layers_at_random_are_extracted_as_by_the_oracle() {
     fuzz("extractor", 300);
 }

@@ -1,4 +1,4 @@
-//! The whole extractor against an oracle in memory: the same layers become the same tree, or fail at the same entry.
+//! Compares the extractor with an oracle in memory: the same layers give the same tree, or fail at the same entry.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,14 +9,15 @@ use volio::tree::{
     WalkOptions,
 };
 
-enum Change {
+/// A change to a tree.
+enum LayerChange {
     Layer,
     Put(Entry),
     Whiteout(TreePath),
     Opaque(TreePath),
 }
 
-/// Bytes as changes to a tree: one says what, the next ones where.
+/// A decoder of bytes into changes: one byte for the kind of change, and the following ones for its path.
 struct Script<'a>(&'a [u8]);
 
 impl Script<'_> {
@@ -26,7 +27,7 @@ impl Script<'_> {
         Some(*first)
     }
 
-    /// Few names, so that they meet: two bits each, up to four of them.
+    /// Returns a path of up to four names. There are only four names, so that paths collide.
     fn path(&mut self) -> Option<TreePath> {
         let byte = self.byte()?;
         let length = usize::from(byte & 3) + 1;
@@ -37,12 +38,12 @@ impl Script<'_> {
         TreePath::parse(names.join("/"))
     }
 
-    fn change(&mut self) -> Option<Change> {
+    fn change(&mut self) -> Option<LayerChange> {
         let what = self.byte()?;
         let kind = match what & 15 {
-            0 => return Some(Change::Layer),
-            1 => return Some(Change::Whiteout(self.path()?)),
-            2 => return Some(Change::Opaque(self.path()?)),
+            0 => return Some(LayerChange::Layer),
+            1 => return Some(LayerChange::Whiteout(self.path()?)),
+            2 => return Some(LayerChange::Opaque(self.path()?)),
             3..=6 => EntryKind::Directory,
             7 => EntryKind::Symlink { target: self.path()?.as_bytes().to_vec() },
             8 => EntryKind::Symlink { target: [b"../", self.path()?.as_bytes()].concat() },
@@ -62,11 +63,11 @@ impl Script<'_> {
             mtime: Time { seconds: 1_000_000 + i64::from(what), nanoseconds: 5 },
             ..Metadata::default()
         };
-        Some(Change::Put(Entry { path: self.path()?, kind, metadata }))
+        Some(LayerChange::Put(Entry { path: self.path()?, kind, metadata }))
     }
 }
 
-/// Whoever runs this: what a file belongs to is not the question here.
+/// Returns the user of this process, so that files need not be given to another one.
 fn own_uid() -> u32 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").map_or(0, |it| it.uid())
@@ -77,17 +78,17 @@ fn own_gid() -> u32 {
     std::fs::metadata("/proc/self").map_or(0, |it| it.gid())
 }
 
-/// The content of a file is known from the rest of it, half of it zeros.
+/// Returns the content of a file, which depends on its entry. Half of it is zeros.
 fn content(entry: &Entry) -> Vec<u8> {
     let EntryKind::File { size } = entry.kind else { return Vec::new() };
     let byte = entry.metadata.mode as u8 | 1;
     (0..size).map(|at| if at % 140_000 < 70_000 { byte } else { 0 }).collect()
 }
 
-/// Runs the changes up to the first that fails; how many went well, and how it failed.
-fn run(
-    changes: &[Change],
-    mut apply: impl FnMut(&Change) -> volio::Result<()>,
+/// Applies changes up to the first that fails. Returns the number of changes before it, and its error.
+fn apply_all(
+    changes: &[LayerChange],
+    mut apply: impl FnMut(&LayerChange) -> volio::Result<()>,
 ) -> (usize, Option<ErrorKind>) {
     for (done, change) in changes.iter().enumerate() {
         if let Err(error) = apply(change) {
@@ -97,34 +98,34 @@ fn run(
     (changes.len(), None)
 }
 
-fn overlay(changes: &[Change]) -> ((usize, Option<ErrorKind>), Vec<Entry>) {
+fn overlay(changes: &[LayerChange]) -> ((usize, Option<ErrorKind>), Vec<Entry>) {
     let mut overlay = Overlay::within(u64::MAX);
     overlay.begin_layer();
-    let outcome = run(changes, |change| {
+    let outcome = apply_all(changes, |change| {
         match change {
-            Change::Layer => overlay.begin_layer(),
-            Change::Put(entry) => overlay.put(entry, ())?,
-            Change::Whiteout(path) => overlay.whiteout(path),
-            Change::Opaque(path) => overlay.opaque(path),
+            LayerChange::Layer => overlay.begin_layer(),
+            LayerChange::Put(entry) => overlay.put(entry, ())?,
+            LayerChange::Whiteout(path) => overlay.whiteout(path),
+            LayerChange::Opaque(path) => overlay.opaque(path),
         }
         Ok(())
     });
     (outcome, overlay.finish().iter().map(|(entry, ())| entry).collect())
 }
 
-fn extract(changes: &[Change], target: &Path) -> (usize, Option<ErrorKind>) {
-    let layers = 1 + changes.iter().filter(|change| matches!(change, Change::Layer)).count();
+fn extract(changes: &[LayerChange], target: &Path) -> (usize, Option<ErrorKind>) {
+    let layers = 1 + changes.iter().filter(|change| matches!(change, LayerChange::Layer)).count();
     let options = ExtractOptions { sync: false, ..ExtractOptions::default() };
     let mut extractor = Extractor::over(Target::open_or_create(target).unwrap(), options, layers).unwrap();
     extractor.begin_layer();
-    let outcome = run(changes, |change| match change {
-        Change::Layer => {
+    let outcome = apply_all(changes, |change| match change {
+        LayerChange::Layer => {
             extractor.begin_layer();
             Ok(())
         }
-        Change::Put(entry) => extractor.put(entry, &mut content(entry).as_slice()),
-        Change::Whiteout(path) => extractor.whiteout(path),
-        Change::Opaque(path) => extractor.opaque(path),
+        LayerChange::Put(entry) => extractor.put(entry, &mut content(entry).as_slice()),
+        LayerChange::Whiteout(path) => extractor.whiteout(path),
+        LayerChange::Opaque(path) => extractor.opaque(path),
     });
     if outcome.1.is_none() {
         extractor.finish().unwrap();
@@ -132,7 +133,7 @@ fn extract(changes: &[Change], target: &Path) -> (usize, Option<ErrorKind>) {
     outcome
 }
 
-/// What is on disk; the content of every file is the one that its entry says.
+/// Returns the entries on disk, and checks the content of every file.
 fn walk(target: &Path) -> Vec<Entry> {
     let found = Walk::new(&[SourceSpec::new(target)], &WalkOptions::default()).unwrap();
     let see = |found: volio::Result<volio::tree::WalkedEntry>| {
@@ -147,7 +148,7 @@ fn walk(target: &Path) -> Vec<Entry> {
     found.map(see).collect()
 }
 
-/// The same in a form that does not depend on which of several names of one thing has it.
+/// Returns entries in a form that does not depend on which name of a hard-linked file comes first.
 fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
     let kinds: BTreeMap<TreePath, EntryKind> =
         entries.iter().map(|entry| (entry.path.clone(), entry.kind.clone())).collect();
@@ -160,12 +161,13 @@ fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
         first.entry(named(entry)).or_insert_with(|| entry.path.clone());
     }
     let same = |mut entry: Entry| {
-        let thing = named(&entry);
-        entry.kind = match first[&thing] == entry.path {
-            true => kinds[&thing].clone(),
-            false => EntryKind::Hardlink { target: first[&thing].clone() },
+        let target = named(&entry);
+        entry.kind = if first[&target] == entry.path {
+            kinds[&target].clone()
+        } else {
+            EntryKind::Hardlink { target: first[&target].clone() }
         };
-        // Nobody said whose a directory is that only leads somewhere.
+        // The owner of an implied directory is not defined.
         if entry.metadata.mtime == Time::default() {
             entry.metadata = Metadata::implied_directory();
         }
@@ -174,26 +176,25 @@ fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
     entries.into_iter().filter(|entry| !entry.path.is_root()).map(same).collect()
 }
 
+/// Extracts layers and compares the result with the oracle.
 pub fn extractor(bytes: &[u8]) {
     let mut script = Script(&bytes[..bytes.len().min(400)]);
-    let changes: Vec<Change> = std::iter::from_fn(|| script.change()).collect();
-    // In memory nothing waits for a disk.
-    let place = match Path::new("/dev/shm").is_dir() {
-        true => tempfile::TempDir::new_in("/dev/shm"),
-        false => tempfile::TempDir::new(),
-    };
-    let place = place.unwrap();
-    let (target, canary) = (place.path().join("target"), place.path().join("canary"));
+    let changes: Vec<LayerChange> = std::iter::from_fn(|| script.change()).collect();
+    // A file system in memory is faster than a disk.
+    let shm = Path::new("/dev/shm");
+    let directory =
+        if shm.is_dir() { tempfile::TempDir::new_in(shm) } else { tempfile::TempDir::new() }.unwrap();
+    let (target, canary) = (directory.path().join("target"), directory.path().join("canary"));
     std::fs::write(&canary, "alive").unwrap();
     let (expected, _) = overlay(&changes);
     assert_eq!(extract(&changes, &target), expected);
     assert!(expected.1.is_none_or(|kind| kind == ErrorKind::Integrity));
-    // What came before the change that made no sense is the same too.
+    // The changes before the first invalid one give the same tree, too.
     let good = &changes[..expected.0];
     let again = match expected.1 {
         None => target,
         Some(_) => {
-            let again = place.path().join("again");
+            let again = directory.path().join("again");
             assert_eq!(extract(good, &again), (good.len(), None));
             again
         }

@@ -1,13 +1,13 @@
-//! Layers: how they are compressed, and what is in them.
+//! Layers: their compression and their archives.
 
 use std::io::{self, Read};
 use volio::layer::{Budget, Item, LayerReader, LayerWriter, Limits, decompress};
 use volio::tree::{Content, Entry};
 
-/// How much of a content is read: a sparse file may be longer than anybody can wait.
-const MOST: u64 = 1 << 20;
+/// The number of bytes of a file that are read. A sparse file may be huge.
+const MAX_READ: u64 = 1 << 20;
 
-/// The same archive with right checksums, which fuzzing would never find.
+/// Returns an archive with correct checksums, which fuzzing would not find.
 pub fn repaired(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
@@ -18,14 +18,14 @@ pub fn repaired(bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An archive as it is, and with its checksums repaired: what can be read can be written, and is read again.
+/// Reads an archive, as it is and with repaired checksums. Entries that can be read are written and read again.
 pub fn archive(bytes: &[u8]) {
     let _ = read(bytes);
     let Ok(entries) = read(&repaired(bytes)) else { return };
     for (entry, content) in entries {
         let mut writer = LayerWriter::new(Vec::new());
-        // Not everything that can be read should be written: names of extended attributes need not be UTF-8.
-        if content.len() as u64 == MOST || writer.append(&entry, content.as_slice(), |_| {}).is_err() {
+        // Some entries can be read and not written: names of extended attributes need not be UTF-8.
+        if content.len() as u64 == MAX_READ || writer.append(&entry, content.as_slice(), |_| {}).is_err() {
             continue;
         }
         let (archive, _) = writer.finish().unwrap();
@@ -35,7 +35,7 @@ pub fn archive(bytes: &[u8]) {
 }
 
 fn read(bytes: &[u8]) -> volio::Result<Vec<(Entry, Vec<u8>)>> {
-    let limits = Limits { entries: 10_000, names: 10_000_000, ..Limits::default() };
+    let limits = Limits { max_entries: 10_000, max_names: 10_000_000, ..Limits::default() };
     let mut layer = LayerReader::within(bytes, Budget::new(limits));
     let mut entries = Vec::new();
     while let Some(item) = layer.next_item()? {
@@ -43,7 +43,7 @@ fn read(bytes: &[u8]) -> volio::Result<Vec<(Entry, Vec<u8>)>> {
         let mut reader = layer.content();
         reader
             .by_ref()
-            .take(MOST)
+            .take(MAX_READ)
             .read_to_end(&mut content)
             .map_err(|e| volio::Error::io("cannot read", e))?;
         let _ = reader.skip_hole();
@@ -56,7 +56,7 @@ fn read(bytes: &[u8]) -> volio::Result<Vec<(Entry, Vec<u8>)>> {
     Ok(entries)
 }
 
-/// A blob in whatever compression its first bytes say.
+/// Decompresses a blob, by the compression that its first bytes indicate.
 pub fn compressed(bytes: &[u8]) {
     if let Ok(mut plain) = decompress(bytes) {
         let _ = io::copy(&mut plain.by_ref().take(16 << 20), &mut io::sink());

@@ -1,7 +1,7 @@
-//! What fuzzing does with bytes, one function for each target. The same functions run on a stable toolchain in
-//! `cargo test` (tests/fuzzed.rs), so that they never rot.
+//! The fuzzing targets, a function for each. The same functions run on a stable toolchain in `cargo test`
+//! (tests/fuzzed.rs), so that they keep working.
 //!
-//! A target fails when it panics; it uses the public API of volio and nothing else.
+//! A target fails if it panics. It uses only the public API of volio.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::panic)]
 
 mod extractor;
@@ -18,16 +18,18 @@ use std::path::Path;
 use std::str::FromStr;
 use volio::image;
 use volio::layer::Compression;
-use volio::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, Reference, media_type};
+use volio::oci::{
+    Descriptor, Digest, Document, ImageConfig, Index, Manifest, Platform, Reference, media_type,
+};
 use volio::progress::Silent;
 use volio::transport::registry::Registry;
 use volio::transport::{Access, CredentialSource, Location, Secret};
 use volio::tree::TreePath;
 
-/// What is done with bytes.
+/// A fuzzing target.
 pub type Target = fn(&[u8]);
 
-/// All targets by their names, for those who run all of them.
+/// All targets by their names.
 pub const TARGETS: &[(&str, Target)] = &[
     ("archive", archive),
     ("compressed", compressed),
@@ -39,7 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("toc", toc),
 ];
 
-/// JSON documents of images, as each kind that they could claim to be.
+/// Parses JSON documents of images as each kind.
 pub fn documents(bytes: &[u8]) {
     let kinds = [media_type::MANIFEST, media_type::INDEX, media_type::CONFIG, "application/json"];
     for kind in kinds {
@@ -54,16 +56,16 @@ pub fn documents(bytes: &[u8]) {
             let again = Document::write(kind, &Index::parse(&written).unwrap());
             assert_eq!(again, written);
         }
-        let _ = document.parse::<Config>();
+        let _ = document.parse::<ImageConfig>();
         let _ = document.parse::<Descriptor>();
-        // An index whose every entry is itself never ends by itself.
+        // Every entry of this index is the index itself.
         let fetch = |_: &Descriptor| Ok(document.clone());
         let _ = image::select(&document, None, fetch);
         let _ = image::manifests(&document, fetch);
     }
 }
 
-/// What people and documents write for names.
+/// Parses names that users and documents write.
 pub fn references(bytes: &[u8]) {
     if let Some(path) = TreePath::parse(bytes) {
         assert!(
@@ -80,19 +82,19 @@ pub fn references(bytes: &[u8]) {
     let _ = text.parse::<Location>();
     if let Ok(digest) = text.parse::<Digest>() {
         assert!(!Path::new(&digest.hex()).components().any(|part| part.as_os_str() == ".."));
-        assert!(!digest.hex().contains('/'), "a digest is no path");
+        assert!(!digest.hex().contains('/'), "a digest is a single path component");
     }
 }
 
 fn reads_as_it_prints<T: FromStr<Err: Debug> + Display>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
-        // What was left out is printed, as a tag may be, and then stays as it is.
+        // Omitted parts, such as a tag, are printed, and then the text stays the same.
         let printed = value.to_string();
         assert_eq!(printed.parse::<T>().unwrap().to_string(), printed);
     }
 }
 
-/// Files with credentials and with mirrors, with a zero byte between them.
+/// Reads a file with credentials and one with mirrors. A zero byte separates them.
 pub fn credentials(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let (json, toml) = text.split_once('\0').unwrap_or((text, ""));
@@ -106,14 +108,14 @@ pub fn credentials(bytes: &[u8]) {
     };
     for name in ["registry.example/team/data:v1", "127.0.0.1:5000/a", "docker.io/library/b"] {
         let reference: Reference = name.parse().unwrap();
-        // Nothing is connected to, and no helper is run, before something is asked.
+        // No connection is made and no helper is run before the first request.
         if let Err(error) = Registry::source(&reference, &access).map(drop) {
             assert!(!error.to_string().is_empty());
         }
     }
 }
 
-/// Whole images in tar files, as a layout and as docker writes them.
+/// Reads whole images in tar files, as a layout and as an archive of docker.
 pub fn images(bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), layers::repaired(bytes)).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{At, Place};
 use crate::error::Result;
-use crate::layer::{Budget, Chunk, Limits, Listing, ListingBytes, TocReader};
+use crate::layer::{Budget, Chunk, Limits, TocBytes, TocReader, VerifiedToc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
@@ -13,7 +13,7 @@ const KEPT: usize = 1024;
 /// The chunks of the files that are listed. To remember those of all files while the tables of contents are read for the
 /// first time would take more memory than to read them twice.
 pub(super) struct Chunks {
-    listings: BTreeMap<usize, Listing>,
+    listings: BTreeMap<usize, VerifiedToc>,
     limits: Limits,
     kept: BTreeMap<At, Vec<Chunk>>,
 }
@@ -22,7 +22,7 @@ pub(super) struct Chunks {
 pub(super) enum Told<'a> {
     Kept(slice::Iter<'a, Chunk>),
     /// A reader that has come to the file.
-    Again(Box<TocReader<ListingBytes>>),
+    Again(Box<TocReader<TocBytes>>),
 }
 
 impl Chunks {
@@ -30,7 +30,7 @@ impl Chunks {
     ///
     /// # Errors
     /// Those of the tables of contents.
-    pub fn find(listings: BTreeMap<usize, Listing>, files: &[Place], limits: &Limits) -> Result<Self> {
+    pub fn find(listings: BTreeMap<usize, VerifiedToc>, files: &[Place], limits: &Limits) -> Result<Self> {
         let listed = |file: &Place| match file {
             Place::Listed(at) => Some(*at),
             _ => None,
@@ -77,7 +77,7 @@ impl Told<'_> {
 }
 
 /// Has a reader, whose next entry is the `next`th, read the `number`th.
-fn pass_to(entries: &mut TocReader<ListingBytes>, next: &mut u64, number: u64) -> Result<()> {
+fn pass_to(entries: &mut TocReader<TocBytes>, next: &mut u64, number: u64) -> Result<()> {
     while *next <= number && entries.next_entry()?.is_some() {
         *next += 1;
     }
@@ -85,7 +85,7 @@ fn pass_to(entries: &mut TocReader<ListingBytes>, next: &mut u64, number: u64) -
 }
 
 /// All chunks of the current entry; `None` where they are more than are kept.
-fn few(entries: &mut TocReader<ListingBytes>) -> Result<Option<Vec<Chunk>>> {
+fn few(entries: &mut TocReader<TocBytes>) -> Result<Option<Vec<Chunk>>> {
     let mut chunks = Vec::new();
     while let Some(chunk) = entries.next_chunk()? {
         if chunks.len() == KEPT {

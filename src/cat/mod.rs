@@ -6,7 +6,7 @@ mod stream;
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{Item, Limits, Listing, Meter, TocEntry};
+use crate::layer::{Item, Limits, Meter, TocEntry, VerifiedToc};
 use crate::oci::Platform;
 use crate::partial::{ChunkReader, Frames, Learn, Plan, Reading};
 use crate::progress::Progress;
@@ -69,7 +69,7 @@ pub fn cat(
     let (spool, meter) = (spool.as_ref(), Meter::new(options.content));
     let layers = &image.manifest.layers;
     let reading = Reading { source, layers, limits, spool, connections: *connections, progress };
-    let mut places = Places { listings: BTreeMap::new(), pieces: limits.names };
+    let mut places = Places { listings: BTreeMap::new(), pieces: limits.max_names };
     let tree = reading.tree(&image.config.rootfs.diff_ids, &meter, &mut places)?;
     let files = paths.iter().map(|path| resolve::file(&tree, path)).collect::<Result<Vec<_>>>()?;
     let size = files.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
@@ -123,7 +123,7 @@ enum Place {
 
 /// Learns where the content of each file is.
 struct Places {
-    listings: BTreeMap<usize, Listing>,
+    listings: BTreeMap<usize, VerifiedToc>,
     /// How many bytes of memory more the pieces of files may take.
     pieces: u64,
 }
@@ -161,7 +161,7 @@ impl Learn for Places {
         }
     }
 
-    fn keep(&mut self, layer: usize, listing: Listing) {
+    fn keep(&mut self, layer: usize, listing: VerifiedToc) {
         self.listings.insert(layer, listing);
     }
 }

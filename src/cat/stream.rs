@@ -3,7 +3,7 @@
 
 use super::{At, cannot_write};
 use crate::error::{Error, Result};
-use crate::layer::{Budget, Item, LayerReader, Meter, Metered, Plain, decompress};
+use crate::layer::{Budget, Item, LayerReader, Meter, Metered, PlainArchive, decompress};
 use crate::oci::Digest;
 use crate::partial::Reading;
 use crate::tree::Content;
@@ -50,7 +50,7 @@ pub(super) struct Streams<'a> {
     reading: &'a Reading<'a>,
     meter: &'a Meter,
     /// The one that was read last, and which entry comes next in it: several files in a row are one reading.
-    open: Option<(At, LayerReader<Metered<Plain<'static>>>)>,
+    open: Option<(At, LayerReader<Metered<PlainArchive<'static>>>)>,
 }
 
 impl<'a> Streams<'a> {
@@ -94,12 +94,12 @@ impl<'a> Streams<'a> {
         Ok(written)
     }
 
-    fn begin(&self, number: usize) -> Result<LayerReader<Metered<Plain<'static>>>> {
+    fn begin(&self, number: usize) -> Result<LayerReader<Metered<PlainArchive<'static>>>> {
         let layer = self.reading.layers.get(number).ok_or_else(another)?;
         let task =
             self.reading.progress.begin(&format!("reading {} again", layer.digest.short()), Some(layer.size));
         let body = self.reading.source.open(layer)?.verify(layer);
-        let body = body.observed(move |bytes| task.advance(bytes)).observed(self.meter.stored());
+        let body = body.on_read(move |bytes| task.advance(bytes)).on_read(self.meter.stored());
         let plain = decompress(body).map_err(|error| Error::io("cannot read the layer again", error))?;
         Ok(LayerReader::within(self.meter.bound(plain), Budget::new(*self.reading.limits)))
     }

@@ -132,7 +132,7 @@ fn copy_blob(
         }
         opened => opened.map_err(|error| error.on(Side::Source))?.verify(blob),
     };
-    to.upload(body.observed(move |bytes| task.advance(bytes))).map_err(on_destination)?;
+    to.upload(body.on_read(move |bytes| task.advance(bytes))).map_err(on_destination)?;
     Ok(BlobOutcome::Copied)
 }
 

@@ -77,7 +77,7 @@ fn send_plain(
 ) -> Result<Descriptor> {
     let task = progress.begin(&format!("copying {}", layer.digest.short()), Some(layer.size));
     let body = from.open(layer).map_err(|error| error.on(Side::Source))?.verify(layer);
-    let plain = Plain::new(body.observed(move |bytes| task.advance(bytes)));
+    let plain = Plain::new(body.on_read(move |bytes| task.advance(bytes)));
     let written = to.upload(Body::new(plain)).map_err(|error| error.on(Side::Destination))?;
     match written.digest == *diff_id {
         true => Ok(Descriptor::new(media_type::LAYER, written.digest, written.size)),

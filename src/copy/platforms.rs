@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{self, Offer};
-use crate::oci::{Config, Descriptor, Digest, Document, Index, Manifest, Platform, media_type};
+use crate::oci::{Descriptor, Digest, Document, ImageConfig, Index, Manifest, Platform, media_type};
 use std::collections::HashSet;
 
 /// The annotation with which BuildKit's attestations name the manifest that they describe.
@@ -79,7 +79,7 @@ fn platform_of(
     if manifest.artifact_type().is_some() {
         return Ok(None);
     }
-    let config: Config = fetch(&manifest.config)?.parse()?;
+    let config: ImageConfig = fetch(&manifest.config)?.parse()?;
     Ok(Some(config.platform).filter(Platform::is_complete))
 }
 

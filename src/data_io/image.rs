@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::image::{Built, Description};
 use crate::layer::Layer;
-use crate::oci::{Config, Descriptor, Document, Manifest, media_type};
+use crate::oci::{Descriptor, Document, ImageConfig, Manifest, media_type};
 use serde_json::Value;
 
 /// The command that Docker records for a committed container. `docker create` needs one too.
@@ -32,7 +32,7 @@ pub fn archive_image(description: &Description, layer: &Layer, is_docker: bool) 
         description.execution.cmd.push(COMMAND.to_owned());
     }
     let built = description.build(std::slice::from_ref(layer))?;
-    let mut config: Config = built.configs[0].parse()?;
+    let mut config: ImageConfig = built.configs[0].parse()?;
     for step in &mut config.history {
         step.created_by = Some(COMMAND.to_owned());
         step.extra.insert("comment", &Value::from("volio pack --format data-io"));

@@ -9,8 +9,8 @@ use crate::image::Description;
 use crate::layer::{Compression, Layer};
 use crate::oci::{Descriptor, Digest, Document, Platform};
 use crate::pack::{
-    ArchiveFormat, LayerForm, Options, Packed, PackedLayer, layers, left_out, publish, rfc3339,
-    wait_for_retry, while_made,
+    ArchiveFormat, LayerForm, Options, Packed, PackedLayer, pack_layers, publish, rfc3339,
+    upload_while_writing, wait_for_retry, warn_left_out,
 };
 use crate::progress::Progress;
 use crate::stream::{Body, Written};
@@ -45,8 +45,8 @@ pub fn pack(
     let options = archive_options(options)?;
     let spool = ArchiveSpool::new(spool)?;
     let form = LayerForm { size: u64::MAX, format: ArchiveFormat::OldTar };
-    let (sent, summary) = layers(destination, &spool, sources, &options, form, progress)?;
-    left_out(&summary, progress);
+    let (sent, summary) = pack_layers(destination, &spool, sources, &options, form, progress)?;
+    warn_left_out(&summary, progress);
     let time = options.tree.clamp_mtime.or(summary.newest);
     let outer = if is_docker { OUTER } else { Compression::None };
     let (layer, packed) = spool.send(destination, outer, time, progress)?;
@@ -110,20 +110,21 @@ impl ArchiveSpool {
         let entry = Entry { path, kind: EntryKind::File { size }, metadata };
         let workers = compression.workers()?;
         let mut failures = 0;
-        let (contents, written) = loop {
+        let (contents, written, toc) = loop {
             let task = progress.begin("sending data.tar.gz", Some(size));
-            let sent = while_made(destination, compression, &workers, workers.count(), |mut layer| {
-                let mut file = &self.file;
-                file.rewind().map_err(|error| self.io_error(error))?;
-                layer.append(&entry, file, |bytes| task.advance(bytes))?;
-                Ok(layer.finish()?.1)
-            });
+            let sent =
+                upload_while_writing(destination, compression, &workers, workers.count(), |mut layer| {
+                    let mut file = &self.file;
+                    file.rewind().map_err(|error| self.io_error(error))?;
+                    layer.append(&entry, file, |bytes| task.advance(bytes))?;
+                    Ok(layer.finish()?.1)
+                });
             match sent {
                 Err(error) if wait_for_retry(destination, &error, failures, progress) => failures += 1,
                 sent => break sent?,
             }
         };
-        let layer = Layer::new(compression, &contents, written);
+        let layer = Layer::new(compression, &contents, written, toc.as_ref());
         let layer = if compression == OUTER { docker_layer(layer) } else { layer };
         let packed = PackedLayer::new(&layer, &contents);
         Ok((layer, packed))

@@ -9,7 +9,7 @@ pub use compare::{Attribute, Change, Difference};
 
 use crate::error::{Error, Result};
 use crate::image;
-use crate::layer::{Budget, LayerReader, Limits, Meter, decompress, lay_over};
+use crate::layer::{Budget, LayerReader, Limits, Meter, apply_layer, decompress};
 use crate::oci::{Descriptor, Platform};
 use crate::progress::Progress;
 use crate::transport::{self, Source};
@@ -76,8 +76,8 @@ impl Compared {
 pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn Progress) -> Result<Compared> {
     // Two images share what both may make us remember.
     let images = [left, right].iter().filter(|side| matches!(side, Side::Image(_))).count() as u64;
-    let names = options.limits.names / images.max(1);
-    let options = &Options { limits: Limits { names, ..options.limits }, ..options.clone() };
+    let names = options.limits.max_names / images.max(1);
+    let options = &Options { limits: Limits { max_names: names, ..options.limits }, ..options.clone() };
     let gather = |side| match side {
         Side::Image(source) => of_image(source, options, progress),
         Side::Directory(directory) => of_directory(directory, progress),
@@ -91,7 +91,7 @@ fn of_image(source: &dyn Source, options: &Options, progress: &dyn Progress) -> 
     let root = source.resolve()?;
     let fetch = |descriptor: &Descriptor| transport::fetch(source, descriptor);
     let image = image::select(&root, options.platform.as_ref(), fetch)?;
-    let mut overlay = Overlay::within(options.limits.names);
+    let mut overlay = Overlay::within(options.limits.max_names);
     let mut budget = Budget::new(options.limits);
     let meter = Meter::new(options.content);
     for layer in &image.manifest.layers {
@@ -109,12 +109,12 @@ fn lay(
     progress: &dyn Progress,
 ) -> Result<()> {
     let task = progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
-    let body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
-    let mut body = body.observed(meter.stored());
+    let body = source.open(layer)?.verify(layer).on_read(move |bytes| task.advance(bytes));
+    let mut body = body.on_read(meter.stored());
     let laid = (|| {
         let plain = decompress(&mut body).map_err(|error| Error::io("cannot read the layer", error))?;
         let mut reader = LayerReader::within(meter.bound(plain), std::mem::take(budget));
-        lay_over(overlay, &mut reader, |entry, content| Ok(Learned::Told(digest(entry, content)?)))?;
+        apply_layer(overlay, &mut reader, |entry, content| Ok(Learned::Told(digest(entry, content)?)))?;
         *budget = reader.budget().clone();
         reader.drain()
     })();

@@ -3,7 +3,8 @@
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::oci::{
-    Config, Descriptor, Document, Execution, History, Index, Manifest, Platform, RootFs, media_type,
+    ContainerConfig, Descriptor, Document, History, ImageConfig, Index, Manifest, Platform, RootFs,
+    media_type,
 };
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ pub struct Description {
     /// Annotations, kept in the manifests and the index.
     pub annotations: BTreeMap<String, String>,
     /// How a container is started from it.
-    pub execution: Execution,
+    pub execution: ContainerConfig,
     /// When it was made, RFC 3339.
     pub created: Option<String>,
 }
@@ -95,8 +96,8 @@ impl Description {
         Ok(Built { configs, manifests, root, platforms })
     }
 
-    fn config(&self, platform: &Platform, layers: &[Layer]) -> Config {
-        let mut execution = Execution { labels: self.labels.clone(), ..self.execution.clone() };
+    fn config(&self, platform: &Platform, layers: &[Layer]) -> ImageConfig {
+        let mut execution = ContainerConfig { labels: self.labels.clone(), ..self.execution.clone() };
         if execution.entrypoint.is_empty() && execution.cmd.is_empty() {
             execution.cmd.push(NO_COMMAND.to_owned());
         }
@@ -106,7 +107,7 @@ impl Description {
             created_by: Some("volio pack".to_owned()),
             ..History::default()
         };
-        Config {
+        ImageConfig {
             created: self.created.clone(),
             platform: platform.clone(),
             config: Some(execution),
@@ -132,7 +133,8 @@ mod tests {
         assert_eq!(data.root.descriptor().media_type, media_type::INDEX);
         assert_eq!(data.manifests.len(), 2);
 
-        let execution = Execution { entrypoint: vec!["/volio".to_owned()], ..Execution::default() };
+        let execution =
+            ContainerConfig { entrypoint: vec!["/volio".to_owned()], ..ContainerConfig::default() };
         let program = Description { execution, ..Description::default() };
         let built = program.build(&[layer()]).unwrap();
         assert_eq!(built.root, built.manifests[0]);

@@ -1,7 +1,9 @@
 //! Which of the images under one name is the one for this machine.
 
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::oci::{ARTIFACT_TYPE, Config, Descriptor, Document, Fit, Index, Manifest, Platform, media_type};
+use crate::oci::{
+    ARTIFACT_TYPE, Descriptor, Document, Fit, ImageConfig, Index, Manifest, Platform, media_type,
+};
 use serde_json::Value;
 
 /// How deep indexes may be nested: one in another occurs, more than a few is an attack.
@@ -20,7 +22,7 @@ pub struct Selected {
     /// The manifest.
     pub manifest: Manifest,
     /// The configuration.
-    pub config: Config,
+    pub config: ImageConfig,
 }
 
 /// An image in an index, or the one that a name stands for: its platform, where the index names one, and its manifest.
@@ -77,7 +79,7 @@ pub fn select(
             artifact.get_or_insert_with(|| not_an_image(&document, &kind));
             continue;
         }
-        let config: Config = fetch(&manifest.config).map_err(left_out)?.parse()?;
+        let config: ImageConfig = fetch(&manifest.config).map_err(left_out)?.parse()?;
         let is_named = rank != Rank::Unnamed;
         let fits = match config.platform.is_complete() {
             // What no index says about a platform, the configuration does.
@@ -316,7 +318,7 @@ mod tests {
             let rootfs = crate::oci::RootFs::new(Vec::new());
             let platform = configured.map_or_else(|| Platform::new("", ""), |text| text.parse().unwrap());
             let created = Some(number.to_string());
-            let config = Config { created, platform, config: None, rootfs, history: Vec::new() };
+            let config = ImageConfig { created, platform, config: None, rootfs, history: Vec::new() };
             let config = Document::write(media_type::CONFIG, &config);
             let manifest = Manifest::new(config.descriptor().clone(), Vec::new(), Default::default());
             let manifest = Document::write(media_type::MANIFEST, &manifest);

@@ -1,7 +1,7 @@
-//! An entry as the headers of an archive that old tars understand: GNU's long names, and no PAX records.
+//! Encodes an entry as headers for old tars: with the long names of GNU tar, and without PAX records.
 //!
-//! busybox passes over PAX records, and then a long name would be a part of itself. What these headers cannot say is
-//! lost, as it was with data-io: extended attributes and fractions of seconds.
+//! busybox ignores PAX records, so a long name would be cut off. Extended attributes and fractions of seconds do not fit
+//! into these headers and are lost, as they were with data-io.
 
 use super::format::BLOCK;
 use crate::error::{Error, Result};
@@ -9,10 +9,10 @@ use crate::tree::{Entry, EntryKind, Metadata};
 use tar_core::builder::EntryBuilder;
 use tar_core::{EntryType, HeaderError};
 
-/// The header blocks of an entry; its content, padded to whole blocks, follows them.
+/// Returns the header blocks of an entry. Its content, padded to whole blocks, follows them.
 ///
 /// # Errors
-/// When the format cannot hold the entry.
+/// Fails if the format cannot hold the entry.
 pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
     let blocks = blocks(entry).map_err(|error: HeaderError| {
         Error::failed(format!("{} does not fit a tar header", entry.path)).with_source(error)
@@ -26,7 +26,7 @@ fn blocks(entry: &Entry) -> Result<Vec<u8>, HeaderError> {
     let mut header = EntryBuilder::new_gnu();
     header.path(name(entry)).mode(mode & 0o7777)?;
     header.uid((*uid).into())?.gid((*gid).into())?;
-    // Before 1970 there is nothing that all of them understand.
+    // Not all of these tars understand times before 1970.
     header.mtime(u64::try_from(mtime.seconds).unwrap_or(0))?.size(0)?;
     let entry_type = match &entry.kind {
         EntryKind::File { size } => {
@@ -39,7 +39,7 @@ fn blocks(entry: &Entry) -> Result<Vec<u8>, HeaderError> {
             EntryType::Symlink
         }
         EntryKind::Hardlink { target } => {
-            header.link_name(from_here(target.as_bytes()));
+            header.link_name(with_dot(target.as_bytes()));
             EntryType::Link
         }
         EntryKind::Fifo => EntryType::Fifo,
@@ -55,15 +55,15 @@ fn blocks(entry: &Entry) -> Result<Vec<u8>, HeaderError> {
     Ok(header.entry_type(entry_type).finish_bytes())
 }
 
-/// The path as `tar -C DIRECTORY .` writes it: it begins with `./`, and that of a directory ends in `/`.
+/// Returns the path as `tar -C DIRECTORY .` writes it: it begins with `./`, and that of a directory ends in `/`.
 fn name(entry: &Entry) -> Vec<u8> {
-    let mut name = from_here(entry.path.as_bytes());
+    let mut name = with_dot(entry.path.as_bytes());
     if entry.kind == EntryKind::Directory && !entry.path.is_root() {
         name.push(b'/');
     }
     name
 }
 
-fn from_here(path: &[u8]) -> Vec<u8> {
+fn with_dot(path: &[u8]) -> Vec<u8> {
     [b"./", path].concat()
 }

@@ -1,39 +1,46 @@
-//! How much an image may make us remember. Content is not limited here: it goes to the disk and is not kept; for commands
-//! that write nothing there is [`Meter`](super::Meter).
+//! Limits on what an image may make volio hold in memory. Content is not limited here: it is written to disk and not kept.
+//! For commands that write nothing there is [`Meter`](super::Meter).
 
 use crate::error::{Error, Result};
 use crate::tree::{Entry, TreePath};
 
-/// Limits that honest images meet and that bound the memory and the time of whoever reads a hostile one.
+/// Limits that honest images respect, and that bound the memory and the time for a hostile one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The headers and PAX records of one entry, in bytes. Go's reader, and with it docker and containerd, takes 1 MiB.
-    pub metadata: u64,
-    /// A path in bytes: what Linux takes in one call.
-    pub path: u64,
-    /// How many directories may be nested.
-    pub depth: u64,
-    /// Entries in all layers together, whiteouts among them: as many files as an ext4 of 150 GiB can hold.
-    pub entries: u64,
-    /// The memory for what is held of all layers together, in bytes: names, links, extended attributes, and what else is
-    /// known of each entry. Some 110 bytes an entry where a tree is held, and almost nothing where it is extracted.
-    pub names: u64,
+    /// The headers and PAX records of one entry, in bytes. Go's reader, which docker and containerd use, allows 1 MiB.
+    pub max_metadata: u64,
+    /// The length of a path in bytes. The default is the longest path that Linux accepts in one call.
+    pub max_path: u64,
+    /// The number of nested directories.
+    pub max_depth: u64,
+    /// The number of entries in all layers together, including whiteouts. The default is the number of files that an ext4
+    /// file system of 150 GiB can hold.
+    pub max_entries: u64,
+    /// The memory for names, links, extended attributes and other data about the entries of all layers, in bytes. A tree
+    /// that is held takes about 110 bytes an entry, a tree that is extracted almost nothing.
+    pub max_names: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { metadata: 1 << 20, path: 4096, depth: 256, entries: 10_000_000, names: 128 << 20 }
+        Self {
+            max_metadata: 1 << 20,
+            max_path: 4096,
+            max_depth: 256,
+            max_entries: 10_000_000,
+            max_names: 128 << 20,
+        }
     }
 }
 
 impl Limits {
-    /// The most that tables of contents may take in all layers together, compressed, in bytes. They are held in a file.
-    pub fn listings(&self) -> u64 {
-        self.names.saturating_mul(2)
+    /// Returns the limit on the tables of contents of all layers together, compressed, in bytes. They are held in a file.
+    pub fn max_tocs(&self) -> u64 {
+        self.max_names.saturating_mul(2)
     }
 }
 
-/// What of the limits is used up by the layers that were read.
+/// The limits of an image, with the number of entries that were read so far.
 #[derive(Clone, Debug, Default)]
 pub struct Budget {
     limits: Limits,
@@ -41,53 +48,58 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Nothing is used up.
+    /// Creates a budget of which nothing is used.
     pub fn new(limits: Limits) -> Self {
         Self { limits, entries: 0 }
     }
 
-    /// What this is the budget for.
+    /// Returns the limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Counts one more entry, and insists that it is one that a tree can hold.
+    /// Counts an entry, and checks that a tree can hold it.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when it cannot be, or is one too many.
+    /// [`Integrity`](crate::error::Kind::Integrity) if the entry is impossible or exceeds a limit.
     pub fn admit(&mut self, entry: &Entry) -> Result<()> {
-        self.pass(&entry.path)?;
+        self.count_path(&entry.path)?;
         match entry.impossible() {
             Some(why) => Err(Error::integrity(format!("the layer's entry {} {why}", shortened(&entry.path)))),
             None => Ok(()),
         }
     }
 
-    /// Counts one more path, of a whiteout or of an entry.
+    /// Counts the path of an entry or of a whiteout.
     ///
     /// # Errors
-    /// As [`admit`](Self::admit).
-    pub fn pass(&mut self, path: &TreePath) -> Result<()> {
-        let Limits { path: longest, depth: deepest, entries, .. } = self.limits;
-        let too = |what: &str, most: u64, option: &str| {
-            Err(Error::integrity(format!("the layer's entry {} {what}, and at most {most}", shortened(path)))
-                .with_hint(format!("few honest images have that; {option} allows more")))
+    /// [`Integrity`](crate::error::Kind::Integrity) if it exceeds a limit.
+    pub fn count_path(&mut self, path: &TreePath) -> Result<()> {
+        let Limits { max_path, max_depth, max_entries, .. } = self.limits;
+        let exceeded = |what: &str, max: u64, option: &str| {
+            Err(Error::integrity(format!("the layer's entry {} {what}, and at most {max}", shortened(path)))
+                .with_hint(raise_limit(option)))
         };
-        if path.as_bytes().len() as u64 > longest {
-            return too("has a longer path than is allowed", longest, "--max-path");
+        if path.as_bytes().len() as u64 > max_path {
+            return exceeded("has a longer path than is allowed", max_path, "--max-path");
         }
-        if path.names().count() as u64 > deepest {
-            return too("is in more directories than are allowed", deepest, "--max-depth");
+        if path.names().count() as u64 > max_depth {
+            return exceeded("is in more directories than are allowed", max_depth, "--max-depth");
         }
         self.entries += 1;
-        match self.entries > entries {
-            true => too("is one more than are allowed", entries, "--max-entries"),
-            false => Ok(()),
+        if self.entries > max_entries {
+            return exceeded("is one more than are allowed", max_entries, "--max-entries");
         }
+        Ok(())
     }
 }
 
-/// A path for a message; one that is too long for a tree is too long for a message as well.
+/// Returns the hint of an error about a limit.
+pub fn raise_limit(option: &str) -> String {
+    format!("raise the limit with {option} if you trust this image")
+}
+
+/// Returns a path for a message, shortened if it is very long.
 fn shortened(path: &TreePath) -> String {
     let text = path.to_string();
     match text.char_indices().nth(300) {
@@ -110,8 +122,8 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_holds_what_it_says_and_nothing_more() {
-        let limits = Limits { metadata: 0, path: 8, depth: 3, entries: 3, names: 0 };
+    fn each_limit_allows_its_value_and_not_more() {
+        let limits = Limits { max_metadata: 0, max_path: 8, max_depth: 3, max_entries: 3, max_names: 0 };
         let fails = |paths: &[&str]| {
             let mut budget = Budget::new(limits);
             paths.iter().position(|path| budget.admit(&directory(path)).is_err())

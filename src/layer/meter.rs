@@ -1,18 +1,18 @@
-//! How much plain content comes out of compressed layers: a few kilobytes can be terabytes of zeros.
+//! A limit on the plain content of compressed layers: a few kilobytes can decompress to terabytes of zeros.
 
 use crate::error::{Error, Result};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What may come out of an image at least, in bytes, however small it is.
+/// The plain content that is always allowed, in bytes.
 const FREE: u64 = 1 << 30;
-/// How many plain bytes may come out of one stored byte. Freshly formatted disks reach some hundred.
+/// The number of plain bytes that are allowed for one stored byte. Images of freshly formatted disks reach a few hundred.
 const RATIO: u64 = 1000;
 
-/// Counts what was read of the layers of an image and what came out of them, for commands that write none of it to a disk.
+/// Counts the stored and the plain bytes of the layers of an image, for commands that write none of them to a disk.
 ///
-/// Without a limit of its own it allows 1 GiB, and 1 000 times what was read.
+/// Without an explicit limit it allows 1 GiB plus 1 000 times the stored bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     limit: Option<u64>,
@@ -21,18 +21,18 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter that allows this many plain bytes, or as many as the stored ones justify.
+    /// Creates a meter with this limit on the plain bytes, or with the default one.
     pub fn new(limit: Option<u64>) -> Self {
         Self { limit, ..Self::default() }
     }
 
-    /// Counts bytes that were read as they are stored; for [`Body::observed`](crate::stream::Body::observed).
+    /// Returns a function that counts stored bytes, for [`Body::on_read`](crate::stream::Body::on_read).
     pub fn stored(&self) -> impl Fn(u64) + Send + 'static {
         let stored = Arc::clone(&self.stored);
         move |bytes| _ = stored.fetch_add(bytes, Ordering::Relaxed)
     }
 
-    /// The same plain bytes, which fail once they are too many.
+    /// Returns a reader of the plain bytes that fails when there are too many.
     pub fn bound<R: Read>(&self, plain: R) -> Metered<R> {
         Metered { plain, meter: self.clone() }
     }
@@ -40,27 +40,27 @@ impl Meter {
     /// Counts plain bytes.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when they are too many.
+    /// [`Integrity`](crate::error::Kind::Integrity) if there are too many.
     pub fn pass(&self, bytes: u64) -> Result<()> {
         let plain = self.plain.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         self.allow(plain, self.stored.load(Ordering::Relaxed))
     }
 
-    /// Insists that so many plain bytes may come out of so many stored ones.
+    /// Checks a number of plain bytes against a number of stored bytes.
     ///
     /// # Errors
     /// As [`pass`](Self::pass).
     pub fn allow(&self, plain: u64, stored: u64) -> Result<()> {
-        let most = self.limit.unwrap_or_else(|| stored.saturating_mul(RATIO).saturating_add(FREE));
-        match plain > most {
-            true => Err(Error::integrity(format!("the image has more than {most} bytes of plain content"))
-                .with_hint("few images compress that well; --max-content allows more")),
-            false => Ok(()),
+        let max = self.limit.unwrap_or_else(|| stored.saturating_mul(RATIO).saturating_add(FREE));
+        if plain > max {
+            return Err(Error::integrity(format!("the image has more than {max} bytes of plain content"))
+                .with_hint("few images compress that well; --max-content allows more"));
         }
+        Ok(())
     }
 }
 
-/// Plain bytes that are counted.
+/// A reader of plain bytes that counts them.
 pub struct Metered<R> {
     plain: R,
     meter: Meter,
@@ -78,7 +78,7 @@ impl<R: Read> Read for Metered<R> {
 mod tests {
     use super::*;
 
-    /// How many bytes pass until the meter fails.
+    /// Returns the number of bytes after which the meter fails.
     fn passing(meter: &Meter) -> u64 {
         const STEP: u64 = 1 << 20;
         let mut passed = 0;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_decides_what_may_come_out() {
+    fn the_stored_bytes_decide_how_many_plain_bytes_are_allowed() {
         assert_eq!(passing(&Meter::new(Some(5 << 20))), 5 << 20);
         let meter = Meter::new(None);
         assert_eq!(passing(&meter), FREE);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_fails_where_too_much_comes() {
+    fn a_reader_fails_when_there_are_too_many_bytes() {
         let mut plain = Meter::new(Some(3)).bound(&b"abcd"[..]);
         let mut two = [0; 2];
         plain.read_exact(&mut two).unwrap();

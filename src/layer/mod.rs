@@ -1,61 +1,51 @@
-//! A tree as one blob: entries become a tar archive, the archive is compressed, and both sides are hashed.
+//! A tree as one blob: the entries become a tar archive, the archive is split into frames, and the frames are compressed.
+//!
+//! - [`tar`] has the headers, the reader and the writer of archives.
+//! - [`frame`] splits an archive into frames, compresses them, and decompresses layers.
+//! - [`toc`] has the table of contents of an indexed layer.
+//! - [`indexed`] reads an indexed layer and verifies each chunk before its content can be read.
 
-mod acl;
-mod blob;
-mod block;
-mod compression;
-mod cuts;
-mod decode;
-mod decompression;
 mod format;
-mod frame_reader;
-mod frames;
+mod frame;
 mod gnu;
-mod gzip;
-mod header;
+mod indexed;
 mod limits;
 mod meter;
 mod overlay;
-mod pax;
-mod proved;
-mod reader;
-mod sparse;
+mod tar;
 #[cfg(test)]
 mod tests;
 mod toc;
 mod whiteout;
-mod writer;
 
-pub use blob::Blob;
-pub use compression::Compression;
-pub use decompression::{Plain, decompress};
-pub use frames::Framer;
+pub use frame::{Compression, Framer, LayerBlob, PendingToc, PlainArchive, decompress};
+pub use indexed::{FrameVerifier, VerifiedArchive};
 pub use limits::{Budget, Limits};
 pub use meter::{Meter, Metered};
-pub use overlay::{lay_listing_over, lay_over};
-pub use proved::{Place, Proved, Prover};
-pub use reader::{Item, LayerReader};
-pub use toc::{Chunk, Listing, ListingBytes, PlainFrame, Toc, TocChecker, TocEntry, TocReader};
+pub use overlay::{apply_layer, apply_toc};
+pub use tar::{Contents, Item, LayerReader, LayerWriter};
+pub use toc::{
+    Chunk, FramePosition, PlainFrame, Toc, TocBytes, TocChecker, TocEntry, TocReader, VerifiedToc,
+};
 pub use whiteout::Whiteout;
-pub use writer::{Archive, Contents, LayerWriter};
 
 use crate::oci::{Descriptor, Digest};
 use crate::stream::Written;
 
-/// A finished layer: what is in it and where it went, brought together.
+/// A finished layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// The blob as it is stored.
+    /// The descriptor of the blob.
     pub descriptor: Descriptor,
     /// The digest of the plain tar archive.
     pub diff_id: Digest,
 }
 
 impl Layer {
-    /// Brings together what the writer knows and what the place knows.
-    pub fn new(compression: Compression, contents: &Contents, written: Written) -> Self {
-        let descriptor = Descriptor::new(compression.media_type(), written.digest, written.size);
-        let annotations = contents.toc.as_ref().map(Toc::annotations).unwrap_or_default();
+    /// Joins what the archive decides, and what the compressed blob decides: its digest, its size and its table of contents.
+    pub fn new(compression: Compression, contents: &Contents, blob: Written, toc: Option<&Toc>) -> Self {
+        let descriptor = Descriptor::new(compression.media_type(), blob.digest, blob.size);
+        let annotations = toc.map(Toc::annotations).unwrap_or_default();
         Self { descriptor: Descriptor { annotations, ..descriptor }, diff_id: contents.diff_id.clone() }
     }
 }

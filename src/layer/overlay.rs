@@ -1,52 +1,53 @@
-//! Lays layers over one another, without extracting them.
+//! Merges layers without extracting them.
 
-use super::{Item, LayerReader, TocEntry, TocReader, Whiteout};
+use super::{Budget, Item, LayerReader, TocEntry, TocReader, Whiteout};
 use crate::error::Result;
 use crate::tree::{Content, Entry, Overlay};
+use std::borrow::BorrowMut;
 use std::io::Read;
 
-/// Lays a layer over those that were laid before. `look` is shown every entry with its content.
+/// Applies a layer to the layers below. `visit` is called with every entry and its content.
 ///
 /// # Errors
-/// Those of the layer and of `look`.
-pub fn lay_over<T: Clone + Default, R: Read>(
+/// Those of the layer and of `visit`.
+pub fn apply_layer<T: Clone + Default, R: Read, B: BorrowMut<Budget>>(
     overlay: &mut Overlay<T>,
-    layer: &mut LayerReader<R>,
-    mut look: impl FnMut(&Entry, &mut dyn Content) -> Result<T>,
+    layer: &mut LayerReader<R, B>,
+    mut visit: impl FnMut(&Entry, &mut dyn Content) -> Result<T>,
 ) -> Result<()> {
     overlay.begin_layer();
     while let Some(item) = layer.next_item()? {
-        lay(overlay, &item, |entry| look(entry, &mut layer.content()))?;
+        apply_item(overlay, &item, |entry| visit(entry, &mut layer.content()))?;
     }
     Ok(())
 }
 
-/// The same from the table of contents of a layer. `look` is shown everything that is listed.
+/// Applies a layer to the layers below, by its table of contents. `visit` is called with every entry of that.
 ///
 /// # Errors
 /// Those of the table of contents.
-pub fn lay_listing_over<T: Clone + Default, R: Read>(
+pub fn apply_toc<T: Clone + Default, R: Read, B: BorrowMut<Budget>>(
     overlay: &mut Overlay<T>,
-    entries: &mut TocReader<R>,
-    mut look: impl FnMut(&TocEntry) -> T,
+    entries: &mut TocReader<R, B>,
+    mut visit: impl FnMut(&TocEntry) -> T,
 ) -> Result<()> {
     overlay.begin_layer();
-    while let Some(listed) = entries.next_entry()? {
-        let learned = look(&listed);
-        lay(overlay, &listed.item, |_| Ok(learned))?;
+    while let Some(entry) = entries.next_entry()? {
+        let value = visit(&entry);
+        apply_item(overlay, &entry.item, |_| Ok(value))?;
     }
     Ok(())
 }
 
-fn lay<T: Clone + Default>(
+fn apply_item<T: Clone + Default>(
     overlay: &mut Overlay<T>,
     item: &Item,
-    look: impl FnOnce(&Entry) -> Result<T>,
+    visit: impl FnOnce(&Entry) -> Result<T>,
 ) -> Result<()> {
     match item {
         Item::Entry(entry) => {
-            let learned = look(entry)?;
-            overlay.put(entry, learned)?;
+            let value = visit(entry)?;
+            overlay.put(entry, value)?;
         }
         Item::Whiteout(Whiteout::Entry(path)) => overlay.whiteout(path),
         Item::Whiteout(Whiteout::Opaque(path)) => overlay.opaque(path),

@@ -1,4 +1,4 @@
-//! The writer and the reader against each other, and against an independent one.
+//! The writer and the reader of archives are tested with each other, and with an independent reader.
 
 use super::{Item, LayerReader, LayerWriter};
 use crate::error::Kind as ErrorKind;
@@ -48,7 +48,7 @@ fn read(archive: &[u8]) -> crate::Result<Vec<(Item, Vec<u8>)>> {
 }
 
 #[test]
-fn more_attributes_than_anybody_reads_are_refused_when_they_are_written() {
+fn more_attributes_than_readers_accept_are_refused_when_they_are_written() {
     let mut found = entry("file", EntryKind::File { size: 0 });
     let mut append = |number: usize| {
         found.metadata.xattrs.insert(format!("user.{number}").into_bytes(), vec![b'x'; 60_000]);
@@ -61,7 +61,7 @@ fn more_attributes_than_anybody_reads_are_refused_when_they_are_written() {
 }
 
 #[test]
-fn a_size_beyond_all_archives_is_an_error_and_not_a_panic() {
+fn an_impossible_size_is_an_error_and_not_a_panic() {
     let pax = format!("29 size={}\n", u64::MAX);
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(tar::EntryType::XHeader);
@@ -125,7 +125,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn what_is_written_is_read(entries in prop::collection::vec(any_entry(), 0..8)) {
+    fn entries_are_read_as_they_were_written(entries in prop::collection::vec(any_entry(), 0..8)) {
         let expected: Vec<_> =
             entries.iter().map(|(entry, content)| (Item::Entry(entry.clone()), content.clone())).collect();
         prop_assert_eq!(read(&write(&entries)).unwrap(), expected);
@@ -148,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_archive_is_an_error_or_another_tree_but_never_a_panic(
+    fn a_damaged_archive_causes_no_panic(
         entries in prop::collection::vec(any_entry(), 1..4),
         at in any::<prop::sample::Index>(),
         flip in 1..=255u8,
@@ -163,7 +163,7 @@ proptest! {
     }
 }
 
-/// The crate tar splits PAX records at newlines, wherever those are.
+/// Returns whether the crate tar can read the entry: it splits PAX records at every newline.
 fn is_for_tar(entry: &Entry) -> bool {
     let target = match &entry.kind {
         EntryKind::Symlink { target } => target,
@@ -175,7 +175,7 @@ fn is_for_tar(entry: &Entry) -> bool {
 }
 
 #[test]
-fn a_name_that_means_a_deleted_file_cannot_be_packed() {
+fn the_name_of_a_whiteout_cannot_be_packed() {
     for name in ["a/.wh.b", ".wh..wh..opq", ".wh.dir/x"] {
         let error =
             LayerWriter::new(Vec::new()).append(&entry(name, EntryKind::Fifo), &b""[..], |_| {}).unwrap_err();
@@ -184,14 +184,14 @@ fn a_name_that_means_a_deleted_file_cannot_be_packed() {
 }
 
 #[test]
-fn a_file_that_became_shorter_is_an_error_that_names_it() {
+fn a_file_that_became_shorter_is_named_in_the_error() {
     let file = entry("data/ibd", EntryKind::File { size: 10 });
     let error = LayerWriter::new(Vec::new()).append(&file, &b"short"[..], |_| {}).unwrap_err();
     assert!(error.to_string().contains("/data/ibd became shorter"), "{error}");
 }
 
 #[test]
-fn a_file_that_grew_is_packed_as_it_was() {
+fn a_file_that_grew_is_packed_with_its_first_size() {
     let items =
         read(&write(&[(entry("log", EntryKind::File { size: 3 }), b"one and more".to_vec())])).unwrap();
     assert_eq!(items[0].1, b"one");
@@ -213,7 +213,7 @@ fn content_that_is_not_read_is_skipped() {
 }
 
 #[test]
-fn an_archive_that_is_cut_is_an_integrity_error() {
+fn a_truncated_archive_is_an_integrity_error() {
     let archive = write(&[(entry("a", EntryKind::File { size: 700 }), vec![7; 700])]);
     for length in [1, 511, 513, 1000, 1211, 1300] {
         let error = read(&archive[..length]).unwrap_err();
@@ -223,7 +223,7 @@ fn an_archive_that_is_cut_is_an_integrity_error() {
     assert_eq!(read(&archive[..1536]).unwrap().len(), 1);
 }
 
-/// An archive of one entry, as `tar` writes it without any of its own checks.
+/// Returns an archive of one entry, written without checks.
 fn hostile(name: &str, kind: tar::EntryType, link: &str, size: u64) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     let ustar = header.as_ustar_mut().unwrap();
@@ -259,11 +259,11 @@ fn entries_that_would_leave_the_tree_are_integrity_errors() {
         assert_eq!(read(&hostile(name, kind, link, 0)).unwrap().len(), 1, "{name}");
     }
     let sized = read(&hostile("a", Symlink, "b", 512)).unwrap();
-    assert_eq!(sized.len(), 1, "what has no content has none, whatever its header says");
+    assert_eq!(sized.len(), 1, "a link has no content, whatever its header says");
 }
 
 #[test]
-fn what_tar_writes_in_its_own_dialect_is_read() {
+fn the_gnu_dialect_is_read() {
     let mut archive = tar::Builder::new(Vec::new());
     let long = format!("{}/{}", "d".repeat(90), "f".repeat(90));
     let mut header = tar::Header::new_gnu();
@@ -279,7 +279,7 @@ fn what_tar_writes_in_its_own_dialect_is_read() {
     );
 }
 
-/// One of everything, with every field at its edge: what a change of bytes would be seen by.
+/// Returns a tree with an entry of each kind and with each field at its limits, which shows a change of bytes.
 fn golden_tree() -> Vec<(Entry, Vec<u8>)> {
     let time = |seconds, nanoseconds| Time { seconds, nanoseconds };
     let with = |path: &str, kind, mode, owner, mtime, xattrs: &[(&str, &[u8])]| {
@@ -314,7 +314,7 @@ fn golden_tree() -> Vec<(Entry, Vec<u8>)> {
     ]
 }
 
-/// To change these bytes is a decision: write it into CHANGELOG.md, and look at the archive with another tar.
+/// A change of this digest is a decision. It belongs into CHANGELOG.md, and the archive must be checked with another tar.
 #[test]
 fn the_golden_tree_has_the_golden_archive() {
     assert_eq!(

@@ -1,56 +1,56 @@
-//! Whiteouts: how a layer says that something below it is gone (image-spec, "Representing changes").
+//! Whiteouts, by which a layer removes entries of lower layers (image-spec, "Representing Changes").
 
 use crate::tree::TreePath;
 
-/// What every marker begins with; no file of an image can have such a name.
+/// The prefix of every whiteout. A file of an image cannot have such a name.
 const PREFIX: &[u8] = b".wh.";
-/// The marker that hides all that lower layers have in its directory.
+/// The whiteout that removes all that lower layers have in its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// What the names begin with under which aufs kept its own files: `.wh..wh.plnk`, `.wh..wh.orph`.
+/// The prefix of the names of aufs's internal files, such as `.wh..wh.plnk` and `.wh..wh.orph`.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// What is gone from the layers below.
+/// A removal from lower layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whiteout {
-    /// This entry, with all below it.
+    /// This entry with everything below it.
     Entry(TreePath),
-    /// All that was in this directory.
+    /// Everything in this directory, but not the directory.
     Opaque(TreePath),
 }
 
-/// What a path in a layer means.
+/// The meaning of a path in a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// What it says: an ordinary entry.
+pub enum PathMeaning {
+    /// An ordinary entry.
     Entry,
-    /// Something below is gone.
+    /// A whiteout.
     Whiteout(Whiteout),
-    /// Nothing: aufs kept its own files under such names, and every engine passes over them.
-    Nothing,
+    /// An internal file of aufs, which every engine ignores.
+    Ignored,
 }
 
-/// Reads a path of a layer.
+/// Parses a path of a layer.
 ///
 /// # Errors
-/// Why it can mean neither an entry nor a whiteout.
-pub fn parse(path: &TreePath) -> Result<Meaning, &'static str> {
-    let Some(parent) = path.parent() else { return Ok(Meaning::Entry) };
+/// The reason why it is neither an entry nor a whiteout.
+pub fn parse(path: &TreePath) -> Result<PathMeaning, &'static str> {
+    let Some(parent) = path.parent() else { return Ok(PathMeaning::Entry) };
     if path.names().any(|name| name.starts_with(AUFS) && name != OPAQUE) {
-        return Ok(Meaning::Nothing);
+        return Ok(PathMeaning::Ignored);
     }
     if parent.names().any(is_reserved) {
         return Err("it is below a whiteout");
     }
-    let Some(name) = path.name().strip_prefix(PREFIX) else { return Ok(Meaning::Entry) };
+    let Some(name) = path.name().strip_prefix(PREFIX) else { return Ok(PathMeaning::Entry) };
     match name {
-        _ if path.name() == OPAQUE => Ok(Meaning::Whiteout(Whiteout::Opaque(parent))),
-        // The name behind the marker must stay one: `.wh...` would be the parent directory.
+        _ if path.name() == OPAQUE => Ok(PathMeaning::Whiteout(Whiteout::Opaque(parent))),
+        // The name after the prefix must be a valid one: `.wh...` would be the parent directory.
         b"" | b"." | b".." => Err("the name behind .wh. is no name of a file"),
-        name => Ok(Meaning::Whiteout(Whiteout::Entry(parent.join(name)))),
+        name => Ok(PathMeaning::Whiteout(Whiteout::Entry(parent.join(name)))),
     }
 }
 
-/// Whether a file of this name cannot be in an image.
+/// Returns whether a file with this name cannot be in an image.
 pub fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(PREFIX)
 }
@@ -60,14 +60,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markers_are_told_from_files() {
+    fn whiteouts_are_distinguished_from_files() {
         let path = |text: &str| TreePath::parse(text).unwrap();
-        assert_eq!(parse(&path("a/.wh.b")), Ok(Meaning::Whiteout(Whiteout::Entry(path("a/b")))));
-        assert_eq!(parse(&path("a/.wh..wh..opq")), Ok(Meaning::Whiteout(Whiteout::Opaque(path("a")))));
-        assert_eq!(parse(&path(".wh..wh..opq")), Ok(Meaning::Whiteout(Whiteout::Opaque(TreePath::root()))));
-        assert_eq!(parse(&path("a/b.wh.")), Ok(Meaning::Entry));
-        assert_eq!(parse(&path("")), Ok(Meaning::Entry));
-        assert_eq!(parse(&path(".wh..wh.plnk/1.2")), Ok(Meaning::Nothing));
+        assert_eq!(parse(&path("a/.wh.b")), Ok(PathMeaning::Whiteout(Whiteout::Entry(path("a/b")))));
+        assert_eq!(parse(&path("a/.wh..wh..opq")), Ok(PathMeaning::Whiteout(Whiteout::Opaque(path("a")))));
+        assert_eq!(
+            parse(&path(".wh..wh..opq")),
+            Ok(PathMeaning::Whiteout(Whiteout::Opaque(TreePath::root())))
+        );
+        assert_eq!(parse(&path("a/b.wh.")), Ok(PathMeaning::Entry));
+        assert_eq!(parse(&path("")), Ok(PathMeaning::Entry));
+        assert_eq!(parse(&path(".wh..wh.plnk/1.2")), Ok(PathMeaning::Ignored));
         for bad in [".wh.", "a/.wh..", "a/.wh...", ".wh.a/b", ".wh..wh..opq/x"] {
             assert!(parse(&path(bad)).is_err(), "{bad}");
         }

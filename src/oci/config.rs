@@ -1,35 +1,34 @@
 //! The image configuration (image-spec, "Image Configuration").
 
-use super::descriptor::null_is_default;
-use super::members::{Members, Unknown};
+use super::members::{Members, Unknown, null_is_default};
 use super::{Digest, Platform};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
-/// What an image is, apart from its files.
+/// The configuration of an image: its platform, its layers by their content, and how a container is started from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Config {
-    /// When the image was made, RFC 3339.
+pub struct ImageConfig {
+    /// The time at which the image was created, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// The platform the image is for.
+    /// The platform of the image.
     #[serde(flatten)]
     pub platform: Platform,
-    /// How a container is started from it.
+    /// The defaults for a container.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config: Option<Execution>,
-    /// The layers by what they hold.
+    pub config: Option<ContainerConfig>,
+    /// The layers by their diff_ids.
     pub rootfs: RootFs,
-    /// How each layer came about.
+    /// The history of each layer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
 }
 
-/// How a container is started from the image.
+/// The defaults for a container that is started from the image (image-spec, "Image Configuration", `config`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Execution {
-    /// The user that the process runs as, `UID[:GID]`.
+pub struct ContainerConfig {
+    /// The user of the process, `UID[:GID]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Environment variables, `NAME=VALUE`.
@@ -44,15 +43,15 @@ pub struct Execution {
     /// The directory that the process starts in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Free words about the image.
+    /// Labels of the image.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Whatever else stood there.
+    /// Fields that volio does not know.
     #[serde(flatten)]
     pub extra: Unknown,
 }
 
-impl<'de> Deserialize<'de> for Config {
+impl<'de> Deserialize<'de> for ImageConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut members = Members::deserialize(deserializer)?;
         Ok(Self {
@@ -70,7 +69,7 @@ impl<'de> Deserialize<'de> for Config {
     }
 }
 
-impl<'de> Deserialize<'de> for Execution {
+impl<'de> Deserialize<'de> for ContainerConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut members = Members::deserialize(deserializer)?;
         Ok(Self {
@@ -97,7 +96,7 @@ impl<'de> Deserialize<'de> for History {
     }
 }
 
-/// The layers by what they hold.
+/// The layers by their diff_ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
     /// Always `layers`.
@@ -109,25 +108,25 @@ pub struct RootFs {
 }
 
 impl RootFs {
-    /// The layers with these diff_ids, lowest first.
+    /// Creates the list of layers with these diff_ids, lowest first.
     pub fn new(diff_ids: Vec<Digest>) -> Self {
         Self { kind: "layers".to_owned(), diff_ids }
     }
 }
 
-/// How one layer came about.
+/// The history of one layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct History {
-    /// When, RFC 3339.
+    /// The time at which it was created, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// By what.
+    /// The command that created it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
-    /// Whether there is no layer for it.
+    /// True if the step has not created a layer.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
-    /// Whatever else stood there.
+    /// Fields that volio does not know.
     #[serde(flatten)]
     pub extra: Unknown,
 }

@@ -1,4 +1,4 @@
-//! A descriptor: what a blob is, before it is fetched (image-spec, "Content Descriptors").
+//! Descriptors of blobs (image-spec, "Content Descriptors").
 
 use super::members::{Members, Unknown};
 use super::{Digest, Platform};
@@ -9,20 +9,20 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the blob is; see [`media_type`](super::media_type). Empty where a program left it out.
+    /// The media type of the blob; see [`media_type`](super::media_type). Empty if a program has omitted it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub media_type: String,
-    /// The digest of the blob as it is stored.
+    /// The digest of the stored blob.
     pub digest: Digest,
-    /// The size of the blob as it is stored, in bytes.
+    /// The size of the stored blob, in bytes.
     pub size: u64,
-    /// The platform of the image behind it, in an index.
+    /// The platform of the image, in an index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Free words about the blob.
+    /// Annotations of the blob.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Whatever else stood there.
+    /// Fields that volio does not know.
     #[serde(flatten)]
     pub extra: Unknown,
 }
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Descriptor {
 }
 
 impl Descriptor {
-    /// A descriptor without platform and annotations; `size` in bytes.
+    /// Creates a descriptor without platform and annotations. `size` is in bytes.
     pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.into(),
@@ -54,20 +54,13 @@ impl Descriptor {
         }
     }
 
-    /// The addresses outside of the registry that have the blob (image-spec, "Content Descriptors", `urls`).
+    /// Returns the URLs outside of the registry that have the blob (image-spec, "Content Descriptors", `urls`).
     pub fn urls(&self) -> Vec<String> {
         self.extra.get("urls").and_then(|urls| serde_json::from_value(urls).ok()).unwrap_or_default()
     }
 
-    /// The descriptor of these bytes.
+    /// Returns the descriptor of these bytes.
     pub fn of(media_type: impl Into<String>, bytes: &[u8]) -> Self {
         Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
     }
-}
-
-/// Reads `null` as nothing: Go programs write it for an empty list or map.
-pub(super) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

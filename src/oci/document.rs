@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 /// "Pushing Manifests": at least 4 MiB, which is also the limit of its reference implementation).
 pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 
-/// A manifest, an index or a configuration with the bytes that its digest stands for.
+/// A manifest, an index or a configuration with its exact bytes.
 ///
-/// The bytes of a document that came from elsewhere are never written anew: another order of keys would be
-/// another digest.
+/// The bytes of a document from elsewhere are kept: another order of its keys would have another digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     descriptor: Descriptor,
@@ -20,39 +19,38 @@ pub struct Document {
 }
 
 impl Document {
-    /// A document with these bytes.
+    /// Creates a document with these bytes.
     pub fn new(media_type: impl Into<String>, bytes: Vec<u8>) -> Self {
         Self { descriptor: Descriptor::of(media_type, &bytes), bytes }
     }
 
-    /// Writes a document: JSON without white space, the keys sorted, so that its digest depends on its
-    /// content only.
+    /// Writes a document as JSON without white space and with sorted keys, so that its digest depends on its content only.
     pub fn write(media_type: impl Into<String>, content: &impl Serialize) -> Self {
-        // A serde_json map sorts its keys; structs alone would keep the order of their fields.
+        // A map of serde_json sorts its keys; a struct would keep the order of its fields.
         let bytes = serde_json::to_value(content).and_then(|value| serde_json::to_vec(&value));
         Self::new(media_type, bytes.expect("our documents have string keys only, so they can be written"))
     }
 
-    /// The same document with an annotation on its descriptor, for the place that lists it. No byte of it changes.
+    /// Adds an annotation to the descriptor, for the document that lists it. The bytes do not change.
     #[must_use]
     pub fn annotated(mut self, key: &str, value: impl Into<String>) -> Self {
         self.descriptor.annotations.insert(key.to_owned(), value.into());
         self
     }
 
-    /// The media type, the digest and the size.
+    /// Returns the media type, the digest and the size.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
 
-    /// The exact bytes.
+    /// Returns the exact bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A document whose media type may be generic or missing: then it is what the document calls itself, or what its
-    /// members make it (image-spec, "Image Manifest", `mediaType`: an index has `manifests`, a manifest `config` and
-    /// `layers`). Where even that does not tell, the type stays as it is given.
+    /// Creates a document. A media type that is generic or missing is replaced by that in the document, or
+    /// derived from its members (image-spec, "Image Manifest", `mediaType`: an index has `manifests`, a manifest `config` and
+    /// `layers`), if that is possible.
     pub fn identified(media_type: &str, bytes: Vec<u8>) -> Self {
         match media_type::is_generic(media_type).then(|| identify(&bytes)).flatten() {
             Some(found) => Self::new(found, bytes),
@@ -60,15 +58,15 @@ impl Document {
         }
     }
 
-    /// Reads the JSON.
+    /// Parses the JSON.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when it is not what it is announced as.
+    /// [`Integrity`](crate::error::Kind::Integrity) if it does not have the expected form.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.bytes).map_err(|error| self.malformed(&error.to_string()))
     }
 
-    /// The error for a document that has the right digest and the wrong content.
+    /// Returns the error for a document that has the right digest and invalid content.
     pub fn malformed(&self, why: &str) -> Error {
         Error::integrity(format!(
             "{} is not a valid {}: {why}",
@@ -77,7 +75,7 @@ impl Document {
     }
 }
 
-/// Returns the media type of a manifest or an index that is not announced as one.
+/// Returns the media type of a manifest or an index, by its content.
 fn identify(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

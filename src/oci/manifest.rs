@@ -20,10 +20,10 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// Free words about the image.
+    /// Annotations of the image.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Whatever else stood there.
+    /// Fields that volio does not know.
     #[serde(flatten)]
     pub extra: Unknown,
 }
@@ -39,10 +39,10 @@ pub struct Index {
     pub media_type: Option<String>,
     /// The manifests, or further indexes.
     pub manifests: Vec<Descriptor>,
-    /// Free words about the images.
+    /// Annotations of the index.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Whatever else stood there.
+    /// Fields that volio does not know.
     #[serde(flatten)]
     pub extra: Unknown,
 }
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for Index {
 }
 
 impl Manifest {
-    /// A manifest of these parts, in the OCI format.
+    /// Creates a manifest in the OCI format.
     pub fn new(config: Descriptor, layers: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Self {
         Self {
             schema_version: 2,
@@ -87,37 +87,39 @@ impl Manifest {
         }
     }
 
-    /// Reads a manifest.
+    /// Parses a manifest.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the document is no manifest, or is one and an index at
-    /// once: tools would disagree on what it is (image-spec, "Security considerations" of the manifest).
+    /// [`Integrity`](crate::error::Kind::Integrity) if the document is not a manifest, or is a manifest and an index at the
+    /// same time, which tools would read differently (image-spec, "Security considerations" of the manifest).
     pub fn parse(document: &Document) -> Result<Self> {
         let manifest: Self = document.parse()?;
-        agree(document, manifest.media_type.as_deref(), media_type::is_manifest)?;
-        match manifest.extra.contains_key("manifests") {
-            true => Err(document.malformed("it has both \"layers\" and \"manifests\"")),
-            false => Ok(manifest),
+        check_type(document, manifest.media_type.as_deref(), media_type::is_manifest)?;
+        if manifest.extra.contains_key("manifests") {
+            return Err(document.malformed("it has both \"layers\" and \"manifests\""));
         }
+        Ok(manifest)
     }
 
-    /// The type of the artifact that this is the manifest of; `None` for an image (image-spec, "Guidelines for
-    /// Artifact Usage"): the configuration decides, because it is what engines go by.
+    /// Returns the type of the artifact; `None` for an image (image-spec, "Guidelines for Artifact Usage"). The configuration
+    /// decides whether it is an image, as in engines.
     pub fn artifact_type(&self) -> Option<String> {
         let config = self.config.media_type.as_str();
         let claimed = self.extra.get(ARTIFACT_TYPE);
         let claimed = claimed.as_ref().and_then(Value::as_str).filter(|kind| !kind.is_empty());
         let claimed = claimed.map(str::to_owned);
-        match media_type::is_config(config) {
-            true => None,
-            false if media_type::is_generic(config) => claimed,
-            false => claimed.or_else(|| Some(config.to_owned())),
+        if media_type::is_config(config) {
+            None
+        } else if media_type::is_generic(config) {
+            claimed
+        } else {
+            claimed.or_else(|| Some(config.to_owned()))
         }
     }
 }
 
 impl Index {
-    /// An index of these manifests, in the OCI format.
+    /// Creates an index in the OCI format.
     pub fn new(manifests: Vec<Descriptor>, annotations: BTreeMap<String, String>) -> Self {
         Self {
             schema_version: 2,
@@ -128,24 +130,24 @@ impl Index {
         }
     }
 
-    /// Reads an index.
+    /// Parses an index.
     ///
     /// # Errors
     /// As [`Manifest::parse`].
     pub fn parse(document: &Document) -> Result<Self> {
         let index: Self = document.parse()?;
-        agree(document, index.media_type.as_deref(), media_type::is_index)?;
-        match index.extra.contains_key("layers") || index.extra.contains_key("config") {
-            true => Err(document.malformed("it has both \"manifests\" and \"layers\" or \"config\"")),
-            false => Ok(index),
+        check_type(document, index.media_type.as_deref(), media_type::is_index)?;
+        if index.extra.contains_key("layers") || index.extra.contains_key("config") {
+            return Err(document.malformed("it has both \"manifests\" and \"layers\" or \"config\""));
         }
+        Ok(index)
     }
 }
 
-/// Fails unless what the document calls itself is what its descriptor calls it.
-fn agree(document: &Document, claimed: Option<&str>, is_right: fn(&str) -> bool) -> Result<()> {
+/// Checks the `mediaType` in a document against the type that its descriptor has.
+fn check_type(document: &Document, claimed: Option<&str>, is_expected: fn(&str) -> bool) -> Result<()> {
     match claimed {
-        Some(claimed) if !is_right(claimed) && !media_type::is_generic(claimed) => {
+        Some(claimed) if !is_expected(claimed) && !media_type::is_generic(claimed) => {
             Err(Error::integrity(format!(
                 "{} is announced as {} and calls itself {claimed:?}",
                 document.descriptor().digest,
@@ -176,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_artifact_is_told_from_an_image_by_its_configuration() {
+    fn an_artifact_is_distinguished_from_an_image_by_its_configuration() {
         let helm = "application/vnd.cncf.helm.config.v1+json";
         let empty = "application/vnd.oci.empty.v1+json";
         for (config, claimed, kind) in [

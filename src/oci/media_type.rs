@@ -23,11 +23,11 @@ pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// Docker's counterpart of a layer compressed with gzip.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
-/// What a registry may answer when an image is asked for by name.
+/// The types of documents that a registry may return for the name of an image.
 pub const DOCUMENTS: [&str; 4] = [INDEX, MANIFEST, DOCKER_MANIFEST_LIST, DOCKER_MANIFEST];
 
-/// Returns `true` for what programs write that do not know, or do not say, what something is; the binary one is that of
-/// object stores.
+/// Returns whether the type says nothing about the content. Programs write such types if they do not know the right one;
+/// object stores write the binary one.
 pub fn is_generic(media_type: &str) -> bool {
     matches!(
         media_type,
@@ -35,39 +35,39 @@ pub fn is_generic(media_type: &str) -> bool {
     )
 }
 
-/// Whether this is an index: a document that lists manifests.
+/// Returns whether this is the type of an index, which lists manifests.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, INDEX | DOCKER_MANIFEST_LIST)
 }
 
-/// Whether this is a manifest: a document that lists layers.
+/// Returns whether this is the type of a manifest, which lists layers.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, MANIFEST | DOCKER_MANIFEST)
 }
 
-/// Whether this is the configuration of an image: artifacts have one too, of a type of their own.
+/// Returns whether this is the type of an image's configuration. Those of artifacts have other types.
 pub fn is_config(media_type: &str) -> bool {
     matches!(media_type, CONFIG | DOCKER_CONFIG)
 }
 
-/// Whether this is a layer of an image, a tar archive however it is compressed, and not the payload of an artifact.
+/// Returns whether this is the type of a layer of an image, with any compression, and not that of an artifact's payload.
 pub fn is_layer(media_type: &str) -> bool {
     let families = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
     families.iter().any(|family| media_type.starts_with(family)) && media_type.contains(".tar")
 }
 
-/// What the media type of a layer says about reading it.
+/// The relation of a layer's media type to the known ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerType {
-    /// A tar archive, plain or compressed with gzip or zstd, by the specification or by Docker.
+    /// A type of the specification or of Docker for a tar archive, plain or compressed with gzip or zstd.
     Specified,
-    /// Such an archive by the end of its type, which neither of them knows.
+    /// An unknown type with the ending of such an archive.
     Similar,
-    /// Something else, or nothing that is known: encrypted, compressed otherwise, or not a layer.
+    /// Any other type: encrypted, with another compression, or not a layer.
     Other,
 }
 
-/// The layer types of the specification and of Docker, by what stands before the compression.
+/// The layer types of the specification and of Docker, without the suffix for the compression.
 const LAYER_TYPES: [&str; 4] = [
     LAYER,
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
@@ -75,19 +75,21 @@ const LAYER_TYPES: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar",
 ];
 
-/// Returns what the media type of a layer says about reading it.
+/// Returns the relation of a layer's media type to the known ones.
 pub fn layer_type(media_type: &str) -> LayerType {
     let is_specified = |known: &&str| {
         matches!(media_type.strip_prefix(*known), Some("" | "+gzip" | "+zstd" | ".gzip" | ".zstd"))
     };
-    match LAYER_TYPES.iter().any(is_specified) {
-        true => LayerType::Specified,
-        false if ["+gzip", "+zstd", ".tar"].iter().any(|end| media_type.ends_with(end)) => LayerType::Similar,
-        false => LayerType::Other,
+    if LAYER_TYPES.iter().any(is_specified) {
+        LayerType::Specified
+    } else if ["+gzip", "+zstd", ".tar"].iter().any(|end| media_type.ends_with(end)) {
+        LayerType::Similar
+    } else {
+        LayerType::Other
     }
 }
 
-/// Whether registries keep this among their manifests and not among their blobs.
+/// Returns whether registries store this type as a manifest and not as a blob.
 pub fn is_document(media_type: &str) -> bool {
     is_index(media_type) || is_manifest(media_type)
 }
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_layer_is_read_by_what_its_type_ends_in() {
+    fn layer_types_are_recognised_by_their_ending() {
         for known in [LAYER, LAYER_GZIP, LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP] {
             assert_eq!(layer_type(known), LayerType::Specified, "{known}");
         }
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_are_told_from_the_payload_of_artifacts() {
+    fn layers_are_distinguished_from_the_payload_of_artifacts() {
         for layer in [
             LAYER,
             LAYER_GZIP,

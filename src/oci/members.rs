@@ -1,27 +1,28 @@
-//! The members of a JSON object, those that volio knows and those that it only keeps.
+//! Members of a JSON object: those that volio knows, and those that it only keeps.
 
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Members of an object that volio does not know. They are kept as text: parsed, they could take a hundred times as much
-/// memory.
+/// Members of an object that volio does not know. They are kept as text, because they could take a hundred times as much
+/// memory if they were parsed.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Unknown {
-    /// A JSON object with its members in the order of their names; nothing where there are none.
+    /// A JSON object with its members in the order of their names; `None` if there are no members.
     text: Option<Box<str>>,
 }
 
 impl Unknown {
-    /// Returns `true` if there is a member of this name.
+    /// Returns whether there is a member with this name.
     pub fn contains_key(&self, name: &str) -> bool {
         self.members().contains_key(name)
     }
 
-    /// The value of a member.
+    /// Returns the value of a member.
     pub fn get(&self, name: &str) -> Option<Value> {
         let members = self.members();
         serde_json::from_str(members.get(name)?.get()).ok()
@@ -42,7 +43,7 @@ impl Unknown {
     }
 }
 
-/// Members as one text, if there are any.
+/// Returns the members as text, if there are any.
 fn text(members: &BTreeMap<String, Box<RawValue>>) -> Option<Box<str>> {
     let text = (!members.is_empty()).then(|| serde_json::to_string(members).ok()).flatten();
     text.map(String::into_boxed_str)
@@ -60,16 +61,23 @@ impl Serialize for Unknown {
     }
 }
 
-/// The members of an object, to be taken one by one.
+/// Reads `null` as the default: Go programs write it for an empty list or map.
+pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The members of an object. They are taken one by one.
 #[derive(Default)]
 pub(crate) struct Members {
     members: BTreeMap<String, Box<RawValue>>,
-    /// Names that occur more than once: parsers differ about which one counts.
+    /// Names that occur more than once. Parsers differ about which member counts.
     repeated: BTreeSet<String>,
 }
 
 impl Members {
-    /// Takes a member; `None` where it is missing or `null`.
+    /// Takes a member; `None` if it is missing or `null`.
     pub fn optional<T: for<'de> Deserialize<'de>, E: Error>(
         &mut self,
         name: &'static str,
@@ -81,12 +89,12 @@ impl Members {
         serde_json::from_str(value.get()).map_err(|error| E::custom(format!("{name}: {error}")))
     }
 
-    /// Takes a member that must be there.
+    /// Takes a member that is required.
     pub fn required<T: for<'de> Deserialize<'de>, E: Error>(&mut self, name: &'static str) -> Result<T, E> {
         self.optional(name)?.ok_or_else(|| E::missing_field(name))
     }
 
-    /// Takes a member; Go programs write `null` for an empty list or map.
+    /// Takes a member, or the default if it is missing or `null`: Go programs write `null` for an empty list or map.
     pub fn or_default<T: for<'de> Deserialize<'de> + Default, E: Error>(
         &mut self,
         name: &'static str,
@@ -94,7 +102,7 @@ impl Members {
         self.optional(name).map(Option::unwrap_or_default)
     }
 
-    /// What was not taken. It is text that can be parsed: it may have to be written again.
+    /// Returns the members that were not taken. They are checked to be valid, because they may be written again.
     pub fn rest<E: Error>(self) -> Result<Unknown, E> {
         for (name, value) in &self.members {
             serde_json::from_str::<Value>(value.get())
@@ -118,9 +126,9 @@ impl<'de> Deserialize<'de> for Members {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut object = Members::default();
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    match object.members.contains_key(&name) {
-                        true => _ = object.repeated.insert(name),
-                        false => _ = object.members.insert(name, value),
+                    match object.members.entry(name) {
+                        Entry::Vacant(entry) => _ = entry.insert(value),
+                        Entry::Occupied(entry) => _ = object.repeated.insert(entry.key().clone()),
                     }
                 }
                 Ok(object)
@@ -151,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_again_is_not_kept() {
+    fn members_that_cannot_be_written_again_are_refused() {
         for bad in [format!("{}{}", "[".repeat(1000), "]".repeat(1000)), "1e999".to_owned()] {
             assert!(index(&format!(r#"{{"schemaVersion":2,"manifests":[],"x":{bad}}}"#)).is_err(), "{bad}");
         }

@@ -1,4 +1,4 @@
-//! The platform an image is for (image-spec, "Image Index", `platform`).
+//! Platforms of images (image-spec, "Image Index", `platform`).
 
 use super::members::{Members, Unknown};
 use crate::error::{Error, Result};
@@ -6,19 +6,19 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// An operating system and an architecture in Go's words, such as `linux/arm64/v8`.
+/// An operating system and an architecture by the names of Go, such as `linux/arm64/v8`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Platform {
-    /// `amd64`, `arm64`, …; empty where a program left it out.
+    /// The architecture: `amd64`, `arm64`, …; empty if a program has omitted it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub architecture: String,
-    /// `linux`, …; empty where a program left it out.
+    /// The operating system: `linux`, …; empty if a program has omitted it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub os: String,
-    /// `v7`, `v8`: where one architecture is not enough.
+    /// The variant of the architecture, such as `v7` or `v8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// `os.version`, `os.features` and whatever else stood there.
+    /// `os.version`, `os.features` and fields that volio does not know.
     #[serde(flatten)]
     pub extra: Unknown,
 }
@@ -36,12 +36,12 @@ impl<'de> Deserialize<'de> for Platform {
 }
 
 impl Platform {
-    /// A platform without a variant.
+    /// Creates a platform without a variant.
     pub fn new(os: impl Into<String>, architecture: impl Into<String>) -> Self {
         Self { os: os.into(), architecture: architecture.into(), variant: None, extra: Unknown::default() }
     }
 
-    /// The platform that this program runs on.
+    /// Returns the platform of this program.
     pub fn host() -> Self {
         Self::new(
             "linux",
@@ -56,15 +56,15 @@ impl Platform {
         )
     }
 
-    /// Returns `true` if both the operating system and the architecture are named. A platform that lacks one of them
-    /// selects nothing: it is as good as none.
+    /// Returns whether both the operating system and the architecture are named. A platform without one of them selects no
+    /// image.
     pub fn is_complete(&self) -> bool {
         !self.os.is_empty() && !self.architecture.is_empty()
     }
 
-    /// Returns how well an image for `offered` serves this platform; `None` if it does not.
+    /// Returns how well an image for `offered` fits this platform; `None` if it does not.
     ///
-    /// Variants exclude each other only where both sides name one.
+    /// Different variants exclude each other only if both sides name one.
     pub fn fit(&self, offered: &Platform) -> Option<Fit> {
         let is_same_machine = self.os == offered.os && self.architecture == offered.architecture;
         match (self.named_variant(), offered.named_variant()) {
@@ -75,7 +75,7 @@ impl Platform {
         }
     }
 
-    /// Returns `true` if an image for `offered` serves this platform at all.
+    /// Returns whether an image for `offered` fits this platform at all.
     pub fn accepts(&self, offered: &Platform) -> bool {
         self.fit(offered).is_some()
     }
@@ -84,7 +84,7 @@ impl Platform {
         self.variant.as_deref().filter(|variant| !variant.is_empty())
     }
 
-    /// The variant, or the one that is meant where none is named, as containerd has it.
+    /// Returns the variant, or the default one of the architecture as in containerd.
     fn usual_variant(&self) -> Option<&str> {
         self.named_variant().or(match self.architecture.as_str() {
             "amd64" => Some("v1"),
@@ -95,12 +95,12 @@ impl Platform {
     }
 }
 
-/// How well an image serves a platform. The least is the best.
+/// A measure of how well an image fits a platform. The least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fit {
-    /// It is for this very platform.
+    /// The image is for this platform.
     Exact,
-    /// It is for a variant of it, where only one side names a variant.
+    /// The image is for another variant, and only one side names a variant.
     OtherVariant,
 }
 
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn platforms_read_and_print_alike() {
+    fn platforms_are_printed_as_they_are_parsed() {
         for text in ["linux/amd64", "linux/arm/v7"] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variant_counts_only_where_both_name_one() {
+    fn variants_count_only_if_both_sides_name_one() {
         let platform = |text: &str| text.parse::<Platform>().unwrap();
         assert!(platform("linux/arm64").accepts(&platform("linux/arm64/v8")));
         assert!(platform("linux/arm64/v8").accepts(&platform("linux/arm64")));

@@ -1,18 +1,18 @@
-//! The name of an image in a registry: `host/repository:tag@digest` (distribution-spec, "Pulling manifests").
+//! References, the names of images in a registry: `host/repository:tag@digest` (distribution-spec, "Pulling manifests").
 
 use super::Digest;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// The registry that a name without a host means, as for every other tool.
+/// The registry of a name without a host, as in every other tool.
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// The longest tag that the specification allows.
 const TAG_LIMIT: usize = 128;
-/// The longest host and repository together that registries and clients take.
+/// The longest name, host and repository together, that registries and clients accept.
 const NAME_LIMIT: usize = 255;
 
-/// Where an image is in a registry: the registry, the repository, and a tag, a digest, or both.
+/// The name of an image in a registry: the registry, the repository, and a tag, a digest, or both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
     registry: String,
@@ -22,23 +22,22 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Returns `true` if a name as it is written begins with the host of a registry, and does not leave out that it is in
-    /// Docker's.
+    /// Returns whether a name begins with the host of a registry. Names in the registry of Docker may omit it.
     pub fn names_registry(text: &str) -> bool {
         text.split_once('/').is_some_and(|(first, _)| is_registry(first))
     }
 
-    /// The registry's host name, with its port where one is given.
+    /// Returns the host name of the registry, with the port if there is one.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// The repository's name inside the registry.
+    /// Returns the name of the repository in the registry.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// The tag: the one given, else `latest` unless there is a digest.
+    /// Returns the tag. Without a tag and a digest it is `latest`.
     pub fn tag(&self) -> Option<&str> {
         match (&self.tag, &self.digest) {
             (Some(tag), _) => Some(tag),
@@ -47,28 +46,28 @@ impl Reference {
         }
     }
 
-    /// The digest, where one is given.
+    /// Returns the digest, if there is one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// Whether neither a tag nor a digest was given: the name of a repository and not of one image in it.
+    /// Returns whether there is neither a tag nor a digest, so that the name is that of a repository.
     pub fn is_repository(&self) -> bool {
         self.tag.is_none() && self.digest.is_none()
     }
 
-    /// The same repository with another tag and no digest.
+    /// Returns a reference to another tag of the repository.
     ///
     /// # Errors
-    /// When that is no tag.
+    /// [`Usage`](crate::error::Kind::Usage) if the tag is invalid.
     pub fn with_tag(&self, tag: &str) -> Result<Self> {
-        match is_tag(tag) {
-            true => Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() }),
-            false => Err(Error::usage(format!("{tag:?} cannot be a tag in {}", self.name()))),
+        if !is_tag(tag) {
+            return Err(Error::usage(format!("{tag:?} cannot be a tag in {}", self.name())));
         }
+        Ok(Self { tag: Some(tag.to_owned()), digest: None, ..self.clone() })
     }
 
-    /// The registry and the repository, without tag and digest.
+    /// Returns the registry and the repository, without tag and digest.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
     }
@@ -121,7 +120,7 @@ impl FromStr for Reference {
         }
         let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
         let repository = if official { format!("library/{repository}") } else { repository.to_owned() };
-        // The whole name counts, also what was not written: it is printed, and must be readable again.
+        // The limit is for the complete name, because that is printed and must be parsed again.
         if registry.len() + 1 + repository.len() > NAME_LIMIT {
             return Err(invalid(&format!("the name is longer than {NAME_LIMIT} bytes")));
         }
@@ -129,12 +128,12 @@ impl FromStr for Reference {
     }
 }
 
-/// Returns `true` if the first component of a name can be nothing but a registry (Docker's rule).
+/// Returns whether the first component of a name is a registry (Docker's rule).
 fn is_registry(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost"
 }
 
-/// Splits off the registry: the first component, if it can be nothing else.
+/// Splits off the registry, if the first component is one.
 fn split_registry(name: &str) -> (&str, &str) {
     match name.split_once('/') {
         Some((first, rest)) if is_registry(first) => match first {
@@ -145,7 +144,7 @@ fn split_registry(name: &str) -> (&str, &str) {
     }
 }
 
-/// Whether this is a host name, an IPv4 address or a bracketed IPv6 address, with an optional port.
+/// Returns whether this is a host name, an IPv4 address or a bracketed IPv6 address, with an optional port.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((address, port))) => {
@@ -169,7 +168,7 @@ fn is_host(text: &str) -> bool {
         && port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`
+/// Returns whether this matches `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`
 fn is_repository(text: &str) -> bool {
     text.split('/').all(|component| {
         let mut separator = String::new();
@@ -193,7 +192,7 @@ fn is_repository(text: &str) -> bool {
     })
 }
 
-/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`
+/// Returns whether this matches `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
 pub(crate) fn is_tag(text: &str) -> bool {
     (1..=TAG_LIMIT).contains(&text.len())
         && !text.starts_with(['.', '-'])
@@ -205,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_mean_what_they_mean_to_every_other_tool() {
+    fn names_are_completed_as_in_every_other_tool() {
         let digest = format!("sha256:{}", "a".repeat(64));
         for (text, full) in [
             ("alpine", "docker.io/library/alpine:latest".to_owned()),
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused() {
+    fn invalid_references_are_refused() {
         for text in [
             "",
             ":",
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_too_long_with_what_is_left_unsaid_is_none() {
+    fn the_complete_name_must_not_be_too_long() {
         let longest = "a".repeat(NAME_LIMIT - "docker.io/library/".len());
         let reference: Reference = longest.parse().unwrap();
         assert_eq!(reference.to_string().parse::<Reference>().unwrap().to_string(), reference.to_string());

@@ -1,28 +1,28 @@
-//! Referrers: manifests that say something about another one, their subject, such as signatures (image-spec,
-//! "Image Manifest", `subject`).
+//! Referrers, manifests that have another manifest as their subject, such as signatures (image-spec, "Image Manifest",
+//! `subject`).
 
-use super::descriptor::null_is_default;
+use super::members::null_is_default;
 use super::{Descriptor, Digest, Document};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The tag under which registries without a list of referrers have an index of them (distribution-spec, "Referrers
-/// Tag Schema").
+/// Returns the tag of the index of referrers, for registries without the referrers API (distribution-spec, "Referrers Tag
+/// Schema").
 pub fn referrers_tag(subject: &Digest) -> String {
-    // A tag has 128 characters at most, and a longer digest is cut.
+    // A tag has at most 128 characters, so a longer digest is cut.
     format!("{}-{:.64}", subject.algorithm().name(), subject.hex())
 }
 
-/// How the tags end under which cosign attaches signatures, attestations and lists of contents to an image.
+/// The suffixes of the tags with which cosign attaches signatures, attestations and SBOMs to an image.
 const ATTACHMENTS: [&str; 3] = [".sig", ".att", ".sbom"];
 
-/// The tags under which cosign attaches manifests to the manifest or the index with this digest.
+/// Returns the tags with which cosign attaches manifests to the manifest or index with this digest.
 pub fn attachment_tags(subject: &Digest) -> [String; 3] {
     ATTACHMENTS.map(|ending| format!("{}-{}{ending}", subject.algorithm().name(), subject.hex()))
 }
 
-/// Returns `true` if the tag stands for what is attached to another image, and not for an image of its own.
+/// Returns whether the tag is for something that is attached to another image, and not for an image.
 pub fn is_attachment_tag(tag: &str) -> bool {
     let digest = ATTACHMENTS.iter().find_map(|ending| tag.strip_suffix(ending)).unwrap_or(tag);
     digest.split_once('-').is_some_and(|(algorithm, hex)| {
@@ -43,7 +43,7 @@ struct Claims {
 }
 
 impl Document {
-    /// The subject of this document, if it is a referrer, and what a list of referrers says about it.
+    /// Returns the subject of this document, if it is a referrer, and the descriptor of it for a list of referrers.
     pub fn as_referrer(&self) -> Option<(Digest, Descriptor)> {
         let claims: Claims = self.parse().ok()?;
         let mut entry = self.descriptor().clone();
@@ -56,7 +56,7 @@ impl Document {
     }
 }
 
-/// The field of a descriptor that says what an artifact is.
+/// The field of a descriptor with the type of an artifact.
 pub const ARTIFACT_TYPE: &str = "artifactType";
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_of_attachments_are_told_from_tags_of_images() {
+    fn tags_of_attachments_are_distinguished_from_tags_of_images() {
         let subject = Digest::of(b"");
         let tags = attachment_tags(&subject);
         assert!(tags[0].starts_with("sha256-e3b0") && tags[0].ends_with("b855.sig"), "{}", tags[0]);

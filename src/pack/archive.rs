@@ -1,4 +1,4 @@
-//! A tree from a tar archive.
+//! Reads a tree from a tar archive.
 
 use crate::error::{Error, Result};
 use crate::layer::{Item, LayerReader, decompress};
@@ -7,13 +7,14 @@ use crate::tree::StoredTree;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Reads a tar archive, as strictly as a layer; it may be compressed with gzip or zstd. `.wh.` in a name means nothing.
+/// Reads a tar archive, as strictly as a layer. It may be compressed with gzip or zstd. Names that begin with `.wh.` are
+/// ordinary names.
 ///
 /// The contents are kept in a file without a name in the directory `spool`: an archive has its entries in any order, and a
-/// layer has them in one.
+/// layer must have them sorted.
 ///
 /// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when the archive is malformed or truncated, or no tree can be what it says;
+/// [`Integrity`](crate::error::Kind::Integrity) if the archive is malformed or truncated, or describes an impossible tree;
 /// those of reading it and of writing to `spool`.
 pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Progress) -> Result<StoredTree> {
     let contents = tempfile::tempfile_in(spool).map_err(|error| {
@@ -28,10 +29,13 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
     while let Some(item) = reader.next_item().map_err(damaged)? {
         let Item::Entry(entry) = item else { continue };
         is_empty = false;
-        tree.add(entry, &mut Counted { content: reader.content(), passed: |bytes| task.advance(bytes) })?;
+        tree.add(
+            entry,
+            &mut ObservedContent { content: reader.content(), on_read: |bytes| task.advance(bytes) },
+        )?;
     }
     let is_complete = reader.has_end_marker();
-    // The writer of the archive must not get a broken pipe for the zeros after the end.
+    // The writer of the archive must not get a broken pipe for the zeros after its end.
     reader.drain().map_err(damaged)?;
     if is_empty {
         return Err(Error::integrity("the archive is empty")
@@ -46,26 +50,26 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
     tree.finish()
 }
 
-/// The error of the reader, which speaks of layers.
+/// Adds context to an error of the reader, because its messages are about layers.
 fn damaged(error: Error) -> Error {
-    Error::new(error.kind(), "the archive cannot be packed").with_source(error)
+    error.context("the archive cannot be packed")
 }
 
-/// Content whose bytes are counted.
-struct Counted<C, F> {
+/// Content that reports the number of bytes of each read.
+struct ObservedContent<C, F> {
     content: C,
-    passed: F,
+    on_read: F,
 }
 
-impl<C: Read, F: Fn(u64)> Read for Counted<C, F> {
+impl<C: Read, F: Fn(u64)> Read for ObservedContent<C, F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.content.read(buffer)?;
-        (self.passed)(read as u64);
+        (self.on_read)(read as u64);
         Ok(read)
     }
 }
 
-impl<C: crate::tree::Content, F: Fn(u64)> crate::tree::Content for Counted<C, F> {
+impl<C: crate::tree::Content, F: Fn(u64)> crate::tree::Content for ObservedContent<C, F> {
     fn skip_hole(&mut self) -> u64 {
         self.content.skip_hole()
     }

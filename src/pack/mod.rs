@@ -1,13 +1,17 @@
-//! A tree into an image, wherever the image is.
+//! Packs a tree into an image.
+//!
+//! 1. The tree is surveyed, and [`layering`] decides which layer has which files.
+//! 2. [`upload`] reads each part of the tree, and archives, compresses, hashes and uploads it while it is read.
+//! 3. The configurations and manifests are built from the layers and published, and the image gets its name.
 
 mod archive;
-mod plan;
-mod send;
-mod told;
+mod layering;
+mod upload;
+mod warnings;
 
 pub use archive::read_archive;
-pub(crate) use send::while_made;
-pub(crate) use told::left_out;
+pub(crate) use upload::upload_while_writing;
+pub(crate) use warnings::warn_left_out;
 
 use crate::error::{Error, Result};
 use crate::image::{Built, Description};
@@ -17,36 +21,36 @@ use crate::progress::Progress;
 use crate::stream::Body;
 use crate::transport::{Destination, ImageSupport};
 use crate::tree::{LeftOut, SkipList, SourceSpec, Summary, Walk, WalkOptions};
-use plan::{Part, Planner};
-use send::Sent;
+use layering::{LayerPlan, LayerPlanner};
 use std::collections::BTreeMap;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
+use upload::{UploadedLayer, upload_layers};
 
-/// What a layer has, in bytes of its archive, unless it is said otherwise.
+/// The default target size of a layer, in bytes of its archive.
 pub const LAYER_SIZE: u64 = 512 << 20;
 
 /// The time after which a wait for a retry notices that it was cancelled.
 const CANCELLATION_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What may be chosen when an image is packed.
+/// Options of [`pack`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How the layers are compressed.
+    /// The compression of the layers.
     pub compression: Compression,
-    /// About how many bytes of archive a layer has; a file of more than twice that is a layer by itself.
+    /// The target size of a layer, in bytes of its archive. A file of more than twice that is a layer by itself.
     pub layer_size: u64,
-    /// What of the tree is packed, and how.
+    /// The entries that are packed, and their attributes.
     pub tree: WalkOptions,
-    /// What the image is, apart from its layers.
+    /// The documents of the image.
     pub image: Description,
 }
 
-/// The layers that a tree becomes.
+/// The layers of a tree.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerForm {
-    /// The approximate number of bytes of an archive.
+    /// The target size of a layer, in bytes of its archive.
     pub size: u64,
     pub format: ArchiveFormat,
 }
@@ -71,40 +75,40 @@ impl Default for Options {
     }
 }
 
-/// What was packed.
+/// The result of [`pack`].
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// Where the image is, by its digest: `repo@sha256:…`.
+    /// The address of the image with its digest: `repo@sha256:…`.
     pub address: String,
-    /// The digest of the index, or of the manifest where there is only one.
+    /// The digest of the index, or of the manifest if there is only one.
     pub digest: Digest,
-    /// The platforms that the image is for.
+    /// The platforms of the image.
     pub platforms: Vec<Platform>,
     /// The layers, lowest first.
     pub layers: Vec<PackedLayer>,
-    /// How many entries the tree has.
+    /// The number of entries of the tree.
     pub entries: u64,
-    /// How many bytes its files have.
+    /// The size of its files together, in bytes.
     pub bytes: u64,
-    /// How many sockets were left out: no archive can hold them.
+    /// The number of sockets, which are left out because no archive can hold them.
     pub sockets_skipped: u64,
-    /// How many entries the ignore rules left out; what is below a directory among them is not counted.
+    /// The number of entries that the ignore rules left out. Entries below an ignored directory are not counted.
     pub excluded: u64,
-    /// How many extended attributes were left out because they are notes of the host, by the beginnings of their names.
+    /// The number of extended attributes that were left out because they belong to the host, by the prefixes of their names.
     pub attributes_skipped: BTreeMap<&'static str, u64>,
-    /// How many entries were left out because volio or `mkfs` put them into the root of a source.
+    /// The number of entries that were left out because volio or `mkfs` created them in the root of a source.
     pub bookkeeping_skipped: u64,
-    /// How many places were left out, or taken as empty, because something else is mounted there.
+    /// The number of mount points that were left out, or packed as empty directories.
     pub mounts_skipped: u64,
-    /// How many entries were left out because they cannot be read.
+    /// The number of entries that were left out because they cannot be read.
     pub unreadable_skipped: u64,
-    /// How many entries were left out because they changed while they were read.
+    /// The number of entries that were left out because they changed while they were read.
     pub changed_skipped: u64,
-    /// Those by name, up to [`Summary::MAX_NAMED`].
+    /// The paths of these entries, up to [`Summary::MAX_NAMED`].
     pub skipped: Vec<LeftOut>,
 }
 
-/// One layer of what was packed.
+/// A layer of a packed image.
 #[derive(Clone, Debug)]
 pub struct PackedLayer {
     /// The digest of the blob.
@@ -121,12 +125,10 @@ pub struct PackedLayer {
 
 /// Packs the sources into an image at the destination, and gives it its name.
 ///
-/// The tree is surveyed first, to know which layer holds what. Then it is read once, and again only where a layer got
-/// lost on its way or where the tree changed meanwhile; its bytes are archived, compressed, hashed and sent as they are
-/// read.
+/// The tree is read once. A part of it is read again if an upload is lost or if the tree changes meanwhile.
 ///
 /// # Errors
-/// Those of reading the tree and of writing to the destination; the name then means what it meant before.
+/// Those of reading the tree and of writing to the destination. The name then refers to the same image as before.
 pub fn pack(
     destination: &dyn Destination,
     sources: &[SourceSpec],
@@ -136,24 +138,24 @@ pub fn pack(
     let options = &options.fitting(destination.image_support())?;
     options.image.platforms()?;
     let form = LayerForm { size: options.layer_size, format: ArchiveFormat::Layer };
-    let (sent, summary) = layers(destination, destination, sources, options, form, progress)?;
-    told::left_out(&summary, progress);
-    // SOURCE_DATE_EPOCH where it is set, else the newest time in the tree: never the clock.
+    let (uploaded, summary) = pack_layers(destination, destination, sources, options, form, progress)?;
+    warn_left_out(&summary, progress);
+    // SOURCE_DATE_EPOCH if it is set, else the newest time in the tree, but not the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
-    let layers: Vec<Layer> = sent.iter().map(|sent| sent.layer.clone()).collect();
+    let layers: Vec<Layer> = uploaded.iter().map(|uploaded| uploaded.layer.clone()).collect();
     let image = Description { created, ..options.image.clone() }.build(&layers)?;
     publish(destination, &image)?;
-    let packed = sent.iter().map(|sent| PackedLayer::new(&sent.layer, &sent.contents)).collect();
-    Ok(Packed::new(destination, image, packed, &sent, summary))
+    let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
+    Ok(Packed::new(destination, image, layers, &uploaded, summary))
 }
 
 impl Packed {
-    /// Describes an image whose layers are `layers`, and whose tree is in the archives of `sent`.
+    /// Describes an image with these layers. Its tree is in the archives of `uploaded`.
     pub(crate) fn new(
         destination: &dyn Destination,
         image: Built,
         layers: Vec<PackedLayer>,
-        sent: &[Sent],
+        uploaded: &[UploadedLayer],
         summary: Summary,
     ) -> Self {
         let digest = image.root.descriptor().digest.clone();
@@ -162,8 +164,8 @@ impl Packed {
             digest,
             platforms: image.platforms,
             layers,
-            entries: sent.iter().map(|sent| sent.entries).sum(),
-            bytes: sent.iter().map(|sent| sent.contents.bytes).sum(),
+            entries: uploaded.iter().map(|layer| layer.entries).sum(),
+            bytes: uploaded.iter().map(|layer| layer.contents.bytes).sum(),
             sockets_skipped: summary.sockets,
             excluded: summary.excluded,
             attributes_skipped: summary.attributes,
@@ -176,28 +178,30 @@ impl Packed {
     }
 }
 
-/// Sends the tree as layers to `into`, anew where something was moved meanwhile from where nothing had been read yet to
-/// where all had been. `destination` is where the image goes.
-pub(crate) fn layers(
+/// Uploads the tree as layers to `upload_to`. `destination` is where the image goes. Everything is packed again if a directory
+/// changed after it was read.
+pub(crate) fn pack_layers(
     destination: &dyn Destination,
-    into: &dyn Destination,
+    upload_to: &dyn Destination,
     sources: &[SourceSpec],
     options: &Options,
     form: LayerForm,
     progress: &dyn Progress,
-) -> Result<(Vec<Sent>, Summary)> {
+) -> Result<(Vec<UploadedLayer>, Summary)> {
     let mut skip_list = SkipList::default();
     let mut moves = 0;
     loop {
-        let parts = persist(destination, sources, &options.tree, &mut skip_list, progress, |skip_list| {
-            let tree = Walk::skipping(sources, &options.tree, skip_list)?;
-            plan(destination, tree, form.size, progress)
-        })?;
-        let sent = send::layers(into, sources, options, form.format, &skip_list, &parts, progress)?;
-        let mut summary = sent.iter().map(|sent| sent.summary.clone()).fold(Summary::default(), Summary::and);
+        let plans =
+            with_retries(destination, sources, &options.tree, &mut skip_list, progress, |skip_list| {
+                let tree = Walk::skipping(sources, &options.tree, skip_list)?;
+                plan_layers(destination, tree, form.size, progress)
+            })?;
+        let uploaded = upload_layers(upload_to, sources, options, form.format, &skip_list, &plans, progress)?;
+        let summaries = uploaded.iter().map(|layer| layer.summary.clone());
+        let mut summary = summaries.fold(Summary::default(), Summary::and);
         let on_change = options.tree.on_change;
-        match sent.iter().try_for_each(|sent| sent.listed.check(on_change, &mut summary)) {
-            Ok(()) => return Ok((sent, summary)),
+        match uploaded.iter().try_for_each(|layer| layer.listed.check(on_change, &mut summary)) {
+            Ok(()) => return Ok((uploaded, summary)),
             Err(error) if skip_list.learn(&error, &options.tree, moves) => {
                 progress.warn(&format!("{error}; the tree is packed anew"));
                 moves += 1;
@@ -207,29 +211,29 @@ pub(crate) fn layers(
     }
 }
 
-/// Looks at the tree, and decides which layer holds what of it.
-fn plan(
+/// Surveys the tree, and decides which layer has which files.
+fn plan_layers(
     destination: &dyn Destination,
     tree: Walk,
     layer_size: u64,
     progress: &dyn Progress,
-) -> Result<Vec<Part>> {
+) -> Result<Vec<LayerPlan>> {
     if let Some(directory) = destination.directory() {
         tree.ensure_excludes(&directory)?;
     }
-    let mut planner = Planner::new(layer_size);
-    let mut refused = told::Refused::new(progress);
+    let mut planner = LayerPlanner::new(layer_size);
+    let mut limits = warnings::LimitWarnings::new(progress);
     for found in tree.sizes_only() {
         let entry = found?.entry;
-        refused.count(&entry);
+        limits.count(&entry);
         planner.add(&entry);
     }
     Ok(planner.finish())
 }
 
-/// Does something with the tree, and does it anew where a layer got lost on its way (the same tree gives the same layer)
-/// or where something changed while it was read: its header was in the archive already.
-fn persist<T>(
+/// Retries `attempt` if an upload is lost (the same tree gives the same layer) or if something changed while it was read and
+/// its header was already in the archive.
+fn with_retries<T>(
     destination: &dyn Destination,
     sources: &[SourceSpec],
     tree: &WalkOptions,
@@ -274,11 +278,11 @@ pub(crate) fn wait_for_retry(
 }
 
 impl Options {
-    /// The same for a place that holds nothing else: where images are plain, the layers are not compressed, and data is
-    /// packed for the host's platform only.
+    /// Returns options that fit the destination. If it holds only plain images, the layers are not compressed, and the image
+    /// is for the platform of the host.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when something was asked for that is lost there.
+    /// [`Usage`](crate::error::Kind::Usage) if the destination cannot hold what the options ask for.
     fn fitting(&self, support: ImageSupport) -> Result<Self> {
         let mut options = self.clone();
         if support == ImageSupport::PlainOnly {
@@ -299,7 +303,7 @@ impl Options {
     }
 }
 
-/// Sends the documents of an image, leaves first, and gives the root its name.
+/// Uploads the documents of an image, the root last, and gives the root its name.
 pub(crate) fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
     for config in &image.configs {
         if !destination.contains(config.descriptor())? {
@@ -317,7 +321,7 @@ fn body_of(document: &Document) -> Body {
     crate::stream::Unverified::new(io::Cursor::new(document.bytes().to_vec())).verify(document.descriptor())
 }
 
-/// A time as image configurations have it; times that no calendar has are left out.
+/// Formats a time for an image configuration; `None` for a time outside of the years 0 to 9999.
 pub(crate) fn rfc3339(time: crate::tree::Time) -> Option<String> {
     Some(jiff::Timestamp::from_second(time.seconds).ok()?.to_string())
 }

@@ -45,7 +45,7 @@ impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
             };
             match chunk.zeros {
                 true => {
-                    chunk.prove_zeros()?;
+                    chunk.verify_zeros()?;
                     (self.zeros, self.position) = (chunk.size, 0);
                     self.bytes.clear();
                 }

@@ -3,7 +3,7 @@
 use super::Reading;
 use crate::error::{Error, Result};
 use crate::layer::{Chunk, Limits, PlainFrame};
-use crate::stream::in_order;
+use crate::stream::map_in_order;
 use std::ops::Range;
 use std::slice;
 
@@ -32,8 +32,8 @@ impl Plan {
     /// One that needs nothing yet, and remembers no more than these allow: a span begins at an entry that is wanted, or
     /// behind 4 MiB of one.
     pub fn within(limits: &Limits) -> Self {
-        let memory = limits.names / 2 / size_of::<Span>() as u64;
-        Self { spans: Vec::new(), most: limits.entries.min(memory) }
+        let memory = limits.max_names / 2 / size_of::<Span>() as u64;
+        Self { spans: Vec::new(), most: limits.max_entries.min(memory) }
     }
 
     /// Adds the frame of this chunk of a layer, if it has to be fetched.
@@ -94,7 +94,7 @@ impl Reading<'_> {
             task.advance(bytes.len() as u64);
             Ok(bytes)
         };
-        in_order(self.connections, &plan.spans, fetch, |next| {
+        map_in_order(self.connections, &plan.spans, fetch, |next| {
             read(&mut Frames { spans: plan.spans.iter(), next, span: None, frame: None })
         })
     }
@@ -110,7 +110,7 @@ impl Reading<'_> {
             ))
             .with_hint("try again: all will be read then")
         };
-        part.ok_or_else(only_whole)?.take_unproved(size)
+        part.ok_or_else(only_whole)?.take_unverified(size)
     }
 }
 

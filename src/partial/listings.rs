@@ -1,7 +1,7 @@
 //! Tables of contents of the layers of an image, fetched and held until they were read.
 
 use crate::error::{Error, Result};
-use crate::layer::{Limits, Listing, Toc};
+use crate::layer::{Limits, Toc, VerifiedToc};
 use crate::oci::Descriptor;
 use crate::stream::Unverified;
 use crate::transport::Source;
@@ -51,9 +51,9 @@ impl<'a> Listings<'a> {
     /// # Errors
     /// Those of the source; [`Integrity`](crate::error::Kind::Integrity) when it is not what the descriptor says, or all
     /// of them together are more than an image may have.
-    pub fn fetch(&self, source: &dyn Source, layer: &Descriptor) -> Result<Option<Listing>> {
+    pub fn fetch(&self, source: &dyn Source, layer: &Descriptor) -> Result<Option<VerifiedToc>> {
         let Some(toc) = Toc::of(layer)? else { return Ok(None) };
-        toc.insist_on(self.limits)?;
+        toc.ensure_within(self.limits)?;
         let Some(part) = source.open_range(layer, toc.range())? else { return Ok(None) };
         self.hold(toc, part).map(Some)
     }
@@ -62,9 +62,9 @@ impl<'a> Listings<'a> {
     ///
     /// # Errors
     /// Those of [`fetch`](Self::fetch).
-    pub fn fetch_from_whole(&self, source: &dyn Source, layer: &Descriptor) -> Result<Option<Listing>> {
+    pub fn fetch_from_whole(&self, source: &dyn Source, layer: &Descriptor) -> Result<Option<VerifiedToc>> {
         let Some(toc) = Toc::of(layer)? else { return Ok(None) };
-        toc.insist_on(self.limits)?;
+        toc.ensure_within(self.limits)?;
         let range = toc.range();
         let mut whole = source.open(layer)?.verify(layer);
         io::copy(&mut whole.by_ref().take(range.start), &mut io::sink())
@@ -72,10 +72,10 @@ impl<'a> Listings<'a> {
         self.hold(toc, Unverified::new(whole.take(range.end - range.start))).map(Some)
     }
 
-    fn hold(&self, toc: Toc, part: Unverified) -> Result<Listing> {
+    fn hold(&self, toc: Toc, part: Unverified) -> Result<VerifiedToc> {
         match self.room(toc.descriptor().size)? {
-            Room::Memory => Listing::prove(toc, part, self.limits),
-            Room::File(file, offset) => Listing::prove_into(file, offset, toc, part, self.limits),
+            Room::Memory => VerifiedToc::verify(toc, part, self.limits),
+            Room::File(file, offset) => VerifiedToc::verify_into(file, offset, toc, part, self.limits),
         }
     }
 
@@ -87,8 +87,8 @@ impl<'a> Listings<'a> {
             Some(place) if size > SMALL || in_memory > most => {
                 let offset = held.filed;
                 held.filed = offset.saturating_add(size);
-                if held.filed > self.limits.listings() {
-                    return Err(too_much(self.limits.listings()));
+                if held.filed > self.limits.max_tocs() {
+                    return Err(too_much(self.limits.max_tocs()));
                 }
                 let file = match &held.file {
                     Some(file) => Arc::clone(file),

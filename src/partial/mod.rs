@@ -16,10 +16,10 @@ pub use listings::Listings;
 pub use tree::{Learn, Names};
 
 use crate::error::Result;
-use crate::layer::{Limits, Listing, Toc};
+use crate::layer::{Limits, Toc, VerifiedToc};
 use crate::oci::Descriptor;
 use crate::progress::Progress;
-use crate::stream::in_order;
+use crate::stream::map_in_order;
 use crate::transport::Source;
 use crate::tree::SpoolDirectory;
 
@@ -48,13 +48,13 @@ impl Reading<'_> {
     /// Those of [`Listings::fetch`] and of `work`, the first one in the order of the layers.
     pub fn each_listing(
         &self,
-        mut work: impl FnMut(usize, &Descriptor, Option<Listing>) -> Result<()>,
+        mut work: impl FnMut(usize, &Descriptor, Option<VerifiedToc>) -> Result<()>,
     ) -> Result<()> {
         let task = self.progress.begin("reading tables of contents", None);
         let listings = Listings::new(self.spool, self.limits);
         let fetch = |layer: &Descriptor| listings.fetch(self.source, layer);
         let mut whole = ReadWhole::default();
-        in_order(self.connections, self.layers, fetch, |next| {
+        map_in_order(self.connections, self.layers, fetch, |next| {
             for (number, layer) in self.layers.iter().enumerate() {
                 let Some(listing) = next() else { break };
                 let listing = listing?;

@@ -2,7 +2,7 @@
 
 use super::{ChunkReader, Listings, Plan, Reading};
 use crate::error::{Error, Kind as ErrorKind, Result};
-use crate::layer::{Budget, Chunk, Compression, Item, Layer, Limits, Listing, TocEntry};
+use crate::layer::{Budget, Chunk, Compression, Item, Layer, Limits, TocEntry, VerifiedToc};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::progress::Silent;
 use crate::stream::{Unverified, Workers, Written};
@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::thread;
 
 /// The table of contents of a layer.
-fn listing(source: &dyn Source, layer: &Descriptor, limits: &Limits) -> Result<Option<Listing>> {
+fn listing(source: &dyn Source, layer: &Descriptor, limits: &Limits) -> Result<Option<VerifiedToc>> {
     Listings::new(None, limits).fetch(source, layer)
 }
 
@@ -120,7 +120,7 @@ fn tree() -> Vec<(&'static str, Vec<u8>)> {
 
 fn place() -> Place {
     let (mut layer, mut blob) = Compression::default().layer(&Workers::start(2).unwrap(), 2).unwrap();
-    let mut bytes = Vec::new();
+    let (toc, mut bytes) = (blob.pending_toc(), Vec::new());
     let contents = thread::scope(|scope| {
         let writer = scope.spawn(move || {
             for (path, content) in tree() {
@@ -135,7 +135,7 @@ fn place() -> Place {
         writer.join().unwrap()
     });
     let written = Written { digest: Digest::of(&bytes), size: bytes.len() as u64 };
-    let layer = Layer::new(Compression::default(), &contents, written).descriptor;
+    let layer = Layer::new(Compression::default(), &contents, written, toc.get()).descriptor;
     Place { layer, bytes, asked: Mutex::default(), gives_parts: true }
 }
 
@@ -244,7 +244,7 @@ fn a_place_that_stops_giving_parts_is_an_error_and_one_that_gives_none_has_no_li
 #[test]
 fn a_table_of_contents_that_is_another_one_or_too_large_is_an_integrity_error() {
     let mut place = place();
-    let few = Limits { entries: 1, names: 1, ..Limits::default() };
+    let few = Limits { max_entries: 1, max_names: 1, ..Limits::default() };
     assert_eq!(listing(&place, &place.layer, &few).unwrap_err().kind(), ErrorKind::Integrity);
     let at = place.bytes.len() - 100;
     place.bytes[at] ^= 1;
@@ -277,7 +277,7 @@ fn a_plan_that_is_scattered_over_more_places_than_entries_are_allowed_is_an_inte
         let start = number << 20;
         Chunk { frame: start..start + 9, inner: 0, offset: 0, size: 1, digest: digest.clone(), zeros: false }
     };
-    let mut plan = Plan::within(&Limits { entries: 3, ..Limits::default() });
+    let mut plan = Plan::within(&Limits { max_entries: 3, ..Limits::default() });
     (1..=3).for_each(|number| plan.add(0, &chunk(number)).unwrap());
     plan.add(0, &chunk(3)).unwrap();
     let error = plan.add(0, &chunk(4)).unwrap_err();

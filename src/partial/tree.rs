@@ -2,7 +2,7 @@
 
 use super::Reading;
 use crate::error::{Error, Result};
-use crate::layer::{Budget, LayerReader, Listing, Meter, TocEntry, decompress, lay_listing_over, lay_over};
+use crate::layer::{Budget, LayerReader, Meter, TocEntry, VerifiedToc, apply_layer, apply_toc, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::stream::HashingReader;
 use crate::tree::{Content, Entry, MergedTree, Overlay};
@@ -30,7 +30,7 @@ pub trait Learn {
     ) -> Result<Self::Learned>;
 
     /// Is given the table of contents of a layer when it was read, for whoever needs it again.
-    fn keep(&mut self, _layer: usize, _listing: Listing) {}
+    fn keep(&mut self, _layer: usize, _listing: VerifiedToc) {}
 }
 
 /// Who wants to know the entries and nothing else.
@@ -57,7 +57,7 @@ impl Reading<'_> {
         meter: &Meter,
         learn: &mut L,
     ) -> Result<MergedTree<L::Learned>> {
-        let mut overlay = Overlay::within(self.limits.names);
+        let mut overlay = Overlay::within(self.limits.max_names);
         let mut budget = Budget::new(*self.limits);
         self.each_listing(|number, layer, listing| {
             let Some(listing) = listing else {
@@ -66,7 +66,7 @@ impl Reading<'_> {
             };
             let mut entries = listing.entries(std::mem::take(&mut budget))?;
             let mut counted = 0..;
-            lay_listing_over(&mut overlay, &mut entries, |entry| {
+            apply_toc(&mut overlay, &mut entries, |entry| {
                 learn.listed(number, counted.next().unwrap_or_default(), entry)
             })?;
             budget = entries.budget().clone();
@@ -87,7 +87,7 @@ impl Reading<'_> {
     ) -> Result<()> {
         let task = self.progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
         let body = self.source.open(layer)?;
-        let mut body = body.verify(layer).observed(move |bytes| task.advance(bytes)).observed(meter.stored());
+        let mut body = body.verify(layer).on_read(move |bytes| task.advance(bytes)).on_read(meter.stored());
         let mut counted = 0..;
         let read = stream(overlay, (&mut body, meter), diff_id, budget, |entry, content| {
             learn.streamed(number, counted.next().unwrap_or_default(), entry, content)
@@ -108,7 +108,7 @@ fn stream<T: Clone + Default>(
     let plain = decompress(layer).map_err(|error| Error::io("cannot read the layer", error))?;
     let mut plain = HashingReader::new(meter.bound(plain), diff_id.algorithm());
     let mut layer = LayerReader::within(&mut plain, std::mem::take(budget));
-    lay_over(overlay, &mut layer, learn)?;
+    apply_layer(overlay, &mut layer, learn)?;
     *budget = layer.budget().clone();
     layer.drain()?;
     match plain.finish() {

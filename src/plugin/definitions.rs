@@ -26,7 +26,7 @@ pub(super) struct Definition {
     pub(super) name: String,
     #[serde(default, alias = "mountpoint")]
     pub(super) mountpoint: PathBuf,
-    #[serde(default, alias = "options", deserialize_with = "null_as_empty")]
+    #[serde(default, alias = "options", deserialize_with = "crate::oci::null_is_default")]
     pub(super) options: BTreeMap<String, String>,
     /// The fields that volmex does not know; `None` in an entry that volmex has written.
     #[serde(default)]
@@ -191,9 +191,4 @@ fn stamp_of(path: &Path) -> Result<Option<FileStamp>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(format!("cannot look at {}", path.display()), error)),
     }
-}
-
-/// Reads `null`, which Go writes, as an empty map.
-fn null_as_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
 }

@@ -224,7 +224,7 @@ impl FillRun<'_> {
             ..unpack::Options::default()
         };
         // An exported volume must unpack again, however deep a container made it, and limits cannot be given here.
-        (options.limits.path, options.limits.depth) = (64 << 10, 2048);
+        (options.limits.max_path, options.limits.max_depth) = (64 << 10, 2048);
         let recorder =
             ProgressRecorder { transfer: Arc::clone(&self.progress), log: &self.store.settings.log };
         let unpacked = unpack(source, staging, &options, &recorder)?;

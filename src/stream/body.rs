@@ -1,98 +1,98 @@
-//! Bytes on their way from one place to another, hashed as they pass.
+//! Streams of bytes that are hashed and verified while they are read.
 
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
 use std::io::{self, Read};
 
 type Bytes = Box<dyn Read + Send>;
-/// Opens the same bytes once more, from an offset on.
-type Again = Box<dyn Fn(u64) -> Result<Bytes> + Send>;
+/// A function that opens the same bytes again, from an offset on.
+type Reopen = Box<dyn Fn(u64) -> Result<Bytes> + Send>;
 
-/// How far apart the places are whose hash is remembered: going back costs reading at most as much again.
-const MARK: u64 = 4 << 20;
-/// How much memory is taken at once because somebody says that so many bytes will come.
-const TRUSTED: usize = 4 << 20;
+/// The distance between checkpoints of the hash, in bytes. A rewind reads at most as much again.
+const CHECKPOINT: u64 = 4 << 20;
+/// The most memory that is allocated in advance for a size that is not verified, in bytes.
+const MAX_PREALLOCATED: usize = 4 << 20;
 
-/// Bytes that somebody sent: they cannot be read before it is said what they should be.
+/// Bytes from outside. They cannot be read before it is declared what they should be.
 pub struct Unverified {
     bytes: Bytes,
-    again: Option<Again>,
+    reopen: Option<Reopen>,
 }
 
 impl Unverified {
-    /// What came from outside.
+    /// Wraps bytes from outside.
     pub fn new(bytes: impl Read + Send + 'static) -> Self {
-        Self { bytes: Box::new(bytes), again: None }
+        Self { bytes: Box::new(bytes), reopen: None }
     }
 
-    /// The same bytes, which can be opened again, from an offset on: who sends them can go back.
+    /// Adds a function that opens the same bytes again, from an offset on.
     #[must_use]
     pub fn reopenable(self, open: impl Fn(u64) -> Result<Box<dyn Read + Send>> + Send + 'static) -> Self {
-        Self { again: Some(Box::new(open)), ..self }
+        Self { reopen: Some(Box::new(open)), ..self }
     }
 
-    /// The next `size` bytes, in memory, and **not proved**: for the frames of an indexed layer, whose chunks a table of
-    /// contents names. They must be proved before anything of them is used. The rest can be taken afterwards.
+    /// Reads the next `size` bytes into memory. They are **not verified**: the method is for frames of an indexed layer.
+    /// The caller verifies their chunks by a table of contents before it uses them. The following bytes can be read afterwards.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when there are fewer.
-    pub fn take_unproved(&mut self, size: usize) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(size.min(TRUSTED));
+    /// [`Integrity`](crate::error::Kind::Integrity) if there are fewer bytes.
+    pub fn take_unverified(&mut self, size: usize) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(size.min(MAX_PREALLOCATED));
         (&mut self.bytes)
             .take(size as u64)
             .read_to_end(&mut bytes)
             .map_err(|error| Error::io("cannot read a part of a blob", error))?;
-        match bytes.len() == size {
-            true => Ok(bytes),
-            false => Err(Error::integrity(format!(
+        if bytes.len() != size {
+            return Err(Error::integrity(format!(
                 "a part of a blob should have {size} bytes and has {}",
                 bytes.len()
             ))
-            .with_hint(HINT)),
+            .with_hint(HINT));
         }
+        Ok(bytes)
     }
 
-    /// A reader that fails at its end unless these bytes are what the descriptor says.
+    /// Returns a reader that fails at its end unless the bytes have the digest and the size of the descriptor.
     pub fn verify(self, descriptor: &Descriptor) -> Body {
         Body {
-            again: self.again,
+            reopen: self.reopen,
             expected: Some(Written { digest: descriptor.digest.clone(), size: descriptor.size }),
             ..Body::over(self.bytes, descriptor.digest.algorithm())
         }
     }
 }
 
-/// What a place has stored: the second half of a layer.
+/// The digest and the size of bytes that were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// The digest of the bytes.
     pub digest: Digest,
-    /// How many they were.
+    /// The number of bytes.
     pub size: u64,
 }
 
-/// Bytes that know at their end what they were.
+/// A byte stream that knows its digest once it was read to its end.
 ///
-/// A place reads a body to its end, asks it by [`finish`](Body::finish) what it was, and publishes nothing
-/// before it has the answer. A body that should be a certain blob fails instead of ending when it is another.
+/// A destination reads a body to its end and calls [`finish`](Body::finish) before it publishes anything. A body with an
+/// expected digest fails at its end if the digest differs.
 pub struct Body {
     bytes: Bytes,
-    again: Option<Again>,
+    reopen: Option<Reopen>,
     hasher: Hasher,
-    /// The hash at every [`MARK`], beginning with that of nothing.
-    marks: Vec<Hasher>,
-    /// How many bytes were read and hashed.
+    /// The state of the hash at every multiple of [`CHECKPOINT`], beginning with zero.
+    checkpoints: Vec<Hasher>,
+    /// The number of bytes that were read and hashed.
     size: u64,
-    /// The most that were ever read.
-    seen: u64,
-    passed: Vec<Box<dyn Fn(u64) + Send>>,
+    /// The largest number of bytes that were read before any rewind.
+    max_size: u64,
+    on_read: Vec<Box<dyn Fn(u64) + Send>>,
     expected: Option<Written>,
-    /// What the bytes were, once their end was seen.
+    /// The digest and the size, once the end was read.
     result: Option<Written>,
 }
 
 impl Body {
-    /// Bytes of our own making, whose digest is known when they have passed.
+    /// Creates a body of bytes without an expected digest.
     pub fn new(bytes: impl Read + Send + 'static) -> Self {
         Self::over(Box::new(bytes), Algorithm::Sha256)
     }
@@ -100,81 +100,81 @@ impl Body {
     fn over(bytes: Bytes, algorithm: Algorithm) -> Self {
         Self {
             bytes,
-            again: None,
+            reopen: None,
             hasher: Hasher::new(algorithm),
-            marks: vec![Hasher::new(algorithm)],
+            checkpoints: vec![Hasher::new(algorithm)],
             size: 0,
-            seen: 0,
-            passed: Vec::new(),
+            max_size: 0,
+            on_read: Vec::new(),
             expected: None,
             result: None,
         }
     }
 
-    /// What the bytes will be, where that is known beforehand.
+    /// Returns the expected digest and size, if there are any.
     pub fn expected(&self) -> Option<&Written> {
         self.expected.as_ref()
     }
 
-    /// The same body, with `passed` called for the number of bytes of each read; those that are read again do not
-    /// count.
+    /// Adds a function that is called with the number of bytes of each read. Bytes that are read again are not counted.
     #[must_use]
-    pub fn observed(mut self, passed: impl Fn(u64) + Send + 'static) -> Self {
-        self.passed.push(Box::new(passed));
+    pub fn on_read(mut self, on_read: impl Fn(u64) + Send + 'static) -> Self {
+        self.on_read.push(Box::new(on_read));
         self
     }
 
-    /// Whether it can go back, or begin in the middle.
-    pub fn comes_again(&self) -> bool {
-        self.again.is_some()
+    /// Returns whether the body can be rewound, or begin in the middle.
+    pub fn can_rewind(&self) -> bool {
+        self.reopen.is_some()
     }
 
-    /// How many bytes were read.
+    /// Returns the number of bytes that were read.
     pub fn position(&self) -> u64 {
         self.size
     }
 
-    /// Goes back to a place that was read already, so that it is read again from there; `false` where the bytes
-    /// come only once. What was read is not believed to be the same again: it is hashed as it comes.
+    /// Goes back to an offset that was read before. Returns `false` if the bytes cannot be opened again. The bytes after the
+    /// offset are hashed again, because they may be different ones.
     ///
     /// # Errors
-    /// When the bytes cannot be opened or read any more.
+    /// Fails if the bytes cannot be opened or read.
     pub fn rewind(&mut self, offset: u64) -> Result<bool> {
-        let Some(again) = &self.again else { return Ok(false) };
-        let mark = usize::try_from(offset / MARK).unwrap_or(usize::MAX).min(self.marks.len() - 1);
-        let start = mark as u64 * MARK;
-        self.bytes = again(start)?;
-        self.hasher = self.marks[mark].clone();
-        self.marks.truncate(mark + 1);
+        let Some(reopen) = &self.reopen else { return Ok(false) };
+        let checkpoint =
+            usize::try_from(offset / CHECKPOINT).unwrap_or(usize::MAX).min(self.checkpoints.len() - 1);
+        let start = checkpoint as u64 * CHECKPOINT;
+        self.bytes = reopen(start)?;
+        self.hasher = self.checkpoints[checkpoint].clone();
+        self.checkpoints.truncate(checkpoint + 1);
         (self.size, self.result) = (start, None);
-        self.skip_to(offset)?;
+        self.hash_until(offset)?;
         Ok(true)
     }
 
-    /// Reads on to a place and only hashes what comes before it: somebody has it already.
+    /// Reads and hashes the bytes up to an offset and drops them, because the destination has them already.
     ///
     /// # Errors
-    /// Those of reading; also when the bytes end before.
-    pub fn skip_to(&mut self, offset: u64) -> Result<()> {
+    /// Those of reading; fails if the bytes end before the offset.
+    pub fn hash_until(&mut self, offset: u64) -> Result<()> {
         let left = offset - self.size;
         let skipped = io::copy(&mut self.by_ref().take(left), &mut io::sink())
             .map_err(|error| Error::io("cannot read the data again", error))?;
-        match skipped == left {
-            true => Ok(()),
-            false => Err(Error::failed("the data is shorter than it was")),
+        if skipped < left {
+            return Err(Error::failed("the data is shorter than it was"));
         }
+        Ok(())
     }
 
-    /// Takes the first bytes from where they are already, a part of the same blob that came before, and only the
-    /// others from where they come from. Says how many were taken: none where these cannot be opened in the middle.
+    /// Hashes the first bytes of the blob from `part`, where an interrupted transfer has left them, so that only the rest is
+    /// read from the source. Returns the number of bytes; zero if the source cannot be opened in the middle.
     ///
     /// # Errors
-    /// When either cannot be read.
-    pub fn begin_with(&mut self, mut part: impl Read) -> Result<u64> {
-        let (Some(again), 0) = (&self.again, self.size) else { return Ok(0) };
+    /// Fails if either cannot be read.
+    pub fn prefill(&mut self, mut part: impl Read) -> Result<u64> {
+        let (Some(reopen), 0) = (&self.reopen, self.size) else { return Ok(0) };
         let limit = self.expected.as_ref().map_or(0, |expected| expected.size);
         let mut buffer = vec![0; 128 << 10];
-        let (mut hasher, mut size, mut marks) = (self.hasher.clone(), 0, self.marks.clone());
+        let (mut hasher, mut size, mut checkpoints) = (self.hasher.clone(), 0, self.checkpoints.clone());
         while size < limit {
             let read =
                 part.read(&mut buffer).map_err(|error| Error::io("cannot read what came before", error))?;
@@ -182,42 +182,42 @@ impl Body {
                 break;
             }
             let read = read.min(usize::try_from(limit - size).unwrap_or(usize::MAX));
-            hash(&mut hasher, &mut size, &mut marks, &buffer[..read]);
+            hash(&mut hasher, &mut size, &mut checkpoints, &buffer[..read]);
         }
-        self.bytes = again(size)?;
-        (self.hasher, self.size, self.marks, self.seen) = (hasher, size, marks, size);
-        self.passed.iter().for_each(|passed| passed(size));
+        self.bytes = reopen(size)?;
+        (self.hasher, self.size, self.checkpoints, self.max_size) = (hasher, size, checkpoints, size);
+        self.on_read.iter().for_each(|on_read| on_read(size));
         Ok(size)
     }
 
-    /// What the bytes were, for somebody who still needs the body.
+    /// Returns the digest and the size, and keeps the body.
     ///
     /// # Errors
-    /// When they were not read to their end.
+    /// Fails if the body was not read to its end.
     pub fn written(&self) -> Result<Written> {
         self.result.clone().ok_or_else(|| Error::failed("the data was not read to its end"))
     }
 
-    /// What the bytes were.
+    /// Returns the digest and the size.
     ///
     /// # Errors
-    /// When they were not read to their end: nobody may publish half of them.
+    /// Fails if the body was not read to its end, so that half a blob is not published.
     pub fn finish(self) -> Result<Written> {
         self.result.ok_or_else(|| Error::failed("the data was not read to its end"))
     }
 
-    /// Reads all that is left.
+    /// Reads the rest of the body.
     ///
     /// # Errors
-    /// Those of reading; [`Integrity`](crate::error::Kind::Integrity) when the bytes are not what they should be.
+    /// Those of reading; [`Integrity`](crate::error::Kind::Integrity) if the digest or the size is not the expected one.
     pub fn drain(mut self) -> Result<Written> {
         io::copy(&mut self, &mut io::sink()).map_err(|error| Error::io("cannot read the data", error))?;
         self.finish()
     }
 
-    /// Called at the end of the bytes: the moment of truth.
+    /// Checks the digest and the size at the end of the bytes.
     fn seal(&mut self) -> io::Result<()> {
-        // A copy: whoever reads on after a failure must get the same failure, and not a verdict about nothing.
+        // The hasher is cloned, so that a further read after a failure gives the same failure.
         let written = Written { digest: self.hasher.clone().finish(), size: self.size };
         if let Some(expected) = &self.expected
             && *expected != written
@@ -235,13 +235,13 @@ impl Read for Body {
             return Ok(0);
         }
         let read = self.bytes.read(buffer)?;
-        hash(&mut self.hasher, &mut self.size, &mut self.marks, &buffer[..read]);
-        if let Some(new) = self.size.checked_sub(self.seen).filter(|new| *new > 0) {
-            self.seen = self.size;
-            self.passed.iter().for_each(|passed| passed(new));
+        hash(&mut self.hasher, &mut self.size, &mut self.checkpoints, &buffer[..read]);
+        if let Some(new) = self.size.checked_sub(self.max_size).filter(|new| *new > 0) {
+            self.max_size = self.size;
+            self.on_read.iter().for_each(|on_read| on_read(new));
         }
         match &self.expected {
-            // More than was promised is wrong already; an endless body must not be read to its end.
+            // More bytes than expected are wrong already, and the body may be endless.
             Some(expected) if self.size > expected.size => {
                 return Err(Error::integrity(format!(
                     "blob {} is longer than the {} bytes its descriptor promises",
@@ -260,25 +260,23 @@ impl Read for Body {
 const HINT: &str = "it was damaged or replaced where it is stored or on its way; nothing of it was used";
 
 fn mismatch(expected: &Written, written: &Written) -> Error {
-    match expected.size == written.size {
-        false => Error::integrity(format!(
-            "blob {} should have {} bytes and has {}",
-            expected.digest, expected.size, written.size
-        )),
-        true => Error::integrity(format!("blob {} has the digest {}", expected.digest, written.digest)),
-    }
-    .with_hint(HINT)
+    let what = if expected.size == written.size {
+        format!("blob {} has the digest {}", expected.digest, written.digest)
+    } else {
+        format!("blob {} should have {} bytes and has {}", expected.digest, expected.size, written.size)
+    };
+    Error::integrity(what).with_hint(HINT)
 }
 
-/// Hashes bytes, and remembers the hash wherever a mark is passed.
-fn hash(hasher: &mut Hasher, size: &mut u64, marks: &mut Vec<Hasher>, mut bytes: &[u8]) {
+/// Hashes bytes, and keeps the state of the hash at each checkpoint.
+fn hash(hasher: &mut Hasher, size: &mut u64, checkpoints: &mut Vec<Hasher>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
-        let room = usize::try_from(MARK - *size % MARK).unwrap_or(usize::MAX);
+        let room = usize::try_from(CHECKPOINT - *size % CHECKPOINT).unwrap_or(usize::MAX);
         let (now, later) = bytes.split_at(room.min(bytes.len()));
         hasher.update(now);
         *size += now.len() as u64;
-        if size.is_multiple_of(MARK) {
-            marks.push(hasher.clone());
+        if size.is_multiple_of(CHECKPOINT) {
+            checkpoints.push(hasher.clone());
         }
         bytes = later;
     }
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_bytes_pass_and_say_what_they_were() {
+    fn the_right_bytes_pass_and_their_digest_is_known() {
         let written = verify(b"data", b"data").unwrap();
         assert_eq!(written, Written { digest: Digest::of(b"data"), size: 4 });
     }
@@ -313,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_stays_one_however_often_it_is_asked() {
+    fn a_failure_is_repeated_by_every_further_read() {
         let claim = Descriptor { size: 4, ..Descriptor::of("x", b"") };
         let mut body = Unverified::new(&b"data"[..]).verify(&claim);
         for _ in 0..3 {
@@ -323,15 +321,15 @@ mod tests {
     }
 
     #[test]
-    fn unproved_bytes_are_as_many_as_were_asked_for_and_take_no_memory_before_they_come() {
+    fn unverified_bytes_have_the_requested_size_and_take_no_memory_before_they_come() {
         let mut part = Unverified::new(&b"some data"[..]);
-        assert_eq!(part.take_unproved(4).unwrap(), b"some");
-        assert_eq!(part.take_unproved(5).unwrap(), b" data");
-        assert_eq!(part.take_unproved(0).unwrap(), b"");
+        assert_eq!(part.take_unverified(4).unwrap(), b"some");
+        assert_eq!(part.take_unverified(5).unwrap(), b" data");
+        assert_eq!(part.take_unverified(0).unwrap(), b"");
         let mut short = Unverified::new(&b"some data"[..]);
-        assert_eq!(short.take_unproved(usize::MAX).unwrap_err().kind(), Kind::Integrity);
+        assert_eq!(short.take_unverified(usize::MAX).unwrap_err().kind(), Kind::Integrity);
         let mut endless = Unverified::new(io::repeat(7));
-        assert_eq!(endless.take_unproved(3).unwrap(), [7, 7, 7]);
+        assert_eq!(endless.take_unverified(3).unwrap(), [7, 7, 7]);
     }
 
     #[test]
@@ -341,9 +339,9 @@ mod tests {
         assert!(body.finish().is_err());
     }
 
-    /// Bytes of a few marks, and a body of them that can go back.
+    /// Bytes over several checkpoints, and a body of them that can be rewound.
     fn long() -> (Vec<u8>, Body) {
-        let bytes: Vec<u8> = (0..3 * MARK + 7).map(|n| (n % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..3 * CHECKPOINT + 7).map(|n| (n % 251) as u8).collect();
         let descriptor = Descriptor::of("x", &bytes);
         let open = {
             let bytes = bytes.clone();
@@ -356,12 +354,16 @@ mod tests {
     }
 
     #[test]
-    fn a_body_goes_back_and_still_knows_what_it_was() {
-        for (read, back) in
-            [(10, 3), (MARK, MARK), (MARK + 1, MARK - 1), (3 * MARK + 7, 0), (3 * MARK, 2 * MARK + 5)]
-        {
+    fn a_rewound_body_still_has_the_right_digest() {
+        for (read, back) in [
+            (10, 3),
+            (CHECKPOINT, CHECKPOINT),
+            (CHECKPOINT + 1, CHECKPOINT - 1),
+            (3 * CHECKPOINT + 7, 0),
+            (3 * CHECKPOINT, 2 * CHECKPOINT + 5),
+        ] {
             let (bytes, mut body) = long();
-            body.skip_to(read).unwrap();
+            body.hash_until(read).unwrap();
             assert!(body.rewind(back).unwrap());
             assert_eq!(body.position(), back);
             let mut rest = Vec::new();
@@ -372,29 +374,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_again_is_not_counted_again() {
+    fn bytes_that_are_read_again_are_not_counted_again() {
         let (bytes, body) = long();
         let counted = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
         let counter = std::sync::Arc::clone(&counted);
-        let mut body = body.observed(move |n| _ = counter.fetch_add(n, std::sync::atomic::Ordering::Relaxed));
-        body.skip_to(MARK * 2).unwrap();
+        let mut body = body.on_read(move |n| _ = counter.fetch_add(n, std::sync::atomic::Ordering::Relaxed));
+        body.hash_until(CHECKPOINT * 2).unwrap();
         body.rewind(5).unwrap();
         body.drain().unwrap();
         assert_eq!(counted.load(std::sync::atomic::Ordering::Relaxed), bytes.len() as u64);
     }
 
     #[test]
-    fn a_part_that_came_before_counts_only_if_it_is_right() {
+    fn a_prefilled_part_is_verified_with_the_rest() {
         let (bytes, mut body) = long();
-        assert_eq!(body.begin_with(&bytes[..MARK as usize + 1]).unwrap(), MARK + 1);
+        assert_eq!(body.prefill(&bytes[..CHECKPOINT as usize + 1]).unwrap(), CHECKPOINT + 1);
         assert!(body.drain().is_ok());
         let (bytes, mut body) = long();
         let mut wrong = bytes[..100].to_vec();
         wrong[50] ^= 1;
-        assert_eq!(body.begin_with(&wrong[..]).unwrap(), 100);
+        assert_eq!(body.prefill(&wrong[..]).unwrap(), 100);
         assert_eq!(body.drain().unwrap_err().kind(), Kind::Integrity);
         let mut once = Unverified::new(&b"data"[..]).verify(&Descriptor::of("x", b"data"));
-        assert_eq!(once.begin_with(&b"da"[..]).unwrap(), 0);
+        assert_eq!(once.prefill(&b"da"[..]).unwrap(), 0);
         assert!(!once.rewind(0).unwrap());
         assert!(once.drain().is_ok());
     }

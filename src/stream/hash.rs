@@ -1,13 +1,14 @@
-//! Bytes hashed as they pass.
+//! Readers and writers that hash the bytes that pass through them.
 
 use super::Written;
 use super::threads::start;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
-/// A writer that knows what passed through it.
+/// A writer that hashes and counts the bytes that pass through it.
 pub struct HashingWriter<W> {
     inner: W,
     hasher: Hasher,
@@ -15,16 +16,12 @@ pub struct HashingWriter<W> {
 }
 
 impl<W: Write> HashingWriter<W> {
-    /// A writer in front of `inner`.
+    /// Creates a writer that passes all bytes on to `inner` and computes their SHA-256.
     pub fn new(inner: W) -> Self {
-        Self::by(Algorithm::Sha256, inner)
+        Self { inner, hasher: Hasher::default(), size: 0 }
     }
 
-    fn by(algorithm: Algorithm, inner: W) -> Self {
-        Self { inner, hasher: Hasher::new(algorithm), size: 0 }
-    }
-
-    /// The writer behind this one, and what passed.
+    /// Returns the inner writer, and the digest and size of what was written.
     pub fn finish(self) -> (W, Written) {
         (self.inner, Written { digest: self.hasher.finish(), size: self.size })
     }
@@ -43,19 +40,19 @@ impl<W: Write> Write for HashingWriter<W> {
     }
 }
 
-/// A reader that knows the digest of what was read.
+/// A reader that hashes the bytes that are read.
 pub struct HashingReader<R> {
     inner: R,
     hasher: Hasher,
 }
 
 impl<R: Read> HashingReader<R> {
-    /// A reader of `inner` that hashes by this algorithm.
+    /// Creates a reader of `inner` that hashes with this algorithm.
     pub fn new(inner: R, algorithm: Algorithm) -> Self {
         Self { inner, hasher: Hasher::new(algorithm) }
     }
 
-    /// The digest of all that was read.
+    /// Returns the digest of all bytes that were read.
     pub fn finish(self) -> Digest {
         self.hasher.finish()
     }
@@ -69,45 +66,49 @@ impl<R: Read> Read for HashingReader<R> {
     }
 }
 
-/// Blocks that are hashed on a thread of their own, so that who reads them need not wait.
+/// A thread that hashes blocks, so that the thread that produces them need not wait.
 pub struct HashingThread<B> {
     blocks: SyncSender<B>,
-    result: Receiver<Written>,
+    thread: JoinHandle<Written>,
 }
 
 impl<B: AsRef<[u8]> + Send + 'static> HashingThread<B> {
-    /// Starts the thread, which hashes by this algorithm; nothing is hashed yet.
+    /// Starts a thread that hashes with this algorithm.
     ///
     /// # Errors
-    /// When the system gives no more threads.
+    /// Fails if the system cannot start another thread.
     pub fn start(algorithm: Algorithm) -> Result<Self> {
         // One block waits while another one is hashed: more would only take memory.
         let (blocks, queue) = sync_channel::<B>(1);
-        let (done, result) = channel();
-        start(move || {
-            let mut hashing = HashingWriter::by(algorithm, io::sink());
+        let thread = start(move || {
+            let (mut hasher, mut size) = (Hasher::new(algorithm), 0);
             for block in queue {
-                // A sink takes all there is.
-                let _ = hashing.write_all(block.as_ref());
+                hasher.update(block.as_ref());
+                size += block.as_ref().len() as u64;
             }
-            // Nobody asks any more where the work was abandoned.
-            let _ = done.send(hashing.finish().1);
+            Written { digest: hasher.finish(), size }
         })?;
-        Ok(Self { blocks, result })
+        Ok(Self { blocks, thread })
     }
 
-    /// Takes the next block.
+    /// Adds the next block.
     ///
     /// # Errors
-    /// When the thread has died.
+    /// Fails if the thread has panicked.
     pub fn update(&self, block: B) -> io::Result<()> {
-        self.blocks
-            .send(block)
-            .map_err(|_| io::Error::other("a thread died that hashed; this is a bug in volio"))
+        self.blocks.send(block).map_err(|_| panicked().into())
     }
 
-    /// Says that these were all; the digest and the size arrive when all blocks were hashed.
-    pub fn finish(self) -> Receiver<Written> {
-        self.result
+    /// Waits until all blocks are hashed, and returns their digest and size.
+    ///
+    /// # Errors
+    /// Fails if the thread has panicked.
+    pub fn join(self) -> Result<Written> {
+        drop(self.blocks);
+        self.thread.join().map_err(|_| panicked())
     }
+}
+
+fn panicked() -> Error {
+    Error::failed("the hashing thread has panicked; this is a bug in volio")
 }

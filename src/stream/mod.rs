@@ -1,19 +1,19 @@
-//! Bytes in motion: hashed, verified and transformed as they pass, never held as a whole.
+//! Bytes in motion: hashed, verified and transformed while they are read, and never in memory as a whole.
 
-mod ahead;
 mod body;
 mod cancel;
 mod hash;
-mod machine;
+mod parallel;
 mod pipe;
 mod pool;
+mod resources;
 mod threads;
 
-pub use ahead::in_order;
 pub use body::{Body, Unverified, Written};
 pub use cancel::{CancelGuard, CancelToken};
 pub use hash::{HashingReader, HashingThread, HashingWriter};
-pub use machine::{room, workers};
+pub use parallel::{ItemResults, map_in_order, try_for_each};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
 pub use pool::{Buffer, Pool};
+pub use resources::{memory_slots, worker_count};
 pub use threads::{on_threads, start, start_in};

@@ -1,4 +1,4 @@
-//! A bounded pipe whose blocks are worked on by several threads and leave in the order in which they came.
+//! A bounded pipe. Its blocks are processed by several threads and leave in the order in which they came.
 
 use super::threads::start;
 use crate::error::{Error, Result};
@@ -6,30 +6,31 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Blocks of one pipe that wait beyond the ones being worked on: enough that no worker is idle while the reader blinks.
-const AHEAD: usize = 2;
+/// The number of blocks in a pipe beyond those that are being processed, so that no worker is idle while the reader is
+/// briefly busy.
+const QUEUE_DEPTH: usize = 2;
 
 type Job = Box<dyn FnOnce() + Send>;
 type Reply<T> = io::Result<T>;
-/// What travels to the reader: the place where the next block's result will appear, or the end.
+/// A message to the reader: the receiver of a block's result, or the end.
 enum Slot<T> {
     Block(Receiver<Reply<T>>),
     End,
 }
 
-/// Threads that do the work of one pipe or of several.
+/// Threads that do the work of one or several pipes.
 ///
-/// They end when this and all pipes that were made with it are gone.
+/// They end when this and all its pipes are dropped.
 pub struct Workers {
     jobs: Sender<Job>,
     count: usize,
 }
 
 impl Workers {
-    /// Starts so many threads, at least one; fewer where the system gives no more.
+    /// Starts `count` threads, at least one. There are fewer if the system cannot start as many.
     ///
     /// # Errors
-    /// When it gives none.
+    /// Fails if the system cannot start any.
     pub fn start(count: usize) -> Result<Self> {
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
@@ -52,32 +53,32 @@ impl Workers {
         Ok(Self { jobs, count: started })
     }
 
-    /// How many they are.
+    /// Returns the number of threads.
     pub fn count(&self) -> usize {
         self.count
     }
 }
 
-/// A pipe: each block that is sent goes through `work` on one of the workers, and the results are read in the order
-/// of the blocks.
+/// Creates a pipe. Each block that is sent is processed by `work` on one of the workers, and the results are read in the
+/// order of the blocks.
 ///
-/// At most `share` + 2 blocks of this pipe exist at a time, where `share` is the part of the workers that it can keep
-/// busy: where several pipes share the workers, their memory adds up.
+/// At most `share` + 2 blocks of the pipe exist at a time, where `share` is the number of workers that it can keep busy.
+/// The memory of several pipes with the same workers adds up.
 ///
-/// Both ends notice when the other goes away: the reader gets an error, never an end, unless
-/// [`PipeWriter::finish`] was called; the writer gets [`BrokenPipe`](io::ErrorKind::BrokenPipe).
+/// If the writer is dropped before [`PipeWriter::finish`], the reader gets an error instead of an end. If the reader is
+/// dropped, the writer gets [`BrokenPipe`](io::ErrorKind::BrokenPipe).
 pub fn pipe<B, T, W>(workers: &Workers, share: usize, work: W) -> (PipeWriter<B, T>, PipeReader<T>)
 where
     B: Send + 'static,
     T: Send + 'static,
     W: Fn(B) -> Reply<T> + Send + Sync + 'static,
 {
-    let (slots, results) = sync_channel(share.max(1) + AHEAD - 1);
+    let (slots, results) = sync_channel(share.max(1) + QUEUE_DEPTH - 1);
     let writer = PipeWriter { jobs: workers.jobs.clone(), slots, work: Arc::new(work) };
     (writer, PipeReader { results, ended: false })
 }
 
-/// The end of a pipe that is written. Dropping it abandons the pipe; only [`finish`](PipeWriter::finish) ends it well.
+/// The writing end of a pipe. Dropping it abandons the pipe; only [`finish`](PipeWriter::finish) completes it.
 pub struct PipeWriter<B, T> {
     jobs: Sender<Job>,
     slots: SyncSender<Slot<T>>,
@@ -85,64 +86,64 @@ pub struct PipeWriter<B, T> {
 }
 
 impl<B: Send + 'static, T: Send + 'static> PipeWriter<B, T> {
-    /// Sends a block; waits while too many are on their way.
+    /// Sends a block. Waits while the pipe is full.
     ///
     /// # Errors
-    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the reader is gone.
+    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) if the reader was dropped.
     pub fn send(&mut self, block: B) -> io::Result<()> {
         let (reply, result) = channel();
-        // The slot first: it is bounded, and so bounds the jobs too.
-        self.slots.send(Slot::Block(result)).map_err(|_| reader_is_gone())?;
+        // The slot is sent first: the queue of slots is bounded, and so it bounds that of the jobs.
+        self.slots.send(Slot::Block(result)).map_err(|_| reader_dropped())?;
         let work = Arc::clone(&self.work);
-        // Where nobody waits for the result any more, the reader was dropped.
+        // The send fails if the reader was dropped.
         let job = Box::new(move || _ = reply.send(work(block)));
-        self.jobs.send(job).map_err(|_| reader_is_gone())
+        self.jobs.send(job).map_err(|_| reader_dropped())
     }
 
-    /// Says that all was sent.
+    /// Ends the pipe after the last block.
     ///
     /// # Errors
-    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) when the reader is gone.
+    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) if the reader was dropped.
     pub fn finish(self) -> io::Result<()> {
-        self.slots.send(Slot::End).map_err(|_| reader_is_gone())
+        self.slots.send(Slot::End).map_err(|_| reader_dropped())
     }
 }
 
-/// The end of a pipe that is read.
+/// The reading end of a pipe.
 pub struct PipeReader<T> {
     results: Receiver<Slot<T>>,
     ended: bool,
 }
 
 impl<T> PipeReader<T> {
-    /// The next result; `None` at the end.
+    /// Returns the next result; `None` at the end.
     ///
     /// # Errors
-    /// Those of the work; and when the writer died before it had sent all.
+    /// Those of the work; fails if the writer was dropped before the end.
     pub fn receive(&mut self) -> io::Result<Option<T>> {
         if self.ended {
             return Ok(None);
         }
         match self.results.recv() {
-            Ok(Slot::Block(result)) => result.recv().map_err(|_| worker_died())?.map(Some),
+            Ok(Slot::Block(result)) => result.recv().map_err(|_| worker_panicked())?.map(Some),
             Ok(Slot::End) => {
                 self.ended = true;
                 Ok(None)
             }
-            Err(_) => Err(writer_died()),
+            Err(_) => Err(writer_dropped()),
         }
     }
 }
 
-fn reader_is_gone() -> io::Error {
+fn reader_dropped() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the other end of the pipe is gone")
 }
 
-fn writer_died() -> io::Error {
-    Error::failed("the data ended before it was complete").with_source(reader_is_gone()).into()
+fn writer_dropped() -> io::Error {
+    Error::failed("the data ended before it was complete").with_source(reader_dropped()).into()
 }
 
-fn worker_died() -> io::Error {
+fn worker_panicked() -> io::Error {
     Error::failed("a worker thread died; this is a bug in volio").into()
 }
 
@@ -153,7 +154,7 @@ mod tests {
     use std::thread;
 
     fn numbers(workers: &Workers, share: usize, count: u64) -> Vec<u64> {
-        // The later ones are the quicker ones: without order they would overtake.
+        // Later blocks take less time, so they would overtake if the order were not kept.
         let work = move |n: u64| Ok((0..(count - n) * 50).fold(n, |n, _| std::hint::black_box(n)));
         let (mut writer, mut reader) = pipe(workers, share, work);
         let mut out = Vec::new();
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_blocks_exist_than_were_agreed_on() {
+    fn the_number_of_blocks_in_a_pipe_is_bounded() {
         struct Counted(Arc<AtomicUsize>);
         impl Drop for Counted {
             fn drop(&mut self) {
@@ -206,21 +207,21 @@ mod tests {
             });
             while reader.receive().unwrap().is_some() {}
         });
-        // One that the writer still holds, and one that the reader holds.
-        assert!(most.load(Ordering::SeqCst) <= 3 + AHEAD + 1, "{most:?}");
+        // The writer and the reader may each hold one more.
+        assert!(most.load(Ordering::SeqCst) <= 3 + QUEUE_DEPTH + 1, "{most:?}");
     }
 
     #[test]
-    fn a_writer_that_died_is_an_error_and_not_an_end() {
+    fn a_dropped_writer_is_an_error_and_not_an_end() {
         let (mut writer, mut reader) = pipe(&Workers::start(1).unwrap(), 1, Ok::<u8, io::Error>);
         writer.send(1).unwrap();
         drop(writer);
         assert_eq!(reader.receive().unwrap(), Some(1));
-        assert!(Error::io("", reader.receive().unwrap_err()).is_broken_pipe());
+        assert!(Error::from_io(reader.receive().unwrap_err()).unwrap().is_broken_pipe());
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_an_error_for_the_writer() {
+    fn a_dropped_reader_is_an_error_for_the_writer() {
         let (mut writer, reader) = pipe(&Workers::start(1).unwrap(), 1, Ok::<u8, io::Error>);
         drop(reader);
         assert_eq!(writer.send(1).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_died_is_an_error_for_the_reader() {
+    fn a_panic_of_a_worker_is_an_error_for_the_reader() {
         let work = |n: u8| Ok(100 / n);
         let (mut writer, mut reader) = pipe(&Workers::start(1).unwrap(), 2, work);
         writer.send(0).unwrap();

@@ -1,16 +1,16 @@
-//! Buffers that are used again: large ones fresh from the kernel cost as much as hashing a third of what they hold.
+//! Reusable buffers. Fresh memory for a large buffer takes as long as hashing a third of its content.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Buffers that nobody uses at the moment.
+/// A pool of unused buffers.
 #[derive(Clone, Default)]
 pub struct Pool {
     idle: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-/// Bytes that go back to their pool when they are dropped.
+/// Bytes in memory that returns to the pool when they are dropped.
 #[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -22,7 +22,7 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that `fill` writes into an empty buffer, whatever room that has.
+    /// Returns a buffer that `fill` has filled. It is empty before and has any capacity.
     ///
     /// # Errors
     /// Those of `fill`.
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_used_again_and_holds_nothing_of_what_it_held() {
+    fn a_reused_buffer_has_none_of_its_old_content() {
         let pool = Pool::default();
         let hold = |bytes: &[u8]| {
             pool.fill(|buffer| {
@@ -78,10 +78,10 @@ mod tests {
             .unwrap()
         };
         let first = hold(b"long content");
-        let place = first.as_ptr();
+        let address = first.as_ptr();
         drop(first);
         let second = hold(b"short");
-        assert_eq!((&second[..], second.as_ptr()), (&b"short"[..], place));
-        assert_ne!(hold(b"third").as_ptr(), place);
+        assert_eq!((&second[..], second.as_ptr()), (&b"short"[..], address));
+        assert_ne!(hold(b"third").as_ptr(), address);
     }
 }

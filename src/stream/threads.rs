@@ -1,4 +1,4 @@
-//! Threads that may not be had: where the system gives no more of them, that is an error and no panic.
+//! Starting threads. If the system cannot start one, that is an error and not a panic.
 
 use crate::error::{Error, Result};
 use std::io;
@@ -7,7 +7,7 @@ use std::thread::{self, Builder, JoinHandle, Scope, ScopedJoinHandle};
 /// Starts a thread.
 ///
 /// # Errors
-/// When the system gives no more of them.
+/// Fails if the system cannot start another thread.
 pub fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     Builder::new().spawn(work).map_err(no_thread)
 }
@@ -23,7 +23,7 @@ pub fn start_in<'scope, T: Send + 'scope>(
     Builder::new().spawn_scoped(scope, work).map_err(no_thread)
 }
 
-/// Does the same on so many threads, of which this is one; on fewer where the system gives no more of them.
+/// Runs `work` on `count` threads at once, of which this is one. There are fewer if the system cannot start as many.
 pub fn on_threads(count: usize, work: impl Fn() + Sync) {
     thread::scope(|scope| {
         for _ in 1..count {
@@ -46,7 +46,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn this_thread_works_too() {
+    fn the_calling_thread_is_one_of_them() {
         for count in [0, 1, 3] {
             let done = AtomicUsize::new(0);
             on_threads(count, || _ = done.fetch_add(1, Ordering::Relaxed));

@@ -87,7 +87,7 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
     let roles = artifact.layers.iter().map(LayerRole::of).collect::<Result<Vec<_>>>()?;
     extractor.begin_state(job.content.clone())?;
     let place = extractor.spool()?;
-    let mut selection = Selection::new(&job.options.filter, job.options.limits.names);
+    let mut selection = Selection::new(&job.options.filter, job.options.limits.max_names);
     let mut budget = Budget::new(job.options.limits);
     for (layer, role) in artifact.layers.iter().zip(roles) {
         let blob = fetch(job, layer, &place)?;
@@ -120,7 +120,7 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
 /// Fetches a layer into an unnamed file, and verifies it.
 fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolDirectory) -> Result<File> {
     let task = job.progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
-    let mut body = job.source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
+    let mut body = job.source.open(layer)?.verify(layer).on_read(move |bytes| task.advance(bytes));
     let cannot = |error| Error::io("cannot spool a layer", error);
     let mut file = place.file().map_err(cannot)?;
     io::copy(&mut body, &mut file).map_err(cannot)?;

@@ -4,7 +4,7 @@ use super::Wanted;
 use super::listed::Listed;
 use crate::error::{Error, Result};
 use crate::image::Selected;
-use crate::layer::{Budget, Limits, Listing, ListingBytes, Toc, TocChecker, decompress};
+use crate::layer::{Budget, Limits, Toc, TocBytes, TocChecker, VerifiedToc, decompress};
 use crate::oci::Digest;
 use crate::progress::Progress;
 use crate::stream::{HashingThread, start_in};
@@ -30,7 +30,7 @@ pub(super) struct Spool {
     /// The size of the plain archive in bytes.
     pub plain_size: u64,
     /// Its table of contents, if it has one.
-    listing: Option<Listing>,
+    listing: Option<VerifiedToc>,
 }
 
 impl Spool {
@@ -38,7 +38,7 @@ impl Spool {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn checker(&self, budget: Budget) -> Result<Option<TocChecker<ListingBytes>>> {
+    pub fn checker(&self, budget: Budget) -> Result<Option<TocChecker<TocBytes>>> {
         let Some(listing) = &self.listing else { return Ok(None) };
         Ok(Some(TocChecker::new(listing.entries(budget)?)))
     }
@@ -105,7 +105,7 @@ fn spool(
     progress: &dyn Progress,
 ) -> Result<Spool> {
     let task = progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
-    let body = source.open(layer)?.verify(layer).observed(move |bytes| task.advance(bytes));
+    let body = source.open(layer)?.verify(layer).on_read(move |bytes| task.advance(bytes));
     let no_spool = |error: io::Error| Error::io("cannot spool a layer", error);
     let mut file = place.file().map_err(no_spool)?;
     let mut tee = Tee { body, copy: &mut file, wanted };
@@ -114,7 +114,7 @@ fn spool(
     body.finish()?;
     let file = Arc::new(file);
     let toc = Toc::of(layer)?;
-    let listing = toc.map(|toc| Listing::in_layer(Arc::clone(&file), toc, limits)).transpose()?;
+    let listing = toc.map(|toc| VerifiedToc::in_layer(Arc::clone(&file), toc, limits)).transpose()?;
     Ok(Spool { file, plain_size, listing })
 }
 
@@ -130,13 +130,12 @@ fn prove(mut layer: impl Read + Send, diff_id: &Digest) -> Result<u64> {
     });
     // The body's own verdict comes first: a damaged blob may be anything to the decompressor.
     io::copy(&mut layer, &mut io::sink()).map_err(|error| Error::io("cannot fetch the layer", error))?;
-    plain.map_err(|error| match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-        true => Error::io("", error),
-        false if error.raw_os_error().is_some() => Error::io("cannot spool the layer", error),
-        false => Error::integrity("the layer cannot be decompressed").with_source(error),
+    plain.map_err(|error| match Error::from_io(error) {
+        Ok(error) => error,
+        Err(error) if error.raw_os_error().is_some() => Error::io("cannot spool the layer", error),
+        Err(error) => Error::integrity("the layer cannot be decompressed").with_source(error),
     })?;
-    let died = |_| Error::failed("a thread died that hashed; this is a bug in volio");
-    let plain = hash.finish().recv().map_err(died)?;
+    let plain = hash.join()?;
     match plain.digest == *diff_id {
         true => Ok(plain.size),
         false => Err(Error::integrity(format!(

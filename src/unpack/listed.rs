@@ -3,7 +3,7 @@
 
 use super::Wanted;
 use crate::error::{Error, Result};
-use crate::layer::{Budget, Limits, Listing, ListingBytes, Proved, Prover, TocReader};
+use crate::layer::{Budget, FrameVerifier, Limits, TocBytes, TocReader, VerifiedArchive, VerifiedToc};
 use crate::oci::{Descriptor, Digest};
 use crate::partial::Listings;
 use crate::stream::start_in;
@@ -16,7 +16,7 @@ pub(super) struct Listed<'a> {
     source: &'a dyn Source,
     layer: &'a Descriptor,
     diff_id: &'a Digest,
-    listing: Listing,
+    listing: VerifiedToc,
 }
 
 impl<'a> Listed<'a> {
@@ -44,7 +44,7 @@ impl<'a> Listed<'a> {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn entries(&self, budget: Budget) -> Result<TocReader<ListingBytes>> {
+    pub fn entries(&self, budget: Budget) -> Result<TocReader<TocBytes>> {
         self.listing.entries(budget)
     }
 
@@ -57,13 +57,13 @@ impl<'a> Listed<'a> {
         &self,
         budget: Budget,
         passed: impl Fn(u64) + Send + 'static,
-        work: impl FnOnce(Proved) -> Result<Proved>,
+        work: impl FnOnce(VerifiedArchive) -> Result<VerifiedArchive>,
     ) -> Result<()> {
-        let body = self.source.open(self.layer)?.verify(self.layer).observed(passed);
-        let (prover, archive) = Prover::new(self.entries(budget)?, self.diff_id.algorithm())?;
+        let body = self.source.open(self.layer)?.verify(self.layer).on_read(passed);
+        let (prover, archive) = FrameVerifier::new(self.entries(budget)?, self.diff_id.algorithm())?;
         let (fetched, archive) = thread::scope(|scope| -> Result<_> {
-            let fetching = start_in(scope, move || prover.pass(body))?;
-            let archive = work(archive).and_then(Proved::finish);
+            let fetching = start_in(scope, move || prover.send_frames(body))?;
+            let archive = work(archive).and_then(VerifiedArchive::finish);
             Ok((fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), archive))
         })?;
         let archive = match (fetched, archive) {

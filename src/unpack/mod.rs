@@ -304,7 +304,7 @@ impl Job<'_> {
         };
         let tree = ExtractOptions { force, ..self.options.tree.clone() };
         let extractor = Extractor::over(target, tree, image.layers())?;
-        let mut extractor = extractor.with_memory_limit(self.options.limits.names);
+        let mut extractor = extractor.with_memory_limit(self.options.limits.max_names);
         match self.extract(&image, &mut extractor) {
             Ok(data_io) => Ok(Unpacked {
                 outcome: Outcome::Unpacked,
@@ -368,7 +368,7 @@ impl Job<'_> {
         };
         extractor.begin_state(self.content.clone())?;
         let place = extractor.spool()?;
-        let mut selection = Selection::new(&self.options.filter, self.options.limits.names);
+        let mut selection = Selection::new(&self.options.filter, self.options.limits.max_names);
         let mut budget = Budget::new(self.options.limits);
         let mut layers = fetch::layers(image);
         // All that is below the archive of data-io is for nothing: the last layer says whether it need be fetched.
@@ -442,7 +442,7 @@ impl Work<'_, '_> {
     fn listed(&mut self, layer: &Listed<'_>, passed: impl Fn(u64) + Send + 'static) -> Result<()> {
         self.survey(layer)?;
         layer.stream(self.budget.clone(), passed, |archive| {
-            let listed = TocChecker::proved(layer.entries(self.budget.clone())?, archive.place());
+            let listed = TocChecker::for_verified(layer.entries(self.budget.clone())?, archive.position());
             let budget = std::mem::take(self.budget);
             self.extract(LayerReader::within(archive, budget), Some(listed))
         })

@@ -1,7 +1,7 @@
 //! Archives for `docker load`, and as old and new `docker save` write them.
 //!
-//! They keep a contract of their own: what they cannot hold they refuse, and what they hold has the same digest on the
-//! way in and on the way out.
+//! They have a separate contract: what they cannot hold is refused, and what they hold has the same digest when it is written
+//! and when it is read.
 
 use super::{assert_unpacks, copied, destination, location, pack, source, tree};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use volio::stream::Body;
 use volio::transport::{Access, Destination, fetch};
 use volio::unpack;
 
-/// Remembers what it was warned of.
+/// A `Progress` that collects warnings.
 #[derive(Default)]
 struct Warned(Mutex<Vec<String>>);
 
@@ -61,7 +61,7 @@ fn packing_copying_and_reading_agree_on_the_digest() {
     assert_eq!(warned.0.lock().unwrap().len(), 1, "it is said aloud that the image changes");
     assert!(fs::read(at("packed.tar")).unwrap() == fs::read(at("copied.tar")).unwrap());
 
-    // And out again into anything: from here on no byte changes.
+    // Copied out again, to any transport, no byte changes.
     let again = format!("oci-archive:{}:v1", at("again.tar"));
     let warned = Warned::default();
     let out = copied(&*source(&to), &*destination(&again), &warned).unwrap();
@@ -73,7 +73,7 @@ fn packing_copying_and_reading_agree_on_the_digest() {
 }
 
 #[test]
-fn a_part_of_a_layer_is_read_where_it_stands() {
+fn a_part_of_a_layer_is_read_by_its_range() {
     let place = tempfile::tempdir().unwrap();
     let name = format!("docker-archive:{}/a.tar:data:v1", place.path().display());
     pack(&name, tree("content").path()).unwrap();
@@ -81,12 +81,12 @@ fn a_part_of_a_layer_is_read_where_it_stands() {
     let root = source.resolve().unwrap();
     let layer = Manifest::parse(&root).unwrap().layers.remove(0);
     let mut all = source.open_range(&layer, 0..layer.size).unwrap().unwrap();
-    let all = all.take_unproved(layer.size as usize).unwrap();
+    let all = all.take_unverified(layer.size as usize).unwrap();
     assert_eq!(Digest::of(&all), layer.digest);
     let mut part = source.open_range(&layer, 500..1500).unwrap().unwrap();
-    assert_eq!(part.take_unproved(1000).unwrap(), all[500..1500]);
+    assert_eq!(part.take_unverified(1000).unwrap(), all[500..1500]);
     assert_eq!(source.open_range(&layer, 500..layer.size + 1).err().unwrap().kind(), Kind::Integrity);
-    // The manifest is made anew from the whole list.
+    // The manifest is built again from the whole list.
     assert!(source.open_range(root.descriptor(), 0..1).unwrap().is_none());
 }
 
@@ -135,7 +135,7 @@ fn what_an_archive_cannot_hold_is_refused_before_anything_is_written() {
     pack(&layout, tree.path()).unwrap();
     let index = source(&layout).resolve().unwrap();
     let compressed = fetch(&*source(&layout), &first_manifest(&index)).unwrap();
-    // Plain, but with an annotation that would not come out again.
+    // Plain, but with an annotation that the archive cannot hold.
     let mut manifest = Manifest::parse(&compressed).unwrap();
     manifest.layers.clear();
     manifest.annotations.insert("a".to_owned(), "b".to_owned());
@@ -150,7 +150,7 @@ fn first_manifest(index: &Document) -> volio::oci::Descriptor {
     volio::oci::Index::parse(index).unwrap().manifests[0].clone()
 }
 
-/// A layer with one file, as a plain tar archive.
+/// Returns a layer with one file, as a plain tar archive.
 fn layer(tree: &Path) -> Vec<u8> {
     let mut layer = LayerWriter::new(Vec::new());
     let sources = [volio::tree::SourceSpec::new(tree)];
@@ -215,7 +215,7 @@ fn an_archive_of_an_old_docker_save_is_read_although_its_layers_are_links() {
         manifest.layers.iter().all(|layer| layer.digest == diff_id && layer.media_type == media_type::LAYER)
     );
 
-    // Another image beside it leaves it as it is.
+    // A further image does not change it.
     let other = super::tree("new");
     pack(&format!("{name}:new:1"), other.path()).unwrap();
     assert_unpacks(&format!("{name}:new:1"), other.path());
@@ -224,7 +224,7 @@ fn an_archive_of_an_old_docker_save_is_read_although_its_layers_are_links() {
 }
 
 #[test]
-fn a_layer_that_a_link_of_another_image_leads_to_stays_when_its_own_image_goes() {
+fn a_layer_stays_while_a_link_of_another_image_points_to_it() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("a.tar");
     let tree = tree("old");
@@ -261,7 +261,7 @@ fn a_layer_that_a_link_of_another_image_leads_to_stays_when_its_own_image_goes()
 }
 
 #[test]
-fn compressed_layers_that_other_tools_put_into_archives_are_read() {
+fn compressed_layers_of_other_tools_are_read() {
     let place = tempfile::tempdir().unwrap();
     let (file, tree) = (place.path().join("a.tar"), tree("compressed"));
     let layer = layer(tree.path());
@@ -273,7 +273,7 @@ fn compressed_layers_that_other_tools_put_into_archives_are_read() {
 }
 
 #[test]
-fn lists_that_lie_are_errors() {
+fn invalid_lists_are_errors() {
     let place = tempfile::tempdir().unwrap();
     let (file, tree) = (place.path().join("a.tar"), tree("x"));
     let (layer, outside) = (layer(tree.path()), place.path().join("outside"));
@@ -298,7 +298,7 @@ fn lists_that_lie_are_errors() {
         let error = location(&format!("docker-archive:{}", file.display())).source(&Access::default());
         assert_eq!(error.err().unwrap().kind(), Kind::Integrity, "{entries}");
     }
-    // A layer that is not what the configuration says is noticed when it is read.
+    // A layer with a wrong diff_id is detected when it is read.
     let mut damaged = layer.clone();
     damaged[0] ^= 1;
     let entries = br#"[{"Config": "c", "Layers": ["l"]}]"#;
@@ -310,7 +310,7 @@ fn lists_that_lie_are_errors() {
 }
 
 #[test]
-fn a_layer_that_is_damaged_does_not_get_into_an_archive() {
+fn a_damaged_layer_is_not_written_into_an_archive() {
     let place = tempfile::tempdir().unwrap();
     let tree = tree("x");
     let layout = place.path().join("layout");
@@ -332,7 +332,7 @@ fn a_layer_that_is_damaged_does_not_get_into_an_archive() {
 }
 
 #[test]
-fn an_image_that_lies_about_its_content_does_not_get_into_an_archive() {
+fn an_image_with_a_wrong_diff_id_is_not_written_into_an_archive() {
     let place = tempfile::tempdir().unwrap();
     let from = volio::transport::memory::Memory::default().named("lies");
     let upload = |bytes: Vec<u8>| from.upload(Body::new(Cursor::new(bytes))).unwrap();
@@ -360,7 +360,7 @@ fn blobs_are_there_after_their_upload() {
     assert!(to.contains(&descriptor).unwrap());
 }
 
-/// The same archive with another list.
+/// Replaces the list of images in an archive.
 fn relist(file: &Path, edit: impl FnOnce(&mut Value)) {
     let mut edited = list(file);
     edit(&mut edited);

@@ -1,4 +1,4 @@
-//! Images in archives: packed, copied, unpacked, and by several writers at once.
+//! Images in archives: packed, copied, unpacked, and written by several writers at once.
 
 mod docker;
 mod part;
@@ -43,7 +43,7 @@ fn assert_unpacks(from: &str, tree: &Path) {
     assert_same(tree, target.path());
 }
 
-/// A tree whose one file says this.
+/// Returns a tree with one file of this content.
 fn tree(text: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("file"), text).unwrap();
@@ -70,7 +70,7 @@ fn several_images_in_an_archive_are_packed_copied_and_unpacked() {
     assert_eq!((tags.kind(), tags.hint()), (Kind::NotFound, Some("its tags are x, y")));
 }
 
-/// The members that are blobs, each as often as it is there.
+/// Returns the names of all members that are blobs.
 fn blobs(file: &Path) -> Vec<String> {
     let mut archive = tar::Archive::new(fs::File::open(file).unwrap());
     let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().display().to_string());
@@ -81,7 +81,7 @@ fn blobs(file: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_tag_that_moves_takes_with_it_what_only_the_old_image_needed() {
+fn moving_a_tag_removes_the_blobs_that_only_the_old_image_needed() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("a.tar");
     for (scheme, rest) in [("oci-archive", 5), ("docker-archive", 1)] {
@@ -91,15 +91,15 @@ fn a_tag_that_moves_takes_with_it_what_only_the_old_image_needed() {
         pack(&name("data:a"), one.path()).unwrap();
         let alone = blobs(&file);
         assert_eq!(alone.len(), rest + 1, "a layer, and documents: {alone:?}");
-        // Another tag for the same image: nothing more.
+        // Another tag for the same image adds no blob.
         copied(&*source(&name("data:a")), &*destination(&name("data:b")), &Silent).unwrap();
         assert_eq!(blobs(&file), alone);
-        // The old image has a name still.
+        // The old image still has a name.
         pack(&name("data:a"), two.path()).unwrap();
         assert!(blobs(&file).len() > alone.len());
         assert_unpacks(&name("data:b"), one.path());
         assert_unpacks(&name("data:a"), two.path());
-        // And now it has none.
+        // Now it has none.
         copied(&*source(&name("data:a")), &*destination(&name("data:b")), &Silent).unwrap();
         assert_eq!(blobs(&file).len(), alone.len(), "{:?}", blobs(&file));
         assert_unpacks(&name("data:b"), two.path());
@@ -107,12 +107,12 @@ fn a_tag_that_moves_takes_with_it_what_only_the_old_image_needed() {
 }
 
 #[test]
-fn where_it_cannot_be_known_what_is_needed_everything_stays() {
+fn with_an_unknown_manifest_no_blob_is_removed() {
     let place = tempfile::tempdir().unwrap();
     let layout = place.path().join("layout");
     let at = |tag: &str| format!("oci:{}:{tag}", layout.display());
     pack(&at("a"), tree("one").path()).unwrap();
-    // Something that is no image, and nobody knows what belongs to it.
+    // The blobs of a manifest of an unknown type cannot be known.
     let path = layout.join("index.json");
     let mut index: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let strange = serde_json::json!({"mediaType": "application/vnd.example.strange+json", "size": 2, "digest": volio::oci::Digest::of(b"{}")});
@@ -127,7 +127,7 @@ fn where_it_cannot_be_known_what_is_needed_everything_stays() {
     pack(&name, tree("two").path()).unwrap();
     let after = blobs(&file);
     assert!(before.iter().all(|blob| after.contains(blob)), "{before:?} {after:?}");
-    // The same in the layout itself.
+    // The same applies to the layout itself.
     let kept = location(&at("a")).removal(&Access::default()).unwrap().remove(false).unwrap();
     assert!(kept.blobs == 0 && kept.blobs_left.unwrap().contains("application/vnd.example.strange+json"));
 }
@@ -150,7 +150,7 @@ fn the_same_tree_makes_the_same_archive() {
 }
 
 #[test]
-fn many_writers_at_once_lose_nothing_of_each_other() {
+fn concurrent_writers_do_not_lose_images_of_each_other() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("a.tar");
     std::thread::scope(|scope| {
@@ -170,7 +170,7 @@ fn many_writers_at_once_lose_nothing_of_each_other() {
 }
 
 #[test]
-fn what_is_no_layout_is_neither_read_nor_written_over() {
+fn a_file_that_is_not_a_layout_is_neither_read_nor_overwritten() {
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("precious");
     let name = format!("oci-archive:{}:v1", file.display());
@@ -192,7 +192,7 @@ fn what_is_no_layout_is_neither_read_nor_written_over() {
 }
 
 #[test]
-fn a_blob_that_was_changed_in_an_archive_is_noticed() {
+fn a_changed_blob_in_an_archive_is_detected() {
     let place = crate::transports::TemporaryArchive::new();
     let document = publish(&*place.destination("t").unwrap(), "first");
     let mut bytes = fs::read(place.file()).unwrap();
@@ -207,7 +207,7 @@ fn a_blob_that_was_changed_in_an_archive_is_noticed() {
 }
 
 #[test]
-fn something_that_is_no_image_is_not_copied_as_if_it_were_one() {
+fn a_document_that_is_not_an_image_is_not_copied() {
     let place = tempfile::tempdir().unwrap();
     let name = |rest: &str| format!("oci:{}/{rest}", place.path().display());
     let writer = destination(&name("a:strange"));

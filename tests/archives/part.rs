@@ -1,4 +1,4 @@
-//! Parts of images in archives, several at once, and what refers to them.
+//! Parts of images in archives, several images at once, and their referrers.
 
 use super::{assert_unpacks, destination, location, pack, source, tree};
 use serde_json::json;
@@ -9,7 +9,7 @@ use volio::progress::Silent;
 use volio::stream::Body;
 use volio::transport::{Access, Destination};
 
-/// A signature, or something like it, of this image.
+/// Returns a manifest that has this image as its subject, as a signature has.
 fn signature(subject: &Descriptor) -> Document {
     let empty = Descriptor::of("application/vnd.oci.empty.v1+json", b"{}");
     let manifest = json!({
@@ -28,7 +28,7 @@ fn sign(to: &dyn Destination, image: &Document) -> Document {
 }
 
 #[test]
-fn what_refers_to_an_image_goes_with_it_into_an_archive_and_out_of_it() {
+fn referrers_are_copied_into_an_archive_and_out_of_it() {
     let place = tempfile::tempdir().unwrap();
     let (layout, archive) = (
         format!("oci:{}/layout:v1", place.path().display()),
@@ -47,7 +47,7 @@ fn what_refers_to_an_image_goes_with_it_into_an_archive_and_out_of_it() {
         assert_eq!(source(to).resolve().unwrap(), image);
         assert_eq!(source(to).tags().unwrap(), ["v1"]);
     }
-    // An untagged referrer is not the image that is meant when no name is given.
+    // Without a name, the image is selected and not its untagged referrer.
     let unnamed = archive.trim_end_matches(":v1");
     assert_eq!(source(unnamed).resolve().unwrap(), image);
     let to = destination(&format!("docker-archive:{}/d.tar", place.path().display()));
@@ -55,7 +55,7 @@ fn what_refers_to_an_image_goes_with_it_into_an_archive_and_out_of_it() {
 }
 
 #[test]
-fn all_tags_go_into_archives_and_out_again() {
+fn all_tags_are_copied_into_archives_and_out_of_them() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| format!("{}/{name}", place.path().display());
     let trees = [tree("one"), tree("two")];

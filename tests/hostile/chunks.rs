@@ -40,8 +40,8 @@ fn layout(path: &Path) {
     let (diff_id, size) = (Digest::of(&blob), blob.len() as u64);
     let layout = Layout::create(path, Some("v1")).unwrap();
     let written = layout.upload(Body::new(Cursor::new(blob))).unwrap();
-    let contents = Contents { diff_id, size, entries: 1, bytes: 0, toc: None };
-    let mut layer = Layer::new(Compression::default(), &contents, written);
+    let contents = Contents { diff_id, size, entries: 1, bytes: 0 };
+    let mut layer = Layer::new(Compression::default(), &contents, written, None);
     let position = format!("{offset}:{}:{}", toc.len(), text.len());
     layer.descriptor.annotations.insert("io.volio.toc.position".to_owned(), position);
     layer.descriptor.annotations.insert("io.volio.toc.digest".to_owned(), Digest::of(&toc).to_string());

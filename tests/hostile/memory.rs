@@ -57,9 +57,9 @@ impl Place {
         let layout = Layout::create(&self.path("layout"), Some("v1")).unwrap();
         let mut made = Vec::new();
         for (blob, diff_id, annotations) in layers {
-            let contents = Contents { diff_id, size: blob.len() as u64, entries: 1, bytes: 0, toc: None };
+            let contents = Contents { diff_id, size: blob.len() as u64, entries: 1, bytes: 0 };
             let written = layout.upload(Body::new(Cursor::new(blob))).unwrap();
-            let mut layer = Layer::new(Compression::default(), &contents, written);
+            let mut layer = Layer::new(Compression::default(), &contents, written, None);
             for (key, value) in annotations {
                 layer.descriptor.annotations.insert(key.to_owned(), value);
             }

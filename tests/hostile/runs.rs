@@ -117,11 +117,7 @@ impl<'a> Place<'a> {
             let size = blob.len() as u64;
             let diff_id = plain_digest(&blob);
             let written = layout.upload(Body::new(std::io::Cursor::new(blob))).unwrap();
-            Layer::new(
-                Compression::None,
-                &Contents { diff_id, size, entries: 0, bytes: 0, toc: None },
-                written,
-            )
+            Layer::new(Compression::None, &Contents { diff_id, size, entries: 0, bytes: 0 }, written, None)
         });
         let built = Description::default().build(&layers.collect::<Vec<_>>()).unwrap();
         for document in built.configs.iter().chain(&built.manifests).chain([&built.root]) {
@@ -140,10 +136,9 @@ impl<'a> Place<'a> {
         archive.append_data(&mut header, "data.tar.gz", data.as_slice()).unwrap();
         let blob = archive.into_inner().unwrap();
         let layout = Layout::create(&self.path("layout"), Some("v1")).unwrap();
-        let contents =
-            Contents { diff_id: Digest::of(&blob), size: blob.len() as u64, entries: 1, bytes: 0, toc: None };
+        let contents = Contents { diff_id: Digest::of(&blob), size: blob.len() as u64, entries: 1, bytes: 0 };
         let written = layout.upload(Body::new(std::io::Cursor::new(blob))).unwrap();
-        let layer = Layer::new(Compression::None, &contents, written);
+        let layer = Layer::new(Compression::None, &contents, written, None);
         let description =
             Description { platforms: vec![volio::oci::Platform::host()], ..Description::default() };
         let built = archive_image(&description, &docker_layer(layer), true).unwrap();

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 use volio::Error;
 use volio::error::Kind;
-use volio::oci::{Config, Descriptor, Digest, Document, Manifest, RootFs, media_type};
+use volio::oci::{Descriptor, Digest, Document, ImageConfig, Manifest, RootFs, media_type};
 use volio::pack::{Options, Packed};
 use volio::progress::Silent;
 use volio::stream::Body;
@@ -47,7 +47,7 @@ fn committed(layer: &[u8], by: &str) -> Memory {
     image.upload(Body::new(std::io::Cursor::new(blob.clone()))).unwrap();
     let base = Descriptor::new(media_type::DOCKER_LAYER_GZIP, Digest::of(b"the base is not here"), 1 << 20);
     let top = Descriptor::of(media_type::DOCKER_LAYER_GZIP, &blob);
-    let mut config: Config = serde_json::from_value(serde_json::json!({
+    let mut config: ImageConfig = serde_json::from_value(serde_json::json!({
         "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
         "history": [
             {"created_by": "/bin/sh -c #(nop) ADD file:1 in / "},
@@ -226,7 +226,7 @@ fn what_is_packed_for_data_io_is_in_dockers_format_and_always_the_same() {
     assert_eq!(manifest.layers.len(), 1);
     assert_eq!(manifest.layers[0].media_type, media_type::DOCKER_LAYER_GZIP);
     assert_eq!(packed.layers[0].media_type, media_type::DOCKER_LAYER_GZIP);
-    let config: Config = volio::transport::fetch(&first, &manifest.config).unwrap().parse().unwrap();
+    let config: ImageConfig = volio::transport::fetch(&first, &manifest.config).unwrap().parse().unwrap();
     assert_eq!(config.config.unwrap().cmd, ["sh"]);
 }
 

@@ -192,7 +192,7 @@ fn paths_longer_than_any_call_takes_come_back() {
     let image = memory();
     pack(&image, &root);
     assert_eq!(unpack(&image, &target).unwrap_err().kind(), Kind::Integrity, "by default they are refused");
-    let limits = Limits { path: 64 << 10, ..Limits::default() };
+    let limits = Limits { max_path: 64 << 10, ..Limits::default() };
     let options = Options { limits, ..Options::default() };
     volio::unpack::unpack(&image, &target, &options, &Silent).unwrap();
     let seen = found(&root);

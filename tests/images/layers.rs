@@ -48,8 +48,8 @@ pub fn layer(image: &Memory, lines: &[&str]) -> Layer {
 pub fn blob(image: &Memory, bytes: &[u8]) -> Layer {
     let diff_id = volio::oci::Digest::of(bytes);
     let written = image.upload(Body::new(Cursor::new(bytes.to_vec()))).unwrap();
-    let contents = volio::layer::Contents { diff_id, size: written.size, entries: 0, bytes: 0, toc: None };
-    Layer::new(Compression::None, &contents, written)
+    let contents = volio::layer::Contents { diff_id, size: written.size, entries: 0, bytes: 0 };
+    Layer::new(Compression::None, &contents, written, None)
 }
 
 /// Gives an image of these layers its name.
@@ -144,7 +144,7 @@ fn a_hard_link_never_reaches_outside() {
         .unwrap();
     let (archive, contents) = archive.finish().unwrap();
     let written = image.upload(Body::new(Cursor::new(archive))).unwrap();
-    publish(&image, &[Layer::new(Compression::None, &contents, written)]);
+    publish(&image, &[Layer::new(Compression::None, &contents, written, None)]);
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(unpack(&image, directory.path()).unwrap_err().kind(), ErrorKind::Integrity);
 }

@@ -309,7 +309,7 @@ impl Source for Changing {
         if !media_type::is_layer(&blob.media_type) || self.1.fetch_add(1, Ordering::SeqCst) == 0 {
             return self.0.open(blob);
         }
-        let mut bytes = self.0.open(blob)?.take_unproved(blob.size as usize)?;
+        let mut bytes = self.0.open(blob)?.take_unverified(blob.size as usize)?;
         let at = bytes.windows(5).position(|five| five == b"hello").unwrap();
         bytes[at] = b'j';
         Ok(Unverified::new(Cursor::new(bytes)))
@@ -431,7 +431,7 @@ fn a_gigantic_table_of_contents_is_refused_before_it_is_fetched_or_read() {
     // Few bytes that are very many entries.
     let many: Vec<Value> = (0..20_000).map(|n| json!({"name": format!("{n}"), "type": "dir"})).collect();
     let image = of(|image| handmade(image, &[], &many));
-    let few = volio::layer::Limits { entries: 10_000, ..Default::default() };
+    let few = volio::layer::Limits { max_entries: 10_000, ..Default::default() };
     let options = list::Options { limits: few, ..list::Options::default() };
     assert_eq!(list(&image, &options, &Silent).unwrap_err().kind(), ErrorKind::Integrity);
 }

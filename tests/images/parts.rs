@@ -120,7 +120,7 @@ fn links(image: &Memory, lines: &[&str]) -> Layer {
     }
     let (archive, contents) = archive.finish().unwrap();
     let written = image.upload(Body::new(Cursor::new(archive))).unwrap();
-    Layer::new(Compression::None, &contents, written)
+    Layer::new(Compression::None, &contents, written, None)
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn forged(image: &volio::transport::memory::Memory, honest: &Path, lie: &Path) -
         pack(&source, tree);
         let index = Index::parse(&source.resolve().unwrap()).unwrap();
         let manifest = Manifest::parse(&fetch(&source, &index.manifests[0]).unwrap()).unwrap();
-        let config: volio::oci::Config = fetch(&source, &manifest.config).unwrap().parse().unwrap();
+        let config: volio::oci::ImageConfig = fetch(&source, &manifest.config).unwrap().parse().unwrap();
         let layer = manifest.layers[0].clone();
         let mut bytes = Vec::new();
         source.open(&layer).unwrap().verify(&layer).read_to_end(&mut bytes).unwrap();

@@ -150,7 +150,7 @@ fn a_body_begins_in_the_middle_where_the_beginning_is_here() {
     let (registry, descriptor) = filled(&bytes);
     let client = registry.client("a", "t");
     let mut body = client.open(&descriptor).unwrap().verify(&descriptor);
-    assert_eq!(body.begin_with(&bytes[..10_000_000]).unwrap(), 10_000_000);
+    assert_eq!(body.prefill(&bytes[..10_000_000]).unwrap(), 10_000_000);
     assert_eq!(body.drain().unwrap().digest, descriptor.digest);
     assert!(
         ranges(&registry).contains(&Some("bytes=10000000-13631487".to_owned())),
@@ -177,7 +177,7 @@ fn nothing_is_asked_for_when_all_of_a_blob_is_here() {
     let (registry, descriptor) = filled(&bytes);
     let client = registry.client("a", "t");
     let mut body = client.open(&descriptor).unwrap().verify(&descriptor);
-    assert_eq!(body.begin_with(&bytes[..]).unwrap(), bytes.len() as u64);
+    assert_eq!(body.prefill(&bytes[..]).unwrap(), bytes.len() as u64);
     assert_eq!(body.drain().unwrap().digest, descriptor.digest);
     assert_eq!(ranges(&registry), [None]);
 }

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 fn part(client: &dyn Source, blob: &Descriptor, range: Range<u64>) -> Result<Vec<u8>> {
     let size = (range.end - range.start) as usize;
     let part = client.open_range(blob, range)?;
-    part.ok_or_else(|| Error::usage("only whole blobs"))?.take_unproved(size)
+    part.ok_or_else(|| Error::usage("only whole blobs"))?.take_unverified(size)
 }
 
 fn cut(bytes: &[u8], range: &Range<u64>) -> Vec<u8> {
@@ -91,7 +91,7 @@ fn a_registry_that_begins_to_send_whole_blobs_in_the_middle_is_an_error_and_then
     registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(400_000));
     let mut part = client.open_range(&blob, MIB..2 * MIB).unwrap().unwrap();
     registry.behave(|behaviour| behaviour.ranges = Ranges::Ignored);
-    let error = part.take_unproved(1 << 20).unwrap_err();
+    let error = part.take_unverified(1 << 20).unwrap_err();
     assert!(error.to_string().contains("whole blob"), "{error}");
     assert!(client.open_range(&blob, MIB..2 * MIB).unwrap().is_none());
 }

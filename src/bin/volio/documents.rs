@@ -7,7 +7,7 @@ use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary};
 use volio::pack::{Packed, PackedLayer};
 use volio::unpack::{Outcome, Unpacked};
 use volio::verify::{Damage, Verified};
-use volio::{Digest, Execution, Platform, Removed};
+use volio::{ContainerConfig, Digest, Platform, Removed};
 
 /// Converts a list of results into a list of documents.
 fn list<'a, T, D: From<&'a T>>(items: &'a [T]) -> Vec<D> {
@@ -215,7 +215,7 @@ struct ImageDocument<'a> {
     labels: &'a BTreeMap<String, String>,
     annotations: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    execution: Option<&'a Execution>,
+    execution: Option<&'a ContainerConfig>,
     layers: Vec<LayerDocument<'a>>,
 }
 

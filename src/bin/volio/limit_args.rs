@@ -9,36 +9,31 @@ use volio::Limits;
 #[command(next_help_heading = "Limits against hostile images")]
 pub struct LimitArgs {
     /// Refuse an image with more entries than this in all its layers together
-    #[arg(long, value_name = "N", default_value_t = Limits::default().entries)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_entries)]
     max_entries: u64,
 
     /// Refuse an image whose names, links and extended attributes take more memory than this
-    #[arg(long, value_name = "SIZE", default_value_t = Limits::default().names, value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value_t = Limits::default().max_names, value_parser = size)]
     max_names: u64,
 
     /// Refuse an entry with larger headers and extended attributes than this
-    #[arg(long, value_name = "SIZE", default_value_t = Limits::default().metadata, value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value_t = Limits::default().max_metadata, value_parser = size)]
     max_metadata: u64,
 
     /// Refuse a longer path than this
-    #[arg(long, value_name = "SIZE", default_value_t = Limits::default().path, value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value_t = Limits::default().max_path, value_parser = size)]
     max_path: u64,
 
     /// Refuse a path through more directories than this
-    #[arg(long, value_name = "N", default_value_t = Limits::default().depth)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_depth)]
     max_depth: u64,
 }
 
 impl LimitArgs {
     /// Returns the limits in the library's form.
     pub fn limits(&self) -> Limits {
-        Limits {
-            metadata: self.max_metadata,
-            path: self.max_path,
-            depth: self.max_depth,
-            entries: self.max_entries,
-            names: self.max_names,
-        }
+        let Self { max_metadata, max_path, max_depth, max_entries, max_names } = *self;
+        Limits { max_metadata, max_path, max_depth, max_entries, max_names }
     }
 }
 

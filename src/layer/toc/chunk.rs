@@ -1,4 +1,4 @@
-//! One piece of a file in an indexed layer: where it is, and how it is taken out of its frame and proved.
+//! A chunk of a file in an indexed layer: its position, and how it is extracted from its frame and verified.
 
 use crate::error::{Error, Result};
 use crate::layer::format::FRAME;
@@ -7,31 +7,32 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use zstd::zstd_safe;
 
-/// A piece of a file, all of it in one frame.
+/// A part of the content of a file. It lies in a single frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Where the frame stands in the layer.
+    /// The range of the frame in the layer.
     pub frame: Range<u64>,
-    /// Where the chunk begins in the frame, once that is decompressed.
+    /// The offset of the chunk in the decompressed frame.
     pub inner: u64,
-    /// Where it begins in the file.
+    /// Its offset in the file.
     pub offset: u64,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub size: u64,
-    /// The digest of these bytes.
+    /// Its digest.
     pub digest: Digest,
-    /// Whether they are said to be zeros, which need not be fetched; [`prove_zeros`](Self::prove_zeros) proves it.
+    /// True if it is said to be all zeros. Such a chunk need not be fetched; [`verify_zeros`](Self::verify_zeros) verifies it.
     pub zeros: bool,
 }
 
-/// The most that a frame may hold. Those that volio writes have 4 MiB at the most; this much memory is spent on what
-/// others write.
+/// The largest content of a frame, in bytes. Frames of volio have at most 4 MiB; the limit allows for those of other
+/// programs.
 pub(super) const FRAME_LIMIT: u64 = 16 << 20;
-/// What a frame may have beyond its content where that does not compress.
+/// The allowance for a frame with incompressible content, in bytes.
 const OVERHEAD: u64 = 64 << 10;
 
 impl Chunk {
-    /// Whether a frame can stand there and hold it: no reader needs more memory for it than [`FRAME_LIMIT`].
+    /// Returns whether the frame has a possible size and can hold the chunk. No reader needs more memory for it than
+    /// [`FRAME_LIMIT`].
     pub(super) fn is_possible(&self) -> bool {
         let size = self.frame.end.saturating_sub(self.frame.start);
         let end = self.inner.checked_add(self.size);
@@ -41,38 +42,38 @@ impl Chunk {
             && size <= FRAME_LIMIT + OVERHEAD
     }
 
-    /// Proves a chunk that is said to be zeros, without a frame.
+    /// Verifies a chunk that is said to be zeros, without its frame.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when it is none, or its digest is not that of so many zeros.
-    pub fn prove_zeros(&self) -> Result<()> {
-        match self.zeros && self.is_possible() {
-            true => self.insist(zeros(self.size)),
-            false => Err(self.is_not_there("it cannot be zeros")),
+    /// [`Integrity`](crate::error::Kind::Integrity) if it is not such a chunk, or if its digest is not that of zeros.
+    pub fn verify_zeros(&self) -> Result<()> {
+        if !(self.zeros && self.is_possible()) {
+            return Err(self.missing("it cannot be zeros"));
         }
+        self.ensure_digest(zeros(self.size))
     }
 
-    /// Insists that a frame, decompressed, holds it.
+    /// Verifies the chunk in its decompressed frame.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when it does not.
-    pub(in crate::layer) fn prove_in(&self, plain: &[u8]) -> Result<()> {
+    /// [`Integrity`](crate::error::Kind::Integrity) if the frame does not hold it.
+    pub(in crate::layer) fn verify_in(&self, plain: &[u8]) -> Result<()> {
         let part = || {
             let (start, size) = (usize::try_from(self.inner).ok()?, usize::try_from(self.size).ok()?);
             plain.get(start..start.checked_add(size)?)
         };
-        let part = part().ok_or_else(|| self.is_not_there("its frame is too short"))?;
-        self.insist(Digest::of(part))
+        let part = part().ok_or_else(|| self.missing("its frame is too short"))?;
+        self.ensure_digest(Digest::of(part))
     }
 
-    fn insist(&self, found: Digest) -> Result<()> {
-        match found == self.digest {
-            true => Ok(()),
-            false => Err(self.is_not_there(format!("there is {found} instead"))),
+    fn ensure_digest(&self, found: Digest) -> Result<()> {
+        if found != self.digest {
+            return Err(self.missing(format!("there is {found} instead")));
         }
+        Ok(())
     }
 
-    fn is_not_there(&self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    fn missing(&self, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
         Error::integrity(format!(
             "the layer does not hold the chunk {} at {}, as its table of contents says",
             self.digest, self.frame.start
@@ -82,7 +83,7 @@ impl Chunk {
     }
 }
 
-/// The digest of so many zeros. A sparse file has the largest ones by the million.
+/// Returns the digest of `size` zeros. That of the largest frame is kept, because sparse files have it by the million.
 fn zeros(size: u64) -> Digest {
     static LARGEST: OnceLock<Digest> = OnceLock::new();
     let hash = || {
@@ -99,19 +100,19 @@ fn zeros(size: u64) -> Digest {
     if size == FRAME as u64 { LARGEST.get_or_init(hash).clone() } else { hash() }
 }
 
-/// A frame that was decompressed. What is in it is not proved and cannot be read; only its chunks can.
+/// A decompressed frame. Its content is not verified, so only its chunks can be read.
 pub struct PlainFrame {
-    /// Where the frame stands in the layer.
+    /// The range of the frame in the layer.
     at: Range<u64>,
     plain: Vec<u8>,
 }
 
 impl PlainFrame {
-    /// The frame that stands at a place of a layer, from the bytes there.
+    /// Decompresses the frame in a range of a layer.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when they are not exactly one frame that tells its size, or one
-    /// that is larger than a reader has memory for.
+    /// [`Integrity`](crate::error::Kind::Integrity) if the bytes are not exactly one frame that declares its size, or if it
+    /// exceeds [`FRAME_LIMIT`].
     pub fn new(at: Range<u64>, bytes: &[u8]) -> Result<Self> {
         let invalid = |why: &str| {
             Error::integrity(format!("the layer has no frame at {}: {why}", at.start)).with_hint(
@@ -131,22 +132,22 @@ impl PlainFrame {
         Ok(Self { at, plain })
     }
 
-    /// Whether this is the frame that stands there.
+    /// Returns whether this is the frame in that range.
     pub fn is_at(&self, at: &Range<u64>) -> bool {
         self.at == *at
     }
 
-    /// One chunk of it, proved.
+    /// Returns the verified bytes of a chunk.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when it is not in this frame.
+    /// [`Integrity`](crate::error::Kind::Integrity) if the chunk is not in this frame.
     pub fn chunk(&self, chunk: &Chunk) -> Result<&[u8]> {
         let end = chunk.inner.saturating_add(chunk.size);
         let range = usize::try_from(chunk.inner).ok().zip(usize::try_from(end).ok());
         let bytes = range
             .filter(|_| self.is_at(&chunk.frame))
             .and_then(|(start, end)| self.plain.get(start..end))
-            .ok_or_else(|| chunk.is_not_there("its frame has less"))?;
-        chunk.insist(Digest::of(bytes)).map(|()| bytes)
+            .ok_or_else(|| chunk.missing("its frame has less"))?;
+        chunk.ensure_digest(Digest::of(bytes)).map(|()| bytes)
     }
 }

@@ -1,25 +1,25 @@
-//! The table of contents of an indexed layer: what is in it, where, and by which digests that is proved.
+//! The table of contents of an indexed layer: its entries, the frames that hold their content, and the digests that verify
+//! it.
 //!
-//! It stands in a skippable frame behind the archive (RFC 8878, section 3.1.2) and is followed by a footer in another
-//! one, as zstdchunked layers of stargz-snapshotter have them: to whoever does not look for them the layer is an
-//! ordinary one. The annotations of the layer's descriptor say where it stands and what its digest is, so that the
-//! manifest proves it; it in turn proves each chunk of content, so that a part of a layer can be believed without the
-//! rest.
+//! It is in a skippable frame after the archive (RFC 8878, section 3.1.2) and is followed by a footer in another one, as
+//! in zstdchunked layers of stargz-snapshotter. Other programs ignore these frames and see an ordinary layer. The
+//! annotations of the layer's descriptor have its position and its digest, so it is verified by the manifest. It has a
+//! digest of each chunk of content, so a part of a layer can be verified without the rest.
 
 mod checker;
 mod chunk;
-mod listing;
+mod json;
 mod reader;
 #[cfg(test)]
 mod tests;
-mod wire;
+mod verified;
 mod writer;
 
-pub use checker::TocChecker;
+pub use checker::{FramePosition, TocChecker};
 pub use chunk::{Chunk, PlainFrame};
-pub use listing::{Listing, ListingBytes};
 pub use reader::{TocEntry, TocReader};
-pub(super) use writer::TocWriter;
+pub use verified::{TocBytes, VerifiedToc};
+pub(super) use writer::{TocEvent, TocWriter};
 
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest};
@@ -28,44 +28,44 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::str::FromStr;
 
-/// What a skippable frame begins with; its size follows in four bytes.
+/// The magic number of a skippable frame. Its size follows in four bytes.
 const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
-/// The magic number and the size of a skippable frame.
+/// The length of the magic number and the size of a skippable frame, in bytes.
 const FRAME_HEADER: u64 = 8;
-/// The content of the footer's frame.
+/// The length of the footer, in bytes, without the header of its frame.
 const FOOTER: u64 = 40;
-/// What the footer ends with.
+/// The last bytes of the footer.
 const FOOTER_MAGIC: [u8; 8] = *b"GnUlInUx";
-/// The only type of listing there is.
+/// The only type of table of contents.
 const CRFS: u64 = 1;
 
-/// The digest of the listing as it stands in the layer, compressed.
+/// The annotation with the digest of the compressed table of contents.
 const DIGEST: &str = "io.volio.toc.digest";
-/// Where it stands: `OFFSET:SIZE:PLAIN`, its offset in the layer and its sizes, compressed and not.
+/// The annotation with its position, `OFFSET:SIZE:PLAIN`: its offset in the layer, and its sizes, compressed and plain.
 const POSITION: &str = "io.volio.toc.position";
-/// The same for stargz-snapshotter: the digest of the plain listing,
+/// The annotation of stargz-snapshotter with the digest of the plain table of contents.
 const STARGZ_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
-/// that of the compressed one,
+/// The annotation of Podman with the digest of the compressed one.
 const STARGZ_CHECKSUM: &str = "io.containers.zstd-chunked.manifest-checksum";
-/// and its place: `OFFSET:SIZE:PLAIN:TYPE`.
+/// The annotation of Podman with its position, `OFFSET:SIZE:PLAIN:TYPE`.
 const STARGZ_POSITION: &str = "io.containers.zstd-chunked.manifest-position";
 
-/// Where the table of contents of a layer stands, and what it should be.
+/// The position and the digest of the table of contents of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Toc {
     offset: u64,
     size: u64,
     plain_size: u64,
     digest: Digest,
-    /// The digest of the plain listing; known where it was written, and of no use to a reader.
+    /// The digest of the plain table of contents, known only when it was written. Readers do not need it.
     plain_digest: Option<Digest>,
 }
 
 impl Toc {
-    /// The table of contents that a layer's descriptor names; `None` when it names none.
+    /// Returns the table of contents that the descriptor of a layer names; `None` if it names none.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when what it says makes no sense.
+    /// [`Integrity`](crate::error::Kind::Integrity) if the annotations are invalid.
     pub fn of(layer: &Descriptor) -> Result<Option<Self>> {
         let (digest, position) = match (layer.annotations.get(DIGEST), layer.annotations.get(POSITION)) {
             (Some(digest), Some(position)) => (digest, position),
@@ -88,27 +88,27 @@ impl Toc {
         parse().map(Some).ok_or_else(invalid)
     }
 
-    /// Where it stands in the layer: fetch this, and give it to [`Listing::prove`].
+    /// Returns its range in the layer, to be fetched and passed to [`VerifiedToc::verify`].
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset + self.size
     }
 
-    /// What the bytes in its range should be.
+    /// Returns the descriptor of the bytes in its range.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::new("application/vnd.volio.toc.v1+json+zstd", self.digest.clone(), self.size)
     }
 
-    /// The size of the listing when it is decompressed, in bytes.
+    /// Returns its size when it is decompressed, in bytes.
     pub fn plain_size(&self) -> u64 {
         self.plain_size
     }
 
-    /// Where the frames of the layer end, and the table of contents begins with its own frame's header.
+    /// Returns the end of the frames of the archive, which is the beginning of its own frame.
     fn frames_end(&self) -> u64 {
         self.offset - FRAME_HEADER
     }
 
-    /// What the layer's descriptor says about it.
+    /// Returns the annotations of the layer's descriptor.
     pub(super) fn annotations(&self) -> BTreeMap<String, String> {
         let position = format!("{}:{}:{}", self.offset, self.size, self.plain_size);
         let mut annotations = BTreeMap::new();
@@ -124,7 +124,7 @@ impl Toc {
         annotations
     }
 
-    /// The footer with its frame: what a reader finds who has the layer and no descriptor.
+    /// Returns the footer with its frame, for readers that have the layer and not its descriptor.
     fn footer(&self) -> Vec<u8> {
         let mut frame = SKIPPABLE.to_vec();
         frame.extend_from_slice(&(FOOTER as u32).to_le_bytes());

@@ -1,142 +1,144 @@
-//! Reads a table of contents entry by entry, however hostile it is: never more than one of them is in memory, and of its
-//! chunks one.
+//! Reads a table of contents entry by entry. It may be hostile, so no more than one entry and one chunk are in memory.
 
 use super::Toc;
 use super::chunk::Chunk;
-use super::wire::{self, CHUNK, Wire};
+use super::json::{CHUNK, JsonEntry, parse_digest};
 use crate::error::{Error, Result};
 use crate::layer::limits::Budget;
-use crate::layer::reader::Item;
-use crate::layer::whiteout::{self, Meaning};
+use crate::layer::tar::Item;
+use crate::layer::whiteout::{self, PathMeaning};
 use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind};
 use serde::Deserialize;
+use std::borrow::BorrowMut;
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::ops::Range;
 
-/// The most that one entry may take, in bytes: 1 MiB of extended attributes, base64, and the longest names.
+/// The largest entry, in bytes: 1 MiB of extended attributes as base64, and the longest names.
 const ENTRY_LIMIT: usize = 2 << 20;
-/// The largest window that the compressor may have used, as a power of two: what every decompressor must support
-/// (RFC 8878, section 3.1.1.1.2). volio's has less.
+/// The largest window of the compressor, as a power of two. It is what every decompressor must support (RFC 8878, section
+/// 3.1.1.1.2); volio's own is smaller.
 const WINDOW_LOG: u32 = 23;
-/// The most that may stand around the entries.
-const AROUND_LIMIT: usize = 4 << 10;
-/// The most chunks of one file: 16 TiB of them, as ext4 knows no larger file.
+/// The limit on the JSON around the entries, in bytes.
+const ENVELOPE_LIMIT: usize = 4 << 10;
+/// The most chunks of one file: 16 TiB, which is the largest file of ext4.
 const CHUNK_LIMIT: usize = 1 << 24;
 
-/// What a table of contents says about one path.
+/// An entry of a table of contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TocEntry {
-    /// What is there, or that nothing is.
+    /// The entry or whiteout.
     pub item: Item,
-    /// The digest of a file's content; `None` for what has none, and for several chunks whose digest as a whole is not
-    /// told.
+    /// The digest of a file's content; `None` for anything without content, and for a file of several chunks if the table of
+    /// contents has no digest of the whole.
     pub digest: Option<Digest>,
 }
 
-/// What is known of the chunks of the current entry.
+/// The position in the chunks of the current entry.
 #[derive(Default)]
-struct Chunks {
-    /// The name of the entry, as the table of contents has it.
+struct ChunkCursor {
+    /// The name of the entry in the table of contents.
     name: String,
-    /// The one that stands in the object of the entry itself, as long as nobody took it.
+    /// The chunk in the object of the entry itself, until it is returned.
     first: Option<Chunk>,
-    /// How many there were.
+    /// The number of chunks so far.
     count: usize,
-    /// Where the next one begins in the file.
+    /// The offset of the next chunk in the file.
     offset: u64,
-    /// What the file has from there on.
+    /// The number of bytes that the file has from there on.
     left: u64,
-    /// Whether the object behind is known to be none of them.
+    /// True if all chunks were returned.
     ended: bool,
 }
 
-/// A table of contents being read.
+/// A reader of a table of contents.
 ///
-/// Where the bytes come from a body that knows what it should be, nothing is proved before `next_entry` has said
-/// that there are no more: that reads the body to its end.
-pub struct TocReader<R: Read> {
-    objects: Objects<BufReader<Take<zstd::stream::read::Decoder<'static, BufReader<R>>>>>,
+/// If the bytes come from a body that verifies itself, they are verified once `next_entry` has returned `None`, because that
+/// reads the body to its end.
+pub struct TocReader<R: Read, B = Budget> {
+    objects: ObjectReader<BufReader<Take<zstd::stream::read::Decoder<'static, BufReader<R>>>>>,
     toc: Toc,
-    budget: Budget,
-    /// The frame of the last chunk, and where in it that chunk ended.
+    budget: B,
+    /// The frame of the last chunk, and the end of that chunk in it.
     last: (Range<u64>, u64),
-    chunks: Chunks,
-    /// The object behind the current entry, read already.
+    chunks: ChunkCursor,
+    /// The object after the current entry, if it was read already.
     ahead: Option<Vec<u8>>,
     ended: bool,
 }
 
 impl<R: Read> TocReader<R> {
-    /// A reader of the bytes in the range of `toc`, within the usual limits.
+    /// Creates a reader of the bytes in the range of `toc`, with the default limits.
     ///
     /// # Errors
-    /// Those of the decompressor when it has no memory.
+    /// Fails if the decompressor cannot allocate memory.
     pub fn new(toc: &Toc, bytes: R) -> Result<Self> {
         Self::within(toc, bytes, Budget::default())
     }
+}
 
-    /// The same within what other layers of the image have left.
+impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
+    /// Creates a reader that counts its entries against this budget.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
-    pub fn within(toc: &Toc, bytes: R, budget: Budget) -> Result<Self> {
+    /// Fails if the decompressor cannot allocate memory.
+    pub fn within(toc: &Toc, bytes: R, budget: B) -> Result<Self> {
         let mut plain = zstd::stream::read::Decoder::new(bytes).map_err(cannot_read)?;
         plain.window_log_max(WINDOW_LOG).map_err(cannot_read)?;
-        // One byte more than it should have, so that too much is noticed.
+        // One byte more than expected, to detect excess bytes.
         let plain = plain.take(toc.plain_size.saturating_add(1));
         let objects =
-            Objects { text: BufReader::with_capacity(64 << 10, plain), around: Vec::new(), depth: 0 };
+            ObjectReader { text: BufReader::with_capacity(64 << 10, plain), envelope: Vec::new(), depth: 0 };
         Ok(Self {
             objects,
             toc: toc.clone(),
             budget,
             last: (0..0, 0),
-            chunks: Chunks { ended: true, ..Chunks::default() },
+            chunks: ChunkCursor { ended: true, ..ChunkCursor::default() },
             ahead: None,
             ended: false,
         })
     }
 
-    /// What is left for the layers to come.
+    /// Returns the budget with what was read counted.
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        self.budget.borrow()
     }
 
-    /// The next entry, in the order of the archive; `None` at the end. Its chunks come by [`next_chunk`](Self::next_chunk);
-    /// those of the one before that nobody asked for are checked and passed over.
+    /// Returns the next entry, in the order of the archive; `None` at the end. Its chunks are returned by
+    /// [`next_chunk`](Self::next_chunk). Remaining chunks of the previous entry are checked and skipped.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the table of contents is malformed or describes a layer that
-    /// cannot be; those of reading.
+    /// [`Integrity`](crate::error::Kind::Integrity) if the table of contents is malformed or describes an impossible layer;
+    /// those of reading.
     pub fn next_entry(&mut self) -> Result<Option<TocEntry>> {
         loop {
             while self.next_chunk()?.is_some() {}
             let Some(object) = self.next_object()? else { return Ok(None) };
-            let wire = parse(&object)?;
-            let entry = wire.entry().map_err(|why| invalid(&wire.name, why))?;
-            let digest = self.begin(&wire, &entry)?;
+            let json = parse(&object)?;
+            let entry = json.entry().map_err(|why| invalid(&json.name, why))?;
+            let digest = self.begin(&json, &entry)?;
             let item = match whiteout::parse(&entry.path) {
-                Ok(Meaning::Entry) => {
-                    self.budget.admit(&entry)?;
+                Ok(PathMeaning::Entry) => {
+                    self.budget.borrow_mut().admit(&entry)?;
                     Item::Entry(entry)
                 }
-                Ok(Meaning::Whiteout(whiteout)) => {
-                    self.budget.pass(&entry.path)?;
+                Ok(PathMeaning::Whiteout(whiteout)) => {
+                    self.budget.borrow_mut().count_path(&entry.path)?;
                     Item::Whiteout(whiteout)
                 }
-                Ok(Meaning::Nothing) => {
-                    self.budget.pass(&entry.path)?;
+                Ok(PathMeaning::Ignored) => {
+                    self.budget.borrow_mut().count_path(&entry.path)?;
                     continue;
                 }
-                Err(why) => return Err(invalid(&wire.name, why)),
+                Err(why) => return Err(invalid(&json.name, why)),
             };
             return Ok(Some(TocEntry { item, digest }));
         }
     }
 
-    /// The next piece of the current entry's content, in order and without a gap; `None` behind the last one, and where it
-    /// has no content. They are handed out one by one because a file may be said to have very many.
+    /// Returns the next chunk of the current entry's content, in order and without a gap; `None` after the last one. They are
+    /// returned one by one because a hostile table of contents may list very many.
     ///
     /// # Errors
     /// As [`next_entry`](Self::next_entry).
@@ -149,22 +151,22 @@ impl<R: Read> TocReader<R> {
         }
         if let Some(object) = self.next_object()? {
             let chunk = match parse(&object) {
-                Ok(wire) if wire.kind == CHUNK => self.chunk(&wire).map(Some),
+                Ok(json) if json.kind == CHUNK => self.chunk(&json).map(Some),
                 Ok(_) => Ok(None),
                 Err(error) => Err(error),
             };
             if let Ok(Some(_)) = chunk {
                 return chunk;
             }
-            // It belongs to the next entry, or is met again by who asks again.
+            // The object belongs to the next entry; after an error, the next call returns the same error.
             self.ahead = Some(object);
             chunk?;
         }
         self.chunks.ended = self.chunks.left == 0;
-        match self.chunks.ended {
-            true => Ok(None),
-            false => Err(invalid(&self.chunks.name, "its chunks are less than the file")),
+        if !self.chunks.ended {
+            return Err(invalid(&self.chunks.name, "its chunks are less than the file"));
         }
+        Ok(None)
     }
 
     fn next_object(&mut self) -> Result<Option<Vec<u8>>> {
@@ -179,42 +181,42 @@ impl<R: Read> TocReader<R> {
         Ok(object)
     }
 
-    /// Goes on to the content of an entry, and says its digest as a whole.
-    fn begin(&mut self, wire: &Wire<'_>, entry: &Entry) -> Result<Option<Digest>> {
+    /// Begins the content of an entry. Returns the digest of the whole.
+    fn begin(&mut self, json: &JsonEntry<'_>, entry: &Entry) -> Result<Option<Digest>> {
         let left = match entry.kind {
             EntryKind::File { size } => size,
             _ => 0,
         };
-        self.chunks = Chunks { name: wire.name.to_string(), left, ..Chunks::default() };
+        self.chunks = ChunkCursor { name: json.name.to_string(), left, ..ChunkCursor::default() };
         if left == 0 {
             return Ok(None);
         }
-        let first = self.chunk(wire)?;
-        let digest = match (&*wire.digest, self.chunks.left) {
+        let first = self.chunk(json)?;
+        let digest = match (&*json.digest, self.chunks.left) {
             ("", 0) => Some(first.digest.clone()),
             ("", _) => None,
             (digest, _) => {
-                Some(wire::parse_digest(digest).ok_or_else(|| invalid(&wire.name, "its digest is none"))?)
+                Some(parse_digest(digest).ok_or_else(|| invalid(&json.name, "its digest is none"))?)
             }
         };
         self.chunks.first = Some(first);
         Ok(digest)
     }
 
-    /// The chunk of the current entry that an object tells of, if it is where one can be.
-    fn chunk(&mut self, wire: &Wire<'_>) -> Result<Chunk> {
+    /// Returns the chunk in an object of the current entry, if it has a possible position.
+    fn chunk(&mut self, json: &JsonEntry<'_>) -> Result<Chunk> {
         let chunks = &mut self.chunks;
-        let chunk = wire.chunk(chunks.left).map_err(|why| invalid(&wire.name, why))?;
+        let chunk = json.chunk(chunks.left).map_err(|why| invalid(&json.name, why))?;
         let lasts = chunk.size <= chunks.left && chunk.offset == chunks.offset;
         let in_layer = chunk.is_possible() && chunk.frame.end <= self.toc.frames_end();
         if !(lasts && in_layer) || chunks.count == CHUNK_LIMIT {
-            return Err(invalid(&wire.name, "a chunk of it cannot be there"));
+            return Err(invalid(&json.name, "a chunk of it cannot be there"));
         }
-        // An archive has its bytes in one order and each of them once.
+        // An archive has each byte once, in one order.
         let (frame, end) = &self.last;
         let follows = chunk.frame.start >= frame.end || (chunk.frame == *frame && chunk.inner >= *end);
         if !follows {
-            return Err(invalid(&wire.name, "a chunk of it is where another one is, or in front of it"));
+            return Err(invalid(&json.name, "a chunk of it is where another one is, or in front of it"));
         }
         self.last = (chunk.frame.clone(), chunk.inner + chunk.size);
         chunks.count += 1;
@@ -224,19 +226,19 @@ impl<R: Read> TocReader<R> {
     }
 }
 
-/// The objects in the only list of a JSON object, one after the other, as text.
-struct Objects<R> {
+/// A reader of the objects in the only list of a JSON object, as text.
+struct ObjectReader<R> {
     text: R,
-    /// What stands around them.
-    around: Vec<u8>,
+    /// The text around the list.
+    envelope: Vec<u8>,
     depth: usize,
 }
 
-/// How deep the list is whose objects are looked for.
-const LIST: usize = 2;
+/// The nesting depth of the objects in the list.
+const LIST_DEPTH: usize = 2;
 
-impl<R: BufRead> Objects<R> {
-    /// The next object; `None` at the end, when all around them was what it should be.
+impl<R: BufRead> ObjectReader<R> {
+    /// Returns the next object; `None` at the end, if the text around the list is valid.
     fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let mut object = Vec::new();
         let (mut in_text, mut escaped) = (false, false);
@@ -257,7 +259,7 @@ impl<R: BufRead> Objects<R> {
                     b'}' | b']' if !in_text => {
                         self.depth =
                             self.depth.checked_sub(1).ok_or_else(|| malformed("it closes too much"))?;
-                        if self.depth == LIST {
+                        if self.depth == LIST_DEPTH {
                             complete = Some(at + 1);
                             break;
                         }
@@ -272,51 +274,51 @@ impl<R: BufRead> Objects<R> {
                 return Err(malformed("an entry is too large"));
             }
             if complete.is_some() {
-                let begin = self.between(&object)?;
+                let begin = self.begin_of(&object)?;
                 object.drain(..begin);
                 return Ok(Some(object));
             }
         }
-        self.around.extend_from_slice(&object);
+        self.envelope.extend_from_slice(&object);
         self.end().map(|()| None)
     }
 
-    /// Where the object begins; what stands before it belongs around it.
-    fn between(&mut self, object: &[u8]) -> Result<usize> {
-        // The first object comes behind the beginning of the list, any other one behind a comma.
-        let list = object.iter().position(|byte| *byte == b'[').filter(|_| self.around.is_empty());
+    /// Returns the offset at which the object begins, and checks what precedes it.
+    fn begin_of(&mut self, object: &[u8]) -> Result<usize> {
+        // The first object follows the beginning of the list, and any other one follows a comma.
+        let list = object.iter().position(|byte| *byte == b'[').filter(|_| self.envelope.is_empty());
         let from = list.map_or(0, |at| at + 1);
         let begin = from + object[from..].iter().position(|byte| *byte == b'{').unwrap_or_default();
-        match self.around.is_empty() {
-            true => self.around.extend_from_slice(&object[..begin]),
-            false if object[..begin].trim_ascii() == b"," => {}
-            false => return Err(malformed("its entries are not a list")),
+        if self.envelope.is_empty() {
+            self.envelope.extend_from_slice(&object[..begin]);
+        } else if object[..begin].trim_ascii() != b"," {
+            return Err(malformed("its entries are not a list"));
         }
-        match begin <= AROUND_LIMIT {
-            true => Ok(begin),
-            false => Err(malformed("there is too much around its entries")),
+        if begin > ENVELOPE_LIMIT {
+            return Err(malformed("there is too much around its entries"));
         }
+        Ok(begin)
     }
 
     fn end(&mut self) -> Result<()> {
         #[derive(Deserialize)]
-        struct Around {
+        struct Envelope {
             version: u64,
             #[serde(rename = "entries")]
             _entries: [(); 0],
         }
-        if self.around.len() > AROUND_LIMIT {
+        if self.envelope.len() > ENVELOPE_LIMIT {
             return Err(malformed("there is too much around its entries"));
         }
-        match serde_json::from_slice(&self.around) {
-            Ok(Around { version: 1, .. }) => Ok(()),
-            Ok(Around { version, .. }) => Err(malformed(&format!("it is of version {version}"))),
+        match serde_json::from_slice(&self.envelope) {
+            Ok(Envelope { version: 1, .. }) => Ok(()),
+            Ok(Envelope { version, .. }) => Err(malformed(&format!("it is of version {version}"))),
             Err(error) => Err(malformed(&error.to_string())),
         }
     }
 }
 
-fn parse(object: &[u8]) -> Result<Wire<'_>> {
+fn parse(object: &[u8]) -> Result<JsonEntry<'_>> {
     serde_json::from_slice(object).map_err(|error| malformed(&error.to_string()))
 }
 
@@ -332,9 +334,9 @@ fn invalid(name: &str, why: &str) -> Error {
 }
 
 fn cannot_read(error: io::Error) -> Error {
-    match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-        true => Error::io("", error),
-        false if error.raw_os_error().is_none() => malformed(&error.to_string()),
-        false => Error::io("cannot read the layer's table of contents", error),
+    match Error::from_io(error) {
+        Ok(error) => error,
+        Err(error) if error.raw_os_error().is_none() => malformed(&error.to_string()),
+        Err(error) => Error::io("cannot read the layer's table of contents", error),
     }
 }

@@ -1,6 +1,6 @@
-//! What is written into a table of contents is read from it, proved by it, and nothing else.
+//! A table of contents is read as it was written, and it verifies the content of its layer and no other.
 
-use super::{Chunk, Listing, PlainFrame, Toc, TocChecker, TocEntry, TocReader};
+use super::{Chunk, PlainFrame, Toc, TocChecker, TocEntry, TocReader, VerifiedToc};
 use crate::error::Kind as ErrorKind;
 use crate::layer::{Budget, Compression, Item, Layer, LayerReader, LayerWriter, Limits, decompress};
 use crate::oci::{Descriptor, Digest};
@@ -22,7 +22,7 @@ fn file(path: impl AsRef<[u8]>, content: Vec<u8>) -> (Entry, Vec<u8>) {
     (entry(path, EntryKind::File { size: content.len() as u64 }), content)
 }
 
-/// Bytes that do not compress.
+/// Returns incompressible bytes.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let next = move || {
@@ -32,11 +32,11 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-/// An indexed layer: its descriptor and its bytes.
+/// Returns an indexed layer: its descriptor and its bytes.
 fn indexed(entries: &[(Entry, Vec<u8>)], workers: usize) -> (Descriptor, Vec<u8>) {
     let compression = Compression::default();
     let (mut layer, mut blob) = compression.layer(&Workers::start(workers).unwrap(), workers).unwrap();
-    let mut bytes = Vec::new();
+    let (toc, mut bytes) = (blob.pending_toc(), Vec::new());
     let contents = thread::scope(|scope| {
         let writer = scope.spawn(move || {
             for (entry, content) in entries {
@@ -48,23 +48,23 @@ fn indexed(entries: &[(Entry, Vec<u8>)], workers: usize) -> (Descriptor, Vec<u8>
         writer.join().unwrap()
     });
     let written = Written { digest: Digest::of(&bytes), size: bytes.len() as u64 };
-    (Layer::new(compression, &contents, written).descriptor, bytes)
+    (Layer::new(compression, &contents, written, toc.get()).descriptor, bytes)
 }
 
 /// An entry of a table of contents with all its chunks.
 #[derive(Debug)]
-struct Told {
+struct ReadEntry {
     item: Item,
     digest: Option<Digest>,
     chunks: Vec<Chunk>,
 }
 
-fn toc_of(layer: &Descriptor, bytes: &[u8]) -> crate::Result<Vec<Told>> {
+fn toc_of(layer: &Descriptor, bytes: &[u8]) -> crate::Result<Vec<ReadEntry>> {
     let toc = Toc::of(layer)?.unwrap();
     read(&toc, part(bytes, &toc.range()))
 }
 
-fn read(toc: &Toc, bytes: &[u8]) -> crate::Result<Vec<Told>> {
+fn read(toc: &Toc, bytes: &[u8]) -> crate::Result<Vec<ReadEntry>> {
     let mut reader = TocReader::new(toc, bytes)?;
     let mut entries = Vec::new();
     while let Some(TocEntry { item, digest }) = reader.next_entry()? {
@@ -73,24 +73,24 @@ fn read(toc: &Toc, bytes: &[u8]) -> crate::Result<Vec<Told>> {
             chunks.push(chunk);
         }
         assert_eq!(reader.next_chunk()?, None, "and none again");
-        entries.push(Told { item, digest, chunks });
+        entries.push(ReadEntry { item, digest, chunks });
     }
     Ok(entries)
 }
 
-/// A chunk out of these bytes of its frame.
+/// Returns the verified content of a chunk, from the bytes of its frame.
 fn extract(chunk: &Chunk, frame: &[u8]) -> crate::Result<Vec<u8>> {
-    match chunk.zeros {
-        true => chunk.prove_zeros().map(|()| vec![0; chunk.size as usize]),
-        false => PlainFrame::new(chunk.frame.clone(), frame)?.chunk(chunk).map(<[u8]>::to_vec),
+    if chunk.zeros {
+        return chunk.verify_zeros().map(|()| vec![0; chunk.size as usize]);
     }
+    PlainFrame::new(chunk.frame.clone(), frame)?.chunk(chunk).map(<[u8]>::to_vec)
 }
 
 fn part<'a>(bytes: &'a [u8], range: &std::ops::Range<u64>) -> &'a [u8] {
     &bytes[range.start as usize..range.end as usize]
 }
 
-/// Every kind of content: none, small, just a group, more than a group, zeros within and at both ends.
+/// Returns a tree with every kind of content: none, small, just a frame, more than a frame, zeros within and at both ends.
 fn tree() -> Tree {
     let sparse =
         [vec![0; 5 << 20], noise(3, 700_000), vec![0; 300_000], noise(4, 10), vec![0; 9 << 20]].concat();
@@ -112,32 +112,32 @@ fn tree() -> Tree {
 }
 
 #[test]
-fn each_file_can_be_taken_out_by_the_table_of_contents_alone() {
+fn each_file_can_be_extracted_by_the_table_of_contents_alone() {
     let tree = tree();
     let (layer, bytes) = indexed(&tree, 3);
     let toc = toc_of(&layer, &bytes).unwrap();
     assert_eq!(toc.len(), tree.len());
-    for (told, (entry, content)) in toc.iter().zip(&tree) {
-        assert_eq!(told.item, Item::Entry(entry.clone()));
+    for (read_entry, (entry, content)) in toc.iter().zip(&tree) {
+        assert_eq!(read_entry.item, Item::Entry(entry.clone()));
         let mut taken = Vec::new();
-        for chunk in &told.chunks {
+        for chunk in &read_entry.chunks {
             taken.extend(extract(chunk, part(&bytes, &chunk.frame)).unwrap());
         }
         assert!(taken == *content, "{}", entry.path);
-        // Several chunks prove a file without a digest of the whole.
-        assert_eq!(told.digest.is_some(), told.chunks.len() == 1);
-        assert!(told.digest.as_ref().is_none_or(|digest| *digest == Digest::of(content)));
+        // Several chunks verify a file without a digest of the whole.
+        assert_eq!(read_entry.digest.is_some(), read_entry.chunks.len() == 1);
+        assert!(read_entry.digest.as_ref().is_none_or(|digest| *digest == Digest::of(content)));
     }
 }
 
 #[test]
-fn zeros_are_told_as_zeros_and_need_no_frame() {
+fn zeros_are_listed_as_zeros_and_need_no_frame() {
     let (layer, bytes) = indexed(&tree(), 1);
     let toc = toc_of(&layer, &bytes).unwrap();
-    let sparse = toc.iter().find(|told| told.chunks.iter().any(|chunk| chunk.zeros)).unwrap();
+    let sparse = toc.iter().find(|read_entry| read_entry.chunks.iter().any(|chunk| chunk.zeros)).unwrap();
     let zeros: Vec<_> =
         sparse.chunks.iter().filter(|chunk| chunk.zeros).map(|chunk| (chunk.offset, chunk.size)).collect();
-    // The run between is cut at multiples of 64 KiB, and what is left of the last one is not worth a frame.
+    // The run in the middle begins at a multiple of 64 KiB, and the rest of the last run is too short for a frame.
     assert_eq!(zeros[..2], [(0, 4 << 20), (4 << 20, 1 << 20)]);
     assert_eq!(zeros[2..].iter().map(|(_, size)| size / (4 << 20)).sum::<u64>(), 2);
     let zero = sparse.chunks.iter().find(|chunk| chunk.zeros).unwrap();
@@ -145,7 +145,7 @@ fn zeros_are_told_as_zeros_and_need_no_frame() {
 }
 
 #[test]
-fn to_every_other_reader_the_layer_is_the_plain_archive() {
+fn other_readers_see_the_plain_archive() {
     let tree = tree();
     let (_, bytes) = indexed(&tree, 2);
     let mut plain = LayerWriter::new(Vec::new());
@@ -159,7 +159,7 @@ fn to_every_other_reader_the_layer_is_the_plain_archive() {
 }
 
 #[test]
-fn each_frame_tells_its_size_and_none_is_larger_than_four_mebibytes() {
+fn each_frame_declares_its_size_and_none_exceeds_four_mebibytes() {
     let (layer, bytes) = indexed(&tree(), 2);
     let end = Toc::of(&layer).unwrap().unwrap().frames_end() as usize;
     let (mut at, mut sizes) = (0, Vec::new());
@@ -173,7 +173,7 @@ fn each_frame_tells_its_size_and_none_is_larger_than_four_mebibytes() {
 }
 
 #[test]
-fn the_number_of_workers_changes_no_byte() {
+fn the_bytes_do_not_depend_on_the_number_of_workers() {
     let tree = tree();
     let one = indexed(&tree, 1);
     for workers in [2, 7, 16] {
@@ -182,7 +182,7 @@ fn the_number_of_workers_changes_no_byte() {
 }
 
 #[test]
-fn the_footer_says_what_the_annotations_say() {
+fn the_footer_agrees_with_the_annotations() {
     let (layer, bytes) = indexed(&tree(), 2);
     let toc = Toc::of(&layer).unwrap().unwrap();
     let footer: Vec<u64> = bytes[bytes.len() - 40..bytes.len() - 8]
@@ -191,15 +191,15 @@ fn the_footer_says_what_the_annotations_say() {
         .collect();
     assert_eq!(footer, [toc.offset, toc.size, toc.plain_size, 1]);
     assert_eq!(bytes[bytes.len() - 8..], *b"GnUlInUx");
-    let listing = part(&bytes, &toc.range());
-    assert_eq!(toc.descriptor().digest, Digest::of(listing));
-    let plain = zstd::decode_all(listing).unwrap();
+    let toc_bytes = part(&bytes, &toc.range());
+    assert_eq!(toc.descriptor().digest, Digest::of(toc_bytes));
+    let plain = zstd::decode_all(toc_bytes).unwrap();
     let stargz = &layer.annotations["containerd.io/snapshot/stargz/toc.digest"];
     assert_eq!((stargz, plain.len() as u64), (&Digest::of(&plain).to_string(), toc.plain_size));
 }
 
 #[test]
-fn annotations_that_cannot_be_true_are_an_integrity_error_and_none_are_none() {
+fn impossible_annotations_are_an_integrity_error() {
     let (layer, _) = indexed(&[file("a", b"1".to_vec())], 1);
     let with = |key: &str, value: &str| {
         let mut layer = layer.clone();
@@ -218,8 +218,8 @@ fn annotations_that_cannot_be_true_are_an_integrity_error_and_none_are_none() {
     assert_eq!(Toc::of(&plain).unwrap(), None);
 }
 
-/// A table of contents of this text, wherever it may stand.
-fn listing(text: &str) -> crate::Result<Vec<Told>> {
+/// Reads a table of contents with this text.
+fn read_text(text: &str) -> crate::Result<Vec<ReadEntry>> {
     let bytes = zstd::encode_all(text.as_bytes(), 1).unwrap();
     let toc = Toc {
         offset: 1000,
@@ -232,9 +232,9 @@ fn listing(text: &str) -> crate::Result<Vec<Told>> {
 }
 
 #[test]
-fn a_listing_that_another_program_wrote_is_read_too() {
+fn a_table_of_contents_of_another_program_is_read() {
     let digest = Digest::of(b"x");
-    let entries = listing(&format!(
+    let entries = read_text(&format!(
         "{{\n\t\"version\": 1,\n\t\"entries\": [ {{\"name\":\"a/\",\"type\":\"dir\",\"mode\":493}} ,\n {{\"name\":\"a/b\",\
          \"type\":\"reg\",\"size\":1,\"new\":[{{}}],\"digest\":\"{digest}\",\"offset\":3,\"endOffset\":9,\"chunkDigest\":\
          \"{digest}\"}}\n]\n}}\n"
@@ -244,7 +244,7 @@ fn a_listing_that_another_program_wrote_is_read_too() {
 }
 
 #[test]
-fn a_listing_that_lies_is_an_integrity_error() {
+fn an_invalid_table_of_contents_is_an_integrity_error() {
     let digest = Digest::of(b"x").to_string();
     let file = |size: u64, more: &str| {
         format!(
@@ -257,7 +257,7 @@ fn a_listing_that_lies_is_an_integrity_error() {
     let next = file(1, r#","offset":9,"endOffset":19"#);
     let in_same = file(1, &format!(r#"{here},"innerOffset":1"#));
     for more in [&next, &in_same] {
-        assert!(listing(&format!(r#"{{"entries":[{good},{more}],"version":1}}"#)).is_ok());
+        assert!(read_text(&format!(r#"{{"entries":[{good},{more}],"version":1}}"#)).is_ok());
     }
     let two = file(9, &format!(r#"{here},"chunkSize":4"#));
     let bad = [
@@ -289,7 +289,7 @@ fn a_listing_that_lies_is_an_integrity_error() {
         "1".to_owned(),
     ];
     for entries in bad {
-        let error = listing(&format!(r#"{{"entries":[{entries}],"version":1}}"#)).unwrap_err();
+        let error = read_text(&format!(r#"{{"entries":[{entries}],"version":1}}"#)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity, "{}", entries.get(..200).unwrap_or(&entries));
     }
     for text in [
@@ -302,12 +302,12 @@ fn a_listing_that_lies_is_an_integrity_error() {
         "]]]",
         &"{".repeat(9999),
     ] {
-        assert_eq!(listing(text).unwrap_err().kind(), ErrorKind::Integrity, "{text:.50}");
+        assert_eq!(read_text(text).unwrap_err().kind(), ErrorKind::Integrity, "{text:.50}");
     }
-    assert!(listing(r#"{"entries":[],"version":1}"#).unwrap().is_empty());
+    assert!(read_text(r#"{"entries":[],"version":1}"#).unwrap().is_empty());
 }
 
-/// A file of so many chunks, which is said to be there in the frames of a layer.
+/// Returns the table of contents of a file with `count` chunks, each in a separate frame.
 fn many_chunks(count: u64) -> Vec<u8> {
     let mut text = br#"{"entries":["#.to_vec();
     for number in 0..count {
@@ -327,7 +327,7 @@ fn many_chunks(count: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_file_of_many_chunks_is_told_before_they_are_read_and_none_of_them_is_kept() {
+fn a_file_of_many_chunks_is_returned_before_its_chunks_are_read() {
     let text = many_chunks(50_000);
     let bytes = zstd::encode_all(&text[..], 1).unwrap();
     let (size, plain_size) = (bytes.len() as u64, text.len() as u64);
@@ -338,13 +338,13 @@ fn a_file_of_many_chunks_is_told_before_they_are_read_and_none_of_them_is_kept()
     assert_eq!(reader.next_chunk().unwrap().map(|chunk| chunk.size), Some(1));
     drop(reader);
     assert!(left.len() > bytes.len() / 2, "{} of {} are left", left.len(), bytes.len());
-    // Who does not ask for them comes to the end all the same.
+    // A caller that does not read the chunks comes to the end, too.
     let mut reader = TocReader::new(&toc, &bytes[..]).unwrap();
     assert!(reader.next_entry().unwrap().is_some() && reader.next_entry().unwrap().is_none());
 }
 
 #[test]
-fn a_chunk_that_cannot_be_is_an_error_whoever_asks_and_however_often() {
+fn an_impossible_chunk_is_an_error_on_every_call() {
     let text = String::from_utf8(many_chunks(9)).unwrap();
     let less = text.replacen(r#""size":9"#, r#""size":10"#, 1);
     let elsewhere = text.replacen(r#""chunkOffset":5"#, r#""chunkOffset":6"#, 1);
@@ -355,20 +355,21 @@ fn a_chunk_that_cannot_be_is_an_error_whoever_asks_and_however_often() {
         let mut asked = TocReader::new(&toc, &bytes[..]).unwrap();
         asked.next_entry().unwrap();
         while matches!(asked.next_chunk(), Ok(Some(_))) {}
-        let mut passed = TocReader::new(&toc, &bytes[..]).unwrap();
-        passed.next_entry().unwrap();
+        let mut skipped = TocReader::new(&toc, &bytes[..]).unwrap();
+        skipped.next_entry().unwrap();
         for _ in 0..3 {
             assert_eq!(asked.next_chunk().unwrap_err().kind(), ErrorKind::Integrity);
-            assert_eq!(passed.next_entry().unwrap_err().kind(), ErrorKind::Integrity);
+            assert_eq!(skipped.next_entry().unwrap_err().kind(), ErrorKind::Integrity);
         }
     }
 }
 
 #[test]
-fn a_chunk_that_is_another_one_is_an_integrity_error() {
+fn a_chunk_with_other_content_is_an_integrity_error() {
     let (layer, bytes) = indexed(&tree(), 2);
     let toc = toc_of(&layer, &bytes).unwrap();
-    let chunks: Vec<_> = toc.iter().flat_map(|told| &told.chunks).filter(|chunk| !chunk.zeros).collect();
+    let chunks: Vec<_> =
+        toc.iter().flat_map(|read_entry| &read_entry.chunks).filter(|chunk| !chunk.zeros).collect();
     let extract = |chunk: &Chunk, bytes: &[u8]| extract(chunk, bytes).unwrap_err().kind();
     let (one, other) = (chunks[0], chunks[chunks.len() - 2]);
     let frame = part(&bytes, &other.frame);
@@ -378,26 +379,26 @@ fn a_chunk_that_is_another_one_is_an_integrity_error() {
     }
     let lie = Chunk { zeros: true, ..one.clone() };
     assert_eq!(extract(&lie, b""), ErrorKind::Integrity);
-    let behind = Chunk { inner: other.inner + 1, ..other.clone() };
-    assert_eq!(extract(&behind, frame), ErrorKind::Integrity);
+    let shifted = Chunk { inner: other.inner + 1, ..other.clone() };
+    assert_eq!(extract(&shifted, frame), ErrorKind::Integrity);
     let elsewhere = Chunk { frame: other.frame.start + 1..other.frame.end + 1, ..other.clone() };
-    let held = PlainFrame::new(other.frame.clone(), frame).unwrap();
-    assert!(held.chunk(&elsewhere).is_err() && held.chunk(other).is_ok());
+    let frame = PlainFrame::new(other.frame.clone(), frame).unwrap();
+    assert!(frame.chunk(&elsewhere).is_err() && frame.chunk(other).is_ok());
 }
 
 #[test]
-fn a_listing_held_in_a_file_is_proved_and_read_as_often_as_one_in_memory() {
+fn a_table_of_contents_in_a_file_is_verified_and_can_be_read_several_times() {
     let (layer, bytes) = indexed(&tree()[..50], 1);
     let toc = Toc::of(&layer).unwrap().unwrap();
     let limits = Limits::default();
     let hold = |bytes: Vec<u8>| {
         let bytes = Unverified::new(std::io::Cursor::new(bytes));
-        Listing::prove_into(tempfile::tempfile().unwrap().into(), 7, toc.clone(), bytes, &limits)
+        VerifiedToc::verify_into(tempfile::tempfile().unwrap().into(), 7, toc.clone(), bytes, &limits)
     };
     let mut good = part(&bytes, &toc.range()).to_vec();
-    let listing = hold(good.clone()).unwrap();
+    let held = hold(good.clone()).unwrap();
     for _ in 0..2 {
-        let mut one = listing.entries(Budget::default()).unwrap();
+        let mut one = held.entries(Budget::default()).unwrap();
         let mut other = TocReader::new(&toc, &good[..]).unwrap();
         while let Some(entry) = other.next_entry().unwrap() {
             assert_eq!(one.next_entry().unwrap(), Some(entry));
@@ -409,7 +410,7 @@ fn a_listing_held_in_a_file_is_proved_and_read_as_often_as_one_in_memory() {
 }
 
 #[test]
-fn a_chunk_of_any_size_takes_no_memory_before_it_is_there() {
+fn the_declared_size_of_a_chunk_takes_no_memory() {
     let digest = Digest::of(b"");
     for size in [0, (16 << 20) + 1, 1 << 50, u64::MAX] {
         let chunk = Chunk { frame: 8..17, inner: 0, offset: 0, size, digest: digest.clone(), zeros: true };
@@ -417,12 +418,12 @@ fn a_chunk_of_any_size_takes_no_memory_before_it_is_there() {
         let chunk = Chunk { zeros: false, ..chunk };
         assert_eq!(extract(&chunk, &[0; 9]).unwrap_err().kind(), ErrorKind::Integrity);
     }
-    // A frame that says it holds very much.
+    // A frame that declares a huge size.
     let frame = [0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0];
     assert_eq!(PlainFrame::new(0..16, &frame).err().unwrap().kind(), ErrorKind::Integrity);
 }
 
-/// Reads the archive of one tree beside the table of contents of another one.
+/// Compares the archive of one tree with the table of contents of another one.
 fn check(listed: &[(Entry, Vec<u8>)], archived: &[(Entry, Vec<u8>)]) -> crate::Result<()> {
     let (layer, bytes) = indexed(listed, 2);
     let toc = Toc::of(&layer)?.unwrap();
@@ -442,7 +443,7 @@ fn check(listed: &[(Entry, Vec<u8>)], archived: &[(Entry, Vec<u8>)]) -> crate::R
 }
 
 #[test]
-fn a_table_of_contents_of_another_archive_is_noticed_whatever_the_difference() {
+fn every_difference_between_an_archive_and_a_table_of_contents_is_detected() {
     let tree = tree();
     check(&tree, &tree).unwrap();
     let large = tree.iter().position(|(_, content)| content.len() == 9 << 20).unwrap();
@@ -475,7 +476,7 @@ fn a_table_of_contents_of_another_archive_is_noticed_whatever_the_difference() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn a_damaged_listing_is_an_error_or_another_one_but_never_a_panic(
+    fn a_damaged_table_of_contents_causes_no_panic(
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
         cut in any::<prop::sample::Index>(),
@@ -485,8 +486,8 @@ proptest! {
         let mut text = zstd::decode_all(part(&bytes, &toc.range())).unwrap();
         let at = at.index(text.len());
         text[at] = byte;
-        let _ = listing(&String::from_utf8_lossy(&text));
+        let _ = read_text(&String::from_utf8_lossy(&text));
         text.truncate(cut.index(text.len()));
-        prop_assert!(listing(&String::from_utf8_lossy(&text)).is_err());
+        prop_assert!(read_text(&String::from_utf8_lossy(&text)).is_err());
     }
 }

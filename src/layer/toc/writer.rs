@@ -1,88 +1,87 @@
-//! Writes the table of contents while the frames of a layer pass, compressed as it grows: a million entries are
-//! some 60 MB of it and never a million entries in memory.
+//! Writes the table of contents while the frames of a layer are written. It is compressed as it grows: for a million
+//! entries it has about 60 MB, and at no time are all of them in memory.
 
 use super::chunk::Chunk;
-use super::wire::Wire;
+use super::json::JsonEntry;
 use super::{FRAME_HEADER, SKIPPABLE, Toc};
 use crate::error::{Error, Result};
-use crate::layer::frames::Note;
 use crate::oci::Digest;
 use crate::stream::HashingWriter;
 use crate::tree::{Entry, EntryKind};
 use std::io::{self, Write};
 use std::ops::Range;
 
-/// Text that was not compressed yet.
+/// The size of the text that is collected before it is compressed, in bytes.
 const BUFFER: usize = 64 << 10;
-/// Half of what is left are digests, in which there is nothing to find: level 3 takes longer and is 7 % larger.
+/// The level of compression. Half of the compressed bytes are digests, which do not compress: level 3 takes longer and
+/// gives 7 % more bytes.
 const LEVEL: i32 = 1;
 
-/// The table of contents of a layer in the making.
+/// A part of an entry that is recorded for a frame.
+pub enum TocEvent {
+    /// A whole entry. The content of a file that is not empty has its position in the frame and its digest.
+    Entry { entry: Entry, content: Option<(u64, Digest)> },
+    /// The header of a large file. Its chunks follow.
+    FileStart(Entry),
+    /// The next chunk of that file, which is the whole frame.
+    Chunk { digest: Digest, zeros: bool },
+    /// The end of that file.
+    FileEnd,
+}
+
+/// The table of contents of a layer that is being written.
 pub struct TocWriter {
     text: Vec<u8>,
     compressor: HashingWriter<zstd::stream::write::Encoder<'static, HashingWriter<Vec<u8>>>>,
     is_first: bool,
-    /// The file whose chunks are passing.
-    open: Option<(Entry, Vec<Chunk>)>,
+    /// The large file that is being recorded, with its chunks.
+    large: Option<(Entry, Vec<Chunk>)>,
 }
 
 impl TocWriter {
-    /// One that has no entries yet.
+    /// Creates a table of contents without entries.
     pub fn new() -> io::Result<Self> {
         let compressor = zstd::stream::write::Encoder::new(HashingWriter::new(Vec::new()), LEVEL)?;
         Ok(Self {
             text: b"{\"entries\":[".to_vec(),
             compressor: HashingWriter::new(compressor),
             is_first: true,
-            open: None,
+            large: None,
         })
     }
 
-    /// Takes down what is in a frame of so many bytes that stands there.
-    pub fn add(&mut self, notes: Vec<Note>, frame: &Range<u64>, plain_size: usize) -> io::Result<()> {
-        for note in notes {
-            match note {
-                Note::Whole { entry, inner, digest } => self.whole(&entry, frame, inner, digest)?,
-                Note::Begin(entry) => self.open = Some((entry, Vec::new())),
-                Note::Chunk { digest, zeros } => self.chunk(frame, plain_size, digest, zeros)?,
-                Note::End => self.end()?,
+    /// Records the items of one frame. `frame` is its range in the layer, `plain_size` the size of its content.
+    pub fn add(&mut self, events: Vec<TocEvent>, frame: &Range<u64>, plain_size: usize) -> io::Result<()> {
+        for event in events {
+            match event {
+                TocEvent::Entry { entry, content } => self.entry(&entry, frame, content)?,
+                TocEvent::FileStart(entry) => self.large = Some((entry, Vec::new())),
+                TocEvent::Chunk { digest, zeros } => self.chunk(frame, plain_size, digest, zeros)?,
+                TocEvent::FileEnd => self.end_large()?,
             }
         }
         Ok(())
     }
 
-    fn whole(
-        &mut self,
-        entry: &Entry,
-        frame: &Range<u64>,
-        inner: usize,
-        digest: Option<Digest>,
-    ) -> io::Result<()> {
-        let mut wire = Wire::of(entry);
-        if let (EntryKind::File { size }, Some(digest)) = (&entry.kind, digest) {
-            let chunk = Chunk {
+    fn entry(&mut self, entry: &Entry, frame: &Range<u64>, content: Option<(u64, Digest)>) -> io::Result<()> {
+        let mut json = JsonEntry::of(entry);
+        if let (EntryKind::File { size }, Some((inner, digest))) = (&entry.kind, content) {
+            json = json.with_chunk(&Chunk {
                 frame: frame.clone(),
-                inner: inner as u64,
+                inner,
                 offset: 0,
                 size: *size,
                 digest,
                 zeros: false,
-            };
-            wire = wire.with(&chunk);
-            // The chunk is the whole file: its size is the file's, and so is its digest.
-            wire.chunk_size = 0;
+            });
+            // The chunk is the whole file, so its size and its digest are those of the file.
+            json.chunk_size = 0;
         }
-        self.object(&wire)
+        self.object(&json)
     }
 
-    fn chunk(
-        &mut self,
-        frame: &Range<u64>,
-        size: usize,
-        digest: Option<Digest>,
-        zeros: bool,
-    ) -> io::Result<()> {
-        let (Some((_, chunks)), Some(digest)) = (&mut self.open, digest) else {
+    fn chunk(&mut self, frame: &Range<u64>, size: usize, digest: Digest, zeros: bool) -> io::Result<()> {
+        let Some((_, chunks)) = &mut self.large else {
             return Err(io::Error::other("a chunk without a file; this is a bug in volio"));
         };
         let offset = chunks.last().map_or(0, |last| last.offset + last.size);
@@ -90,29 +89,26 @@ impl TocWriter {
         Ok(())
     }
 
-    fn end(&mut self) -> io::Result<()> {
-        let Some((entry, chunks)) = self.open.take() else {
+    fn end_large(&mut self) -> io::Result<()> {
+        let Some((entry, chunks)) = self.large.take() else {
             return Err(io::Error::other("the end of no file; this is a bug in volio"));
         };
         for (number, chunk) in chunks.iter().enumerate() {
-            let mut wire = Wire::of(&entry);
+            let mut json = JsonEntry::of(&entry);
             if number > 0 {
-                wire = wire.further();
+                json = json.into_further_chunk();
             }
-            self.object(&wire.with(chunk))?;
+            self.object(&json.with_chunk(chunk))?;
         }
         Ok(())
     }
 
-    fn object(&mut self, wire: &Wire<'_>) -> io::Result<()> {
+    fn object(&mut self, entry: &JsonEntry<'_>) -> io::Result<()> {
         if !std::mem::take(&mut self.is_first) {
             self.text.push(b',');
         }
-        serde_json::to_writer(&mut self.text, wire)?;
-        match self.text.len() >= BUFFER {
-            true => self.compress(),
-            false => Ok(()),
-        }
+        serde_json::to_writer(&mut self.text, entry)?;
+        if self.text.len() >= BUFFER { self.compress() } else { Ok(()) }
     }
 
     fn compress(&mut self) -> io::Result<()> {
@@ -121,11 +117,11 @@ impl TocWriter {
         Ok(())
     }
 
-    /// The table of contents of a layer whose frames end at `offset`: where it is, and the frames that hold it and
-    /// the footer.
+    /// Ends the table of contents, which begins at `offset`, where the frames of the archive end. Returns its description, and the bytes that
+    /// follow the frames: a frame header, the table of contents, and the footer.
     ///
     /// # Errors
-    /// When there are more entries than a layer can name: some 70 million.
+    /// Fails if there are more entries than a table of contents can hold: about 70 million.
     pub fn finish(mut self, offset: u64) -> Result<(Toc, [Vec<u8>; 3])> {
         let cannot_write = |error: io::Error| Error::io("cannot write the table of contents", error);
         self.text.extend_from_slice(b"],\"version\":1}");

@@ -13,7 +13,9 @@ pub use writer::DockerArchiveWriter;
 use super::Source;
 use super::archive::{Section, TarArchive};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Config, DOCUMENT_LIMIT, Descriptor, Digest, Document, Manifest, Reference, media_type};
+use crate::oci::{
+    DOCUMENT_LIMIT, Descriptor, Digest, Document, ImageConfig, Manifest, Reference, media_type,
+};
 use crate::stream::{Body, Unverified};
 use manifest_json::{FILE, ManifestItem};
 use std::collections::{BTreeSet, HashMap};
@@ -173,7 +175,7 @@ fn describe(archive: &TarArchive, item: &ManifestItem) -> Result<DockerImage> {
     let missing = |name: &str| archive.damaged(&format!("{FILE} names {name:?}, which is not in it"));
     let bytes = archive.read(&item.config, DOCUMENT_LIMIT)?.ok_or_else(|| missing(&item.config))?;
     let document = Document::new(media_type::CONFIG, bytes);
-    let config: Config = document.parse()?;
+    let config: ImageConfig = document.parse()?;
     if config.rootfs.diff_ids.len() != item.layers.len() {
         return Err(archive.damaged(&format!(
             "{FILE} names {} layers of {}, which has {}",

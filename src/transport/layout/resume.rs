@@ -86,7 +86,7 @@ impl Layout {
     /// Opens or creates the part of a blob. Returns `None` if the body cannot be resumed, the blob is small, or another
     /// process is downloading it.
     pub(super) fn partial(&self, body: &Body) -> Result<Option<PartialBlob>> {
-        let Some(Written { digest, size }) = body.expected().filter(|_| body.comes_again()) else {
+        let Some(Written { digest, size }) = body.expected().filter(|_| body.can_rewind()) else {
             return Ok(None);
         };
         if *size < MIN_SIZE {
@@ -148,7 +148,7 @@ impl PartialBlob {
     fn fill(&mut self, body: &mut Body) -> Result<()> {
         let io_error = |error: io::Error| Error::io(format!("cannot write {}", self.path.display()), error);
         let mut file = &*self.file;
-        let hashed = body.begin_with(file)?;
+        let hashed = body.prefill(file)?;
         // Bytes after that were not hashed.
         file.set_len(hashed).map_err(io_error)?;
         file.seek(SeekFrom::Start(hashed)).map_err(io_error)?;

@@ -103,7 +103,7 @@ impl<'a> Upload<'a> {
             let mut session = Session::resume(self.client, self.reference.repository(), &self.what, url);
             let size = body.body.expected().map_or(0, |expected| expected.size);
             if let Some(offset) = session.offset().filter(|offset| *offset <= size) {
-                body.body.skip_to(offset)?;
+                body.body.hash_until(offset)?;
                 (self.accepted, self.is_resumed) = (offset, true);
                 return Ok(session);
             }

@@ -9,7 +9,7 @@ use clap::Args;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary, inspect};
-use volio::{Execution, Location, Result};
+use volio::{ContainerConfig, Location, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,7 +99,7 @@ fn one_image(out: &mut dyn Write, image: &ImageSummary) -> io::Result<()> {
 }
 
 /// Writes the parts of the configuration that start a container.
-fn run(out: &mut dyn Write, execution: &Execution) -> io::Result<()> {
+fn run(out: &mut dyn Write, execution: &ContainerConfig) -> io::Result<()> {
     for (name, words) in [("entrypoint", &execution.entrypoint), ("cmd", &execution.cmd)] {
         if !words.is_empty() {
             // As JSON, which shows where each word ends.

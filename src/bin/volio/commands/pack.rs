@@ -20,8 +20,8 @@ use volio::error::Kind;
 use volio::pack::{Options, Packed, pack, read_archive};
 use volio::progress::Progress;
 use volio::{
-    Access, Compression, Description, Error, Execution, IdMaps, IdRange, Location, OnChange, Owner, Platform,
-    Result, RuleFiles, SourceSpec, Time, WalkOptions, rule_lines,
+    Access, Compression, ContainerConfig, Description, Error, IdMaps, IdRange, Location, OnChange, Owner,
+    Platform, Result, RuleFiles, SourceSpec, Time, WalkOptions, rule_lines,
 };
 
 const EXAMPLES: &str = "\
@@ -416,13 +416,13 @@ impl ImageArgs {
             platforms: self.platforms,
             labels: map(self.labels),
             annotations: map(self.annotations),
-            execution: Execution {
+            execution: ContainerConfig {
                 user: self.user,
                 env: variables(self.env),
                 entrypoint: words(self.entrypoint),
                 cmd: words(self.cmd),
                 working_dir: self.workdir.map(|path| path.0),
-                ..Execution::default()
+                ..ContainerConfig::default()
             },
             ..Description::default()
         }

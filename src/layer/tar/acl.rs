@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-/// What the records are called, and the attributes that say the same.
+/// The names of the records, each with the attribute of the same meaning.
 pub const RECORDS: [(&[u8], &[u8]); 2] = [
     (b"SCHILY.acl.access", b"system.posix_acl_access"),
     (b"SCHILY.acl.default", b"system.posix_acl_default"),
 ];
 
-/// The tags of entries, in the order in which the kernel wants them (`linux/posix_acl.h`).
+/// The tags of entries, in the order that the kernel requires (`linux/posix_acl.h`).
 const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
@@ -17,21 +17,21 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// The number of entries that are for nobody in particular.
-const NOBODY: u32 = u32::MAX;
+/// The id of entries without a particular user or group.
+const NO_ID: u32 = u32::MAX;
 
-/// An ACL out of a record.
+/// An ACL that was parsed from a record.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Acl {
     /// The value of the attribute.
     pub value: Vec<u8>,
-    /// Whether entries are missing in it: their users and groups have names and no numbers, and what a name means is known on the
-    /// machine only that wrote it.
+    /// True if entries were left out because their users or groups have names and no ids. Only the machine that wrote the
+    /// archive knows the ids.
     pub is_partial: bool,
 }
 
-/// Reads an ACL as acl_to_text(3) writes it, entries divided by commas or lines: `user::rwx,user:NAME:r-x:NUMBER,group::r-x,…`. `None`
-/// when it is none.
+/// Parses an ACL in the format of acl_to_text(3), with entries separated by commas or newlines:
+/// `user::rwx,user:NAME:r-x:ID,group::r-x,…`. Returns `None` if it is invalid.
 pub fn parse(text: &[u8]) -> Option<Acl> {
     let text = str::from_utf8(text).ok()?;
     let mut entries = BTreeSet::new();
@@ -40,19 +40,19 @@ pub fn parse(text: &[u8]) -> Option<Acl> {
     for line in lines.filter(|line| !line.is_empty()) {
         let mut fields = line.split(':').map(str::trim);
         let kind = fields.next()?;
-        // Some write `mask:rwx`, others `mask::rwx`.
-        let who = fields.next()?;
-        let (who, permissions) = match fields.next() {
-            Some(permissions) => (who, permissions),
-            None => ("", who),
+        // Some programs write `mask:rwx`, others `mask::rwx`.
+        let name = fields.next()?;
+        let (name, permissions) = match fields.next() {
+            Some(permissions) => (name, permissions),
+            None => ("", name),
         };
         let permissions = permissions_of(permissions)?;
-        let number = match (fields.next(), who) {
-            (_, "") => Some(NOBODY),
-            (Some(number), _) => Some(number.parse().ok()?),
+        let id = match (fields.next(), name) {
+            (_, "") => Some(NO_ID),
+            (Some(id), _) => Some(id.parse().ok()?),
             (None, name) => name.parse().ok(),
         };
-        let tag = match (kind, who.is_empty()) {
+        let tag = match (kind, name.is_empty()) {
             ("user" | "u", true) => USER_OBJ,
             ("user" | "u", false) => USER,
             ("group" | "g", true) => GROUP_OBJ,
@@ -61,8 +61,8 @@ pub fn parse(text: &[u8]) -> Option<Acl> {
             ("other" | "o", true) => OTHER,
             _ => return None,
         };
-        match number {
-            Some(number) => _ = entries.insert((tag, number, permissions)),
+        match id {
+            Some(id) => _ = entries.insert((tag, id, permissions)),
             None => is_partial = true,
         }
     }
@@ -71,15 +71,15 @@ pub fn parse(text: &[u8]) -> Option<Acl> {
         return None;
     }
     let mut value = 2u32.to_le_bytes().to_vec();
-    for (tag, number, permissions) in entries {
+    for (tag, id, permissions) in entries {
         value.extend_from_slice(&tag.to_le_bytes());
         value.extend_from_slice(&permissions.to_le_bytes());
-        value.extend_from_slice(&number.to_le_bytes());
+        value.extend_from_slice(&id.to_le_bytes());
     }
     Some(Acl { value, is_partial })
 }
 
-/// `r-x` as a number.
+/// Parses permissions such as `r-x`.
 fn permissions_of(text: &str) -> Option<u16> {
     text.chars().try_fold(0, |permissions, c| match c {
         'r' => Some(permissions | 4),
@@ -105,17 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn what_gnu_tar_and_bsdtar_write_is_what_the_kernel_takes() {
+    fn acls_of_gnu_tar_and_bsdtar_become_what_the_kernel_takes() {
         let bsdtar = parse(b"user::rwx,user:lisa:r-x:502,group::r-x,mask::r-x,other::---").unwrap();
         let gnu =
             parse(b"user::rwx\nuser:502:r-x\t#effective:r-x\ngroup::r-x\nmask::r-x\nother::---\n").unwrap();
         assert_eq!((&bsdtar, bsdtar.is_partial), (&gnu, false));
-        let expected = [(1, 7, NOBODY), (2, 5, 502), (4, 5, NOBODY), (16, 5, NOBODY), (32, 0, NOBODY)];
+        let expected = [(1, 7, NO_ID), (2, 5, 502), (4, 5, NO_ID), (16, 5, NO_ID), (32, 0, NO_ID)];
         assert_eq!(entries(&gnu), expected);
     }
 
     #[test]
-    fn a_name_without_a_number_is_left_out_and_what_makes_no_sense_is_none() {
+    fn an_entry_with_a_name_and_no_id_is_left_out_and_an_invalid_acl_is_rejected() {
         let partial = parse(b"user::rw-,user:lisa:rwx,group::r--,mask::rwx,other::---").unwrap();
         assert!(partial.is_partial);
         assert_eq!(entries(&partial).len(), 4);

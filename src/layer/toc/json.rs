@@ -1,7 +1,7 @@
-//! An entry of the table of contents as JSON: the fields of stargz, and volio's own for what those cannot say.
+//! An entry of the table of contents as JSON: the fields of stargz, and additional ones for what those cannot express.
 
 use super::chunk::Chunk;
-use crate::layer::{header, pax};
+use crate::layer::tar::{header, pax};
 use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use base64::Engine as _;
@@ -10,29 +10,29 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// One object of `entries`, its fields in the order of their names. What is nothing is left out.
+/// An object in `entries`. Its fields are in the order of their names; empty ones are omitted.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Wire<'a> {
+pub struct JsonEntry<'a> {
     #[serde(borrow, skip_serializing_if = "is_empty")]
     pub chunk_digest: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
     pub chunk_offset: u64,
-    /// Nothing where the chunk is the rest of the file.
+    /// Zero if the chunk is the rest of the file.
     #[serde(skip_serializing_if = "is_zero")]
     pub chunk_size: u64,
-    /// `zeros`, as Podman has it, or nothing.
+    /// `zeros`, as in Podman's tables of contents, or empty.
     #[serde(skip_serializing_if = "is_empty")]
     pub chunk_type: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
     dev_major: u64,
     #[serde(skip_serializing_if = "is_zero")]
     dev_minor: u64,
-    /// Of the whole file. volio leaves it out: one chunk has the same, and several prove the file without being hashed
-    /// once more as a whole.
+    /// The digest of the whole file. volio omits it: that of a single chunk is the same, and several chunks prove the file
+    /// without a second hash of the whole.
     #[serde(skip_serializing_if = "is_empty")]
     pub digest: Cow<'a, str>,
-    /// Where the frame ends; stargz' readers do without.
+    /// The end of the frame. The readers of stargz do not need it.
     #[serde(skip_serializing_if = "is_zero")]
     pub end_offset: u64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -41,18 +41,18 @@ pub struct Wire<'a> {
     pub inner_offset: u64,
     #[serde(skip_serializing_if = "is_empty")]
     link_name: Cow<'a, str>,
-    /// The bytes of the target, base64, where they are no text.
+    /// The bytes of the target as base64, if they are not UTF-8.
     #[serde(skip_serializing_if = "is_empty")]
     link_name_raw: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_empty")]
     modtime: Cow<'a, str>,
-    /// Seconds since 1970, for a time that no calendar has.
+    /// Seconds since 1970, for a time outside the years 0 to 9999.
     #[serde(skip_serializing_if = "is_empty")]
     modtime_raw: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
     mode: u64,
     pub name: Cow<'a, str>,
-    /// The bytes of the name, base64, where they are no text.
+    /// The bytes of the name as base64, if they are not UTF-8.
     #[serde(skip_serializing_if = "is_empty")]
     name_raw: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -77,28 +77,28 @@ fn is_empty(text: &str) -> bool {
 
 /// The type of the second and later chunks of a file.
 pub const CHUNK: &str = "chunk";
-/// The type of a chunk that is nothing but zeros.
+/// The chunk type of a chunk of zeros.
 const ZEROS: &str = "zeros";
 
-impl<'a> Wire<'a> {
-    /// An entry, still without its content. Names are as the archive has them.
+impl<'a> JsonEntry<'a> {
+    /// Creates the object of an entry, without its content. Names are those of the archive.
     pub fn of(entry: &Entry) -> Self {
         let Metadata { mode, uid, gid, mtime, xattrs } = &entry.metadata;
         let (name, name_raw) = text(&header::archive_name(entry));
-        let mut wire = Self { name, name_raw, mode: u64::from(*mode), ..Self::default() };
-        (wire.uid, wire.gid) = (u64::from(*uid), u64::from(*gid));
+        let mut json = Self { name, name_raw, mode: u64::from(*mode), ..Self::default() };
+        (json.uid, json.gid) = (u64::from(*uid), u64::from(*gid));
         match rfc3339(*mtime) {
             _ if *mtime == Time::default() => {}
-            Some(text) => wire.modtime = text.into(),
-            None => wire.modtime_raw = pax::decimal(*mtime).into(),
+            Some(text) => json.modtime = text.into(),
+            None => json.modtime_raw = pax::decimal(*mtime).into(),
         }
         let xattr = |(name, value): (&Vec<u8>, &Vec<u8>)| {
             (String::from_utf8_lossy(name).into_owned(), BASE64.encode(value))
         };
-        wire.xattrs = xattrs.iter().map(xattr).collect();
+        json.xattrs = xattrs.iter().map(xattr).collect();
         let (kind, link, device) = match &entry.kind {
             EntryKind::File { size } => {
-                wire.size = *size;
+                json.size = *size;
                 ("reg", None, (0, 0))
             }
             EntryKind::Directory => ("dir", None, (0, 0)),
@@ -108,23 +108,23 @@ impl<'a> Wire<'a> {
             EntryKind::CharDevice { major, minor } => ("char", None, (*major, *minor)),
             EntryKind::BlockDevice { major, minor } => ("block", None, (*major, *minor)),
         };
-        wire.kind = kind.into();
-        (wire.dev_major, wire.dev_minor) = (device.0.into(), device.1.into());
+        json.kind = kind.into();
+        (json.dev_major, json.dev_minor) = (device.0.into(), device.1.into());
         if let Some(target) = link {
-            (wire.link_name, wire.link_name_raw) = text(target);
+            (json.link_name, json.link_name_raw) = text(target);
         }
-        wire
+        json
     }
 
-    /// What says no more than whose second or later chunk it will have.
+    /// Keeps only the fields that a second or later chunk of the file has.
     #[must_use]
-    pub fn further(self) -> Self {
+    pub fn into_further_chunk(self) -> Self {
         Self { name: self.name, kind: CHUNK.into(), ..Self::default() }
     }
 
-    /// The same with a chunk of its content.
+    /// Adds a chunk of the content.
     #[must_use]
-    pub fn with(mut self, chunk: &Chunk) -> Self {
+    pub fn with_chunk(mut self, chunk: &Chunk) -> Self {
         self.chunk_digest = chunk.digest.to_string().into();
         self.chunk_offset = chunk.offset;
         self.chunk_size = chunk.size;
@@ -134,10 +134,10 @@ impl<'a> Wire<'a> {
         self
     }
 
-    /// The entry, as the archive should have it.
+    /// Returns the entry, as it should be in the archive.
     ///
     /// # Errors
-    /// Why it cannot be one.
+    /// The reason why it is invalid.
     pub fn entry(&self) -> Result<Entry, &'static str> {
         let path = TreePath::parse(bytes(&self.name, &self.name_raw)?).ok_or("its path leaves the tree")?;
         let link = || bytes(&self.link_name, &self.link_name_raw);
@@ -193,10 +193,10 @@ impl<'a> Wire<'a> {
         })
     }
 
-    /// The chunk that this names, where it names one; `rest` is what the file has from it on.
+    /// Returns the chunk that the object describes. `rest` is the number of bytes that the file has from this chunk on.
     ///
     /// # Errors
-    /// Why it cannot be one.
+    /// The reason why it is invalid.
     pub fn chunk(&self, rest: u64) -> Result<Chunk, &'static str> {
         Ok(Chunk {
             frame: self.offset..self.end_offset,
@@ -209,12 +209,12 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// Parses a digest. Tables of contents have SHA-256 only, as comparing the content of two layers needs one algorithm.
+/// Parses a digest. A table of contents has SHA-256 digests only: files of two layers can be compared by them.
 pub fn parse_digest(text: &str) -> Option<Digest> {
     text.parse().ok().filter(|digest| matches!(digest, Digest::Sha256(_)))
 }
 
-/// Bytes as text, and as base64 where they are none.
+/// Returns bytes as text, and also as base64 if they are not UTF-8.
 fn text<'a>(bytes: &[u8]) -> (Cow<'a, str>, Cow<'a, str>) {
     match str::from_utf8(bytes) {
         Ok(text) => (text.to_owned().into(), Cow::default()),
@@ -229,7 +229,7 @@ fn bytes(text: &str, raw: &str) -> Result<Vec<u8>, &'static str> {
     }
 }
 
-/// A time as RFC 3339 has it, which knows the years 0 to 9999.
+/// Formats a time by RFC 3339; `None` outside of the years 0 to 9999.
 fn rfc3339(time: Time) -> Option<String> {
     const YEAR_0: i64 = -62_167_219_200;
     let time = jiff::Timestamp::new(time.seconds, 0)

@@ -1,21 +1,21 @@
-//! PAX records: what a header has no room for (POSIX pax, "Extended Header").
+//! PAX records, which hold what does not fit into a header (POSIX pax, "Extended Header").
 
 use super::acl;
 use super::block::decimal_number as number;
-use super::sparse::{self, Form, Region};
+use super::sparse::{self, Region, SparseFormat};
 use crate::tree::Time;
 use std::collections::BTreeMap;
 
-/// What extended attributes are called in PAX records, by GNU tar, Go, libarchive and Docker alike.
+/// The prefix of extended attributes in PAX records, in GNU tar, Go, libarchive and Docker.
 pub const XATTR: &str = "SCHILY.xattr.";
 const SPARSE: &[u8] = b"GNU.sparse.";
 
-/// Why records are refused.
-type Why = &'static str;
+/// The reason why records are refused, worded so that it can follow the name of the entry.
+type Defect = &'static str;
 
-/// The records of one entry that count.
+/// The records of one entry, without unknown ones.
 #[derive(Debug, Default)]
-pub struct Records {
+pub struct PaxRecords {
     pub path: Option<Vec<u8>>,
     pub link: Option<Vec<u8>>,
     pub size: Option<u64>,
@@ -23,19 +23,19 @@ pub struct Records {
     pub gid: Option<u64>,
     pub mtime: Option<Time>,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    pub sparse: Option<Form>,
+    pub sparse: Option<SparseFormat>,
 }
 
-impl Records {
-    /// Reads records strictly: with one that cannot be read, nothing behind it means anything.
-    pub fn parse(pax: &[u8]) -> Result<Self, Why> {
+impl PaxRecords {
+    /// Parses records strictly: after a malformed record, the rest has no defined meaning.
+    pub fn parse(pax: &[u8]) -> Result<Self, Defect> {
         let mut records = Self::default();
-        let mut sparse = Sparse::default();
+        let mut sparse = SparseRecords::default();
         let mut acls = Vec::new();
-        for record in Pairs(pax) {
+        for record in KeyValues(pax) {
             let (key, value) = record?;
-            // An empty value takes the record away that may have come before, and the header counts (POSIX pax, "pax Extended
-            // Header"). Extended attributes may be empty.
+            // An empty value deletes an earlier record, so that the header applies again (POSIX pax, "pax Extended Header").
+            // Only extended attributes may be empty.
             let given = Some(value).filter(|value| !value.is_empty());
             match key {
                 b"path" => records.path = given.map(name).transpose()?,
@@ -48,24 +48,25 @@ impl Records {
                     if let Some(name) = key.strip_prefix(XATTR.as_bytes()) {
                         records.xattrs.insert(name.to_vec(), value.to_vec());
                     } else if let Some(key) = key.strip_prefix(SPARSE) {
-                        sparse.note(key, value)?;
+                        sparse.add(key, value)?;
                     } else if key.starts_with(b"SCHILY.acl.") {
                         acls.push((key, value));
                     }
                 }
             }
         }
-        acls.into_iter().for_each(|(key, value)| records.note_acl(key, value));
+        acls.into_iter().for_each(|(key, value)| records.add_acl(key, value));
         if let Some(name) = sparse.name.take() {
             records.path = Some(name);
         }
-        records.sparse = sparse.form()?;
+        records.sparse = sparse.format()?;
         Ok(records)
     }
 
-    /// Takes an ACL that is text as the attribute that says the same, unless that is there too. What of it has no meaning here stays
-    /// as an attribute under the record's name, which no file system takes: so it is counted among what was not restored.
-    fn note_acl(&mut self, key: &[u8], text: &[u8]) {
+    /// Adds an ACL in text form as the attribute of the same meaning, unless that is present too. An ACL that cannot be
+    /// converted completely is also kept as an attribute with the name of the record. No file system accepts such an
+    /// attribute, so it is counted as not restored.
+    fn add_acl(&mut self, key: &[u8], text: &[u8]) {
         let attribute =
             acl::RECORDS.iter().find(|(record, _)| *record == key).map(|(_, attribute)| *attribute);
         let Some(attribute) = attribute else {
@@ -85,10 +86,10 @@ impl Records {
     }
 }
 
-/// Whether records that stand for all entries to come would move or resize one of them. Go's reader passes over them, and GNU
-/// tar obeys.
-pub fn would_differ(pax: &[u8]) -> Result<bool, Why> {
-    for record in Pairs(pax) {
+/// Returns whether global records would rename or resize the entries that follow. Go's reader ignores such records, and
+/// GNU tar applies them.
+pub fn would_differ(pax: &[u8]) -> Result<bool, Defect> {
+    for record in KeyValues(pax) {
         let (key, _) = record?;
         if matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(SPARSE) {
             return Ok(true);
@@ -97,21 +98,21 @@ pub fn would_differ(pax: &[u8]) -> Result<bool, Why> {
     Ok(false)
 }
 
-/// What GNU tar says about a sparse file, in one of its three ways.
+/// The records of GNU tar about a sparse file, in one of three versions.
 #[derive(Default)]
-struct Sparse {
+struct SparseRecords {
     major: Option<u64>,
     minor: Option<u64>,
     name: Option<Vec<u8>>,
     real_size: Option<u64>,
     regions: Option<Vec<Region>>,
-    /// The offset of a region whose length comes next.
+    /// The offset of a region. Its length follows in the next record.
     offset: Option<u64>,
     has_any: bool,
 }
 
-impl Sparse {
-    fn note(&mut self, key: &[u8], value: &[u8]) -> Result<(), Why> {
+impl SparseRecords {
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Defect> {
         self.has_any = true;
         match key {
             b"major" => self.major = Some(number(value)?),
@@ -135,7 +136,7 @@ impl Sparse {
         Ok(())
     }
 
-    fn form(self) -> Result<Option<Form>, Why> {
+    fn format(self) -> Result<Option<SparseFormat>, Defect> {
         if !self.has_any {
             return Ok(None);
         }
@@ -144,19 +145,19 @@ impl Sparse {
         }
         let real_size = self.real_size.ok_or("is sparse and says no size")?;
         match (self.major.unwrap_or(0), self.minor.unwrap_or(0), self.regions) {
-            (1, 0, None) => Ok(Some(Form::MapInContent { real_size })),
-            (0, 0 | 1, Some(regions)) => Ok(Some(Form::Known { regions, real_size })),
+            (1, 0, None) => Ok(Some(SparseFormat::MapInContent { real_size })),
+            (0, 0 | 1, Some(regions)) => Ok(Some(SparseFormat::Known { regions, real_size })),
             (0, 0 | 1, None) => Err("is sparse and has no regions"),
             _ => Err("is sparse in a way that is not known"),
         }
     }
 }
 
-/// The keys and values of records, `LENGTH KEY=VALUE\n` each, where the length is that of the whole record.
-struct Pairs<'a>(&'a [u8]);
+/// An iterator over the keys and values of records. A record is `LENGTH KEY=VALUE\n`, with the length of all of it.
+struct KeyValues<'a>(&'a [u8]);
 
-impl<'a> Iterator for Pairs<'a> {
-    type Item = Result<(&'a [u8], &'a [u8]), Why>;
+impl<'a> Iterator for KeyValues<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), Defect>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -168,7 +169,7 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-/// The key and the value of the first record, and all behind it.
+/// Splits off the first record. Returns its key, its value, and the rest.
 fn split_record(pax: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = pax.iter().position(|byte| *byte == b' ')?;
     let length = usize::try_from(number(&pax[..space]).ok()?).ok()?;
@@ -179,18 +180,15 @@ fn split_record(pax: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     (!key.is_empty() && !key.contains(&0)).then_some((key, value, rest))
 }
 
-fn name(value: &[u8]) -> Result<Vec<u8>, Why> {
-    match value.contains(&0) {
-        true => Err("has a name with a NUL in it"),
-        false => Ok(value.to_vec()),
-    }
+fn name(value: &[u8]) -> Result<Vec<u8>, Defect> {
+    if value.contains(&0) { Err("has a name with a NUL in it") } else { Ok(value.to_vec()) }
 }
 
-fn time(value: &[u8]) -> Result<Time, Why> {
+fn time(value: &[u8]) -> Result<Time, Defect> {
     str::from_utf8(value).ok().and_then(parse_decimal).ok_or("has a PAX time that is none")
 }
 
-/// Seconds as PAX writes them: `-1.5` is one and a half seconds before 1970.
+/// Formats a time as PAX does, in seconds: `-1.5` is one and a half seconds before 1970.
 pub fn decimal(time: Time) -> String {
     let Time { seconds, nanoseconds } = time;
     let (sign, seconds, nanoseconds) = match (seconds < 0, nanoseconds) {
@@ -201,6 +199,7 @@ pub fn decimal(time: Time) -> String {
     format!("{sign}{seconds}{}", fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// Parses a time in seconds; `None` if it is invalid or out of range.
 pub fn parse_decimal(text: &str) -> Option<Time> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -211,7 +210,7 @@ pub fn parse_decimal(text: &str) -> Option<Time> {
         return None;
     }
     let seconds: i64 = seconds.parse().ok()?;
-    // More digits than nanoseconds are cut off, as every tool does.
+    // Digits beyond nanoseconds are cut off, as in every tool.
     let nanoseconds: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
     Some(match (negative, nanoseconds) {
         (false, _) => Time { seconds, nanoseconds },
@@ -225,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_before_1970_and_with_nanoseconds_read_and_print_alike() {
+    fn times_before_1970_and_with_nanoseconds_are_printed_as_they_are_parsed() {
         for (seconds, nanoseconds, text) in [
             (0, 0, "0"),
             (1, 500_000_000, "1.5"),
@@ -245,9 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn records_that_cannot_be_read_hide_nothing_behind_them() {
-        assert_eq!(Records::parse(b"11 path=ab\n9 uid=12\n").unwrap().uid, Some(12));
-        assert_eq!(Records::parse(b"14 path=a\nb=c\n").unwrap().path, Some(b"a\nb=c".to_vec()));
+    fn a_malformed_record_is_an_error_and_hides_no_later_one() {
+        assert_eq!(PaxRecords::parse(b"11 path=ab\n9 uid=12\n").unwrap().uid, Some(12));
+        assert_eq!(PaxRecords::parse(b"14 path=a\nb=c\n").unwrap().path, Some(b"a\nb=c".to_vec()));
         for bad in [
             &b"11 path=ab\n9 uid=1"[..],
             b"11 path=ab\nx uid=12\n",
@@ -261,26 +260,28 @@ mod tests {
             b"9 path=\0\n",
             b"5 =a\n",
         ] {
-            assert!(Records::parse(bad).is_err(), "{}", bad.escape_ascii());
+            assert!(PaxRecords::parse(bad).is_err(), "{}", bad.escape_ascii());
         }
     }
+
     #[test]
-    fn a_record_without_a_value_takes_the_one_before_away() {
-        let records = Records::parse(b"9 path=a\n8 path=\n9 uid=12\n7 uid=\n11 mtime=1\n9 mtime=\n").unwrap();
+    fn a_record_without_a_value_deletes_the_one_before() {
+        let records =
+            PaxRecords::parse(b"9 path=a\n8 path=\n9 uid=12\n7 uid=\n11 mtime=1\n9 mtime=\n").unwrap();
         assert_eq!((records.path, records.uid, records.mtime), (None, None, None));
-        let records = Records::parse(b"8 path=\n9 path=a\n8 size=\n13 linkpath=\n").unwrap();
+        let records = PaxRecords::parse(b"8 path=\n9 path=a\n8 size=\n13 linkpath=\n").unwrap();
         assert_eq!((records.path, records.size, records.link), (Some(b"a".to_vec()), None, None));
-        let records = Records::parse(b"24 SCHILY.xattr.user.x=\n").unwrap();
+        let records = PaxRecords::parse(b"24 SCHILY.xattr.user.x=\n").unwrap();
         assert_eq!(records.xattrs[&b"user.x"[..]], b"", "an attribute may be empty");
     }
 
     #[test]
-    fn an_acl_in_a_record_is_an_attribute_and_what_it_cannot_be_is_kept_to_be_counted() {
+    fn an_acl_becomes_an_attribute_and_is_also_kept_if_it_cannot_be_converted_completely() {
         let record = |text: &str| {
             let body = format!(" SCHILY.acl.access={text}\n");
             let length =
                 (1..).find(|length: &usize| length.to_string().len() + body.len() == *length).unwrap();
-            Records::parse(format!("{length}{body}").as_bytes()).unwrap().xattrs
+            PaxRecords::parse(format!("{length}{body}").as_bytes()).unwrap().xattrs
         };
         let attribute = &b"system.posix_acl_access"[..];
         let kept = &b"SCHILY.acl.access"[..];

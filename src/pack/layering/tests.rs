@@ -1,8 +1,9 @@
-//! Boundaries are near where something changed, and nowhere else.
+//! Boundaries of layers move only near a change.
 
 use super::*;
 use crate::tree::Metadata;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const TARGET: u64 = 1 << 20;
 
@@ -16,7 +17,7 @@ fn entry(path: TreePath, kind: EntryKind) -> Entry {
 
 type Files = BTreeMap<TreePath, u64>;
 
-/// Files by directory and name, of sizes from nothing to several layers.
+/// Generates files in directories, with sizes from zero to several layers.
 fn any_files() -> impl Strategy<Value = Files> {
     let size = prop_oneof![
         8 => 0..200_000u64,
@@ -27,32 +28,36 @@ fn any_files() -> impl Strategy<Value = Files> {
         .prop_map(|files| files.into_iter().map(|(name, size)| (path(&name), size)).collect())
 }
 
-/// The parts of a tree of these files, the one of the directories apart.
-fn parts(files: &Files) -> Vec<Part> {
-    let mut planner = Planner::new(TARGET);
+/// Returns the plans of the layers with these files, without that of the directories.
+fn plans(files: &Files) -> Vec<LayerPlan> {
+    let mut planner = LayerPlanner::new(TARGET);
     for (path, size) in files {
         planner.add(&entry(path.clone(), EntryKind::File { size: *size }));
     }
-    let mut parts = planner.finish();
-    if parts.len() > 1 {
-        assert!(parts.pop().unwrap().range.only_directories);
+    let mut plans = planner.finish();
+    if plans.len() > 1 {
+        assert!(plans.pop().unwrap().range.only_directories);
     }
-    parts
+    plans
 }
 
-/// What is in each layer.
+/// Returns the files of each layer.
 fn layers(files: &Files) -> BTreeSet<Vec<(TreePath, u64)>> {
-    let told = |part: &Part| {
-        let told = files.iter().filter(|(path, _)| part.range.contains(path));
-        told.map(|(path, size)| (path.clone(), *size)).collect()
+    let content = |plan: &LayerPlan| {
+        let content = files.iter().filter(|(path, _)| plan.range.contains(path));
+        content.map(|(path, size)| (path.clone(), *size)).collect()
     };
-    parts(files).iter().map(told).collect()
+    plans(files).iter().map(content).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
-    fn every_file_is_in_one_layer(files in any_files()) {
+    fn every_file_is_in_one_layer_and_counted_there(files in any_files()) {
+        for plan in plans(&files) {
+            let sizes = files.iter().filter(|(path, _)| plan.range.contains(path)).map(|(_, size)| size);
+            prop_assert_eq!(plan.bytes, sizes.sum::<u64>());
+        }
         let layers = layers(&files);
         prop_assert!(layers.iter().all(|layer| !layer.is_empty()));
         let mut all: Vec<_> = layers.into_iter().flatten().collect();
@@ -61,7 +66,7 @@ proptest! {
     }
 
     #[test]
-    fn a_file_more_or_less_changes_at_most_two_layers(
+    fn an_added_or_removed_file_changes_at_most_two_layers(
         files in any_files(),
         name in "[a-c]{1,2}/[a-z]{1,4}",
         size in prop_oneof![0..100_000u64, 0..4 * TARGET],
@@ -76,10 +81,10 @@ proptest! {
 
     #[test]
     fn no_layer_is_much_smaller_than_half_the_target_unless_it_is_a_rest(files in any_files()) {
-        let weight = |part: &Part| files.iter().filter(|(path, _)| part.range.contains(path))
+        let weight = |part: &LayerPlan| files.iter().filter(|(path, _)| part.range.contains(path))
             .map(|(_, size)| (size.div_ceil(HEADER) + 1) * HEADER).sum::<u64>();
         let stretches: Vec<_> =
-            parts(&files).into_iter().filter(|part| !matches!(part.range.until, Bound::Included(_))).collect();
+            plans(&files).into_iter().filter(|part| !matches!(part.range.until, Bound::Included(_))).collect();
         if stretches.len() > 1 {
             prop_assert!(stretches.iter().all(|part| weight(part) >= TARGET / 2));
         }
@@ -87,7 +92,7 @@ proptest! {
 }
 
 #[test]
-fn a_new_file_does_not_move_away_from_those_that_decide_about_it() {
+fn the_size_of_a_new_file_does_not_move_the_boundary_of_a_third_layer() {
     let sizes = [
         ("a/a", 31_745),
         ("a/b", 158_721),
@@ -105,18 +110,18 @@ fn a_new_file_does_not_move_away_from_those_that_decide_about_it() {
 #[test]
 fn a_small_tree_is_one_layer_with_its_directories() {
     let files: Files = (0..900).map(|n| (path(&format!("{n}")), 512)).collect();
-    assert_eq!(parts(&files), [Part::default()]);
+    assert_eq!(plans(&files), [LayerPlan { bytes: 900 * 512, ..LayerPlan::default() }]);
 }
 
 #[test]
 fn layers_are_of_about_the_target_size() {
     let files: Files = (0..40_000).map(|n| (path(&format!("{n}")), 512)).collect();
-    let count = parts(&files).len();
+    let count = plans(&files).len();
     assert!((28..56).contains(&count), "40 MiB in {count} layers");
 }
 
 #[test]
-fn a_file_of_more_than_twice_the_target_is_alone_and_moves_no_boundary() {
+fn a_file_of_more_than_twice_the_target_is_a_layer_by_itself_and_moves_no_boundary() {
     let mut files: Files = (0..4000).map(|n| (path(&format!("{n}")), 2000)).collect();
     let before = layers(&files);
     files.insert(path("2-large"), 2 * TARGET + 1);
@@ -129,29 +134,29 @@ fn a_file_of_more_than_twice_the_target_is_alone_and_moves_no_boundary() {
 fn there_are_never_more_than_64_layers() {
     for count in [40_000, 400_000] {
         let files: Files = (0..count).map(|n| (path(&format!("{n}")), 5000)).collect();
-        let layers = parts(&files).len() + 1;
-        assert!((20..=MOST).contains(&layers), "{layers}");
+        let layers = plans(&files).len() + 1;
+        assert!((20..=MAX_LAYERS).contains(&layers), "{layers}");
     }
     let large: Files = (0..100).map(|n| (path(&format!("{n}")), 5 * TARGET)).collect();
-    assert!(parts(&large).len() < MOST);
+    assert!(plans(&large).len() < MAX_LAYERS);
 }
 
 #[test]
-fn a_further_name_of_a_file_goes_where_the_file_is() {
-    let mut planner = Planner::new(TARGET);
+fn a_hard_link_goes_into_the_layer_of_its_file() {
+    let mut planner = LayerPlanner::new(TARGET);
     planner.add(&entry(path("a"), EntryKind::File { size: 9 * TARGET }));
     planner.add(&entry(path("b"), EntryKind::File { size: 1 }));
     planner.add(&entry(path("c"), EntryKind::Hardlink { target: path("a") }));
     planner.add(&entry(path("d"), EntryKind::Hardlink { target: path("b") }));
-    let parts = planner.finish();
-    assert_eq!(parts.len(), 3);
-    let tells: Vec<Vec<_>> = parts
+    let plans = planner.finish();
+    assert_eq!(plans.len(), 3);
+    let in_range: Vec<Vec<_>> = plans
         .iter()
-        .map(|part| {
-            ["a", "b", "c", "d"].into_iter().filter(|name| part.range.contains(&path(name))).collect()
+        .map(|plan| {
+            ["a", "b", "c", "d"].into_iter().filter(|name| plan.range.contains(&path(name))).collect()
         })
         .collect();
-    assert_eq!(tells, [vec!["b", "d"], vec!["a"], vec![]]);
-    assert_eq!(parts[1].links, BTreeMap::from([(path("a"), vec![path("c")])]));
-    assert!(parts[0].links.is_empty());
+    assert_eq!(in_range, [vec!["b", "d"], vec!["a"], vec![]]);
+    assert_eq!(plans[1].links, BTreeMap::from([(path("a"), vec![path("c")])]));
+    assert!(plans[0].links.is_empty());
 }

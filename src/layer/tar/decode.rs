@@ -1,51 +1,52 @@
-//! The headers of a tar archive as an entry.
+//! Decodes the headers of a tar archive into an entry.
 
-use super::block::{Block, Dialect, field};
-use super::pax::Records;
-use super::sparse::{self, Form};
+use super::block::{Dialect, TarBlock, field};
+use super::pax::PaxRecords;
+use super::sparse::{self, SparseFormat};
 use crate::error::{Error, Result};
 use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 
-/// What stands before the header of an entry and belongs to it.
+/// The extensions that precede the header of an entry.
 #[derive(Debug, Default)]
 pub struct Extensions {
-    /// The path and the link of the GNU dialect, where a header has no room for them.
+    /// The path and the link target of the GNU dialect, if they are too long for a header.
     pub gnu_path: Option<Vec<u8>>,
     pub gnu_link: Option<Vec<u8>>,
     pub pax: Option<Vec<u8>>,
 }
 
 impl Extensions {
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.gnu_path.is_none() && self.gnu_link.is_none() && self.pax.is_none()
     }
 }
 
-/// An entry, and where its content is.
+/// An entry with the layout of its content.
 pub struct Decoded {
     pub entry: Entry,
-    /// Bytes in the archive.
+    /// The size of its content in the archive, in bytes.
     pub stored: u64,
-    pub sparse: Option<Form>,
+    pub sparse: Option<SparseFormat>,
 }
 
-/// Reads an entry; its path may still be that of a whiteout.
+/// Decodes an entry. Its path may be that of a whiteout.
 ///
 /// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when it cannot be restored as it is: a path that leaves the tree,
-/// a type that is not known, a number that means nothing.
-pub fn decode(block: &Block, extensions: Extensions) -> Result<Decoded> {
+/// [`Integrity`](crate::error::Kind::Integrity) if it cannot be restored: a path that leaves the tree, an unknown type,
+/// an invalid number.
+pub fn decode(block: &TarBlock, extensions: Extensions) -> Result<Decoded> {
     let shown = extensions.gnu_path.clone().unwrap_or_else(|| block.path());
     let invalid = |why: &str, name: &[u8]| {
         Error::integrity(format!("the layer's entry {} {why}", name[..name.len().min(300)].escape_ascii()))
     };
-    let records = Records::parse(extensions.pax.as_deref().unwrap_or_default());
+    let records = PaxRecords::parse(extensions.pax.as_deref().unwrap_or_default());
     let records = records.map_err(|why| invalid(why, &shown))?;
     let shown = records.path.clone().unwrap_or(shown);
     read(block, extensions, records).map_err(|why| invalid(why, &shown))
 }
 
-fn read(block: &Block, extensions: Extensions, records: Records) -> Result<Decoded, &'static str> {
+fn read(block: &TarBlock, extensions: Extensions, records: PaxRecords) -> Result<Decoded, &'static str> {
     let Extensions { gnu_path, gnu_link, .. } = extensions;
     let name = either(gnu_path, records.path)?.unwrap_or_else(|| block.path());
     if name.is_empty() {
@@ -67,7 +68,7 @@ fn read(block: &Block, extensions: Extensions, records: Records) -> Result<Decod
     if path.is_root() && kind != EntryKind::Directory {
         return Err("is the root of the tree and no directory");
     }
-    // What has no content has none, whatever its header says: so Go's reader has it, and with it every engine.
+    // Only files have content, whatever the header says: Go's reader, and with it every engine, has the same rule.
     let stored = if matches!(kind, EntryKind::File { .. }) { stored } else { 0 };
     let id = |pax: Option<u64>, field| {
         let id = pax.or_else(|| unsigned(block.number(field)));
@@ -84,7 +85,8 @@ fn read(block: &Block, extensions: Extensions, records: Records) -> Result<Decod
     Ok(Decoded { entry: Entry { path, kind, metadata }, stored, sparse })
 }
 
-/// What both the GNU dialect and POSIX may say; Go's reader believes the one, and GNU tar the other.
+/// Returns a name that both the GNU dialect and POSIX can give. If they differ, Go's reader uses the one and GNU tar the
+/// other, so that is refused.
 fn either(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, &'static str> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => Err("has two names"),
@@ -92,19 +94,19 @@ fn either(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> Result<Option<Vec<u8>>,
     }
 }
 
-fn kind(block: &Block, name: &[u8], link: Vec<u8>, size: u64) -> Result<EntryKind, &'static str> {
+fn kind(block: &TarBlock, name: &[u8], link: Vec<u8>, size: u64) -> Result<EntryKind, &'static str> {
     let device = |field| {
         let number = unsigned(block.number(field)).and_then(|number| u32::try_from(number).ok());
         number.ok_or("is a device whose numbers cannot be")
     };
     Ok(match block.0[field::TYPE] {
-        // Archives older than POSIX mark a directory by its slash only.
+        // Archives older than POSIX mark a directory only by a slash at its end.
         0 | b'0' | b'7' if name.ends_with(b"/") => EntryKind::Directory,
         0 | b'0' | b'7' => EntryKind::File { size },
         b'S' if block.dialect() == Dialect::Gnu => EntryKind::File { size },
         b'1' if link.is_empty() => return Err("is a link to nothing"),
         b'1' => match TreePath::parse(&link).ok_or("is a hard link that leaves the tree")? {
-            // It has no name that could be written, and is a directory.
+            // The root is a directory and has no name that could be written.
             target if target.is_root() => return Err("is a hard link to the root"),
             target => EntryKind::Hardlink { target },
         },

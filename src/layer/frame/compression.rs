@@ -1,38 +1,36 @@
-//! How a layer is compressed: frame by frame, so that all cores can work and no byte depends on how many.
+//! Compression of a layer, frame by frame. All cores work at once, and the bytes do not depend on their number.
 
-use super::blob::Blob;
-use super::format::FRAME;
-use super::frames::{Cuts, Frame, Framer, Note, Packed};
+use super::blob::LayerBlob;
+use super::framer::{CompressedFrame, FrameContent, FrameRule, Framer, hash_items};
 use super::gzip;
-use super::toc::TocWriter;
-use super::writer::LayerWriter;
 use crate::error::{Error, Result};
-use crate::oci::{Digest, media_type};
-use crate::stream::{Workers, pipe, workers};
-use crate::tree::EntryKind;
+use crate::layer::format::FRAME;
+use crate::layer::tar::LayerWriter;
+use crate::layer::toc::TocWriter;
+use crate::oci::media_type;
+use crate::stream::{Workers, pipe, worker_count};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
-use std::sync::mpsc::channel;
 use zstd::zstd_safe::CParameter;
 
-/// zstd's own default, and the only level whose tables were measured.
+/// The default of zstd itself, and the only level for which the sizes of tables were measured.
 const DEFAULT_LEVEL: i32 = 3;
-/// Nothing is done to it; the blocks only keep the hasher and the sender busy at once.
-const PLAIN_BLOCK: usize = 1 << 20;
+/// The size of the units of an uncompressed layer, in bytes. They let the hashing and the sending thread work at once.
+const PLAIN_UNIT: usize = 1 << 20;
 
 /// The compression of a layer with its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// zstd, levels 1 to 19; needs Docker 23 or containerd 1.5.
+    /// zstd, levels 1 to 19. It needs Docker 23 or containerd 1.5.
     Zstd {
         /// The level.
         level: i32,
     },
-    /// gzip, levels 1 to 9; everybody can read it.
+    /// gzip, levels 1 to 9. Every engine reads it.
     Gzip {
         /// The level.
         level: u32,
@@ -42,7 +40,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The media type of a layer compressed so.
+    /// Returns the media type of a layer with this compression.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Zstd { .. } => media_type::LAYER_ZSTD,
@@ -51,17 +49,17 @@ impl Compression {
         }
     }
 
-    /// The threads that compress: as many as there are cores, and as fit into the memory.
+    /// Starts the threads that compress: as many as there are cores and as fit into the memory.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// Fails if the system cannot start a thread.
     pub fn workers(self) -> Result<Workers> {
-        Workers::start(workers(self.most_workers()))
+        Workers::start(worker_count(self.max_workers()))
     }
 
-    /// How many workers fit into 150 MiB. Measured on blocks of 4 MiB, a worker takes 12 MiB at zstd's level 6, 20 at
-    /// 9, 46 at 12, 70 at 15 and 55 at 19, and everything else together 30.
-    fn most_workers(self) -> usize {
+    /// Returns the number of workers that fit into 150 MiB. Measured on frames of 4 MiB, a worker takes 12 MiB at level 6
+    /// of zstd, 20 at 9, 46 at 12, 70 at 15 and 55 at 19, and everything else together takes 30.
+    fn max_workers(self) -> usize {
         match self {
             Self::Zstd { level: ..=6 } | Self::Gzip { .. } | Self::None => 8,
             Self::Zstd { level: 7..=9 } => 5,
@@ -70,90 +68,72 @@ impl Compression {
         }
     }
 
-    /// A layer in the making and the blob that it becomes, which must be read on another thread. `share` is how many
-    /// of the workers it can keep busy.
+    /// Starts a layer. Returns the writer of its archive and the blob that this becomes, which must be read on another
+    /// thread. `share` is the number of workers that the layer can keep busy.
     ///
     /// # Errors
-    /// When there is no memory for it.
-    pub fn layer(self, workers: &Workers, share: usize) -> Result<(LayerWriter<Framer>, Blob)> {
-        let (cuts, toc) = match self {
-            Self::Zstd { .. } => (Cuts::ByContent, Some(TocWriter::new())),
-            Self::Gzip { .. } => (Cuts::Every(gzip::CONTENT), None),
-            Self::None => (Cuts::Every(PLAIN_BLOCK), None),
+    /// Fails if there is not enough memory, or if the system cannot start a thread.
+    pub fn layer(self, workers: &Workers, share: usize) -> Result<(LayerWriter<Framer>, LayerBlob)> {
+        let (rule, toc) = match self {
+            Self::Zstd { .. } => (FrameRule::ByContent, Some(TocWriter::new())),
+            Self::Gzip { .. } => (FrameRule::Fixed(gzip::CONTENT), None),
+            Self::None => (FrameRule::Fixed(PLAIN_UNIT), None),
         };
         let toc = toc.transpose().map_err(|error| Error::io("cannot compress", error))?;
-        let (writer, reader) = pipe(workers, share, move |frame| self.pack(frame));
-        let (told, toc_is) = channel();
-        Ok((LayerWriter::over(Framer::new(cuts, writer, toc_is)?), Blob::new(reader, toc, told)))
+        let (frames, compressed) = pipe(workers, share, move |content| self.compress(content));
+        Ok((LayerWriter::over(Framer::new(rule, frames)?), LayerBlob::new(compressed, toc)))
     }
 
-    /// Compresses a frame, and completes what the table of contents shall say about it.
-    fn pack(self, Frame { block, mut notes }: Frame) -> io::Result<Packed> {
-        let plain = block.as_ref();
-        for note in &mut notes {
-            match note {
-                Note::Whole { entry, inner, digest } => {
-                    if let EntryKind::File { size: size @ 1.. } = entry.kind
-                        && let Some(content) = content(plain, *inner, size)
-                    {
-                        *digest = Some(Digest::of(content));
-                    }
-                }
-                Note::Chunk { digest, .. } => *digest = Some(Digest::of(plain)),
-                Note::Begin(_) | Note::End => {}
-            }
-        }
+    fn compress(self, FrameContent { plain, items }: FrameContent) -> io::Result<CompressedFrame> {
+        let plain = plain.as_ref();
         let bytes = match self {
             Self::Zstd { level } => zstd_frame(plain, level)?,
             Self::Gzip { level } => gzip::member(plain, level)?,
             Self::None => plain.to_vec(),
         };
-        Ok(Packed { bytes, plain_size: plain.len(), notes })
+        Ok(CompressedFrame { bytes, plain_size: plain.len(), events: hash_items(items, plain) })
     }
 }
 
-fn content(plain: &[u8], inner: usize, size: u64) -> Option<&[u8]> {
-    plain.get(inner..)?.get(..usize::try_from(size).ok()?)
-}
-
 thread_local! {
-    /// The tables of a compressor are larger than many frames; what was compressed before changes nothing.
+    /// A compressor for each level. Its tables are larger than many frames, so it is reused, which changes no byte.
     static COMPRESSORS: RefCell<BTreeMap<i32, zstd::bulk::Compressor<'static>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// A zstd frame that tells its content's size.
+/// Returns a zstd frame that declares the size of its content.
 fn zstd_frame(plain: &[u8], level: i32) -> io::Result<Vec<u8>> {
-    if level <= STORING && plain.len() >= LOOKED_AT && is_noise(plain)? {
+    if level <= MAX_STORING_LEVEL && plain.len() >= MIN_SAMPLED && is_incompressible(plain)? {
         return Ok(stored(plain));
     }
     compressed(plain, level)
 }
 
-/// Up to this level a frame that looks like noise is stored. Who asks for more wants it tried.
-const STORING: i32 = 6;
-/// A smaller frame is compressed sooner than it is looked at, in bytes.
-const LOOKED_AT: usize = 256 << 10;
-/// How many places of a frame are looked at, and how many bytes of each.
-const PLACES: usize = 4;
-const PLACE: usize = 8 << 10;
+/// The highest level at which a frame that looks incompressible is stored. At a higher level, the user wants it to be
+/// compressed regardless of the time.
+const MAX_STORING_LEVEL: i32 = 6;
+/// The smallest frame that is sampled, in bytes. A smaller one takes less time to compress than to sample.
+const MIN_SAMPLED: usize = 256 << 10;
+/// The number of samples of a frame, and the size of each in bytes.
+const SAMPLES: usize = 4;
+const SAMPLE_SIZE: usize = 8 << 10;
 
-/// Whether some places of a frame do not compress. They are the same wherever it is done.
-fn is_noise(plain: &[u8]) -> io::Result<bool> {
-    let mut places = Vec::with_capacity(PLACES * PLACE);
-    for number in 0..PLACES {
+/// Returns whether samples of a frame do not compress. The samples are at the same positions on every machine.
+fn is_incompressible(plain: &[u8]) -> io::Result<bool> {
+    let mut samples = Vec::with_capacity(SAMPLES * SAMPLE_SIZE);
+    for number in 0..SAMPLES {
         // In the middle of each quarter: beginnings are headers, of files and of the blocks in them.
-        let middle = plain.len() / PLACES * number + plain.len() / (2 * PLACES);
-        places.extend_from_slice(&plain[middle..middle + PLACE]);
+        let middle = plain.len() / SAMPLES * number + plain.len() / (2 * SAMPLES);
+        samples.extend_from_slice(&plain[middle..middle + SAMPLE_SIZE]);
     }
-    // What does not compress becomes a little larger; a 64th less would be worth the trouble.
-    Ok(compressed(&places, 1)?.len() > places.len() - places.len() / 64)
+    // Incompressible samples become a little larger. Compression is worth its time if they become smaller by 1/64.
+    Ok(compressed(&samples, 1)?.len() > samples.len() - samples.len() / 64)
 }
 
-/// A frame of blocks that are as they were (RFC 8878, sections 3.1.1 and 3.1.1.2.2).
+/// Returns a frame of uncompressed blocks (RFC 8878, sections 3.1.1 and 3.1.1.2.2).
 fn stored(plain: &[u8]) -> Vec<u8> {
-    /// No block is larger.
+    /// The largest block that the format allows, in bytes.
     const BLOCK: usize = 128 << 10;
-    /// One segment, which needs no window, and whose size stands in four bytes behind this.
+    /// A frame of a single segment, which needs no window, followed by its size in four bytes.
     const DESCRIPTOR: u8 = 0xa0;
     let blocks = plain.len().div_ceil(BLOCK);
     let mut frame = Vec::with_capacity(9 + plain.len() + 3 * blocks);
@@ -167,15 +147,15 @@ fn stored(plain: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A compressor whose frames find repetitions from their first byte to their last.
+/// Returns a compressor that finds repetitions across a whole frame.
 fn compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
-    // The window of a whole stream is 512 KiB to 2 MiB at these levels; a frame has all of its 4 MiB at hand.
+    // The default window is 512 KiB to 2 MiB at these levels, and a frame has 4 MiB.
     if level < 9 {
         compressor.set_parameter(CParameter::WindowLog(FRAME.ilog2()))?;
     }
-    // A table of contents costs small files 2 %. Larger tables find as much as that, for 4 % more of the compressor's
-    // time (docs/performance.md has what other sizes give).
+    // A table of contents makes layers of small files 2 % larger. Larger tables of the compressor save as much, for 4 %
+    // more of its time (docs/performance.md has the measurements of other sizes).
     if level == DEFAULT_LEVEL {
         compressor.set_parameter(CParameter::HashLog(18))?;
         compressor.set_parameter(CParameter::ChainLog(18))?;
@@ -184,10 +164,10 @@ fn compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
 }
 
 fn compressed(plain: &[u8], level: i32) -> io::Result<Vec<u8>> {
-    COMPRESSORS.with_borrow_mut(|kept| {
-        let compressor = match kept.entry(level) {
-            Entry::Occupied(kept) => kept.into_mut(),
-            Entry::Vacant(place) => place.insert(compressor(level)?),
+    COMPRESSORS.with_borrow_mut(|compressors| {
+        let compressor = match compressors.entry(level) {
+            Entry::Occupied(compressor) => compressor.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(compressor(level)?),
         };
         let mut frame = compressor.compress(plain)?;
         frame.shrink_to_fit();
@@ -239,14 +219,14 @@ impl FromStr for Compression {
 
 #[cfg(test)]
 mod tests {
-    use super::super::decompress;
     use super::*;
-    use crate::tree::{Entry, Metadata, TreePath};
+    use crate::layer::decompress;
+    use crate::tree::{Entry, EntryKind, Metadata, TreePath};
     use proptest::prelude::*;
     use std::io::Read;
     use std::thread;
 
-    /// A layer of one file.
+    /// Returns a layer with one file.
     fn compress(compression: Compression, workers: usize, bytes: &[u8]) -> Vec<u8> {
         let file = EntryKind::File { size: bytes.len() as u64 };
         let file =
@@ -270,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn compressions_read_and_print_alike() {
+    fn a_compression_is_printed_as_it_is_parsed() {
         for (text, full) in [("zstd", "zstd:3"), ("gzip", "gzip:6"), ("none", "none"), ("zstd:19", "zstd:19")]
         {
             assert_eq!(text.parse::<Compression>().unwrap().to_string(), full);
@@ -281,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_workers_changes_no_byte() {
+    fn the_bytes_do_not_depend_on_the_number_of_workers() {
         let bytes: Vec<u8> = (0..3_000_000u32).flat_map(|n| (n % 1013 * 7).to_le_bytes()).collect();
         for compression in [Compression::default(), Compression::Gzip { level: 6 }, Compression::None] {
             assert_eq!(compress(compression, 1, &bytes), compress(compression, 5, &bytes), "{compression}");
         }
     }
 
-    /// Bytes that do not compress.
+    /// Returns incompressible bytes.
     fn noise(length: usize) -> Vec<u8> {
         let mut state = 7u64;
         let next = move || {
@@ -299,25 +279,25 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_compress_is_stored_and_what_does_in_places_is_compressed() {
-        for length in [LOOKED_AT, LOOKED_AT + 1, (1 << 20) - 1, 4 << 20] {
+    fn incompressible_frames_are_stored_and_partly_compressible_ones_are_compressed() {
+        for length in [MIN_SAMPLED, MIN_SAMPLED + 1, (1 << 20) - 1, 4 << 20] {
             let plain = noise(length);
             let frame = zstd_frame(&plain, 3).unwrap();
             assert!(frame == stored(&plain), "{length}");
             assert!(zstd::bulk::decompress(&frame, length).unwrap() == plain, "{length}");
-            // No larger than what zstd makes of it.
+            // Not larger than the frame that zstd makes.
             assert!(frame.len() <= compressed(&plain, 3).unwrap().len(), "{length}");
         }
         let mut half = noise(1 << 20);
         half[..512 << 10].fill(b'x');
         assert!(zstd_frame(&half, 3).unwrap().len() < 600 << 10);
         assert!(zstd_frame(&vec![b'x'; 1 << 20], 3).unwrap().len() < 1 << 10);
-        let small = noise(LOOKED_AT - 1);
+        let small = noise(MIN_SAMPLED - 1);
         assert!(zstd_frame(&small, 3).unwrap() == compressed(&small, 3).unwrap());
     }
 
     #[test]
-    fn what_repeats_within_a_frame_is_found_however_far_apart_it_is() {
+    fn repetitions_within_a_frame_are_found_at_any_distance() {
         let once = noise(1 << 20);
         let other = vec![b'x'; 2 << 20];
         let plain = [once.as_slice(), &other, &once].concat();
@@ -327,7 +307,7 @@ mod tests {
         }
     }
 
-    /// To change this is to change the bytes of layers: write it into CHANGELOG.md.
+    /// A change of this digest changes the bytes of layers and belongs into CHANGELOG.md.
     #[test]
     fn a_golden_frame_has_the_golden_digest() {
         let words: Vec<u8> = noise(4 << 20).iter().map(|byte| b'a' + (byte >> 6)).collect();
@@ -338,18 +318,18 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_gives_one_byte_at_first_changes_nothing() {
+    fn a_layer_whose_first_read_returns_one_byte_is_decompressed() {
         for compression in [Compression::default(), Compression::Gzip { level: 1 }, Compression::None] {
             let compressed = compress(compression, 1, b"plain");
-            let arrives = compressed[..1].chain(&compressed[1..]);
-            assert_eq!(plain(arrives)[512..][..5], *b"plain", "{compression}");
+            let slow = compressed[..1].chain(&compressed[1..]);
+            assert_eq!(plain(slow)[512..][..5], *b"plain", "{compression}");
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
-        fn what_is_compressed_comes_back(seed in any::<u64>(), len in 0..9_000_000usize, kind in 0..3) {
+        fn a_compressed_layer_decompresses_to_the_same_bytes(seed in any::<u64>(), len in 0..9_000_000usize, kind in 0..3) {
             let compression = [Compression::default(), Compression::Gzip { level: 1 }, Compression::None][kind as usize];
             let bytes: Vec<u8> = (0..len as u64).map(|n| b'a' + (n.wrapping_mul(seed | 1) >> 40) as u8 % 16).collect();
             prop_assert!(plain(compress(compression, 3, &bytes).as_slice())[512..][..len] == bytes);

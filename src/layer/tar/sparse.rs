@@ -1,27 +1,28 @@
-//! Sparse files as GNU tar archives them. Nobody writes them into layers, but images were made from such archives.
+//! Sparse files in the formats of GNU tar. No engine writes them into layers, but there are images that were made from such
+//! archives.
 
-use super::block::{Block, decimal_number, field, number};
-use super::format::BLOCK;
+use super::block::{TarBlock, decimal_number, field, number};
+use crate::layer::format::BLOCK;
 
-/// A part of a sparse file that is stored; what lies between the parts is zeros.
+/// A part of a sparse file that is stored. Between the regions are zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     pub offset: u64,
     pub length: u64,
 }
 
-/// Where a sparse file says what is stored.
+/// The format of a sparse file, which decides where its regions are listed.
 #[derive(Debug)]
-pub enum Form {
-    /// In the PAX records that were read: versions 0.0 and 0.1.
+pub enum SparseFormat {
+    /// In PAX records: versions 0.0 and 0.1.
     Known { regions: Vec<Region>, real_size: u64 },
     /// At the beginning of the content: version 1.0.
     MapInContent { real_size: u64 },
-    /// In the header and in blocks behind it: the GNU dialect's own type.
+    /// In the header and in blocks after it: the sparse type of the GNU dialect.
     Blocks { regions: Vec<Region>, more: bool, real_size: u64 },
 }
 
-/// Regions with commas between the numbers.
+/// Parses regions that are numbers separated by commas.
 pub fn parse_map(map: &[u8]) -> Result<Vec<Region>, &'static str> {
     let mut numbers = map.split(|byte| *byte == b',').map(decimal_number);
     let mut regions = Vec::new();
@@ -35,21 +36,21 @@ pub fn parse_map(map: &[u8]) -> Result<Vec<Region>, &'static str> {
     Ok(regions)
 }
 
-/// What a header of the GNU dialect says about a sparse file.
-pub fn of_header(block: &Block) -> Option<Form> {
-    Some(Form::Blocks {
+/// Parses the regions in a header of the GNU dialect.
+pub fn of_header(block: &TarBlock) -> Option<SparseFormat> {
+    Some(SparseFormat::Blocks {
         regions: of_blocks(&block.0[field::GNU_REGIONS])?,
         more: block.0[field::GNU_MORE] != 0,
         real_size: u64::try_from(block.number(field::GNU_REAL_SIZE)?).ok()?,
     })
 }
 
-/// The regions of one more block, and whether another one follows.
-pub fn of_block(block: &Block) -> Option<(Vec<Region>, bool)> {
-    Some((of_blocks(&block.0[field::MORE_REGIONS])?, block.0[field::MORE_MORE] != 0))
+/// Parses a block of further regions. Returns them, and whether another block follows.
+pub fn of_block(block: &TarBlock) -> Option<(Vec<Region>, bool)> {
+    Some((of_blocks(&block.0[field::MORE_REGIONS])?, block.0[field::MORE_FOLLOW] != 0))
 }
 
-/// Regions in binary headers, up to the first that is none.
+/// Parses regions in fields of a header, up to the first empty one.
 fn of_blocks(fields: &[u8]) -> Option<Vec<Region>> {
     let number = |field| u64::try_from(number(field)?).ok();
     fields
@@ -59,7 +60,7 @@ fn of_blocks(fields: &[u8]) -> Option<Vec<Region>> {
         .collect()
 }
 
-/// The map of version 1.0 as it comes: decimal numbers in lines, the first of which says how many regions there are.
+/// A parser of the map of version 1.0: decimal numbers in lines, of which the first one is the number of regions.
 #[derive(Default)]
 pub struct MapReader {
     digits: Vec<u8>,
@@ -69,11 +70,11 @@ pub struct MapReader {
 }
 
 impl MapReader {
-    /// Takes one more block. The regions when all have come.
+    /// Parses the next block. Returns the regions when the map is complete.
     pub fn take(&mut self, block: &[u8; BLOCK]) -> Result<Option<Vec<Region>>, &'static str> {
         for byte in block {
             if *byte != b'\n' {
-                // No number is longer than 2^64.
+                // A number of 64 bits has at most 20 digits.
                 if !byte.is_ascii_digit() || self.digits.len() >= 20 {
                     return Err("has a sparse map that cannot be read");
                 }
@@ -98,31 +99,31 @@ impl MapReader {
     }
 }
 
-/// The content of an entry: what of it is stored, and what comes next.
+/// The position in the content of an entry.
 #[derive(Default)]
-pub struct Content {
-    /// Bytes that are still in the archive, without padding.
+pub struct ContentCursor {
+    /// The number of bytes that are still in the archive, without padding.
     pub stored: u64,
-    /// Bytes behind them that fill the last block.
+    /// The number of bytes after them that fill the last block.
     pub padding: u64,
-    /// For a sparse file: the regions that are stored, last first.
+    /// The stored regions of a sparse file, last one first.
     regions: Option<Vec<Region>>,
-    /// How many bytes of the file have passed, and how many it has.
+    /// The offset in the file, and its size.
     pub position: u64,
     size: u64,
 }
 
-impl Content {
-    /// All of it is stored.
+impl ContentCursor {
+    /// Creates the cursor of a file that is stored completely.
     pub fn plain(size: u64) -> Self {
         let padding = size.wrapping_neg() % BLOCK as u64;
         Self { stored: size, padding, regions: None, position: 0, size }
     }
 
-    /// Only these regions are stored.
+    /// Creates the cursor of a file of which only these regions are stored.
     ///
     /// # Errors
-    /// When they overlap, leave the file, or do not add up to what is stored.
+    /// Fails if they overlap, exceed the file, or do not add up to what is stored.
     pub fn sparse(stored: u64, mut regions: Vec<Region>, size: u64) -> Result<Self, &'static str> {
         let mut end = 0;
         let mut sum = 0u64;
@@ -139,7 +140,7 @@ impl Content {
         Ok(Self { regions: Some(regions), size, ..Self::plain(stored) })
     }
 
-    /// How many bytes come next, and whether they are stored; (0, _) at the end.
+    /// Returns the number of bytes in the next run, and whether they are stored. The number is 0 at the end.
     pub fn next_run(&mut self) -> (u64, bool) {
         let Some(regions) = &mut self.regions else { return (self.stored, true) };
         while regions.last().is_some_and(|region| region.offset + region.length <= self.position) {

@@ -1,48 +1,47 @@
-//! Writes entries as a deterministic tar archive and hashes it as it passes.
+//! Writes entries as a deterministic tar archive.
 
-use super::format::{BLOCK, PIECE};
-use super::{Toc, gnu, header, whiteout};
+use super::header;
 use crate::error::{Error, Result};
+use crate::layer::format::{BLOCK, PIECE};
+use crate::layer::{gnu, whiteout};
 use crate::oci::Digest;
 use crate::stream::{HashingWriter, Written};
 use crate::tree::{Entry, EntryKind};
 use std::io::{self, Read, Write};
 
-/// What is in a layer: the first half of it, known when all was written.
+/// The archive of a layer, known when all entries were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// The digest of the plain tar archive.
     pub diff_id: Digest,
     /// The size of the plain tar archive in bytes.
     pub size: u64,
-    /// How many entries it has.
+    /// The number of entries.
     pub entries: u64,
-    /// How many bytes the files in it have.
+    /// The size of all files together, in bytes.
     pub bytes: u64,
-    /// Where its table of contents stands, if it has one.
-    pub toc: Option<Toc>,
 }
 
-/// What becomes of the archive of a layer as it is written.
-pub trait Archive {
-    /// What is left when all was written.
+/// A receiver of the archive of a layer while it is written.
+pub trait ArchiveSink {
+    /// The value that is left when all was written.
     type Out;
 
     /// Takes the header of the next entry.
     fn header(&mut self, entry: &Entry, header: &[u8]) -> io::Result<()>;
 
-    /// Takes content of that entry. All pieces but the last have multiples of 64 KiB.
+    /// Takes content of that entry. The size of all pieces but the last is a multiple of 64 KiB.
     fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Ends the entry, or the archive, with zeros.
+    /// Takes the zeros that end an entry or the archive.
     fn end(&mut self, padding: &[u8]) -> io::Result<()>;
 
-    /// Ends all, and says what the archive was.
-    fn seal(self) -> Result<(Self::Out, Written, Option<Toc>)>;
+    /// Ends the archive, and returns its digest and size.
+    fn finish(self) -> Result<(Self::Out, Written)>;
 }
 
-/// A plain archive.
-impl<W: Write> Archive for HashingWriter<W> {
+/// Receives a plain archive.
+impl<W: Write> ArchiveSink for HashingWriter<W> {
     type Out = W;
 
     fn header(&mut self, _entry: &Entry, header: &[u8]) -> io::Result<()> {
@@ -57,51 +56,50 @@ impl<W: Write> Archive for HashingWriter<W> {
         self.write_all(padding)
     }
 
-    fn seal(self) -> Result<(W, Written, Option<Toc>)> {
-        let (out, written) = self.finish();
-        Ok((out, written, None))
+    fn finish(self) -> Result<(W, Written)> {
+        Ok(self.finish())
     }
 }
 
-/// A layer in the making. Dropping it abandons the layer; only [`finish`](LayerWriter::finish) seals it.
+/// A writer of the archive of a layer. Dropping it abandons the layer; only [`finish`](LayerWriter::finish) completes it.
 pub struct LayerWriter<A> {
     archive: A,
     buffer: Box<[u8]>,
     entries: u64,
     bytes: u64,
-    /// Whether it is no layer but an archive for old tars.
+    /// True if the archive is for old tars, and not the archive of a layer.
     is_for_tar: bool,
 }
 
-/// A read or a write of files costs next to nothing above this size, and it still fits the cache.
+/// The size of a read from a file, in bytes. Larger ones are not faster, and this one still fits the cache.
 const BUFFER: usize = 4 * PIECE;
 
 impl<W: Write> LayerWriter<HashingWriter<W>> {
-    /// A layer whose plain tar archive goes to `out`.
+    /// Creates a writer of a plain tar archive.
     pub fn new(out: W) -> Self {
         Self::over(HashingWriter::new(out))
     }
 }
 
-impl<A: Archive> LayerWriter<A> {
-    /// A layer that becomes this archive.
-    pub(super) fn over(archive: A) -> Self {
+impl<A: ArchiveSink> LayerWriter<A> {
+    /// Creates a writer that writes to this sink.
+    pub(in crate::layer) fn over(archive: A) -> Self {
         let buffer = vec![0; BUFFER].into_boxed_slice();
         Self { archive, buffer, entries: 0, bytes: 0, is_for_tar: false }
     }
 
-    /// The same, but an archive that old tars extract, and no layer: every name in it is a name, and what needs PAX records
-    /// is left out.
+    /// Makes the writer produce an archive that old tars can extract, and not a layer: names that begin with `.wh.` are
+    /// ordinary names, and attributes that need PAX records are left out.
     #[must_use]
     pub fn for_tar(self) -> Self {
         Self { is_for_tar: true, ..self }
     }
 
-    /// Appends an entry; `content` is read for regular files only, and `passed` is told how much was read.
+    /// Appends an entry. `content` is read for regular files only, and `on_read` is called with the size of each read.
     ///
     /// # Errors
-    /// When an image cannot hold the entry, or the content is shorter than the entry says.
-    pub fn append(&mut self, entry: &Entry, content: impl Read, passed: impl Fn(u64)) -> Result<()> {
+    /// Fails if an image cannot hold the entry, or if the content is shorter than the entry says.
+    pub fn append(&mut self, entry: &Entry, content: impl Read, on_read: impl Fn(u64)) -> Result<()> {
         let reserved = entry.path.names().find(|name| whiteout::is_reserved(name));
         if let Some(name) = reserved.filter(|_| !self.is_for_tar) {
             return Err(Error::failed(format!(
@@ -111,13 +109,10 @@ impl<A: Archive> LayerWriter<A> {
             ))
             .with_hint("rename it, or leave it out with --exclude"));
         }
-        let header = match self.is_for_tar {
-            true => gnu::encode(entry)?,
-            false => header::encode(entry)?,
-        };
+        let header = if self.is_for_tar { gnu::encode(entry)? } else { header::encode(entry)? };
         self.archive.header(entry, &header).map_err(cannot_write)?;
         if let EntryKind::File { size } = entry.kind {
-            self.copy(entry, size, content, passed)?;
+            self.copy(entry, size, content, on_read)?;
             let padding = size.wrapping_neg() % BLOCK as u64;
             let padding = usize::try_from(padding).unwrap_or_default();
             self.archive.end(&[0; BLOCK][..padding]).map_err(cannot_write)?;
@@ -127,8 +122,14 @@ impl<A: Archive> LayerWriter<A> {
         Ok(())
     }
 
-    /// Copies exactly `size` bytes: the header has promised them.
-    fn copy(&mut self, entry: &Entry, size: u64, mut content: impl Read, passed: impl Fn(u64)) -> Result<()> {
+    /// Copies exactly `size` bytes, which is the size in the header.
+    fn copy(
+        &mut self,
+        entry: &Entry,
+        size: u64,
+        mut content: impl Read,
+        on_read: impl Fn(u64),
+    ) -> Result<()> {
         let mut left = size;
         while left > 0 {
             let most = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
@@ -141,22 +142,22 @@ impl<A: Archive> LayerWriter<A> {
                 _ => Error::io(format!("cannot read {}", entry.path), error),
             })?;
             self.archive.content(buffer).map_err(cannot_write)?;
-            passed(most as u64);
+            on_read(most as u64);
             left -= most as u64;
         }
         Ok(())
     }
 
-    /// Ends the archive, and says what is in it.
+    /// Ends the archive.
     ///
     /// # Errors
     /// Those of writing.
     pub fn finish(mut self) -> Result<(A::Out, Contents)> {
-        // POSIX: an archive ends with two blocks of zeros. No padding to a tape record beyond that.
+        // POSIX: an archive ends with two blocks of zeros. It is not padded to a tape record beyond that.
         self.archive.end(&[0; 2 * BLOCK]).map_err(cannot_write)?;
         let Self { entries, bytes, .. } = self;
-        let (out, archive, toc) = self.archive.seal()?;
-        Ok((out, Contents { diff_id: archive.digest, size: archive.size, entries, bytes, toc }))
+        let (out, Written { digest, size }) = self.archive.finish()?;
+        Ok((out, Contents { diff_id: digest, size, entries, bytes }))
     }
 }
 

@@ -1,56 +1,54 @@
-//! Reads the entries of a layer from its plain tar archive, however hostile that is.
+//! Reads the entries of a layer from its plain tar archive, which may be hostile.
 
-use super::block::{Block, Dialect, field, until_nul};
+use super::block::{Dialect, TarBlock, field, until_nul};
 use super::decode::{Decoded, Extensions, decode};
-use super::format::BLOCK;
-use super::limits::Budget;
 use super::pax;
-use super::sparse::{Content, Form, MapReader, Region, of_block};
-use super::whiteout::{self, Meaning, Whiteout};
+use super::sparse::{ContentCursor, MapReader, Region, SparseFormat, of_block};
 use crate::error::{Error, Result};
+use crate::layer::format::BLOCK;
+use crate::layer::limits::{Budget, raise_limit};
+use crate::layer::whiteout::{self, PathMeaning, Whiteout};
 use crate::tree::{self, Entry, EntryKind};
+use std::borrow::BorrowMut;
 use std::io::{self, Read};
 
-/// What a layer says about one path.
+/// An item of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// It is this.
+    /// An entry.
     Entry(Entry),
-    /// What lower layers have there is gone.
+    /// The removal of what lower layers have at a path.
     Whiteout(Whiteout),
 }
 
-/// A layer being read: one item after the other, each with its content.
-pub struct LayerReader<R> {
+/// A reader of the items of a layer, in order, each with its content. It borrows the budget of an image with several layers.
+pub struct LayerReader<R, B = Budget> {
     archive: R,
-    budget: Budget,
-    /// The content of the current entry that was not read.
-    content: Content,
+    budget: B,
+    /// The rest of the current entry's content.
+    content: ContentCursor,
     ended: bool,
+    /// True if the archive has ended with blocks of zeros.
     has_end_marker: bool,
-    /// Whether `.wh.` at the beginning of a name means something.
+    /// True if names that begin with `.wh.` are whiteouts.
     whiteouts: bool,
 }
 
 impl<R: Read> LayerReader<R> {
-    /// A reader of the plain tar archive of a layer, within the usual limits.
+    /// Creates a reader of the plain tar archive of a layer, with the default limits.
     pub fn new(archive: R) -> Self {
         Self::within(archive, Budget::default())
     }
+}
 
-    /// The same within what other layers of the image have left.
-    pub fn within(archive: R, budget: Budget) -> Self {
-        Self {
-            archive,
-            budget,
-            content: Content::default(),
-            ended: false,
-            has_end_marker: false,
-            whiteouts: true,
-        }
+impl<R: Read, B: BorrowMut<Budget>> LayerReader<R, B> {
+    /// Creates a reader that counts its entries against this budget.
+    pub fn within(archive: R, budget: B) -> Self {
+        let content = ContentCursor::default();
+        Self { archive, budget, content, ended: false, has_end_marker: false, whiteouts: true }
     }
 
-    /// The same for an archive that is no layer: every name in it is a name.
+    /// Makes the reader treat names that begin with `.wh.` as ordinary names, for an archive that is not a layer.
     #[must_use]
     pub fn without_whiteouts(self) -> Self {
         Self { whiteouts: false, ..self }
@@ -63,31 +61,29 @@ impl<R: Read> LayerReader<R> {
         self.has_end_marker
     }
 
-    /// What is left for the layers to come.
+    /// Returns the budget with what was read counted.
     pub fn budget(&self) -> &Budget {
-        &self.budget
+        self.budget.borrow()
     }
 
-    /// The next item, or `None` at the end of the archive. What was not read of the last content is skipped.
+    /// Returns the next item; `None` at the end of the archive. The rest of the last content is skipped.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the archive is malformed, truncated, or would leave the tree.
+    /// [`Integrity`](crate::error::Kind::Integrity) if the archive is malformed or truncated, if an entry would leave the
+    /// tree, or if a limit is exceeded.
     pub fn next_item(&mut self) -> Result<Option<Item>> {
         while let Some(entry) = self.next_entry()? {
-            let meaning = match self.whiteouts {
-                true => whiteout::parse(&entry.path),
-                false => Ok(Meaning::Entry),
-            };
+            let meaning = if self.whiteouts { whiteout::parse(&entry.path) } else { Ok(PathMeaning::Entry) };
             match meaning {
-                Ok(Meaning::Entry) => {
-                    self.budget.admit(&entry)?;
+                Ok(PathMeaning::Entry) => {
+                    self.budget.borrow_mut().admit(&entry)?;
                     return Ok(Some(Item::Entry(entry)));
                 }
-                Ok(Meaning::Whiteout(whiteout)) => {
-                    self.budget.pass(&entry.path)?;
+                Ok(PathMeaning::Whiteout(whiteout)) => {
+                    self.budget.borrow_mut().count_path(&entry.path)?;
                     return Ok(Some(Item::Whiteout(whiteout)));
                 }
-                Ok(Meaning::Nothing) => self.budget.pass(&entry.path)?,
+                Ok(PathMeaning::Ignored) => self.budget.borrow_mut().count_path(&entry.path)?,
                 Err(why) => {
                     return Err(Error::integrity(format!(
                         "the layer's entry {} is invalid: {why}",
@@ -99,12 +95,12 @@ impl<R: Read> LayerReader<R> {
         Ok(None)
     }
 
-    /// The content of the entry that [`next_item`](Self::next_item) returned last.
+    /// Returns the content of the entry that [`next_item`](Self::next_item) returned last.
     pub fn content(&mut self) -> impl tree::Content + '_ {
         ContentReader(self)
     }
 
-    /// Reads whatever stands behind the end of the archive, so that the digest of the whole can be told.
+    /// Reads the bytes after the end of the archive, so that the digest of the whole can be computed.
     ///
     /// # Errors
     /// Those of reading.
@@ -113,12 +109,12 @@ impl<R: Read> LayerReader<R> {
         Ok(())
     }
 
-    /// The archive; what was not read of it is still to be read.
+    /// Returns the archive, which may have bytes that were not read.
     pub fn into_archive(self) -> R {
         self.archive
     }
 
-    /// The next entry with all that stands before it; `None` at the end.
+    /// Returns the next entry, with the extensions before it applied; `None` at the end.
     fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.skip_content()?;
         let mut extensions = Extensions::default();
@@ -126,7 +122,7 @@ impl<R: Read> LayerReader<R> {
         while let Some(block) = self.next_header()? {
             spent += BLOCK as u64;
             let is_extension = block.dialect() != Dialect::V7;
-            let place = match block.0[field::TYPE] {
+            let extension = match block.0[field::TYPE] {
                 b'L' if is_extension => &mut extensions.gnu_path,
                 b'K' if is_extension => &mut extensions.gnu_link,
                 b'x' if is_extension => &mut extensions.pax,
@@ -141,38 +137,38 @@ impl<R: Read> LayerReader<R> {
             let is_text = block.0[field::TYPE] != b'x';
             let data = self.metadata(&block, &mut spent)?;
             let data = if is_text { until_nul(&data).to_vec() } else { data };
-            if place.replace(data).is_some() {
+            if extension.replace(data).is_some() {
                 return Err(malformed("an entry has the same extension twice"));
             }
         }
-        match extensions.is_empty() {
-            true => Ok(None),
-            false => Err(malformed("it ends behind an extension that belongs to nothing")),
+        if !extensions.is_empty() {
+            return Err(malformed("it ends behind an extension that belongs to nothing"));
         }
+        Ok(None)
     }
 
-    /// The next header; `None` at the end. An archive may end without its closing blocks, but not within an entry.
-    fn next_header(&mut self) -> Result<Option<Block>> {
+    /// Returns the next header; `None` at the end. An archive may end without its closing blocks, but not within an entry.
+    fn next_header(&mut self) -> Result<Option<TarBlock>> {
         if self.ended {
             return Ok(None);
         }
         let block = self.read_block()?;
-        self.has_end_marker = block.as_ref().is_some_and(Block::is_zero);
+        self.has_end_marker = block.as_ref().is_some_and(TarBlock::is_zero);
         let Some(block) = block.filter(|block| !block.is_zero()) else {
-            // Programs differ about a single block of zeros: to some it is the end, to others it is nothing.
+            // To some programs, a single block of zeros is the end; others skip it.
             if self.read_block()?.is_some_and(|block| !block.is_zero()) {
                 return Err(malformed("it has a lone block of zeros"));
             }
             self.ended = true;
             return Ok(None);
         };
-        match block.is_intact() {
-            true => Ok(Some(block)),
-            false => Err(malformed("the checksum of a header is wrong")),
+        if !block.is_intact() {
+            return Err(malformed("the checksum of a header is wrong"));
         }
+        Ok(Some(block))
     }
 
-    fn read_block(&mut self) -> Result<Option<Block>> {
+    fn read_block(&mut self) -> Result<Option<TarBlock>> {
         let mut block = [0; BLOCK];
         let mut filled = 0;
         while filled < BLOCK {
@@ -184,11 +180,11 @@ impl<R: Read> LayerReader<R> {
                 Err(error) => return Err(cannot_read(error)),
             }
         }
-        Ok(Some(Block(block)))
+        Ok(Some(TarBlock(block)))
     }
 
-    /// The data behind a header that describes the next one.
-    fn metadata(&mut self, block: &Block, spent: &mut u64) -> Result<Vec<u8>> {
+    /// Reads the data of an extension.
+    fn metadata(&mut self, block: &TarBlock, spent: &mut u64) -> Result<Vec<u8>> {
         let size = block.number(field::SIZE).and_then(|size| u64::try_from(size).ok());
         let size = size.ok_or_else(|| malformed("an extension has a size that cannot be"))?;
         self.spend(spent, size)?;
@@ -197,33 +193,33 @@ impl<R: Read> LayerReader<R> {
         if data.len() as u64 != size {
             return Err(truncated());
         }
-        self.content = Content::plain(size);
+        self.content = ContentCursor::plain(size);
         self.content.stored = 0;
         self.skip_content()?;
         Ok(data)
     }
 
-    /// Counts bytes that have to be remembered for one entry.
+    /// Counts bytes that are held in memory for one entry.
     fn spend(&self, spent: &mut u64, bytes: u64) -> Result<()> {
         *spent = spent.saturating_add(bytes);
-        let most = self.budget.limits().metadata;
-        match *spent > most.saturating_add(4 * BLOCK as u64) {
-            true => Err(malformed(&format!("an entry has more than {most} bytes of metadata"))
-                .with_hint("no honest image has that; --max-metadata allows more")),
-            false => Ok(()),
+        let max = self.budget.borrow().limits().max_metadata;
+        if *spent > max.saturating_add(4 * BLOCK as u64) {
+            return Err(malformed(&format!("an entry has more than {max} bytes of metadata"))
+                .with_hint(raise_limit("--max-metadata")));
         }
+        Ok(())
     }
 
-    fn entry(&mut self, block: &Block, extensions: Extensions, mut spent: u64) -> Result<Entry> {
+    fn entry(&mut self, block: &TarBlock, extensions: Extensions, mut spent: u64) -> Result<Entry> {
         let Decoded { mut entry, stored, sparse } = decode(block, extensions)?;
         let invalid = |why: &str| Error::integrity(format!("the layer's entry {} {why}", entry.path));
         let (regions, stored, real_size) = match sparse {
             None => {
-                self.content = Content::plain(stored);
+                self.content = ContentCursor::plain(stored);
                 return Ok(entry);
             }
-            Some(Form::Known { regions, real_size }) => (regions, stored, real_size),
-            Some(Form::MapInContent { real_size }) => {
+            Some(SparseFormat::Known { regions, real_size }) => (regions, stored, real_size),
+            Some(SparseFormat::MapInContent { real_size }) => {
                 let mut map = MapReader::default();
                 let mut left = stored;
                 loop {
@@ -235,7 +231,7 @@ impl<R: Read> LayerReader<R> {
                     }
                 }
             }
-            Some(Form::Blocks { mut regions, mut more, real_size }) => {
+            Some(SparseFormat::Blocks { mut regions, mut more, real_size }) => {
                 while more {
                     self.spend(&mut spent, BLOCK as u64)?;
                     let block = self.read_block()?.ok_or_else(truncated)?;
@@ -247,24 +243,21 @@ impl<R: Read> LayerReader<R> {
                 (regions, stored, real_size)
             }
         };
-        self.content = Content::sparse(stored, regions, real_size).map_err(invalid)?;
+        self.content = ContentCursor::sparse(stored, regions, real_size).map_err(invalid)?;
         entry.kind = EntryKind::File { size: real_size };
         Ok(entry)
     }
 
     fn skip_content(&mut self) -> Result<()> {
         let rest = std::mem::take(&mut self.content);
-        // A size that no archive can have: the sum would begin at zero again.
+        // The sum of an impossible size overflows.
         let left = rest.stored.checked_add(rest.padding).ok_or_else(truncated)?;
         let skipped =
             io::copy(&mut self.archive.by_ref().take(left), &mut io::sink()).map_err(cannot_read)?;
-        match skipped == left {
-            true => Ok(()),
-            false => Err(truncated()),
-        }
+        if skipped == left { Ok(()) } else { Err(truncated()) }
     }
 
-    /// Reads bytes of the current entry as they stand in the archive.
+    /// Reads bytes of the current entry from the archive.
     fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.content.stored).map_or(buffer.len(), |left| left.min(buffer.len()));
         let read = self.archive.read(&mut buffer[..most])?;
@@ -276,27 +269,26 @@ impl<R: Read> LayerReader<R> {
     }
 }
 
-/// The content of an entry, with the zeros between the regions of a sparse file.
-struct ContentReader<'a, R>(&'a mut LayerReader<R>);
+/// A reader of the content of an entry. It returns the zeros between the regions of a sparse file.
+struct ContentReader<'a, R, B>(&'a mut LayerReader<R, B>);
 
-impl<R: Read> Read for ContentReader<'_, R> {
+impl<R: Read, B: BorrowMut<Budget>> Read for ContentReader<'_, R, B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (run, stored) = self.0.content.next_run();
         let most = usize::try_from(run).map_or(buffer.len(), |run| run.min(buffer.len()));
         let buffer = &mut buffer[..most];
-        let read = match stored {
-            true => self.0.read_stored(buffer)?,
-            false => {
-                buffer.fill(0);
-                buffer.len()
-            }
+        let read = if stored {
+            self.0.read_stored(buffer)?
+        } else {
+            buffer.fill(0);
+            buffer.len()
         };
         self.0.content.position += read as u64;
         Ok(read)
     }
 }
 
-impl<R: Read> tree::Content for ContentReader<'_, R> {
+impl<R: Read, B: BorrowMut<Budget>> tree::Content for ContentReader<'_, R, B> {
     fn skip_hole(&mut self) -> u64 {
         match self.0.content.next_run() {
             (_, true) => 0,
@@ -308,8 +300,8 @@ impl<R: Read> tree::Content for ContentReader<'_, R> {
     }
 }
 
-/// Records for all entries to come are written by git archive for its comment, and by nobody for layers; engines pass
-/// over them, and so do we, where that makes no difference.
+/// Checks global records. git archive writes one with a comment, and no engine writes any into layers. Engines ignore them,
+/// which is only safe if they do not change the entries that follow.
 fn check_global(records: &[u8]) -> Result<()> {
     match pax::would_differ(records) {
         Ok(false) => Ok(()),
@@ -319,13 +311,13 @@ fn check_global(records: &[u8]) -> Result<()> {
 }
 
 fn cannot_read(error: io::Error) -> Error {
-    match error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-        true => Error::io("", error),
-        // The bytes came through a decompressor: what it cannot read is damaged.
-        false if error.raw_os_error().is_none() => {
+    match Error::from_io(error) {
+        Ok(error) => error,
+        // The error is one of a decompressor, so the layer is damaged.
+        Err(error) if error.raw_os_error().is_none() => {
             Error::integrity("the layer cannot be decompressed").with_source(error)
         }
-        false => Error::io("cannot read the layer", error),
+        Err(error) => Error::io("cannot read the layer", error),
     }
 }
 

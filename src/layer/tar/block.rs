@@ -1,12 +1,13 @@
-//! A header block of a tar archive, and the numbers and texts in its fields.
+//! A block of a tar archive, and the numbers and texts in its fields.
 //!
-//! Read is what Go's reader, which docker, containerd and podman use, and GNU tar understand alike. What they would
-//! understand differently is refused: an archive that is one tree to a scanner and another to an engine is an attack.
+//! The reader accepts what GNU tar and the reader of Go, which docker, containerd and podman use, understand in the same
+//! way. Anything that they would understand differently is refused: an archive that is one tree to a scanner and another
+//! one to an engine is an attack.
 
-use super::format::BLOCK;
+use crate::layer::format::BLOCK;
 use std::ops::Range;
 
-/// Where the fields of a header stand (POSIX ustar; the GNU dialect differs behind the device numbers).
+/// Positions of the fields of a header (POSIX ustar; the GNU dialect differs after the device numbers).
 pub mod field {
     use std::ops::Range;
     pub const NAME: Range<usize> = 0..100;
@@ -22,51 +23,50 @@ pub mod field {
     pub const MAJOR: Range<usize> = 329..337;
     pub const MINOR: Range<usize> = 337..345;
     pub const PREFIX: Range<usize> = 345..500;
-    /// Joerg Schilling's star ends the prefix earlier, and marks that at the end of the block.
+    /// The prefix of Joerg Schilling's star, which is shorter, and the mark at the end of such a block.
     pub const STAR_PREFIX: Range<usize> = 345..476;
     pub const STAR_MARK: Range<usize> = 508..512;
-    /// Of a sparse file in the GNU dialect: four regions, whether there are more, and the length of the whole.
+    /// Fields of a sparse file in the GNU dialect: four regions, a flag that more follow, and the size of the file.
     pub const GNU_REGIONS: Range<usize> = 386..482;
     pub const GNU_MORE: usize = 482;
     pub const GNU_REAL_SIZE: Range<usize> = 483..495;
-    /// Of a block with more regions: twenty-one of them, and whether there are still more.
+    /// Fields of a block with more regions: twenty-one of them, and a flag that yet another block follows.
     pub const MORE_REGIONS: Range<usize> = 0..504;
-    pub const MORE_MORE: usize = 504;
+    pub const MORE_FOLLOW: usize = 504;
 }
 
-/// Whose idea of a header it is.
+/// The dialect of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// From before POSIX.
+    /// The format before POSIX.
     V7,
-    /// POSIX.
+    /// The format of POSIX.
     Ustar,
-    /// GNU tar's own.
+    /// The format of GNU tar.
     Gnu,
 }
 
-/// One block of an archive.
-pub struct Block(pub [u8; BLOCK]);
+/// A block of an archive.
+pub struct TarBlock(pub [u8; BLOCK]);
 
-impl Block {
-    /// Whether it is one of those that end an archive.
+impl TarBlock {
+    /// Returns whether it is one of the blocks that end an archive.
     pub fn is_zero(&self) -> bool {
         self.0 == [0; BLOCK]
     }
 
-    /// Whether the checksum is right; some old programs summed up signed bytes.
+    /// Returns whether the checksum is right. Some old programs added up signed bytes.
     pub fn is_intact(&self) -> bool {
         let bytes = || {
-            self.0.iter().enumerate().map(|(at, byte)| match field::CHECKSUM.contains(&at) {
-                true => b' ',
-                false => *byte,
-            })
+            let field = |(at, byte): (usize, &u8)| if field::CHECKSUM.contains(&at) { b' ' } else { *byte };
+            self.0.iter().enumerate().map(field)
         };
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         self.number(field::CHECKSUM).is_some_and(|sum| sum == unsigned || sum == signed)
     }
 
+    /// Returns the dialect, by the magic of the header.
     pub fn dialect(&self) -> Dialect {
         match &self.0[field::MAGIC] {
             [b'u', b's', b't', b'a', b'r', 0, ..] => Dialect::Ustar,
@@ -75,17 +75,17 @@ impl Block {
         }
     }
 
-    /// A field that holds bytes, up to the first NUL.
+    /// Returns a field that holds text, up to the first NUL.
     pub fn text(&self, field: Range<usize>) -> &[u8] {
         until_nul(&self.0[field])
     }
 
-    /// A field that holds a number; `None` if it does not, or none that fits.
+    /// Returns a field that holds a number; `None` if it is invalid or too large.
     pub fn number(&self, field: Range<usize>) -> Option<i64> {
         number(&self.0[field])
     }
 
-    /// The path as far as it fits a header.
+    /// Returns the path, as far as it fits into a header.
     pub fn path(&self) -> Vec<u8> {
         let name = self.text(field::NAME);
         let prefix = match self.dialect() {
@@ -100,18 +100,18 @@ impl Block {
     }
 }
 
-/// Everything before the first NUL.
+/// Returns the bytes before the first NUL.
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number as headers have it: octal digits, with blanks or NULs around them, or the GNU dialect's two's complement
-/// behind a set first bit. An empty field is zero.
+/// Parses a number of a header: octal digits with blanks or NULs around them, or two's complement after a set first bit
+/// (GNU dialect). An empty field is zero.
 pub fn number(field: &[u8]) -> Option<i64> {
     match field {
         [first, rest @ ..] if first & 0x80 != 0 => {
             let negative = first & 0x40 != 0;
-            // The first bit only marks the form; the sign is the one behind it.
+            // The first bit only marks this notation; the sign is the second one.
             let top = if negative { i128::from(first | 0x80) - 256 } else { i128::from(first & 0x7f) };
             let value = rest
                 .iter()
@@ -130,10 +130,10 @@ pub fn number(field: &[u8]) -> Option<i64> {
     }
 }
 
-/// A decimal number without sign and blanks, as PAX records have them.
+/// Parses a decimal number of a PAX record, without sign and blanks.
 ///
 /// # Errors
-/// The defect, to be put after the name of the entry.
+/// The defect, worded so that it can follow the name of the entry.
 pub fn decimal_number(text: &[u8]) -> Result<u64, &'static str> {
     let digits = Some(text).filter(|text| text.iter().all(u8::is_ascii_digit));
     let number = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_as_other_tars_read_them() {
+    fn numbers_are_parsed_as_other_tars_parse_them() {
         for (field, value) in [
             (&b"0000644\0"[..], Some(0o644)),
             (b"   644 \0", Some(0o644)),

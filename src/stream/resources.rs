@@ -1,44 +1,44 @@
-//! What this process may use of the machine: the cores, and the memory that its control group and its limits leave it.
+//! The resources of this process: the cores, and the memory that its control group and its limits allow.
 
 use rustix::process::{Resource, getrlimit};
 use std::path::{Path, PathBuf};
 use std::{fs, thread};
 
-/// What volio takes in memory beside its workers, measured with packing and unpacking; a quarter of what there is stays
-/// free.
-const BESIDE: u64 = 32 << 20;
-/// What a worker takes, with the blocks that wait for it.
+/// The memory of volio without its workers, in bytes, measured in pack and unpack. A quarter of all memory stays free.
+const BASE: u64 = 32 << 20;
+/// The memory of a worker and the blocks that wait for it, in bytes.
 const WORKER: u64 = 16 << 20;
 
-/// How many threads can be kept busy: as many as there are cores, or the quota of the control group has of them, and as
-/// fit into the memory; at least one, and at most `most`.
-pub fn workers(most: usize) -> usize {
+/// Returns the number of threads that can be kept busy: the cores, or the quota of the control group, as far as they fit
+/// into the memory; at least one and at most `max`.
+pub fn worker_count(max: usize) -> usize {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    cores.min(most).min(room()).max(1)
+    cores.min(max).min(memory_slots()).max(1)
 }
 
-/// How many workers there is memory for, at least one.
-pub fn room() -> usize {
-    memory().map_or(usize::MAX, fitting).max(1)
+/// Returns the number of workers that fit into the memory, at least one.
+pub fn memory_slots() -> usize {
+    memory_limit().map_or(usize::MAX, slots_in).max(1)
 }
 
-/// How many workers fit into so much memory.
-fn fitting(memory: u64) -> usize {
-    let left = (memory / 4 * 3).saturating_sub(BESIDE);
+/// Returns the number of workers that fit into so much memory.
+fn slots_in(memory: u64) -> usize {
+    let left = (memory / 4 * 3).saturating_sub(BASE);
     usize::try_from(left / WORKER).unwrap_or(usize::MAX)
 }
 
-/// The least limit on the memory of this process, in bytes, where there is any.
-fn memory() -> Option<u64> {
+/// Returns the tightest memory limit on this process, in bytes, if there is one.
+fn memory_limit() -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let groups = limits_of(&groups).into_iter().filter_map(|path| limit_in(&path));
     let limits = [getrlimit(Resource::As).current, getrlimit(Resource::Data).current];
     groups.chain(limits.into_iter().flatten()).min()
 }
 
-/// The files that may hold a limit on this process: those of its control group and of all above it, in both versions.
+/// Returns the files that may hold a limit on this process: those of its control group and of all its ancestors, for both
+/// versions of control groups.
 ///
-/// In a container the group may have another path than is seen from there, and then the root is its own.
+/// Within a container, the path of the group may be invisible. The root of the hierarchy is then the group itself.
 fn limits_of(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for group in groups.lines() {
@@ -57,7 +57,7 @@ fn limits_of(groups: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The limit that a file holds; `None` where there is no file, and where it says `max`.
+/// Returns the limit in a file; `None` if the file does not exist or says `max`.
 fn limit_in(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
@@ -69,15 +69,15 @@ mod tests {
     #[test]
     fn a_small_container_gets_one_worker_and_a_large_one_as_many_as_it_has_cores() {
         for (mebibytes, count) in [(0, 0), (16, 0), (64, 1), (128, 4), (1024, 46)] {
-            assert_eq!(fitting(mebibytes << 20), count, "{mebibytes} MiB");
+            assert_eq!(slots_in(mebibytes << 20), count, "{mebibytes} MiB");
         }
-        assert!(fitting(u64::MAX) > 1000);
-        assert_eq!(workers(0), 1);
-        assert_eq!(workers(1), 1);
+        assert!(slots_in(u64::MAX) > 1000);
+        assert_eq!(worker_count(0), 1);
+        assert_eq!(worker_count(1), 1);
     }
 
     #[test]
-    fn limits_are_looked_for_in_the_own_group_and_all_above_it() {
+    fn limits_are_read_from_the_own_group_and_all_its_ancestors() {
         let files = |groups| -> Vec<String> {
             limits_of(groups).into_iter().map(|path| path.display().to_string()).collect()
         };
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_no_limit() {
+    fn a_file_without_a_number_is_not_a_limit() {
         let directory = tempfile::tempdir().unwrap();
         for (text, limit) in [("max\n", None), ("67108864\n", Some(64 << 20)), ("", None)] {
             let file = directory.path().join("memory.max");

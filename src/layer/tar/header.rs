@@ -1,33 +1,33 @@
-//! An entry as the headers of a tar archive: ustar, with PAX records for what ustar cannot say.
+//! Encodes an entry as headers of a tar archive: ustar, with PAX records for what ustar cannot express.
 //!
-//! Written are only PAX records, sorted, and no GNU extensions; what stands in a header depends on the entry alone.
+//! The PAX records are sorted, and there are no GNU extensions. The bytes depend on nothing but the entry.
 
-use super::format::BLOCK;
 use super::pax::{XATTR, decimal};
 use crate::error::{Error, Result};
+use crate::layer::format::BLOCK;
 use crate::tree::{Entry, EntryKind, Metadata};
 use std::collections::BTreeMap;
 use tar_core::builder::{HeaderBuilder, PaxBuilder};
 use tar_core::{EntryType, HeaderError};
 
-/// `name` and `linkname` of a ustar header; longer ones go into PAX records. The `prefix` field stays unused: one
-/// rule instead of two.
+/// The size of `name` and `linkname` in a ustar header, in bytes. Longer names go into PAX records. The `prefix` field is
+/// not used, so that there is one rule instead of two.
 const NAME_FIELD: usize = 100;
-/// Seven octal digits: the most that `uid`, `gid` and the device numbers can say.
+/// Seven octal digits, the largest `uid`, `gid` and device number of a header.
 const OCTAL_7: u32 = 0o7_777_777;
-/// Eleven octal digits: the most that `size` and `mtime` can say, 8 GiB or the year 2242.
+/// Eleven octal digits, the largest `size` and `mtime` of a header: 8 GiB, or the year 2242.
 const OCTAL_11: u64 = 0o77_777_777_777;
-/// The name of the entry that holds PAX records; constant, for it means nothing.
+/// The name of the entry that holds PAX records. Readers ignore it.
 const PAX_NAME: &str = "././@PaxHeader";
-/// The most that the PAX records of one entry may take, in bytes: Go's reader, and with it docker and containerd,
-/// refuses more, and so does ours.
+/// The limit on the PAX records of one entry, in bytes. Go's reader, which docker and containerd use, has the same limit,
+/// and so has volio's.
 const PAX_LIMIT: usize = 1 << 20;
 
-/// The header blocks of an entry; its content, padded to whole blocks, follows them.
+/// Returns the header blocks of an entry. Its content, padded to whole blocks, follows them.
 ///
 /// # Errors
-/// When the format cannot hold the entry: an extended attribute whose name has a `=` or is not UTF-8, or more of
-/// them than anybody reads.
+/// Fails if the format cannot hold the entry: the name of an extended attribute has a `=` or is not UTF-8, or the
+/// attributes exceed 1 MiB.
 pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
     let records = records(entry)?;
     let mut blocks = Vec::with_capacity(3 * BLOCK);
@@ -59,7 +59,7 @@ pub fn encode(entry: &Entry) -> Result<Vec<u8>> {
     Ok(blocks)
 }
 
-/// The ustar header: every field that fits; for a number that does not, the nearest that does.
+/// Returns the ustar header. A number that is too large is replaced by the largest one that fits.
 fn ustar(entry: &Entry) -> Result<tar_core::Header, HeaderError> {
     let Metadata { mode, uid, gid, mtime, .. } = &entry.metadata;
     let mut header = HeaderBuilder::new_ustar();
@@ -97,7 +97,7 @@ fn ustar(entry: &Entry) -> Result<tar_core::Header, HeaderError> {
     Ok(header.entry_type(entry_type).finish())
 }
 
-/// What the ustar header cannot say, by key.
+/// Returns the PAX records for what the ustar header cannot express, by key.
 fn records(entry: &Entry) -> Result<BTreeMap<String, Vec<u8>>> {
     let Metadata { uid, gid, mtime, xattrs, .. } = &entry.metadata;
     let mut records = BTreeMap::new();
@@ -124,7 +124,7 @@ fn records(entry: &Entry) -> Result<BTreeMap<String, Vec<u8>>> {
         record("mtime", decimal(*mtime).into());
     }
     for (name, value) in xattrs {
-        // The key of a record ends at its first '='; Go's reader takes UTF-8 only.
+        // The key of a record ends at its first '=', and Go's reader accepts only UTF-8.
         let name = str::from_utf8(name).ok().filter(|name| !name.contains('=')).ok_or_else(|| {
             Error::failed(format!(
                 "{} has an extended attribute whose name no tar archive can hold: {}",
@@ -138,8 +138,8 @@ fn records(entry: &Entry) -> Result<BTreeMap<String, Vec<u8>>> {
     Ok(records)
 }
 
-/// The path as archives have it: directories end in `/`, the root is `./`.
-pub(super) fn archive_name(entry: &Entry) -> Vec<u8> {
+/// Returns the path as it stands in an archive: a directory ends in `/`, and the root is `./`.
+pub fn archive_name(entry: &Entry) -> Vec<u8> {
     let mut name = entry.path.as_bytes().to_vec();
     if entry.kind == EntryKind::Directory {
         name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });

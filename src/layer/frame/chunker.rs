@@ -1,23 +1,25 @@
-//! Where large files are cut: at places that depend on the bytes near them, so that an insertion shifts nothing
-//! behind it.
+//! Content-defined chunking of large files: a boundary depends on the bytes before it, so an insertion moves no boundary
+//! after it.
 //!
 //! This is FastCDC (Xia et al., USENIX ATC 2016) with normalised chunking of level 2. It takes the bytes as they come;
-//! the crates for it want the longest possible chunk in one piece and then move what is left of it.
+//! the crates for it need the longest possible chunk in one slice and then move the rest. The boundaries decide the bytes
+//! of layers, so they must not change with the version of a crate either.
 
-/// No chunk is shorter, in bytes, but the last of a file and the last before a run of zeros.
-pub const SHORTEST: usize = 256 << 10;
-/// What chunks are like. Podman's 64 KiB would need sixteen times the table of contents.
-const USUAL: usize = 1 << 20;
-/// No chunk is longer, in bytes.
-pub const LONGEST: usize = 4 << 20;
-/// Before the usual length a cut is four times as rare as one in 1 MiB, and behind it four times as frequent.
+/// The smallest size of a chunk in bytes, except for the last one of a file and the last one before a run of zeros.
+pub const MIN_SIZE: usize = 256 << 10;
+/// The usual size of a chunk in bytes. Podman's 64 KiB would make the table of contents sixteen times as large.
+const NORMAL_SIZE: usize = 1 << 20;
+/// The largest size of a chunk, in bytes.
+pub const MAX_SIZE: usize = 4 << 20;
+/// Masks of the hash. Before the normal size, a boundary is four times as rare as one in 1 MiB, and after it four times as
+/// frequent.
 const RARE: u64 = u64::MAX << (64 - 22);
 const FREQUENT: u64 = u64::MAX << (64 - 18);
 
-/// One number for each byte. They are part of the format: other ones would cut elsewhere.
+/// A number for each byte. They are part of the format: others would give other boundaries.
 const GEAR: [u64; 256] = gear();
 
-/// The first 256 numbers of SplitMix64 from zero: nothing up the sleeve.
+/// Returns the first 256 numbers of SplitMix64 from zero, so that they are reproducible.
 const fn gear() -> [u64; 256] {
     let mut table = [0u64; 256];
     let (mut state, mut n) = (0u64, 0);
@@ -32,18 +34,18 @@ const fn gear() -> [u64; 256] {
     table
 }
 
-/// Finds the end of one chunk after the other.
+/// A chunker, which finds the boundaries of one chunk after another.
 #[derive(Default)]
-pub struct Cutter {
+pub struct Chunker {
     hash: u64,
     length: usize,
 }
 
-impl Cutter {
-    /// How many of these bytes belong to the current chunk, and whether it ends behind them.
+impl Chunker {
+    /// Returns how many of these bytes belong to the current chunk, and whether it ends after them.
     pub fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
-        let mut at = bytes.len().min(SHORTEST.saturating_sub(self.length));
-        for (end, mask) in [(USUAL, RARE), (LONGEST, FREQUENT)] {
+        let mut at = bytes.len().min(MIN_SIZE.saturating_sub(self.length));
+        for (end, mask) in [(NORMAL_SIZE, RARE), (MAX_SIZE, FREQUENT)] {
             let end = bytes.len().min(end.saturating_sub(self.length)).max(at);
             if let Some(taken) = self.find(&bytes[at..end], mask) {
                 *self = Self::default();
@@ -52,17 +54,17 @@ impl Cutter {
             at = end;
         }
         self.length += at;
-        let full = self.length == LONGEST;
+        let full = self.length == MAX_SIZE;
         if full {
             *self = Self::default();
         }
         (at, full)
     }
 
-    /// How many bytes come before the first place where the hash has none of these bits.
+    /// Returns the number of bytes up to the first position at which the hash has none of these bits.
     ///
-    /// Four at a time: the hashes of all four follow from the one before and need not wait for each other, which takes
-    /// half the time.
+    /// It computes four hashes at a time. All four follow from the one before them, so the processor can compute them in
+    /// parallel, which takes half the time.
     fn find(&mut self, bytes: &[u8], mask: u64) -> Option<usize> {
         let (groups, rest) = bytes.as_chunks::<4>();
         let mut hash = self.hash;
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Bytes that no chunker knows beforehand.
+    /// Returns pseudo-random bytes.
     fn noise(seed: u64, length: usize) -> Vec<u8> {
         let mut state = seed;
         let next = move || {
@@ -108,10 +110,10 @@ mod tests {
         std::iter::repeat_with(next).take(length).collect()
     }
 
-    fn cut(bytes: &[u8], piece: usize) -> Vec<usize> {
-        let (mut cutter, mut ends, mut at) = (Cutter::default(), Vec::new(), 0);
+    fn boundaries(bytes: &[u8], piece: usize) -> Vec<usize> {
+        let (mut chunker, mut ends, mut at) = (Chunker::default(), Vec::new(), 0);
         while at < bytes.len() {
-            let (taken, ends_here) = cutter.take(&bytes[at..bytes.len().min(at + piece)]);
+            let (taken, ends_here) = chunker.take(&bytes[at..bytes.len().min(at + piece)]);
             at += taken;
             if ends_here {
                 ends.push(at);
@@ -121,36 +123,36 @@ mod tests {
     }
 
     #[test]
-    fn chunks_keep_to_their_lengths_and_are_about_one_mebibyte() {
-        let ends = cut(&noise(1, 64 << 20), usize::MAX >> 1);
+    fn chunks_are_about_one_mebibyte_and_within_the_limits() {
+        let ends = boundaries(&noise(1, 64 << 20), usize::MAX >> 1);
         let lengths: Vec<usize> =
             ends.iter().scan(0, |last, end| Some(end - std::mem::replace(last, *end))).collect();
-        assert!(lengths.iter().all(|length| (SHORTEST..=LONGEST).contains(length)), "{lengths:?}");
+        assert!(lengths.iter().all(|length| (MIN_SIZE..=MAX_SIZE).contains(length)), "{lengths:?}");
         assert!((45..75).contains(&lengths.len()), "{}", lengths.len());
         assert_eq!(
-            cut(&vec![7; 10 << 20], 1 << 20),
+            boundaries(&vec![7; 10 << 20], 1 << 20),
             [4 << 20, 8 << 20],
-            "what never changes is cut at the most"
+            "constant bytes are cut at the largest size"
         );
     }
 
     #[test]
-    fn an_insertion_shifts_nothing_behind_it() {
+    fn an_insertion_moves_no_boundary_after_it() {
         let bytes = noise(2, 32 << 20);
         let mut longer = bytes.clone();
         longer.splice((5 << 20)..(5 << 20), *b"inserted");
-        let before: std::collections::BTreeSet<_> = cut(&bytes, 1 << 16).into_iter().collect();
-        let after: Vec<_> = cut(&longer, 1 << 16);
+        let before: std::collections::BTreeSet<_> = boundaries(&bytes, 1 << 16).into_iter().collect();
+        let after: Vec<_> = boundaries(&longer, 1 << 16);
         let moved =
             after.iter().filter(|end| !before.contains(end) && !before.contains(&(**end - 8))).count();
         assert!(moved <= 3, "{moved} of {}", after.len());
     }
 
-    /// To change this is to change the bytes of layers: write it into CHANGELOG.md.
+    /// A change of these numbers changes the bytes of layers and belongs into CHANGELOG.md.
     #[test]
-    fn the_golden_bytes_are_cut_at_the_golden_places() {
+    fn the_golden_bytes_have_the_golden_boundaries() {
         assert_eq!(
-            cut(&noise(3, 8 << 20), 1 << 20),
+            boundaries(&noise(3, 8 << 20), 1 << 20),
             [1_257_057, 2_288_217, 3_474_533, 4_603_182, 5_732_885, 7_361_076]
         );
     }
@@ -158,9 +160,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(8))]
         #[test]
-        fn the_cuts_do_not_depend_on_how_the_bytes_come(seed in any::<u64>(), piece in 1..3_000_000usize) {
+        fn boundaries_do_not_depend_on_the_sizes_of_the_slices(seed in any::<u64>(), piece in 1..3_000_000usize) {
             let bytes = noise(seed, 9 << 20);
-            prop_assert_eq!(cut(&bytes, piece), cut(&bytes, 9 << 20));
+            prop_assert_eq!(boundaries(&bytes, piece), boundaries(&bytes, 9 << 20));
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The frames of a layer, found without decompressing them: those of zstd (RFC 8878, section 3.1), and gzip members that
-//! tell their size.
+//! Finds the frames of a layer without decompressing them: those of zstd (RFC 8878, section 3.1), and gzip members that
+//! declare their size.
 
 use super::gzip;
 use crate::stream::{Buffer, Pool};
@@ -7,69 +7,70 @@ use std::cell::RefCell;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
 
-/// What a zstd frame begins with.
+/// The magic number of a zstd frame.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// A larger frame, or one that does not tell its size, is decompressed as a stream: it might be all of the layer.
-const LARGEST: u64 = 16 << 20;
-/// What a frame may have beyond its content where that does not compress: its header, and three bytes for each block,
-/// which nobody makes smaller than a kibibyte on purpose.
+/// The largest content of a frame, in bytes. A larger frame, or one without a size, is decompressed as a stream: it may be
+/// the whole layer.
+const MAX_CONTENT: u64 = 16 << 20;
+/// The allowance for a frame with incompressible content, in bytes: its header, and three bytes for each block. No
+/// compressor makes blocks smaller than a kibibyte on purpose.
 const OVERHEAD: u64 = 64 << 10;
 
-/// What frames are like.
+/// The format of the frames of a layer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// zstd frames, whose blocks lead to their end.
+pub enum FrameFormat {
+    /// zstd frames. The end of one is found by its blocks.
     Zstd,
-    /// gzip members, whose end is only where they say.
+    /// gzip members. The end of one is known only by the size that it declares.
     Gzip,
 }
 
 /// A frame that can be decompressed by itself.
-pub(super) struct Frame {
-    format: Format,
-    /// Where it begins in the layer.
+pub struct Frame {
+    format: FrameFormat,
+    /// Its offset in the layer.
     start: u64,
     bytes: Buffer,
     plain_size: usize,
 }
 
 thread_local! {
-    /// Its tables take longer to make than a small frame takes to decompress.
+    /// A reused decompressor. Making its tables takes longer than decompressing a small frame.
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 impl Frame {
-    /// How much memory it takes while it is decompressed, in bytes.
+    /// Returns the memory that the frame takes while it is decompressed, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len() + self.plain_size
     }
 
-    /// Where it stands in the layer.
+    /// Returns its range in the layer.
     pub fn range(&self) -> Range<u64> {
         self.start..self.start + self.bytes.len() as u64
     }
 
-    /// What it is, compressed, where its end may be another one than it says.
-    pub fn into_doubtful(self) -> Option<Buffer> {
-        (self.format == Format::Gzip).then_some(self.bytes)
+    /// Returns the compressed bytes if the end of the frame is not certain.
+    pub fn into_uncertain(self) -> Option<Buffer> {
+        (self.format == FrameFormat::Gzip).then_some(self.bytes)
     }
 
-    /// Its content, in a buffer of the pool.
+    /// Decompresses the frame into a buffer of the pool.
     ///
     /// # Errors
-    /// When it is damaged, or has more content than it says, or another end.
+    /// Fails if the frame is damaged, or if its content or its end differs from what it declares.
     pub fn decompress(&self, pool: &Pool) -> io::Result<Buffer> {
         pool.fill(|plain| match self.format {
-            Format::Zstd => self.decompress_zstd(plain),
-            Format::Gzip => gzip::unpack(&self.bytes, plain),
+            FrameFormat::Zstd => self.decompress_zstd(plain),
+            FrameFormat::Gzip => gzip::decompress(&self.bytes, plain),
         })
     }
 
     fn decompress_zstd(&self, plain: &mut Vec<u8>) -> io::Result<()> {
-        DECOMPRESSOR.with_borrow_mut(|kept| {
-            let decompressor = match kept {
+        DECOMPRESSOR.with_borrow_mut(|slot| {
+            let decompressor = match slot {
                 Some(decompressor) => decompressor,
-                None => kept.insert(zstd::bulk::Decompressor::new()?),
+                None => slot.insert(zstd::bulk::Decompressor::new()?),
             };
             plain.reserve(self.plain_size);
             decompressor.decompress_to_buffer(&self.bytes[..], plain).map(drop)
@@ -77,20 +78,20 @@ impl Frame {
     }
 }
 
-/// Reads frame after frame.
-pub(super) struct FrameReader<R> {
-    format: Format,
+/// A reader that returns one frame after another.
+pub struct FrameReader<R> {
+    format: FrameFormat,
     layer: R,
-    /// How much of the layer was read.
+    /// The number of bytes of the layer that were read.
     offset: u64,
-    /// What was read of a frame that is none of those that can be decompressed by themselves.
+    /// The bytes that were read of a frame that cannot be separated.
     begun: Vec<u8>,
     pool: Pool,
 }
 
 impl<'a> FrameReader<Box<dyn Read + Send + 'a>> {
-    /// What the last frame was that could not be taken out, and all behind it, decompressed; `None` at the end of the
-    /// layer.
+    /// Returns a reader that decompresses the rest of the layer, from the frame that could not be separated on; `None` at
+    /// the end of the layer.
     pub fn take_rest(&mut self) -> io::Result<Option<Box<dyn Read + Send + 'a>>> {
         if self.begun.is_empty() {
             return Ok(None);
@@ -98,38 +99,38 @@ impl<'a> FrameReader<Box<dyn Read + Send + 'a>> {
         let begun = Cursor::new(std::mem::take(&mut self.begun));
         let rest = begun.chain(std::mem::replace(&mut self.layer, Box::new(io::empty())));
         Ok(Some(match self.format {
-            Format::Zstd => Box::new(zstd::stream::read::Decoder::new(rest)?),
-            Format::Gzip => Box::new(flate2::read::MultiGzDecoder::new(rest)),
+            FrameFormat::Zstd => Box::new(zstd::stream::read::Decoder::new(rest)?),
+            FrameFormat::Gzip => Box::new(flate2::read::MultiGzDecoder::new(rest)),
         }))
     }
 }
 
 impl<R: Read> FrameReader<R> {
-    pub fn new(format: Format, layer: R, pool: Pool) -> Self {
+    pub fn new(format: FrameFormat, layer: R, pool: Pool) -> Self {
         Self { format, layer, offset: 0, begun: Vec::new(), pool }
     }
 
-    /// Makes what was taken out last the beginning of the rest.
+    /// Makes these frames, which were returned last, the beginning of the rest.
     pub fn put_back(&mut self, frames: Vec<u8>) {
         self.begun.splice(..0, frames);
     }
 
-    /// Whether nothing stands behind the frames that were taken out, once there was no next one.
+    /// Returns whether the layer has ended, after [`next`](Self::next) has returned `None`.
     pub fn is_at_end(&self) -> bool {
         self.begun.is_empty()
     }
 
-    /// The next frame; `None` at the end of the layer, and where something stands that must be read as a stream.
+    /// Returns the next frame; `None` at the end of the layer, and before anything that must be read as a stream.
     ///
     /// # Errors
-    /// Those of reading. What is no frame is not an error here but for whoever decompresses it.
+    /// Those of reading. Invalid bytes are not an error here, but when they are decompressed as a stream.
     pub fn next(&mut self) -> io::Result<Option<Frame>> {
         let mut plain_size = None;
         let pool = self.pool.clone();
         let bytes = pool.fill(|frame| {
             plain_size = match self.format {
-                Format::Zstd => self.read(frame)?,
-                Format::Gzip => self.member(frame)?,
+                FrameFormat::Zstd => self.read(frame)?,
+                FrameFormat::Gzip => self.member(frame)?,
             };
             Ok::<_, io::Error>(())
         })?;
@@ -141,7 +142,7 @@ impl<R: Read> FrameReader<R> {
         Ok(plain_size.map(|plain_size| Frame { format, start, bytes, plain_size }))
     }
 
-    /// Reads the next zstd frame and says how large its content is; `None` where it cannot be taken out.
+    /// Reads the next zstd frame. Returns the size of its content; `None` if it cannot be separated.
     fn read(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
         loop {
             frame.clear();
@@ -153,24 +154,22 @@ impl<R: Read> FrameReader<R> {
         }
     }
 
-    /// Reads the next gzip member and says how large its content is; `None` where it cannot be taken out.
+    /// Reads the next gzip member. Returns the size of its content; `None` if it cannot be separated.
     fn member(&mut self, member: &mut Vec<u8>) -> io::Result<Option<usize>> {
         self.take(member, gzip::HEADER as u64)?;
-        let Some(size) = gzip::told_size(member) else { return Ok(None) };
-        match self.take(member, (size - gzip::HEADER) as u64)? {
-            true => Ok(gzip::told_content(member)),
-            false => Ok(None),
-        }
+        let Some(size) = gzip::declared_size(member) else { return Ok(None) };
+        let is_complete = self.take(member, (size - gzip::HEADER) as u64)?;
+        Ok(gzip::declared_content_size(member).filter(|_| is_complete))
     }
 
-    /// Reads so many bytes more; `false` where there are fewer.
+    /// Reads `count` more bytes. Returns `false` if there are fewer.
     fn take(&mut self, frame: &mut Vec<u8>, count: u64) -> io::Result<bool> {
         let read = self.layer.by_ref().take(count).read_to_end(frame)? as u64;
         self.offset += read;
         Ok(read == count)
     }
 
-    /// Passes over a skippable frame; `false` when the layer ends in its size.
+    /// Skips a skippable frame. Returns `false` if the layer ends within its size.
     fn skip(&mut self, frame: &mut Vec<u8>) -> io::Result<bool> {
         if !self.take(frame, 4)? {
             return Ok(false);
@@ -178,14 +177,11 @@ impl<R: Read> FrameReader<R> {
         let size = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]);
         let skipped = io::copy(&mut self.layer.by_ref().take(size.into()), &mut io::sink())?;
         self.offset += skipped;
-        match skipped == u64::from(size) {
-            true => Ok(true),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        if skipped == u64::from(size) { Ok(true) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// Reads a frame to its end and says how large its content is; `None` when that is not told or too large, when it
-    /// needs a dictionary, or when it is damaged.
+    /// Reads a frame to its end. Returns the size of its content; `None` if the frame does not declare it, if it is too
+    /// large, or if the frame needs a dictionary or is damaged.
     fn rest_of(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
         if !self.take(frame, 1)? {
             return Ok(None);
@@ -206,20 +202,20 @@ impl<R: Read> FrameReader<R> {
         let mut size = [0; 8];
         let field = &frame[frame.len() - size_of_size as usize..];
         size[..field.len()].copy_from_slice(field);
-        // With two bytes it says what is above 255.
+        // A field of two bytes has 256 less than the size.
         let size = u64::from_le_bytes(size).saturating_add(if size_of_size == 2 { 256 } else { 0 });
-        if size > LARGEST || !self.blocks(frame, size + OVERHEAD)? {
+        if size > MAX_CONTENT || !self.blocks(frame, size + OVERHEAD)? {
             return Ok(None);
         }
         let has_checksum = descriptor & 0x04 != 0;
-        match has_checksum && !self.take(frame, 4)? {
-            true => Ok(None),
-            false => Ok(usize::try_from(size).ok()),
+        if has_checksum && !self.take(frame, 4)? {
+            return Ok(None);
         }
+        Ok(usize::try_from(size).ok())
     }
 
-    /// Reads the blocks of a frame; `false` when they end early or are more than `most` bytes.
-    fn blocks(&mut self, frame: &mut Vec<u8>, most: u64) -> io::Result<bool> {
+    /// Reads the blocks of a frame. Returns `false` if they end early or have more than `max` bytes.
+    fn blocks(&mut self, frame: &mut Vec<u8>, max: u64) -> io::Result<bool> {
         loop {
             let start = frame.len();
             if !self.take(frame, 3)? {
@@ -227,12 +223,12 @@ impl<R: Read> FrameReader<R> {
             }
             let header = u32::from_le_bytes([frame[start], frame[start + 1], frame[start + 2], 0]);
             let size = match header >> 1 & 0x03 {
-                // One byte that is repeated so often.
+                // A run of one byte.
                 1 => 1,
                 3 => return Ok(false),
                 _ => u64::from(header >> 3),
             };
-            if frame.len() as u64 + size > most || !self.take(frame, size)? {
+            if frame.len() as u64 + size > max || !self.take(frame, size)? {
                 return Ok(false);
             }
             if header & 1 == 1 {
@@ -248,10 +244,10 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write as _;
 
-    /// All content, and how many of the frames were taken out.
+    /// Returns all content, and the number of frames that were separated.
     fn read(layer: &[u8]) -> io::Result<(Vec<u8>, usize)> {
         let mut frames: FrameReader<Box<dyn Read + Send>> =
-            FrameReader::new(Format::Zstd, Box::new(layer), Pool::default());
+            FrameReader::new(FrameFormat::Zstd, Box::new(layer), Pool::default());
         let (mut plain, mut count) = (Vec::new(), 0);
         while let Some(frame) = frames.next()? {
             plain.extend_from_slice(&frame.decompress(&Pool::default())?);
@@ -279,7 +275,7 @@ mod tests {
     const SKIPPABLE: &[u8] = &[0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
 
     #[test]
-    fn frames_are_taken_out_and_skippable_ones_passed_over() {
+    fn frames_are_separated_and_skippable_ones_are_ignored() {
         let layer =
             [SKIPPABLE, &frame(b"one"), SKIPPABLE, &frame(b""), &frame(&[7; 300_000]), SKIPPABLE].concat();
         let (plain, count) = read(&layer).unwrap();
@@ -287,8 +283,8 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_tell_its_size_or_is_too_large_is_read_as_a_stream_with_all_behind_it() {
-        let large = vec![1; LARGEST as usize + 1];
+    fn a_frame_without_a_size_or_a_too_large_one_is_read_as_a_stream_with_all_after_it() {
+        let large = vec![1; MAX_CONTENT as usize + 1];
         for odd in [stream(b"two"), frame(&large)] {
             let layer = [frame(b"one"), odd.clone(), frame(b"three")].concat();
             let (plain, count) = read(&layer).unwrap();
@@ -306,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_ends_early_is_an_error_wherever_it_ends() {
+    fn a_truncated_layer_is_an_error_at_any_length() {
         let layer = [&frame(b"some content")[..], SKIPPABLE].concat();
         let first = frame(b"some content").len();
         for end in (1..layer.len()).filter(|end| *end != first) {
@@ -316,7 +312,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn damage_is_never_a_panic_and_never_more_memory(
+        fn damaged_layers_cause_no_panic(
             mut layer in prop::collection::vec(any::<u8>(), 0..200),
             at in 0..40usize,
             to in any::<u8>(),

@@ -1,0 +1,80 @@
+//! The blob of a layer: its frames in order, as they are compressed, and then the table of contents.
+
+use super::framer::CompressedFrame;
+use crate::layer::toc::{Toc, TocWriter};
+use crate::stream::PipeReader;
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::{Arc, OnceLock};
+
+/// A layer that is being written, as the reader from which it is uploaded.
+pub struct LayerBlob {
+    frames: PipeReader<CompressedFrame>,
+    /// The table of contents that is being written; `None` for a layer without one, and at the end.
+    toc: Option<TocWriter>,
+    toc_slot: Arc<OnceLock<Toc>>,
+    /// The bytes that are read next.
+    ready: VecDeque<io::Cursor<Vec<u8>>>,
+    /// The number of bytes in all frames so far.
+    offset: u64,
+    ended: bool,
+}
+
+/// The table of contents of a layer, which is known once its [`LayerBlob`] was read to the end.
+pub struct PendingToc(Arc<OnceLock<Toc>>);
+
+impl PendingToc {
+    /// Returns the table of contents; `None` if the layer has none or was not read to its end.
+    pub fn get(&self) -> Option<&Toc> {
+        self.0.get()
+    }
+}
+
+impl LayerBlob {
+    pub(super) fn new(frames: PipeReader<CompressedFrame>, toc: Option<TocWriter>) -> Self {
+        let toc_slot = Arc::default();
+        Self { frames, toc, toc_slot, ready: VecDeque::new(), offset: 0, ended: false }
+    }
+
+    /// Returns a handle that gives the table of contents after the blob was read.
+    pub fn pending_toc(&self) -> PendingToc {
+        PendingToc(Arc::clone(&self.toc_slot))
+    }
+
+    /// Makes the next bytes ready, if there are more.
+    fn advance(&mut self) -> io::Result<()> {
+        let Some(frame) = self.frames.receive()? else { return self.end() };
+        let end = self.offset + frame.bytes.len() as u64;
+        if let Some(toc) = &mut self.toc {
+            toc.add(frame.events, &(self.offset..end), frame.plain_size)?;
+        }
+        self.offset = end;
+        self.ready.push_back(io::Cursor::new(frame.bytes));
+        Ok(())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.ended = true;
+        if let Some(toc) = self.toc.take() {
+            let (toc, frames) = toc.finish(self.offset)?;
+            self.ready.extend(frames.map(io::Cursor::new));
+            self.toc_slot.get_or_init(|| toc);
+        }
+        Ok(())
+    }
+}
+
+impl Read for LayerBlob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.ready.front_mut() {
+                Some(bytes) => match bytes.read(buffer)? {
+                    0 if !buffer.is_empty() => _ = self.ready.pop_front(),
+                    read => return Ok(read),
+                },
+                None if self.ended => return Ok(0),
+                None => self.advance()?,
+            }
+        }
+    }
+}

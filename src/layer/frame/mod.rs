@@ -1,0 +1,15 @@
+//! Frames, the parts of a compressed layer that can be decompressed by themselves.
+
+mod blob;
+mod chunker;
+mod compression;
+mod decompression;
+mod framer;
+mod gzip;
+mod reader;
+
+pub use blob::{LayerBlob, PendingToc};
+pub use compression::Compression;
+pub use decompression::{PlainArchive, decompress};
+pub use framer::Framer;
+pub(super) use reader::{Frame, FrameFormat, FrameReader};

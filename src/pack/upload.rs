@@ -1,0 +1,228 @@
+//! Uploads of layers. Several layers are built and uploaded at once, each while its part of the tree is read.
+
+use super::layering::LayerPlan;
+use super::{ArchiveFormat, Options, warnings, with_retries};
+use crate::error::{Error, Result};
+use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter, Toc};
+use crate::progress::{Progress, Task};
+use crate::stream::{Body, Workers, Written, memory_slots, start_in, try_for_each};
+use crate::transport::Destination;
+use crate::tree::{
+    Entry, EntryKind, ListedDirectories, Metadata, SkipList, SourceSpec, Summary, TreePath, Walk, WalkedEntry,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{io, thread};
+
+/// The number of layers that are built at once. Each has its own reader and a few frames; they share the workers.
+const CONCURRENT_LAYERS: usize = 3;
+
+/// A layer that was uploaded.
+pub struct UploadedLayer {
+    pub layer: Layer,
+    pub contents: Contents,
+    /// The summary of the walk over its part of the tree, without what the walk for another layer has counted.
+    pub summary: Summary,
+    /// The number of entries of the tree in this layer, without directories that only lead to them.
+    pub entries: u64,
+    /// The directories that were read for it.
+    pub listed: ListedDirectories,
+}
+
+/// A part of the tree that was written as a layer.
+struct ArchivedPart {
+    contents: Contents,
+    summary: Summary,
+    listed: ListedDirectories,
+    entries: u64,
+}
+
+/// Builds and uploads all layers. They are returned in the order of their plans.
+///
+/// # Errors
+/// The first error. The other layers are then abandoned.
+pub fn upload_layers(
+    destination: &dyn Destination,
+    sources: &[SourceSpec],
+    options: &Options,
+    format: ArchiveFormat,
+    skip_list: &SkipList,
+    plans: &[LayerPlan],
+    progress: &dyn Progress,
+) -> Result<Vec<UploadedLayer>> {
+    let workers = options.compression.workers()?;
+    // Each layer holds blocks in memory: if there is no memory for more workers, there is none for these blocks.
+    let concurrency = plans.len().min(CONCURRENT_LAYERS).min(memory_slots());
+    let uploader = Uploader {
+        destination,
+        sources,
+        options,
+        format,
+        skip_list,
+        progress,
+        share: workers.count().div_ceil(concurrency),
+        workers,
+        count: plans.len(),
+        is_abandoned: AtomicBool::new(false),
+    };
+    let upload = |number, plan: &LayerPlan| {
+        let outcome = uploader.upload(number, plan);
+        uploader.is_abandoned.fetch_or(outcome.is_err(), Ordering::Relaxed);
+        outcome
+    };
+    try_for_each(concurrency, plans, upload).into_result()
+}
+
+/// The values that are the same for all layers.
+struct Uploader<'a> {
+    destination: &'a dyn Destination,
+    sources: &'a [SourceSpec],
+    options: &'a Options,
+    format: ArchiveFormat,
+    skip_list: &'a SkipList,
+    progress: &'a dyn Progress,
+    workers: Workers,
+    /// The number of workers that one layer can keep busy.
+    share: usize,
+    /// The number of layers.
+    count: usize,
+    /// True if a layer has failed, so that the others are not needed.
+    is_abandoned: AtomicBool,
+}
+
+impl Uploader<'_> {
+    /// Builds and uploads a layer, with retries.
+    fn upload(&self, number: usize, plan: &LayerPlan) -> Result<UploadedLayer> {
+        let what = match self.count {
+            1 => "packing".to_owned(),
+            count => format!("packing layer {} of {count}", number + 1),
+        };
+        let (tree, mut skip_list) = (&self.options.tree, self.skip_list.clone());
+        with_retries(self.destination, self.sources, tree, &mut skip_list, self.progress, |skip_list| {
+            self.attempt(plan, skip_list, self.progress.begin(&what, Some(plan.bytes)).as_ref())
+        })
+    }
+
+    /// Uploads a layer while it is built: one thread reads and archives, some compress, and this one hashes and uploads.
+    fn attempt(&self, plan: &LayerPlan, skip_list: &SkipList, task: &dyn Task) -> Result<UploadedLayer> {
+        let tree = Walk::skipping(self.sources, &self.options.tree, skip_list)?.within(&plan.range);
+        let compression = self.options.compression;
+        let (archived, written, toc) =
+            upload_while_writing(self.destination, compression, &self.workers, self.share, |layer| {
+                let layer = match self.format {
+                    ArchiveFormat::Layer => layer,
+                    ArchiveFormat::OldTar => layer.for_tar(),
+                };
+                self.archive(plan, tree, layer, task)
+            })?;
+        let ArchivedPart { contents, mut summary, listed, entries } = archived;
+        let layer = Layer::new(compression, &contents, written, toc.as_ref());
+        // The walk for the directories meets again what the walks for the files have counted.
+        if plan.range.only_directories {
+            let Summary { newest, attributes, .. } = summary;
+            summary = Summary { newest, attributes, ..Summary::default() };
+        }
+        Ok(UploadedLayer { layer, contents, summary, entries, listed })
+    }
+
+    /// Writes the archive of a layer.
+    fn archive(
+        &self,
+        plan: &LayerPlan,
+        mut tree: Walk,
+        layer: LayerWriter<Framer>,
+        task: &dyn Task,
+    ) -> Result<ArchivedPart> {
+        let mut holes = warnings::HoleWarnings::new(self.progress);
+        let mut layer = PlanWriter { layer, last: TreePath::root(), ancestors: 0 };
+        let mut links = Vec::new();
+        for found in tree.by_ref() {
+            if self.is_abandoned.load(Ordering::Relaxed) {
+                return Err(Error::failed("another layer failed").with_source(broken_pipe()));
+            }
+            let found = found?;
+            if plan.only_files && found.entry.kind == EntryKind::Directory {
+                continue;
+            }
+            for path in plan.links.get(&found.entry.path).into_iter().flatten() {
+                let kind = EntryKind::Hardlink { target: found.entry.path.clone() };
+                links.push(Entry { path: path.clone(), kind, metadata: found.entry.metadata.clone() });
+            }
+            holes.count(&found);
+            layer.append(plan, found, |bytes| task.advance(bytes))?;
+        }
+        // Links follow the files, because the target of a link must precede it.
+        links.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        if links.len() != plan.links.values().map(Vec::len).sum::<usize>() {
+            return Err(Error::failed("files with several names vanished while the tree was read")
+                .with_hint("read a tree that nobody changes meanwhile, such as a snapshot"));
+        }
+        for entry in links {
+            layer.append(plan, WalkedEntry { entry, file: None }, |_| {})?;
+        }
+        let ((), contents) = layer.layer.finish()?;
+        let (entries, summary) = (contents.entries - layer.ancestors, tree.summary());
+        Ok(ArchivedPart { contents, summary, listed: tree.into_listed(), entries })
+    }
+}
+
+/// Uploads a layer while `write` writes it on another thread. Also returns its table of contents, if it has one.
+///
+/// # Errors
+/// That of the half that failed first.
+pub fn upload_while_writing<T: Send>(
+    destination: &dyn Destination,
+    compression: Compression,
+    workers: &Workers,
+    share: usize,
+    write: impl FnOnce(LayerWriter<Framer>) -> Result<T> + Send,
+) -> Result<(T, Written, Option<Toc>)> {
+    let (layer, blob) = compression.layer(workers, share)?;
+    let toc = blob.pending_toc();
+    thread::scope(|scope| {
+        let writer = start_in(scope, || write(layer))?;
+        let uploaded = destination.upload(Body::new(blob));
+        let archived = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (archived, uploaded) {
+            (Ok(archived), Ok(uploaded)) => Ok((archived, uploaded, toc.get().cloned())),
+            // If one half fails, the other one gets a broken pipe. The user needs the cause.
+            (Err(error), _) if !error.is_broken_pipe() => Err(error),
+            (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
+        }
+    })
+}
+
+/// Writes the entries of a plan, and before each one the directories that lead to it if the plan has files only.
+struct PlanWriter {
+    layer: LayerWriter<Framer>,
+    /// The previous entry. The directories that lead to it are written.
+    last: TreePath,
+    /// The number of directories that were added.
+    ancestors: u64,
+}
+
+impl PlanWriter {
+    fn append(&mut self, plan: &LayerPlan, found: WalkedEntry, on_read: impl Fn(u64)) -> Result<()> {
+        if plan.only_files {
+            let mut path = TreePath::root();
+            let parent = found.entry.path.parent().unwrap_or_default();
+            for name in parent.names() {
+                path = path.join(name);
+                if !self.last.is_in(&path) {
+                    let metadata = Metadata::implied_directory();
+                    let directory = Entry { path: path.clone(), kind: EntryKind::Directory, metadata };
+                    self.layer.append(&directory, io::empty(), |_| {})?;
+                    self.ancestors += 1;
+                }
+            }
+            self.last = found.entry.path.clone();
+        }
+        match found.file {
+            Some(file) => self.layer.append(&found.entry, file, on_read),
+            None => self.layer.append(&found.entry, io::empty(), on_read),
+        }
+    }
+}
+
+fn broken_pipe() -> io::Error {
+    io::ErrorKind::BrokenPipe.into()
+}
