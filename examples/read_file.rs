@@ -7,7 +7,7 @@
 
 use std::error::Error;
 use std::io;
-use volio::{Access, Location, TreePath, cat, list, progress::Silent};
+use volio::{Access, Location, ReadOptions, TreePath, cat, list, progress::Silent};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,10 +17,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let access = Access::from_environment(&std::env::vars_os().collect())?;
     let source = image.parse::<Location>()?.source(&access)?;
 
-    let tree = list::list(&*source, &list::Options::default(), &Silent)?;
+    let tree = list::list(&*source, &ReadOptions::default(), &Silent)?;
     for (entry, ()) in tree.below(&TreePath::root()) {
         eprintln!("{}", entry.path);
     }
-    cat::cat(&*source, &[path], &cat::Options::default(), &mut io::stdout(), &Silent)?;
+    cat::cat(&*source, &[path], &ReadOptions::default(), &mut io::stdout(), &Silent)?;
     Ok(())
 }

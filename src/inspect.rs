@@ -86,9 +86,8 @@ pub struct LayerSummary {
 /// [`Integrity`](crate::error::Kind::Integrity) when one of them is not what it says.
 pub fn inspect(source: &dyn Source) -> Result<Inspected> {
     let root = source.resolve()?;
-    let fetch = |descriptor: &Descriptor| transport::fetch(source, descriptor);
     let (mut images, mut artifacts, mut configs) = (Vec::new(), Vec::new(), 0u64);
-    for (platform, document) in image::manifests(&root, fetch)? {
+    for (platform, document) in image::manifests(&root, source)? {
         let manifest = Manifest::parse(&document)?;
         if let Some(kind) = manifest.artifact_type() {
             artifacts.push(ArtifactSummary::new(&document, &manifest, &kind));
@@ -98,7 +97,7 @@ pub fn inspect(source: &dyn Source) -> Result<Inspected> {
         if configs > image::DOCUMENTS_LIMIT {
             return Err(root.malformed("its images have too large configurations"));
         }
-        let mut config: ImageConfig = fetch(&manifest.config)?.parse()?;
+        let mut config: ImageConfig = transport::fetch(source, &manifest.config)?.parse()?;
         // What the configuration leaves out, the index may say.
         if let Some(platform) = platform.filter(|_| !config.platform.is_complete()) {
             config.platform = platform;

@@ -52,7 +52,7 @@ pub mod unpack;
 pub mod verify;
 
 pub use error::{Error, Result};
-pub use image::Description;
+pub use image::{Description, ReadOptions};
 pub use layer::{Compression, Limits};
 pub use oci::{ContainerConfig, Descriptor, Digest, Document, Platform, Reference};
 pub use stream::CancelToken;
@@ -79,8 +79,6 @@ pub mod image;
 pub mod layer;
 #[doc(hidden)]
 pub mod oci;
-#[doc(hidden)]
-pub mod partial;
 #[doc(hidden)]
 pub mod stream;
 #[doc(hidden)]

@@ -16,12 +16,13 @@ use std::fmt::{Debug, Display};
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
-use volio::image;
+use volio::image::{self, Image, ReadOptions};
 use volio::layer::Compression;
 use volio::oci::{
     Descriptor, Digest, Document, ImageConfig, Index, Manifest, Platform, Reference, media_type,
 };
 use volio::progress::Silent;
+use volio::transport::memory::Memory;
 use volio::transport::registry::Registry;
 use volio::transport::{Access, CredentialSource, Location, Secret};
 use volio::tree::TreePath;
@@ -58,10 +59,9 @@ pub fn documents(bytes: &[u8]) {
         }
         let _ = document.parse::<ImageConfig>();
         let _ = document.parse::<Descriptor>();
-        // Every entry of this index is the index itself.
-        let fetch = |_: &Descriptor| Ok(document.clone());
-        let _ = image::select(&document, None, fetch);
-        let _ = image::manifests(&document, fetch);
+        let source = Memory::default().named("fuzzing:1");
+        let _ = Image::open_resolved(document.clone(), &source, &ReadOptions::default(), &Silent);
+        let _ = image::manifests(&document, &source);
     }
 }
 
@@ -122,7 +122,7 @@ pub fn images(bytes: &[u8]) {
     for kind in ["oci-archive", "docker-archive"] {
         let location: Location = format!("{kind}:{}", file.path().display()).parse().unwrap();
         let Ok(source) = location.source(&Access::default()) else { continue };
-        let _ = volio::list::list(source.as_ref(), &volio::list::Options::default(), &Silent);
+        let _ = volio::list::list(source.as_ref(), &ReadOptions::default(), &Silent);
         let _ = volio::inspect::inspect(source.as_ref());
         let _ = volio::verify::verify(source.as_ref(), &Default::default(), &Silent);
         let _ = source.tags();

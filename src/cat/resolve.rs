@@ -1,15 +1,16 @@
-//! Which file a path means: links are followed as a shell in the image would follow them, whose `/` is the image's root.
+//! Finds the file that a path names. Symbolic links are followed as a shell in the image would follow them, whose `/` is
+//! the image's root.
 
-use super::{Place, Tree};
 use crate::error::{Error, Result};
-use crate::tree::{EntryKind, Resolution, Step, TreePath};
+use crate::image::{FileLocation, WantedFile};
+use crate::tree::{EntryKind, MergedTree, Resolution, Step, TreePath};
 
-/// Where the content of the file is that this path means, and how many bytes it has.
+/// Returns the file that a path names.
 ///
 /// # Errors
-/// [`NotFound`](crate::error::Kind::NotFound) when there is none, [`Usage`](crate::error::Kind::Usage) when it is something
-/// else.
-pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<(Place, u64)> {
+/// [`NotFound`](crate::error::Kind::NotFound) if nothing is there, [`Usage`](crate::error::Kind::Usage) if it is not a
+/// file.
+pub(super) fn file(tree: &MergedTree<FileLocation>, path: &TreePath) -> Result<WantedFile> {
     let mut at = TreePath::root();
     let mut steps = Resolution::of(path);
     while let Some(step) = steps.next() {
@@ -24,7 +25,7 @@ pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<(Place, u64)> {
             }
             Step::Enter { name, .. } => at.join(&name),
         };
-        let Some((entry, place)) = tree.get(&next) else { return Err(missing(path, &next)) };
+        let Some((entry, location)) = tree.get(&next) else { return Err(missing(path, &next)) };
         // Another name of a symbolic link is that link.
         match &tree.resolved_kind(&entry) {
             EntryKind::Directory => at = next,
@@ -36,22 +37,20 @@ pub(super) fn file(tree: &Tree, path: &TreePath) -> Result<(Place, u64)> {
                     "{path} is not in the image: {next} is not a directory"
                 )));
             }
-            EntryKind::File { size } => return Ok((place.clone(), *size)),
-            other => return Err(no_file(path, other)),
+            EntryKind::File { size } => return Ok((location.clone(), *size)),
+            other => return Err(not_a_file(path, other)),
         }
     }
-    Err(no_file(path, &EntryKind::Directory))
+    Err(not_a_file(path, &EntryKind::Directory))
 }
 
 fn missing(path: &TreePath, next: &TreePath) -> Error {
-    let what = match next == path {
-        true => format!("{path} is not in the image"),
-        false => format!("{path} is not in the image: there is no {next}"),
-    };
-    Error::not_found(what).with_hint("`volio ls -R` shows what it has")
+    let reason = if next == path { String::new() } else { format!(": there is no {next}") };
+    Error::not_found(format!("{path} is not in the image{reason}"))
+        .with_hint("`volio ls -R` shows what it has")
 }
 
-fn no_file(path: &TreePath, kind: &EntryKind) -> Error {
+fn not_a_file(path: &TreePath, kind: &EntryKind) -> Error {
     let what = match kind {
         EntryKind::Directory => "a directory",
         EntryKind::Fifo => "a named pipe",
@@ -67,36 +66,36 @@ fn no_file(path: &TreePath, kind: &EntryKind) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::At;
     use super::*;
     use crate::error::Kind as ErrorKind;
+    use crate::image::EntryPosition;
     use crate::tree::{Entry, Metadata, Overlay};
 
     fn path(text: &str) -> TreePath {
         TreePath::parse(text).unwrap()
     }
 
-    /// A tree from lines: `name/`, `name->target`, or `name`, whose content has the number of its line.
-    fn tree(lines: &[&str]) -> Overlay<Place> {
+    /// A tree from lines: `name/`, `name->target`, or `name`. The location of a file has the number of its line.
+    fn tree(lines: &[&str]) -> Overlay<FileLocation> {
         let mut tree = Overlay::within(u64::MAX);
         for (number, line) in lines.iter().enumerate() {
-            let (name, kind, place) = match (line.split_once("->"), line.ends_with('/')) {
+            let (name, kind, location) = match (line.split_once("->"), line.ends_with('/')) {
                 (Some((name, target)), _) => {
-                    (name, EntryKind::Symlink { target: target.into() }, Place::Nowhere)
+                    (name, EntryKind::Symlink { target: target.into() }, FileLocation::Empty)
                 }
-                (None, true) => (*line, EntryKind::Directory, Place::Nowhere),
+                (None, true) => (*line, EntryKind::Directory, FileLocation::Empty),
                 (None, false) => {
-                    let place = Place::Listed(At { layer: 0, number: number as u64 });
-                    (*line, EntryKind::File { size: 1 }, place)
+                    let location = FileLocation::Indexed(EntryPosition { layer: 0, number: number as u64 });
+                    (*line, EntryKind::File { size: 1 }, location)
                 }
             };
-            put(&mut tree, name, kind, place);
+            put(&mut tree, name, kind, location);
         }
         tree
     }
 
-    fn put(tree: &mut Overlay<Place>, name: &str, kind: EntryKind, place: Place) {
-        tree.put(&Entry { path: path(name), kind, metadata: Metadata::default() }, place).unwrap();
+    fn put(tree: &mut Overlay<FileLocation>, name: &str, kind: EntryKind, location: FileLocation) {
+        tree.put(&Entry { path: path(name), kind, metadata: Metadata::default() }, location).unwrap();
     }
 
     #[test]
@@ -114,11 +113,11 @@ mod tests {
             "chain->to-a/up",
             "a/b/through->../../to-a/b/../file",
         ]);
-        put(&mut tree, "also-to-a", EntryKind::Hardlink { target: path("to-a") }, Place::Nowhere);
+        put(&mut tree, "also-to-a", EntryKind::Hardlink { target: path("to-a") }, FileLocation::Empty);
         let tree = tree.finish();
         let found = |text: &str| match file(&tree, &path(text)).unwrap().0 {
-            Place::Listed(at) => at.number,
-            place => panic!("{place:?}"),
+            FileLocation::Indexed(at) => at.number,
+            other => panic!("{other:?}"),
         };
         for text in
             ["a/file", "to-a/file", "also-to-a/file", "absolute", "a/b/dots", "a/b/through", "to-a/b/through"]
@@ -131,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_nowhere_is_not_found_and_what_is_no_file_is_a_usage_error() {
+    fn a_broken_link_is_not_found_and_anything_but_a_file_is_a_usage_error() {
         let mut tree =
             tree(&["a/", "file", "gone->a/gone", "round->round", "x->y", "y->x", "dir->a", "out->.."]);
-        put(&mut tree, "fifo", EntryKind::Fifo, Place::Nowhere);
-        put(&mut tree, "null", EntryKind::CharDevice { major: 1, minor: 3 }, Place::Nowhere);
-        put(&mut tree, "also-fifo", EntryKind::Hardlink { target: path("fifo") }, Place::Nowhere);
+        put(&mut tree, "fifo", EntryKind::Fifo, FileLocation::Empty);
+        put(&mut tree, "null", EntryKind::CharDevice { major: 1, minor: 3 }, FileLocation::Empty);
+        put(&mut tree, "also-fifo", EntryKind::Hardlink { target: path("fifo") }, FileLocation::Empty);
         let tree = tree.finish();
         for text in ["b", "a/b", "gone", "round", "x", "file/x", "file/x/y", "fifo/x", "dir/gone"] {
             assert_eq!(file(&tree, &path(text)).unwrap_err().kind(), ErrorKind::NotFound, "{text}");

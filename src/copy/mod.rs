@@ -94,8 +94,7 @@ fn copy_image(
     if to.image_support() == ImageSupport::PlainOnly {
         return plain::copy(&whole, from, to, options, progress);
     }
-    let root = platforms::choose(&whole, &options.platforms, |entry| transport::fetch(from, entry))
-        .map_err(|error| error.on(Side::Source))?;
+    let root = platforms::choose(&whole, &options.platforms, from).map_err(|error| error.on(Side::Source))?;
     let report = Copied::new(to, &root, &whole);
     let mut copy = Copy { from, to, options, progress, present, documents: Vec::new(), report };
     copy.document(&root, 0)?;

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::image::{self, Offer};
 use crate::oci::{Descriptor, Digest, Document, ImageConfig, Index, Manifest, Platform, media_type};
+use crate::transport::{self, Source};
 use std::collections::HashSet;
 
 /// The annotation with which BuildKit's attestations name the manifest that they describe.
@@ -10,16 +11,12 @@ const ATTESTED: &str = "vnd.docker.reference.digest";
 
 /// Returns the root of an image with these platforms: the manifest of a single platform, or an index with the entries of
 /// several, which keeps everything else that the index contains. If no platforms are wanted, the root is unchanged.
-pub(super) fn choose(
-    root: &Document,
-    wanted: &[Platform],
-    fetch: impl Fn(&Descriptor) -> Result<Document>,
-) -> Result<Document> {
+pub(super) fn choose(root: &Document, wanted: &[Platform], source: &dyn Source) -> Result<Document> {
     if wanted.is_empty() {
         return Ok(root.clone());
     }
     if media_type::is_manifest(&root.descriptor().media_type) {
-        let platform = platform_of(root, &fetch)?;
+        let platform = platform_of(root, source)?;
         let is_for = |wanted: &Platform| platform.as_ref().is_some_and(|platform| wanted.accepts(platform));
         return match wanted.iter().find(|wanted| !is_for(wanted)) {
             None => Ok(root.clone()),
@@ -27,11 +24,12 @@ pub(super) fn choose(
         };
     }
     let index = Index::parse(root)?;
-    let offers = image::offers(root, &fetch)?;
+    let offers = image::offers(root, source)?;
     // If the index has no platform for an entry, the config has one. An artifact has no platform.
     let (named, unnamed): (Vec<Offer>, Vec<Offer>) =
         offers.iter().cloned().partition(|(platform, _)| platform.is_some());
-    let configured = |(_, entry): Offer| Ok((platform_of(&fetch(&entry)?, &fetch)?, entry));
+    let configured =
+        |(_, entry): Offer| Ok((platform_of(&transport::fetch(source, &entry)?, source)?, entry));
     let unnamed = unnamed.into_iter().map(configured).collect::<Result<Vec<Offer>>>()?;
     let unnamed: Vec<Offer> = unnamed.into_iter().filter(|(platform, _)| platform.is_some()).collect();
     let mut chosen: Vec<&Descriptor> = Vec::new();
@@ -46,7 +44,7 @@ pub(super) fn choose(
         }
     }
     match (wanted, chosen.as_slice()) {
-        ([_], [entry]) => fetch(entry),
+        ([_], [entry]) => transport::fetch(source, entry),
         _ => {
             let digests: HashSet<&Digest> = chosen.iter().map(|entry| &entry.digest).collect();
             let entries = offers.iter().map(|(_, entry)| entry).chain(&index.manifests);
@@ -71,15 +69,12 @@ fn narrowed<'a>(entries: impl Iterator<Item = &'a Descriptor>, chosen: &HashSet<
 }
 
 /// Returns the platform in the config of an image; `None` for an artifact.
-fn platform_of(
-    document: &Document,
-    fetch: &impl Fn(&Descriptor) -> Result<Document>,
-) -> Result<Option<Platform>> {
+fn platform_of(document: &Document, source: &dyn Source) -> Result<Option<Platform>> {
     let manifest = Manifest::parse(document)?;
     if manifest.artifact_type().is_some() {
         return Ok(None);
     }
-    let config: ImageConfig = fetch(&manifest.config)?.parse()?;
+    let config: ImageConfig = transport::fetch(source, &manifest.config)?.parse()?;
     Ok(Some(config.platform).filter(Platform::is_complete))
 }
 

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::image;
 use crate::oci::{Digest, Document, Manifest, SINCE};
-use crate::transport::{self, Source};
+use crate::transport::Source;
 use std::collections::HashSet;
 
 /// An image that the final destination of a copy has.
@@ -20,7 +20,7 @@ impl Base {
     /// Those of reading the image's documents.
     pub fn read(name: &str, source: &dyn Source) -> Result<Self> {
         let root = source.resolve()?;
-        let images = image::manifests(&root, |descriptor| transport::fetch(source, descriptor))?;
+        let images = image::manifests(&root, source)?;
         let mut layers = HashSet::new();
         for (_, document) in images {
             layers.extend(Manifest::parse(&document)?.layers.into_iter().map(|layer| layer.digest));

@@ -1,49 +1,49 @@
-//! Two trees side by side.
+//! Compares two trees path by path.
 
-use super::content::Learned;
+use super::content::PathNote;
 use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind, MergedTree, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// What there is to compare, in the order in which it is told.
+/// An attribute that is compared. Differences are reported in this order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attribute {
     /// File, directory, symbolic link, fifo, device.
     Type,
-    /// The length of a file in bytes. Where it differs, the content is not mentioned.
+    /// The size of a file in bytes. If it differs, the content is not reported.
     Size,
-    /// What is in a file, by its digest.
+    /// The content of a file, by its digest.
     Content,
-    /// What a symbolic link says.
+    /// The target of a symbolic link.
     Target,
     /// The numbers of a device.
     Device,
-    /// The permissions; those of symbolic links mean nothing and are not compared.
+    /// The permissions. Those of symbolic links have no effect and are not compared.
     Mode,
     /// Owner and group.
     Owner,
-    /// The time of the last change, with nanoseconds.
+    /// The modification time, with nanoseconds.
     Mtime,
-    /// Of what other, earlier path this is another name.
+    /// The first path of a file with several names, if this is not the first.
     Hardlink,
-    /// An extended attribute by its name; the empty name stands for all of them where they are ignored.
+    /// An extended attribute by its name. In a list of ignored attributes the empty name stands for all of them.
     Xattr(String),
 }
 
 /// A path at which two trees differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Where.
+    /// The path.
     pub path: TreePath,
-    /// How.
+    /// The difference.
     pub change: Change,
 }
 
-/// How two trees differ at a path.
+/// A difference at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Only the second one has it.
@@ -52,34 +52,40 @@ pub enum Change {
     Removed,
     /// Both have it, and one attribute is not the same.
     Changed {
-        /// Which one.
+        /// The attribute.
         attribute: Attribute,
-        /// What it is in the first tree; `None` where there is none.
+        /// Its value in the first tree, if it has one.
         left: Option<String>,
-        /// What it is in the second tree.
+        /// Its value in the second tree, if it has one.
         right: Option<String>,
     },
 }
 
-/// An entry of one tree, and what is known of it.
-type Found<'a> = (Entry, &'a Learned);
+/// The digests of contents that had to be read, by path.
+pub(super) type Settled = BTreeMap<TreePath, [Digest; 2]>;
 
-/// What differs, in the order of paths.
+/// An entry of one tree with its note.
+type NotedEntry<'a> = (Entry, &'a PathNote);
+
+/// Returns the differences, in the order of paths. `settled` has the digests of contents that had to be read.
 pub(super) fn compare<'a>(
-    left: &'a MergedTree<Learned>,
-    right: &'a MergedTree<Learned>,
+    left: &'a MergedTree<PathNote>,
+    right: &'a MergedTree<PathNote>,
+    settled: &'a Settled,
     ignore: &'a BTreeSet<Attribute>,
 ) -> impl Iterator<Item = Difference> + 'a {
     pairs(left, right).flat_map(move |(a, b)| {
         let path = a.as_ref().or(b.as_ref()).map(|(entry, _)| entry.path.clone()).unwrap_or_default();
         let mut changes = Vec::new();
         match (a, b) {
-            (Some(a), Some(b)) => compare_entries((left, a), (right, b), |attribute, left, right| {
-                if left != right && !is_ignored(&attribute, ignore) {
-                    changes.push(Change::Changed { attribute, left, right });
-                }
-            }),
-            // Every tree has a root, whether it says so or not.
+            (Some(a), Some(b)) => {
+                compare_entries((left, a), (right, b), settled, |attribute, left, right| {
+                    if left != right && !is_ignored(&attribute, ignore) {
+                        changes.push(Change::Changed { attribute, left, right });
+                    }
+                })
+            }
+            // Every tree has a root, also if no entry describes it.
             _ if path.is_root() => {}
             (Some(_), None) => changes.push(Change::Removed),
             (None, _) => changes.push(Change::Added),
@@ -88,11 +94,11 @@ pub(super) fn compare<'a>(
     })
 }
 
-/// The entries of both trees side by side, in the order of paths.
+/// Returns the entries of both trees by path, in the order of paths.
 pub(super) fn pairs<'a>(
-    left: &'a MergedTree<Learned>,
-    right: &'a MergedTree<Learned>,
-) -> impl Iterator<Item = (Option<Found<'a>>, Option<Found<'a>>)> + 'a {
+    left: &'a MergedTree<PathNote>,
+    right: &'a MergedTree<PathNote>,
+) -> impl Iterator<Item = (Option<NotedEntry<'a>>, Option<NotedEntry<'a>>)> + 'a {
     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
     std::iter::from_fn(move || {
         let order = match (left.peek(), right.peek()) {
@@ -110,35 +116,45 @@ pub(super) fn pairs<'a>(
 fn is_ignored(attribute: &Attribute, ignore: &BTreeSet<Attribute>) -> bool {
     match attribute {
         Attribute::Xattr(_) => ignore.contains(&Attribute::Xattr(String::new())),
-        // A content of another size is another content.
+        // Contents of different sizes differ.
         Attribute::Size => ignore.contains(attribute) || ignore.contains(&Attribute::Content),
         attribute => ignore.contains(attribute),
     }
 }
 
-/// Tells every attribute of two entries in its order.
+/// Calls `report` with the values of each attribute of two entries.
 fn compare_entries(
-    (lefts, (left, left_learned)): (&MergedTree<Learned>, Found<'_>),
-    (rights, (right, right_learned)): (&MergedTree<Learned>, Found<'_>),
-    tell: impl FnMut(Attribute, Option<String>, Option<String>),
+    (left_tree, (left, left_note)): (&MergedTree<PathNote>, NotedEntry<'_>),
+    (right_tree, (right, right_note)): (&MergedTree<PathNote>, NotedEntry<'_>),
+    settled: &Settled,
+    report: impl FnMut(Attribute, Option<String>, Option<String>),
 ) {
     let first_names = [&left, &right].map(first_name);
-    // What has several names is compared under the first of them.
+    // A file with several names is compared under the first of them.
     if first_names[0].is_some() && first_names[0] == first_names[1] {
         return;
     }
-    let itself =
-        |tree: &MergedTree<Learned>, entry: Entry| Entry { kind: tree.resolved_kind(&entry), ..entry };
-    let (left, right) = (itself(lefts, left), itself(rights, right));
-    match (left_learned, right_learned) {
-        (Learned::Told(a), Learned::Told(b)) => {
-            compare_attributes((&left, a.as_ref()), (&right, b.as_ref()), first_names, tell);
-        }
-        _ => tell_types(&left, &right, tell),
+    let resolved =
+        |tree: &MergedTree<PathNote>, entry: Entry| Entry { kind: tree.resolved_kind(&entry), ..entry };
+    let (left, right) = (resolved(left_tree, left), resolved(right_tree, right));
+    if [left_note, right_note].contains(&&PathNote::Implied) {
+        return report_types(&left, &right, report);
+    }
+    let contents = digests(left_note, right_note, settled.get(&left.path));
+    compare_attributes(&left, &right, contents, first_names, report);
+}
+
+/// Returns the digests by which two contents are compared.
+fn digests(left: &PathNote, right: &PathNote, settled: Option<&[Digest; 2]>) -> [Option<String>; 2] {
+    let text = |[left, right]: [&Digest; 2]| [Some(left.to_string()), Some(right.to_string())];
+    match (left.content(), right.content(), settled) {
+        (Some(left), Some(right), None) => left.comparable(right).map_or([None, None], text),
+        (_, _, Some([left, right])) => text([left, right]),
+        _ => [None, None],
     }
 }
 
-/// Of what other, earlier path this is another name.
+/// Returns the first path of a file with several names, if this entry is not the first.
 fn first_name(entry: &Entry) -> Option<String> {
     match &entry.kind {
         EntryKind::Hardlink { target } => Some(target.to_string()),
@@ -146,31 +162,35 @@ fn first_name(entry: &Entry) -> Option<String> {
     }
 }
 
-fn tell_types(left: &Entry, right: &Entry, mut tell: impl FnMut(Attribute, Option<String>, Option<String>)) {
-    tell(Attribute::Type, Some(kind(left).to_owned()), Some(kind(right).to_owned()));
+fn report_types(
+    left: &Entry,
+    right: &Entry,
+    mut report: impl FnMut(Attribute, Option<String>, Option<String>),
+) {
+    report(Attribute::Type, Some(kind(left).to_owned()), Some(kind(right).to_owned()));
 }
 
 fn compare_attributes(
-    (left, left_content): (&Entry, Option<&Digest>),
-    (right, right_content): (&Entry, Option<&Digest>),
+    left: &Entry,
+    right: &Entry,
+    [left_content, right_content]: [Option<String>; 2],
     [left_name, right_name]: [Option<String>; 2],
-    mut tell: impl FnMut(Attribute, Option<String>, Option<String>),
+    mut report: impl FnMut(Attribute, Option<String>, Option<String>),
 ) {
     if kind(left) != kind(right) {
-        return tell_types(left, right, tell);
+        return report_types(left, right, report);
     }
-    tell(Attribute::Size, size(left), size(right));
+    report(Attribute::Size, size(left), size(right));
     if size(left) == size(right) {
-        let text = |content: Option<&Digest>| content.map(ToString::to_string);
-        tell(Attribute::Content, text(left_content), text(right_content));
+        report(Attribute::Content, left_content, right_content);
     }
-    let mut both = |attribute, of: &dyn Fn(&Entry) -> Option<String>| tell(attribute, of(left), of(right));
+    let mut both = |attribute, of: &dyn Fn(&Entry) -> Option<String>| report(attribute, of(left), of(right));
     both(Attribute::Target, &target);
     both(Attribute::Device, &device);
     both(Attribute::Mode, &mode);
     both(Attribute::Owner, &|entry| Some(format!("{}:{}", entry.metadata.uid, entry.metadata.gid)));
     both(Attribute::Mtime, &|entry| Some(time(entry.metadata.mtime)));
-    tell(Attribute::Hardlink, left_name, right_name);
+    report(Attribute::Hardlink, left_name, right_name);
     let names: BTreeSet<_> =
         [left, right].into_iter().flat_map(|entry| xattrs(entry).map(|(name, _)| name)).collect();
     for name in names {
@@ -178,11 +198,11 @@ fn compare_attributes(
             let found = xattrs(entry).find(|(found, _)| *found == name);
             found.map(|(_, value)| format!("0s{}", BASE64.encode(value)))
         };
-        tell(Attribute::Xattr(escaped(name)), value(left), value(right));
+        report(Attribute::Xattr(escaped(name)), value(left), value(right));
     }
 }
 
-/// The extended attributes that belong to a tree.
+/// Returns the extended attributes that belong to a tree, and not to a host.
 fn xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
     entry.metadata.portable_xattrs()
 }
@@ -229,7 +249,7 @@ fn mode(entry: &Entry) -> Option<String> {
     }
 }
 
-/// A time in UTC with nanoseconds; seconds since 1970 for one that no calendar has.
+/// Formats a time in UTC with nanoseconds; as seconds since 1970 if no calendar has it.
 fn time(time: Time) -> String {
     match jiff::Timestamp::new(time.seconds, time.nanoseconds.cast_signed()) {
         Ok(moment) => format!("{moment:.9}"),
@@ -237,13 +257,14 @@ fn time(time: Time) -> String {
     }
 }
 
-/// Bytes as text, in which two that differ look different.
+/// Formats bytes as text so that different bytes look different.
 fn escaped(bytes: &[u8]) -> String {
     bytes.utf8_chunks().fold(String::new(), |mut text, chunk| {
         for c in chunk.valid().chars() {
-            match c == '\\' || crate::error::is_harmful(c) {
-                true => text.extend(c.escape_default()),
-                false => text.push(c),
+            if c == '\\' || crate::error::is_harmful(c) {
+                text.extend(c.escape_default());
+            } else {
+                text.push(c);
             }
         }
         text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
@@ -251,7 +272,7 @@ fn escaped(bytes: &[u8]) -> String {
     })
 }
 
-/// The word for an attribute, as options and documents have it.
+/// The name of an attribute in options and documents.
 impl fmt::Display for Attribute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -269,8 +290,8 @@ impl fmt::Display for Attribute {
     }
 }
 
-/// One line: `+ PATH`, `- PATH`, or `~ PATH ATTRIBUTE LEFT RIGHT` with `-` for what is not there; an extended attribute has
-/// its name behind `xattr`.
+/// One line: `+ PATH`, `- PATH`, or `~ PATH ATTRIBUTE LEFT RIGHT` with `-` for a value that is missing. The name of an
+/// extended attribute follows `xattr`.
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = &self.path;

@@ -1,121 +1,304 @@
-//! What is known of the content of an entry: a digest, for which holes need not be read.
+//! Identifies the content of a file by digests, so that contents are compared without being fetched or kept.
+//!
+//! A table of contents has a digest for each chunk of a file, and not one for the whole file unless it is a single chunk.
+//! So there are two digests of a content: that of its bytes ([`ContentId::Whole`]), and that of the list of its chunks
+//! ([`ContentId::Chunks`]). Contents that are read, of a directory or of a layer without a table of contents, are cut in
+//! the same way as when they are packed, and get the digests that a table of contents could give: large ones the second,
+//! small ones the first, those between both.
+//!
+//! Two contents with one kind of digest in common are equal if and only if these are, because volio cuts equal contents
+//! equally. A content without any in common with the other is read ([`super::settle`]). A table of contents by another
+//! program could cut a file above 16 MiB elsewhere; then a difference is reported where there is none, never the opposite.
 
 use crate::error::{Error, Result};
-use crate::oci::{Digest, Hasher};
+use crate::image::{EntryPosition, EntryVisitor};
+use crate::layer::{Chunk, ContentCut, ContentCutter, Item, TocEntry};
+use crate::oci::{Algorithm, Digest, Hasher};
 use crate::tree::{Content, Entry, EntryKind};
 use std::io::{self, Read};
 
-/// Zeros that fill such a block of a file, at a multiple of its size in bytes, count as a hole however they are stored.
+/// Content is read in blocks of this size, in bytes, at multiples of it.
 const BLOCK: usize = 64 << 10;
-/// A block of zeros.
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
+/// No file below this size, in bytes, is cut when it is packed: it fits into one frame, with its headers.
+const SMALLEST_CUT: u64 = 2 << 20;
+/// No file above this size, in bytes, is a single chunk: no frame is larger.
+const LARGEST_WHOLE: u64 = 16 << 20;
 
-/// What was learned about a path when it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Learned {
-    /// Only that it is there: a path below it says so.
-    #[default]
-    Implied,
-    /// All; with the digest of the content where there is one.
-    Told(Option<Digest>),
+/// The identity of a file's content. Of contents with the same size, equal digests of one kind say that they are equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContentId {
+    /// The digest of the content.
+    Whole(Digest),
+    /// The digest of the list of chunks.
+    Chunks(Digest),
+    /// Both.
+    Both(Box<[Digest; 2]>),
 }
 
-/// The digest of the content of an entry, if it is a file.
-///
-/// That of a content without blocks of zeros is its SHA-256. Otherwise it is the SHA-256 of the other blocks, followed by
-/// the SHA-256 of where each run of zeros begins and how long it is: a hole of terabytes takes no time. Contents of the same
-/// size have the same digest only if they are the same.
+/// A note about a path that was compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PathNote {
+    /// No entry describes it; a path below it says that it is there.
+    #[default]
+    Implied,
+    /// An entry describes it. A file has a content.
+    Described(Option<ContentId>),
+}
+
+impl PathNote {
+    /// Returns the content of a file.
+    pub fn content(&self) -> Option<&ContentId> {
+        match self {
+            Self::Described(content) => content.as_ref(),
+            Self::Implied => None,
+        }
+    }
+}
+
+impl ContentId {
+    /// Returns the digest of the content, if it is known.
+    pub fn whole(&self) -> Option<&Digest> {
+        match self {
+            Self::Whole(digest) => Some(digest),
+            Self::Both(digests) => Some(&digests[0]),
+            Self::Chunks(_) => None,
+        }
+    }
+
+    fn chunks(&self) -> Option<&Digest> {
+        match self {
+            Self::Chunks(digest) => Some(digest),
+            Self::Both(digests) => Some(&digests[1]),
+            Self::Whole(_) => None,
+        }
+    }
+
+    /// Returns two digests that are equal if and only if the contents are; `None` if the two have no kind in common.
+    pub fn comparable<'a>(&'a self, other: &'a Self) -> Option<[&'a Digest; 2]> {
+        let pair = |a: Option<&'a Digest>, b: Option<&'a Digest>| Some([a?, b?]);
+        pair(self.whole(), other.whole()).or_else(|| pair(self.chunks(), other.chunks()))
+    }
+}
+
+/// Identifies the content of an entry that is read; `None` if it is not a file.
 ///
 /// # Errors
 /// Those of reading.
-pub fn digest(entry: &Entry, content: &mut dyn Content) -> Result<Option<Digest>> {
-    match entry.kind {
-        EntryKind::File { .. } => ContentHasher::default()
-            .hash(content)
-            .map(Some)
-            .map_err(|error| Error::io(format!("cannot read {}", entry.path), error)),
-        _ => Ok(None),
-    }
+pub fn identify(entry: &Entry, content: &mut dyn Content) -> Result<Option<ContentId>> {
+    let EntryKind::File { size } = entry.kind else { return Ok(None) };
+    let cannot_read = |error| Error::io(format!("cannot read {}", entry.path), error);
+    ContentHasher::new(size).hash(content).map(Some).map_err(cannot_read)
 }
 
-/// A content that is being hashed.
-#[derive(Default)]
-struct ContentHasher {
-    /// Where the current block begins.
-    position: u64,
-    /// What has come of the current block.
-    block: Vec<u8>,
-    /// Where the run of zeros begins that ends at `position`.
-    zeros_from: Option<u64>,
-    /// Whether any run of zeros has ended.
-    has_zeros: bool,
-    zeros: Hasher,
-    bytes: Hasher,
+/// Returns the digest of a content.
+///
+/// # Errors
+/// Those of reading.
+pub fn whole_digest(content: &mut dyn Content) -> Result<Digest> {
+    let mut hasher = ContentHasher { whole: Some(Hasher::new(Algorithm::Sha256)), chunks: None };
+    hasher.read(content).map_err(|error| Error::io("cannot read the image", error))?;
+    Ok(hasher.whole.unwrap_or_else(|| Hasher::new(Algorithm::Sha256)).finish())
 }
 
-impl ContentHasher {
-    fn hash(mut self, mut content: impl Content) -> io::Result<Digest> {
-        loop {
-            let hole = content.skip_hole();
-            if hole > 0 {
-                self.pass_hole(hole);
-                continue;
-            }
-            let room = BLOCK - self.block.len();
-            if content.by_ref().take(room as u64).read_to_end(&mut self.block)? == 0 {
-                return Ok(self.finish());
-            }
-            self.end_block();
-        }
-    }
+/// Identifies the contents of the files of an image.
+pub struct ContentIds;
 
-    fn pass_hole(&mut self, hole: u64) {
-        let first = match self.block.len() {
-            0 => 0,
-            begun => hole.min((BLOCK - begun) as u64),
+impl EntryVisitor for ContentIds {
+    type Note = PathNote;
+
+    fn indexed(
+        &mut self,
+        _: EntryPosition,
+        entry: &TocEntry,
+        chunks: &mut dyn FnMut() -> Result<Option<Chunk>>,
+    ) -> Result<PathNote> {
+        let Item::Entry(Entry { kind: EntryKind::File { .. }, .. }) = &entry.item else {
+            return Ok(PathNote::Described(None));
         };
-        self.block.extend_from_slice(&ZEROS[..first as usize]);
-        self.end_block();
-        let (whole, rest) = ((hole - first) / BLOCK as u64, (hole - first) % BLOCK as u64);
-        if whole > 0 {
-            self.zeros_from.get_or_insert(self.position);
-            self.position += whole * BLOCK as u64;
-        }
-        self.block.extend_from_slice(&ZEROS[..rest as usize]);
-    }
-
-    /// Takes the current block, if all of it has come.
-    fn end_block(&mut self) {
-        if self.block.len() < BLOCK {
-            return;
-        }
-        match self.block == ZEROS {
-            true => _ = self.zeros_from.get_or_insert(self.position),
-            false => {
-                self.end_zeros();
-                self.bytes.update(&self.block);
+        let mut list = ChunkList::default();
+        while let Some(chunk) = chunks()? {
+            if chunk.zeros {
+                list.add_zeros(chunk.size);
+            } else {
+                list.add_chunk(chunk.size, chunk.digest);
             }
         }
-        self.position += BLOCK as u64;
-        self.block.clear();
+        Ok(PathNote::Described(Some(list.finish())))
+    }
+
+    fn streamed(&mut self, _: EntryPosition, entry: &Entry, content: &mut dyn Content) -> Result<PathNote> {
+        identify(entry, content).map(PathNote::Described)
+    }
+}
+
+/// Hashes the list of a content's chunks. Runs of zeros count by their length, however many chunks they are.
+struct ChunkList {
+    list: Hasher,
+    /// The only chunk so far.
+    only: Option<Digest>,
+    is_empty: bool,
+    zeros: u64,
+}
+
+impl Default for ChunkList {
+    fn default() -> Self {
+        Self { list: Hasher::new(Algorithm::Sha256), only: None, is_empty: true, zeros: 0 }
+    }
+}
+
+impl ChunkList {
+    fn add_zeros(&mut self, count: u64) {
+        self.zeros += count;
+        (self.only, self.is_empty) = (None, false);
+    }
+
+    fn add_chunk(&mut self, size: u64, digest: Digest) {
+        self.end_zeros();
+        self.list.update(b"chunk");
+        self.list.update(&size.to_le_bytes());
+        self.list.update(digest.as_bytes());
+        self.only = Some(digest).filter(|_| self.is_empty);
+        self.is_empty = false;
     }
 
     fn end_zeros(&mut self) {
-        if let Some(from) = self.zeros_from.take() {
-            self.has_zeros = true;
-            self.zeros.update(&from.to_le_bytes());
-            self.zeros.update(&(self.position - from).to_le_bytes());
+        if self.zeros > 0 {
+            self.list.update(b"zeros");
+            self.list.update(&self.zeros.to_le_bytes());
+            self.zeros = 0;
         }
     }
 
-    fn finish(mut self) -> Digest {
+    fn finish(mut self) -> ContentId {
         self.end_zeros();
-        self.bytes.update(&self.block);
-        if self.has_zeros {
-            self.bytes.update(self.zeros.finish().as_bytes());
+        match self.only {
+            Some(only) => ContentId::Whole(only),
+            None if self.is_empty => ContentId::Whole(Digest::of(b"")),
+            None => ContentId::Chunks(self.list.finish()),
         }
-        self.bytes.finish()
     }
+}
+
+/// Hashes a content that is read.
+struct ContentHasher {
+    whole: Option<Hasher>,
+    chunks: Option<ChunkHasher>,
+}
+
+/// Cuts a content, and hashes its chunks.
+struct ChunkHasher {
+    cutter: ContentCutter,
+    list: ChunkList,
+    chunk: Hasher,
+    chunk_size: u64,
+}
+
+impl ContentHasher {
+    fn new(size: u64) -> Self {
+        let new = || Hasher::new(Algorithm::Sha256);
+        let chunks = || ChunkHasher {
+            cutter: ContentCutter::default(),
+            list: ChunkList::default(),
+            chunk: new(),
+            chunk_size: 0,
+        };
+        Self { whole: (size <= LARGEST_WHOLE).then(new), chunks: (size >= SMALLEST_CUT).then(chunks) }
+    }
+
+    fn hash(mut self, content: &mut dyn Content) -> io::Result<ContentId> {
+        self.read(content)?;
+        let whole = self.whole.map(Hasher::finish);
+        let chunks = self.chunks.map(ChunkHasher::finish).transpose()?;
+        Ok(match (whole, chunks) {
+            (Some(whole), Some(ContentId::Chunks(chunks))) => ContentId::Both(Box::new([whole, chunks])),
+            (Some(whole), _) => ContentId::Whole(whole),
+            (None, Some(chunks)) => chunks,
+            (None, None) => ContentId::Whole(Digest::of(b"")),
+        })
+    }
+
+    fn read(&mut self, mut content: &mut dyn Content) -> io::Result<()> {
+        let mut block = Vec::with_capacity(BLOCK);
+        loop {
+            let room = BLOCK - block.len();
+            let hole = content.skip_hole();
+            if hole > 0 {
+                // The hole fills the current block first, then whole blocks, and then a part of the next one.
+                let first = if block.is_empty() { 0 } else { hole.min(room as u64) };
+                block.extend_from_slice(&ZEROS[..first as usize]);
+                self.end_block(&mut block)?;
+                let rest = hole - first;
+                self.add_zeros(rest - rest % BLOCK as u64)?;
+                block.extend_from_slice(&ZEROS[..(rest % BLOCK as u64) as usize]);
+            } else if (&mut content).take(room as u64).read_to_end(&mut block)? == 0 {
+                return self.add(&block);
+            }
+            self.end_block(&mut block)?;
+        }
+    }
+
+    /// Takes the current block if it is complete.
+    fn end_block(&mut self, block: &mut Vec<u8>) -> io::Result<()> {
+        if block.len() == BLOCK {
+            self.add(block)?;
+            block.clear();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, block: &[u8]) -> io::Result<()> {
+        if let Some(whole) = &mut self.whole {
+            whole.update(block);
+        }
+        self.chunks.as_mut().map_or(Ok(()), |chunks| chunks.add(block))
+    }
+
+    /// Adds so many zeros, a multiple of the size of a block.
+    fn add_zeros(&mut self, count: u64) -> io::Result<()> {
+        if let Some(whole) = &mut self.whole {
+            (0..count / BLOCK as u64).for_each(|_| whole.update(&ZEROS));
+        }
+        self.chunks.as_mut().map_or(Ok(()), |chunks| chunks.add_zeros(count))
+    }
+}
+
+impl ChunkHasher {
+    fn add(&mut self, block: &[u8]) -> io::Result<()> {
+        let Self { cutter, list, chunk, chunk_size } = self;
+        cutter.push(block, &mut |cut| note(cut, list, chunk, chunk_size))
+    }
+
+    fn add_zeros(&mut self, count: u64) -> io::Result<()> {
+        let Self { cutter, list, chunk, chunk_size } = self;
+        cutter.push_zeros(count, &mut |cut| note(cut, list, chunk, chunk_size))
+    }
+
+    fn finish(mut self) -> io::Result<ContentId> {
+        let Self { cutter, list, chunk, chunk_size } = &mut self;
+        cutter.finish(&mut |cut| note(cut, list, chunk, chunk_size))?;
+        Ok(self.list.finish())
+    }
+}
+
+fn note(
+    cut: ContentCut<'_>,
+    list: &mut ChunkList,
+    chunk: &mut Hasher,
+    chunk_size: &mut u64,
+) -> io::Result<()> {
+    match cut {
+        ContentCut::Data(bytes) => {
+            chunk.update(bytes);
+            *chunk_size += bytes.len() as u64;
+        }
+        ContentCut::EndOfChunk => {
+            let chunk = std::mem::replace(chunk, Hasher::new(Algorithm::Sha256));
+            list.add_chunk(std::mem::take(chunk_size), chunk.finish());
+        }
+        ContentCut::Zeros(count) => list.add_zeros(count),
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -148,49 +331,49 @@ mod tests {
         }
     }
 
-    fn hashed(stretches: &[(u64, Option<u8>)]) -> Digest {
+    fn identified(stretches: &[(u64, Option<u8>)]) -> ContentId {
         let size = stretches.iter().map(|stretch| stretch.0).sum();
         let path = TreePath::parse("file").unwrap();
         let entry = Entry { path, kind: EntryKind::File { size }, metadata: Metadata::default() };
         let mut content = Stretches(stretches.iter().rev().copied().collect());
-        digest(&entry, &mut content).unwrap().unwrap()
+        identify(&entry, &mut content).unwrap().unwrap()
     }
 
     #[test]
-    fn a_content_without_long_runs_of_zeros_has_its_ordinary_digest() {
+    fn a_small_content_has_its_own_digest_and_a_large_one_that_of_its_chunks() {
         let bytes = [vec![7; 100_000], vec![0; 60_000], vec![7; 5]].concat();
         let stretches = [(100_000, Some(7)), (60_000, Some(0)), (5, Some(7))];
-        assert_eq!(hashed(&stretches), Digest::of(&bytes));
-        assert_eq!(hashed(&[]), Digest::of(b""));
-        assert_eq!(hashed(&[(9, None)]), Digest::of(&[0; 9]));
+        assert_eq!(identified(&stretches), ContentId::Whole(Digest::of(&bytes)));
+        assert_eq!(identified(&[]), ContentId::Whole(Digest::of(b"")));
+        assert_eq!(identified(&[(9, None)]), ContentId::Whole(Digest::of(&[0; 9])));
+        let both = identified(&[(9 << 20, Some(7))]);
+        assert!(matches!(both, ContentId::Both(_)) && both.whole() == Some(&Digest::of(&vec![7; 9 << 20])));
+        assert!(matches!(identified(&[(17 << 20, Some(7))]), ContentId::Chunks(_)));
     }
 
     #[test]
     fn zeros_are_the_same_whether_they_are_a_hole_or_stored() {
         for (before, zeros, after) in [
             (0, 1 << 20, 0),
-            (1, 300_000, 1),
-            (65_536, 131_072, 9),
-            (70_000, 200_001, 70_000),
-            (5, 65_536, 0),
+            (0, 20 << 20, 0),
+            (1, 5_300_000, 1),
+            (65_536, 20 << 20, 9),
+            (5_000_000, 200_001, 17 << 20),
+            (17 << 20, 65_536, 0),
         ] {
-            let stored = hashed(&[(before, Some(1)), (zeros, Some(0)), (after, Some(2))]);
-            assert_eq!(stored, hashed(&[(before, Some(1)), (zeros, None), (after, Some(2))]));
-            assert_eq!(
-                stored,
-                hashed(&[(before, Some(1)), (zeros - 7, None), (7, Some(0)), (after, Some(2))])
-            );
-            let moved = hashed(&[(before, Some(1)), (zeros, None), (after, Some(3))]);
-            assert_eq!(stored == moved, after == 0);
+            let stored = identified(&[(before, Some(1)), (zeros, Some(0)), (after, Some(2))]);
+            assert_eq!(stored, identified(&[(before, Some(1)), (zeros, None), (after, Some(2))]));
+            let partly = [(before, Some(1)), (zeros - 7, None), (7, Some(0)), (after, Some(2))];
+            assert_eq!(stored, identified(&partly));
+            let other = identified(&[(before, Some(1)), (zeros, None), (after, Some(3))]);
+            assert_eq!(stored == other, after == 0);
         }
-        assert_ne!(
-            hashed(&[(131_072, None), (65_536, Some(1))]),
-            hashed(&[(65_536, None), (131_072, Some(1))])
-        );
+        let moved = |first, second| identified(&[(first, None), (65_536, Some(1)), (second, None)]);
+        assert_ne!(moved(1 << 20, 21 << 20), moved(21 << 20, 1 << 20));
     }
 
     #[test]
     fn a_hole_of_exbibytes_takes_no_time() {
-        assert_ne!(hashed(&[(1 << 62, None)]), hashed(&[((1 << 62) + 1, None)]));
+        assert_ne!(identified(&[(1 << 62, None)]), identified(&[((1 << 62) + 1, None)]));
     }
 }

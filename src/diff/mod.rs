@@ -1,60 +1,59 @@
-//! What differs between two trees, each of them an image or a directory: by path and by attribute.
+//! Compares two trees, each of them an image or a directory: by path and by attribute.
 
 mod compare;
 mod content;
+mod settle;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{Attribute, Change, Difference};
 
 use crate::error::{Error, Result};
-use crate::image;
-use crate::layer::{Budget, LayerReader, Limits, Meter, apply_layer, decompress};
-use crate::oci::{Descriptor, Platform};
+use crate::image::{Image, ReadOptions};
 use crate::progress::Progress;
-use crate::transport::{self, Source};
+use crate::transport::Source;
 use crate::tree::{EntryKind, MergedTree, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
-use content::{Learned, digest};
+use compare::Settled;
+use content::{ContentIds, PathNote, identify};
+use settle::settle;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// One of the two trees.
 #[derive(Clone, Copy)]
 pub enum Side<'a> {
-    /// An image, as it is when all its layers are applied.
+    /// An image: all its layers applied.
     Image(&'a dyn Source),
-    /// A directory, as a pack would see it: without what its `.volioignore` leaves out.
+    /// A directory as `pack` reads it: without what its `.volioignore` excludes.
     Directory(&'a Path),
 }
 
-/// What may be chosen when trees are compared.
+/// The options of [`diff`].
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The platform whose image is compared; otherwise the host's.
-    pub platform: Option<Platform>,
-    /// What is not compared.
+    /// The options for reading images. The limit on names is shared by both.
+    pub read: ReadOptions,
+    /// The attributes that are not compared.
     pub ignore: BTreeSet<Attribute>,
-    /// What an image may make us remember, for each of the two.
-    pub limits: Limits,
-    /// The most plain content of an image that may be read, in bytes; otherwise in proportion to what is stored.
-    pub content: Option<u64>,
 }
 
-/// Two trees, and what differs between them.
+/// Two trees, and the differences between them.
 #[derive(Debug)]
 pub struct Compared {
-    left: MergedTree<Learned>,
-    right: MergedTree<Learned>,
+    left: MergedTree<PathNote>,
+    right: MergedTree<PathNote>,
+    settled: Settled,
     ignore: BTreeSet<Attribute>,
 }
 
 impl Compared {
-    /// What differs, in the order of paths, of one path in the order of [`Attribute`]; it is found anew each time.
+    /// Returns the differences in the order of paths, those of one path in the order of [`Attribute`]. They are computed
+    /// each time.
     pub fn differences(&self) -> impl Iterator<Item = Difference> + '_ {
-        compare::compare(&self.left, &self.right, &self.ignore)
+        compare::compare(&self.left, &self.right, &self.settled, &self.ignore)
     }
 
-    /// At how many paths anything differs.
+    /// Returns the number of paths with a difference.
     pub fn paths(&self) -> u64 {
         let mut last = None;
         let is_new = |difference: &Difference| {
@@ -63,84 +62,69 @@ impl Compared {
         self.differences().filter(is_new).count() as u64
     }
 
-    /// How many paths there are on either side.
+    /// Returns the number of paths on either side.
     pub fn entries(&self) -> u64 {
         compare::pairs(&self.left, &self.right).count() as u64
     }
 }
 
-/// Compares two trees. Contents are read once, and known by their digests; what is kept of an entry is its attributes.
+/// One side, read.
+struct ComparedTree<'a> {
+    tree: MergedTree<PathNote>,
+    /// The image, if it is one.
+    image: Option<Image<'a>>,
+}
+
+/// Compares two trees. The digests of contents are compared, and attributes; only these are kept of an entry.
+///
+/// Of layers with a table of contents nothing else is fetched, if the source serves ranges; it has the digests of the
+/// contents. All other layers are streamed and verified as a whole.
 ///
 /// # Errors
-/// When one side cannot be read or an image is not what it says.
+/// When a side cannot be read; [`Integrity`](crate::error::Kind::Integrity) if an image is not what it says; those of
+/// [`Image::open`].
 pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn Progress) -> Result<Compared> {
-    // Two images share what both may make us remember.
     let images = [left, right].iter().filter(|side| matches!(side, Side::Image(_))).count() as u64;
-    let names = options.limits.max_names / images.max(1);
-    let options = &Options { limits: Limits { max_names: names, ..options.limits }, ..options.clone() };
-    let gather = |side| match side {
-        Side::Image(source) => of_image(source, options, progress),
-        Side::Directory(directory) => of_directory(directory, progress),
+    let mut read = options.read.clone();
+    read.limits.max_names /= images.max(1);
+    let read_side = |side| match side {
+        Side::Image(source) => read_image(source, &read, progress),
+        Side::Directory(directory) => read_directory(directory, progress),
     };
+    let (left, right) = (read_side(left)?, read_side(right)?);
+    let settled = settle(&left, &right)?;
+    Ok(Compared { left: left.tree, right: right.tree, settled, ignore: options.ignore.clone() })
+}
+
+fn read_image<'a>(
+    source: &'a dyn Source,
+    options: &ReadOptions,
+    progress: &'a dyn Progress,
+) -> Result<ComparedTree<'a>> {
+    let image = Image::open(source, options, progress)?;
     // Archives may have the names of a file in any order.
-    let (left, right) = (gather(left)?.with_first_names(), gather(right)?.with_first_names());
-    Ok(Compared { left, right, ignore: options.ignore.clone() })
+    let tree = image.tree_with(&mut ContentIds)?.with_first_names();
+    Ok(ComparedTree { tree, image: Some(image) })
 }
 
-fn of_image(source: &dyn Source, options: &Options, progress: &dyn Progress) -> Result<MergedTree<Learned>> {
-    let root = source.resolve()?;
-    let fetch = |descriptor: &Descriptor| transport::fetch(source, descriptor);
-    let image = image::select(&root, options.platform.as_ref(), fetch)?;
-    let mut overlay = Overlay::within(options.limits.max_names);
-    let mut budget = Budget::new(options.limits);
-    let meter = Meter::new(options.content);
-    for layer in &image.manifest.layers {
-        lay(source, layer, &mut overlay, (&mut budget, &meter), progress)?;
-    }
-    Ok(overlay.finish())
-}
-
-/// Lays one layer over those below it.
-fn lay(
-    source: &dyn Source,
-    layer: &Descriptor,
-    overlay: &mut Overlay<Learned>,
-    (budget, meter): (&mut Budget, &Meter),
-    progress: &dyn Progress,
-) -> Result<()> {
-    let task = progress.begin(&format!("reading {}", layer.digest.short()), Some(layer.size));
-    let body = source.open(layer)?.verify(layer).on_read(move |bytes| task.advance(bytes));
-    let mut body = body.on_read(meter.stored());
-    let laid = (|| {
-        let plain = decompress(&mut body).map_err(|error| Error::io("cannot read the layer", error))?;
-        let mut reader = LayerReader::within(meter.bound(plain), std::mem::take(budget));
-        apply_layer(overlay, &mut reader, |entry, content| Ok(Learned::Told(digest(entry, content)?)))?;
-        *budget = reader.budget().clone();
-        reader.drain()
-    })();
-    // A blob with the wrong digest is that before it is a malformed archive.
-    body.drain()?;
-    laid
-}
-
-fn of_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTree<Learned>> {
+fn read_directory<'a>(directory: &Path, progress: &dyn Progress) -> Result<ComparedTree<'a>> {
     if !directory.is_dir() {
         return Err(Error::not_found(format!("there is no directory {}", directory.display())));
     }
     let task = progress.begin(&format!("reading {}", directory.display()), None);
-    // It is the user's own: whatever is in it may take the memory that it needs.
+    // The directory is the user's own, so its names may take any memory.
     let mut tree = Overlay::within(u64::MAX);
     let options = WalkOptions { rule_files: RuleFiles::Apply, ..WalkOptions::default() };
     for found in Walk::new(&[SourceSpec::new(directory)], &options)? {
         let found = found?;
-        let digest = match found.file {
-            Some(mut content) => digest(&found.entry, &mut content)?,
+        let content = match found.file {
+            Some(mut content) => identify(&found.entry, &mut content)?,
             None => None,
         };
         if let EntryKind::File { size } = found.entry.kind {
             task.advance(size);
         }
-        tree.put(&found.entry, Learned::Told(digest))?;
+        tree.put(&found.entry, PathNote::Described(content))?;
     }
-    Ok(tree.finish())
+    Ok(ComparedTree { tree: tree.finish().with_first_names(), image: None })
 }

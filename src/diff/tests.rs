@@ -1,4 +1,5 @@
 use super::compare::compare;
+use super::content::ContentId;
 use super::*;
 use crate::oci::Digest;
 use crate::tree::{Entry, Metadata, Time, TreePath};
@@ -37,17 +38,17 @@ fn lines_without(left: &[Node], right: &[Node], ignore: &[Attribute]) -> Vec<Str
     let tree = |nodes: &[Node]| {
         let mut tree = Overlay::within(u64::MAX);
         for (entry, digest) in nodes {
-            tree.put(entry, Learned::Told(digest.clone())).unwrap();
+            tree.put(entry, PathNote::Described(digest.clone().map(ContentId::Whole))).unwrap();
         }
         tree.finish().with_first_names()
     };
-    compare(&tree(left), &tree(right), &ignore.iter().cloned().collect())
+    compare(&tree(left), &tree(right), &Settled::new(), &ignore.iter().cloned().collect())
         .map(|difference| difference.to_string())
         .collect()
 }
 
 #[test]
-fn what_is_the_same_is_not_told_and_what_is_missing_is() {
+fn equal_entries_are_not_reported_and_missing_ones_are() {
     let (a, b) = (file("a", "x"), file("d/b", "x"));
     assert!(lines(&[a.clone(), b.clone()], &[a.clone(), b.clone()]).is_empty());
     assert_eq!(lines(std::slice::from_ref(&a), &[a.clone(), b.clone()]), ["+ /d", "+ /d/b"]);
@@ -87,7 +88,7 @@ fn every_attribute_has_its_line_in_a_fixed_order() {
 }
 
 #[test]
-fn a_size_is_told_instead_of_a_content_and_a_type_instead_of_everything() {
+fn a_size_is_reported_instead_of_a_content_and_a_type_instead_of_all_else() {
     assert_eq!(lines(&[file("f", "1")], &[file("f", "22")]), ["~ /f size 1 2"]);
     assert!(lines_without(&[file("f", "1")], &[file("f", "22")], &[Attribute::Content]).is_empty());
     let directory = with(node("f", EntryKind::Directory), |metadata| metadata.mode = 0o755);
@@ -99,21 +100,21 @@ fn a_size_is_told_instead_of_a_content_and_a_type_instead_of_everything() {
 }
 
 #[test]
-fn names_of_one_file_are_a_group_in_whatever_order_an_archive_has_them() {
+fn names_of_one_file_are_a_group_in_any_order_of_an_archive() {
     let left = [file("a", "x"), link("b", "a"), link("c", "b")];
     let right = [file("c", "x"), link("a", "c"), link("b", "c")];
     assert!(lines(&left, &right).is_empty());
     assert_eq!(lines(&left, &[file("a", "x"), link("b", "a"), file("c", "x")]), ["~ /c hardlink /a -"]);
     let other = [file("a", "y"), link("b", "a"), link("c", "a")];
-    assert_eq!(lines(&left, &other).len(), 1, "the content of a group is told once");
+    assert_eq!(lines(&left, &other).len(), 1, "the content of a group is reported once");
     let apart = [file("a", "x"), file("b", "y"), link("c", "b")];
-    let told = lines(&left, &apart);
-    assert!(told[0].starts_with("~ /b content ") && told[1] == "~ /b hardlink /a -", "{told:?}");
-    assert_eq!(told.last().unwrap(), "~ /c hardlink /a /b");
+    let reported = lines(&left, &apart);
+    assert!(reported[0].starts_with("~ /b content ") && reported[1] == "~ /b hardlink /a -", "{reported:?}");
+    assert_eq!(reported.last().unwrap(), "~ /c hardlink /a /b");
 }
 
 #[test]
-fn a_directory_that_nothing_describes_is_like_any() {
+fn a_directory_that_no_entry_describes_equals_any_other() {
     let described = with(node("d", EntryKind::Directory), |metadata| metadata.mode = 0o700);
     assert!(
         lines(&[file("d/f", "x")], &[described, file("d/f", "x"), node("", EntryKind::Directory)]).is_empty()

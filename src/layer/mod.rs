@@ -11,18 +11,20 @@ mod gnu;
 mod indexed;
 mod limits;
 mod meter;
-mod overlay;
+
 mod tar;
 #[cfg(test)]
 mod tests;
 mod toc;
 mod whiteout;
 
-pub use frame::{Compression, Framer, LayerBlob, PendingToc, PlainArchive, decompress};
+pub use frame::{
+    Compression, ContentCut, ContentCutter, Framer, LayerBlob, PendingToc, PlainArchive, decompress,
+};
 pub use indexed::{FrameVerifier, VerifiedArchive};
 pub use limits::{Budget, Limits};
 pub use meter::{Meter, Metered};
-pub use overlay::{apply_layer, apply_toc};
+
 pub use tar::{Contents, Item, LayerReader, LayerWriter};
 pub use toc::{
     Chunk, FramePosition, PlainFrame, Toc, TocBytes, TocChecker, TocEntry, TocReader, VerifiedToc,

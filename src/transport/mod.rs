@@ -37,7 +37,7 @@ pub use retry::{Retry, RetryDelay};
 
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
-use crate::stream::{Body, Unverified, Written};
+use crate::stream::{Body, CancelToken, Unverified, Written};
 use std::io::Read;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -101,6 +101,12 @@ pub trait Source: Send + Sync {
 
     /// Returns the repository, if this is one of a registry, for [`Destination::mount`].
     fn origin(&self) -> Option<Origin> {
+        None
+    }
+
+    /// Returns the same source for reads that end with an error as soon as `cancel` is cancelled. `None` if this source
+    /// never waits for long.
+    fn cancelled_by(&self, _cancel: &CancelToken) -> Option<Box<dyn Source + '_>> {
         None
     }
 }

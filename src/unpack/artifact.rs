@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::image;
 use crate::layer::{Budget, Item, LayerReader, decompress};
 use crate::oci::{Descriptor, Document, Manifest, TITLE};
+use crate::transport::Source;
 use crate::tree::{Content, Entry, EntryKind, Extractor, Metadata, SpoolDirectory, TreePath};
 use rustix::process::{getegid, geteuid};
 use std::fs::File;
@@ -25,9 +26,9 @@ const ARCHIVE_SUFFIXES: [&str; 7] =
 /// # Errors
 ///
 /// [`Usage`](crate::error::Kind::Usage) if the root is an image, or has several artifacts.
-pub(super) fn select(root: &Document, fetch: impl Fn(&Descriptor) -> Result<Document>) -> Result<Manifest> {
+pub(super) fn select(root: &Document, source: &dyn Source) -> Result<Manifest> {
     let mut artifacts = Vec::new();
-    for (_, document) in image::manifests(root, fetch)? {
+    for (_, document) in image::manifests(root, source)? {
         let manifest = Manifest::parse(&document)?;
         if manifest.artifact_type().is_some() {
             artifacts.push((document.descriptor().digest.clone(), manifest));

@@ -3,11 +3,9 @@
 //! data-io copied the archive into a container of its base and committed that. So the last layer of such an image has
 //! this file and nothing else, and the archive is what was packed.
 
-use super::fetch::Spool;
 use super::selection::Selection;
-use super::{Observed, plain};
 use crate::error::{Error, Result};
-use crate::image::Selected;
+use crate::image::{Image, Observed, SpooledLayer};
 use crate::layer::{Budget, Item, LayerReader, decompress};
 use crate::tree::{Entry, EntryKind, Extractor};
 use std::io::Read;
@@ -20,10 +18,10 @@ const ARCHIVE: &[u8] = b"data.tar.gz";
 ///
 /// A commit records the command of the container, here the base's shell, one word; a builder records its instruction,
 /// and volio records that it packed. Only for such an image is the last layer fetched first.
-pub(super) fn may_have_made(image: &Selected) -> bool {
+pub(super) fn may_have_made(image: &Image<'_>) -> bool {
     let is_indexed = |key: &String| key.starts_with("io.volio.") || key.starts_with("io.containers.");
-    let Some(last) = image.manifest.layers.last() else { return false };
-    let mut steps = image.config.history.iter().rev().filter(|step| !step.empty_layer);
+    let Some(last) = image.manifest().layers.last() else { return false };
+    let mut steps = image.config().history.iter().rev().filter(|step| !step.empty_layer);
     let by = steps.next().and_then(|step| step.created_by.as_deref()).unwrap_or_default();
     !last.annotations.keys().any(is_indexed) && by.split_whitespace().count() <= 1
 }
@@ -33,8 +31,8 @@ pub(super) fn may_have_made(image: &Selected) -> bool {
 /// # Errors
 ///
 /// The layer cannot be read, or the archive in it is damaged; nothing was extracted yet.
-pub(super) fn is_its_layer(layer: &Spool, budget: &Budget) -> Result<bool> {
-    let mut reader = LayerReader::within(plain(layer)?, budget.clone());
+pub(super) fn is_its_layer(layer: &SpooledLayer, budget: &Budget) -> Result<bool> {
+    let mut reader = LayerReader::within(layer.archive()?, budget.clone());
     let mut found = None;
     while let Some(item) = reader.next_item()? {
         match item {
@@ -54,20 +52,20 @@ pub(super) fn is_its_layer(layer: &Spool, budget: &Budget) -> Result<bool> {
 ///
 /// Those of extracting.
 pub(super) fn extract(
-    layer: &Spool,
+    layer: &SpooledLayer,
     selection: &mut Selection<'_>,
     extractor: &mut Extractor,
     budget: &mut Budget,
     passed: impl Fn(u64) + Send,
 ) -> Result<()> {
     if selection.needs_survey() {
-        with_archive(Observed { bytes: plain(layer)?, passed: |_| {} }, budget, |archive| {
+        with_archive(Observed { bytes: layer.archive()?, passed: |_| {} }, budget, |archive| {
             let mut files = files(archive, budget)?;
             selection.survey(|| files.next_item())
         })?;
     }
     extractor.begin_layer();
-    with_archive(Observed { bytes: plain(layer)?, passed }, &budget.clone(), |archive| {
+    with_archive(Observed { bytes: layer.archive()?, passed }, &budget.clone(), |archive| {
         each_entry(archive, budget, |entry, content| match selection.resolve(Item::Entry(entry)) {
             Some(Item::Entry(entry)) => selection.put(entry, content, extractor),
             _ => Ok(()),

@@ -3,30 +3,25 @@
 mod artifact;
 mod conflict;
 mod data_io;
-mod fetch;
+mod layers;
 mod links;
-mod listed;
-mod part;
 mod selection;
 
 pub(crate) use conflict::digest as recorded_digest;
 pub use selection::PathFilter;
 
-use crate::error::{Error, Result};
-use crate::image::{self, Selected};
-use crate::layer::{Budget, Item, LayerReader, Limits, TocChecker, decompress};
-use crate::oci::media_type::{self, LayerType};
-use crate::oci::{Descriptor, Digest, Document, Manifest, Platform};
-use crate::partial::{ReadWhole, Reading};
+use crate::error::Result;
+use crate::image::{FetchedLayer, Image, ReadOptions, fetch_each};
+use crate::layer::{Budget, Limits};
+use crate::oci::{Digest, Document, Manifest, Platform};
 use crate::progress::Progress;
-use crate::transport::{self, ClientOptions, Source};
+use crate::transport::{ClientOptions, Source};
 use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, TargetState};
 use conflict::TargetAction;
-use fetch::{Fetched, Spool, each_layer, one_layer};
-use listed::Listed;
+use layers::LayerExtraction;
 use selection::Selection;
-use std::io::{self, Read, Seek};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The options of an unpack.
 #[derive(Clone, Debug)]
@@ -219,23 +214,23 @@ fn kept(target: &Target) -> Result<Option<Unpacked>> {
 }
 
 /// What is extracted.
-enum Chosen {
-    Image(Box<Selected>),
+enum Chosen<'a> {
+    Image(Box<Image<'a>>),
     Artifact(Box<Manifest>),
 }
 
-impl Chosen {
+impl Chosen<'_> {
     /// The number of its layers.
     fn layers(&self) -> usize {
         match self {
-            Self::Image(image) => image.manifest.layers.len(),
+            Self::Image(image) => image.layers().len(),
             Self::Artifact(manifest) => manifest.layers.len(),
         }
     }
 
-    fn platform(self, options: &Options) -> Platform {
+    fn platform(&self, options: &Options) -> Platform {
         match self {
-            Self::Image(image) => image.config.platform,
+            Self::Image(image) => image.config().platform.clone(),
             Self::Artifact(_) => options.platform.clone().unwrap_or_else(Platform::host),
         }
     }
@@ -322,44 +317,29 @@ impl Job<'_> {
         }
     }
 
-    /// Finds the image or the artifact that is to be extracted.
-    fn choose(&self) -> Result<Chosen> {
-        let fetch = |descriptor: &_| transport::fetch(self.source, descriptor);
+    /// Opens the image or the artifact that is extracted.
+    fn choose(&self) -> Result<Chosen<'_>> {
         if self.options.read_as == ReadAs::Artifact {
-            artifact::select(self.root, fetch).map(|manifest| Chosen::Artifact(Box::new(manifest)))
-        } else {
-            let image = image::select(self.root, self.options.platform.as_ref(), fetch)?;
-            self.check_layer_types(&image.manifest)?;
-            Ok(Chosen::Image(Box::new(image)))
+            return artifact::select(self.root, self.source)
+                .map(|manifest| Chosen::Artifact(Box::new(manifest)));
         }
+        let Options { platform, limits, connections, read_as, .. } = self.options;
+        let read = ReadOptions {
+            platform: platform.clone(),
+            limits: *limits,
+            connections: *connections,
+            // Only the disk limits content that is extracted.
+            max_content: Some(u64::MAX),
+            temporary: None,
+            any_media_type: matches!(read_as, ReadAs::Image { any_media_type: true, .. }),
+        };
+        let image = Image::open_resolved(self.root.clone(), self.source, &read, self.progress)?;
+        Ok(Chosen::Image(Box::new(image)))
     }
 
-    /// Insists that the layers say of themselves that they are archives. What their first bytes are is another matter: an encrypted layer
-    /// may begin as one.
-    fn check_layer_types(&self, manifest: &Manifest) -> Result<()> {
-        let layers = manifest
-            .layers
-            .iter()
-            .filter(|_| !matches!(self.options.read_as, ReadAs::Image { any_media_type: true, .. }));
-        for layer in layers {
-            let (name, shown) =
-                (layer.digest.short(), layer.media_type.chars().take(200).collect::<String>());
-            match media_type::layer_type(&layer.media_type) {
-                LayerType::Specified => {}
-                LayerType::Similar => self.progress.warn(&format!(
-                    "the layer {name} has the media type {shown:?}, which no specification of images knows: it is read as the archive that it says to be"
-                )),
-                LayerType::Other => {
-                    let what = format!("the layer {name} has the media type {shown:?}, which is not that of an archive that volio reads");
-                    return Err(Error::integrity(what).with_hint("--any-media-type reads layers by their first bytes"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Extracts the layers, lowest first, or the archive in the last one, where data-io has made the image; says which.
-    fn extract(&self, chosen: &Chosen, extractor: &mut Extractor) -> Result<bool> {
+    /// Extracts the layers, the lowest first, or the archive in the last one if data-io has made the image. Returns `true`
+    /// in that case.
+    fn extract(&self, chosen: &Chosen<'_>, extractor: &mut Extractor) -> Result<bool> {
         let image = match chosen {
             Chosen::Image(image) => image,
             Chosen::Artifact(manifest) => {
@@ -367,144 +347,33 @@ impl Job<'_> {
             }
         };
         extractor.begin_state(self.content.clone())?;
-        let place = extractor.spool()?;
+        let place = Arc::new(extractor.spool()?);
         let mut selection = Selection::new(&self.options.filter, self.options.limits.max_names);
         let mut budget = Budget::new(self.options.limits);
-        let mut layers = fetch::layers(image);
-        // All that is below the archive of data-io is for nothing: the last layer says whether it need be fetched.
+        let mut layers: Vec<_> = image.layers().collect();
+        // The last layer is fetched first: if it holds the archive of data-io, the others are not needed.
         let is_as_is = matches!(self.options.read_as, ReadAs::Image { as_is: true, .. });
         let may_be_data_io = !is_as_is && data_io::may_have_made(image);
-        let last = layers.pop_if(|_| may_be_data_io);
-        let last = last
-            .map(|last| one_layer(self.source, last, &self.options.limits, &place, self.progress))
-            .transpose()?;
+        let last = layers.pop_if(|_| may_be_data_io).map(|last| last.spool(&place)).transpose()?;
         if let Some(last) = &last
             && data_io::is_its_layer(last, &budget)?
         {
-            let task = self.progress.begin("extracting data.tar.gz", Some(last.plain_size));
+            let task = self.progress.begin("extracting data.tar.gz", Some(last.archive_size()));
             let passed = move |bytes| task.advance(bytes);
             data_io::extract(last, &mut selection, extractor, &mut budget, passed)?;
             return selection.ensure_found().map(|()| true);
         }
-        let Options { limits, connections, .. } = self.options;
-        let (source, all, progress) = (self.source, &image.manifest.layers, self.progress);
-        let reading =
-            Reading { source, layers: all, limits, spool: None, connections: *connections, progress };
-        let mut whole = ReadWhole::default();
-        let mut extract = |number: usize, layer: Fetched<'_>| {
-            let task = |size| self.progress.begin(&format!("extracting layer {}", number + 1), Some(size));
-            let mut work = Work { selection: &mut selection, extractor, budget: &mut budget };
-            match layer {
-                Fetched::Listed(layer) if work.selection.is_small() => work.in_part(&layer, number, &reading),
-                Fetched::Spooled(layer) => {
-                    if work.selection.is_small() {
-                        whole.tell(&reading, &all[number])?;
-                    }
-                    let task = task(layer.plain_size);
-                    work.spooled(&layer, move |bytes| task.advance(bytes))
-                }
-                Fetched::Listed(layer) => {
-                    let task = task(layer.size());
-                    work.listed(&layer, move |bytes| task.advance(bytes))
-                }
-            }
+        let mut extraction = LayerExtraction {
+            image,
+            selection: &mut selection,
+            extractor,
+            budget: &mut budget,
+            progress: self.progress,
         };
-        each_layer(self.source, &layers, &self.options.limits, &place, self.progress, &mut extract)?;
-        last.map_or(Ok(()), |last| extract(layers.len(), Fetched::Spooled(last)))?;
+        fetch_each(&layers, &place, |number, layer| extraction.extract(number, &layer))?;
+        if let Some(last) = last {
+            extraction.extract(layers.len(), &FetchedLayer::Spooled(last))?;
+        }
         selection.ensure_found().map(|()| false)
-    }
-}
-
-/// A layer that is to be fetched: the blob, and the digest of its plain archive.
-type Wanted<'a> = (&'a Descriptor, &'a Digest);
-
-/// What is done with the layers, one after the other.
-struct Work<'a, 'b> {
-    selection: &'a mut Selection<'b>,
-    extractor: &'a mut Extractor,
-    budget: &'a mut Budget,
-}
-
-impl Work<'_, '_> {
-    /// Extracts what is wanted of a layer that was proved.
-    fn spooled(&mut self, layer: &Spool, passed: impl Fn(u64)) -> Result<()> {
-        if self.selection.needs_survey() {
-            let mut archive = LayerReader::within(plain(layer)?, self.budget.clone());
-            self.selection.survey(|| archive.next_item())?;
-        }
-        let listed = layer.checker(self.budget.clone())?;
-        let archive = Observed { bytes: plain(layer)?, passed };
-        let budget = std::mem::take(self.budget);
-        self.extract(LayerReader::within(archive, budget), listed).map(drop)
-    }
-
-    /// Extracts what is wanted of a layer while it comes.
-    fn listed(&mut self, layer: &Listed<'_>, passed: impl Fn(u64) + Send + 'static) -> Result<()> {
-        self.survey(layer)?;
-        layer.stream(self.budget.clone(), passed, |archive| {
-            let listed = TocChecker::for_verified(layer.entries(self.budget.clone())?, archive.position());
-            let budget = std::mem::take(self.budget);
-            self.extract(LayerReader::within(archive, budget), Some(listed))
-        })
-    }
-
-    fn survey(&mut self, layer: &Listed<'_>) -> Result<()> {
-        if !self.selection.needs_survey() {
-            return Ok(());
-        }
-        let mut entries = layer.entries(self.budget.clone())?;
-        self.selection.survey(|| Ok(entries.next_entry()?.map(|entry| entry.item)))
-    }
-
-    /// Extracts what is wanted of an archive; whatever stands behind its end is left.
-    fn extract<R: Read, T: Read>(
-        &mut self,
-        mut layer: LayerReader<R>,
-        mut listed: Option<TocChecker<T>>,
-    ) -> Result<R> {
-        let (selection, extractor) = (&mut *self.selection, &mut *self.extractor);
-        extractor.begin_layer();
-        while let Some(item) = layer.next_item()? {
-            if let Some(listed) = &mut listed {
-                listed.item(&item)?;
-            }
-            let Some(item) = selection.resolve(item) else { continue };
-            match (item, &mut listed) {
-                (Item::Entry(entry), None) => selection.put(entry, &mut layer.content(), extractor)?,
-                (Item::Entry(entry), Some(listed)) => {
-                    let mut content = listed.content(layer.content());
-                    selection.put(entry, &mut content, extractor)?;
-                    // What is not wanted is compared too.
-                    io::copy(&mut content, &mut io::sink())
-                        .map_err(|error| Error::io("cannot read the layer", error))?;
-                }
-                (Item::Whiteout(whiteout), _) => selection.whiteout(&whiteout, extractor)?,
-            }
-        }
-        listed.map_or(Ok(()), TocChecker::finish)?;
-        *self.budget = layer.budget().clone();
-        Ok(layer.into_archive())
-    }
-}
-
-/// The plain archive of a layer, from its beginning.
-fn plain(layer: &Spool) -> Result<impl Read> {
-    let cannot_read = |error| Error::io("cannot read the spool", error);
-    let mut file = layer.file.try_clone().map_err(cannot_read)?;
-    file.rewind().map_err(cannot_read)?;
-    decompress(file).map_err(cannot_read)
-}
-
-/// Bytes whose passing is told.
-struct Observed<R, F> {
-    bytes: R,
-    passed: F,
-}
-
-impl<R: Read, F: Fn(u64)> Read for Observed<R, F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.bytes.read(buffer)?;
-        (self.passed)(read as u64);
-        Ok(read)
     }
 }

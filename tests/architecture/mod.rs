@@ -11,7 +11,7 @@ use syn::visit::{self, Visit};
 
 const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "verify"];
 const BELOW_THE_VERBS: &[&str] =
-    &["partial", "transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
+    &["transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
 
 /// Returns the top-level modules that a module may import, besides itself.
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
@@ -22,8 +22,7 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "tree" => &["disk", "error", "progress"],
         "layer" => &["tree", "stream", "oci", "error"],
         "transport" => &["stream", "oci", "disk", "error", "progress"],
-        "image" => &["layer", "oci", "error"],
-        "partial" => &["transport", "image", "layer", "tree", "stream", "oci", "progress", "error"],
+        "image" => &["layer", "transport", "tree", "stream", "oci", "error", "progress"],
         verb if VERBS.contains(&verb) => BELOW_THE_VERBS,
         "data_io" | "plugin" => return Some([VERBS, BELOW_THE_VERBS].concat()),
         _ => return None,

@@ -1,10 +1,18 @@
-//! What differs between images and directories.
+//! Differences between images and directories.
 
-use super::{make_tree, memory, pack, unpack};
+use super::layers::{layer, publish};
+use super::partial::{Counting, file, frame, handmade};
+use super::{make_tree, memory, pack, pack_with, unpack};
+use serde_json::json;
 use std::fs;
 use std::path::Path;
 use volio::diff::{Attribute, Options, Side, diff};
+use volio::error::Kind;
+use volio::layer::{Compression, Layer, Toc};
+use volio::oci::{Digest, Index, Manifest};
 use volio::progress::Silent;
+use volio::transport::memory::Memory;
+use volio::transport::{Source, fetch};
 
 fn lines(left: Side<'_>, right: Side<'_>, options: &Options) -> Vec<String> {
     let compared = diff(left, right, options, &Silent).unwrap();
@@ -12,7 +20,7 @@ fn lines(left: Side<'_>, right: Side<'_>, options: &Options) -> Vec<String> {
 }
 
 #[test]
-fn an_image_is_the_same_as_what_it_was_made_of_and_what_comes_of_it() {
+fn an_image_equals_the_tree_that_it_was_made_of_and_its_unpacked_tree() {
     let (tree, target, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), memory());
     make_tree(tree.path());
     pack(&image, tree.path());
@@ -44,10 +52,131 @@ fn two_images_are_compared_as_their_trees_are() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_not_an_empty_one() {
+fn a_missing_directory_is_not_an_empty_one() {
     let image = memory();
     pack(&image, tempfile::tempdir().unwrap().path());
     let missing = Side::Directory(Path::new("/nowhere at all"));
     let error = diff(Side::Image(&image), missing, &Options::default(), &Silent).unwrap_err();
-    assert_eq!(error.kind(), volio::error::Kind::NotFound);
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+/// Bytes that do not repeat.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// A tree with files of all sizes that matter: small ones, one that barely fits into a frame, one that is cut, and sparse ones.
+fn make_large_tree(root: &Path) {
+    make_tree(root);
+    let sparse = [vec![0; 5 << 20], noise(2, 700_000), vec![0; (9 << 20) + 70_000], noise(3, 10)].concat();
+    for (name, content) in [
+        ("cut", noise(1, 19 << 20)),
+        ("one-frame", noise(4, (4 << 20) - 1024)),
+        ("sparse", [sparse.clone(), vec![0; 6 << 20]].concat()),
+        ("zeros", vec![0; 6 << 20]),
+    ] {
+        fs::write(root.join(name), content).unwrap();
+    }
+    super::set_times(root);
+}
+
+/// The size of all tables of contents of the image, in bytes.
+fn size_of_tocs(image: &Memory) -> u64 {
+    let index = Index::parse(&image.resolve().unwrap()).unwrap();
+    let manifest = Manifest::parse(&fetch(image, &index.manifests[0]).unwrap()).unwrap();
+    let tocs = manifest.layers.iter().map(|layer| Toc::of(layer).unwrap().unwrap().range());
+    tocs.map(|range| range.end - range.start).sum()
+}
+
+#[test]
+fn tables_of_contents_are_compared_and_no_content_is_fetched() {
+    let (tree, first, second) = (tempfile::tempdir().unwrap(), memory(), memory());
+    make_large_tree(tree.path());
+    pack(&first, tree.path());
+    let mut cut = noise(1, 19 << 20);
+    cut[9 << 20..(9 << 20) + 300_000].copy_from_slice(&noise(9, 300_000));
+    fs::write(tree.path().join("cut"), cut).unwrap();
+    fs::write(tree.path().join("file"), "CONTENT\n").unwrap();
+    super::set_times(tree.path());
+    pack(&second, tree.path());
+    let (first, second, sizes) =
+        (Counting::new(&first), Counting::new(&second), [&first, &second].map(size_of_tocs));
+    let options = Options::default();
+    let changed = |lines: Vec<String>| {
+        let path = |line: &String| line.split(' ').take(3).collect::<Vec<_>>().join(" ");
+        lines.iter().map(path).collect::<Vec<_>>()
+    };
+    let expected = ["~ /cut content", "~ /dir/again content"];
+    assert_eq!(changed(lines(Side::Image(&first), Side::Image(&second), &options)), expected);
+    assert_eq!((first.taken(), second.taken()), ((0, sizes[0]), (0, sizes[1])));
+    assert_eq!(changed(lines(Side::Image(&first), Side::Directory(tree.path()), &options)), expected);
+    assert_eq!(first.taken(), (0, sizes[0]));
+    let equal = lines(Side::Image(&second), Side::Directory(tree.path()), &options);
+    assert_eq!(equal, Vec::<String>::new());
+    assert_eq!(second.taken(), (0, sizes[1]));
+}
+
+#[test]
+fn an_image_with_tables_of_contents_equals_one_without() {
+    let (tree, indexed, streamed) = (tempfile::tempdir().unwrap(), memory(), memory());
+    make_large_tree(tree.path());
+    pack(&indexed, tree.path());
+    let gzip = volio::pack::Options { compression: Compression::Gzip { level: 1 }, ..Default::default() };
+    pack_with(&streamed, tree.path(), &gzip).unwrap();
+    let options = Options::default();
+    assert_eq!(lines(Side::Image(&indexed), Side::Image(&streamed), &options), Vec::<String>::new());
+    fs::write(tree.path().join("cut"), noise(7, 19 << 20)).unwrap();
+    fs::write(tree.path().join("one-frame"), noise(7, (4 << 20) - 1024)).unwrap();
+    super::set_times(tree.path());
+    pack_with(&streamed, tree.path(), &gzip).unwrap();
+    let between = lines(Side::Image(&indexed), Side::Image(&streamed), &options);
+    assert!(between.len() == 2 && between[0].starts_with("~ /cut content sha256:"), "{between:?}");
+}
+
+#[test]
+fn contents_that_two_tables_of_contents_cut_differently_are_read() {
+    let image = |parts: &[&[u8]]| {
+        let image = memory();
+        let frames: Vec<_> = parts.iter().map(|part| frame(part)).collect();
+        let (mut at, mut offset, mut entries) = (0, 0, Vec::new());
+        for (part, frame) in parts.iter().zip(&frames) {
+            let digest = Digest::of(part).to_string();
+            entries.push(json!({
+                "name": "a", "type": if entries.is_empty() { "reg" } else { "chunk" }, "chunkDigest": digest,
+                "offset": at, "endOffset": at + frame.len(), "chunkOffset": offset, "chunkSize": part.len(),
+            }));
+            at += frame.len();
+            offset += part.len();
+        }
+        entries[0]["size"] = offset.into();
+        let layer = handmade(&image, &frames, &entries);
+        publish(&image, &[layer]);
+        image
+    };
+    let whole = memory();
+    let one = frame(b"some content");
+    let layer = handmade(&whole, std::slice::from_ref(&one), &[file("a", b"some content", 0..one.len())]);
+    publish(&whole, &[layer]);
+    let options = Options { ignore: [Attribute::Mode].into(), ..Options::default() };
+    let equal = image(&[b"some ", b"content"]);
+    assert_eq!(lines(Side::Image(&whole), Side::Image(&equal), &options), Vec::<String>::new());
+    let other = image(&[b"some ", b"comment"]);
+    let expected = format!("~ /a content {} {}", Digest::of(b"some content"), Digest::of(b"some comment"));
+    assert_eq!(lines(Side::Image(&whole), Side::Image(&other), &options), [expected]);
+}
+
+#[test]
+fn a_layer_with_another_content_than_the_image_says_is_an_integrity_error() {
+    let (image, sound) = (memory(), memory());
+    let wrong = Layer { diff_id: Digest::of(b"something else"), ..layer(&image, &["a=1"]) };
+    publish(&image, &[wrong]);
+    publish(&sound, &[layer(&sound, &["a=1"])]);
+    let error = diff(Side::Image(&sound), Side::Image(&image), &Options::default(), &Silent).unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity);
+    assert!(error.to_string().starts_with("the content of a layer has the digest"), "{error}");
 }

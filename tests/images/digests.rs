@@ -100,7 +100,7 @@ fn the_epoch_clamps_what_is_newer_and_leaves_what_is_older() {
         let tree_options = WalkOptions { clamp_mtime, ..WalkOptions::default() };
         let image = memory();
         pack_with(&image, tree.path(), &Options { tree: tree_options, ..Options::default() }).unwrap();
-        volio::list::list(&image, &volio::list::Options::default(), &volio::progress::Silent).unwrap()
+        volio::list::list(&image, &volio::image::ReadOptions::default(), &volio::progress::Silent).unwrap()
     };
     // `make_tree` dates a path by the length of its name: between 1600000000 and 1600000300.
     let clamped = packed(1_600_000_004);

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Cursor};
 use volio::copy::copy;
 use volio::error::Kind as ErrorKind;
-use volio::image::Description;
+use volio::image::{Description, ReadOptions};
 use volio::layer::{Compression, Layer, LayerWriter, decompress};
 use volio::oci::{Algorithm, Digest, Document, Index, Manifest, media_type};
 use volio::progress::Silent;
@@ -69,7 +69,7 @@ fn applied(layers: &[&[&str]]) -> Vec<String> {
     let target = tempfile::tempdir().unwrap();
     unpack(&image, target.path()).unwrap();
     let seen: Vec<_> = crate::snapshot::snapshot(target.path()).into_iter().skip(1).collect();
-    let listed = volio::list::list(&image, &volio::list::Options::default(), &Silent).unwrap();
+    let listed = volio::list::list(&image, &ReadOptions::default(), &Silent).unwrap();
     let listed: Vec<_> = listed
         .entries()
         .map(|entry| entry.path)
@@ -271,22 +271,39 @@ fn a_diff_id_of_sha512_is_proved_like_any_other_with_and_without_a_table_of_cont
     }
 }
 
+/// An image with one layer of this media type.
+fn of_media_type(kind: &str) -> Memory {
+    let image = memory();
+    let mut layer = layer(&image, &["a=1"]);
+    layer.descriptor.media_type = kind.to_owned();
+    publish(&image, &[layer]);
+    image
+}
+
+/// The outcome of every command that reads layers.
+fn read_by_all(image: &Memory, any_media_type: bool) -> Vec<volio::Result<()>> {
+    let read = ReadOptions { any_media_type, ..ReadOptions::default() };
+    let diff = volio::diff::Options { read: read.clone(), ..Default::default() };
+    let verify = volio::verify::Options { any_media_type, ..Default::default() };
+    let read_as = volio::unpack::ReadAs::Image { as_is: false, any_media_type };
+    let unpack = volio::unpack::Options { read_as, ..Default::default() };
+    let target = tempfile::tempdir().unwrap();
+    let (source, side) = (image as &dyn Source, volio::diff::Side::Image(image));
+    let unpacked = volio::unpack::unpack(source, target.path(), &unpack, &Silent).map(drop);
+    assert_eq!(target.path().join("a").exists(), unpacked.is_ok());
+    let mut content = Vec::new();
+    let files = [TreePath::parse("a").unwrap()];
+    vec![
+        unpacked,
+        volio::list::list(source, &read, &Silent).map(drop),
+        volio::cat::cat(source, &files, &read, &mut content, &Silent).map(drop),
+        volio::diff::diff(side, side, &diff, &Silent).map(drop),
+        volio::verify::verify(source, &verify, &Silent).map(|verified| assert_eq!(verified.damage, [])),
+    ]
+}
+
 #[test]
-fn a_layer_that_says_that_it_is_something_else_is_refused_by_the_name_of_its_type() {
-    let unpacked = |kind: &str, any_media_type: bool| {
-        let image = memory();
-        let mut layer = layer(&image, &["a=1"]);
-        layer.descriptor.media_type = kind.to_owned();
-        publish(&image, &[layer]);
-        let target = tempfile::tempdir().unwrap();
-        let options = volio::unpack::Options {
-            read_as: volio::unpack::ReadAs::Image { as_is: false, any_media_type },
-            ..volio::unpack::Options::default()
-        };
-        let done = volio::unpack::unpack(&image, target.path(), &options, &Silent).map(drop);
-        assert_eq!(target.path().join("a").exists(), done.is_ok());
-        done
-    };
+fn a_layer_of_another_media_type_is_refused_by_its_name_by_all_commands() {
     for kind in [
         "application/vnd.oci.image.layer.v1.tar+xz",
         "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
@@ -294,16 +311,20 @@ fn a_layer_that_says_that_it_is_something_else_is_refused_by_the_name_of_its_typ
         "application/x\x1b[2J",
         "",
     ] {
-        let error = unpacked(kind, false).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
-        assert!(
-            error.to_string().contains(&format!("{kind:?}")) && !error.to_string().contains('\x1b'),
-            "{error}"
-        );
-        assert!(error.hint().unwrap().contains("--any-media-type"));
-        unpacked(kind, true).unwrap();
+        for outcome in read_by_all(&of_media_type(kind), false) {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(&format!("{kind:?}")) && !text.contains('\x1b'), "{error}");
+            assert!(error.hint().unwrap().contains("--any-media-type"));
+        }
+        for outcome in read_by_all(&of_media_type(kind), true) {
+            outcome.unwrap();
+        }
     }
     for kind in [media_type::LAYER, "application/vnd.example.tar", "application/vnd.example+gzip"] {
-        unpacked(kind, false).unwrap();
+        for outcome in read_by_all(&of_media_type(kind), false) {
+            outcome.unwrap();
+        }
     }
 }

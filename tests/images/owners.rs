@@ -14,7 +14,7 @@ use volio::tree::{IdMaps, IdRange, Owner, WalkOptions};
 fn owners(tree: &Path, options: WalkOptions) -> volio::Result<BTreeSet<(u32, u32)>> {
     let image = memory();
     pack_with(&image, tree, &Options { tree: options, ..Options::default() })?;
-    let listed = list(&image, &volio::list::Options::default(), &Silent)?;
+    let listed = list(&image, &volio::image::ReadOptions::default(), &Silent)?;
     Ok(listed.entries().map(|entry| (entry.metadata.uid, entry.metadata.gid)).collect())
 }
 

@@ -13,10 +13,11 @@ use std::io::{Cursor, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use volio::cat::{self, cat};
+use volio::cat::cat;
 use volio::error::Kind as ErrorKind;
+use volio::image::ReadOptions;
 use volio::layer::{Compression, Layer};
-use volio::list::{self, list};
+use volio::list::list;
 use volio::oci::{Descriptor, Digest, Document, media_type};
 use volio::progress::Silent;
 use volio::stream::Unverified;
@@ -32,13 +33,13 @@ pub fn path(text: &str) -> TreePath {
 }
 
 fn listed(source: &dyn Source) -> Result<BTreeMap<TreePath, Entry>> {
-    let tree = list(source, &list::Options::default(), &Silent)?;
+    let tree = list(source, &ReadOptions::default(), &Silent)?;
     Ok(tree.entries().map(|entry| (entry.path.clone(), entry)).collect())
 }
 
 fn read(source: &dyn Source, paths: &[TreePath]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
-    match cat(source, paths, &cat::Options::default(), &mut out, &Silent) {
+    match cat(source, paths, &ReadOptions::default(), &mut out, &Silent) {
         Ok(written) => assert_eq!(written, out.len() as u64),
         Err(error) => return Err(error),
     }
@@ -324,7 +325,7 @@ fn what_was_proved_once_must_be_the_same_when_it_is_read_again() {
     assert_eq!(read(&image, &[path("a")]).unwrap(), b"hello");
     let changing = Changing(image, AtomicU64::new(0));
     let mut out = Vec::new();
-    let error = cat(&changing, &[path("a")], &cat::Options::default(), &mut out, &Silent).unwrap_err();
+    let error = cat(&changing, &[path("a")], &ReadOptions::default(), &mut out, &Silent).unwrap_err();
     assert_eq!((error.kind(), out.len()), (ErrorKind::Integrity, 0));
 }
 
@@ -410,7 +411,7 @@ fn content_that_is_not_what_the_table_of_contents_says_never_comes_out() {
     ] {
         assert!(listed(&image).is_ok(), "{why}");
         let mut out = Vec::new();
-        let done = cat(&image, &[path("a")], &cat::Options::default(), &mut out, &Silent);
+        let done = cat(&image, &[path("a")], &ReadOptions::default(), &mut out, &Silent);
         let kind = done.as_ref().map_err(Error::kind);
         assert_eq!((kind, out.len()), (Err(ErrorKind::Integrity), 0), "{why}: {done:?}");
     }
@@ -432,7 +433,7 @@ fn a_gigantic_table_of_contents_is_refused_before_it_is_fetched_or_read() {
     let many: Vec<Value> = (0..20_000).map(|n| json!({"name": format!("{n}"), "type": "dir"})).collect();
     let image = of(|image| handmade(image, &[], &many));
     let few = volio::layer::Limits { max_entries: 10_000, ..Default::default() };
-    let options = list::Options { limits: few, ..list::Options::default() };
+    let options = ReadOptions { limits: few, ..ReadOptions::default() };
     assert_eq!(list(&image, &options, &Silent).unwrap_err().kind(), ErrorKind::Integrity);
 }
 

@@ -62,7 +62,7 @@ fn what_an_upper_layer_has_through_a_link_is_where_the_link_leads() {
     assert_eq!(taken(&image, below("usr")).unwrap(), ["lib/", "lib/x.so=2", "y=3"]);
     assert_eq!(taken(&image, below("lib")).unwrap(), ["mine=4"]);
     assert_eq!(taken(&image, below("up")).unwrap(), ["l=/usr"]);
-    let listed = volio::list::list(&image, &volio::list::Options::default(), &Silent).unwrap();
+    let listed = volio::list::list(&image, &volio::image::ReadOptions::default(), &Silent).unwrap();
     let mut listed: Vec<String> =
         listed.entries().map(|entry| entry.path.to_string()[1..].to_owned()).collect();
     listed.retain(|path| !path.is_empty());

@@ -74,7 +74,7 @@ fn a_listing_names_what_unpacking_makes() {
     let (tree, image) = (tempfile::tempdir().unwrap(), memory());
     make_tree(tree.path());
     pack(&image, tree.path());
-    let listed = volio::list::list(&image, &volio::list::Options::default(), &Silent).unwrap();
+    let listed = volio::list::list(&image, &volio::image::ReadOptions::default(), &Silent).unwrap();
     let listed: Vec<_> = listed.entries().map(|entry| entry.path.as_path().to_owned()).collect();
     let mut expected: Vec<_> = snapshot(tree.path()).into_keys().collect();
     expected.sort_by(|a, b| a.components().cmp(b.components()));

@@ -4,12 +4,14 @@ use super::{layers, make_tree, memory, pack};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use volio::error::Kind;
 use volio::layer::{Layer, Toc};
 use volio::oci::{Descriptor, Digest, Index, Manifest};
-use volio::progress::Silent;
+use volio::progress::{Progress, Silent, Task};
+use volio::stream::Body;
 use volio::transport::layout::Layout;
-use volio::transport::{Source, fetch};
+use volio::transport::{Destination, Source, fetch};
 use volio::verify::{self, Verified};
 
 /// An image for two platforms in a layout.
@@ -133,13 +135,13 @@ fn a_root_that_is_damaged_or_missing_is_an_error() {
 }
 
 #[test]
-fn a_layer_with_another_content_than_the_configuration_says_is_found() {
+fn a_layer_with_another_content_than_the_config_says_is_found() {
     let image = memory();
     let layer = layers::layer(&image, &["a=1"]);
     layers::publish(&image, &[Layer { diff_id: Digest::of(b"something else"), ..layer }]);
     let verified = verify(&image);
     assert_eq!(roles(&verified), ["layer 1 of linux/amd64, layer 1 of linux/arm64"]);
-    assert!(verified.damage[0].why.contains("the configuration says"), "{}", verified.damage[0].why);
+    assert!(verified.damage[0].why.contains("the image says"), "{}", verified.damage[0].why);
 }
 
 #[test]
@@ -175,8 +177,7 @@ fn forged(image: &volio::transport::memory::Memory, honest: &Path, lie: &Path) -
     let plain_size = descriptor.annotations["io.volio.toc.position"].rsplit(':').next().unwrap().to_owned();
     let position = format!("{}:{}:{plain_size}", honest.2.start, toc.len());
     descriptor.annotations.insert("io.volio.toc.position".to_owned(), position);
-    volio::transport::Destination::upload(image, volio::stream::Body::new(std::io::Cursor::new(bytes)))
-        .unwrap();
+    image.upload(Body::new(std::io::Cursor::new(bytes))).unwrap();
     Layer { descriptor, diff_id: honest.3 }
 }
 
@@ -203,4 +204,52 @@ fn a_layer_whose_table_of_contents_is_of_another_tree_is_damaged() {
         damage[0].why.contains("/dir/again") && damage[0].why.contains("table of contents"),
         "{damage:?}"
     );
+}
+
+#[test]
+fn a_foreign_layer_that_the_source_does_not_have_is_not_damage_and_is_named() {
+    let image = memory();
+    let mut foreign = layers::layer(&image, &["a=1"]);
+    foreign.descriptor = Descriptor {
+        media_type: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".to_owned(),
+        ..Descriptor::of("", b"elsewhere")
+    };
+    foreign.descriptor.extra.insert("urls", &serde_json::json!(["https://example.com/layer.tar.gz"]));
+    layers::publish(&image, &[layers::layer(&image, &["b=1"]), foreign]);
+    let progress = Warnings::default();
+    let verified = verify::verify(&image, &verify::Options::default(), &progress).unwrap();
+    assert_eq!((verified.damage.as_slice(), verified.blobs_foreign), (&[][..], 1));
+    let warnings = progress.0.into_inner().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].contains("https://example.com/layer.tar.gz"), "{warnings:?}");
+}
+
+#[test]
+fn a_signature_is_verified_although_its_payload_is_not_an_archive() {
+    let image = memory();
+    let config = br#"{"architecture":"","os":"","rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}}"#;
+    let payload = "application/vnd.dev.cosign.simplesigning.v1+json";
+    let blobs = [(volio::oci::media_type::CONFIG, &config[..]), (payload, b"{}")];
+    let [config, payload] = blobs.map(|(kind, bytes)| {
+        image.upload(Body::new(std::io::Cursor::new(bytes.to_vec()))).unwrap();
+        Descriptor::of(kind, bytes)
+    });
+    let manifest = Manifest::new(config, vec![payload], Default::default());
+    let manifest = volio::oci::Document::write(volio::oci::media_type::MANIFEST, &manifest);
+    image.put_manifest(&manifest).unwrap();
+    image.commit(&manifest).unwrap();
+    assert_eq!(verify(&image).damage, []);
+}
+
+/// The warnings of a run.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Progress for Warnings {
+    fn begin(&self, name: &str, size: Option<u64>) -> Box<dyn Task> {
+        Silent.begin(name, size)
+    }
+
+    fn warn(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
 }

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use tempfile::TempDir;
 use volio::Result;
-use volio::cat::{self, cat};
+use volio::cat::cat;
 use volio::error::Kind;
-use volio::list::{self, list};
+use volio::image::ReadOptions;
+use volio::list::list;
 use volio::pack::{self, pack};
 use volio::progress::{Progress, Silent, Task};
 use volio::transport::{Access, Source, registry};
@@ -73,7 +74,7 @@ impl Warned {
 fn read(source: &dyn Source, path: &str, progress: &dyn Progress) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let path = TreePath::parse(path).unwrap();
-    let written = cat(source, &[path], &cat::Options::default(), &mut out, progress)?;
+    let written = cat(source, &[path], &ReadOptions::default(), &mut out, progress)?;
     assert_eq!(written, out.len() as u64);
     Ok(out)
 }
@@ -82,7 +83,7 @@ fn read(source: &dyn Source, path: &str, progress: &dyn Progress) -> Result<Vec<
 fn a_list_takes_under_two_percent_and_a_small_file_one_frame() {
     let (registry, large, size) = filled();
     let (proxy, client) = counted(&registry);
-    let tree = list(&client, &list::Options::default(), &Silent).unwrap();
+    let tree = list(&client, &ReadOptions::default(), &Silent).unwrap();
     assert_eq!(tree.len(), FILES + 30 + 2);
     let listed = proxy.down();
     assert!(listed * 100 < size * 2, "{listed} of {size} bytes");
@@ -129,8 +130,8 @@ fn a_registry_that_gives_no_parts_is_read_whole_and_that_is_said_once() {
         registry.behave(|behaviour| behaviour.ranges = ranges);
         let warned = Warned::default();
         // One connection: several would ask for parts, and fall back again.
-        let client = registry.client_by("a", |client| client.concurrency = 1);
-        let tree = list(&client, &list::Options::default(), &warned).unwrap();
+        let client = registry.client_by("a", |transfer| transfer.concurrency = 1);
+        let tree = list(&client, &ReadOptions::default(), &warned).unwrap();
         assert_eq!(tree.len(), FILES + 30 + 2);
         let told = warned.taken();
         assert!(matches!(told.as_slice(), [once] if once.contains("whole blobs")), "{told:?}");
@@ -145,7 +146,7 @@ fn a_registry_that_sends_another_range_is_an_integrity_error_and_nothing_comes_o
     for ranges in [Ranges::Wrong, Ranges::Unsaid, Ranges::Longer] {
         registry.behave(|behaviour| behaviour.ranges = ranges);
         let client = registry.client("a", "t");
-        assert_eq!(list(&client, &list::Options::default(), &Silent).unwrap_err().kind(), Kind::Integrity);
+        assert_eq!(list(&client, &ReadOptions::default(), &Silent).unwrap_err().kind(), Kind::Integrity);
         assert_eq!(read(&client, "large", &Silent).unwrap_err().kind(), Kind::Integrity);
     }
 }

@@ -306,6 +306,8 @@ pub struct VerifyDocument<'a> {
     images: u64,
     blobs: u64,
     bytes: u64,
+    #[serde(rename = "blobsForeign", skip_serializing_if = "Option::is_none")]
+    blobs_foreign: Option<u64>,
     damage: Vec<DamageDocument<'a>>,
 }
 
@@ -318,8 +320,16 @@ struct DamageDocument<'a> {
 
 impl<'a> VerifyDocument<'a> {
     pub fn new(address: &'a str, verified: &'a Verified) -> Self {
-        let Verified { digest, images, blobs, bytes, damage } = verified;
-        Self { address, digest, images: *images, blobs: *blobs, bytes: *bytes, damage: list(damage) }
+        let Verified { digest, images, blobs, bytes, blobs_foreign, damage } = verified;
+        Self {
+            address,
+            digest,
+            images: *images,
+            blobs: *blobs,
+            bytes: *bytes,
+            blobs_foreign: (*blobs_foreign > 0).then_some(*blobs_foreign),
+            damage: list(damage),
+        }
     }
 }
 

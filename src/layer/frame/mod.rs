@@ -3,6 +3,7 @@
 mod blob;
 mod chunker;
 mod compression;
+mod content_cutter;
 mod decompression;
 mod framer;
 mod gzip;
@@ -10,6 +11,7 @@ mod reader;
 
 pub use blob::{LayerBlob, PendingToc};
 pub use compression::Compression;
+pub use content_cutter::{ContentCut, ContentCutter};
 pub use decompression::{PlainArchive, decompress};
 pub use framer::Framer;
 pub(super) use reader::{Frame, FrameFormat, FrameReader};

@@ -27,6 +27,9 @@ Options:
       --platform <OS/ARCH>
           Take images for this platform [default: the host's]
 
+      --any-media-type
+          Recognise layers by their first bytes instead of their media types
+
   -h, --help
           Print help (see a summary with '-h')
 
@@ -60,10 +63,10 @@ Each difference is one line, in the order of paths:
   - PATH                         only FIRST has it
   ~ PATH ATTRIBUTE FIRST SECOND  both have it, and not the same; - stands for what is not there
 
-ATTRIBUTE is type, size, content (its SHA-256, for which blocks of 64 KiB of zeros count as holes),
-target (of a symbolic link), device, mode, owner, mtime, hardlink (the first name of the same file),
-or xattr with its name. Where the type differs, nothing else is compared; where the size differs,
-the content is not mentioned. --format json has the same without any doubt about spaces.
+ATTRIBUTE is type, size, content (its SHA-256; of a file above 4 MiB, that of the list of its
+chunks), target (of a symbolic link), device, mode, owner, mtime, hardlink (the first name of the
+same file), or xattr with its name. Where the type differs, nothing else is compared; where the size
+differs, the content is not mentioned. --format json has the same without any doubt about spaces.
 
 The exit code is 0 when nothing differs and 7 when something does.
 -- exit 0

@@ -29,6 +29,9 @@ Options:
       --platform <OS/ARCH>
           Take the image for this platform [default: the host's]
 
+      --any-media-type
+          Recognise layers by their first bytes instead of their media types
+
   -h, --help
           Print help (see a summary with '-h')
 

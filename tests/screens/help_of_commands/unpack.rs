@@ -20,7 +20,11 @@ Arguments:
           The directory for the files
 
 Options:
-  [as in volio cat]
+      --platform <OS/ARCH>
+          Take the image for this platform [default: the host's]
+
+  -h, --help
+          Print help (see a summary with '-h')
 
 Limits against hostile images:
       --max-entries <N>

@@ -6,8 +6,8 @@ use crate::progress::Display;
 use crate::{environment, output};
 use clap::Args;
 use std::io::{self, Write};
-use volio::cat::{Options, cat};
-use volio::{Location, Platform, Result, TreePath};
+use volio::cat::cat;
+use volio::{Location, Platform, ReadOptions, Result, TreePath};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +37,10 @@ pub struct Cat {
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 
+    /// Recognise layers by their first bytes instead of their media types
+    #[arg(long)]
+    any_media_type: bool,
+
     /// Print nothing on stderr but errors
     #[arg(short, long, help_heading = "Output options")]
     quiet: bool,
@@ -55,12 +59,13 @@ impl Cat {
         let progress = Display::start_beside_results("cat", self.quiet);
         let access = self.registries.access(&progress)?;
         let source = self.image.source(&access)?;
-        let options = Options {
+        let options = ReadOptions {
             platform: self.platform.clone(),
             limits: self.limits.limits(),
             connections: access.client.concurrency,
             temporary: Some(environment::temporary(environment::variable)),
-            content: self.content.max_content,
+            max_content: self.content.max_content,
+            any_media_type: self.any_media_type,
         };
         output::results(|out| {
             let mut out = PipeWatcher { out, is_closed: false };

@@ -5,8 +5,8 @@ use crate::args::{Format, OutputArgs, RegistryArgs};
 use crate::exit::Exit;
 use crate::human::count;
 use crate::limit_args::{ContentLimitArg, LimitArgs};
-use crate::output;
 use crate::progress::Display;
+use crate::{environment, output};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
 use serde::{Serialize, Serializer};
@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use volio::diff::{Attribute, Change, Compared, Difference, Options, Side, diff};
-use volio::{Access, Error, Location, Platform, Reference, Result, Source};
+use volio::{Access, Error, Location, Platform, ReadOptions, Reference, Result, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,7 +32,7 @@ Each difference is one line, in the order of paths:
   - PATH                         only FIRST has it
   ~ PATH ATTRIBUTE FIRST SECOND  both have it, and not the same; - stands for what is not there
 
-ATTRIBUTE is type, size, content (its SHA-256, for which blocks of 64 KiB of zeros count as holes), target (of a symbolic \
+ATTRIBUTE is type, size, content (its SHA-256; of a file above 4 MiB, that of the list of its chunks), target (of a symbolic \
 link), device, mode, owner, mtime, hardlink (the first name of the same file), or xattr with its name. Where the type differs, nothing else is compared; where the size \
 differs, the content is not mentioned. --format json has the same without any doubt about spaces.
 
@@ -57,6 +57,10 @@ pub struct Diff {
     /// Take images for this platform [default: the host's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
+
+    /// Recognise layers by their first bytes instead of their media types
+    #[arg(long)]
+    any_media_type: bool,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -172,9 +176,15 @@ impl Diff {
         let access = self.registries.access(&progress)?;
         let (first, second) = (self.first.open(&access)?, self.second.open(&access)?);
         let ignore: BTreeSet<Attribute> = self.ignore.into_iter().map(Attribute::from).collect();
-        let limits = self.limits.limits();
-        let content = self.content.max_content;
-        let options = Options { platform: self.platform, ignore, limits, content };
+        let read = ReadOptions {
+            platform: self.platform,
+            limits: self.limits.limits(),
+            connections: access.client.concurrency,
+            temporary: Some(environment::temporary(environment::variable)),
+            max_content: self.content.max_content,
+            any_media_type: self.any_media_type,
+        };
+        let options = Options { read, ignore };
         let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
         drop(progress);
 

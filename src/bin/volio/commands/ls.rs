@@ -10,8 +10,10 @@ use clap::Args;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use volio::list::{Options, list};
-use volio::{Entry, EntryKind, Error, Location, MergedTree, Metadata, Platform, Result, Time, TreePath};
+use volio::list::list;
+use volio::{
+    Entry, EntryKind, Error, Location, MergedTree, Metadata, Platform, ReadOptions, Result, Time, TreePath,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +52,10 @@ pub struct Ls {
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 
+    /// Recognise layers by their first bytes instead of their media types
+    #[arg(long)]
+    any_media_type: bool,
+
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -66,12 +72,13 @@ impl Ls {
         let progress = Display::start("ls", self.output.quiet);
         let access = self.registries.access(&progress)?;
         let source = self.image.source(&access)?;
-        let options = Options {
+        let options = ReadOptions {
             platform: self.platform.clone(),
             limits: self.limits.limits(),
             connections: access.client.concurrency,
             temporary: Some(environment::temporary(environment::variable)),
-            content: self.content.max_content,
+            max_content: self.content.max_content,
+            any_media_type: self.any_media_type,
         };
         let tree = list(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);

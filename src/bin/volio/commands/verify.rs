@@ -37,6 +37,10 @@ pub struct Verify {
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
 
+    /// Recognise layers by their first bytes instead of their media types
+    #[arg(long)]
+    any_media_type: bool,
+
     #[command(flatten)]
     content: ContentLimitArg,
     #[command(flatten)]
@@ -53,8 +57,9 @@ impl Verify {
         let source = self.image.source(&self.registries.access(&progress)?)?;
         let options = Options {
             platform: self.platform,
-            content: self.content.max_content,
+            max_content: self.content.max_content,
             temporary: Some(environment::temporary(environment::variable)),
+            any_media_type: self.any_media_type,
         };
         let verified = verify(source.as_ref(), &options, progress.as_ref())?;
         drop(progress);

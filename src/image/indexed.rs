@@ -1,0 +1,85 @@
+//! A layer that is read while it is fetched: its table of contents, which the manifest proves, is fetched first, and
+//! proves the rest frame by frame. So content can be used before the layer has come to its end.
+
+use super::archive;
+use super::layer::ImageLayer;
+use crate::error::{Kind, Result};
+use crate::layer::{
+    Budget, FrameVerifier, Item, TocBytes, TocChecker, TocReader, VerifiedArchive, VerifiedToc,
+};
+use crate::stream::{Written, start_in};
+use crate::tree::Content;
+use std::thread;
+
+/// A layer with its table of contents.
+pub struct IndexedLayer<'a> {
+    layer: ImageLayer<'a>,
+    toc: VerifiedToc,
+}
+
+impl<'a> IndexedLayer<'a> {
+    /// Brings together a layer and its table of contents.
+    pub(super) fn new(layer: ImageLayer<'a>, toc: VerifiedToc) -> Self {
+        Self { layer, toc }
+    }
+
+    /// The size of the blob in bytes.
+    pub fn size(&self) -> u64 {
+        self.layer.descriptor().size
+    }
+
+    /// Returns a reader of the table of contents.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn entries(&self, budget: Budget) -> Result<TocReader<TocBytes>> {
+        self.toc.entries(budget)
+    }
+
+    /// Returns the items of the layer, one after the other, without content.
+    pub(super) fn items(&self, budget: Budget) -> Result<impl FnMut() -> Result<Option<Item>> + use<>> {
+        let mut entries = self.entries(budget)?;
+        Ok(move || Ok(entries.next_entry()?.map(|entry| entry.item)))
+    }
+
+    /// Fetches the layer and shows each item of its archive to `visit`, after the table of contents has proved it. Fails
+    /// at the end if the blob or its archive has another digest than the image says. `passed` is called with the number of
+    /// bytes of each read.
+    pub(super) fn read_items(
+        &self,
+        budget: &mut Budget,
+        passed: impl Fn(u64) + Send + 'static,
+        visit: impl FnMut(Item, &mut dyn Content) -> Result<()>,
+    ) -> Result<()> {
+        let (context, diff_id) = (self.layer.context, self.layer.diff_id());
+        let body = context.source().open(self.layer.descriptor())?.verify(self.layer.descriptor());
+        let body = body.on_read(passed);
+        let (frames, archive) = FrameVerifier::new(self.entries(budget.clone())?, diff_id.algorithm())?;
+        let (fetched, archive) = thread::scope(|scope| -> Result<_> {
+            let fetching = start_in(scope, move || frames.send_frames(body))?;
+            let archive = context.cancel_after_error(self.read_archive(archive, budget, visit));
+            Ok((fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), archive))
+        })?;
+        let archive = match (fetched, archive) {
+            (Ok(()), archive) => archive?,
+            // A half that ends early breaks the pipe of the other one, or cancels its reads: the other error is the cause.
+            (Err(fetching), Err(reading))
+                if fetching.kind() != Kind::Integrity && !reading.is_broken_pipe() =>
+            {
+                return Err(reading);
+            }
+            (Err(fetching), _) => return Err(fetching),
+        };
+        archive::check_diff_id(&archive, diff_id)
+    }
+
+    fn read_archive(
+        &self,
+        archive: VerifiedArchive,
+        budget: &mut Budget,
+        visit: impl FnMut(Item, &mut dyn Content) -> Result<()>,
+    ) -> Result<Written> {
+        let checker = TocChecker::for_verified(self.entries(budget.clone())?, archive.position());
+        archive::read_items(archive, Some(checker), budget, visit)?.finish()
+    }
+}

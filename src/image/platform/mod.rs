@@ -1,0 +1,227 @@
+//! Which of the images under one name is the one for this machine.
+
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::oci::{
+    ARTIFACT_TYPE, Descriptor, Document, Fit, ImageConfig, Index, Manifest, Platform, media_type,
+};
+use crate::transport::{self, Source};
+use serde_json::Value;
+
+/// How deep indexes may be nested: one in another occurs, more than a few is an attack.
+pub const DEPTH_LIMIT: usize = 4;
+/// How many manifests and indexes there may be under one name: a dozen is usual, and without a limit an index that
+/// lists itself a thousand times over fills the memory.
+const DOCUMENT_COUNT_LIMIT: usize = 128;
+/// The most bytes of documents that are read of one image: their parsed forms take up to twenty times as much memory.
+pub const DOCUMENTS_LIMIT: u64 = 16 << 20;
+
+/// The image that was chosen.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// The manifest, as it is stored.
+    pub document: Document,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The configuration.
+    pub config: ImageConfig,
+}
+
+/// An image in an index, or the one that a name stands for: its platform, where the index names one, and its manifest.
+pub type Offer = (Option<Platform>, Descriptor);
+
+/// How well an offer serves a platform, for all that the index says. The least is the best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// It is for the platform.
+    Named(Fit),
+    /// The index does not say what it is for; its configuration may.
+    Unnamed,
+}
+
+/// Returns the offers that may serve a platform, the best first; of equal ones the first in the index.
+pub fn ranked<'a>(offers: &'a [Offer], platform: &Platform) -> Vec<(Rank, &'a Offer)> {
+    let rank = |offer: &'a Offer| match &offer.0 {
+        Some(offered) => Some((Rank::Named(platform.fit(offered)?), offer)),
+        None => Some((Rank::Unnamed, offer)),
+    };
+    let mut ranked: Vec<_> = offers.iter().filter_map(rank).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked
+}
+
+/// Chooses the image for a platform from the index or the manifest that a name stands for: one for this very platform
+/// before one for a variant of it, and that before one of which the index says nothing. Artifacts and attestations
+/// beside images are passed over.
+///
+/// Without a wish it is the host's platform; an index that offers only one image offers it to everyone, for data
+/// has no architecture. `fetch` gets the documents below the root that lead to it, and no others: mirrors often leave
+/// out the images for platforms that nobody there has.
+///
+/// # Errors
+/// [`NotFound`](crate::error::Kind::NotFound) when there is no image for the platform, naming those that there are;
+/// [`Usage`](crate::error::Kind::Usage) when the name stands for an artifact.
+pub fn select(root: &Document, wanted: Option<&Platform>, source: &dyn Source) -> Result<Selected> {
+    let offers = offers(root, source)?;
+    let platform = wanted.cloned().unwrap_or_else(Platform::host);
+    let candidates = match offers.as_slice() {
+        [only] if wanted.is_none() => vec![(Rank::Unnamed, only)],
+        offers => ranked(offers, &platform),
+    };
+    let (mut artifact, mut passed_over) = (None, Vec::new());
+    for (rank, (chosen, descriptor)) in candidates {
+        let left_out = |error| left_out(error, chosen.as_ref(), &offers);
+        let document = document(root, descriptor, source).map_err(left_out)?;
+        let manifest = Manifest::parse(&document)?;
+        if let Some(kind) = manifest.artifact_type() {
+            artifact.get_or_insert_with(|| not_an_image(&document, &kind));
+            continue;
+        }
+        let config: ImageConfig = transport::fetch(source, &manifest.config).map_err(left_out)?.parse()?;
+        let is_named = rank != Rank::Unnamed;
+        let fits = match config.platform.is_complete() {
+            // What no index says about a platform, the configuration does.
+            true => {
+                platform.accepts(&config.platform) || (wanted.is_none() && (is_named || offers.len() == 1))
+            }
+            false => is_named || wanted.is_none(),
+        };
+        if fits {
+            return whole(Selected { document, manifest, config });
+        }
+        passed_over.push((Some(config.platform), descriptor.clone()));
+    }
+    passed_over.extend(offers.into_iter().filter(|(offered, _)| offered.is_some()));
+    match artifact {
+        Some(artifact) if passed_over.is_empty() => Err(artifact),
+        _ => Err(no_match(wanted, &passed_over)),
+    }
+}
+
+/// The same image, if its configuration knows all its layers.
+fn whole(image: Selected) -> Result<Selected> {
+    let (layers, diff_ids) = (image.manifest.layers.len(), image.config.rootfs.diff_ids.len());
+    match layers == diff_ids {
+        true => Ok(image),
+        false => Err(image
+            .document
+            .malformed(&format!("it has {layers} layers and its configuration {diff_ids} diff_ids"))),
+    }
+}
+
+/// The error for an artifact where an image is needed.
+fn not_an_image(document: &Document, kind: &str) -> Error {
+    let digest = &document.descriptor().digest;
+    Error::usage(format!("{digest} is an artifact of type {kind} and not an image"))
+        .with_hint("volio inspect shows what it holds; volio unpack --artifact writes its files")
+}
+
+/// All images and artifacts under a root, with their platforms where an index names them.
+///
+/// # Errors
+/// [`Integrity`](crate::error::Kind::Integrity) when a document is not what it says.
+pub fn manifests(root: &Document, source: &dyn Source) -> Result<Vec<(Option<Platform>, Document)>> {
+    let listed = listed(root, source, |entry| !is_attestation(entry))?;
+    let bytes = listed.iter().map(|(_, descriptor)| descriptor.size).fold(0, u64::saturating_add);
+    if bytes > DOCUMENTS_LIMIT {
+        return Err(root.malformed(&format!("it lists more than {DOCUMENTS_LIMIT} bytes of manifests")));
+    }
+    let listed = listed.into_iter();
+    listed.map(|(platform, descriptor)| Ok((platform, document(root, &descriptor, source)?))).collect()
+}
+
+/// The descriptors of all images under a root; only indexes are fetched. What an index calls an artifact is left out, and
+/// so are attestations.
+///
+/// # Errors
+/// [`Integrity`](crate::error::Kind::Integrity) when an index is not what it says, or there is no end to it.
+pub fn offers(root: &Document, source: &dyn Source) -> Result<Vec<Offer>> {
+    listed(root, source, |entry| !is_attestation(entry) && !is_artifact(entry))
+}
+
+/// The descriptors of all manifests under a root, without the entries of indexes that are not wanted.
+fn listed(
+    root: &Document,
+    source: &dyn Source,
+    is_wanted: impl Fn(&Descriptor) -> bool,
+) -> Result<Vec<Offer>> {
+    let mut offers = Vec::new();
+    let mut open = vec![(0, None, root.descriptor().clone())];
+    for _ in 0..=DOCUMENT_COUNT_LIMIT {
+        let Some((depth, platform, descriptor)) = open.pop() else { return Ok(offers) };
+        match descriptor.media_type.as_str() {
+            kind if media_type::is_manifest(kind) => offers.push((platform, descriptor)),
+            kind if media_type::is_index(kind) && depth < DEPTH_LIMIT => {
+                let index = Index::parse(&document(root, &descriptor, source)?)?;
+                let entries = index
+                    .manifests
+                    .into_iter()
+                    .filter(|entry| media_type::is_document(&entry.media_type) && is_wanted(entry));
+                // Pushed in reverse, so that they are popped in the order in which they stand there.
+                open.extend(
+                    entries.rev().map(|entry| {
+                        (depth + 1, entry.platform.clone().filter(Platform::is_complete), entry)
+                    }),
+                );
+            }
+            kind if media_type::is_index(kind) => {
+                return Err(root.malformed(&format!("indexes are nested more than {DEPTH_LIMIT} deep")));
+            }
+            other => {
+                let digest = &descriptor.digest;
+                return Err(Error::failed(format!("{digest} is no image: its media type is {other:?}")));
+            }
+        }
+    }
+    Err(root.malformed(&format!("it lists more than {DOCUMENT_COUNT_LIMIT} manifests")))
+}
+
+/// The document of a descriptor: the root is here, all others are fetched.
+fn document(root: &Document, descriptor: &Descriptor, source: &dyn Source) -> Result<Document> {
+    match descriptor == root.descriptor() {
+        true => Ok(root.clone()),
+        false => transport::fetch(source, descriptor),
+    }
+}
+
+/// Returns `true` for an attestation of buildkit, which it lists as an image for the platform `unknown/unknown`.
+fn is_attestation(entry: &Descriptor) -> bool {
+    entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+}
+
+/// Returns `true` if the index says that an entry is an artifact: images that refer to another one have the type of
+/// their configuration there.
+fn is_artifact(entry: &Descriptor) -> bool {
+    let kind = entry.extra.get(ARTIFACT_TYPE);
+    let kind = kind.as_ref().and_then(Value::as_str).unwrap_or_default();
+    !kind.is_empty() && !media_type::is_config(kind)
+}
+
+fn no_match(wanted: Option<&Platform>, offers: &[Offer]) -> Error {
+    let wanted = wanted.cloned().unwrap_or_else(Platform::host);
+    let mut names: Vec<String> =
+        offers.iter().filter_map(|(platform, _)| Some(platform.as_ref()?.to_string())).collect();
+    names.dedup();
+    Error::not_found(format!("there is no image for {wanted} under this name")).with_hint(
+        match names.as_slice() {
+            [] => "it holds no image at all".to_owned(),
+            names => format!("choose one with --platform: {}", names.join(", ")),
+        },
+    )
+}
+
+/// The error for an image that an index lists and that is not there: `docker save` and mirrors leave out what they do not have.
+fn left_out(error: Error, chosen: Option<&Platform>, offers: &[(Option<Platform>, Descriptor)]) -> Error {
+    let Some(chosen) = chosen.filter(|_| error.kind() == ErrorKind::NotFound) else { return error };
+    let others = offers.iter().filter_map(|(platform, _)| platform.as_ref()).filter(|other| *other != chosen);
+    let others: Vec<String> = others.map(Platform::to_string).collect();
+    match others.is_empty() {
+        true => error,
+        false => error.with_hint(format!(
+            "the image for {chosen} is listed here and was left out when it was saved or copied; choose another one with --platform: {}",
+            others.join(", ")
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests;
