@@ -223,6 +223,26 @@ fn reqwest_reads_no_proxies_from_the_environment() {
 }
 
 #[test]
+fn the_program_uses_only_what_the_documentation_of_the_library_shows() {
+    let library = fs::read_to_string(src().join("lib.rs")).unwrap();
+    let hidden: Vec<_> = library
+        .split("#[doc(hidden)]\npub mod ")
+        .skip(1)
+        .filter_map(|rest| Some(format!("volio::{}", rest.split_once(';')?.0)))
+        .collect();
+    assert!(hidden.contains(&"volio::transport".to_owned()), "{hidden:?}");
+    for file in files(&src().join("bin")) {
+        let mut paths = Paths::default();
+        paths.visit_file(&syn::parse_file(&fs::read_to_string(&file).unwrap()).unwrap());
+        let is_hidden = |path: &&String| {
+            hidden.iter().any(|module| path == &module || path.starts_with(&format!("{module}::")))
+        };
+        let wrong: Vec<_> = paths.found.iter().filter(is_hidden).collect();
+        assert!(wrong.is_empty(), "{}: {wrong:?}", file.display());
+    }
+}
+
+#[test]
 fn no_file_is_longer_than_520_lines() {
     for directory in ["src", "tests"] {
         for file in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)) {
