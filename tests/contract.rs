@@ -1,7 +1,7 @@
 //! The contract of all transports. A transport is tested with an implementation of [`TestTransport`] and one line:
 //!
 //! ```ignore
-//! mod keeps_the_contract { crate::contract::suite!(super::Fresh::new()); }
+//! mod fulfils_the_contract { crate::contract::suite!(super::Fresh::new()); }
 //! ```
 
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! Packs that are killed while they publish: what they leave is valid, and packing again ends well.
+//! Packs that are killed. Their destination stays valid, and the same pack succeeds afterwards.
 
 use crate::registry::Registry;
 use crate::snapshot::assert_same;
@@ -14,7 +14,7 @@ fn volio(arguments: &[&str]) -> Command {
     command
 }
 
-/// A tree that does not compress, large enough that it is not packed in one breath.
+/// A tree that cannot be compressed and is large enough to be killed in the middle.
 fn make_tree(root: &Path) {
     let mut state = 1u64;
     let mut bytes = || {
@@ -27,9 +27,9 @@ fn make_tree(root: &Path) {
     }
 }
 
-/// Kills the process as soon as that can be seen, unless it has ended before.
-fn kill_when(mut child: Child, seen: impl Fn() -> bool) {
-    while !seen() && child.try_wait().unwrap().is_none() {
+/// Kills the process when the condition is true, unless it has ended before.
+fn kill_when(mut child: Child, condition: impl Fn() -> bool) {
+    while !condition() && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
     child.kill().unwrap();
@@ -46,7 +46,7 @@ fn unfinished(layout: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn a_pack_into_a_layout_that_is_killed_at_any_moment_can_be_run_again() {
+fn a_pack_into_a_layout_can_be_run_again_after_it_was_killed() {
     let directory = tempfile::tempdir().unwrap();
     let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
     fs::create_dir(&tree).unwrap();
@@ -55,23 +55,23 @@ fn a_pack_into_a_layout_that_is_killed_at_any_moment_can_be_run_again() {
     let tree_argument = tree.to_str().unwrap();
     let pack = || volio(&["pack", &image, tree_argument]);
 
-    // At the start, at the beginning of the blob, in its middle, and when the blob has its name but the image has not.
+    // It is killed at the start, at the beginning and in the middle of the blob, and after the blob has its name.
     kill_when(pack().spawn().unwrap(), || layout.exists());
     kill_when(pack().spawn().unwrap(), || !unfinished(&layout).is_empty());
     kill_when(pack().spawn().unwrap(), || unfinished(&layout).iter().any(|size| *size > 8 << 20));
-    assert!(!layout.join("index.json").exists(), "nothing may be named before all of it is there");
+    assert!(!layout.join("index.json").exists(), "an image gets its name last");
     let blobs = layout.join("blobs/sha256");
     kill_when(pack().spawn().unwrap(), || fs::read_dir(&blobs).is_ok_and(|mut blobs| blobs.next().is_some()));
 
     assert!(pack().status().unwrap().success());
-    assert_eq!(unfinished(&layout), Vec::<u64>::new(), "leftovers are swept");
+    assert_eq!(unfinished(&layout), Vec::<u64>::new(), "temporary files are removed");
     let target = directory.path().join("target");
     assert!(volio(&["unpack", &image, target.to_str().unwrap()]).status().unwrap().success());
     assert_same(&tree, &target);
 }
 
 #[test]
-fn a_pack_over_an_image_that_is_killed_leaves_the_image_as_it_was() {
+fn a_killed_pack_to_a_name_that_exists_keeps_the_old_image() {
     let directory = tempfile::tempdir().unwrap();
     let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
     fs::create_dir(&tree).unwrap();
@@ -87,7 +87,7 @@ fn a_pack_over_an_image_that_is_killed_leaves_the_image_as_it_was() {
 }
 
 #[test]
-fn a_pack_into_a_registry_that_is_killed_can_be_run_again() {
+fn a_pack_into_a_registry_can_be_run_again_after_it_was_killed() {
     let directory = tempfile::tempdir().unwrap();
     let (tree, target) = (directory.path().join("tree"), directory.path().join("target"));
     fs::create_dir(&tree).unwrap();
@@ -95,10 +95,11 @@ fn a_pack_into_a_registry_that_is_killed_can_be_run_again() {
     let registry = Registry::start();
     let image = registry.location("team/data", "v1").to_string();
     let pack = || volio(&["pack", &image, tree.to_str().unwrap()]);
-    let asked = |method: &str| registry.requests().iter().any(|request| request.method.as_str() == method);
+    let has_request =
+        |method: &str| registry.requests().iter().any(|request| request.method.as_str() == method);
 
-    kill_when(pack().spawn().unwrap(), || asked("POST"));
-    kill_when(pack().spawn().unwrap(), || asked("PATCH"));
+    kill_when(pack().spawn().unwrap(), || has_request("POST"));
+    kill_when(pack().spawn().unwrap(), || has_request("PATCH"));
     let resolved = registry.location("team/data", "v1").source(&Access::default()).unwrap().resolve();
     assert_eq!(resolved.unwrap_err().kind(), volio::error::Kind::NotFound);
 
@@ -108,7 +109,7 @@ fn a_pack_into_a_registry_that_is_killed_can_be_run_again() {
 }
 
 #[test]
-fn a_signal_ends_the_upload_at_the_registry_and_gives_nothing_a_name() {
+fn a_signal_aborts_the_upload_at_the_registry_and_sets_no_name() {
     use rustix::process::{Pid, Signal, kill_process};
     let directory = tempfile::tempdir().unwrap();
     let tree = directory.path().join("tree");
@@ -117,11 +118,11 @@ fn a_signal_ends_the_upload_at_the_registry_and_gives_nothing_a_name() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let registry = Registry::start();
         let image = registry.location("team/data", "v1").to_string();
-        // So slow a compression that the signal comes in time.
+        // The compression is slow enough for the signal to arrive in time.
         let mut child =
             volio(&["pack", "--compression", "zstd:19", &image, tree.to_str().unwrap()]).spawn().unwrap();
         while registry.open_uploads() == 0 {
-            assert_eq!(child.try_wait().unwrap(), None, "it has ended before it was interrupted");
+            assert_eq!(child.try_wait().unwrap(), None, "it ended before the signal");
             std::thread::yield_now();
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -133,30 +134,30 @@ fn a_signal_ends_the_upload_at_the_registry_and_gives_nothing_a_name() {
 }
 
 #[test]
-fn a_pack_into_an_archive_that_is_killed_leaves_the_archive_as_it_was_and_can_be_run_again() {
+fn a_killed_pack_into_an_archive_keeps_the_archive_and_can_be_run_again() {
     let directory = tempfile::tempdir().unwrap();
-    let (tree, place) = (directory.path().join("tree"), directory.path().join("place"));
+    let (tree, images) = (directory.path().join("tree"), directory.path().join("images"));
     fs::create_dir(&tree).unwrap();
-    fs::create_dir(&place).unwrap();
+    fs::create_dir(&images).unwrap();
     fs::write(tree.join("first"), "first").unwrap();
-    let (archive, tree_argument) = (place.join("a.tar"), tree.to_str().unwrap());
+    let (archive, tree_argument) = (images.join("a.tar"), tree.to_str().unwrap());
     let first = format!("oci-archive:{}:first", archive.display());
     assert!(volio(&["pack", &first, tree_argument]).status().unwrap().success());
     let before = fs::read(&archive).unwrap();
 
     make_tree(&tree);
     for scheme in ["oci-archive", "docker-archive"] {
-        let file = if scheme == "oci-archive" { archive.clone() } else { place.join("d.tar") };
+        let file = if scheme == "oci-archive" { archive.clone() } else { images.join("d.tar") };
         let image = format!("{scheme}:{}:second", file.display());
         let pack = || volio(&["pack", &image, tree_argument]);
-        kill_when(pack().spawn().unwrap(), || !unfinished(&place).is_empty());
-        kill_when(pack().spawn().unwrap(), || unfinished(&place).iter().any(|size| *size > 8 << 20));
-        assert!(!unfinished(&place).is_empty(), "it was killed in the middle");
+        kill_when(pack().spawn().unwrap(), || !unfinished(&images).is_empty());
+        kill_when(pack().spawn().unwrap(), || unfinished(&images).iter().any(|size| *size > 8 << 20));
+        assert!(!unfinished(&images).is_empty(), "it was killed before the end");
         assert!(fs::read(&archive).unwrap() == before || scheme == "docker-archive");
-        assert!(!place.join("d.tar").exists());
+        assert!(!images.join("d.tar").exists());
 
         assert!(pack().status().unwrap().success());
-        assert_eq!(unfinished(&place), Vec::<u64>::new(), "leftovers are swept");
+        assert_eq!(unfinished(&images), Vec::<u64>::new(), "temporary files are removed");
         let target = directory.path().join(scheme);
         assert!(volio(&["unpack", &image, target.to_str().unwrap()]).status().unwrap().success());
         assert_same(&tree, &target);

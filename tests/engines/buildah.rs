@@ -1,4 +1,4 @@
-//! buildah, whose layers are changes against a base with whiteouts: images that people build, not data images.
+//! buildah. Its layers are changes against a base, with whiteouts, as in images that people build.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn buildah(arguments: &[&str]) -> String {
 
 #[test]
 #[ignore = "needs docker-registry, buildah and root: run tests/run"]
-fn volio_unpacks_what_buildah_committed_whiteouts_included() {
+fn volio_unpacks_an_image_of_buildah_with_whiteouts() {
     let (source, place) = (Directory::filled(), Directory::empty());
     let layout = format!("oci:{}", place.join("layout"));
 
@@ -25,7 +25,7 @@ fn volio_unpacks_what_buildah_committed_whiteouts_included() {
     let base = buildah(&["commit", "--quiet", &container, "localhost/volio-base:1"]);
     buildah(&["rm", &container]);
 
-    // The second: a file deleted, a directory deleted, one emptied and filled anew (an opaque one), one file changed.
+    // The second layer: a deleted file, a deleted directory, a replaced (opaque) directory, and a changed file.
     let container = buildah(&["from", &base]);
     let mounted = buildah(&["mount", &container]);
     let root = Path::new(&mounted);

@@ -1,11 +1,11 @@
-//! containerd, which stands behind Kubernetes and Docker: pulls and imports by `ctr`, which asks for nothing else.
+//! containerd, which Kubernetes and Docker use. Images are pulled and imported with `ctr`.
 
 use super::fixture::Directory;
 use super::program::{tool, volio};
 use super::services::{containerd, repository};
 use super::survey::Survey;
 
-/// Runs `ctr` on the containerd of the tests. It keeps trees as plain directories: overlayfs needs more of a kernel.
+/// Runs `ctr` with the containerd of the tests. Its snapshots are plain directories, because overlayfs may be unavailable.
 fn ctr(arguments: &[&str]) -> String {
     tool("ctr", &[&["--address", &containerd(), "--namespace", "volio"], arguments].concat())
 }

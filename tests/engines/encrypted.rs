@@ -1,4 +1,4 @@
-//! A real registry that is only to be had encrypted, with a certificate that openssl made.
+//! A real registry with TLS and a certificate made by openssl.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +8,7 @@ use super::program::{Finished, finish};
 use super::services::{authority, credentials, encrypted_repository, unusually_encrypted_repositories};
 use super::survey::Survey;
 
-/// Runs volio with the registry's password, in a home of its own.
+/// Runs volio with the registry's password and another home directory.
 fn volio(home: &Directory, arguments: &[&str]) -> Finished {
     let host = encrypted_repository("");
     let (user, password) = credentials();
@@ -24,7 +24,7 @@ fn volio(home: &Directory, arguments: &[&str]) -> Finished {
 
 #[test]
 #[ignore = "needs docker-registry and openssl: run tests/run"]
-fn a_tree_comes_back_through_an_encrypted_registry_whose_authority_was_named() {
+fn a_tree_is_restored_from_a_registry_with_tls_and_a_named_authority() {
     let (home, source, target) = (Directory::empty(), Directory::filled(), Directory::empty());
     let (image, ca) = (encrypted_repository("tree:1"), authority());
     volio(&home, &["pack", "--ca-file", &ca, &image, source.text()]).succeeded();
@@ -34,12 +34,12 @@ fn a_tree_comes_back_through_an_encrypted_registry_whose_authority_was_named() {
 
 #[test]
 #[ignore = "needs docker-registry and openssl: run tests/run"]
-fn an_authority_is_found_in_certs_d_and_nobody_is_trusted_without() {
+fn an_authority_in_certs_d_is_trusted_and_no_other() {
     let (home, source) = (Directory::empty(), Directory::filled());
     let image = encrypted_repository("certs-d:1");
     let told = volio(&home, &["pack", "--tls-verify", &image, source.text()]).failed_with(1);
     assert!(told.contains("is not trusted"), "{told}");
-    // Without a word about encryption, plain HTTP is tried on loopback, and the registry says what it thinks of it.
+    // Without an option, plain HTTP is used on the loopback interface, and the registry rejects it.
     let told = volio(&home, &["pack", &image, source.text()]).failed_with(1);
     assert!(told.contains("--tls-verify"), "{told}");
 
@@ -52,7 +52,7 @@ fn an_authority_is_found_in_certs_d_and_nobody_is_trusted_without() {
 
 #[test]
 #[ignore = "needs docker-registry and openssl: run tests/run"]
-fn certificates_that_openssl_and_go_take_are_taken() {
+fn certificates_that_openssl_and_go_accept_are_accepted() {
     let (home, source) = (Directory::empty(), Directory::filled());
     for (image, ca) in unusually_encrypted_repositories("certificates:1") {
         let target = Directory::empty();

@@ -1,4 +1,4 @@
-//! One directory with everything that a file system can hold and an archive can lose.
+//! A directory with every kind of entry and attribute that a file system has and an archive could lose.
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -11,28 +11,28 @@ use rustix::fs::{
 };
 use tempfile::TempDir;
 
-/// The mtime of all entries but those that a test changes.
+/// The mtime of all entries, in seconds.
 pub const SECONDS: i64 = 1_577_934_245;
-/// Not a multiple of anything that an archive might round to.
+/// The nanoseconds of the mtime. They are not a multiple of a unit that an archive could round to.
 pub const NANOSECONDS: i64 = 123_456_789;
 
 /// A temporary directory, deleted with the value.
 pub struct Directory(TempDir);
 
 impl Directory {
-    /// With nothing in it.
+    /// An empty directory.
     pub fn empty() -> Directory {
         Directory(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    /// With everything that `fill` makes.
+    /// A directory with the entries of [`fill`].
     pub fn filled() -> Directory {
         let directory = Directory::empty();
         fill(directory.path());
         directory
     }
 
-    /// With what `fill_portable` makes.
+    /// A directory with the entries of [`fill_portable`].
     pub fn filled_portable() -> Directory {
         let directory = Directory::empty();
         fill_portable(directory.path());
@@ -48,7 +48,7 @@ impl Directory {
         self.path().to_str().expect("a temporary directory in UTF-8")
     }
 
-    /// The path of something in it, as an argument.
+    /// The path of an entry, as an argument of a program.
     pub fn join(&self, name: &str) -> String {
         format!("{}/{name}", self.text())
     }
@@ -73,14 +73,14 @@ pub fn image_with_merged_usr(place: &Directory) -> String {
     let image = Memory::default();
     publish(&image, &[&lower[..], &upper].map(|lines| layer(&image, lines)));
     let layout = Layout::create(&place.path().join("layout"), Some("tag")).expect("a layout");
-    // One manifest, which is all that umoci 0.4 reads.
+    // umoci 0.4 needs a manifest without an index.
     let platforms = vec!["linux/amd64".parse().expect("a platform")];
     let options = volio::copy::Options { platforms, ..volio::copy::Options::default() };
     volio::copy::copy(&image, &layout, &options, &volio::progress::Silent).expect("a copy");
     place.join("layout:tag")
 }
 
-/// Fills the directory. Root also gets what only root can make: owners, a device, a file capability, unreadable modes.
+/// Fills the directory. As root, it also creates owners, a device, a file capability, and unreadable modes.
 pub fn fill(root: &Path) {
     fill_portable(root);
     let at = |path: &str| root.join(path);
@@ -97,9 +97,9 @@ pub fn fill(root: &Path) {
         for (path, user, group) in [("file", 1000, 1001), ("empty", 65534, 0), ("links/relative", 7, 8)] {
             lchown(at(path), Some(user), Some(group)).expect("chown");
         }
-        // More than the octal field of an old tar header can hold.
+        // Larger than the octal field of an old tar header.
         lchown(at("directory/big"), Some(4_000_000), Some(5_000_000)).expect("chown");
-        // CAP_NET_BIND_SERVICE, effective; a chown after it would take it away again.
+        // CAP_NET_BIND_SERVICE, effective. A later chown would remove it.
         let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         lsetxattr(at("setuid"), "security.capability", &capability, XattrFlags::empty()).expect("capability");
         chmod(&at("directory/read-only"), 0o500);
@@ -109,7 +109,7 @@ pub fn fill(root: &Path) {
     settle(root);
 }
 
-/// Fills the directory with what any user may unpack anywhere: no odd names, owners, devices, fifos or xattrs.
+/// Fills the directory with entries that any user can unpack on any file system: no unusual names, owners, devices, fifos or xattrs.
 pub fn fill_portable(root: &Path) {
     let at = |path: &str| root.join(path);
     for directory in ["directory/read-only", "empty", "links/other", "sticky", "set-group"] {
@@ -150,7 +150,7 @@ pub fn fill_portable(root: &Path) {
     settle(root);
 }
 
-/// Gives every entry its mtime, the directories after their contents.
+/// Sets the mtime of every entry, of directories after their contents.
 pub fn settle(root: &Path) {
     if fs::symlink_metadata(root).expect("lstat").is_dir() {
         for entry in fs::read_dir(root).expect("readdir") {
@@ -160,7 +160,7 @@ pub fn settle(root: &Path) {
     set_mtime(root, SECONDS, NANOSECONDS);
 }
 
-/// Sets the mtime of the entry itself, not of what a link points at.
+/// Sets the mtime of an entry. Links are not followed.
 pub fn set_mtime(path: &Path, tv_sec: i64, tv_nsec: i64) {
     let time = Timespec { tv_sec, tv_nsec };
     let times = Timestamps { last_access: time, last_modification: time };
@@ -171,7 +171,7 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("chmod");
 }
 
-/// Bytes that no compressor can shrink, the same each time.
+/// Bytes that cannot be compressed. They are the same each time.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(|| {

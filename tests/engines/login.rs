@@ -1,4 +1,4 @@
-//! Logins that cross between volio and skopeo, with a real registry that wants a password.
+//! Logins of volio that skopeo uses, and the reverse, with a real registry.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::fixture::Directory;
 use super::program::{Finished, finish};
 use super::services::{closed_repository, credentials};
 
-/// Runs a program in a home of its own, with the registry's password on stdin.
+/// Runs a program with this home directory and the registry's password on stdin.
 fn at_home(home: &Path, program: &str, arguments: &[&str]) -> Finished {
     let password = home.join("password");
     fs::write(&password, credentials().1).expect("write");
@@ -31,7 +31,7 @@ fn host() -> String {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn skopeo_uses_what_volio_login_stored_and_does_not_after_logout() {
+fn skopeo_uses_the_login_of_volio_until_the_logout() {
     let (home, source) = (Directory::empty(), Directory::filled());
     let (host, user, layout) = (host(), credentials().0, format!("oci:{}", home.join("layout:1")));
     at_home(home.path(), VOLIO, &["pack", &layout, source.text()]).succeeded();
@@ -50,7 +50,7 @@ fn skopeo_uses_what_volio_login_stored_and_does_not_after_logout() {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn volio_uses_what_skopeo_login_stored() {
+fn volio_uses_the_login_of_skopeo() {
     let (home, source) = (Directory::empty(), Directory::filled());
     let (host, user, authfile) = (host(), credentials().0, home.join("auth.json"));
     let image = closed_repository("volio-after-skopeo:1");
@@ -59,14 +59,14 @@ fn volio_uses_what_skopeo_login_stored() {
     at_home(home.path(), VOLIO, &["pack", &image, source.text()]).failed_with(5);
     at_home(home.path(), VOLIO, &["pack", "--authfile", &authfile, &image, source.text()]).succeeded();
 
-    // Without --authfile, skopeo writes where volio looks by itself.
+    // Without --authfile, skopeo writes the file that volio reads by default.
     at_home(home.path(), "skopeo", &login).succeeded();
     at_home(home.path(), VOLIO, &["pack", &image, source.text()]).succeeded();
 }
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn a_wrong_password_is_refused_by_a_real_registry_and_not_kept() {
+fn a_wrong_password_is_rejected_and_not_stored() {
     let home = Directory::empty();
     at_home(home.path(), VOLIO, &["login", "-u", "nobody", "--password-stdin", &host()]).failed_with(5);
     assert!(!home.path().join(".docker").exists());

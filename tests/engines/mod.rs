@@ -1,8 +1,8 @@
-//! Images cross between volio and the programs that people already use.
+//! Interoperability with other programs.
 //!
-//! That volio understands itself proves little. Here the registry, skopeo, umoci, podman, docker, containerd, buildah and oci-client
-//! are the judges: what volio made they must accept, what they made volio must unpack, and the trees are compared by
-//! [`survey`], which shares no code with volio. `tests/run` brings the services; without it these tests are ignored.
+//! The registry, skopeo, umoci, podman, docker, containerd, buildah and oci-client read images that volio wrote, and volio reads images
+//! that they wrote. The trees are compared by [`survey`], which shares no code with volio.
+//! `tests/run` starts the services. Without it, these tests are ignored.
 
 mod buildah;
 mod containerd;

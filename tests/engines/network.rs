@@ -7,11 +7,11 @@ use crate::registry::CuttingProxy;
 use std::fs;
 
 const MB: u64 = 1_000_000;
-/// As 2 GB is to 200 MB, and chunks of at least 4 MiB still fit into a connection.
+/// The size of the data. Each connection carries a tenth of it, which is enough for chunks of 4 MiB.
 const DATA: u64 = 100 * MB;
 const CUT: u64 = 10 * MB;
 
-fn patiently(arguments: &[&str]) -> Finished {
+fn volio_with_fast_retries(arguments: &[&str]) -> Finished {
     volio(&[arguments, &["--retry-delay", "0.01"]].concat())
 }
 
@@ -33,24 +33,27 @@ fn a_push_and_a_pull_survive_a_network_that_cuts_every_connection() {
 
     let up = CuttingProxy::cutting(&registry, CUT);
     let there = format!("{}/{path}", up.host());
-    assert_eq!(patiently(&["push", &layout, &there]).digest(), digest);
+    assert_eq!(volio_with_fast_retries(&["push", &layout, &there]).digest(), digest);
     assert!(up.up() < DATA * 15 / 10, "{} bytes for {DATA}", up.up());
 
     let down = CuttingProxy::cutting(&registry, CUT);
     let back = format!("oci:{}", place.join("back:tag"));
-    assert_eq!(patiently(&["pull", &format!("{}/{path}", down.host()), &back]).digest(), digest);
+    assert_eq!(
+        volio_with_fast_retries(&["pull", &format!("{}/{path}", down.host()), &back]).digest(),
+        digest
+    );
     assert!(down.down() < DATA * 11 / 10, "{} bytes for {DATA}", down.down());
 }
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn a_pack_survives_it_too() {
+fn a_pack_survives_a_network_that_cuts_every_connection() {
     let (source, target) = (Directory::empty(), Directory::empty());
     fs::write(source.path().join("file"), crate::registry::noise((3 * CUT) as usize)).expect("write");
     let name = repository("cut-pack:1");
     let (registry, path) = name.split_once('/').expect("a host");
     let proxy = CuttingProxy::cutting(registry, CUT);
-    patiently(&["pack", &format!("{}/{path}", proxy.host()), source.text()]).digest();
+    volio_with_fast_retries(&["pack", &format!("{}/{path}", proxy.host()), source.text()]).digest();
     volio(&["unpack", &name, target.text()]).succeeded();
     let read = |directory: &Directory| fs::read(directory.path().join("file")).expect("read");
     assert!(read(&source) == read(&target));
@@ -58,7 +61,7 @@ fn a_pack_survives_it_too() {
 
 #[test]
 #[ignore = "needs docker-registry and nginx: run tests/run"]
-fn behind_a_small_body_nginx_blobs_go_in_chunks() {
+fn blobs_are_sent_in_chunks_through_an_nginx_with_a_small_body_limit() {
     let (source, target) = (Directory::empty(), Directory::empty());
     fs::write(source.path().join("file"), crate::registry::noise((10 * MB) as usize)).expect("write");
     let name = super::services::small_body_repository("small:1");

@@ -1,4 +1,4 @@
-//! oci-client, the registry client that Rust programs use: a second opinion on what stands in the registry.
+//! oci-client, the registry client of many Rust programs, reads what volio pushed.
 
 use super::fixture::Directory;
 use super::program::volio;
@@ -16,7 +16,7 @@ async fn oci_client_pulls_the_manifests_and_layers_that_volio_pushed() {
     let image = repository("oci-client:1");
     let digest = volio(&["pack", &image, source.text()]).digest();
 
-    // Even for plain http, reqwest wants to know who would do the cryptography.
+    // reqwest needs a provider of cryptography even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });
     let reference: Reference = image.parse().expect("a reference");

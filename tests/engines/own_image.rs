@@ -4,7 +4,7 @@ use super::program::volio;
 use super::services::repository;
 use std::process::Command;
 
-/// Has volio pack the program that is tested, with the libraries that it needs and nothing else.
+/// Packs and pushes the volio that is tested, with the libraries that it needs.
 pub fn push_volio(name: &str, options: &[&str]) -> String {
     let image = repository(name);
     let program = env!("CARGO_BIN_EXE_volio");

@@ -1,4 +1,4 @@
-//! podman: pulls into its own storage, mounts images as volumes, and runs what volio packed.
+//! podman pulls, mounts and runs images that volio packed.
 
 mod image;
 mod pods;
@@ -15,7 +15,7 @@ use super::program::{finish, tool, volio};
 use super::services::repository;
 use super::survey::Survey;
 
-/// Has volio itself make the image that containers run: one static program, and it is the entrypoint.
+/// Packs and pushes an image with busybox as its entrypoint.
 fn push_busybox(name: &str, extra: &[&str]) -> String {
     let source = Directory::empty();
     let path: PathBuf = std::env::split_paths(&std::env::var_os("PATH").expect("PATH"))
@@ -33,11 +33,11 @@ fn push_busybox(name: &str, extra: &[&str]) -> String {
 
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
-fn podman_stores_the_identical_tree() {
+fn podman_stores_an_identical_tree() {
     for compression in ["zstd", "gzip", "none"] {
         let source = Directory::filled();
         let image = repository(&format!("podman-pull:{compression}"));
-        // Not at `/`: what podman shows as the root directory is its own, whatever the layer says.
+        // Not at `/`: podman's root directory has other attributes than the layer's.
         let at = format!("{}:/srv/data", source.text());
         volio(&["pack", &image, &at, "--compression", compression]).succeeded();
 
@@ -49,11 +49,11 @@ fn podman_stores_the_identical_tree() {
     }
 }
 
-/// With directories that are copies of those below: where podman has overlayfs lay layers over one another, the upper layer's path
-/// makes a directory of its own, which hides the link.
+/// This uses the storage driver `vfs`, whose directories are copies. With overlayfs, the path in the upper layer creates a directory
+/// that hides the link.
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
-fn podman_puts_what_leads_through_a_link_where_volio_puts_it() {
+fn podman_and_volio_follow_links_of_lower_layers_alike() {
     let (place, target) = (Directory::empty(), Directory::empty());
     let image = format!("oci:{}", super::fixture::image_with_merged_usr(&place));
     volio(&["unpack", "--platform", "linux/amd64", &image, target.text()]).succeeded();
@@ -61,7 +61,7 @@ fn podman_puts_what_leads_through_a_link_where_volio_puts_it() {
     let podman =
         |arguments: &str| tool("sh", &["-c", &format!("cd '{}' && {podman} {arguments}", place.text())]);
     let pulled = podman("pull --quiet oci:layout:tag");
-    // podman leaves directories the times of the last change in them.
+    // podman does not restore the mtimes of directories that an upper layer changes.
     let seen =
         |root: &str| tool("sh", &["-c", &format!("cd '{root}' && find . -type f | sort | xargs grep -H .")]);
     let stored = seen(&podman(&format!("image mount {pulled}")));
@@ -107,7 +107,7 @@ fn a_container_reads_the_files_of_an_image_mounted_as_a_volume() {
     );
 }
 
-/// Where podman says that it has the image, after it loaded an archive.
+/// Loads an archive. Returns the name of the image that podman prints.
 fn podman_load(archive: &str) -> String {
     let said = tool("podman", &["load", "--input", archive]);
     let name = said.lines().filter_map(|line| line.split_once(": ")).next_back();
@@ -123,9 +123,9 @@ fn assert_podman_has(image: &str, source: &Directory) {
 
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
-fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
+fn podman_loads_archives_of_volio_and_volio_reads_archives_of_podman() {
     let (source, place) = (Directory::filled(), Directory::empty());
-    // Not at `/`: what podman shows as the root directory is its own, whatever the layer says.
+    // Not at `/`: podman's root directory has other attributes than the layer's.
     let at = format!("{}:/srv/data", source.text());
     for (scheme, name, formats) in [
         // podman cannot save layers compressed with zstd for docker.
@@ -133,7 +133,7 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
         ("docker-archive", "host.example/podman:v1", &["oci-archive", "docker-archive"]),
     ] {
         let archive = place.join(&format!("{scheme}.tar"));
-        // Tests share podman's store: equal images would have one ID, and be removed with each other.
+        // Tests share podman's storage: equal images would have the same ID and be removed together.
         volio(&["pack", "--label", "for=archives", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
         let image = podman_load(&archive);
         assert_eq!(image, name, "{scheme}");
@@ -154,14 +154,14 @@ fn podman_loads_both_archives_and_volio_reads_those_that_it_saves() {
 
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
-fn podman_with_partial_images_pulls_an_indexed_layer_as_an_ordinary_one() {
+fn podman_with_partial_images_pulls_an_indexed_layer() {
     let (source, place) = (Directory::filled(), Directory::empty());
     let image = repository("podman-partial:1");
     volio(&["pack", &image, &format!("{}:/srv/data", source.text())]).succeeded();
     let usual = std::env::var("CONTAINERS_STORAGE_CONF").expect("tests/run has written one");
     let usual = fs::read_to_string(usual).expect("storage.conf");
     let partial = format!("{usual}[storage.options]\npull_options = {{enable_partial_images = \"true\"}}\n");
-    // A storage of its own: what is there is not pulled.
+    // Another storage, because podman does not pull layers that it has.
     let partial =
         partial.replace("/podman/root", "/podman/partial").replace("/podman/run", "/podman/partial-run");
     fs::write(place.path().join("storage.conf"), partial).expect("storage.conf");
@@ -185,7 +185,7 @@ fn podman_reads_and_writes_layouts() {
     let at = format!("{}:/srv/data", source.text());
     let layout = format!("oci:{}", place.join("layout:v1"));
     volio(&["pack", "--label", "for=layouts", &layout, &at]).succeeded();
-    // podman names the image after the path, which it takes only in small letters.
+    // podman names the image after the path, which must be in lower case.
     let image = tool("sh", &["-c", &format!("cd '{}' && podman pull --quiet oci:layout:v1", place.text())]);
     assert_podman_has(&image, &source);
 

@@ -1,12 +1,11 @@
-//! Running programs: volio and the tools it is measured against.
+//! Running volio and other programs.
 //!
-//! Whatever a test expected, a failure shows the command line, the exit code and both outputs, since that is what one
-//! needs in order to repeat it by hand.
+//! A failure shows the command line, the exit code and both outputs, which are needed to repeat it by hand.
 
 use std::fmt;
 use std::process::{Command, Output};
 
-/// A program that ran to its end.
+/// A program that has ended.
 pub struct Finished {
     command: String,
     output: Output,
@@ -17,7 +16,7 @@ pub fn volio(arguments: &[&str]) -> Finished {
     finish(Command::new(env!("CARGO_BIN_EXE_volio")).args(arguments))
 }
 
-/// Runs any program that `tests/run` found on the PATH, and expects success. Returns its standard output.
+/// Runs a program on the PATH and expects success. Returns its standard output.
 pub fn tool(name: &str, arguments: &[&str]) -> String {
     finish(Command::new(name).args(arguments)).succeeded()
 }
@@ -29,13 +28,13 @@ pub fn finish(command: &mut Command) -> Finished {
 }
 
 impl Finished {
-    /// Expects exit code 0; returns standard output without the white space around it.
+    /// Expects exit code 0. Returns standard output without leading and trailing whitespace.
     pub fn succeeded(self) -> String {
         assert!(self.output.status.success(), "{self}");
         self.stdout()
     }
 
-    /// Expects this exit code; returns both outputs in one text.
+    /// Expects this exit code. Returns both outputs in one text.
     pub fn failed_with(self, code: i32) -> String {
         assert_eq!(self.output.status.code(), Some(code), "{self}");
         format!(
@@ -45,7 +44,7 @@ impl Finished {
         )
     }
 
-    /// Expects exit code 0 and, as the last line of standard output, `repo@sha256:…`; returns the digest.
+    /// Expects exit code 0 and `repo@sha256:…` as the last line of standard output. Returns the digest.
     pub fn digest(self) -> String {
         assert!(self.output.status.success(), "{self}");
         let last = self.stdout().lines().last().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Debian's docker-registry (CNCF distribution): the registry that most private registries are, or behave like.
+//! Debian's docker-registry (CNCF distribution), which many private registries use.
 
 use std::fs;
 use std::process::Command;
@@ -11,8 +11,8 @@ use super::program::{Finished, finish, volio};
 use super::services::{closed_repository, credentials, repository, requests_below, stored_blob};
 use super::survey::Survey;
 
-/// Packs the full fixture to `image` and unpacks it again, which must give the identical tree.
-fn comes_back_identical(image: &str, options: &[&str]) {
+/// Packs the full fixture to `image` and unpacks it again. The tree must be identical.
+fn assert_restored_identically(image: &str, options: &[&str]) {
     let (source, target) = (Directory::filled(), Directory::empty());
     volio(&[&["pack", image, source.text()], options].concat()).succeeded();
     unpack(image, &target).succeeded();
@@ -29,29 +29,29 @@ fn unpack(image: &str, target: &Directory) -> Finished {
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn a_tree_comes_back_identical() {
-    comes_back_identical(&format!("{}:latest", repository("identical")), &[]);
+fn a_tree_is_restored_identically() {
+    assert_restored_identically(&format!("{}:latest", repository("identical")), &[]);
 }
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn a_tree_comes_back_identical_with_every_compression() {
+fn a_tree_is_restored_identically_with_every_compression() {
     for compression in ["zstd", "gzip", "none", "zstd:19", "gzip:1"] {
         let image =
             format!("docker://{}", repository(&format!("compression:{}", compression.replace(':', "-"))));
-        comes_back_identical(&image, &["--compression", compression]);
+        assert_restored_identically(&image, &["--compression", compression]);
     }
 }
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn a_tree_comes_back_identical_from_a_plain_manifest() {
-    comes_back_identical(&repository("plain:1"), &["--platform", "linux/amd64"]);
+fn a_tree_is_restored_identically_from_a_manifest_without_an_index() {
+    assert_restored_identically(&repository("plain:1"), &["--platform", "linux/amd64"]);
 }
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn packing_twice_gives_one_digest() {
+fn packing_twice_gives_the_same_digest() {
     let source = Directory::filled();
     let first = pack(&repository("once:a"), &source).digest();
     assert_eq!(pack(&repository("once:b"), &source).digest(), first, "another tag");
@@ -93,9 +93,9 @@ fn copying_again_uploads_nothing() {
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn a_blob_that_changed_in_the_registry_never_reaches_the_target() {
+fn a_blob_that_was_damaged_in_the_registry_is_not_unpacked() {
     let (source, target) = (Directory::filled(), Directory::empty());
-    // A blob of its own: the registry keeps one copy for all repositories, and the other tests need theirs whole.
+    // A unique blob, because the registry stores one copy for all repositories.
     fs::write(source.path().join("unlike the others"), "rotten\n").expect("write");
     let image = repository("rotten:1");
     let index = pack(&image, &source).digest();
@@ -117,7 +117,7 @@ fn stored_json(digest: &str) -> serde_json::Value {
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn an_image_that_is_not_there_is_exit_4() {
+fn a_missing_image_is_exit_4() {
     let target = Directory::empty();
     unpack(&repository("never-pushed:1"), &target).failed_with(4);
     assert_eq!(fs::read_dir(target.path()).expect("readdir").count(), 0, "nothing may appear in the target");
@@ -137,7 +137,7 @@ fn with_credentials(credentials: Option<(&str, &str)>, arguments: &[&str]) -> Fi
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn credentials_from_docker_config_open_a_closed_registry() {
+fn credentials_from_docker_config_are_used() {
     let (source, target) = (Directory::filled(), Directory::empty());
     let (user, password) = credentials();
     let right = Some((user.as_str(), password.as_str()));
@@ -150,7 +150,7 @@ fn credentials_from_docker_config_open_a_closed_registry() {
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn wrong_or_missing_credentials_are_exit_5_and_the_password_stays_secret() {
+fn wrong_or_missing_credentials_are_exit_5_and_the_password_is_not_shown() {
     let source = Directory::filled();
     let image = closed_repository("refused:1");
     let (user, _) = credentials();

@@ -1,4 +1,4 @@
-//! Debian's docker-registry again: what is in it, whether that is sound, how it goes away, and what leaves it in part.
+//! Tags, verification, removal, referrers and partial copies with Debian's docker-registry.
 
 use std::fs;
 
@@ -31,7 +31,7 @@ fn a_hundred_tags_are_copied_and_listed() {
     volio(&["pack", &format!("{image}:t0"), place.text()]).succeeded();
     let (layout, first) = (place.join("layout"), format!("{image}:t0"));
     volio(&["pull", &first, &format!("oci:{layout}:t0")]).succeeded();
-    // In one page, whatever is asked for: pages have their tests with a registry that is told to make some.
+    // This registry lists them in one page. Other tests have pages.
     let index = fs::read_to_string(format!("{layout}/index.json")).expect("index.json");
     let entry = json(&index)["manifests"][0].clone();
     let entries: Vec<Value> = (0..100)
@@ -47,7 +47,7 @@ fn a_hundred_tags_are_copied_and_listed() {
     let listed = tags(&image);
     assert_eq!(listed.len(), 100);
     let seen = json(&tool("skopeo", &["list-tags", "--tls-verify=false", &format!("docker://{image}")]));
-    // This registry has them in no order, and skopeo leaves them so.
+    // Neither this registry nor skopeo sorts them.
     let mut seen: Vec<_> = seen["Tags"].as_array().expect("tags").iter().filter_map(Value::as_str).collect();
     seen.sort_unstable();
     assert!(seen == listed, "the same tags, in the order of their bytes");
@@ -55,7 +55,7 @@ fn a_hundred_tags_are_copied_and_listed() {
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn an_image_is_verified_where_it_is_and_its_damage_is_named() {
+fn an_image_in_a_registry_is_verified_and_damage_is_reported() {
     let image = repository("verified:1");
     let source = directory("verified, and unlike what other tests push\n");
     volio(&["pack", &image, source.text()]).succeeded();
@@ -73,7 +73,7 @@ fn an_image_is_verified_where_it_is_and_its_damage_is_named() {
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn this_registry_removes_images_with_all_their_tags_and_so_volio_asks_first() {
+fn a_removal_that_would_remove_other_tags_is_refused() {
     let (image, source) = (repository("removed"), directory("removed"));
     for tag in ["a", "b"] {
         volio(&["pack", &format!("{image}:{tag}"), source.text()]).succeeded();
@@ -90,11 +90,11 @@ fn this_registry_removes_images_with_all_their_tags_and_so_volio_asks_first() {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn what_refers_to_an_image_is_copied_and_listed_under_the_tag_that_the_specification_wants() {
+fn referrers_are_copied_and_listed_under_the_tag_of_the_specification() {
     let (from, to) = (repository("signed:1"), repository("signed-copy:1"));
     let (source, place) = (directory("signed"), Directory::empty());
     let digest = volio(&["pack", &from, source.text()]).digest();
-    // A layout as oras writes it: the artifact stands in the index, without a tag.
+    // A layout as oras writes it: the artifact is in the index, without a tag.
     let layout = place.join("layout");
     volio(&["pull", &from, &format!("oci:{layout}:1")]).succeeded();
     let index = json(&fs::read_to_string(format!("{layout}/index.json")).expect("index.json"));
@@ -129,7 +129,7 @@ fn what_refers_to_an_image_is_copied_and_listed_under_the_tag_that_the_specifica
     let back = format!("oci:{}:1", place.join("back"));
     let shown = json(&volio(&["pull", "--referrers", "--format", "json", &to, &back]).succeeded());
     assert_eq!(shown["referrers"], 1);
-    // What refers to it stands beside it in the layout, and skopeo still finds the image.
+    // The referrer is in the index too, and skopeo still finds the image.
     let index = tool("skopeo", &["inspect", "--raw", &back]);
     assert_eq!(volio::oci::Digest::of(index.as_bytes()).to_string(), digest);
     assert!(fs::exists(place.join("back/blobs") + "/" + &artifact.replace(':', "/")).expect("exists"));
@@ -137,7 +137,7 @@ fn what_refers_to_an_image_is_copied_and_listed_under_the_tag_that_the_specifica
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn one_platform_is_an_image_of_its_own_to_skopeo_too() {
+fn skopeo_reads_a_copy_of_one_platform() {
     let (from, to) = (repository("both:1"), repository("arm:1"));
     volio(&["pack", &from, directory("platforms").text()]).succeeded();
     let digest = volio(&["copy", "--platform", "linux/arm64", &from, &to]).digest();
@@ -148,13 +148,13 @@ fn one_platform_is_an_image_of_its_own_to_skopeo_too() {
 
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
-fn across_an_air_gap_only_what_is_new_is_carried() {
+fn a_copy_for_an_air_gap_has_only_new_blobs() {
     let (outside, inside) = (repository("gap-outside"), repository("gap-inside"));
     let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
     let (first, second) = (format!("{outside}:v1"), format!("{outside}:v2"));
     volio(&["pack", &first, source.text()]).succeeded();
     volio(&["copy", &first, &format!("{inside}:v1")]).succeeded();
-    // Another image of the same layers: its documents are all that is new.
+    // Another image with the same layers: only its documents are new.
     volio(&["pack", "--label", "v=2", &second, source.text()]).succeeded();
     let stick = format!("oci:{}:v2", place.join("stick"));
     let carried = json(&volio(&["copy", "--format", "json", "--since", &first, &second, &stick]).succeeded());

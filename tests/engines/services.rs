@@ -1,4 +1,4 @@
-//! Where the services are that `tests/run` started.
+//! The addresses of the services that `tests/run` started.
 
 use std::env;
 use std::io::{Read, Write};
@@ -6,33 +6,33 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The value that `tests/run` has set.
+/// Returns the value of a variable of `tests/run`.
 fn given(name: &str) -> String {
     env::var(name).unwrap_or_else(|_| panic!("{name} is not set: this test needs what tests/run starts"))
 }
 
-/// A repository of its own for one test, in the registry that asks nobody's name.
+/// A repository for one test, in the registry without authentication.
 pub fn repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY"))
 }
 
-/// The same in the registry that wants a user and a password.
+/// A repository in the registry that requires a user and a password.
 pub fn closed_repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY_AUTH"))
 }
 
-/// The same in the registry that is only to be had encrypted, and wants them too.
+/// A repository in the registry with TLS, which requires a user and a password too.
 pub fn encrypted_repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY_TLS"))
 }
 
-/// The certificate of the authority that vouches for it.
+/// The certificate of the authority of that registry.
 pub fn authority() -> String {
     given("VOLIO_TEST_REGISTRY_CA")
 }
 
-/// The same in the registries whose certificates are unusual, each with the certificate to name for it: one that has
-/// signed itself, and one of P-521 keys with critical policies.
+/// Repositories in the registries with unusual certificates, each with the certificate to trust: a self-signed one,
+/// and one with P-521 keys and critical policies.
 pub fn unusually_encrypted_repositories(test: &str) -> [(String, String); 2] {
     ["SELF_SIGNED", "P521"].map(|name| {
         let variable = format!("VOLIO_TEST_REGISTRY_{name}");
@@ -40,42 +40,42 @@ pub fn unusually_encrypted_repositories(test: &str) -> [(String, String); 2] {
     })
 }
 
-/// The same in the open registry behind an nginx that takes bodies of 1 MiB only.
+/// A repository in the registry without authentication, through an nginx with a body limit of 1 MiB.
 pub fn small_body_repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY_SMALL_BODY"))
 }
 
-/// User and password for it.
+/// The user and the password of the registries that require them.
 pub fn credentials() -> (String, String) {
     (given("VOLIO_TEST_REGISTRY_USER"), given("VOLIO_TEST_REGISTRY_PASSWORD"))
 }
 
-/// The socket of dockerd, as `DOCKER_HOST` wants it.
+/// The socket of dockerd, for `DOCKER_HOST`.
 pub fn docker_host() -> String {
     given("VOLIO_TEST_DOCKER_HOST")
 }
 
-/// The socket of containerd, as `ctr --address` wants it.
+/// The socket of containerd, for `ctr --address`.
 pub fn containerd() -> String {
     given("VOLIO_TEST_CONTAINERD")
 }
 
-/// The directory in which the open registry keeps everything.
+/// The storage directory of the registry without authentication.
 pub fn registry_storage() -> PathBuf {
     PathBuf::from(given("VOLIO_TEST_REGISTRY_STORAGE"))
 }
 
-/// Where the open registry keeps the bytes of a blob.
+/// The file in which that registry stores a blob.
 pub fn stored_blob(digest: &str) -> PathBuf {
     let hex = digest.strip_prefix("sha256:").expect("a sha256 digest");
     let blobs = registry_storage().join("docker/registry/v2/blobs/sha256");
     blobs.join(&hex[..2]).join(hex).join("data")
 }
 
-/// The lines of the open registry's access log that ask for something below `path`, up to now.
+/// The requests for URLs below `path` up to now, as lines of the access log of the registry without authentication.
 ///
-/// A request is logged only after it was answered, so a request of our own goes behind all others, and once that one
-/// is in the log the others are.
+/// A request is logged after its response. So another request is made, and when the log has that one, it has all earlier
+/// ones.
 pub fn requests_below(path: &str) -> Vec<String> {
     let address = given("VOLIO_TEST_REGISTRY");
     let marker = format!("/v2/marker-{:?}-{}/tags/list", Instant::now(), std::process::id())

@@ -1,4 +1,4 @@
-//! skopeo, which is also how podman, buildah and CRI-O read and write images (containers/image).
+//! skopeo. podman, buildah and CRI-O use the same library, containers/image.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ fn json(text: &str) -> Value {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn skopeo_copies_every_platform_of_a_pushed_image_and_volio_unpacks_the_layout_it_wrote() {
+fn skopeo_copies_every_platform_into_a_layout_and_volio_unpacks_it() {
     let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
     let image = repository("skopeo-copy:1");
     let digest = volio(&["pack", &image, source.text()]).digest();
@@ -28,7 +28,7 @@ fn skopeo_copies_every_platform_of_a_pushed_image_and_volio_unpacks_the_layout_i
     let (from, to) = (format!("docker://{image}"), format!("oci:{}", place.join("layout:copied")));
     skopeo_copy(&["--all", "--preserve-digests", &from, &to]);
 
-    // skopeo puts the very index into the layout that volio pushed, so nothing of it was in need of repair.
+    // The layout has the index with the bytes that volio pushed, so skopeo did not have to convert it.
     let index = json(&fs::read_to_string(layout.join("index.json")).expect("index.json"));
     assert_eq!(index["manifests"][0]["digest"], digest.as_str());
     let image_index =
@@ -73,7 +73,7 @@ fn skopeo_inspects_both_platforms_with_their_labels() {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn a_layout_that_volio_packed_goes_through_skopeo_into_a_registry_and_comes_back() {
+fn a_layout_of_volio_is_pushed_by_skopeo_and_unpacked_from_the_registry() {
     let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
     let layout = format!("oci:{}", place.join("layout:packed"));
     let digest = volio(&["pack", &layout, source.text()]).digest();
@@ -88,7 +88,7 @@ fn a_layout_that_volio_packed_goes_through_skopeo_into_a_registry_and_comes_back
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
-fn volio_unpacks_the_docker_manifest_that_skopeo_converted_an_image_to() {
+fn volio_unpacks_an_image_that_skopeo_converted_to_docker_media_types() {
     let (source, target) = (Directory::filled(), Directory::empty());
     let (from, to) = (repository("skopeo-oci:1"), repository("skopeo-v2s2:1"));
     volio(&["pack", &from, source.text(), "--compression", "gzip", "--platform", "linux/amd64"]).succeeded();
@@ -121,7 +121,7 @@ fn skopeo_reads_and_writes_archives_of_layouts() {
     assert_unpacks(&theirs, &source);
     let out = format!("oci:{}:tag", place.join("layout"));
     assert_eq!(volio(&["copy", &theirs, &out]).digest(), digest, "no byte has changed on the way");
-    // The second image in the same archive, also when the first has made way for another.
+    // The second image in the archive, also after the first was replaced.
     let portable = Directory::filled_portable();
     volio(&["pack", &ours, portable.text()]).succeeded();
     for (from, tag, tree) in [(&other, "gzip", &source), (&ours, "replaced", &portable)] {
@@ -143,7 +143,7 @@ fn skopeo_reads_and_writes_archives_for_docker() {
 
     skopeo_copy(&[&ours, &theirs]);
     assert_unpacks(&theirs, &source);
-    // The configuration and the layers are the same, and so the manifest that volio sees in it.
+    // The config and the layers are the same, and so is the manifest that volio makes of them.
     let again = format!("docker-archive:{}:x:1", place.join("again.tar"));
     assert_eq!(volio(&["copy", &theirs, &again]).digest(), digest);
     let layout = format!("oci:{}:tag", place.join("layout"));

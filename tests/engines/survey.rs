@@ -1,7 +1,7 @@
-//! What a directory holds, and how far that may differ after an engine had it.
+//! Comparison of directories with every attribute, except those that an engine does not restore.
 //!
-//! [`crate::snapshot`] is the witness. Engines forget things: nanoseconds, owners, some xattrs; what a test lets go of is
-//! said here by name, and everything else must be the same.
+//! [`crate::snapshot`] records the directory. Some engines lose nanoseconds, owners or some xattrs. A test names what it
+//! ignores, and everything else must be equal.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::snapshot::{Seen, snapshot};
 
-/// Everything below a directory, the directory itself as the empty path.
+/// The entries of a directory by their paths. The directory itself has the empty path.
 #[derive(Clone, PartialEq)]
 pub struct Survey(BTreeMap<PathBuf, Seen>);
 
@@ -21,7 +21,7 @@ impl Survey {
     pub fn of(root: &Path) -> Survey {
         let mut seen = snapshot(root);
         for found in seen.values_mut().filter(|found| found.kind == "file") {
-            // A failure shall show a line per difference, not a file's bytes.
+            // With a digest, a failure does not print the content.
             let sha256: String =
                 Sha256::digest(&found.content).iter().map(|byte| format!("{byte:02x}")).collect();
             found.content = format!("{} bytes, sha256 {sha256}", found.content.len()).into_bytes();
@@ -29,19 +29,19 @@ impl Survey {
         Survey(seen)
     }
 
-    /// The same with mtimes cut to seconds, for engines whose archives know no more.
+    /// Truncates mtimes to seconds, for engines whose archives have no fractions.
     pub fn whole_seconds(mut self) -> Survey {
         self.0.values_mut().for_each(|found| found.mtime.1 = 0);
         self
     }
 
-    /// The same without the attributes of the directory itself, which not every engine stores.
+    /// Removes the directory itself, whose attributes some engines do not store.
     pub fn below_the_root(mut self) -> Survey {
         self.0.remove(Path::new(""));
         self
     }
 
-    /// The same without owners and xattrs, for engines that may not set them.
+    /// Removes owners and xattrs, for engines that cannot set them.
     pub fn without_owners_and_xattrs(mut self) -> Survey {
         for found in self.0.values_mut() {
             found.owner = (0, 0);
@@ -50,7 +50,7 @@ impl Survey {
         self
     }
 
-    /// The same without the xattrs of one kind, as `user.`.
+    /// Removes the xattrs with this prefix, such as `user.`.
     pub fn without_xattrs(mut self, prefix: &str) -> Survey {
         self.0
             .values_mut()
@@ -58,12 +58,12 @@ impl Survey {
         self
     }
 
-    /// Whether something is at this path.
+    /// Returns whether there is an entry with this path.
     pub fn has(&self, path: &str) -> bool {
         self.0.contains_key(Path::new(path))
     }
 
-    /// Fails with one line per difference when the other one is not the same.
+    /// Fails if the other one is not equal, with a line for each difference.
     #[track_caller]
     pub fn assert_same(&self, other: &Survey) {
         let mut differences = String::new();
@@ -100,9 +100,9 @@ fn show(seen: &Seen) -> String {
     line
 }
 
-/// A judge that sees nothing would acquit everyone: each single change must be seen.
+/// Every kind of change must be noticed, or the comparisons would prove nothing.
 #[test]
-fn a_survey_sees_every_kind_of_change() {
+fn a_survey_notices_every_kind_of_change() {
     use super::fixture::{self, Directory, set_mtime};
     use rustix::fs::{XattrFlags, lsetxattr};
     use std::os::unix::fs::{PermissionsExt, symlink};

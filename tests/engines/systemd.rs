@@ -1,5 +1,4 @@
-//! The units in `examples/systemd`, as systemd itself reads them. systemd need not run: its own programs check units and hand
-//! sockets out.
+//! The units in `examples/systemd`, checked and used by programs of systemd. systemd itself need not run.
 
 use super::fixture::Directory;
 use super::program::finish;
@@ -9,7 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-/// Whether systemd's programs are there; where they are not, says so.
+/// Returns whether systemd's programs are installed. Prints a line if they are not.
 fn is_installed() -> bool {
     let found = Command::new("systemd-socket-activate").arg("--version").output().is_ok();
     if !found {
@@ -18,19 +17,19 @@ fn is_installed() -> bool {
     found
 }
 
-/// Where the units expect the program.
+/// The path of the program in the units.
 const INSTALLED: &str = "/usr/local/bin/volio";
 
 #[test]
 #[ignore = "needs systemd-analyze: run tests/run"]
-fn systemd_finds_nothing_wrong_with_the_units() {
+fn systemd_accepts_the_units() {
     if !is_installed() {
         return;
     }
     let place = Directory::empty();
     for (name, volmex) in [("volio.service", " --volmex"), ("volio.socket", "")] {
         let unit = fs::read_to_string(format!("examples/systemd/{name}")).expect("the unit");
-        // As migration.md says: the second socket, and --volmex.
+        // The changes that migration.md describes: the second socket, and --volmex.
         let unit = unit.replace("#ListenStream=", "ListenStream=");
         let unit = unit.replace(INSTALLED, env!("CARGO_BIN_EXE_volio"));
         let unit = unit.replace("volio plugin", &format!("volio plugin{volmex}"));
@@ -39,14 +38,14 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let verify = ["verify", "--man=no", &place.join("volio.socket"), &place.join("volio.service")];
     let output = Command::new("systemd-analyze").args(verify).output().expect("systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr);
-    // It reads the machine's other units too; what is wrong with those is not ours.
+    // It also reads the machine's other units, whose errors do not count.
     let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("volio")).collect();
     assert!(output.status.success() && of_ours.is_empty(), "{said}");
 }
 
 #[test]
 #[ignore = "needs systemd-analyze: run tests/run"]
-fn systemd_hands_its_sockets_to_the_plugin_with_the_first_question() {
+fn systemd_passes_its_sockets_to_the_plugin_with_the_first_request() {
     if !is_installed() {
         return;
     }
@@ -62,7 +61,7 @@ fn systemd_hands_its_sockets_to_the_plugin_with_the_first_question() {
         .expect("systemd-socket-activate");
     wait_until("systemd listens", || fs::symlink_metadata(&socket).is_ok());
     let mut stream = loop {
-        // The file is there a moment before anybody listens.
+        // The file exists before systemd listens on it.
         if let Ok(stream) = UnixStream::connect(&socket) {
             break stream;
         }
@@ -78,7 +77,7 @@ fn systemd_hands_its_sockets_to_the_plugin_with_the_first_question() {
         place.path().join("storage/a").is_dir(),
         "the socket's name says that it is a volume of volmex's"
     );
-    // It has become the plugin.
+    // systemd-socket-activate has executed the plugin, so it has the plugin's process id.
     finish(Command::new("kill").args(["-TERM", &activate.id().to_string()])).succeeded();
     assert!(activate.wait().expect("the plugin ends").success());
     assert!(fs::symlink_metadata(&socket).is_ok(), "the socket is systemd's");

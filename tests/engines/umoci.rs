@@ -1,4 +1,4 @@
-//! umoci, the reference for OCI layouts on disk: no registry, no daemon, so a disagreement is about the format alone.
+//! umoci, a reference implementation for OCI layouts, without a registry and a daemon.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,7 +8,7 @@ use super::fixture::{self, Directory};
 use super::program::{tool, volio};
 use super::survey::Survey;
 
-/// Packs the directory into a layout that umoci 0.4 can read: it knows no zstd, and one tag must be one manifest.
+/// Packs the directory into a layout that umoci 0.4 can read: without zstd, and with one manifest for a tag.
 fn pack_for_umoci(source: &Directory, place: &Directory) -> String {
     let image = place.join("layout:tag");
     let to = format!("oci:{image}");
@@ -18,7 +18,7 @@ fn pack_for_umoci(source: &Directory, place: &Directory) -> String {
 
 #[test]
 #[ignore = "needs umoci and root: run tests/run"]
-fn umoci_unpacks_as_root_the_identical_tree() {
+fn umoci_unpacks_an_identical_tree_as_root() {
     let (source, place) = (Directory::filled(), Directory::empty());
     let image = pack_for_umoci(&source, &place);
     tool("umoci", &["unpack", "--image", &image, &place.join("bundle")]);
@@ -27,7 +27,7 @@ fn umoci_unpacks_as_root_the_identical_tree() {
 
 #[test]
 #[ignore = "needs umoci: run tests/run"]
-fn umoci_unpacks_without_root_the_same_contents_and_modes() {
+fn umoci_unpacks_the_same_contents_and_modes_without_root() {
     let (source, place) = (Directory::filled_portable(), Directory::empty());
     let image = pack_for_umoci(&source, &place);
     tool("umoci", &["unpack", "--rootless", "--image", &image, &place.join("bundle")]);
@@ -56,7 +56,7 @@ fn volio_unpacks_the_layers_and_whiteouts_that_umoci_repacked() {
     let unpacked = Survey::of(target.path());
     assert!(!unpacked.has("setuid") && !unpacked.has("directory") && unpacked.has("replaced"));
 
-    // umoci writes whole seconds, and how it unpacks its own image is the measure.
+    // umoci writes whole seconds. The tree that it unpacks itself is expected.
     tool("umoci", &["unpack", "--rootless", "--image", &image, &place.join("again")]);
     let expected = Survey::of(&place.path().join("again/rootfs")).without_xattrs("user.rootlesscontainers");
     expected.assert_same(&unpacked.without_xattrs("user.rootlesscontainers"));
@@ -67,7 +67,7 @@ fn make_two_layers(rootfs: &Path, repack: impl Fn()) {
     fs::create_dir(rootfs.join("replaced")).expect("mkdir");
     fs::write(rootfs.join("replaced/old"), "old\n").expect("write");
     repack();
-    // Also because an ordinary user, who cannot restore owners, does not restore this bit.
+    // An ordinary user does not restore this bit, because the owner is not restored either.
     fs::remove_file(rootfs.join("setuid")).expect("rm");
     fs::remove_dir_all(rootfs.join("directory")).expect("rm -r");
     fs::remove_dir_all(rootfs.join("replaced")).expect("rm -r");
@@ -87,7 +87,7 @@ fn umoci_unpacks_an_archive_that_was_untarred() {
     tool("tar", &["--extract", "--file", &archive, "--directory", layout.text()]);
     tool("umoci", &["unpack", "--image", &format!("{}:tag", layout.text()), &place.join("bundle")]);
     Survey::of(source.path()).assert_same(&Survey::of(&place.path().join("bundle/rootfs")));
-    // And back: tar writes `./` before each name and directories between them.
+    // The reverse: tar writes `./` before each name, and entries for directories.
     let again = place.join("again.tar");
     tool("tar", &["--create", "--file", &again, "--directory", layout.text(), "."]);
     let target = Directory::empty();
@@ -97,7 +97,7 @@ fn umoci_unpacks_an_archive_that_was_untarred() {
 
 #[test]
 #[ignore = "needs umoci: run tests/run"]
-fn umoci_puts_what_leads_through_a_link_where_volio_puts_it() {
+fn umoci_and_volio_follow_links_of_lower_layers_alike() {
     let (place, target) = (Directory::empty(), Directory::empty());
     let image = fixture::image_with_merged_usr(&place);
     volio(&["unpack", "--platform", "linux/amd64", &format!("oci:{image}"), target.text()]).succeeded();

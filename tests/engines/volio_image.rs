@@ -1,4 +1,4 @@
-//! Volio's own image, as `examples/image/build` makes it, for real engines.
+//! The image of volio that `examples/image/build` builds, for container engines.
 
 use super::program::finish;
 use std::env;
@@ -7,12 +7,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// What it is called in engines.
+/// Its name in engines.
 pub const NAME: &str = "localhost/volio-tests:1";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// A static volio: the one that `VOLIO_TEST_STATIC` names, or one that is built beside that of the tests, which takes minutes
+/// A static volio: the one that `VOLIO_TEST_STATIC` names, or one that is built in the target directory, which takes minutes
 /// the first time.
 fn program() -> PathBuf {
     if let Some(ready) = env::var_os("VOLIO_TEST_STATIC") {
@@ -32,7 +32,7 @@ fn program() -> PathBuf {
     beside.join(TARGET).join("debug/volio")
 }
 
-/// The image in a file for `docker load` and `podman load`; it is made once.
+/// The image as a file for `docker load` and `podman load`. It is built once.
 pub fn archive() -> &'static str {
     static MADE: OnceLock<(TempDir, String)> = OnceLock::new();
     let (_, archive) = MADE.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! `volio plugin` as a service of this machine, for real engines.
+//! `volio plugin` as a process, for container engines.
 
 use super::program::{Finished, finish};
 use super::services::docker_host;
@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How long a test waits for what must happen.
+/// The longest wait of a test.
 /// A dockerd that was killed takes 20 seconds on an idle machine.
 pub const SOON: Duration = Duration::from_secs(180);
 
-/// Docker knows one plugin of each name: these tests come one after the other.
+/// A lock for tests with Docker, which can use only one plugin with a name.
 static ONE: Mutex<()> = Mutex::new(());
 
 /// A running plugin.
@@ -27,13 +27,13 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Where Docker finds it.
+    /// A plugin in the directory where Docker looks for plugins.
     pub fn for_docker(arguments: &[&str]) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         Self::start_at("/run/docker/plugins".into(), Some(one), arguments)
     }
 
-    /// Anywhere.
+    /// A plugin with its sockets in this directory.
     pub fn beside(place: &Path, arguments: &[&str]) -> Self {
         Self::start_at(place.join("sockets"), None, arguments)
     }
@@ -51,7 +51,7 @@ impl Plugin {
         assert!(self.try_start(), "the plugin ended: {}", self.log());
     }
 
-    /// Starts it; returns whether it serves, and has not ended instead.
+    /// Starts it. Returns `false` if it ended at once.
     pub fn try_start(&mut self) -> bool {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
         let mut child = Command::new(env!("CARGO_BIN_EXE_volio"))
@@ -97,7 +97,7 @@ impl Plugin {
         fs::read_to_string(self.path("log")).expect("the log")
     }
 
-    /// An image in a layout beside the storage, with these files.
+    /// Packs an image with these files into a layout beside the storage.
     pub fn pack(&self, tag: &str, files: &[(&str, &str)]) -> String {
         let tree = tempfile::tempdir().expect("a temporary directory");
         for (name, content) in files {
@@ -124,7 +124,7 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// The one that `tests/run` started.
+    /// The dockerd that `tests/run` started.
     pub fn shared() -> Self {
         let docker = Self { host: docker_host() };
         docker.import_busybox();
@@ -135,13 +135,13 @@ impl Docker {
         finish(Command::new("docker").env("DOCKER_HOST", &self.host).args(arguments))
     }
 
-    /// `docker run` with what every container needs here.
+    /// Runs a script in a container.
     pub fn container(&self, options: &[&str], script: &str) -> Finished {
         let image = [IMAGE, "/bin/busybox", "sh", "-c", script];
         self.run(&[&["run", "--network=none"], options, &image].concat())
     }
 
-    /// An image that holds one static program.
+    /// Imports an image with busybox.
     pub fn import_busybox(&self) {
         let root = busybox_tree();
         let archive = root.path().join("tar");
@@ -151,7 +151,7 @@ impl Docker {
         self.run(&["import", archive.to_str().expect("UTF-8"), IMAGE]).succeeded();
     }
 
-    /// A part of what `docker volume inspect` shows.
+    /// Returns a part of the output of `docker volume inspect`.
     pub fn inspect(&self, volume: &str, format: &str) -> String {
         self.run(&["volume", "inspect", "--format", format, volume]).succeeded()
     }
@@ -171,7 +171,7 @@ pub fn busybox_tree() -> TempDir {
     place
 }
 
-/// A dockerd of a test's own, which may be killed.
+/// A dockerd for one test, which may be killed.
 pub struct OwnDocker {
     pub docker: Docker,
     place: TempDir,
@@ -183,7 +183,7 @@ impl OwnDocker {
         Self::start_with("{}")
     }
 
-    /// The same with a configuration, as it stands in `daemon.json`.
+    /// Starts it with this content of `daemon.json`.
     pub fn start_with(configuration: &str) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
         fs::write(place.path().join("daemon.json"), configuration).expect("write");
@@ -194,8 +194,8 @@ impl OwnDocker {
         own
     }
 
-    /// Starts it, and again when it gives up: after a kill it may, because its containerd outlived it and it waits in
-    /// vain for a new one. Debian's unit has `Restart=always` for the same.
+    /// Starts it, and again if it ends: after it was killed, its containerd may still run, and it waits for a new one
+    /// in vain. Debian's unit has `Restart=always` for the same reason.
     pub fn run(&mut self) {
         let mut child = self.spawn();
         wait_until("dockerd answers", || {
@@ -241,7 +241,7 @@ impl OwnDocker {
 impl Drop for OwnDocker {
     fn drop(&mut self) {
         if self.child.is_some() {
-            // A failed test may have left a dockerd that does not answer.
+            // After a failed test, dockerd may not respond.
             let rm = "docker ps --all --quiet | xargs --no-run-if-empty docker rm --force";
             let _ = Command::new("sh").args(["-c", rm]).env("DOCKER_HOST", &self.docker.host).output();
             if thread::panicking() {
@@ -250,7 +250,7 @@ impl Drop for OwnDocker {
             }
         }
         self.end("-TERM");
-        // A dockerd that was killed leaves it behind, and the next one takes it over without ever ending it.
+        // The containerd of a killed dockerd continues, and the next dockerd uses it without ever ending it.
         if let Ok(pid) = fs::read_to_string(self.place.path().join("exec/containerd/containerd.pid")) {
             let _ = Command::new("kill").arg(pid.trim()).stderr(Stdio::null()).status();
         }
@@ -264,7 +264,7 @@ impl Drop for OwnDocker {
     }
 }
 
-/// Waits until something has become true.
+/// Waits until the condition is true.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;

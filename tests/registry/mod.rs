@@ -38,11 +38,11 @@ use volio::transport::{
     Access, ClientOptions, CredentialSource, Destination, Location, Removal, Retry, Source, registry,
 };
 
-mod keeps_the_contract {
+mod fulfils_the_contract {
     crate::contract::suite!(crate::registry::Registry::start());
 }
 
-mod keeps_the_contract_of_tags {
+mod has_tags {
     crate::contract::suite!(crate::registry::Registry::start() => tags_are_sorted_by_their_bytes a_removed_tag_is_not_found);
 }
 

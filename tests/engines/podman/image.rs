@@ -1,4 +1,4 @@
-//! Volio's own image in podman.
+//! The image of volio in podman.
 
 use super::super::program::tool;
 use super::super::volio_image;
@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
-fn volios_own_image_runs_in_podman_as_anybody_with_no_rights_on_a_root_that_cannot_be_written() {
+fn the_image_of_volio_runs_as_any_user_without_capabilities_on_a_read_only_root() {
     tool("podman", &["load", "--quiet", "--input", volio_image::archive()]);
     let place = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(place.path(), Permissions::from_mode(0o777)).expect("chmod");

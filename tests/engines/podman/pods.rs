@@ -1,5 +1,5 @@
-//! The pods of `examples/kubernetes`, run by podman: as users that nobody knows, without rights, on roots that cannot be
-//! written. The images that they run are packed by volio itself.
+//! The pods of `examples/kubernetes`, run by podman: as unknown users, without capabilities, on read-only roots.
+//! volio packs the images that they run.
 
 use super::push_busybox;
 use crate::engines::fixture::Directory;
@@ -13,7 +13,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Command;
 
-/// A podman whose volumes, secrets and pods are nobody else's.
+/// A podman with a separate storage.
 struct Podman {
     place: Directory,
 }
@@ -46,7 +46,7 @@ impl Podman {
             })
             .collect();
         fs::write(podman.place.path().join("storage.conf"), storage.join("\n")).expect("write");
-        // What holds the namespaces of a pod, and does nothing.
+        // The infra container of pods, which only holds their namespaces.
         let root = crate::engines::volume_plugin::busybox_tree();
         let (root, tar) = (root.path().join("root").display().to_string(), podman.place.join("pause.tar"));
         finish(Command::new("tar").args(["--create", "--file", &tar, "--directory", &root, "."])).succeeded();
@@ -62,12 +62,12 @@ impl Podman {
         finish(&mut podman)
     }
 
-    /// The secret `registry` of the examples, with what the closed registry wants.
+    /// Creates the secret `registry` of the examples, with the credentials of the registry that requires them.
     fn store_pull_secret(&self) {
         let (user, password) = credentials();
         let registry = closed_repository("").trim_end_matches('/').to_owned();
         let login = json!({"auths": {registry: {"username": user, "password": password}}}).to_string();
-        // podman 4.3 keeps secrets as manifests, and does not take the base64 off.
+        // podman 4.3 stores secrets as manifests, and does not decode base64.
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -80,16 +80,16 @@ impl Podman {
         self.run(&["secret", "create", "registry", &file]).succeeded();
     }
 
-    /// Runs an example to its end: its application says what the script says.
+    /// Runs an example to its end, with this script as its application. Returns the application's output.
     fn play(&self, example: &str, images: &[(&str, &str)], script: &str) -> String {
         let mut manifest = example_of(example, images);
-        // A claim that is there already is an error of podman's; a cluster takes it as it is.
+        // An existing claim is an error in podman, but not in a cluster.
         if let Some((_, pod)) = manifest.split_once("---\n")
             && !self.run(&["volume", "ls", "--quiet"]).succeeded().is_empty()
         {
             manifest = pod.to_owned();
         }
-        // podman 4.3 falls over a secret that does not say it, and starts what has ended anew unless told otherwise.
+        // podman 4.3 needs this field for secrets, and restarts containers by default.
         manifest = manifest.replace("secretName: registry", "{secretName: registry, optional: false}");
         manifest = manifest.replace("secret:\n        {", "secret: {");
         manifest = manifest
@@ -120,11 +120,11 @@ impl Drop for Podman {
 
 const PAUSE: &str = "localhost/pause:1";
 
-/// What a container may do under Kubernetes' restricted policy, in podman's words.
+/// The options of podman that correspond to the restricted policy of Kubernetes.
 const RESTRICTED: [&str; 4] =
     ["--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"];
 
-/// An example with other names of images.
+/// Reads an example and replaces the names of images.
 fn example_of(example: &str, images: &[(&str, &str)]) -> String {
     let manifest = fs::read_to_string(format!("examples/kubernetes/{example}")).expect("the example");
     images.iter().fold(manifest, |manifest, (old, new)| {
@@ -133,7 +133,7 @@ fn example_of(example: &str, images: &[(&str, &str)]) -> String {
     })
 }
 
-/// A container of an example.
+/// Returns a container of an example.
 fn container_of(manifest: &str, name: &str) -> Container {
     let objects = read(manifest).expect("a manifest");
     let pods = objects.iter().filter_map(Object::pod);
@@ -141,7 +141,7 @@ fn container_of(manifest: &str, name: &str) -> Container {
     container.unwrap_or_else(|| panic!("no container {name}")).clone()
 }
 
-/// A file that only its owner may read, and a directory.
+/// A directory with a private file and a subdirectory.
 fn data() -> Directory {
     let data = Directory::empty();
     fs::create_dir(data.path().join("directory")).expect("mkdir");
@@ -151,7 +151,7 @@ fn data() -> Directory {
     data
 }
 
-/// Packs into the registry that wants a password.
+/// Packs into the registry that requires a password.
 fn pack_closed(image: &str, tree: &Directory) {
     let (user, password) = credentials();
     let mut pack = Command::new(env!("CARGO_BIN_EXE_volio"));
@@ -162,7 +162,7 @@ fn pack_closed(image: &str, tree: &Directory) {
 
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
-fn kubernetes_init_container_fills_a_volume_for_a_user_that_nobody_knows() {
+fn kubernetes_init_container_fills_a_volume_for_an_unknown_user() {
     let podman = Podman::start();
     podman.store_pull_secret();
     let (program, web) = (push_volio("pods-init-volio:1", &[]), push_busybox("pods-init-web:1", &[]));
@@ -192,7 +192,7 @@ fn kubernetes_init_container_fills_a_volume_for_a_user_that_nobody_knows() {
 
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
-fn kubernetes_init_container_leaves_a_volume_that_is_filled_as_it_is_and_asks_nobody() {
+fn kubernetes_init_container_keeps_a_filled_volume_without_any_request() {
     let podman = Podman::start();
     podman.store_pull_secret();
     let program = push_volio("pods-keep-volio:1", &[]);
@@ -206,7 +206,7 @@ fn kubernetes_init_container_leaves_a_volume_that_is_filled_as_it_is_and_asks_no
     ];
     let script = "cd /var/lib/database/dump && cat directory/file && echo changed > directory/file";
     assert_eq!(podman.play("persistent-volume.yaml", &images, script), "from the image");
-    // The tag means another image now, and the pod is started once more.
+    // The tag means another image now, and the pod is started again.
     let other = data();
     fs::write(other.path().join("directory/file"), "a newer image\n").expect("write");
     volio(&["pack", &image, other.text()]).succeeded();
@@ -234,7 +234,7 @@ fn kubernetes_sidecar_exports_on_sigterm_with_the_rights_of_the_example() {
     let options = ["run", "--detach", "--network=host", "--user=10001:10001", "--volume", &volume];
     let id = podman.run(&[&options[..], &RESTRICTED, &[&program], &arguments].concat()).succeeded();
     crate::engines::volume_plugin::wait_until("it waits", || {
-        // What it says goes to stderr, which podman's logs have on theirs.
+        // It writes to stderr, and `podman logs` copies that to its own stderr.
         let logs = Command::new("podman")
             .env("CONTAINERS_CONF", podman.place.join("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", podman.place.join("storage.conf"))
@@ -253,16 +253,16 @@ fn kubernetes_sidecar_exports_on_sigterm_with_the_rights_of_the_example() {
 
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
-fn kubernetes_fs_group_volume_is_filled_by_a_random_user_and_its_group_may_work_on_it() {
+fn kubernetes_fs_group_volume_is_filled_by_a_random_user_and_writable_by_its_group() {
     let podman = Podman::start();
     let (program, image) = (push_volio("pods-group-volio:1", &[]), repository("pods-group-data:1"));
     volio(&["pack", &image, data().text()]).succeeded();
-    // What the kubelet makes of fsGroup: 2000, which podman 4.3 does not know.
+    // The kubelet's effect of fsGroup: 2000, which podman 4.3 does not support.
     let volume = Directory::empty();
     chown(volume.path(), Some(0), Some(2000)).expect("chown");
     fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o2775)).expect("chmod");
     let mount = format!("{}:/data", volume.text());
-    // OpenShift gives a random user the group 0.
+    // OpenShift runs containers as a random user with the group 0.
     let user = ["--user=1000680000:0", "--group-add=2000", "--volume", &mount];
     let run = |arguments: &[&str]| {
         let options = [&["run", "--rm", "--network=host"][..], &user, &RESTRICTED].concat();
@@ -273,14 +273,14 @@ fn kubernetes_fs_group_volume_is_filled_by_a_random_user_and_its_group_may_work_
     assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (1_000_680_000, 2000, 0o660));
     let found = fs::metadata(volume.path().join("directory")).expect("the directory");
     assert_eq!((found.gid(), found.mode() & 0o7777), (2000, 0o2775));
-    // Once more: nothing to do, also in another container's life.
+    // A second container has nothing to do.
     run(&["unpack", "--keep", "--group-access", &image, "/data"]).succeeded();
     run(&["pack", &repository("pods-group-copy:1"), "/data"]).succeeded();
 }
 
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
-fn kubernetes_image_volume_shows_the_files_of_a_data_image_and_keeps_them() {
+fn kubernetes_image_volume_has_the_files_of_a_data_image_and_is_read_only() {
     let podman = Podman::start();
     let server = push_busybox("pods-image-server:1", &[]);
     let image = repository("pods-image-data:1");

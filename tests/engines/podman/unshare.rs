@@ -1,14 +1,14 @@
-//! `podman unshare`: an ordinary user who is root of a namespace, with a range of numbers for everybody else.
+//! `podman unshare`: an ordinary user is root in a user namespace, with a range of ids for other users.
 
 use super::super::fixture::Directory;
 use super::super::program::tool;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
-/// `nobody`, whatever it is called here.
+/// The user id of `nobody`.
 const NOBODY: u32 = 65534;
 
-/// Run as root in a mount namespace of its own, where the ordinary user has numbers that the machine's files do not give.
+/// A script for root in a separate mount namespace, where other files give the ordinary user a range of ids.
 const SCRIPT: &str = r#"
 set -e
 echo "$(id -un 65534):100000:65536" >numbers
@@ -25,7 +25,7 @@ kill "$(cat run/libpod/tmp/pause.pid)" || true
 exit $status
 "#;
 
-/// Run inside: what containers wrote is packed and comes back.
+/// A script for the user namespace. It packs files with the ids of a container and unpacks them.
 const WORK: &str = r#"
 cd home
 mkdir tree
@@ -38,11 +38,11 @@ stat -c '%u:%g %n' target/root target/user
 
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
-fn inside_podman_unshare_numbers_are_those_of_containers_both_ways() {
+fn ids_in_podman_unshare_are_those_of_containers_in_both_directions() {
     let place = Directory::empty();
     let own = fs::Permissions::from_mode(0o755);
     fs::set_permissions(place.path(), own).expect("chmod");
-    // By another process: a file that is open for writing in this one cannot be run while any thread forks.
+    // Another process copies it: a file that this process has open for writing could not be executed while a thread forks.
     tool("cp", &[env!("CARGO_BIN_EXE_volio"), place.text()]);
     for directory in ["home", "run"] {
         fs::create_dir(place.path().join(directory)).expect("mkdir");

@@ -1,4 +1,4 @@
-//! Volumes of `volio plugin` in podman, which finds the plugin in its configuration.
+//! Volumes of `volio plugin` in podman, which has the plugin in its configuration.
 
 use crate::engines::program::{Finished, finish, volio};
 use crate::engines::services::repository;
@@ -14,7 +14,7 @@ struct Podman {
 }
 
 impl Podman {
-    /// With the configuration of `tests/run`, and the plugin in it.
+    /// A podman with the configuration of `tests/run` and the plugin.
     fn with(plugin: &Plugin) -> Self {
         let given = env::var("CONTAINERS_CONF").expect("CONTAINERS_CONF is not set: run tests/run");
         let mut text = fs::read_to_string(given).unwrap();
@@ -29,7 +29,7 @@ impl Podman {
     }
 }
 
-/// An image that holds one static program.
+/// Imports an image with busybox.
 fn import_busybox(podman: &Podman, place: &Path, image: &str) {
     let busybox = busybox_tree();
     let root = busybox.path().join("root").display().to_string();
@@ -40,7 +40,7 @@ fn import_busybox(podman: &Podman, place: &Path, image: &str) {
 
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
-fn podman_gives_up_after_five_seconds_and_finds_what_was_fetched_the_next_time() {
+fn podman_times_out_after_five_seconds_and_the_next_mount_finds_the_fetched_volume() {
     let place = tempfile::tempdir().unwrap();
     let plugin = Plugin::beside(place.path(), &[]);
     let podman = Podman::with(&plugin);
@@ -63,7 +63,7 @@ fn podman_gives_up_after_five_seconds_and_finds_what_was_fetched_the_next_time()
     gate.open();
     wait_until("the mount is taken back", || plugin.log().contains("hung up"));
     assert_eq!(run().succeeded(), "far away");
-    // Whoever lost podman's own list finds the volumes again.
+    // podman finds volumes of the plugin that are missing in its own list.
     podman.run(&["volume", "rm", "slow"]).succeeded();
     let body = format!(r#"{{"Name":"slow","Opts":{{"{}":"{}"}}}}"#, "image", option.replace("image=", ""));
     let post = format!("POST /VolumeDriver.Create HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -100,7 +100,7 @@ fn a_volume_is_filled_shared_exported_and_removed() {
     podman.run(&["rm", "--force", "--time", "0", &first]).succeeded();
     wait_until("it is exported", || plugin.log().contains(": exported "));
 
-    // Without options podman leaves them out.
+    // Without options, podman omits `Opts`.
     podman.run(&["volume", "create", "--driver", "volio", "plain"]).succeeded();
     let said = container(&["--rm", "-v", "plain:/data"], "echo x >/data/x; cat /data/x").succeeded();
     assert_eq!(said, "x");
