@@ -4,10 +4,9 @@ use super::Copy;
 use crate::error::{Error, Kind, Result, Side};
 use crate::oci::Descriptor;
 use crate::progress::Progress;
-use crate::stream::on_threads;
+use crate::stream::try_for_each;
 use crate::transport::{Destination, Source};
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 
 /// A blob to copy.
 pub(super) struct BlobToCopy<'a> {
@@ -43,11 +42,11 @@ impl Copy<'_> {
             })
             .collect();
         let (from, to, progress) = (self.from, self.to, self.progress);
-        let done = side_by_side(self.options.concurrency, &blobs, |blob| {
-            copy_blob(from, to, progress, blob).map(|outcome| (blob.descriptor, outcome))
-        });
+        let results =
+            try_for_each(self.options.concurrency, &blobs, |_, blob| copy_blob(from, to, progress, blob));
         // Blobs are counted also if another one failed: another tag may need them.
-        for (blob, outcome) in done.arrived {
+        for (number, outcome) in results.done {
+            let blob = blobs[number].descriptor;
             match outcome {
                 BlobOutcome::Present => self.report.blobs_present += 1,
                 BlobOutcome::Omitted => self.report.blobs_omitted += 1,
@@ -60,41 +59,8 @@ impl Copy<'_> {
             }
             self.present.insert(blob.digest.clone());
         }
-        done.failure
+        results.failure.map_or(Ok(()), |(_, error)| Err(error))
     }
-}
-
-/// What came of some of the work, and the first failure, after which nothing more was begun.
-struct Done<T> {
-    arrived: Vec<T>,
-    failure: Result<()>,
-}
-
-/// Does the work for all items, on so many threads.
-fn side_by_side<I: Sync, T: Send>(
-    threads: usize,
-    items: &[I],
-    work: impl Fn(&I) -> Result<T> + Sync,
-) -> Done<T> {
-    let queue = Mutex::new((items.iter(), Done { arrived: Vec::new(), failure: Ok(()) }));
-    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    on_threads(threads.min(items.len()), || {
-        loop {
-            let item = {
-                let (items, done) = &mut *lock();
-                items.next().filter(|_| done.failure.is_ok())
-            };
-            let Some(item) = item else { return };
-            let outcome = work(item);
-            let (_, done) = &mut *lock();
-            match outcome {
-                Ok(outcome) => done.arrived.push(outcome),
-                Err(error) if done.failure.is_ok() => done.failure = Err(error),
-                Err(_) => {}
-            }
-        }
-    });
-    queue.into_inner().unwrap_or_else(PoisonError::into_inner).1
 }
 
 fn copy_blob(
@@ -134,34 +100,4 @@ fn copy_blob(
     };
     to.upload(body.on_read(move |bytes| task.advance(bytes))).map_err(on_destination)?;
     Ok(BlobOutcome::Copied)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Barrier;
-
-    #[test]
-    fn work_goes_side_by_side_and_nothing_is_left_out() {
-        let together = Barrier::new(4);
-        let items: Vec<usize> = (0..20).collect();
-        let mut done = side_by_side(4, &items, |item| {
-            together.wait();
-            Ok(*item)
-        });
-        done.arrived.sort_unstable();
-        assert!(done.failure.is_ok());
-        assert_eq!(done.arrived, items);
-    }
-
-    #[test]
-    fn nothing_begins_after_a_failure_and_what_arrived_counts() {
-        let items: Vec<usize> = (0..1000).collect();
-        let done = side_by_side(3, &items, |item| match item {
-            10 => Err(Error::failed("ten")),
-            item => Ok(*item),
-        });
-        assert_eq!(done.failure.unwrap_err().to_string(), "ten");
-        assert!(done.arrived.len() >= 8 && done.arrived.len() < 999);
-    }
 }
