@@ -163,13 +163,13 @@ fn a_plugin_that_is_stopped_carries_the_export_to_its_end() {
 
 #[test]
 fn mounts_of_an_engine_that_was_killed_are_forgotten_when_nobody_sees_the_volume() {
-    // Whether anybody sees it only root can find out; others must believe what is counted.
+    // Only root can find out which processes see a volume; for other users, counted mounts are in use.
     let knows = rustix::process::geteuid().is_root();
     let service = Service::adjusted(|settings| settings.mount_grace = Duration::ZERO);
     let export = format!("oci:{}:v1", service.path("export").display());
     service.create("a", &[("export", &export)]);
     fs::write(service.volume("a").join("x"), "x").unwrap();
-    // A process of its own, which mounts twice with the same id, and is gone with the answers.
+    // A separate process, which mounts twice with the same id and has ended when the responses arrive.
     let script = "import socket, sys
 for _ in range(2):
     s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])

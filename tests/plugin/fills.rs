@@ -12,7 +12,7 @@ fn read(directory: &Path, file: &str) -> String {
     fs::read_to_string(directory.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// A registry with an image of one file, and a shut gate before it; the image's name behind the gate.
+/// A registry with an image of one file, and a shut gate before it; returns the name of the image at the gate.
 fn behind_a_gate() -> (Registry, Gate, String) {
     let registry = Registry::start();
     let tree = tempfile::tempdir().unwrap();
@@ -52,7 +52,7 @@ fn a_volume_is_filled_once_and_then_belongs_to_its_containers() {
     service.restart();
     service.mount("a", "2").unwrap();
     assert_eq!(read(&path, "file"), "changed");
-    // A volume that is made anew from the same image takes over what is there.
+    // A volume that is created again from the same image takes over what is there.
     service.unmount("a", "2");
     service.volio("Remove", json!({"Name": "a"}));
     service.create("a", &[("image", &image)]);
@@ -90,7 +90,7 @@ fn what_a_file_system_or_volio_itself_has_put_there_is_no_data() {
     fs::write(service.volume("a").join(".volio.json"), record.to_string()).unwrap();
     service.create("a", &[("image", &image)]);
     assert_eq!(read(&service.mount("a", "1").unwrap(), "file"), "one");
-    // What only looks like it is somebody's.
+    // An entry that only looks like it is a user's.
     fs::create_dir(service.volume("b")).unwrap();
     fs::write(service.volume("b").join(".volio.json"), "mine").unwrap();
     service.create("b", &[("image", &image)]);
@@ -196,7 +196,7 @@ fn a_fetch_outlives_the_engines_patience_and_the_next_mount_finds_it() {
     let status = service.status("a");
     assert!(status["doing"].as_str().unwrap().contains("being filled"), "{status}");
     assert_eq!(status["mounts"], json!({}));
-    // Nobody else waits for that volume.
+    // Other volumes do not wait.
     service.create("b", &[]);
     service.mount("b", "1").unwrap();
     gate.open();
@@ -301,21 +301,21 @@ mod as_root {
             (found.uid(), found.mode() & 0o7777)
         };
         assert_eq!(owned(&path), (70, 0o700));
-        // To change options is to remove the volume and to make it anew; its data stays and is whose it was.
+        // To change options, a volume is removed and created again; its data stays with its owners.
         fs::write(path.join("file"), "x").unwrap();
         let file = owned(&path.join("file"));
         service.unmount("plain", "1");
         service.volio("Remove", json!({"Name": "plain"}));
         service.create("plain", &[("uid", "71"), ("mode", "0750")]);
         assert_eq!((owned(&path), owned(&path.join("file"))), ((71, 0o750), file));
-        // What its container does with it stays done.
+        // What its container has changed stays changed.
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         service.mount("plain", "2").unwrap();
         assert_eq!(owned(&path), (71, 0o711));
     }
 
-    /// A process that has a directory mounted elsewhere, in a mount namespace of its own, as a container has.
-    /// Its mount point must stay: when that is removed outside, the kernel takes the mount away inside.
+    /// A process that has a directory mounted elsewhere, in a separate mount namespace, as a container has. Its mount
+    /// point must stay: if it is removed outside, the kernel removes the mount inside.
     struct Container(std::process::Child, #[allow(dead_code)] tempfile::TempDir);
 
     impl Container {
@@ -371,7 +371,7 @@ mod as_root {
         assert!(status == 500 && answer["Err"].as_str().unwrap().contains("in use by process"), "{answer}");
         assert!(!service.path("export").exists());
         drop(container);
-        // Nobody says that it is gone, and yet it is exported.
+        // No engine reports that the mount has ended, and yet the volume is exported.
         let status = service.wait_for_status("a", |status| status.get("lastExport").is_some());
         assert_eq!(status.get("exportDue"), None);
         assert_eq!(read(service.unpack(&export).path(), "file"), "changed");

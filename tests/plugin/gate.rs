@@ -1,11 +1,11 @@
-//! A network that stands still until it is told to go on.
+//! A network that stands still until it is opened.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-/// A proxy in front of a server; what the server says waits while the gate is shut. It lives as long as the tests do.
+/// A proxy in front of a server; data of the server waits while the gate is shut. It lives as long as the tests do.
 pub struct Gate {
     host: String,
     open: Arc<(Mutex<State>, Condvar)>,
@@ -43,18 +43,18 @@ impl Gate {
         &self.host
     }
 
-    /// Lets everything pass from now on.
+    /// Passes everything from now on.
     pub fn open(&self) {
         self.open.0.lock().unwrap().open = true;
         self.open.1.notify_all();
     }
 
-    /// Lets nothing pass again, and forgets who came before.
+    /// Passes nothing again, and forgets earlier connections.
     pub fn shut_again(&self) {
         *self.open.0.lock().unwrap() = State { open: false, connections: 0 };
     }
 
-    /// Waits until somebody stands before it.
+    /// Waits for a connection.
     pub fn wait_for_somebody(&self) {
         let state = self.open.0.lock().unwrap();
         drop(self.open.1.wait_while(state, |state| state.connections == 0).unwrap());

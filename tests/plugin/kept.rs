@@ -1,4 +1,4 @@
-//! What must not get lost, neither in a volume nor in an image, whatever engines say and whenever something dies.
+//! Data that must not get lost, neither in a volume nor in an image, whatever engines send and whenever a program dies.
 
 use super::{Service, pack};
 use serde_json::{Value, json};
@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-/// Whether anybody sees a volume only root can find out; for others, a mount that is counted is in use.
+/// Returns `true` if this process can find out which processes see a volume. For users other than root, a counted mount
+/// is in use.
 fn knows_who_sees_it() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -15,7 +16,7 @@ fn read(directory: &Path, file: &str) -> String {
     fs::read_to_string(directory.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// The name of an image in a layout beside the storage, which holds this file.
+/// Makes an image with this file in a layout beside the storage, and returns its name.
 fn yesterdays(service: &Service, file: &str) -> String {
     let tree = tempfile::tempdir().unwrap();
     fs::write(tree.path().join(file), "yesterday").unwrap();
@@ -190,7 +191,7 @@ fn a_mount_of_this_boot_keeps_the_content_whatever_its_age() {
     assert!(service.has_said("it is mounted for 1"));
     service.unmount("a", "1");
     service.unmount("a", "2");
-    // An engine that cannot be known, such as one in another namespace of processes.
+    // An engine that cannot be identified, such as one in another PID namespace.
     service.stop();
     service.with_record("a", |record| record["mounts"] = json!({"3": 1}));
     service.run().unwrap();
@@ -198,7 +199,7 @@ fn a_mount_of_this_boot_keeps_the_content_whatever_its_age() {
     assert_eq!(read(&path, "file"), "one");
     service.unmount("a", "4");
     service.stop();
-    // After a boot nobody has it any more.
+    // After a boot no mount remains.
     service.with_record("a", |record| record["boot"] = json!("an earlier one"));
     service.run().unwrap();
     service.mount("a", "5").unwrap();

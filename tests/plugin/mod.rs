@@ -1,4 +1,5 @@
-//! The volume plugin, asked over its socket as engines ask it. Real engines are in `engines/docker/volumes.rs`.
+//! Tests of the volume plugin, over its socket as engines use it. Tests with real engines are in
+//! `engines/docker/volumes.rs`.
 
 mod exports;
 mod fills;
@@ -37,12 +38,12 @@ struct Service {
     running: Option<(CancelToken, JoinHandle<()>)>,
     patience: Duration,
     drivers: Vec<Driver>,
-    /// What is otherwise than usual.
+    /// Changes to the usual settings.
     adjust: Box<dyn Fn(&mut Settings) + Send + Sync>,
 }
 
 impl Service {
-    /// Serves both drivers, with all the patience of an engine.
+    /// Serves both drivers, with the time limit of an engine.
     fn start() -> Self {
         Self::start_with(|_| {})
     }
@@ -74,7 +75,7 @@ impl Service {
 
     fn settings(&self) -> Settings {
         let journal = Arc::clone(&self.journal);
-        // A registry that fails shall be seen to fail at once.
+        // An error of a registry has to be seen at once.
         let retry = Retry { retries: 0, delay: Duration::ZERO };
         let access =
             Access { client: ClientOptions { retry, ..ClientOptions::default() }, ..Access::default() };
@@ -94,7 +95,7 @@ impl Service {
         settings
     }
 
-    /// Changes the record of a volume while no plugin runs.
+    /// Changes the stored state of a volume while no plugin runs.
     fn with_record(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let file = self.storage().join(".volio").join(name).join("record.json");
         let mut record = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
@@ -106,7 +107,7 @@ impl Service {
         let deadline = Instant::now() + SOON;
         let plugin = loop {
             match Plugin::open(self.settings()) {
-                // In one process the one before ends only with its last connection.
+                // Within one process, the previous plugin ends only with its last connection.
                 Err(error) if error.to_string().contains("another plugin") && Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(5));
                 }
@@ -135,7 +136,7 @@ impl Service {
     }
 
     fn storage(&self) -> PathBuf {
-        // As the plugin names it.
+        // The path as the plugin names it.
         self.place.path().canonicalize().unwrap().join("storage")
     }
 
@@ -157,7 +158,7 @@ impl Service {
         stream
     }
 
-    /// Asks as Docker does; the status and the answer.
+    /// Calls the plugin as Docker does. Returns the status and the response.
     fn ask(&self, driver: &str, call: &str, body: &Value) -> (u16, Value) {
         let mut stream = self.connect(driver);
         send(&mut stream, call, &format!("{body}\n"));
@@ -191,7 +192,7 @@ impl Service {
         answer["Volume"]["Status"].clone()
     }
 
-    /// Waits until the status of a volume is as it must become.
+    /// Waits for a status of a volume.
     #[track_caller]
     fn wait_for_status(&self, name: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + SOON;
@@ -205,7 +206,7 @@ impl Service {
         }
     }
 
-    /// Packs a tree of one file into a layout beside the storage; its name.
+    /// Packs a tree of files into a layout beside the storage. Returns the name of the image.
     fn pack(&self, tag: &str, files: &[(&str, &str)]) -> String {
         let tree = tempfile::tempdir().unwrap();
         for (file, content) in files {
@@ -218,7 +219,7 @@ impl Service {
         image
     }
 
-    /// What an image holds.
+    /// Unpacks an image.
     fn unpack(&self, image: &str) -> TempDir {
         let target = tempfile::tempdir().unwrap();
         let source = image.parse::<volio::transport::Location>().unwrap().source(&Access::default()).unwrap();
@@ -245,7 +246,7 @@ fn pack(image: &str, tree: &Path) {
     volio::pack::pack(destination.as_ref(), &sources, &Default::default(), &volio::progress::Silent).unwrap();
 }
 
-/// Makes directories in each other.
+/// Nests directories.
 fn nest(root: &Path, depth: usize) {
     use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -268,7 +269,7 @@ fn send(stream: &mut UnixStream, call: &str, body: &str) {
     .unwrap();
 }
 
-/// Reads one answer; `None` when the connection ends without.
+/// Reads one response; `None` if the connection ends without one.
 fn receive(stream: &mut UnixStream) -> Option<(u16, Value)> {
     let mut read = Vec::new();
     let mut byte = [0];
@@ -276,7 +277,7 @@ fn receive(stream: &mut UnixStream) -> Option<(u16, Value)> {
         match stream.read(&mut byte) {
             Ok(1) => read.push(byte[0]),
             Ok(_) => return None,
-            // Who is turned away before all was read sees this instead of an end.
+            // A client that is turned away before all was read gets this error instead of an end.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
             Err(error) => panic!("no answer: {error}"),
         }

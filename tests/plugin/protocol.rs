@@ -1,4 +1,4 @@
-//! The protocol: what engines send, what they never should, and what others might.
+//! The protocol: requests of engines, wrong requests, and hostile ones.
 
 use super::{Service, receive, send};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
 
-/// Sends bytes as they are, and reads all that comes back.
+/// Sends bytes unchanged, and reads the complete response.
 fn raw(service: &Service, bytes: &[u8]) -> String {
     let mut stream = service.connect("volio");
     stream.write_all(bytes).unwrap();
@@ -199,14 +199,14 @@ fn clients_that_say_nothing_keep_nobody_else_out() {
     let silent: Vec<_> = (0..100)
         .map(|n| {
             let mut stream = service.connect("volio");
-            // Some have begun to say something.
+            // Some have begun a request.
             stream.write_all(if n % 2 == 0 { b"" } else { b"POST /Vol" }).unwrap();
             stream
         })
         .collect();
     assert_eq!(service.volio("List", json!({})).0, 200);
     drop(silent);
-    // More than there may be at once: some are turned away, and afterwards all is well.
+    // More than are allowed at once: some are turned away, and afterwards the plugin works.
     drop((0..200).map(|_| service.connect("volio")).collect::<Vec<_>>());
     let mut stream = service.connect("volio");
     send(&mut stream, "List", "{}");

@@ -1,4 +1,4 @@
-//! Volumes that are removed while something is under way or still to be done, and fetches that do not come to an end.
+//! Removal of volumes during an operation or with an export due, and fetches that do not end.
 
 use super::{Gate, SOON, Service, pack};
 use crate::registry::Registry;
@@ -25,7 +25,7 @@ fn a_volume_with_an_export_due_is_removed_when_it_is_exported_and_not_before() {
     fs::remove_file(&layout).unwrap();
     assert_eq!(service.volio("Remove", json!({"Name": "a"})).0, 200);
     assert_eq!(fs::read_to_string(service.unpack(&export).path().join("result")).unwrap(), "42");
-    // Removed in vain, it is given up by hand.
+    // The removal was refused, and the user gives up the export.
     fs::remove_dir_all(&layout).unwrap();
     fs::write(&layout, "").unwrap();
     service.create("a", &[("export", &export)]);
@@ -49,7 +49,7 @@ fn a_volume_that_was_never_mounted_is_removed_without_an_export() {
     assert!(!service.path("export").exists());
 }
 
-/// A registry with an image of one file, and a shut gate before it; the image's name behind the gate.
+/// A registry with an image of one file, and a shut gate before it; returns the name of the image at the gate.
 fn behind_a_gate() -> (Registry, Gate, String) {
     let registry = Registry::start();
     let tree = tempfile::tempdir().unwrap();

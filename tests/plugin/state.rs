@@ -1,4 +1,4 @@
-//! The state survives whatever ends the plugin. These tests run the program.
+//! The state survives every end of the plugin. These tests run the program.
 
 use super::{Service, receive, send};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The program as a process of its own.
+/// The program as a separate process.
 pub(super) struct Daemon {
     pub(super) place: TempDir,
     child: Option<Child>,
@@ -60,7 +60,7 @@ impl Daemon {
         prlimit(child, Resource::Nofile, limit).unwrap();
     }
 
-    /// Asks, if there is somebody to ask; `None` when there is no answer.
+    /// Calls the plugin. Returns `None` without a plugin or a response.
     pub(super) fn ask(&self, call: &str, body: &Value) -> Option<Value> {
         ask(self.place.path(), call, body)
     }
@@ -135,7 +135,7 @@ fn a_socket_gets_its_name_when_nobody_else_can_speak_to_it() {
             seen.push(event.events());
         }
     }
-    // Not made there with the mode that the umask leaves, and closed afterwards.
+    // It is not created there with the mode that the umask leaves, and closed afterwards.
     assert_eq!(seen, [ReadFlags::MOVED_TO]);
     assert_eq!(fs::read_dir(&sockets).unwrap().count(), 2, "and nothing else is left there");
 }
@@ -156,7 +156,7 @@ os.execv(sys.argv[2], sys.argv[2:])";
     let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
     let mut python = Command::new("python3");
     python.args(["-c", script]).arg(&path).arg(program).args(arguments).stderr(Stdio::null());
-    // It stands for systemd: the socket is descriptor 3 in a process that has its own id in LISTEN_PID.
+    // Python stands for systemd: the socket is descriptor 3 in a process that has its own id in LISTEN_PID.
     let Ok(child) = python.spawn() else { return };
     daemon.child = Some(child);
     let deadline = Instant::now() + super::SOON;
@@ -176,7 +176,7 @@ fn kill_9_at_any_moment_loses_nothing_that_was_answered() {
     let mut mounted: BTreeMap<String, u64> = BTreeMap::new();
     for round in 0..12u64 {
         daemon.start();
-        // Everything that was answered before is there, and nothing else but what may have been under way.
+        // Everything that was answered before is there, and nothing else except for a call in progress.
         let listed = daemon.ask("List", &json!({})).unwrap();
         let listed: BTreeSet<String> = listed["Volumes"]
             .as_array()
@@ -270,7 +270,7 @@ fn kill_9_while_a_volume_is_filled_leaves_the_old_content_or_the_new_one() {
             assert_eq!(version, round, "{answered:?}");
         }
         last = version;
-        // The next mount must not think that somebody still has it.
+        // The next mount must not take the volume to be in use.
         daemon.start();
         assert_eq!(daemon.ask("Unmount", &json!({"Name": "a", "ID": "id"})).unwrap()["Err"], "");
         daemon.end("-TERM");
@@ -289,7 +289,7 @@ fn a_swap_that_was_not_noted_is_found_out() {
     service.mount("a", "1").unwrap();
     service.unmount("a", "1");
     service.stop();
-    // As if it had been killed between the swap and the note.
+    // As after a kill between the exchange and its record.
     let file = service.storage().join(".volio/a/record.json");
     let mut record: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     let filled = record.as_object_mut().unwrap().remove("filled").unwrap();
@@ -300,7 +300,7 @@ fn a_swap_that_was_not_noted_is_found_out() {
     service.mount("a", "1").unwrap();
     service.unmount("a", "1");
     service.stop();
-    // And between the intention and the swap.
+    // And between the announcement and the exchange.
     record["filling"] = json!([filled, inode + 1]);
     fs::write(&file, record.to_string()).unwrap();
     service.run().unwrap();

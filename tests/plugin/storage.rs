@@ -1,4 +1,4 @@
-//! The directory with all volumes: closed to other users, and cleared of what no volume needs any more.
+//! The storage directory: closed to other users, and cleared of unused content.
 
 use super::Service;
 use super::state::Daemon;
@@ -54,7 +54,7 @@ fn a_storage_of_an_earlier_version_is_still_known_to_have_been_used() {
     assert!(service.run().unwrap_err().to_string().contains("volumes.json is gone"));
 }
 
-/// The names in the directory for what is being removed.
+/// Returns the names in the trash.
 fn trash(storage: &Path) -> Vec<PathBuf> {
     fs::read_dir(storage.join(".volio/.trash")).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
@@ -174,7 +174,7 @@ mod mounted {
         service.mount("a", "2").expect("the image is the same, so there is nothing to replace");
         service.unmount("a", "2");
         service.pack("v1", &[("file", "two"), ("data/keep", "")]);
-        // A container that a kill has robbed of its post-unmount command must be able to start and run it again.
+        // After a kill without its post-unmount command, a container must be able to start and run it again.
         service.mount("a", "3").unwrap();
         service.unmount("a", "3");
         assert!(service.has_said("it keeps what it holds: something is mounted on"));
@@ -207,7 +207,7 @@ mod mounted {
         }
         assert_eq!(fs::read_to_string(outside.join("precious")).unwrap(), "data");
         let moved = trash(&service.storage())[0].join("mounted");
-        // It has moved along.
+        // It has moved with the directory.
         std::mem::forget(bound);
         drop(Bound(moved));
     }

@@ -1,4 +1,4 @@
-//! What volmex did, row by row of what was measured of it; and where volio does better, says so in the name.
+//! volmex's behaviour, by the rows of measurements of it. The names of tests say where volio does better.
 
 use super::Service;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ impl Service {
     }
 }
 
-/// A program that writes down its arguments, its environment and where it runs.
+/// A program that records its arguments, its environment and its directory.
 fn witness(place: &Path) -> String {
     use std::os::unix::fs::PermissionsExt;
     let program = place.join("witness");

@@ -1,4 +1,4 @@
-//! What data-io did with a Docker socket, without one: row by row of what is known about data-io 1.1.6.
+//! data-io's behaviour, without a Docker socket: by the rows of what is known about data-io 1.1.6.
 //!
 //! | what data-io does | proved by |
 //! |---|---|
@@ -28,7 +28,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Does something with a busybox in a container that has these volumes.
+/// Runs a script with busybox in a container that has these volumes.
 fn in_volumes(mounts: &[&str], script: &str) -> String {
     Docker::shared();
     let mut arguments = vec!["run", "--rm", "--network=none"];
@@ -46,7 +46,7 @@ struct Project {
 }
 
 impl Project {
-    /// The file, and beside it what a dockerd without a network for containers needs.
+    /// Writes the file, and a second one with settings for a dockerd without a network for containers.
     fn new(name: &'static str, file: &str, version: &str) -> Self {
         load();
         let place = Directory::empty();
@@ -119,7 +119,7 @@ fn compose_moves_volumes_through_a_registry_that_wants_a_login() {
 
     let told = here.run("data-export", &[]).succeeded();
     assert!(told.contains(&format!("{registry}/compose@sha256:")), "{told}");
-    // The first import never stops, also into volumes that hold something.
+    // The first import never stops, also into volumes that hold data.
     within(&there, "echo mine > /a/mine");
     there.run("data-import", &[]).succeeded();
     let state = "B=/bin/busybox; $B cat /a/* /b/db/t; $B stat -c '%u:%g %a' /b /b/db/t";
@@ -146,7 +146,7 @@ fn compose_moves_volumes_through_a_registry_that_wants_a_login() {
 #[test]
 #[ignore = "needs docker-registry, dockerd and root: run tests/run"]
 fn compose_moves_volumes_through_the_store_without_any_registry() {
-    // Nobody answers there.
+    // No registry listens there.
     let variables = [("REGISTRY", "127.0.0.1:1".to_owned()), ("NO_PUSH", "0".to_owned())];
     let project = Project::new("volio-store", EXAMPLE, "3").with(&variables);
     let volume = project.volume("named-volume", "/a");
@@ -171,8 +171,8 @@ fn compose_finds_nothing_in_an_empty_store_and_does_not_pull() {
 #[ignore = "needs docker-registry, dockerd and root: run tests/run"]
 fn the_compose_file_of_data_ios_readme_works_with_another_image_and_without_the_socket() {
     let image = repository("compose-readme:latest");
-    // The format of then, which has no `services`, and its services as they stand there; Compose knows no two keys of one
-    // name, so the first of its two DATA_TAGs counts.
+    // The format of that time, without `services`. Compose accepts no two keys of one name, so the first of its two
+    // DATA_TAGs counts.
     let file = Directory::empty();
     let readme = format!(
         "data:\n  image: {NAME}\n  environment:\n    DATA_TAG: {image}\n\
@@ -232,7 +232,7 @@ fn secrets_of_docker_and_kubernetes_log_in_for_a_user_without_rights() {
     assert_eq!(fs::read_to_string(target.path().join("file")).expect("read"), "other\n");
 }
 
-/// A tree as `tar` of busybox can archive it: with hard links, a fifo, owners and long names.
+/// Makes a tree as `tar` of busybox can archive it: with hard links, a fifo, owners and long names.
 fn fill_as_data_io(root: &Path) {
     super::super::fixture::fill_portable(root);
     finish(Command::new("mkfifo").arg(root.join("fifo"))).succeeded();
@@ -294,7 +294,7 @@ fn data_ios_own_steps_unpack_what_volio_packed_for_it() {
     docker(&["cp", &format!("{container}:/data.tar.gz"), &archive]).succeeded();
     docker(&["rm", &container]).succeeded();
     tool("busybox", &["tar", "-xzf", &archive, "-C", target.text()]);
-    // busybox forgets the times of links, and its directories get theirs before their content.
+    // busybox does not restore the times of links, and sets the times of directories before their contents.
     let clean = |root: &Path| {
         super::super::fixture::settle(root);
         Survey::of(root).whole_seconds()

@@ -1,4 +1,4 @@
-//! Volio's own image in docker, run as people run it.
+//! volio's own image in docker, run as users run it.
 
 use super::super::program::{finish, volio};
 use super::super::services::repository;
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::thread;
 use tempfile::TempDir;
 
-/// What Kubernetes' restricted profile wants, with a user whom nobody knows, as OpenShift makes one up.
+/// The requirements of Kubernetes' restricted profile, with a user that is not in any list, as OpenShift makes one up.
 const RESTRICTED: [&str; 9] = [
     "run",
     "--rm",
@@ -28,7 +28,7 @@ pub fn load() {
     docker(&["load", "--input", volio_image::archive()]).succeeded();
 }
 
-/// A directory that everybody may use.
+/// A directory with access for everybody.
 pub fn open_directory() -> TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).expect("chmod");
@@ -98,7 +98,7 @@ fn answer_for_ever(server: &UdpSocket) {
     while let Ok((length, from)) = server.recv_from(&mut query) {
         let query = &query[..length];
         let is_known = query[12..].starts_with(b"\x06by-dns\x04test\x00");
-        // Behind the name: which kind of record is asked for. 1 is an IPv4 address.
+        // After the name: the type of the record that is asked for. 1 is an IPv4 address.
         let end = 12 + query[12..].iter().position(|byte| *byte == 0).expect("a name") + 5;
         let wants_address = query[end - 4..end - 2] == [0, 1];
         let found = is_known && wants_address;

@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What stands in code in the second column of the section's table.
+/// Returns the commands in the second column of the section's table.
 fn new_lines() -> Vec<String> {
     let page = fs::read_to_string("docs/migration.md").expect("the page");
     let (_, section) = page.split_once("## From `docker run … tar`").expect("the section");
@@ -22,7 +22,7 @@ fn new_lines() -> Vec<String> {
     rows.map(second).collect()
 }
 
-/// Where a volume is on disk.
+/// Returns the directory of a volume.
 fn volume(docker: &Docker, name: &str) -> PathBuf {
     docker.inspect(name, "{{.Mountpoint}}").into()
 }
@@ -64,7 +64,7 @@ fn migration_from_docker_run_tar_works_as_it_is_written() {
     }
     let expected = Survey::of(&photos);
     for copy in ["restored", "arrived"] {
-        // The record that volio keeps on its target is not the tree's.
+        // The state that volio keeps on its target does not belong to the tree.
         let copy = volume(&docker, copy);
         let _ = rustix::fs::removexattr(&copy, "user.volio.image");
         expected.assert_same(&Survey::of(&copy));

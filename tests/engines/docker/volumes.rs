@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A name of its own for each test: the engine is shared.
+/// A unique name for each test: the engine is shared.
 fn name(test: &str) -> String {
     format!("vol-{test}-{}", std::process::id())
 }
@@ -189,7 +189,7 @@ fn a_fetch_that_takes_longer_than_docker_itself_waits_goes_on() {
     docker.run(&["volume", "rm", &name]).succeeded();
 }
 
-/// An image in the registry behind a gate that is shut.
+/// Makes an image in the registry, with a shut gate before it.
 fn slow_image(image: &str) -> (Gate, String) {
     let image = repository(image);
     let tree = tempfile::tempdir().unwrap();

@@ -88,13 +88,13 @@ fn what_docker_create_copies_into_an_empty_volume_is_exported() {
     docker.run(&["volume", "rm", &name]).succeeded();
 }
 
-/// Takes 70 seconds: dockerd answers for nothing while it waits for the container's other volume.
+/// Takes 70 seconds: dockerd serves no other call while it waits for the container's other volume.
 #[test]
 #[ignore = "needs docker-registry, dockerd and root: run tests/run"]
 fn what_a_container_writes_that_waited_for_its_other_volume_is_exported() {
     let plugin = Plugin::for_docker(&[]);
     let docker = Docker::shared();
-    // dockerd mounts the volumes of a container in any order: whichever comes second has to wait.
+    // dockerd mounts the volumes of a container in any order: the second one has to wait.
     let hook = plugin.path("hook");
     let text = format!("#!/bin/sh\nmkdir {} 2>/dev/null || sleep 67\n", plugin.path("first").display());
     fs::write(&hook, text).unwrap();

@@ -1,4 +1,4 @@
-//! volmex's volumes in the real dockerd, row by row of what was measured of volmex.
+//! volmex's volumes in the real dockerd, by the rows of measurements of volmex.
 
 use crate::engines::volume_plugin::{Docker, Plugin};
 use std::fs;

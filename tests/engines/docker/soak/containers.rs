@@ -1,5 +1,5 @@
-//! Containers of the soak test: a script that does some operations, and writes into a journal outside of the volumes what it
-//! found at its start and how far it came.
+//! Containers of the soak test: a script that does some operations, and writes a journal outside of the volumes with
+//! its findings at the start and its progress.
 
 use super::model::{By, Model};
 use super::random::Random;
@@ -10,17 +10,17 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
-/// Where containers have their volumes. Some images have the first directory, and then dockerd mounts the volume also
-/// when a container is created.
+/// The mount points of volumes in containers. Some images have the first directory, and then dockerd mounts the volume
+/// also when a container is created.
 pub const DESTINATIONS: [&str; 2] = ["/data", "/other"];
 
 /// The image of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     Plain,
-    /// With an empty directory at the place of the volume, which is somebody's.
+    /// With an empty directory at the mount point, which has an owner.
     Directory,
-    /// With a file in it.
+    /// With a file in that directory.
     Copying,
 }
 
@@ -35,7 +35,7 @@ impl Base {
         }
     }
 
-    /// What dockerd copies into an empty volume.
+    /// Returns the entries that dockerd copies into an empty volume.
     pub fn copied(self) -> Tree {
         match self {
             Self::Copying => super::volume::content(&vec![(COPIED.0.to_owned(), COPIED.1.to_vec())]),
@@ -49,7 +49,7 @@ impl Base {
 pub enum Ending {
     /// It ends by itself.
     Ends,
-    /// It goes on until it is ended.
+    /// It runs until it is ended.
     Holds,
     /// It waits for [`Container::go`] before the operations from this number on.
     Waits(usize),
@@ -117,12 +117,12 @@ impl Container {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// Has it go on.
+    /// Lets it continue.
     pub fn go(&self) {
         fs::write(self.directory.join("go"), "").unwrap();
     }
 
-    /// Whether it has done all that it does without being told.
+    /// Returns `true` if it has done everything before its pause.
     pub fn has_ended(&self) -> bool {
         self.log().ends_with("end\n")
     }
@@ -131,7 +131,7 @@ impl Container {
         tree::parse(&fs::read_to_string(self.directory.join(format!("seen.{run}.{volume}"))).ok()?)
     }
 
-    /// The operations of each run, with whether they were done.
+    /// Returns the operations of each run, and if they were done.
     fn runs(&self) -> Vec<Vec<(usize, bool)>> {
         let mut runs: Vec<Vec<(usize, bool)>> = vec![];
         for line in self.log().lines() {
@@ -145,7 +145,8 @@ impl Container {
         runs
     }
 
-    /// Tells the models what a container that is gone saw and did. Returns what was wrong, and in which volume.
+    /// Passes the findings and operations of a removed container to the models. Returns errors, with the volume of
+    /// each.
     pub fn account(&self, world: &World, models: &mut [Model], others: &BTreeSet<String>) -> Vec<Wrong> {
         let mut wrong = vec![];
         for (run, ops) in self.runs().into_iter().enumerate() {
@@ -163,7 +164,7 @@ impl Container {
         wrong
     }
 
-    /// Counts what it did.
+    /// Counts its operations.
     pub fn count(&self, world: &World) {
         for run in self.runs() {
             world.count("container started");
@@ -174,13 +175,13 @@ impl Container {
     }
 }
 
-/// What a model says is wrong with a volume.
+/// An error that a model has found in a volume.
 pub struct Wrong {
     pub volume: usize,
     pub told: Vec<String>,
 }
 
-/// Compares a listing with a model and, where that matters, with the registry.
+/// Compares a listing with a model and, if needed, with the registry.
 pub fn observe(
     world: &World,
     model: &mut Model,
@@ -207,7 +208,8 @@ pub fn observe(
     Some(wrong)
 }
 
-/// Some operations on a volume, in names of its own where several containers use the volume at the same time.
+/// Returns some operations on a volume, with names for this container only if several containers use the volume at the
+/// same time.
 pub fn operations(random: &mut Random, known: &Tree, prefix: &str) -> Vec<Op> {
     let mut ops = vec![];
     if prefix.is_empty() {

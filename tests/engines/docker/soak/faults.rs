@@ -1,5 +1,5 @@
-//! All that goes wrong around the plugin: it and dockerd are killed, the disk is full, the network is slow, and somebody mounts
-//! directories in volumes.
+//! Faults around the plugin: it and dockerd are killed, the disk is full, the network is slow, and an administrator
+//! mounts directories in volumes.
 
 use super::network::Weather;
 use super::random::Random;
@@ -18,7 +18,7 @@ pub struct Faults<'a> {
     pub plugin: Plugin,
     pub docker: OwnDocker,
     canary: Tree,
-    /// When dockerd may be killed again: it takes long to come back.
+    /// The earliest time of the next kill of dockerd, which takes long to start.
     docker_after: Instant,
 }
 
@@ -33,7 +33,7 @@ enum Fault {
     Calm,
 }
 
-/// How long dockerd is left alone after a kill.
+/// The time after a kill without another one.
 const DOCKER_LIVES: Duration = Duration::from_secs(50);
 
 impl<'a> Faults<'a> {
@@ -172,7 +172,7 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Unmounts whatever is mounted in volumes.
+    /// Unmounts everything that is mounted in volumes.
     fn unmount(&self) {
         self.note("umount of all below volumes");
         let below = format!("{}/", self.world.storage.display());
@@ -213,8 +213,8 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Ends what is left of containers that dockerd was killed over when it created them, and does not know any more. As
-    /// long as such a process sees a volume, the plugin rightly takes it to be in use.
+    /// Ends processes of containers that dockerd was creating when it was killed, and that it does not know any more.
+    /// As long as such a process sees a volume, the volume is in use.
     pub fn end_forgotten(&self) {
         for process in fs::read_dir("/proc").unwrap().flatten() {
             let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
@@ -226,7 +226,7 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Makes everything work again.
+    /// Removes all faults.
     fn heal(&mut self) {
         self.note("no more faults");
         self.world.network.change(Weather::Fair);
@@ -240,7 +240,7 @@ pub fn canary(world: &World) -> PathBuf {
     world.place.join("canary")
 }
 
-/// Kills the processes of containers of this test, as the kernel may.
+/// Kills processes of containers of this test, as the kernel may.
 fn kill_containers(world: &World) {
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
@@ -261,7 +261,7 @@ fn run(program: &str, arguments: &[&str]) {
     command.status().unwrap();
 }
 
-/// Makes a file system that is small, in a file, and mounts it.
+/// Makes a small file system in a file, and mounts it.
 pub fn small_disk(file: &Path, at: &Path) {
     let (file, at) = (file.display().to_string(), at.display().to_string());
     crate::engines::program::tool("truncate", &["--size=96M", &file]);

@@ -1,7 +1,7 @@
-//! Users of Docker with volumes of the plugin, at random, while everything around fails; afterwards nothing may be lost.
+//! Random users of Docker with volumes of the plugin, while everything around it fails; afterwards nothing may be lost.
 //!
-//! `VOLIO_TEST_SOAK_SECONDS` says how long (40), and `VOLIO_TEST_SOAK_SEED` repeats the choices of an earlier run. What happens
-//! when depends on the machine all the same.
+//! `VOLIO_TEST_SOAK_SECONDS` is the duration (40), and `VOLIO_TEST_SOAK_SEED` repeats the choices of an earlier run.
+//! The timing still depends on the machine.
 
 mod containers;
 mod faults;
@@ -26,8 +26,8 @@ use volume::{Hook, Profile, Target, Volume};
 use worker::{Kind, Worker};
 use world::World;
 
-/// How long an export may take when nothing fails any more. A retry may be a quarter of an hour away after many failures:
-/// after a while the plugin is restarted, which tries at once.
+/// The time for an export after the last fault. After many failures a retry may be 15 minutes away, so the plugin is
+/// restarted after a while, and tries at once.
 const PATIENCE: Duration = Duration::from_secs(300);
 const RESTART_AFTER: Duration = Duration::from_secs(120);
 
@@ -59,7 +59,7 @@ fn nothing_is_lost_by_random_mounts_kills_full_disks_and_slow_registries() {
     plugin.end("-TERM");
     small_disk(&place.path().join("disk"), &plugin.path("storage"));
     plugin.start();
-    // Either containers outlive a dockerd that is killed, and are its successor's, or it ends them when it comes back.
+    // Containers either outlive a dockerd that is killed, and belong to the next one, or the next one ends them.
     let lives_on = random.chance(50);
     let docker = OwnDocker::start_with(&format!(r#"{{"live-restore": {lives_on}}}"#));
     let host = docker.docker.host.clone();
@@ -119,7 +119,7 @@ fn nothing_is_lost_by_random_mounts_kills_full_disks_and_slow_registries() {
     assert!(findings.is_empty(), "{} findings, VOLIO_TEST_SOAK_SEED={seed}", findings.len());
 }
 
-/// Insists that all exports come to the registry now that nothing fails. `told` are the images that do not.
+/// Checks that all exports reach the registry after the last fault. `told` are the images that do not.
 fn check_exports(world: &World, faults: &mut Faults, volumes: &[Volume], told: &mut BTreeSet<String>) {
     let mut pending: Vec<(&Volume, &model::Export, u32)> = volumes
         .iter()
@@ -134,7 +134,7 @@ fn check_exports(world: &World, faults: &mut Faults, volumes: &[Volume], told: &
             let status = world.status(&volume.name);
             let is_due = status.contains("exportDue") || status.contains("doing");
             *idle = if is_due { 0 } else { *idle + 1 };
-            // What it says is due gets all the time that there is, and of an export before it nothing is said.
+            // An export that is reported as due gets all the time; earlier ones are not reported.
             if *idle > 5 || begun.elapsed() > PATIENCE {
                 let what = if is_due {
                     "it is still not exported, and due"
@@ -161,10 +161,10 @@ fn check_exports(world: &World, faults: &mut Faults, volumes: &[Volume], told: &
     world.note("check", &format!("all was exported after {:.1} s", begun.elapsed().as_secs_f32()));
 }
 
-/// Insists that every volume can be had by a container, with its content, and be removed.
+/// Checks that a container can get every volume with its content, and that it can be removed.
 fn check_volumes(world: &World, volumes: &mut [Volume]) {
     for volume in volumes.iter_mut().filter(|volume| volume.profile.name != NEW.name) {
-        // What was fetched in vain before may do for the first mount.
+        // The content of an unsuccessful fetch may be used by the first mount.
         for _ in 0..2 {
             let container = Container::new(world, &[&volume.name], Base::Plain, vec![], Ending::Ends);
             check_mount(world, volume, &container);
@@ -173,7 +173,8 @@ fn check_volumes(world: &World, volumes: &mut [Volume]) {
         let is_renewed = volume.profile.export != Target::Image
             && volume.profile.image.is_some_and(|(pull, _)| pull != "missing");
         if is_renewed && !volume.model.is_newest() {
-            // The plugin was killed when dockerd unmounted it, which dockerd does once: it takes long to find that out.
+            // The plugin was killed while dockerd unmounted the volume. dockerd does that only once, so it takes long
+            // to be noticed.
             let is_counted = !world.status(&volume.name).contains(r#""mounts":{}"#);
             if is_counted {
                 world.count("kept from the newest image by a lost unmount");

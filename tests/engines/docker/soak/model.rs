@@ -1,7 +1,7 @@
-//! The model of one volume: what is in it, what must be in the registry, and what may never be lost.
+//! The model of one volume: its content, the possible content of its image, and the content that may never be lost.
 //!
-//! It knows the documents of the plugin and nothing of its code. What containers did it knows from journals that they wrote
-//! outside of the volume; what became of it, from listings that containers make when they start and from the directory.
+//! It knows the documents of the plugin, not its code. It learns the actions of containers from journals outside of the
+//! volume, and their result from listings that containers make at their start and from the directory.
 
 use super::tree::{Known, Op, Tree};
 use super::volume::VERSION;
@@ -10,16 +10,16 @@ use std::collections::BTreeSet;
 #[derive(Clone)]
 pub struct Model {
     pub known: Known,
-    /// The content when it was certain last.
+    /// The last certain content.
     settled: Tree,
-    /// Whether a container changed the content since it came from the image.
+    /// Set if a container has changed the content since it came from the image.
     is_changed: bool,
     is_filled: bool,
-    /// Everything that the name of its image has meant; nothing where it has no image.
+    /// Every content that the name of its image has had.
     versions: Vec<Tree>,
-    /// Whether a newer image may replace the content.
+    /// Set if a newer image may replace the content.
     is_replaced: bool,
-    /// The images that it was to be exported to, the current one last.
+    /// The images for its exports, the current one last.
     pub exports: Vec<Export>,
 }
 
@@ -27,14 +27,14 @@ pub struct Model {
 #[derive(Clone)]
 pub struct Export {
     pub image: String,
-    /// What it may hold when all is done; `None` is that there is no such image.
+    /// The possible contents at the end; `None` means that there is no such image.
     pub allowed: Vec<Option<Tree>>,
 }
 
-/// Who made a listing.
+/// The origin of a listing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// A container that starts: it must have what the image brings.
+    /// A container at its start: it must have the content of the image.
     Container,
     /// The test, on this machine.
     Host,
@@ -57,18 +57,18 @@ impl Model {
         !self.versions.is_empty()
     }
 
-    /// Whether it was filled with the newest version of its image. Containers do not change the file that says so.
+    /// Set if it was filled with the newest version of its image. Containers do not change the file with the version.
     pub fn is_newest(&self) -> bool {
         let newest = self.versions.last().and_then(|version| version.get(VERSION));
         newest == self.settled.get(VERSION)
     }
 
-    /// Notes that the name of the image may mean this from now on.
+    /// Notes a new content of the image's name.
     pub fn push_version(&mut self, tree: Tree) {
         self.versions.push(tree);
     }
 
-    /// Notes that the volume was made anew with another export. What was due to the old one stays due.
+    /// Notes that the volume was created again with another export. An export that was due to the old one stays due.
     pub fn export_to(&mut self, image: String) {
         let mut allowed = vec![None];
         if !self.settled.is_empty() {
@@ -77,7 +77,7 @@ impl Model {
         self.exports.push(Export { image, allowed });
     }
 
-    /// Notes what a container did, at least in part.
+    /// Notes an operation of a container, which may be incomplete.
     pub fn apply(&mut self, op: &Op, run: usize, is_done: bool) {
         self.known.apply(op, run, is_done);
         if let (Op::MountPoint, Some(export)) = (op, self.exports.last_mut()) {
@@ -86,10 +86,10 @@ impl Model {
         }
     }
 
-    /// Compares a listing with what is known, and knows it from now on. Returns what is wrong about it.
+    /// Compares a listing with the model, and updates the model. Returns the errors.
     ///
-    /// Paths that other containers may be writing to are left out. `copied` is what dockerd copies into an empty volume;
-    /// `is_saved` tells whether an image in the registry has, or had, the content.
+    /// Paths that other containers may be writing to are ignored. `copied` is what dockerd copies into an empty volume;
+    /// `is_saved` returns `true` if an image in the registry has, or had, the content.
     pub fn observe(
         &mut self,
         found: &Tree,
@@ -152,7 +152,7 @@ impl Model {
         }
     }
 
-    /// Notes that the content is another one, which is to be exported.
+    /// Notes a new content, which has to be exported.
     fn change(&mut self, tree: Tree) {
         self.settled = tree;
         self.is_changed = true;
@@ -163,7 +163,7 @@ impl Model {
 }
 
 impl Export {
-    /// Tells what is wrong about what the image holds, if anything.
+    /// Returns the errors of the content of an image.
     pub fn judge(&self, found: Option<&Tree>) -> Option<Vec<String>> {
         if self.allowed.iter().any(|allowed| allowed.as_ref() == found) {
             return None;

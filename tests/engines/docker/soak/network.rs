@@ -9,11 +9,11 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
     Fair,
-    /// So many bytes a second and connection.
+    /// This number of bytes per second and connection.
     Slow(u64),
-    /// Nothing passes, and connections stay.
+    /// No data passes, and connections stay.
     Still,
-    /// A connection ends after so many bytes.
+    /// A connection ends after this number of bytes.
     Cutting(u64),
     /// New connections end at once, and old ones too.
     Down,

@@ -1,4 +1,4 @@
-//! Random numbers that a seed repeats.
+//! Random numbers that can be repeated with a seed.
 
 /// A generator of random numbers (splitmix64).
 pub struct Random(u64);
@@ -8,7 +8,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A generator of its own for one thread.
+    /// Returns a separate generator for a thread.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
@@ -21,7 +21,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number from `from` to `to`, both included.
+    /// Returns a number from `from` to `to`, both included.
     pub fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.next() % (to - from + 1)
     }
@@ -30,7 +30,7 @@ impl Random {
         self.between(1, 100) <= percent
     }
 
-    /// One of several values, each as often as its weight says.
+    /// Returns one of several values, each with the probability of its weight.
     pub fn weighted<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
         let mut left = self.between(1, choices.iter().map(|(weight, _)| weight).sum());
         for (weight, choice) in choices {
@@ -42,7 +42,7 @@ impl Random {
         unreachable!("the weights add up")
     }
 
-    /// Bytes that no compressor can shrink.
+    /// Returns incompressible bytes.
     pub fn bytes(&mut self, length: u64) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length as usize + 8);
         while (bytes.len() as u64) < length {

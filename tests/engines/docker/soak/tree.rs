@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The directory in a volume on which others mount something. It is not part of what is compared.
+/// The directory in a volume on which others mount something. It is not compared.
 pub const MOUNT_POINT: &str = "mnt";
 
 /// Everything below a directory by its relative path, without the directory itself and without [`MOUNT_POINT`].
@@ -24,7 +24,7 @@ pub enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta(pub u32, pub u32, pub u32);
 
-/// What a container makes without doing anything about it.
+/// A file that a container has without doing anything.
 const FILE: Meta = Meta(0o644, 0, 0);
 const DIRECTORY: Meta = Meta(0o755, 0, 0);
 
@@ -84,13 +84,13 @@ pub const LIST: &str = r#"list() {
 }
 "#;
 
-/// Reads what a container printed; `None` where it did not come to the end of it.
+/// Parses the output of a container; `None` if it is incomplete.
 pub fn parse(text: &str) -> Option<Tree> {
     let lines = text.strip_suffix("complete\n")?.lines();
     Some(lines.filter_map(parse_line).collect())
 }
 
-/// Reads a line; `None` for the root, and for what another container has removed while it was looked at.
+/// Parses a line; `None` for the root, and for an entry that another container has removed meanwhile.
 fn parse_line(line: &str) -> Option<(String, Entry)> {
     let fields: Vec<&str> = line.split(' ').collect();
     let meta = || {
@@ -109,7 +109,7 @@ fn parse_line(line: &str) -> Option<(String, Entry)> {
     Some((path.to_owned(), entry))
 }
 
-/// Something that a container does in a volume.
+/// An operation of a container in a volume.
 #[derive(Clone, Debug)]
 pub enum Op {
     /// Writes a file, over an old one of that name.
@@ -134,7 +134,7 @@ pub enum Op {
         path: String,
         target: String,
     },
-    /// Makes an empty file, where it is missing, and changes its mode.
+    /// Creates an empty file, if it does not exist, and changes its mode.
     Chmod {
         path: String,
         mode: u32,
@@ -143,12 +143,12 @@ pub enum Op {
     MountPoint,
 }
 
-/// One possibility of what is at a path.
+/// A possible entry at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     Absent,
     Is(Entry),
-    /// A file that somebody was stopped from writing to the end.
+    /// A file whose writing was interrupted.
     PrefixOf(Arc<[u8]>),
 }
 
@@ -180,7 +180,7 @@ impl Op {
         }
     }
 
-    /// What is at its paths when it is done, and what may be there as well when it was interrupted.
+    /// Returns the possible entries at its paths when it is done, and also those after an interruption.
     fn effects(&self, run: usize) -> Vec<(String, Expect, Vec<Expect>)> {
         match self {
             Self::Write { path, content } => vec![written(path.clone(), content)],
@@ -205,7 +205,7 @@ impl Op {
         }
     }
 
-    /// The command of a shell that does it in a directory; the content of a file is in `input`.
+    /// Returns the shell command for it; the content of a file is in `input`.
     pub fn command(&self, root: &str, input: &str) -> String {
         match self {
             Self::Write { path, .. } => format!("cat {input} >{root}/{path}"),
@@ -222,7 +222,7 @@ impl Op {
         }
     }
 
-    /// What it writes.
+    /// Returns the content that it writes.
     pub fn content(&self) -> Option<&[u8]> {
         match self {
             Self::Write { content, .. } | Self::Nested { content, .. } => Some(content),
@@ -239,7 +239,7 @@ fn written(path: String, content: &Arc<[u8]>) -> (String, Expect, Vec<Expect>) {
     (path, Expect::Is(Entry::file(content)), vec![Expect::PrefixOf(Arc::clone(content))])
 }
 
-/// What is known of the content of a directory: at some paths one of several things may be.
+/// The known content of a directory: at some paths there are several possibilities.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub tree: Tree,
@@ -286,7 +286,7 @@ impl Known {
             .collect()
     }
 
-    /// What is known after a listing, which proves nothing of some paths.
+    /// Updates the known content from a listing, which proves nothing for some paths.
     pub fn seen(&self, found: &Tree, apart_from: &BTreeSet<String>) -> Self {
         let mut tree = found.clone();
         tree.retain(|path, _| !apart_from.contains(path));

@@ -1,4 +1,4 @@
-//! A volume of the soak test: how it is made, and the model of it.
+//! A volume of the soak test: its options, and its model.
 
 use super::model::{Export, Model};
 use super::random::Random;
@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::thread;
 use std::time::Duration;
 
-/// The options that make volumes different.
+/// The options in which volumes differ.
 #[derive(Clone, Copy)]
 pub struct Profile {
     pub name: &'static str,
@@ -16,16 +16,16 @@ pub struct Profile {
     pub image: Option<(&'static str, &'static str)>,
     pub export: Target,
     pub hook: Hook,
-    /// Whether the name of the export means an image already.
+    /// Set if the name of the export has an image already.
     pub yesterday: bool,
 }
 
-/// Where a volume is exported to.
+/// The destination of exports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Nowhere,
     Itself,
-    /// The name that it is filled from.
+    /// The name of the image that it is filled from.
     Image,
 }
 
@@ -47,7 +47,7 @@ pub struct Volume {
     versions: u32,
 }
 
-/// The file in an image that says which version of it this is.
+/// The file in an image with the number of its version.
 pub const VERSION: &str = "version";
 
 type Files = Vec<(String, Vec<u8>)>;
@@ -106,7 +106,7 @@ impl Volume {
         is_done
     }
 
-    /// Removes the volume, so that it is made anew next time, perhaps with another export.
+    /// Removes the volume, so that it is created again later, perhaps with another export.
     pub fn remove(&mut self, world: &World, random: &mut Random) {
         let (is_done, said) = world.docker(&["volume", "rm", &self.name]);
         world.count(if is_done { "docker volume rm" } else { "docker volume rm, failed" });
@@ -131,7 +131,7 @@ impl Volume {
         world.count("new version of an image");
     }
 
-    /// Reads the directory, which should be as the model says.
+    /// Reads the directory and compares it with the model.
     pub fn read(&self, world: &World, model: &Model) -> Result<Tree, String> {
         let directory = world.storage.join(&self.name);
         let mut found = Ok(Tree::new());

@@ -1,4 +1,4 @@
-//! A user of Docker: one container after the other with his volumes.
+//! A user of Docker, with one container after the other and a set of volumes.
 
 use super::containers::{Base, Container, Ending, Wrong, observe, operations};
 use super::model::{By, Model};
@@ -10,15 +10,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// What a container writes in the end, after others have come and gone.
+/// The file that a container writes at the end, after others have come and gone.
 const LATE: &str = "late";
 
 pub struct Worker {
     pub random: Random,
-    /// All that he has; no other worker uses them.
+    /// Its volumes, which no other worker uses.
     pub volumes: Vec<Volume>,
     pub kind: Kind,
-    /// How long the hook of a volume may wait, in seconds.
+    /// The maximum wait of a volume's hook, in seconds.
     pub longest_wait: u64,
 }
 
@@ -32,12 +32,12 @@ pub enum Kind {
     New(Profile),
 }
 
-/// What becomes of a container.
+/// The life of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     Run,
     RunRm,
-    /// Two at the same time.
+    /// Two containers at the same time.
     Pair,
     /// It is stopped, killed and started again, also with dockerd.
     Held,
@@ -86,7 +86,7 @@ impl Worker {
         }
     }
 
-    /// Says how long the mounts of the next container take.
+    /// Sets the duration of the mounts of the next container.
     fn choose_wait(&mut self, world: &World) {
         let seconds = self.random.weighted(&[(50, 0), (40, 2), (10, self.longest_wait)]);
         fs::write(world.place.join("seconds"), seconds.to_string()).unwrap();
@@ -173,7 +173,7 @@ impl Worker {
         Container::new(world, &names, base, ops, ending)
     }
 
-    /// Has docker do what it shall with containers. Says of a copied file whether docker has copied it.
+    /// Runs docker commands for containers. Returns `true` for a copied file if docker has copied it.
     fn perform(
         &mut self,
         world: &World,
@@ -266,7 +266,7 @@ impl Worker {
     }
 }
 
-/// Tells the models what containers saw and did that are gone, and compares the models with what is in the volumes.
+/// Passes the findings and actions of removed containers to the models, and compares the models with the volumes.
 pub fn account(world: &World, volumes: &mut [&mut Volume], containers: &[Container], copied: Option<bool>) {
     let name = &volumes[0].name;
     for container in containers {
@@ -334,7 +334,7 @@ pub fn account(world: &World, volumes: &mut [&mut Volume], containers: &[Contain
     }
 }
 
-/// Waits for containers to end, though not for ever: dockerd may have ended them.
+/// Waits for containers to end, but not for ever: dockerd may have ended them.
 fn wait(world: &World, containers: &[Container]) {
     let until = Instant::now() + Duration::from_secs(8);
     while Instant::now() < until && !containers.iter().all(Container::has_ended) {

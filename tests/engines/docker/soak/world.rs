@@ -1,4 +1,5 @@
-//! What all threads of the soak test share: the journal, the engine, the registry, and the network before it.
+//! The resources that all threads of the soak test share: the journal, the engine, the registry, and the network before
+//! it.
 
 use super::network::Network;
 use super::tree::{self, Tree};
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many lines of the journal go with a finding.
+/// The number of journal lines in a report.
 const LINES: usize = 30;
 
 pub struct World {
@@ -21,7 +22,7 @@ pub struct World {
     pub network: Network,
     /// The storage of the plugin.
     pub storage: PathBuf,
-    /// The journals of containers, hooks, and what else must not be on a disk that is full.
+    /// The journals of containers, hooks, and other files that must not be on a full disk.
     pub place: PathBuf,
     pub plugin_log: PathBuf,
     /// The beginning of the names of all images.
@@ -67,7 +68,7 @@ impl World {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Sleeps, but not longer than the test shall last.
+    /// Sleeps, but not past the end of the test.
     pub fn pause(&self, milliseconds: u64) {
         let until = Instant::now() + Duration::from_millis(milliseconds);
         while Instant::now() < until && !self.is_over() {
@@ -97,11 +98,11 @@ impl World {
         lines.join("\n")
     }
 
-    /// Notes that something is wrong, with what happened before.
+    /// Records an error, with the events before it.
     pub fn finding(&self, who: &str, what: &str, wrong: &[String]) {
         self.note(who, &format!("FINDING: {what}"));
         let lines = self.lines.lock().unwrap();
-        // What concerns others is of interest too, but not all of it.
+        // Lines about other volumes are included, but not all.
         let all: Vec<&str> = lines.iter().map(String::as_str).collect();
         let own: Vec<&str> = all.iter().copied().filter(|line| line.contains(&format!(" {who}: "))).collect();
         let log = fs::read_to_string(&self.plugin_log).unwrap_or_default();
@@ -127,7 +128,7 @@ impl World {
 
     // ------------------------------------------------------------------------------------------------- the engine
 
-    /// Runs docker. Returns whether it succeeded, and what it said.
+    /// Runs docker. Returns if it succeeded, and its output.
     pub fn docker(&self, arguments: &[&str]) -> (bool, String) {
         let output = Command::new("timeout")
             .args(["--kill-after=5", "200", "docker"])
@@ -140,7 +141,7 @@ impl World {
         (output.status.success(), String::from_utf8_lossy(&said).trim().to_owned())
     }
 
-    /// Removes a container; tries until there is none.
+    /// Removes a container, with retries.
     pub fn remove(&self, container: &str) {
         let deadline = Instant::now() + Duration::from_secs(300);
         loop {
@@ -162,7 +163,7 @@ impl World {
 
     // ----------------------------------------------------------------------------------------------- the registry
 
-    /// The image as the plugin knows it: by way of the network.
+    /// Returns the name of the image for the plugin: through the network proxy.
     pub fn distant(&self, image: &str) -> String {
         format!("{}/{}/{image}", self.network.host, self.repository)
     }
@@ -179,7 +180,7 @@ impl World {
         volio(&["pack", &image, tree.path().to_str().unwrap()]).succeeded();
     }
 
-    /// The content of an image, where there is one.
+    /// Returns the content of an image, if it exists.
     pub fn fetch(&self, image: &str) -> Option<Tree> {
         let (name, tag) = image.split_once(':').unwrap();
         let link = self.tags(name).join(tag).join("current/link");
@@ -187,7 +188,7 @@ impl World {
         Some(self.fetch_digest(name, digest.trim()))
     }
 
-    /// The content of everything that the name of an image ever meant.
+    /// Returns every content that the name of an image has had.
     pub fn history(&self, image: &str) -> Vec<Tree> {
         let (name, tag) = image.split_once(':').unwrap();
         let index = self.tags(name).join(tag).join("index/sha256");
@@ -196,7 +197,7 @@ impl World {
         digests.map(|hex| self.fetch_digest(name, &format!("sha256:{hex}"))).collect()
     }
 
-    /// Where the registry keeps what its tags mean.
+    /// Returns the directory in which the registry stores tags.
     fn tags(&self, name: &str) -> PathBuf {
         let repositories = registry_storage().join("docker/registry/v2/repositories");
         repositories.join(&self.repository).join(name).join("_manifests/tags")
