@@ -1,8 +1,8 @@
-//! Files that get their names when they are whole.
+//! Atomic replacement of files.
 //!
-//! A draft stands beside its target, so that one `rename` puts it there. It is locked for as long as it is open: the draft
-//! of a writer that was killed is locked by nobody, and the next writer sweeps it away. Where a file system knows no locks,
-//! nobody sweeps. Everything is reached from open directories, so that no symbolic link leads elsewhere.
+//! A file is written under a temporary name and renamed when it is complete. It is locked while it is open. The temporary file
+//! of a killed writer is not locked, and the next writer removes it; where the file system has no locks, it stays. Everything is
+//! reached from open directories, so that no symbolic link leads elsewhere.
 
 use super::directory::{names_in, reopen};
 use super::lock::FileLock;
@@ -19,18 +19,18 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// A file that has not got its name yet; removed when it is dropped.
+/// A file under a temporary name, which is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
     file: FileLock,
     directory: OwnedFd,
-    /// The name until then; `None` once it has got the other one.
+    /// The temporary name; `None` after the file was renamed.
     name: Option<OsString>,
 }
 
 impl AtomicFile {
-    /// Makes one in a directory, under a name that begins so. The mode is as the umask leaves it: what others are meant to
-    /// read must not become private.
+    /// Creates a file in a directory, under a name with this prefix. The umask applies to the mode: a file that others are meant
+    /// to read must not become private.
     pub fn begin(directory: BorrowedFd<'_>, prefix: &str, mode: u32) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
@@ -39,7 +39,7 @@ impl AtomicFile {
                 Err(Errno::EXIST) => continue,
                 file => File::from(file?),
             };
-            // A sweep may find it before it is locked, and take it away.
+            // `sweep` may find it before it is locked, and remove it.
             match FileLock::try_shared(file) {
                 Ok(file) if fstat(&*file)?.st_nlink > 0 => {
                     let directory = directory.try_clone_to_owned()?;
@@ -59,8 +59,8 @@ impl AtomicFile {
         &self.file
     }
 
-    /// Puts the file in its place, for good: it survives a power cut from here on. Where root replaces a file of another
-    /// user, the new one is that user's too.
+    /// Syncs the file and renames it: it survives a power cut from here on. If root replaces a file of another user, the new one
+    /// belongs to that user too.
     pub fn publish(mut self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         if let Ok(old) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
             && geteuid().is_root()
@@ -68,13 +68,13 @@ impl AtomicFile {
         {
             let own = fstat(self.file())?;
             if (own.st_uid, own.st_gid) != (old.st_uid, old.st_gid) {
-                // A file system that has no owners has none to keep.
+                // The file system may have no owners.
                 let _ = fchown(self.file(), Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)));
             }
         }
         self.file().sync_all()?;
-        if let Some(draft) = &self.name {
-            renameat(&self.directory, draft, directory, name)?;
+        if let Some(temporary) = &self.name {
+            renameat(&self.directory, temporary, directory, name)?;
         }
         self.name = None;
         sync(directory)
@@ -84,14 +84,14 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            // A file that cannot be removed is waste and no harm.
+            // A file that cannot be removed wastes space and does no harm.
             let _ = unlinkat(&self.directory, name, AtFlags::empty());
         }
     }
 }
 
-/// Replaces a file as a whole, for good: who reads it, also after a crash, finds the old content or the new one. The
-/// name must not be that of a link that is to stay.
+/// Replaces a file atomically: a reader finds the old or the new content, also after a crash. A symbolic link is replaced
+/// itself.
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Errno::ISDIR.into());
@@ -100,28 +100,28 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> 
     let directory = openat(CWD, parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let prefix = format!(".volio-{}-", name.to_string_lossy());
     sweep(directory.as_fd(), &prefix);
-    let draft = AtomicFile::begin(directory.as_fd(), &prefix, mode)?;
-    draft.file().set_permissions(Permissions::from_mode(mode))?;
-    draft.file().write_all(content)?;
-    draft.publish(directory.as_fd(), name)
+    let file = AtomicFile::begin(directory.as_fd(), &prefix, mode)?;
+    file.file().set_permissions(Permissions::from_mode(mode))?;
+    file.file().write_all(content)?;
+    file.publish(directory.as_fd(), name)
 }
 
-/// Removes drafts under names that begin so, and that nobody holds any more.
+/// Removes temporary files with this prefix that no writer holds any more.
 pub(crate) fn sweep(directory: BorrowedFd<'_>, prefix: &str) {
     for name in names_in(directory).unwrap_or_default() {
         if name.to_bytes().starts_with(prefix.as_bytes())
             && let Some(_claimed) = claim(directory, &name)
         {
-            // A file that cannot be removed is waste and no harm.
+            // A file that cannot be removed wastes space and does no harm.
             let _ = unlinkat(directory, &name, AtFlags::empty());
         }
     }
 }
 
-/// Opens and locks a file that is to be continued or removed; `None` while somebody holds it, and for all that is
-/// not a regular file under one name: what is written through a link lands somewhere else.
+/// Opens and locks a file that is to be continued or removed. `None` while another process holds it, and for everything but a
+/// regular file with one name: bytes that are written through a link end up elsewhere.
 pub(crate) fn claim(directory: BorrowedFd<'_>, name: &CStr) -> Option<FileLock> {
-    // For writing also where nothing is written: some file systems lock nothing else.
+    // For writing, even if nothing is written: some file systems lock only files that are open for writing.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let file = openat(directory, name, flags, Mode::empty()).ok()?;
     let stat = fstat(&file).ok()?;
@@ -129,15 +129,15 @@ pub(crate) fn claim(directory: BorrowedFd<'_>, name: &CStr) -> Option<FileLock> 
     FileLock::try_exclusive(File::from(file)).ok().filter(|file| is_plain && file.is_held())
 }
 
-/// Opens a file that somebody else may have put there: where it is a named pipe, nobody must wait for a writer.
+/// Opens a file that another user may have created: if it is a named pipe, the call does not wait for a writer.
 pub(crate) fn open_nonblocking(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
 
-/// Has the disk know what was made, renamed or removed in a directory.
+/// Syncs a directory after files in it were created, renamed or removed.
 pub(crate) fn sync(directory: BorrowedFd<'_>) -> io::Result<()> {
-    // It may be open as a mere place.
+    // It may be open by O_PATH.
     Ok(fsync(reopen(directory)?)?)
 }
 
@@ -148,7 +148,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, chown, symlink};
 
     #[test]
-    fn what_is_not_a_regular_file_under_one_name_is_not_claimed() {
+    fn only_a_regular_file_with_one_name_is_claimed() {
         let directory = tempfile::tempdir().unwrap();
         let fd = File::open(directory.path()).unwrap();
         let at = |name: &str| directory.path().join(name);
@@ -160,29 +160,29 @@ mod tests {
             assert!(claim(name).is_none(), "{name:?}");
         }
         let first = claim(c"precious").unwrap();
-        assert!(claim(c"precious").is_none(), "somebody holds it");
+        assert!(claim(c"precious").is_none(), "it is held");
         drop(first);
         fs::hard_link(at("precious"), at("hard")).unwrap();
         assert!(claim(c"hard").is_none());
     }
 
     #[test]
-    fn a_sweep_takes_no_draft_that_is_at_work() {
+    fn a_temporary_file_in_use_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let fd = File::open(directory.path()).unwrap();
-        fs::write(directory.path().join(".draft-dead"), "x").unwrap();
+        fs::write(directory.path().join(".temporary-dead"), "x").unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for number in 0..50 {
-                        let draft = AtomicFile::begin(fd.as_fd(), ".draft-", 0o666).unwrap();
-                        sweep(fd.as_fd(), ".draft-");
-                        draft.publish(fd.as_fd(), OsStr::new(&format!("name{number}"))).unwrap();
+                        let file = AtomicFile::begin(fd.as_fd(), ".temporary-", 0o666).unwrap();
+                        sweep(fd.as_fd(), ".temporary-");
+                        file.publish(fd.as_fd(), OsStr::new(&format!("name{number}"))).unwrap();
                     }
                 });
             }
         });
-        drop(AtomicFile::begin(fd.as_fd(), ".draft-", 0o666).unwrap());
+        drop(AtomicFile::begin(fd.as_fd(), ".temporary-", 0o666).unwrap());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 50);
     }
 
@@ -200,7 +200,7 @@ mod tests {
             assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (expected.0, expected.1, 0o600));
             chown(&path, Some(1234), Some(2345)).unwrap();
         }
-        // A link that somebody has put there is replaced, and not what it leads to.
+        // A link that another user has created is replaced, and not the file that it leads to.
         let outside = tempfile::NamedTempFile::new().unwrap();
         fs::remove_file(&path).unwrap();
         symlink(outside.path(), &path).unwrap();

@@ -1,4 +1,4 @@
-//! Directories by their descriptors: opened without following links, and told apart.
+//! Directories by their descriptors: opening without following links, listing, identity.
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
@@ -8,12 +8,12 @@ use rustix::fs::{
 use rustix::io::{Errno, Result};
 use std::ffi::CString;
 
-/// Which thing on this machine something is, whatever it is called.
+/// The identity of a file on this machine, whatever its name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FileId {
     /// The file system.
     pub device: u64,
-    /// The number within it.
+    /// The inode number in it.
     pub inode: u64,
 }
 
@@ -23,9 +23,9 @@ impl From<&Stat> for FileId {
     }
 }
 
-/// Opens the directory `name` in `above`, not what a symbolic link of that name says.
+/// Opens the directory `name` in `above`; a symbolic link is not followed.
 ///
-/// A directory that may be passed but not listed is opened as a mere place (`O_PATH`): enough to go through it.
+/// A directory that may be entered but not listed is opened by `O_PATH`, which is enough to pass through it.
 pub(crate) fn open_directory(above: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(above, name, flags | OFlags::RDONLY, Mode::empty()) {
@@ -34,12 +34,12 @@ pub(crate) fn open_directory(above: BorrowedFd<'_>, name: &[u8]) -> Result<Owned
     }
 }
 
-/// Opens a directory once more, to be listed: the position in a listing belongs to the open file.
+/// Opens a directory again, to list it: the position in a listing belongs to the open file.
 pub(crate) fn reopen(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The names in a directory, in any order, without `.` and `..`.
+/// Returns the names in a directory, in any order, without `.` and `..`.
 pub(crate) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
     let mut buffer = Vec::with_capacity(32 << 10);
     let mut entries = RawDir::new(reopen(directory)?, buffer.spare_capacity_mut());
@@ -53,23 +53,23 @@ pub(crate) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
     Ok(names)
 }
 
-/// A path that means what is open, for calls that take no descriptor of its kind. Without `/proc` there is nothing
-/// of that name.
+/// Returns a path that leads to an open file, for calls that do not take its descriptor. Without `/proc` it does not exist.
 pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Lets its owner fill or empty a directory that is read-only or closed. Whether that worked shows when it is used.
+/// Gives the owner of a directory all permissions, so that it can be filled or emptied. Errors show when it is used.
 pub(crate) fn ensure_owner_access(directory: BorrowedFd<'_>) {
     let Ok(stat) = fstat(directory) else { return };
     let mode = Mode::from_raw_mode(stat.st_mode);
     if !mode.contains(Mode::RWXU) && fchmod(directory, mode | Mode::RWXU).is_err() {
-        // It may not be listed, so what is open is a mere place, which takes no mode.
+        // It may not be listed, so that it is open by O_PATH, and `fchmod` does not work.
         let _ = chmodat(CWD, proc_path(directory), mode | Mode::RWXU, AtFlags::empty());
     }
 }
 
-/// Tells whether something is mounted here. Kernels before 5.8 do not say; there, another file system above tells.
+/// Returns whether a directory is a mount point. Kernels before 5.8 do not report that; there, it is one if the directory above
+/// is on another file system.
 pub(crate) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
     if let Ok(status) = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
         && status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
@@ -82,8 +82,8 @@ pub(crate) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// The number of the mount through which something was opened: a bind mount has another one than the directory that it
-/// shows. `None` where the kernel does not say, as before 5.8 without `/proc`.
+/// Returns the number of the mount through which a file was opened: a bind mount has another one than the directory that it
+/// shows. `None` if the kernel does not report it, as before 5.8 without `/proc`.
 pub(crate) fn mount_id(fd: impl AsFd) -> Option<u64> {
     let fd = fd.as_fd();
     match statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {

@@ -1,9 +1,9 @@
 //! Locks on files and directories, among processes and among threads.
 //!
-//! Every user who can open a file can lock it, and hold the lock for as long as they like: nobody waits for a lock without an
-//! end, and the error says which process has it.
+//! Every user that can open a file can lock it for any time. So each wait for a lock has a deadline, and the error names the
+//! process that holds the lock.
 //!
-//! Where a file system knows no locks, work goes on without them, as that of skopeo and podman does everywhere.
+//! On a file system without locks, volio works without them, as skopeo and podman do everywhere.
 
 use crate::error::{Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long one who holds a lock for a moment may take.
+/// The longest wait for a lock that is usually held for a moment only.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest pause between two tries to get a lock.
@@ -33,89 +33,89 @@ pub(crate) struct FileLock {
 }
 
 impl FileLock {
-    /// Waits until nobody holds it alone, and keeps others from doing so.
+    /// Takes a shared lock, and waits for the end of an exclusive one.
     ///
     /// # Errors
-    /// When that takes longer than `patience`; [`Refused`](crate::error::Kind::Refused).
-    pub fn shared(file: File, path: &Path, patience: Duration) -> Result<Self> {
-        Self::wait(file, path, FlockOperation::NonBlockingLockShared, patience)
+    /// When that takes longer than `timeout`; [`Refused`](crate::error::Kind::Refused).
+    pub fn shared(file: File, path: &Path, timeout: Duration) -> Result<Self> {
+        Self::wait(file, path, FlockOperation::NonBlockingLockShared, timeout)
     }
 
-    /// Waits until nobody else holds it.
+    /// Takes an exclusive lock, and waits for the end of all others.
     ///
     /// # Errors
     /// As [`shared`](Self::shared).
-    pub fn exclusive(file: File, path: &Path, patience: Duration) -> Result<Self> {
-        Self::wait(file, path, FlockOperation::NonBlockingLockExclusive, patience)
+    pub fn exclusive(file: File, path: &Path, timeout: Duration) -> Result<Self> {
+        Self::wait(file, path, FlockOperation::NonBlockingLockExclusive, timeout)
     }
 
-    /// Keeps others from holding it alone, at once.
+    /// Takes a shared lock without waiting.
     ///
     /// # Errors
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when somebody holds it alone.
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when an exclusive lock is held.
     pub fn try_shared(file: File) -> io::Result<Self> {
         Self::take(&file, FlockOperation::NonBlockingLockShared).map(|is_held| Self { file, is_held })
     }
 
-    /// Holds it alone, at once.
+    /// Takes an exclusive lock without waiting.
     ///
     /// # Errors
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when somebody else holds it.
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when another lock is held.
     pub fn try_exclusive(file: File) -> io::Result<Self> {
         Self::take(&file, FlockOperation::NonBlockingLockExclusive).map(|is_held| Self { file, is_held })
     }
 
-    fn wait(file: File, path: &Path, how: FlockOperation, patience: Duration) -> Result<Self> {
-        let end = Instant::now() + patience;
+    fn wait(file: File, path: &Path, how: FlockOperation, timeout: Duration) -> Result<Self> {
+        let end = Instant::now() + timeout;
         let mut pause = Duration::from_millis(1);
         loop {
             match Self::take(&file, how) {
                 Ok(is_held) => return Ok(Self { file, is_held }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(cannot_lock(path, error)),
+                Err(error) => return Err(lock_error(path, error)),
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(is_busy(file.as_fd(), path, patience));
+                return Err(busy_error(file.as_fd(), path, timeout));
             }
             thread::sleep(pause.min(left));
             pause = (pause * 2).min(PAUSE);
         }
     }
 
-    /// Tells whether there is a lock now: not where the file system knows none.
+    /// Tries to lock; returns `false` if the file system has no locks.
     #[allow(clippy::disallowed_methods)] // It never waits.
     fn take(file: &File, how: FlockOperation) -> io::Result<bool> {
         match flock(file, how) {
             Ok(()) => Ok(true),
-            Err(error) if knows_no_locks(error) => Ok(false),
+            Err(error) if has_no_locks(error) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Tells whether there is a lock: not where the file system knows none.
+    /// Returns whether there is a lock: `false` if the file system has none.
     pub fn is_held(&self) -> bool {
         self.is_held
     }
 }
 
-/// The error for a lock that others have not given back in time.
-fn is_busy(file: BorrowedFd<'_>, path: &Path, patience: Duration) -> Error {
+/// The error for a lock that was not released in time.
+fn busy_error(file: BorrowedFd<'_>, path: &Path, timeout: Duration) -> Error {
     let holder = match holder(file) {
         Some(process) => format!("the process {process} has"),
         None => "another process has".to_owned(),
     };
-    let seconds = patience.as_secs().max(1);
+    let seconds = timeout.as_secs().max(1);
     let path = path.display();
     Error::refused(format!("cannot lock {path}: {holder} locked it, and has not released it for {seconds} s"))
         .with_hint("try again when that process has ended")
 }
 
-fn cannot_lock(path: &Path, error: impl Into<io::Error>) -> Error {
+fn lock_error(path: &Path, error: impl Into<io::Error>) -> Error {
     Error::io(format!("cannot lock {}", path.display()), error)
 }
 
-/// A process that has locked a file, by `/proc/locks` (proc_locks(5)).
+/// Returns a process that has locked a file, from `/proc/locks` (proc_locks(5)).
 fn holder(file: BorrowedFd<'_>) -> Option<u32> {
     let stat = fstat(file).ok()?;
     let wanted = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
@@ -125,11 +125,12 @@ fn holder(file: BorrowedFd<'_>) -> Option<u32> {
         [_, "FLOCK", _, _, process, inode, ..] if inode == wanted => process.parse().ok(),
         _ => None,
     };
-    // 0 is a process that is not seen here.
+    // 0 is a process in another PID namespace.
     fields.filter_map(found).find(|process| *process != 0)
 }
 
-/// A file that is there for its lock only, and for its owner only: no other user can hold its lock. It goes with the lock.
+/// A file that exists for its lock only, and that only its owner can open: no other user can hold the lock. It is removed with
+/// the lock.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     directory: OwnedFd,
@@ -138,25 +139,26 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Makes the file in a directory, which is that of the path, where it is missing, and waits until nobody else holds it.
+    /// Locks the file at `path`, in the open directory `directory`, and creates it if it does not exist. Waits for the end of
+    /// another lock.
     ///
     /// # Errors
-    /// As [`FileLock::exclusive`]; when there can be no such file, or what has its name is not one.
-    pub fn take(directory: BorrowedFd<'_>, path: &Path, patience: Duration) -> Result<Self> {
+    /// As [`FileLock::exclusive`]; when the file cannot be created, or something else has its name.
+    pub fn take(directory: BorrowedFd<'_>, path: &Path, timeout: Duration) -> Result<Self> {
         let name = path.file_name().unwrap_or_default();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let end = Instant::now() + patience;
+        let end = Instant::now() + timeout;
         loop {
             let open = openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
             let opened = open.and_then(|file| Ok((fstat(&file)?, directory.try_clone_to_owned(), file)));
-            let (stat, directory_again, file) = opened.map_err(|error| cannot_lock(path, error))?;
+            let (stat, directory_again, file) = opened.map_err(|error| lock_error(path, error))?;
             let left = end.saturating_duration_since(Instant::now());
             let lock = FileLock::exclusive(File::from(file), path, left)?;
-            // The holder before has removed it: what was locked is a file that nobody else will find.
+            // The previous holder may have removed it; then the lock is on a file that no other process will find.
             let is_there = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
                 .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino));
             if is_there {
-                let directory = directory_again.map_err(|error| cannot_lock(path, error))?;
+                let directory = directory_again.map_err(|error| lock_error(path, error))?;
                 return Ok(Self { directory, name: name.to_owned(), _lock: lock });
             }
         }
@@ -165,20 +167,20 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Before the lock is given back: nobody else has one on it.
+        // Before the lock is released, so that no other process has locked this file.
         let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
     }
 }
 
-/// NFS without its lock daemon, Lustre that was mounted without locks, FUSE; and where locks are made of those of
-/// `fcntl`, what is open for reading only cannot be locked against others.
-fn knows_no_locks(error: Errno) -> bool {
+/// Returns whether an error means that the file system has no locks: NFS without its lock daemon, Lustre mounted without locks,
+/// FUSE. Where `flock` is emulated by `fcntl`, a file that is open for reading only cannot be locked exclusively.
+fn has_no_locks(error: Errno) -> bool {
     [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOLCK, Errno::BADF].contains(&error)
 }
 
 impl Drop for FileLock {
-    /// Closing is not enough: a process that another thread starts meanwhile, such as a credential helper, has a copy of
-    /// the descriptor until it has become another program, and would hold the lock as long.
+    /// Unlocks the file. Closing it is not enough: a process that another thread starts meanwhile, such as a credential helper,
+    /// has a copy of the descriptor until it calls `exec`, and would hold the lock until then.
     #[allow(clippy::disallowed_methods)] // It never waits.
     fn drop(&mut self) {
         let _ = flock(&self.file, FlockOperation::Unlock);
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_ends_with_its_holder_also_where_a_starting_process_has_a_copy_of_it() {
+    fn a_lock_ends_with_its_holder_even_if_another_descriptor_is_open() {
         let directory = tempfile::tempdir().unwrap();
         let open = || File::open(directory.path()).unwrap();
         for take in [FileLock::shared, FileLock::exclusive] {
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_lock_without_an_end_and_the_holder_is_named() {
+    fn a_wait_for_a_lock_has_an_end_and_the_error_names_the_holder() {
         let directory = tempfile::tempdir().unwrap();
         let open = || File::open(directory.path()).unwrap();
         let held = FileLock::shared(open(), directory.path(), LOCK_TIMEOUT).unwrap();
@@ -228,7 +230,7 @@ mod tests {
         let me = format!("the process {} has locked it", std::process::id());
         assert!(error.to_string().contains(&me) || holder(held.as_fd()).is_none(), "{error}");
         assert!(error.hint().is_some());
-        // Whoever gives it back in time is waited for.
+        // A lock that is released in time is waited for.
         thread::scope(|scope| {
             let waiting = scope
                 .spawn(|| FileLock::exclusive(open(), directory.path(), LOCK_TIMEOUT).unwrap().is_held());
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn many_take_a_lock_file_one_after_the_other_and_leave_nothing() {
+    fn a_lock_file_is_held_by_one_thread_at_a_time_and_removed_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let fd = File::open(directory.path()).unwrap();
         let path = directory.path().join("lock");
@@ -258,12 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_without_locks_is_told_from_a_lock_that_somebody_holds() {
+    fn a_file_system_without_locks_is_not_taken_for_a_lock_that_is_held() {
         for error in [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOLCK, Errno::BADF] {
-            assert!(knows_no_locks(error), "{error}");
+            assert!(has_no_locks(error), "{error}");
         }
         for error in [Errno::WOULDBLOCK, Errno::AGAIN, Errno::INTR, Errno::IO] {
-            assert!(!knows_no_locks(error), "{error}");
+            assert!(!has_no_locks(error), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is below everything else: removal of trees, mounts, locks, and files that are replaced at once.
+//! Operations on disk that every other module may use: removal of trees, mounts, locks, and atomic replacement of files.
 
 pub(crate) mod atomic_file;
 pub(crate) mod directory;

@@ -1,9 +1,8 @@
-//! RemovalRules of trees of any depth, and of nothing outside of them.
+//! Removal of trees of any depth, and of nothing outside of them.
 //!
-//! It follows no link and goes through no mount point, also not through one of the same file system. What it needs does
-//! not depend on the tree, but for the names that lead to where it is and 48 bytes for each of them: neither stack, nor
-//! descriptors, nor the size of a directory. A directory of which the descriptor was closed is found again by `..`, and
-//! must then be the same one as before.
+//! It follows no symbolic link and crosses no mount point, not even one of the same file system. The stack, the descriptors and
+//! the memory that it needs do not depend on the tree, except for the names in the current path and 48 bytes for each of
+//! them. A directory that had to be closed is opened again by `..`, and must then be the same one as before.
 
 use super::directory::{self, FileId, ensure_owner_access, mount_id, open_directory, reopen};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,35 +11,35 @@ use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 
-/// How many directories stay open, with a part of their names: enough that honest trees never reopen one.
-const MOST_OPEN: usize = 32;
+/// The most directories that stay open, with a part of their names. Honest trees never exceed it.
+const MAX_OPEN: usize = 32;
 
-/// How much of a directory is listed at once, in bytes.
-const AT_ONCE: usize = 32 << 10;
+/// The bytes of a directory that are listed at once.
+const LISTING_BUFFER: usize = 32 << 10;
 
-/// What is removed, and what stays.
+/// The rules for what is removed and what stays.
 pub(crate) struct RemovalRules<'a> {
-    /// Returns whether to go on in this directory, which is on another mount or file system than the one above.
+    /// Returns whether a directory on another mount or file system than the one above is entered.
     pub crosses: &'a dyn Fn(BorrowedFd<'_>) -> bool,
-    /// Returns whether this name stays; asked in the root of the tree and in directories that were crossed into.
+    /// Returns whether a name stays. Called in the root of the tree and in directories that were crossed into.
     pub spares: &'a dyn Fn(BorrowedFd<'_>, &CStr) -> bool,
 }
 
 impl RemovalRules<'_> {
-    /// Everything, but for what is mounted.
+    /// Everything is removed, except for mount points.
     pub const EVERYTHING: RemovalRules<'static> = RemovalRules { crosses: &|_| false, spares: &|_, _| false };
 }
 
-/// What a removal has done.
+/// The result of a removal.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Removed {
-    /// How many entries are gone.
+    /// The number of removed entries.
     pub entries: u64,
-    /// The path of the first thing that stays because something is mounted on it.
+    /// The path of the first entry that stays because it is a mount point.
     pub mounted: Option<Vec<u8>>,
 }
 
-/// The first thing that could not be removed; all others are gone.
+/// The first entry that could not be removed; all others are removed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RemovalError {
     /// The path below the root of the tree, without a leading `/`; empty for the root.
@@ -48,63 +47,65 @@ pub(crate) struct RemovalError {
     pub errno: Errno,
 }
 
-/// Removes all that is in a directory. Directories that something must stay in stay too.
-pub(crate) fn contents(root: BorrowedFd<'_>, what: &RemovalRules<'_>) -> Result<Removed, RemovalError> {
+/// Removes the contents of a directory. A directory stays if something in it stays.
+pub(crate) fn contents(root: BorrowedFd<'_>, rules: &RemovalRules<'_>) -> Result<Removed, RemovalError> {
     ensure_owner_access(root);
-    Remover::new(root, what).map_err(RemovalError::at_root)?.run(None)
+    Remover::new(root, rules).map_err(RemovalError::at_root)?.run(None)
 }
 
-/// Removes the entry `name` of a directory, with all that is in it; nothing where there is no such entry. Paths begin
+/// Removes the entry `name` of a directory, with its contents; does nothing if it does not exist. The paths in the result begin
 /// with the name.
 pub(crate) fn entry(
     above: BorrowedFd<'_>,
     name: &CStr,
-    what: &RemovalRules<'_>,
+    rules: &RemovalRules<'_>,
 ) -> Result<Removed, RemovalError> {
-    Remover::new(above, what).map_err(RemovalError::at_root)?.run(Some(name))
+    Remover::new(above, rules).map_err(RemovalError::at_root)?.run(Some(name))
 }
 
-/// A removal that is under way, and the directory that it is in.
+/// A running removal.
 struct Remover<'a> {
-    what: &'a RemovalRules<'a>,
-    /// The directories from the root to the one that it is in.
+    rules: &'a RemovalRules<'a>,
+    /// The directories from the root to the current one.
     levels: Vec<Level>,
-    /// The levels from here on are open.
+    /// The first level that is open.
     open_from: usize,
-    /// The names of the levels but the root, joined by `/`.
+    /// The names of the levels below the root, joined by `/`.
     path: Vec<u8>,
-    done: Removed,
+    removed: Removed,
     failure: Option<RemovalError>,
 }
 
+/// A directory on the current path.
 struct Level {
-    identity: FileId,
+    id: FileId,
     mount: Option<u64>,
-    /// Where its name begins in the path.
+    /// The position of its name in the path.
     name_at: usize,
-    /// Where its listing goes on; 0 is its beginning.
+    /// The position in its listing; 0 is the beginning.
     cookie: u64,
-    /// Whether something was removed from it since its listing began.
+    /// Set when an entry was removed since its listing began.
     is_changed: bool,
-    /// Whether its listing did not come at once. Some file systems then pass over names when others are removed.
+    /// Set when it was not listed by one call. Some file systems then skip names when others are removed.
     is_in_parts: bool,
-    /// How often it was listed from the beginning.
+    /// The number of times that it was listed from the beginning.
     listings: u8,
-    /// Whether names in it may be spared.
+    /// Set when names in it may be spared.
     is_boundary: bool,
     open: Option<Box<Listing>>,
 }
 
-/// An open directory, and names in it that were not looked at yet, the next one last; each with the place behind it.
+/// An open directory, and the names that were listed and not handled yet, the next one last. Each has the position after it.
 struct Listing {
     fd: OwnedFd,
     names: Vec<(CString, u64)>,
 }
 
-/// Somebody who makes files faster than they are removed must not keep a removal going.
-const MOST_LISTINGS: u8 = 8;
+/// The most listings of one directory: a program that creates files faster than they are removed must not keep a removal going.
+const MAX_LISTINGS: u8 = 8;
 
-enum Taken {
+/// The result of the attempt to remove an entry.
+enum Outcome {
     Removed,
     Gone,
     Mounted,
@@ -112,28 +113,28 @@ enum Taken {
 }
 
 impl<'a> Remover<'a> {
-    fn new(root: BorrowedFd<'_>, what: &'a RemovalRules<'a>) -> Result<Self, Errno> {
+    fn new(root: BorrowedFd<'_>, rules: &'a RemovalRules<'a>) -> Result<Self, Errno> {
         let fd = open_directory(root, b".")?;
         let level = Level::new(fd, 0, true)?;
         Ok(Self {
-            what,
+            rules,
             levels: vec![level],
             open_from: 0,
             path: Vec::new(),
-            done: Removed::default(),
+            removed: Removed::default(),
             failure: None,
         })
     }
 
-    /// Removes the entry of that name, or all entries of the root.
+    /// Removes the entry `only`, or all entries of the root.
     fn run(mut self, only: Option<&CStr>) -> Result<Removed, RemovalError> {
         let above = usize::from(only.is_some());
         if let Some(name) = only {
-            self.take(name);
+            self.remove(name);
         }
         while self.levels.len() > above {
             match self.next_name() {
-                Ok(Some(name)) => self.take(&name),
+                Ok(Some(name)) => self.remove(&name),
                 Ok(None) => self.leave(),
                 Err(errno) => {
                     self.fail(None, errno);
@@ -143,7 +144,7 @@ impl<'a> Remover<'a> {
         }
         match self.failure {
             Some(failure) => Err(failure),
-            None => Ok(self.done),
+            None => Ok(self.removed),
         }
     }
 
@@ -153,17 +154,17 @@ impl<'a> Remover<'a> {
         loop {
             if let Some((name, cookie)) = listing.names.pop() {
                 level.cookie = cookie;
-                match level.is_boundary && (self.what.spares)(listing.fd.as_fd(), &name) {
-                    true => continue,
-                    false => return Ok(Some(name)),
+                if level.is_boundary && (self.rules.spares)(listing.fd.as_fd(), &name) {
+                    continue;
                 }
+                return Ok(Some(name));
             }
             level.is_in_parts |= level.cookie != 0;
             listing.fill()?;
             if !listing.names.is_empty() {
                 continue;
             }
-            let is_again = level.is_changed && level.is_in_parts && level.listings < MOST_LISTINGS;
+            let is_again = level.is_changed && level.is_in_parts && level.listings < MAX_LISTINGS;
             if !is_again {
                 return Ok(None);
             }
@@ -173,51 +174,51 @@ impl<'a> Remover<'a> {
         }
     }
 
-    /// Removes an entry of the directory that it is in, or goes into it.
-    fn take(&mut self, name: &CStr) {
-        match self.take_one(name) {
-            Ok(Taken::Removed) => self.count(),
-            Ok(Taken::Mounted) => self.spare(name),
-            Ok(Taken::Gone | Taken::Entered) => {}
+    /// Removes an entry of the current directory, or enters it.
+    fn remove(&mut self, name: &CStr) {
+        match self.try_remove(name) {
+            Ok(Outcome::Removed) => self.count(),
+            Ok(Outcome::Mounted) => self.note_mounted(name),
+            Ok(Outcome::Gone | Outcome::Entered) => {}
             Err(errno) => self.fail(Some(name), errno),
         }
     }
 
-    fn take_one(&mut self, name: &CStr) -> Result<Taken, Errno> {
-        let Some(Level { open: Some(listing), identity, mount, .. }) = self.levels.last() else {
+    fn try_remove(&mut self, name: &CStr) -> Result<Outcome, Errno> {
+        let Some(Level { open: Some(listing), id, mount, .. }) = self.levels.last() else {
             return Err(Errno::STALE);
         };
         let above = listing.fd.as_fd();
         match unlinkat(above, name, AtFlags::empty()) {
-            Ok(()) => return Ok(Taken::Removed),
-            Err(Errno::NOENT) => return Ok(Taken::Gone),
-            // POSIX says the latter; some file systems do.
+            Ok(()) => return Ok(Outcome::Removed),
+            Err(Errno::NOENT) => return Ok(Outcome::Gone),
+            // POSIX specifies the latter, and some file systems return it.
             Err(Errno::ISDIR | Errno::PERM) => {}
             // A file on which something is mounted.
-            Err(Errno::BUSY) => return Ok(Taken::Mounted),
+            Err(Errno::BUSY) => return Ok(Outcome::Mounted),
             Err(errno) => return Err(errno),
         }
         let open = |how| {
             openat(above, name, how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         };
         let (fd, is_closed) = match open(OFlags::RDONLY) {
-            Err(Errno::NOENT) => return Ok(Taken::Gone),
-            // It is no directory, and what was wrong was the permission.
+            Err(Errno::NOENT) => return Ok(Outcome::Gone),
+            // It is not a directory, so that the error was about permissions.
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(Errno::PERM),
             Err(Errno::ACCESS) => (open(OFlags::PATH)?, true),
             opened => (opened?, false),
         };
-        let is_boundary = fstat(&fd)?.st_dev != identity.device
+        let is_boundary = fstat(&fd)?.st_dev != id.device
             || mount_id(&fd) != *mount
             || (mount.is_none() && directory::is_mount_point(fd.as_fd()));
-        if is_boundary && !(self.what.crosses)(fd.as_fd()) {
-            return Ok(Taken::Mounted);
+        if is_boundary && !(self.rules.crosses)(fd.as_fd()) {
+            return Ok(Outcome::Mounted);
         }
         ensure_owner_access(fd.as_fd());
         let fd = if is_closed { reopen(fd.as_fd())? } else { fd };
         let level = Level::new(fd, self.path.len(), is_boundary)?;
         self.enter(name, level);
-        Ok(Taken::Entered)
+        Ok(Outcome::Entered)
     }
 
     fn enter(&mut self, name: &CStr, level: Level) {
@@ -226,23 +227,23 @@ impl<'a> Remover<'a> {
         }
         self.path.extend_from_slice(name.to_bytes());
         self.levels.push(level);
-        if self.levels.len() - self.open_from > MOST_OPEN {
+        if self.levels.len() - self.open_from > MAX_OPEN {
             self.levels[self.open_from].open = None;
             self.open_from += 1;
         }
     }
 
-    /// Goes up, and removes the directory that it was in unless something is left in it.
+    /// Goes up, and removes the directory that was left unless it holds something.
     fn leave(&mut self) {
         let Some(below) = self.levels.pop() else { return };
         let Some(level) = self.levels.last_mut() else { return };
         let name = self.path.split_off(below.name_at);
         let name = name.strip_prefix(b"/").unwrap_or(&name);
-        // No name has a zero byte: it came as a C string.
+        // The name was a C string, so that it has no NUL byte.
         let name = CString::new(name).unwrap_or_default();
         if level.open.is_none() {
             if let Err(errno) = level.open_above(&below) {
-                // Nothing is known any more of where it is.
+                // The directories above are not known any more.
                 self.fail(None, errno);
                 self.levels.clear();
                 return;
@@ -253,26 +254,26 @@ impl<'a> Remover<'a> {
         match unlinkat(&listing.fd, &name, AtFlags::REMOVEDIR) {
             Ok(()) => self.count(),
             Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
-            Err(Errno::BUSY) => self.spare(&name),
+            Err(Errno::BUSY) => self.note_mounted(&name),
             Err(errno) => self.fail(Some(&name), errno),
         }
     }
 
     fn count(&mut self) {
-        self.done.entries += 1;
+        self.removed.entries += 1;
         if let Some(level) = self.levels.last_mut() {
             level.is_changed = true;
         }
     }
 
-    /// Notes that something is mounted on this entry.
-    fn spare(&mut self, name: &CStr) {
-        if self.done.mounted.is_none() {
-            self.done.mounted = Some(self.proc_path(Some(name)));
+    /// Notes that an entry is a mount point.
+    fn note_mounted(&mut self, name: &CStr) {
+        if self.removed.mounted.is_none() {
+            self.removed.mounted = Some(self.proc_path(Some(name)));
         }
     }
 
-    /// Notes that this entry, or the directory that it is in, cannot be removed.
+    /// Notes that an entry, or the current directory, cannot be removed.
     fn fail(&mut self, name: Option<&CStr>, errno: Errno) {
         if self.failure.is_none() {
             self.failure = Some(RemovalError { path: self.proc_path(name), errno });
@@ -288,7 +289,7 @@ impl<'a> Remover<'a> {
 impl Level {
     fn new(fd: OwnedFd, name_at: usize, is_boundary: bool) -> Result<Self, Errno> {
         Ok(Self {
-            identity: FileId::from(&fstat(&fd)?),
+            id: FileId::from(&fstat(&fd)?),
             mount: mount_id(&fd),
             name_at,
             cookie: 0,
@@ -300,14 +301,14 @@ impl Level {
         })
     }
 
-    /// Opens it again from a directory in it, and insists that it is what it was.
+    /// Opens the directory again from one in it, and ensures that it is the same directory.
     fn open_above(&mut self, below: &Self) -> Result<(), Errno> {
         let Some(listing) = &below.open else { return Err(Errno::STALE) };
         let fd = open_directory(listing.fd.as_fd(), b"..")?;
-        if FileId::from(&fstat(&fd)?) != self.identity {
+        if FileId::from(&fstat(&fd)?) != self.id {
             return Err(Errno::STALE);
         }
-        // Where that cannot be done, it is listed from its beginning.
+        // If that fails, it is listed from the beginning.
         let _ = seek(&fd, SeekFrom::Start(self.cookie));
         self.is_in_parts = true;
         self.open = Some(Box::new(Listing { fd, names: Vec::new() }));
@@ -316,13 +317,13 @@ impl Level {
 }
 
 impl Listing {
-    /// Reads more names; none at the end.
+    /// Lists more names; adds none at the end.
     fn fill(&mut self) -> Result<(), Errno> {
-        let mut buffer = [MaybeUninit::uninit(); AT_ONCE];
+        let mut buffer = [MaybeUninit::uninit(); LISTING_BUFFER];
         let mut entries = RawDir::new(&self.fd, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = match entry {
-                // Somebody else has removed the directory.
+                // Another process has removed the directory.
                 Err(Errno::NOENT) => break,
                 entry => entry?,
             };

@@ -1,4 +1,4 @@
-//! RemovalRules where it could do harm: across mounts, through links, and in trees that were made to exhaust something.
+//! Tests of removal where it could do harm: across mounts, through links, and in trees that exhaust resources.
 
 use super::remove::{RemovalError, RemovalRules, Removed, contents, entry};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,13 +10,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// In the environment of a test that was started again: the directory that it works in.
+/// The environment variable with the directory of a test that was started again.
 const AGAIN: &str = "VOLIO_TEST_AGAIN";
 
-/// Runs a test again in a process of its own, prepared by `prepare`, with a directory for it to work in. The name is the
-/// whole one, with its modules.
+/// Runs a test again in another process, prepared by `prepare`, with a directory to work in. The name includes the modules.
 ///
-/// In that process, it returns the directory; in the first one, `None` after the other has succeeded.
+/// Returns the directory in that process, and `None` in the first one, after the other has succeeded.
 pub(crate) fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command) -> Option<PathBuf> {
     if let Some(directory) = std::env::var_os(AGAIN) {
         return Some(directory.into());
@@ -36,7 +35,7 @@ pub(crate) fn again(name: &str, prepare: impl FnOnce(&Path, Command) -> Command)
     None
 }
 
-/// Runs a test again where it can mount things that nobody else sees; `None` also where nobody can.
+/// Runs a test again in a mount namespace; `None` also if mounting is not possible.
 pub(crate) fn again_with_mounts(name: &str) -> Option<PathBuf> {
     let unshare = || {
         let mut unshare = Command::new("unshare");
@@ -55,7 +54,7 @@ pub(crate) fn again_with_mounts(name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Says that something was not tested. Not by `eprintln!`, which the test harness keeps to itself.
+/// Reports that something was not tested. `eprintln!` is captured by the test harness.
 pub(crate) fn skipped(what: &str) {
     use std::io::Write;
     writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
@@ -65,12 +64,12 @@ fn open(path: &Path) -> OwnedFd {
     openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
-/// Removes `name` in a directory, with all that is in it.
+/// Removes `name` in a directory, with its contents.
 fn remove(above: &Path, name: &std::ffi::CStr) -> Result<Removed, RemovalError> {
     entry(open(above).as_fd(), name, &RemovalRules::EVERYTHING)
 }
 
-/// A directory where many files cost little, if there is such a place.
+/// A directory in memory, if possible, so that many files are fast.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -83,7 +82,7 @@ fn mount(arguments: &[&str], directory: &Path) {
     assert!(Command::new("mount").args(arguments).arg(directory).status().unwrap().success());
 }
 
-/// Makes directories in each other, with a file in each tenth, and returns how many entries it made.
+/// Creates nested directories, with a file in each tenth, and returns the number of entries.
 fn nest(root: &Path, name: &str, depth: u64) -> u64 {
     let mut here = open(root);
     for level in 0..depth {
@@ -98,13 +97,13 @@ fn nest(root: &Path, name: &str, depth: u64) -> u64 {
 }
 
 #[test]
-fn a_tree_of_any_depth_goes_with_few_descriptors_and_a_small_stack() {
+fn a_tree_of_any_depth_is_removed_with_few_descriptors_and_a_small_stack() {
     let with_few_descriptors = |_: &Path, test: Command| {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -n 60 && exec \"$@\"", "sh"]).arg(test.get_program());
         shell
     };
-    let name = "disk::tests::a_tree_of_any_depth_goes_with_few_descriptors_and_a_small_stack";
+    let name = "disk::tests::a_tree_of_any_depth_is_removed_with_few_descriptors_and_a_small_stack";
     if again(name, with_few_descriptors).is_none() {
         return;
     }
@@ -115,9 +114,9 @@ fn a_tree_of_any_depth_goes_with_few_descriptors_and_a_small_stack() {
 }
 
 #[test]
-fn a_directory_with_more_names_than_are_read_at_once_goes_whole() {
+fn a_directory_with_more_names_than_one_call_lists_is_removed_completely() {
     let dir = in_memory();
-    // Deep as well, so that its listing is closed and goes on later.
+    // Deep as well, so that the listing is closed and continued later.
     for number in 0..3000 {
         fs::write(dir.path().join(format!("file with a name of some length {number}")), "").unwrap();
     }
@@ -131,7 +130,7 @@ fn a_directory_with_more_names_than_are_read_at_once_goes_whole() {
 }
 
 #[test]
-fn links_go_and_not_what_they_lead_to() {
+fn links_are_removed_and_not_their_targets() {
     let dir = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("precious"), "data").unwrap();
@@ -145,7 +144,7 @@ fn links_go_and_not_what_they_lead_to() {
 }
 
 #[test]
-fn a_directory_that_is_closed_to_its_owner_goes() {
+fn a_directory_that_is_closed_to_its_owner_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("a/b")).unwrap();
     for closed in ["a/b", "a"] {
@@ -155,10 +154,10 @@ fn a_directory_that_is_closed_to_its_owner_goes() {
 }
 
 #[test]
-fn nothing_goes_that_is_mounted_and_all_beside_it_does() {
-    let name = "disk::tests::nothing_goes_that_is_mounted_and_all_beside_it_does";
+fn mount_points_stay_and_everything_beside_them_is_removed() {
+    let name = "disk::tests::mount_points_stay_and_everything_beside_them_is_removed";
     let Some(dir) = again_with_mounts(name) else { return };
-    // Of the same file system, so that no device number tells.
+    // Of the same file system, so that the device number is the same.
     let outside = dir.join("outside");
     fs::create_dir_all(outside.join("below")).unwrap();
     fs::write(outside.join("below/precious"), "data").unwrap();
@@ -180,7 +179,7 @@ fn nothing_goes_that_is_mounted_and_all_beside_it_does() {
         assert_eq!(fs::read_to_string(dir.join(precious)).unwrap(), "data", "{precious}");
     }
     assert_eq!(fs::read_dir(dir.join("tree/a")).unwrap().count(), 1);
-    // The thing that is mounted is not removed by its own name either.
+    // A mount point is not removed by its name either.
     let above = dir.join("tree/a");
     assert_eq!(remove(&above, c"bound").unwrap(), Removed { entries: 0, mounted: Some(b"bound".to_vec()) });
     assert!(bound.join("below/precious").exists());
@@ -202,7 +201,7 @@ fn a_mount_that_may_be_entered_is_emptied_and_stays() {
 }
 
 #[test]
-fn what_cannot_be_removed_keeps_nothing_else() {
+fn an_entry_that_cannot_be_removed_does_not_keep_the_others() {
     if geteuid().is_root() {
         let is_possible = |flag: &str, path: &Path| {
             Command::new("chattr").arg(flag).arg(path).output().is_ok_and(|output| output.status.success())

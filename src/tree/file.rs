@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Larger ones are read while they are archived.
 pub(super) const READ_AT_ONCE: u64 = 1 << 20;
 
-/// The most bytes that are read of a file whose size is unknown, such as those in `/proc` and `/sys`.
+/// The most bytes that are read of a file of unknown size, such as those in `/proc` and `/sys`.
 const MAX_UNKNOWN_SIZE: usize = 16 << 20;
 
 /// The buffer size of the second reading.

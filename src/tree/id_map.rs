@@ -1,14 +1,14 @@
-//! Whose things are: one owner for all, or numbers that mean others inside of an image than outside.
+//! Ownership: a single owner for everything, or maps between the uids and gids of an image and those of the host.
 
 use super::Metadata;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// The extended attributes that hold POSIX ACLs: their entries name users and groups by number.
+/// The extended attributes with POSIX ACLs. Their entries have uids and gids.
 pub(super) const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// `UID:GID`, by number: what a user is called here says nothing about who it is elsewhere.
+/// `UID:GID`, by number: a user name has no meaning on another machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The user.
@@ -21,7 +21,7 @@ impl FromStr for Owner {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let numbers = text.split_once(':').and_then(|(uid, gid)| Some((number(uid)?, number(gid)?)));
+        let numbers = text.split_once(':').and_then(|(uid, gid)| Some((id(uid)?, id(gid)?)));
         match numbers {
             Some((uid, gid)) => Ok(Self { uid, gid }),
             None => Err(Error::usage(format!("{text:?} is not an owner"))
@@ -30,27 +30,24 @@ impl FromStr for Owner {
     }
 }
 
-/// `CONTAINER:HOST[:SIZE]`: numbers that follow one another, inside from CONTAINER on and outside from HOST on.
+/// `CONTAINER:HOST[:SIZE]`: SIZE consecutive ids, which begin at CONTAINER in images and at HOST on disk.
 ///
 /// SIZE is 1 unless given. The order and the words are those of `user_namespaces(7)`, podman, buildah and umoci.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdRange {
-    /// The first number inside, in images.
+    /// The first id in images.
     pub container: u32,
-    /// The first number outside, on disk.
+    /// The first id on disk.
     pub host: u32,
-    /// How many there are; at least one.
+    /// The number of ids; at least one.
     pub size: u32,
 }
 
 impl IdRange {
-    /// Whether both have a number inside or outside in common.
+    /// Returns whether two ranges have an id in common, in images or on disk.
     fn overlaps(&self, other: &Self) -> bool {
-        let both = |a: u32, b: u32| match a <= b {
-            true => b - a < self.size,
-            false => a - b < other.size,
-        };
-        both(self.container, other.container) || both(self.host, other.host)
+        let overlap = |a: u32, b: u32| if a <= b { b - a < self.size } else { a - b < other.size };
+        overlap(self.container, other.container) || overlap(self.host, other.host)
     }
 }
 
@@ -62,28 +59,29 @@ impl FromStr for IdRange {
             Error::usage(format!("{text:?} is not a range of a map"))
                 .with_hint("write CONTAINER:HOST:SIZE, for example 0:100000:65536")
         };
-        let numbers: Option<Vec<u32>> = text.split(':').map(number).collect();
+        let numbers: Option<Vec<u32>> = text.split(':').map(id).collect();
         let (container, host, size) = match numbers.as_deref() {
             Some([container, host]) => (*container, *host, 1),
             Some([container, host, size]) => (*container, *host, *size),
             _ => return Err(invalid()),
         };
-        // The highest number is none: to chown(2) it means "leave it as it is".
+        // The highest number is not an id: to chown(2) it means "no change".
         let fits = |first: u32| first.checked_add(size).is_some();
-        match size > 0 && fits(container) && fits(host) {
-            true => Ok(Self { container, host, size }),
-            false => Err(invalid()),
+        if size > 0 && fits(container) && fits(host) {
+            Ok(Self { container, host, size })
+        } else {
+            Err(invalid())
         }
     }
 }
 
-/// A number that an owner can have.
-fn number(text: &str) -> Option<u32> {
+/// Parses a uid or gid.
+fn id(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|number| is_number && *number != u32::MAX)
 }
 
-/// What numbers mean inside and outside. Without a range, the same.
+/// A map between the ids in images and on disk. Without a range, they are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdMap(Vec<IdRange>);
 
@@ -91,7 +89,7 @@ impl IdMap {
     /// A map of ranges in any order.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when a number has two meanings.
+    /// [`Usage`](crate::error::Kind::Usage) when ranges overlap.
     pub fn new(ranges: impl Into<Vec<IdRange>>) -> Result<Self> {
         let ranges = ranges.into();
         for (n, range) in ranges.iter().enumerate() {
@@ -103,17 +101,17 @@ impl IdMap {
         Ok(Self(ranges))
     }
 
-    /// Whether nothing changes.
+    /// Returns whether no id changes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The number inside for one outside; `None` when it has none.
+    /// Returns the id in images for an id on disk; `None` if the map does not have it.
     pub fn to_container(&self, host: u32) -> Option<u32> {
         self.find(host, |range| (range.host, range.container))
     }
 
-    /// The number outside for one inside; `None` when it has none.
+    /// Returns the id on disk for an id in images; `None` if the map does not have it.
     pub fn to_host(&self, container: u32) -> Option<u32> {
         self.find(container, |range| (range.container, range.host))
     }
@@ -130,7 +128,7 @@ impl IdMap {
     }
 }
 
-/// The ranges as they are written, with commas between them.
+/// The ranges as they are parsed, separated by commas.
 impl fmt::Display for IdMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, range) in self.0.iter().enumerate() {
@@ -149,13 +147,13 @@ impl fmt::Display for IdRange {
 /// A map for users and one for groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdMaps {
-    /// What the numbers of users mean.
+    /// The map of users.
     pub uid: IdMap,
-    /// What the numbers of groups mean.
+    /// The map of groups.
     pub gid: IdMap,
 }
 
-/// A number that a map does not have.
+/// An id that a map does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmapped {
     /// A user.
@@ -174,10 +172,10 @@ impl fmt::Display for Unmapped {
 }
 
 impl IdMaps {
-    /// Maps of these ranges. Where only one of them has any, it counts for users and groups, as buildah has it.
+    /// Maps with these ranges. If only one of them has any, it applies to users and groups, as in buildah.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when a number has two meanings.
+    /// [`Usage`](crate::error::Kind::Usage) when ranges overlap.
     pub fn new(uid: impl Into<Vec<IdRange>>, gid: impl Into<Vec<IdRange>>) -> Result<Self> {
         let (uid, gid) = (IdMap::new(uid)?, IdMap::new(gid)?);
         Ok(match (uid.is_empty(), gid.is_empty()) {
@@ -187,23 +185,23 @@ impl IdMaps {
         })
     }
 
-    /// Whether nothing changes.
+    /// Returns whether no id changes.
     pub fn is_empty(&self) -> bool {
         self.uid.is_empty() && self.gid.is_empty()
     }
 
-    /// Replaces the numbers of the disk, in ACLs too, by those that an image shall have.
+    /// Replaces the ids on disk, also those in ACLs, by the ids in images.
     ///
     /// # Errors
-    /// The first number that has no other; then nothing is replaced.
+    /// The first id that the maps do not have; then nothing is replaced.
     pub fn to_container(&self, metadata: &mut Metadata) -> Result<(), Unmapped> {
         replace(metadata, |uid| self.uid.to_container(uid), |gid| self.gid.to_container(gid))
     }
 
-    /// Replaces the numbers of an image, in ACLs too, by those that the disk shall have.
+    /// Replaces the ids in images, also those in ACLs, by the ids on disk.
     ///
     /// # Errors
-    /// The first number that has no other; then nothing is replaced.
+    /// The first id that the maps do not have; then nothing is replaced.
     pub fn to_host(&self, metadata: &mut Metadata) -> Result<(), Unmapped> {
         replace(metadata, |uid| self.uid.to_host(uid), |gid| self.gid.to_host(gid))
     }
@@ -228,20 +226,20 @@ fn replace(
     Ok(())
 }
 
-/// An ACL as an extended attribute begins with its version (`linux/posix_acl_xattr.h`). Entries of eight bytes follow: what kind
-/// (2), what is allowed (2), whom (4), little-endian.
+/// The version at the beginning of an ACL as an extended attribute (`linux/posix_acl_xattr.h`). Entries of eight bytes follow, in
+/// little-endian order: tag (2), permissions (2), id (4).
 const ACL_VERSION: [u8; 4] = 2u32.to_le_bytes();
 const ACL_USER: [u8; 2] = 2u16.to_le_bytes();
 const ACL_OWNING_GROUP: [u8; 2] = 4u16.to_le_bytes();
 const ACL_GROUP: [u8; 2] = 8u16.to_le_bytes();
 
-/// What an ACL allows the owning group, as the lowest three bits (ACL_GROUP_OBJ).
+/// Returns the permissions of the owning group in an ACL (`ACL_GROUP_OBJ`), as the lowest three bits.
 pub(super) fn owning_group_permissions(acl: &[u8]) -> Option<u32> {
     let mut entries = acl.strip_prefix(&ACL_VERSION)?.chunks_exact(8);
     entries.find(|entry| entry.starts_with(&ACL_OWNING_GROUP)).map(|entry| u32::from(entry[2] & 0o7))
 }
 
-/// The same ACL with other numbers. What is none stays as it is.
+/// Returns an ACL with other ids. Bytes that are not an ACL stay as they are.
 fn replace_in_acl(
     acl: &[u8],
     uid: impl Fn(u32) -> Result<u32, Unmapped>,
@@ -252,10 +250,10 @@ fn replace_in_acl(
         return Ok(acl);
     }
     for entry in acl[ACL_VERSION.len()..].chunks_exact_mut(8) {
-        let whom = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
         let replaced = match [entry[0], entry[1]] {
-            ACL_USER => uid(whom)?,
-            ACL_GROUP => gid(whom)?,
+            ACL_USER => uid(id)?,
+            ACL_GROUP => gid(id)?,
             _ => continue,
         };
         entry[4..].copy_from_slice(&replaced.to_le_bytes());
@@ -276,7 +274,7 @@ mod tests {
         let range: IdRange = "0:100000:65536".parse().unwrap();
         assert_eq!(range, IdRange { container: 0, host: 100_000, size: 65_536 });
         assert_eq!("1:2".parse::<IdRange>().unwrap().size, 1);
-        assert!("0:0:4294967295".parse::<IdRange>().is_err(), "that is no number of an owner");
+        assert!("0:0:4294967295".parse::<IdRange>().is_err(), "that is not an id");
         assert!("0:0:4294967294".parse::<IdRange>().is_ok() && "4294967294:0:1".parse::<IdRange>().is_ok());
         for bad in
             ["", "0", "0:1:0", "0:1:2:3", "a:1:1", "-1:0:1", "+1:0:1", "0:4294967294:2", "0:1:", "@0:1:1"]
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out_and_what_has_no_meaning_is_told() {
+    fn an_id_is_mapped_in_both_directions_and_one_without_a_range_is_reported() {
         let map = map(&["0:1000:1", "1:100000:65536"]).unwrap();
         for (container, host) in [(0, 1000), (1, 100_000), (65_536, 165_535)] {
             assert_eq!(map.to_host(container), Some(host));
@@ -305,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_has_two_meanings() {
+    fn ranges_that_overlap_are_refused() {
         for ranges in
             [["0:0:10", "9:100:1"], ["0:10:10", "100:19:5"], ["100:19:5", "0:10:10"], ["1:1", "1:1"]]
         {
@@ -315,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn one_map_counts_for_both_unless_both_are_given() {
+    fn one_map_applies_to_users_and_groups_unless_both_are_given() {
         let range = |text: &str| vec![text.parse::<IdRange>().unwrap()];
         let maps = IdMaps::new(range("0:1000:1"), vec![]).unwrap();
         assert_eq!((maps.uid.to_host(0), maps.gid.to_host(0)), (Some(1000), Some(1000)));
@@ -327,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn acls_name_users_and_groups_too() {
+    fn the_users_and_groups_in_acls_are_mapped_too() {
         let entry = |tag: u16, perm: u16, id: u32| {
             [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
         };

@@ -10,7 +10,7 @@
 //! - A directory can be replaced by another kind of entry, with everything that earlier layers have in it. If its own layer
 //!   has an entry in it, the layer contradicts itself.
 //! - A hard link is another name of an existing entry, which is not a directory and not below the link itself.
-//! - A whiteout removes entries of earlier layers, and never entries of its own layer, whatever their order is.
+//! - A whiteout removes entries of earlier layers, and never entries of the same layer, whatever their order is.
 
 use super::merged::{Inode, MergedTree, Name};
 use super::path_map::{NodeId, PathMap};
@@ -32,7 +32,7 @@ pub struct Overlay<T = ()> {
 }
 
 impl<T: Clone + Default> Overlay<T> {
-    /// An empty tree whose names and attributes may take this many bytes of memory.
+    /// An empty tree with a limit on the memory of names and attributes, in bytes.
     pub fn within(memory: u64) -> Self {
         Self {
             layer: NonZeroU32::MIN,

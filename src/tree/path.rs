@@ -1,4 +1,4 @@
-//! The place of an entry below the root of its tree.
+//! Paths of entries below the root of their tree.
 
 use crate::error::is_harmful;
 use std::borrow::Borrow;
@@ -10,7 +10,7 @@ use std::path::Path;
 /// A path that cannot leave its tree: names joined by `/`, none of them empty, `.` or `..`, without a leading or
 /// trailing `/`; bytes, not text. The empty path is the root.
 ///
-/// Paths are ordered depth first, names by their bytes: what is below a directory follows it directly.
+/// Paths are ordered depth first, names by their bytes: the contents of a directory follow it directly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TreePath(Vec<u8>);
 
@@ -20,9 +20,9 @@ impl TreePath {
         Self(Vec::new())
     }
 
-    /// Reads a path as archives and users write it: `./a//b/`, `/a/b` and `a/b` are the same.
+    /// Parses a path as archives and users write it: `./a//b/`, `/a/b` and `a/b` are the same.
     ///
-    /// `None` when it has a `..`, which could lead out of the tree, or a NUL, which no file system can hold.
+    /// `None` if it has a `..`, which could lead out of the tree, or a NUL, which no file system can hold.
     pub fn parse(path: impl AsRef<[u8]>) -> Option<Self> {
         let path = path.as_ref();
         let mut clean = Vec::with_capacity(path.len());
@@ -42,7 +42,7 @@ impl TreePath {
         Some(Self(clean))
     }
 
-    /// The path with these names, each of which must be one that a directory can hold.
+    /// The path with these names. Each must be one that a directory can hold.
     pub(super) fn of_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut path = Vec::new();
         for name in names {
@@ -54,7 +54,7 @@ impl TreePath {
         Self(path)
     }
 
-    /// The entry called `name` in this directory. The name must be one that a directory can hold.
+    /// Returns the path of `name` in this directory. The name must be one that a directory can hold.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
         let mut path = self.0.clone();
@@ -65,21 +65,18 @@ impl TreePath {
         Self(path)
     }
 
-    /// The other path below this one.
+    /// Returns this path followed by another one.
     #[must_use]
     pub fn append(&self, below: &TreePath) -> Self {
-        match below.is_root() {
-            true => self.clone(),
-            false => self.join(&below.0),
-        }
+        if below.is_root() { self.clone() } else { self.join(&below.0) }
     }
 
-    /// Whether this is the root.
+    /// Returns whether this is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The directory that this is in; `None` for the root.
+    /// Returns the directory that contains this path; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         match self.0.iter().rposition(|b| *b == b'/') {
             Some(slash) => Some(Self(self.0[..slash].to_vec())),
@@ -88,7 +85,7 @@ impl TreePath {
         }
     }
 
-    /// The end of what is below this, in the order of paths: no path of a tree is the same. `None` for the root.
+    /// Returns the end of the paths below this one, in the order of paths. It is not the path of an entry. `None` for the root.
     pub(super) fn end(&self) -> Option<Self> {
         let is_last = [self.as_bytes(), b"\0"].concat();
         (!self.is_root()).then_some(Self(is_last))
@@ -99,28 +96,27 @@ impl TreePath {
         self.0.rsplit(|b| *b == b'/').next().unwrap_or_default()
     }
 
-    /// The names from the root downwards; none for the root.
+    /// Returns the names from the root downwards; none for the root.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|b| *b == b'/').filter(|name| !name.is_empty())
     }
 
-    /// Whether this is `directory` or below it.
+    /// Returns whether this is `directory` or below it.
     pub fn is_in(&self, directory: &TreePath) -> bool {
         directory.is_root()
             || self.0.strip_prefix(directory.0.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     }
 
-    /// The same path as seen from `directory`; `None` when it is not in there.
+    /// Returns this path relative to `directory`; `None` if it is not in that directory.
     pub fn below(&self, directory: &TreePath) -> Option<Self> {
-        let rest = match directory.is_root() {
-            true => self.0.as_slice(),
-            false => match self.0.strip_prefix(directory.0.as_slice())? {
-                [] => &[],
-                [b'/', rest @ ..] => rest,
-                _ => return None,
-            },
-        };
-        Some(Self(rest.to_vec()))
+        if directory.is_root() {
+            return Some(self.clone());
+        }
+        match self.0.strip_prefix(directory.0.as_slice())? {
+            [] => Some(Self::root()),
+            [b'/', rest @ ..] => Some(Self(rest.to_vec())),
+            _ => None,
+        }
     }
 
     /// The bytes, with `/` between the names.
@@ -128,7 +124,7 @@ impl TreePath {
         &self.0
     }
 
-    /// The same as a relative path of the operating system.
+    /// The path as a relative path of the operating system.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
@@ -152,15 +148,16 @@ impl PartialOrd for TreePath {
     }
 }
 
-/// For people: with a leading `/`, and everything escaped that a terminal could obey or that could mislead them.
+/// For messages: with a leading `/`. Characters that could control a terminal or mislead a reader are escaped.
 impl fmt::Display for TreePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "/")?;
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
-                match is_harmful(c) {
-                    true => write!(f, "{}", c.escape_default())?,
-                    false => write!(f, "{c}")?,
+                if is_harmful(c) {
+                    write!(f, "{}", c.escape_default())?;
+                } else {
+                    write!(f, "{c}")?;
                 }
             }
             for byte in chunk.invalid() {
@@ -190,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_a_directory_follows_it_directly() {
+    fn the_contents_of_a_directory_follow_it_directly() {
         let mut paths = ["a.b", "a/c", "a", "a-b", "", "a/b/c", "b"].map(path);
         paths.sort();
         assert_eq!(paths.map(|p| p.to_string()), ["/", "/a", "/a/b/c", "/a/c", "/a-b", "/a.b", "/b"]);
     }
 
     #[test]
-    fn a_name_is_not_below_a_directory_whose_name_it_begins_with() {
+    fn a_name_is_not_below_a_directory_that_has_a_prefix_of_it() {
         assert!(path("a/b").is_in(&path("a")) && path("a").is_in(&path("a")) && path("a").is_in(&path("")));
         assert!(!path("ab").is_in(&path("a")));
         assert_eq!(path("a/b/c").below(&path("a")), Some(path("b/c")));
@@ -211,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_no_name() {
+    fn names_are_escaped_for_terminals() {
         let escaped = TreePath::parse(b"a\x1b[31m\n\xff").unwrap().to_string();
         assert_eq!(escaped, "/a\\u{1b}[31m\\n\\xff");
         assert_eq!(path("\u{202e}gpj.exe").to_string(), "/\\u{202e}gpj.exe");

@@ -1,7 +1,7 @@
-//! Values by paths, for trees that are too large to hold every path as a whole.
+//! A map from paths to values, for trees that are too large to hold every path as a whole.
 //!
-//! A path is a chain of nodes, each with its parent and its own name. So a tree takes memory for its names and not for
-//! the sum of its paths: 2 000 nested directories are 2 000 names, where their paths are two million.
+//! A path is a chain of nodes, each with its parent and its name. So the memory of a tree depends on its names and not on the
+//! sum of its paths: 2 000 nested directories have 2 000 names, while their paths together have two million.
 
 use super::TreePath;
 use crate::error::{Error, Result};
@@ -12,10 +12,10 @@ use std::hash::{BuildHasher, RandomState};
 const NONE: u32 = u32::MAX;
 /// The node of the root.
 const ROOT: u32 = 0;
-/// What a node takes in the table by which it is found, in bytes.
-const IN_TABLE: usize = 8;
+/// The memory of a node in the hash table, in bytes.
+const TABLE_ENTRY_MEMORY: usize = 8;
 
-/// A node of a [`PathMap`]. It means nothing once the node is removed.
+/// A node of a [`PathMap`]. It is invalid after the node was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NodeId(u32);
 
@@ -24,7 +24,7 @@ impl NodeId {
     pub const ROOT: Self = Self(ROOT);
 }
 
-/// A map from paths to values that knows its memory and refuses to take more than is allowed.
+/// A map from paths to values with a limit on its memory.
 #[derive(Debug)]
 pub(crate) struct PathMap<V> {
     nodes: Vec<Node<V>>,
@@ -33,11 +33,11 @@ pub(crate) struct PathMap<V> {
     /// The nodes by their parents and names.
     table: HashTable<u32>,
     hasher: RandomState,
-    /// The first node that is not used; the others follow by `next`.
+    /// The first unused node; the others follow by `next`.
     free: u32,
-    /// How many bytes are held.
+    /// The memory that is held, in bytes.
     held: u64,
-    /// The most bytes that may be held.
+    /// The most memory that may be held, in bytes.
     limit: u64,
 }
 
@@ -49,7 +49,7 @@ struct Node<V> {
     /// Neighbours among the children of the parent, in no particular order.
     next: u32,
     before: u32,
-    /// Where the name begins in `names`, and its length.
+    /// The position of the name in `names`, and its length.
     at: u32,
     length: u8,
     /// See [`PathMap::earlier`].
@@ -64,7 +64,7 @@ impl<V> Node<V> {
 }
 
 impl<V> PathMap<V> {
-    /// An empty map that may hold this many bytes.
+    /// An empty map with a limit on its memory, in bytes.
     pub fn within(limit: u64) -> Self {
         Self {
             nodes: vec![Node::new(NONE, NONE, 0, 0)],
@@ -77,31 +77,31 @@ impl<V> PathMap<V> {
         }
     }
 
-    /// Counts memory that values take outside of the map.
+    /// Counts the memory of values outside of the map, in bytes.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when that is more than is allowed.
+    /// [`Integrity`](crate::error::Kind::Integrity) when the limit is exceeded.
     pub fn hold(&mut self, bytes: usize) -> Result<()> {
         self.held = self.held.saturating_add(bytes as u64);
-        // Half of all numbers are enough for things with names, and an eighth for nodes.
+        // Names may use all numbers of 32 bits, and nodes an eighth of them.
         let is_full = self.nodes.len() >= (NONE >> 3) as usize || self.names.len() >= NONE as usize;
-        match self.held > self.limit || is_full {
-            true => Err(memory_exceeded(self.limit.min(NONE.into()))),
-            false => Ok(()),
+        if self.held > self.limit || is_full {
+            return Err(memory_exceeded(self.limit.min(NONE.into())));
         }
+        Ok(())
     }
 
-    /// How many bytes of memory are held.
+    /// Returns the memory that is held, in bytes.
     pub fn memory(&self) -> u64 {
         self.held
     }
 
-    /// Counts memory that values do not take any more.
+    /// Subtracts the memory of values that are gone, in bytes.
     pub fn release(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(bytes as u64);
     }
 
-    /// The value at a path.
+    /// Returns the value at a path.
     pub fn get(&self, path: &TreePath) -> Option<&V> {
         self.value(self.find(path)?)
     }
@@ -120,12 +120,12 @@ impl<V> PathMap<V> {
         self.remove_node(self.find(path)?)
     }
 
-    /// The node at a path, if it or anything below it has a value.
+    /// Returns the node at a path, if it or a node below it has a value.
     pub fn find(&self, path: &TreePath) -> Option<NodeId> {
         path.names().try_fold(NodeId::ROOT, |node, name| self.child(node, name))
     }
 
-    /// The node at a path. It must get a value, or be removed.
+    /// Returns the node at a path, and creates it if it does not exist. It must get a value, or be removed.
     ///
     /// # Errors
     /// Those of [`hold`](Self::hold).
@@ -133,7 +133,7 @@ impl<V> PathMap<V> {
         path.names().try_fold(NodeId::ROOT, |node, name| self.make_child(node, name))
     }
 
-    /// The node of this name in a directory.
+    /// Returns the node of this name in a directory.
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
         let hash = self.hasher.hash_one((parent.0, name));
         let is_it = |id: &u32| {
@@ -143,7 +143,7 @@ impl<V> PathMap<V> {
         self.table.find(hash, is_it).copied().map(NodeId)
     }
 
-    /// The same, made where it is not there.
+    /// Returns the node of this name in a directory, and creates it if it does not exist.
     ///
     /// # Errors
     /// Those of [`hold`](Self::hold).
@@ -153,12 +153,12 @@ impl<V> PathMap<V> {
         }
         let length = u8::try_from(name.len())
             .map_err(|_| Error::integrity("the image has a name of more than 255 bytes"))?;
-        self.hold(size_of::<Node<V>>() + IN_TABLE + name.len())?;
-        // `hold` has seen that it fits.
+        self.hold(size_of::<Node<V>>() + TABLE_ENTRY_MEMORY + name.len())?;
+        // `hold` has checked that it fits.
         let at = self.names.len() as u32;
         self.names.extend_from_slice(name);
         let first = self.nodes[parent.0 as usize].first;
-        let id = self.place(Node::new(parent.0, first, at, length));
+        let id = self.allocate(Node::new(parent.0, first, at, length));
         if let Some(next) = self.nodes.get_mut(first as usize) {
             next.before = id;
         }
@@ -172,7 +172,7 @@ impl<V> PathMap<V> {
         Ok(NodeId(id))
     }
 
-    fn place(&mut self, node: Node<V>) -> u32 {
+    fn allocate(&mut self, node: Node<V>) -> u32 {
         match self.free {
             NONE => {
                 self.nodes.push(node);
@@ -186,17 +186,17 @@ impl<V> PathMap<V> {
         }
     }
 
-    /// The value of a node.
+    /// Returns the value of a node.
     pub fn value(&self, node: NodeId) -> Option<&V> {
         self.nodes[node.0 as usize].value.as_ref()
     }
 
-    /// The value of a node, to be changed.
+    /// Returns the value of a node, to be changed.
     pub fn value_mut(&mut self, node: NodeId) -> &mut Option<V> {
         &mut self.nodes[node.0 as usize].value
     }
 
-    /// Takes the value of a node, and removes the node and those above it that lead to no value any more.
+    /// Removes the value of a node, and the nodes that no longer lead to a value.
     pub fn remove_node(&mut self, node: NodeId) -> Option<V> {
         let value = self.nodes[node.0 as usize].value.take();
         let mut id = node.0;
@@ -224,35 +224,35 @@ impl<V> PathMap<V> {
         if let Some(next) = self.nodes.get_mut(next as usize) {
             next.before = before;
         }
-        // Its name stays in `names`: what comes again is counted again.
-        self.release(size_of::<Node<V>>() + IN_TABLE);
+        // Its name stays in `names`, and remains counted.
+        self.release(size_of::<Node<V>>() + TABLE_ENTRY_MEMORY);
         self.nodes[id as usize].next = self.free;
         self.free = id;
     }
 
-    /// Whether nothing is below a node.
+    /// Returns whether a node has no children.
     pub fn is_leaf(&self, node: NodeId) -> bool {
         self.nodes[node.0 as usize].first == NONE
     }
 
-    /// The nodes in a directory, in no particular order.
+    /// Returns the children of a node, in no particular order.
     pub fn children(&self, node: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         let id = |id: u32| (id != NONE).then_some(NodeId(id));
         let first = id(self.nodes[node.0 as usize].first);
         std::iter::successors(first, move |node| id(self.nodes[node.0 as usize].next))
     }
 
-    /// The directory that a node is in; `None` for the root.
+    /// Returns the parent of a node; `None` for the root.
     pub fn parent(&self, node: NodeId) -> Option<NodeId> {
         Some(self.nodes[node.0 as usize].parent).filter(|parent| *parent != NONE).map(NodeId)
     }
 
-    /// The last name of a node's path.
+    /// Returns the last name of a node's path.
     pub fn name(&self, node: NodeId) -> &[u8] {
         name_of(&self.names, &self.nodes[node.0 as usize])
     }
 
-    /// The path of a node.
+    /// Returns the path of a node.
     pub fn path(&self, node: NodeId) -> TreePath {
         let mut nodes = Vec::new();
         let mut next = Some(node);
@@ -264,9 +264,10 @@ impl<V> PathMap<V> {
         TreePath::of_names(nodes.into_iter().rev().map(|node| self.name(node)))
     }
 
-    /// The nodes below a directory whose values are of earlier layers than this one, each before the directory that it is
-    /// in. What was looked through for a layer is not looked through again for the same layer: the caller removes what it
-    /// is told, and whatever comes later is of this layer.
+    /// Returns the nodes below a directory with values of layers before this one, each before the directory that contains it.
+    ///
+    /// A directory is searched only once for each layer: the caller removes the nodes that are returned, and those that are
+    /// added later belong to this layer.
     pub fn earlier(&mut self, directory: NodeId, layer: u32, layer_of: impl Fn(&V) -> u32) -> Vec<NodeId> {
         let mut found = Vec::new();
         let mut open = vec![directory];
@@ -290,13 +291,13 @@ impl<V> PathMap<V> {
         found
     }
 
-    /// A node and all below it, in the order of [`TreePath`].
-    pub fn walk(&self, from: NodeId) -> Walk<'_, V> {
-        Walk { map: self, open: vec![vec![from]] }
+    /// Returns a node and all nodes below it, in the order of [`TreePath`].
+    pub fn walk(&self, from: NodeId) -> NodeWalk<'_, V> {
+        NodeWalk { map: self, open: vec![vec![from]] }
     }
 }
 
-/// The error for an image whose names and attributes take more than so many bytes of memory.
+/// The error for an image with names and attributes that exceed a limit on memory, in bytes.
 pub(crate) fn memory_exceeded(limit: u64) -> Error {
     Error::integrity(format!("names and attributes of the image take more than {limit} bytes of memory"))
         .with_hint("an image with some million files may honestly do so; --max-names allows more")
@@ -307,14 +308,14 @@ fn name_of<'a, V>(names: &'a [u8], node: &Node<V>) -> &'a [u8] {
     &names[from..from + usize::from(node.length)]
 }
 
-/// Nodes in the order of their paths.
-pub(crate) struct Walk<'a, V> {
+/// An iterator over nodes in the order of their paths.
+pub(crate) struct NodeWalk<'a, V> {
     map: &'a PathMap<V>,
-    /// What is still to come of each directory on the way, last first.
+    /// The remaining nodes of each directory in the current path, last first.
     open: Vec<Vec<NodeId>>,
 }
 
-impl<V> Iterator for Walk<'_, V> {
+impl<V> Iterator for NodeWalk<'_, V> {
     type Item = NodeId;
 
     fn next(&mut self) -> Option<NodeId> {
@@ -366,7 +367,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_path_map_says_what_an_ordinary_map_says(
+        fn a_path_map_has_the_contents_of_an_ordinary_map(
             steps in prop::collection::vec(("[ab./]{0,5}", 0..3u32, any::<u32>()), 0..300),
         ) {
             let (mut map, mut ordinary) = (PathMap::within(u64::MAX), BTreeMap::new());

@@ -93,7 +93,7 @@ impl fmt::Display for Changed {
 
 impl error::Error for Changed {}
 
-/// The cause of an error about a file whose content cannot be read.
+/// The cause of an error about a file with content that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// The path in the tree.

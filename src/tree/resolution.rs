@@ -137,7 +137,7 @@ impl Blocked {
         )
     }
 
-    /// Returns the problem of a hard link whose target is this path, as the end of a sentence.
+    /// Returns the problem of a hard link to this path, as the end of a sentence.
     pub fn of_hard_link(&self) -> &'static str {
         match self {
             Self::Missing(_) => "which is not there",

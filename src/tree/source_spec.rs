@@ -22,7 +22,7 @@ pub struct SourceSpec {
 }
 
 impl SourceSpec {
-    /// A source whose contents go to the root.
+    /// A source with the root as its path in the tree.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), at: None, inside: false, stored: None }
     }

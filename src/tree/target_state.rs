@@ -37,7 +37,7 @@ const MAX_SIZE: usize = 64 << 10;
 pub struct TargetState {
     /// Set when everything is extracted.
     pub complete: bool,
-    /// What it was filled with. The verb that fills it decides what that says.
+    /// A description of the content, by the verb that fills the directory. This module only compares it.
     pub content: Value,
     /// Set when the directory was empty before.
     pub alone: bool,
@@ -55,7 +55,7 @@ pub struct TargetState {
 }
 
 impl TargetState {
-    /// The state of a directory whose contents may be removed.
+    /// The state of a directory with contents that may be removed.
     pub(super) fn abandoned() -> Self {
         Self {
             complete: false,

@@ -41,7 +41,7 @@ pub(super) fn is_portable(name: &[u8]) -> bool {
     host_prefix(name).is_none()
 }
 
-/// The file whose attributes are read.
+/// A file to read attributes from.
 #[derive(Clone, Copy)]
 pub(super) enum XattrSource<'a> {
     /// An open file.

@@ -50,7 +50,7 @@ use std::path::Path;
 /// The configuration of an extraction.
 #[derive(Clone, Debug)]
 pub struct ExtractOptions {
-    /// Which zeros become holes.
+    /// The zeros that become holes.
     pub holes: Holes,
     /// Syncs the file systems before the target counts as complete.
     pub sync: bool,
@@ -133,7 +133,7 @@ pub struct Extractor {
     relocated: RelocatedPaths,
     /// The directories that get their attributes at the end.
     directories: PathMap<PendingDirectory>,
-    /// What the file system gives to new files in the directory that was used last.
+    /// The attributes that the file system gives to new files in the directory that was used last.
     defaults: Option<CreationDefaults>,
     retention: Retention,
     content: ContentWriter,

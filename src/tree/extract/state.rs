@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// The states of a target and of the file systems in it.
 #[derive(Default)]
 pub(super) struct StateRecords {
-    /// What the target is filled with; `None` if no state is recorded.
+    /// The content that the target is filled with; `None` if no state is recorded.
     content: Option<Value>,
     records: Vec<StateRecord>,
     /// The file systems that are written to, by device, each with a directory on it.

@@ -52,7 +52,7 @@ struct FirstName {
 }
 
 impl DirectoryWalk {
-    /// A walk over the directory `root`, whose entries are yielded below `at`.
+    /// A walk over the directory `root`. It yields entries below `at`.
     pub fn new(
         source: &Path,
         root: OwnedFd,

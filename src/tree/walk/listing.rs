@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// The file that the Cache Directory Tagging Specification puts into a directory whose contents can be made again, and
+/// The file that the Cache Directory Tagging Specification puts into a directory with reproducible contents, and
 /// the first bytes of that file.
 pub(super) const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
 const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
@@ -27,7 +27,7 @@ const LOST_AND_FOUND: &[u8] = b"lost+found";
 /// A name in a directory, with its file type as far as the listing has it.
 pub(super) struct DirEntry {
     pub name: CString,
-    /// [`FileType::Unknown`] on file systems whose listings have no types.
+    /// [`FileType::Unknown`] on file systems that list names without types.
     pub file_type: FileType,
     inode: u64,
 }

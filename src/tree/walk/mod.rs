@@ -76,7 +76,7 @@ pub enum RuleFiles {
     /// An ordinary file. This is for trees that others can write to: otherwise they could decide what is packed.
     #[default]
     Ignore,
-    /// Rules of gitignore, which leave entries out. This is for trees whose owner wants them packed by these rules.
+    /// Rules of gitignore, which leave entries out. This is for trees that their owner wants to be packed by these rules.
     Apply,
 }
 

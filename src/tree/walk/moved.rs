@@ -88,7 +88,7 @@ impl DirectoryLog {
         self.directories.push(LoggedDirectory { name: path.name().into(), depth, id, stamp, entries });
     }
 
-    /// Returns whether a directory whose stamp is `stamp` now may have changed since it was listed.
+    /// Returns whether a directory may have changed since it was listed; `stamp` is its stamp now.
     fn may_have_changed(&self, directory: &LoggedDirectory, stamp: &Stamp) -> bool {
         let is_recent = directory.stamp.latest().seconds >= self.begun.seconds - COARSEST_STAMP;
         is_recent || directory.stamp.change(stamp).is_some()

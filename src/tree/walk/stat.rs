@@ -19,7 +19,7 @@ pub(super) enum EntryFailure {
     Errno(Errno),
     Changed(FileChange),
     Unmapped(Unmapped),
-    /// A file whose size the file system does not know, and that has no end.
+    /// A file of unknown size that does not end.
     Endless,
 }
 
@@ -140,7 +140,7 @@ impl EntryBuilder {
         }
     }
 
-    /// Counts a directory whose attributes another walk counts too.
+    /// Counts a directory without its attributes, because another walk counts them.
     pub fn count_shared(&mut self, entry: &Entry) {
         self.xattrs.left_out.clear();
         self.count(entry);

@@ -26,7 +26,7 @@ pub(super) struct StoredWalk {
 }
 
 impl StoredWalk {
-    /// A walk over a tree whose entries are yielded below `at`.
+    /// A walk over a stored tree. It yields entries below `at`.
     pub fn new(tree: Arc<StoredTree>, at: TreePath, options: &WalkOptions) -> Result<Self> {
         Ok(Self {
             tree,
