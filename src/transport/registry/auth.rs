@@ -40,7 +40,7 @@ struct AuthState {
 /// An authorization that the registry has rejected.
 pub(super) struct Rejection<'a> {
     pub(super) sent: Option<&'a HeaderValue>,
-    /// Whether it was already the replacement of a rejected authorization.
+    /// Set if it was already the replacement of a rejected authorization.
     pub(super) repeated: bool,
 }
 

@@ -145,7 +145,7 @@ fn parse(bytes: &[u8]) -> serde_json::Result<AuthConfig> {
     if content.auths.is_some() || content.store.is_some() || content.helpers.is_some() {
         return Ok(content);
     }
-    // Without these keys it is a .dockercfg, or a config.json without registries, whose other settings are skipped.
+    // Without these keys it is a .dockercfg, or a config.json without registries. Other settings are skipped.
     let bare: BTreeMap<String, Member> = serde_json::from_slice(bytes)?;
     let entries = bare.into_iter().filter_map(|(key, member)| match member {
         Member::Entry(entry) => Some((key, Some(entry))),

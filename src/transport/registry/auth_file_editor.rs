@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-/// A JSON object whose members keep their order and their bytes.
+/// A JSON object. Its members keep their order and their bytes.
 type Members = Vec<(String, Box<RawValue>)>;
 
 /// A file with credentials that is being changed.

@@ -20,7 +20,7 @@ pub(super) struct Realm {
     pub(super) service: Option<String>,
     /// The scopes that the registry requires, if it names them.
     pub(super) scopes: Vec<String>,
-    /// Whether the token that was sent is valid and lacks scopes (RFC 6750, section 3.1).
+    /// Set if the token that was sent is valid and lacks scopes (RFC 6750, section 3.1).
     pub(super) insufficient: bool,
 }
 

@@ -64,7 +64,7 @@ pub(super) fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     runtime()?.block_on(future)
 }
 
-/// An HTTP request whose body is in memory.
+/// An HTTP request with its body in memory.
 #[derive(Clone)]
 pub(super) struct Request {
     /// The purpose of the request, for errors: "cannot {what}".

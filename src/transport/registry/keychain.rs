@@ -32,7 +32,7 @@ pub(super) struct FoundCredentials {
 
 impl Keychain {
     /// Reads all files. The error of one that cannot be read or parsed is reported when the registry asks for credentials:
-    /// the file may belong to somebody else, and many images are public.
+    /// the file may belong to another user, and many images are public.
     ///
     /// # Errors
     /// When a file that the user named cannot be read or parsed.

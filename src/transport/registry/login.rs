@@ -33,9 +33,9 @@ pub enum StoredIn {
 pub struct LoggedIn {
     /// The storage of the password.
     pub stored_in: StoredIn,
-    /// Whether the registry checked the password. One that is open to everybody does not.
+    /// Set if the registry checked the password. A registry without authentication does not.
     pub verified: bool,
-    /// Whether the password was sent, and will be sent, encrypted.
+    /// Set if the password was sent, and will be sent, encrypted.
     pub encrypted: bool,
     /// A source of credentials that takes precedence and has an entry for the registry, so that the new password is not
     /// used.

@@ -9,7 +9,7 @@
 //! | requests: authorization, remembered redirects | [`client`] |
 //! | connections, redirects, retries of one request, proxies | [`http`], [`connection_error`], [`proxies`] |
 //! | responses, and errors that registries report | [`response`] |
-//! | which errors are retried, and when ("where is the retry delay of an upload decided") | [`retry`], then [`Retry`](super::Retry) |
+//! | retries, also of uploads: transient errors, the delay | [`retry`], and [`Retry`](super::Retry) for the numbers |
 //! | authentication: challenges, tokens, scopes | [`auth`], [`challenge`], [`token`] |
 //! | credentials: files, helpers, login | [`discovery`], [`keychain`], [`auth_file`], [`credential_helper`], [`login`] |
 //! | certificates | [`tls`] |

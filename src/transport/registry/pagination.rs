@@ -54,7 +54,7 @@ pub(super) fn tags(client: &Client, repository: &str, name: &str) -> Result<Vec<
 /// A page of tags.
 #[derive(Deserialize)]
 struct Page {
-    /// distribution writes `null` for a repository whose last tag is gone.
+    /// distribution writes `null` after the last tag of a repository was deleted.
     tags: Option<Tags>,
 }
 

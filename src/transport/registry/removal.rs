@@ -1,6 +1,6 @@
 //! Removal of tags and images (distribution-spec, "Content Management").
 //!
-//! A user who names a tag means the tag alone, but not every registry can delete one: distribution before 3 deletes only an
+//! A command that names a tag means the tag alone, but not every registry can delete one: distribution before 3 deletes only an
 //! image with all its tags. That is refused if another tag points to the same image. Referrers and indexes that list
 //! the image are not checked. The registry's garbage collection frees the space.
 

@@ -21,7 +21,7 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The lowest rate of a document, in bytes a second. It bounds the time of a body that trickles.
 const DOCUMENT_MIN_RATE: u64 = 1024;
 
-/// An HTTP response whose status and headers have arrived. The body is read on demand.
+/// An HTTP response, after its status and headers have arrived. The body is read on demand.
 pub(super) struct Response {
     response: reqwest::Response,
     /// The purpose of the request, for errors: "cannot {what}".

@@ -1,7 +1,7 @@
 //! Upload sessions that another process can resume, each in a separate file.
 //!
 //! A file contains only the URL of the session at the registry. A URL on another host is not saved, because it contains a
-//! signature that gives access to everybody who has it.
+//! signature, which gives access.
 
 use super::super::ClientOptions;
 use crate::disk::lock::FileLock;

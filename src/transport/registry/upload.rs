@@ -22,7 +22,7 @@ use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 use tokio::time::sleep;
 
-/// The minimum size in bytes of a blob whose session is saved for other processes.
+/// The minimum size in bytes of a blob for which the session is saved for other processes.
 const MIN_SAVED_SIZE: u64 = 1 << 20;
 /// The maximum chunk size in bytes of a body that can be read only once. Such a chunk is buffered until the registry has it.
 const BUFFERED_CHUNK_LIMIT: u64 = 64 << 20;
@@ -194,7 +194,7 @@ impl<'a> Upload<'a> {
         // wrong.
         let offset =
             received.filter(|received| *received <= sent).map(|received| received.max(self.accepted));
-        // The registry has kept nothing of a request whose connection broke, so the next one has to be smaller.
+        // If the registry has kept nothing after a connection broke, the next request has to be smaller.
         if error.status().is_none() && offset.is_none_or(|offset| offset == self.accepted) {
             policy.reduce_chunks(sent - self.accepted, Cause::ConnectionLost);
         }

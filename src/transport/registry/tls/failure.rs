@@ -1,4 +1,4 @@
-//! Explanations of TLS errors for people who run registries.
+//! Explanations of TLS errors, for users and for operators of registries.
 
 use super::super::printable::printable;
 use super::verifier::webpki_error;
