@@ -1,4 +1,4 @@
-//! Certificates of registries: which are taken, and what is said of those that are not.
+//! Certificates of registries: the accepted ones, and the errors for the others.
 
 use super::front::self_signed_front_of;
 use super::{Authority, Registry};
@@ -22,16 +22,16 @@ fn resolve(host: &str, authority: impl Into<PathBuf>) -> Result<Document> {
     registry::Registry::new(format!("{host}/a:t").parse().unwrap(), &access)?.resolve()
 }
 
-/// What is said of a certificate, as a user sees it.
-fn told(error: &Error, host: &str) -> String {
+/// Returns the error about a certificate as the user sees it.
+fn message(error: &Error, host: &str) -> String {
     format!("{error}\nhint: {}", error.hint().unwrap_or_default()).replace(host, "HOST")
 }
 
 #[test]
-fn a_certificate_that_signed_itself_is_taken_where_it_was_named() {
+fn a_self_signed_certificate_that_was_named_is_accepted() {
     let registry = plain();
     for change in [
-        // What Docker's documentation has people make is one of an authority.
+        // Docker's documentation makes a certificate of an authority.
         (|_| {}) as fn(&mut CertificateParams),
         |params| params.is_ca = IsCa::ExplicitNoCa,
         |params| params.is_ca = IsCa::NoCa,
@@ -39,27 +39,27 @@ fn a_certificate_that_signed_itself_is_taken_where_it_was_named() {
         let (host, file) = self_signed_front_of(registry.host(), change);
         assert_eq!(resolve(&host, file.path()).unwrap().bytes(), MANIFEST);
         let (_, another) = self_signed_front_of(registry.host(), change);
-        let told = told(&resolve(&host, another.path()).unwrap_err(), &host);
+        let told = message(&resolve(&host, another.path()).unwrap_err(), &host);
         assert!(told.contains("is not trusted on this machine") && told.contains("--ca-file"), "{told}");
     }
 }
 
 #[test]
-fn a_servers_own_certificate_is_taken_where_it_was_named_whoever_has_signed_it() {
+fn a_servers_own_certificate_that_was_named_is_accepted_with_any_issuer() {
     let (registry, authority) = (plain(), Authority::new());
     let (host, certificate) = authority.front_and_certificate(registry.host(), |_| {});
     assert_eq!(resolve(&host, certificate.path()).unwrap().bytes(), MANIFEST);
 }
 
 #[test]
-fn the_name_and_the_dates_of_a_named_certificate_count_nevertheless() {
+fn the_name_and_the_dates_of_a_named_certificate_are_checked() {
     let registry = plain();
     let expired = |params: &mut CertificateParams| {
         (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 3, 4));
     };
     let (host, file) = self_signed_front_of(registry.host(), expired);
     assert_eq!(
-        told(&resolve(&host, file.path()).unwrap_err(), &host),
+        message(&resolve(&host, file.path()).unwrap_err(), &host),
         "cannot reach the registry HOST: HOST: its certificate expired on 2002-03-04\n\
          hint: the operator of HOST must renew it; is the clock of this machine right?"
     );
@@ -69,17 +69,17 @@ fn the_name_and_the_dates_of_a_named_certificate_count_nevertheless() {
             .to_vec();
     };
     let (host, file) = self_signed_front_of(registry.host(), elsewhere);
-    let told = told(&resolve(&host, file.path()).unwrap_err(), &host);
+    let told = message(&resolve(&host, file.path()).unwrap_err(), &host);
     assert!(told.contains("its certificate is for another host: r.io, 10.1.2.3\n"), "{told}");
 
-    // Those that an authority has signed, and whose file was named besides.
+    // Certificates that an authority has signed and that were named too.
     let authority = Authority::new();
     let (host, certificate) = authority.front_and_certificate(registry.host(), expired);
     assert!(resolve(&host, certificate.path()).unwrap_err().to_string().contains("expired on 2002-03-04"));
 }
 
 #[test]
-fn critical_policies_are_taken_and_other_critical_extensions_are_not() {
+fn critical_policies_are_accepted_and_other_critical_extensions_are_not() {
     let (registry, authority) = (plain(), Authority::new());
     // certificatePolicies with one policy, 1.2.3.4.
     let policies = || extension(&[2, 5, 29, 32], &[0x30, 0x07, 0x30, 0x05, 0x06, 0x03, 0x2a, 0x03, 0x04]);
@@ -88,14 +88,14 @@ fn critical_policies_are_taken_and_other_critical_extensions_are_not() {
     let (host, file) =
         self_signed_front_of(registry.host(), |params| params.custom_extensions = vec![policies()]);
     assert_eq!(resolve(&host, file.path()).unwrap().bytes(), MANIFEST);
-    // What is read differently is believed no sooner.
+    // The relaxed parsing accepts no other certificate.
     let other = Authority::new();
     let host = other.front_with(registry.host(), |params| params.custom_extensions = vec![policies()]);
-    assert!(told(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host).contains("not trusted"));
+    assert!(message(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host).contains("not trusted"));
 
     let constraints = extension(&[2, 5, 29, 36], &[0x30, 0x03, 0x80, 0x01, 0x00]);
     let host = authority.front_with(registry.host(), |params| params.custom_extensions = vec![constraints]);
-    let told = told(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host);
+    let told = message(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host);
     assert!(told.contains("critical extension that volio does not know"), "{told}");
 }
 
@@ -106,7 +106,7 @@ fn extension(oid: &[u64], content: &[u8]) -> CustomExtension {
 }
 
 #[test]
-fn every_fault_of_a_certificate_is_told_in_a_sentence_with_what_can_be_done() {
+fn every_fault_of_a_certificate_is_reported_in_a_sentence_with_a_hint() {
     let (registry, authority) = (plain(), Authority::new());
     for (change, sentence) in [
         (
@@ -127,12 +127,12 @@ fn every_fault_of_a_certificate_is_told_in_a_sentence_with_what_can_be_done() {
         ),
     ] {
         let host = authority.front_with(registry.host(), change);
-        let told = told(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host);
+        let told = message(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host);
         assert!(told.contains(&format!("HOST: {sentence}\nhint: ")), "{told}");
         assert!(!told.contains(['{', '(', '"']) && !told.ends_with("hint: "), "{told}");
     }
     let host = authority.front_of(registry.host(), true);
-    let told = told(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host);
+    let told = message(&resolve(&host, authority.path("ca.crt")).unwrap_err(), &host);
     assert!(
         told.contains("it wants a certificate from its clients") && told.contains("--cert-dir"),
         "{told}"

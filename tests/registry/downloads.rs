@@ -1,4 +1,4 @@
-//! Blobs that come in pieces: broken off, in ranges, from addresses that are over.
+//! Downloads of blobs: interrupted, in ranges, and from URLs that expire.
 
 use super::proxy::CuttingProxy;
 use super::server::Ranges;
@@ -28,7 +28,7 @@ fn read(client: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The ranges that were asked for, of the requests for blobs.
+/// Returns the ranges of the requests for blobs.
 pub fn ranges(registry: &Registry) -> Vec<Option<String>> {
     let requests = registry.requests().into_iter();
     let blobs = requests.filter(|request| request.method == "GET" && request.path.contains("/blobs/sha256"));
@@ -36,12 +36,12 @@ pub fn ranges(registry: &Registry) -> Vec<Option<String>> {
 }
 
 #[test]
-fn a_connection_that_breaks_is_followed_by_one_that_asks_for_the_rest() {
+fn after_a_broken_connection_the_rest_is_requested() {
     let bytes = noise(1_000_000);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(400_000));
     assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
-    // What had arrived when the connection broke is not asked for again.
+    // Bytes that arrived before the connection broke are not requested again.
     let asked = ranges(&registry);
     assert_eq!(asked[0], None);
     for range in &asked[1..] {
@@ -51,7 +51,7 @@ fn a_connection_that_breaks_is_followed_by_one_that_asks_for_the_rest() {
 }
 
 #[test]
-fn a_registry_that_knows_no_ranges_sends_what_is_here_again_and_there_is_an_end_to_it() {
+fn a_registry_without_ranges_sends_the_blob_again_a_limited_number_of_times() {
     let bytes = noise(1_000_000);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| {
@@ -66,7 +66,7 @@ fn a_registry_that_knows_no_ranges_sends_what_is_here_again_and_there_is_an_end_
 }
 
 #[test]
-fn a_range_that_was_not_asked_for_is_not_used() {
+fn a_range_that_was_not_requested_is_not_used() {
     let bytes = noise(1_000_000);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| {
@@ -78,7 +78,7 @@ fn a_range_that_was_not_asked_for_is_not_used() {
 }
 
 #[test]
-fn half_a_range_is_followed_by_the_other_half() {
+fn after_half_a_range_the_other_half_is_requested() {
     let bytes = noise(13 << 20);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| behaviour.ranges = Ranges::Short);
@@ -86,7 +86,7 @@ fn half_a_range_is_followed_by_the_other_half() {
 }
 
 #[test]
-fn a_large_blob_comes_in_parts_and_in_order() {
+fn a_large_blob_is_downloaded_in_parts_and_read_in_order() {
     let bytes = noise((13 << 20) + 5);
     let (registry, descriptor) = filled(&bytes);
     assert!(read(&registry.client("a", "t"), &descriptor).unwrap() == bytes);
@@ -97,7 +97,7 @@ fn a_large_blob_comes_in_parts_and_in_order() {
 }
 
 #[test]
-fn parts_break_off_and_go_on_too() {
+fn interrupted_parts_are_resumed() {
     let bytes = noise(13 << 20);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(1_500_000));
@@ -105,7 +105,7 @@ fn parts_break_off_and_go_on_too() {
 }
 
 #[test]
-fn a_large_blob_from_a_registry_that_knows_no_ranges_comes_whole() {
+fn a_large_blob_from_a_registry_without_ranges_is_downloaded_whole() {
     let bytes = noise(13 << 20);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| behaviour.ranges = Ranges::Ignored);
@@ -114,7 +114,7 @@ fn a_large_blob_from_a_registry_that_knows_no_ranges_comes_whole() {
 }
 
 #[test]
-fn a_large_blob_that_is_spoiled_never_passes() {
+fn a_large_damaged_blob_is_never_accepted() {
     for damage in [Damage::Flip, Damage::Truncate, Damage::Extend] {
         let (registry, descriptor) = filled(&noise(13 << 20));
         registry.damage(&descriptor.digest, damage);
@@ -124,7 +124,7 @@ fn a_large_blob_that_is_spoiled_never_passes() {
 }
 
 #[test]
-fn an_address_elsewhere_serves_until_it_is_over_and_then_the_registry_is_asked_again() {
+fn a_redirect_is_reused_until_it_expires() {
     let bytes = noise(13 << 20);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| behaviour.blobs_elsewhere = true);
@@ -145,7 +145,7 @@ fn an_address_elsewhere_serves_until_it_is_over_and_then_the_registry_is_asked_a
 }
 
 #[test]
-fn a_body_begins_in_the_middle_where_the_beginning_is_here() {
+fn a_body_can_begin_in_the_middle() {
     let bytes = noise(13 << 20);
     let (registry, descriptor) = filled(&bytes);
     let client = registry.client("a", "t");
@@ -160,7 +160,7 @@ fn a_body_begins_in_the_middle_where_the_beginning_is_here() {
 }
 
 #[test]
-fn a_network_that_cuts_every_connection_costs_almost_nothing() {
+fn a_network_that_cuts_every_connection_costs_few_bytes() {
     let bytes = noise(24 << 20);
     let (registry, descriptor) = filled(&bytes);
     let proxy = CuttingProxy::cutting(registry.host(), 3 << 20);
@@ -172,7 +172,7 @@ fn a_network_that_cuts_every_connection_costs_almost_nothing() {
 }
 
 #[test]
-fn nothing_is_asked_for_when_all_of_a_blob_is_here() {
+fn a_complete_blob_is_not_requested() {
     let bytes = noise(8 << 20);
     let (registry, descriptor) = filled(&bytes);
     let client = registry.client("a", "t");
@@ -183,7 +183,7 @@ fn nothing_is_asked_for_when_all_of_a_blob_is_here() {
 }
 
 #[test]
-fn a_registry_that_forgets_ranges_in_the_middle_does_not_send_everything_for_each_part() {
+fn a_registry_that_stops_supporting_ranges_does_not_send_everything_for_each_part() {
     let bytes = noise(40 << 20);
     let (registry, descriptor) = filled(&bytes);
     registry.behave(|behaviour| behaviour.ranges = Ranges::SentAtFirst);
@@ -196,7 +196,7 @@ fn a_registry_that_forgets_ranges_in_the_middle_does_not_send_everything_for_eac
 }
 
 #[test]
-fn blobs_side_by_side_share_the_connections() {
+fn parallel_downloads_share_the_connections() {
     let registry = Registry::start();
     let blobs: Vec<_> = (0..4).map(|number| noise((20 << 20) + number)).collect();
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
@@ -215,6 +215,6 @@ fn blobs_side_by_side_share_the_connections() {
             scope.spawn(move || assert!(read(client, descriptor).unwrap() == *bytes));
         }
     });
-    // A connection for each, one ahead of it, and a few that were opened anew; each for itself would have four.
+    // One connection for each, one more in advance, and a few new ones. Without sharing, each would have four.
     assert!(proxy.connections() <= 12, "{}", proxy.connections());
 }

@@ -1,4 +1,4 @@
-//! Registries and networks that fail, lie, or send nonsense.
+//! Registries and networks that fail or send wrong data.
 
 use super::{Damage, Refusal, Registry, patient};
 use axum::http::Method;
@@ -19,7 +19,7 @@ fn upload(client: &dyn Destination, bytes: &[u8]) -> Result<Descriptor> {
     Ok(Descriptor::of(BLOB, bytes))
 }
 
-/// The bytes that come before the end or the error, and which of them it is.
+/// Returns the bytes before the end or the error, and the result.
 fn read(source: &dyn Source, descriptor: &Descriptor) -> (Vec<u8>, Result<()>) {
     let mut bytes = Vec::new();
     let read = source.open(descriptor).and_then(|body| {
@@ -31,7 +31,7 @@ fn read(source: &dyn Source, descriptor: &Descriptor) -> (Vec<u8>, Result<()>) {
 }
 
 #[test]
-fn a_spoiled_blob_never_passes() {
+fn a_damaged_blob_is_never_accepted() {
     for damage in [Damage::Flip, Damage::Truncate, Damage::Extend] {
         for size in [1, 1_000_000] {
             let registry = Registry::start();
@@ -45,14 +45,14 @@ fn a_spoiled_blob_never_passes() {
 }
 
 #[test]
-fn a_spoiled_manifest_never_passes() {
+fn a_damaged_manifest_is_never_accepted() {
     for damage in [Damage::Flip, Damage::Truncate, Damage::Extend] {
         let registry = Registry::start();
         registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
         let descriptor = Descriptor::of(media_type::MANIFEST, MANIFEST);
         registry.damage(&descriptor.digest, damage);
         let client = registry.client("a", "t");
-        // By its tag, by its digest, and as part of an index.
+        // By its tag, by its digest, and from an index.
         assert_eq!(client.resolve().unwrap_err().kind(), Kind::Integrity, "{damage:?}");
         let name = format!("{}/a@{}", registry.host(), descriptor.digest);
         let by_digest = registry::Registry::new(name.parse().unwrap(), &Access::default()).unwrap();
@@ -62,7 +62,7 @@ fn a_spoiled_manifest_never_passes() {
 }
 
 #[test]
-fn a_registry_that_names_another_digest_is_not_believed() {
+fn a_registry_that_names_another_digest_is_an_integrity_error() {
     let registry = Registry::start();
     registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
     registry.behave(|behaviour| behaviour.lies_about_digests = true);
@@ -70,7 +70,7 @@ fn a_registry_that_names_another_digest_is_not_believed() {
 }
 
 #[test]
-fn a_document_that_calls_itself_something_else_is_refused() {
+fn a_document_with_another_media_type_than_the_header_is_rejected() {
     let registry = Registry::start();
     let index = format!(r#"{{"mediaType":"{}","manifests":[]}}"#, media_type::INDEX);
     registry.plant("a", "t", media_type::MANIFEST, index);
@@ -78,7 +78,7 @@ fn a_document_that_calls_itself_something_else_is_refused() {
 }
 
 #[test]
-fn an_oversized_manifest_is_refused() {
+fn an_oversized_manifest_is_rejected() {
     let registry = Registry::start();
     let limit = DOCUMENT_LIMIT as usize;
     let padded = |size: usize| [MANIFEST, &vec![b' '; size - MANIFEST.len()]].concat();
@@ -107,7 +107,7 @@ fn a_cut_connection_is_an_error_and_not_an_end() {
         let once = registry.client_by("a", |client| client.retry.retries = 0);
         let (bytes, end) = read(&once, &descriptor);
         let error = end.unwrap_err();
-        // Not an integrity error: a short end of file would have been one.
+        // A short end of file would be an integrity error.
         assert_eq!(error.kind(), Kind::Failed, "{error}");
         assert!(error.to_string().contains(registry.host()), "{error}");
         assert!(bytes.len() <= count);
@@ -115,7 +115,7 @@ fn a_cut_connection_is_an_error_and_not_an_end() {
 }
 
 #[test]
-fn refusals_say_who_what_and_why() {
+fn error_responses_are_reported_with_the_host_the_operation_and_the_reason() {
     let body = r#"{"errors":[{"code":"TEAPOT","message":"short\u001b[31m and stout"}]}"#;
     for (status, kind) in [
         (400, Kind::Failed),
@@ -154,7 +154,7 @@ fn refusals_say_who_what_and_why() {
 }
 
 #[test]
-fn a_refusal_in_the_middle_of_an_upload_is_told_and_the_upload_ended() {
+fn a_rejection_in_the_middle_of_an_upload_is_reported_and_the_upload_aborted() {
     for (method, known) in [(Method::PATCH, false), (Method::PUT, false), (Method::PUT, true)] {
         let registry = Registry::start();
         registry.behave(|behaviour| {
@@ -170,9 +170,10 @@ fn a_refusal_in_the_middle_of_an_upload_is_told_and_the_upload_ended() {
         let client = registry.client("a", "t");
         let bytes = vec![7; 20 << 20];
         let descriptor = Descriptor::of(BLOB, &bytes);
-        let body = match known {
-            false => Body::new(io::Cursor::new(bytes)),
-            true => Unverified::new(io::Cursor::new(bytes)).verify(&descriptor),
+        let body = if known {
+            Unverified::new(io::Cursor::new(bytes)).verify(&descriptor)
+        } else {
+            Body::new(io::Cursor::new(bytes))
         };
         let error = client.upload(body).unwrap_err();
         assert!(error.to_string().contains("400"), "{method} {known}: {error}");
@@ -182,31 +183,31 @@ fn a_refusal_in_the_middle_of_an_upload_is_told_and_the_upload_ended() {
 }
 
 #[test]
-fn a_body_that_dies_ends_the_upload() {
+fn a_body_that_fails_aborts_the_upload() {
     let registry = Registry::start();
     let client = registry.client("a", "t");
-    let dying = io::Cursor::new(vec![7; 1_000_000]).chain(Dying);
+    let dying = io::Cursor::new(vec![7; 1_000_000]).chain(FailingReader);
     let error = client.upload(Body::new(dying)).unwrap_err();
-    // The reason is the body's own, and not that the request broke.
+    // The error is that of the body and not of the request.
     assert!(error.to_string().contains("the disk has burnt"), "{error}");
     assert_eq!(registry.open_uploads(), 0);
     assert_eq!(registry.paths(Method::DELETE).len(), 1);
 }
 
-struct Dying;
+struct FailingReader;
 
-impl Read for Dying {
+impl Read for FailingReader {
     fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
         Err(io::Error::other("the disk has burnt"))
     }
 }
 
 #[test]
-fn a_registry_that_checks_nothing_never_gets_the_whole_of_a_lie() {
+fn a_registry_that_checks_nothing_never_gets_a_complete_wrong_blob() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.believes_digests = true);
     let client = registry.client("a", "t");
-    // Also where the end of the data is not seen with its last bytes, because these fill a chunk.
+    // The last bytes may fill a chunk, so that the end is seen later.
     for size in [0, 1, 1 << 18, 1 << 20, 1_000_000] {
         let (promised, lie) = (vec![7; size.max(1)], vec![8; size]);
         let mut descriptor = Descriptor::of(BLOB, &promised);
@@ -218,7 +219,7 @@ fn a_registry_that_checks_nothing_never_gets_the_whole_of_a_lie() {
 }
 
 #[test]
-fn a_manifest_whose_parts_are_missing_is_not_taken() {
+fn a_manifest_without_its_blobs_is_rejected() {
     let registry = Registry::start();
     let absent = serde_json::to_string(&Descriptor::of(media_type::CONFIG, b"absent")).unwrap();
     let json = format!(r#"{{"schemaVersion":2,"config":{absent},"layers":[]}}"#);
@@ -228,7 +229,7 @@ fn a_manifest_whose_parts_are_missing_is_not_taken() {
 }
 
 #[test]
-fn a_registry_that_is_not_there_is_asked_after() {
+fn a_registry_that_is_not_running_is_reported_with_a_hint() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let name = format!("localhost:{port}/a:t");
     let error =
@@ -238,11 +239,11 @@ fn a_registry_that_is_not_there_is_asked_after() {
     assert_eq!(error.hint(), Some(&*format!("is the registry running at localhost:{port}?")));
 }
 
-/// A server that says the same to everybody.
-fn parrot(answer: &'static [u8]) -> String {
+/// Starts a server that sends the same response to every request.
+fn fixed_server(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    // It lives as long as the tests do.
+    // The thread runs until the process of the tests ends.
     thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
@@ -254,7 +255,7 @@ fn parrot(answer: &'static [u8]) -> String {
 }
 
 #[test]
-fn nonsense_is_an_error_and_nothing_worse() {
+fn malformed_responses_are_errors() {
     let answers: [&[u8]; 14] = [
         b"",
         b"\x16\x03\x01\x02\x00\x01",
@@ -272,7 +273,7 @@ fn nonsense_is_an_error_and_nothing_worse() {
         b"HTTP/1.1 404 No\r\nContent-Length: 3\r\nConnection: close\r\n\r\n\xff\x1b{",
     ];
     for answer in answers {
-        let name = format!("{}/a:t", parrot(answer));
+        let name = format!("{}/a:t", fixed_server(answer));
         let client = registry::Registry::new(
             name.parse().unwrap(),
             &Access { client: patient(), ..Access::default() },
@@ -287,14 +288,14 @@ fn nonsense_is_an_error_and_nothing_worse() {
 }
 
 #[test]
-fn a_manifest_of_a_hundred_megabytes_is_refused_before_it_is_read() {
+fn a_manifest_of_a_hundred_megabytes_is_rejected_before_it_is_read() {
     let registry = Registry::start();
     registry.plant("a", "t", media_type::MANIFEST, vec![b' '; 100 << 20]);
     assert_eq!(registry.client("a", "t").resolve().unwrap_err().kind(), Kind::Integrity);
 }
 
 #[test]
-fn a_manifest_and_a_blob_without_end_are_left() {
+fn endless_manifests_and_blobs_are_errors() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -304,7 +305,7 @@ fn a_manifest_and_a_blob_without_end_are_left() {
                 let _ = connection.read(&mut [0; 4096]);
                 let head =
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n\r\n";
-                // Until the client has enough of it.
+                // This fails when the client closes the connection.
                 let _ = connection.write_all(head);
                 while connection.write_all(&[b' '; 65536]).is_ok() {}
             });

@@ -1,4 +1,4 @@
-//! What stands between a client and a registry: a server that speaks TLS for it, and a proxy on the way out.
+//! Servers in front of a registry: one that adds TLS, and a forward proxy.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::fs;
@@ -16,7 +16,7 @@ use tokio_rustls::rustls::server::{WantsServerCert, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{ConfigBuilder, RootCertStore, ServerConfig, WantsVerifier, crypto};
 
-/// An authority of this test's own, with its files: `ca.crt`, `client.cert` and `client.key`.
+/// A certificate authority for one test, with its files `ca.crt`, `client.cert` and `client.key`.
 pub struct Authority {
     directory: TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -36,7 +36,7 @@ impl Authority {
         authority
     }
 
-    /// The directory with its files.
+    /// Returns the directory with the files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -45,79 +45,81 @@ impl Authority {
         self.directory().join(name)
     }
 
-    /// A certificate for a name, and its key, in PEM.
+    /// Issues a certificate for a name, and returns it with its key, in PEM.
     fn vouch_for(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([name, "127.0.0.1"].map(str::to_owned)).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    /// Starts a server that decrypts for another one, and returns its address. It has a certificate for
-    /// `registry.test` and `127.0.0.1`, and may want one from its clients.
-    pub fn front_of(&self, behind: &str, wants_certificates: bool) -> String {
-        self.front(behind, if wants_certificates { Wants::One } else { Wants::None }).0
+    /// Starts a TLS server in front of another server, and returns its address. It has a certificate for `registry.test` and
+    /// `127.0.0.1`, and may require one from its clients.
+    pub fn front_of(&self, upstream: &str, wants_certificates: bool) -> String {
+        self.front(
+            upstream,
+            if wants_certificates { ClientCertificates::Required } else { ClientCertificates::None },
+        )
+        .0
     }
 
-    /// The same; it asks its clients for a certificate, lets those in that have none, and counts both: who showed one
-    /// and who did not.
-    pub fn curious_front_of(&self, behind: &str) -> (String, Arc<[AtomicUsize; 2]>) {
-        self.front(behind, Wants::ToKnow)
+    /// Starts a TLS server that asks its clients for an optional certificate, and counts the connections with and without one.
+    pub fn curious_front_of(&self, upstream: &str) -> (String, Arc<[AtomicUsize; 2]>) {
+        self.front(upstream, ClientCertificates::Optional)
     }
 
-    /// Starts a server with a certificate that this authority has signed, which a test may change before; it is for
-    /// `127.0.0.1`.
-    pub fn front_with(&self, behind: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
-        self.front_and_certificate(behind, change).0
+    /// Starts a TLS server with a certificate of this authority for `127.0.0.1`, which a test can change first.
+    pub fn front_with(&self, upstream: &str, change: impl FnOnce(&mut CertificateParams)) -> String {
+        self.front_and_certificate(upstream, change).0
     }
 
-    /// The same, and the certificate in a file.
+    /// Starts such a server, and returns its certificate in a file too.
     pub fn front_and_certificate(
         &self,
-        behind: &str,
+        upstream: &str,
         change: impl FnOnce(&mut CertificateParams),
     ) -> (String, NamedTempFile) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
         change(&mut params);
-        serve_with(behind, &params.signed_by(&key, &self.issuer).unwrap().pem(), &key)
+        serve_with(upstream, &params.signed_by(&key, &self.issuer).unwrap().pem(), &key)
     }
 
-    fn front(&self, behind: &str, wants: Wants) -> (String, Arc<[AtomicUsize; 2]>) {
+    fn front(&self, upstream: &str, certificates: ClientCertificates) -> (String, Arc<[AtomicUsize; 2]>) {
         let (certificate, key) = self.vouch_for("registry.test");
         let verifier = || {
             let mut roots = RootCertStore::empty();
             roots.add(CertificateDer::from_pem_file(self.path("ca.crt")).unwrap()).unwrap();
             WebPkiClientVerifier::builder_with_provider(roots.into(), crypto::ring::default_provider().into())
         };
-        let builder = match wants {
-            Wants::None => without_clients(),
-            Wants::One => builder().with_client_cert_verifier(verifier().build().unwrap()),
-            Wants::ToKnow => {
+        let builder = match certificates {
+            ClientCertificates::None => without_clients(),
+            ClientCertificates::Required => builder().with_client_cert_verifier(verifier().build().unwrap()),
+            ClientCertificates::Optional => {
                 builder().with_client_cert_verifier(verifier().allow_unauthenticated().build().unwrap())
             }
         };
-        serve(behind, server(builder, &certificate, &key))
+        serve(upstream, server(builder, &certificate, &key))
     }
 }
 
-/// A server with a certificate that it has signed itself, which a test may change before; it is for `127.0.0.1`. Its
-/// address, and the certificate in a file.
+/// Starts a TLS server with a self-signed certificate for `127.0.0.1`, which a test can change first. Returns its address, and
+/// the certificate in a file.
 pub fn self_signed_front_of(
-    behind: &str,
+    upstream: &str,
     change: impl FnOnce(&mut CertificateParams),
 ) -> (String, NamedTempFile) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-    // As openssl req -x509 makes it.
+    // This is what openssl req -x509 makes.
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     change(&mut params);
-    serve_with(behind, &params.self_signed(&key).unwrap().pem(), &key)
+    serve_with(upstream, &params.self_signed(&key).unwrap().pem(), &key)
 }
 
-fn serve_with(behind: &str, certificate: &str, key: &KeyPair) -> (String, NamedTempFile) {
+fn serve_with(upstream: &str, certificate: &str, key: &KeyPair) -> (String, NamedTempFile) {
     let file = NamedTempFile::new().unwrap();
     fs::write(file.path(), certificate).unwrap();
-    (serve(behind, server(without_clients(), certificate, &key.serialize_pem())).0, file)
+    (serve(upstream, server(without_clients(), certificate, &key.serialize_pem())).0, file)
 }
 
 fn builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
@@ -138,45 +140,45 @@ fn server(
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let key = crypto::ring::sign::any_supported_type(&key).unwrap();
-    // Not `with_single_cert`, which reads the certificate: it knows no more extensions than the client.
+    // `with_single_cert` would parse the certificate, and reject extensions that the client is tested with.
     builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key))))
 }
 
-fn serve(behind: &str, config: ServerConfig) -> (String, Arc<[AtomicUsize; 2]>) {
+fn serve(upstream: &str, config: ServerConfig) -> (String, Arc<[AtomicUsize; 2]>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     listener.set_nonblocking(true).unwrap();
-    let (behind, counts) = (behind.to_owned(), Arc::<[AtomicUsize; 2]>::default());
+    let (upstream, counts) = (upstream.to_owned(), Arc::<[AtomicUsize; 2]>::default());
     let seen = Arc::clone(&counts);
-    thread::spawn(move || decrypt(listener, TlsAcceptor::from(Arc::new(config)), &behind, &seen));
+    thread::spawn(move || decrypt(listener, TlsAcceptor::from(Arc::new(config)), &upstream, &seen));
     (address, counts)
 }
 
-/// What a server wants of its clients' certificates.
-enum Wants {
+/// The certificates that a server requires of its clients.
+enum ClientCertificates {
     None,
-    One,
-    ToKnow,
+    Required,
+    Optional,
 }
 
-fn decrypt(listener: TcpListener, acceptor: TlsAcceptor, behind: &str, seen: &Arc<[AtomicUsize; 2]>) {
+fn decrypt(listener: TcpListener, acceptor: TlsAcceptor, upstream: &str, seen: &Arc<[AtomicUsize; 2]>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, behind, seen) = (acceptor.clone(), behind.to_owned(), Arc::clone(seen));
+            let (acceptor, upstream, seen) = (acceptor.clone(), upstream.to_owned(), Arc::clone(seen));
             tokio::spawn(async move {
                 let mut stream = acceptor.accept(stream).await?;
                 let showed = stream.get_ref().1.peer_certificates().is_some();
                 seen[usize::from(!showed)].fetch_add(1, Ordering::Relaxed);
-                let mut registry = tokio::net::TcpStream::connect(behind).await?;
+                let mut registry = tokio::net::TcpStream::connect(upstream).await?;
                 tokio::io::copy_bidirectional(&mut stream, &mut registry).await.map(drop)
             });
         }
     });
 }
 
-/// A proxy that connects everybody to one server, whatever they ask for, and knows what they asked for.
+/// A forward proxy that connects all clients to one server, and records their requests.
 pub struct Proxy {
     pub address: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -191,20 +193,20 @@ impl Proxy {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, server, log) = (stream.unwrap(), server.clone(), Arc::clone(&log));
-                // A client that goes away is the client's affair.
-                thread::spawn(move || drop(pass_on(stream, &server, &log)));
+                // A client may close the connection at any time.
+                thread::spawn(move || drop(relay(stream, &server, &log)));
             }
         });
         Self { address, asked }
     }
 
-    /// The first line of every request so far.
+    /// Returns the first line of every request so far.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-fn pass_on(mut client: TcpStream, server: &str, log: &Mutex<Vec<String>>) -> io::Result<()> {
+fn relay(mut client: TcpStream, server: &str, log: &Mutex<Vec<String>>) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let mut lines = Vec::new();
     loop {

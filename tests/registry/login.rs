@@ -1,4 +1,4 @@
-//! Being let in, and what nobody else may see.
+//! Authentication, and the hosts that receive credentials.
 
 use super::{Locations, Login, Registry, Warnings, access};
 use axum::http::Method;
@@ -17,7 +17,7 @@ const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 const BASIC: Login = Login::Basic { user: USER };
 const TOKEN: Login = Login::Token { user: USER, anonymous_pull: true, expires_in: 300 };
 
-/// A registry with this login that holds an image `a:t` and a blob `data`.
+/// Starts a registry with this authentication, an image `a:t` and a blob `data`.
 fn guarded(login: Login) -> Registry {
     let registry = Registry::start();
     registry.client("a", "t").upload(Body::new(&b"data"[..])).unwrap();
@@ -30,7 +30,7 @@ fn data() -> Descriptor {
     Descriptor::of(BLOB, b"data")
 }
 
-/// Whoever has these credentials.
+/// Returns a client with these credentials.
 fn client(registry: &Registry, user: &str) -> registry::Registry {
     let (_directory, access) = access(registry.host(), user);
     registry.client_with("a", "t", &access)
@@ -40,7 +40,7 @@ fn tokens_asked(registry: &Registry) -> usize {
     registry.paths(Method::GET).iter().filter(|path| *path == "/token").count()
 }
 
-/// Everything that a client does with a registry.
+/// Does everything that a client can do with a registry.
 fn exercise(client: &registry::Registry) {
     client.upload(Body::new(&b"more"[..])).unwrap();
     client.upload(Unverified::new(&b"data"[..]).verify(&data())).unwrap();
@@ -53,19 +53,19 @@ fn exercise(client: &registry::Registry) {
 }
 
 #[test]
-fn a_password_lets_in() {
+fn a_password_is_accepted() {
     exercise(&client(&guarded(BASIC), USER));
 }
 
 #[test]
-fn a_token_lets_in() {
+fn a_token_is_accepted() {
     let registry = guarded(TOKEN);
     exercise(&client(&registry, USER));
     assert_eq!(tokens_asked(&registry), 2, "one for reading and one for writing");
 }
 
 #[test]
-fn whoever_has_no_password_is_told_how_to_log_in() {
+fn without_a_password_the_error_says_how_to_log_in() {
     for login in [BASIC, Login::Token { user: USER, anonymous_pull: false, expires_in: 300 }] {
         let registry = guarded(login);
         let client = registry.client("a", "t");
@@ -79,7 +79,7 @@ fn whoever_has_no_password_is_told_how_to_log_in() {
 }
 
 #[test]
-fn a_wrong_password_is_denied_and_not_told() {
+fn a_wrong_password_is_denied_and_not_shown() {
     for login in [BASIC, TOKEN] {
         let error = client(&guarded(login), "me:wrong-secret").resolve().unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
@@ -89,7 +89,7 @@ fn a_wrong_password_is_denied_and_not_told() {
 }
 
 #[test]
-fn whoever_has_no_password_may_still_pull_where_that_is_allowed() {
+fn anonymous_pulls_work_if_they_are_allowed() {
     let registry = guarded(TOKEN);
     let client = registry.client("a", "t");
     assert_eq!(client.resolve().unwrap().bytes(), MANIFEST);
@@ -99,7 +99,7 @@ fn whoever_has_no_password_may_still_pull_where_that_is_allowed() {
 }
 
 #[test]
-fn a_token_that_is_no_longer_taken_is_renewed_once() {
+fn a_revoked_token_is_renewed_once() {
     let registry = guarded(TOKEN);
     let client = client(&registry, USER);
     exercise(&client);
@@ -114,7 +114,7 @@ fn a_token_that_is_no_longer_taken_is_renewed_once() {
 }
 
 #[test]
-fn a_token_that_is_over_is_not_even_shown() {
+fn an_expired_token_is_not_sent() {
     let registry = guarded(Login::Token { user: USER, anonymous_pull: false, expires_in: 1 });
     exercise(&client(&registry, USER));
     let shown: Vec<_> = registry
@@ -129,7 +129,7 @@ fn a_token_that_is_over_is_not_even_shown() {
 }
 
 #[test]
-fn a_token_may_end_while_a_blob_is_sent() {
+fn a_token_may_expire_during_an_upload() {
     struct Slow(Arc<Registry>, usize);
     impl Read for Slow {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -140,7 +140,7 @@ fn a_token_may_end_while_a_blob_is_sent() {
                     Ok(buffer.len())
                 }
                 101 => {
-                    // By now the request with the blob has long begun.
+                    // The request with the blob has begun long before.
                     while !self.0.paths(Method::PATCH).iter().any(|path| path.contains("/a/blobs/uploads/")) {
                         std::thread::yield_now();
                     }
@@ -173,7 +173,7 @@ fn threads_share_a_token() {
 }
 
 #[test]
-fn taking_over_a_blob_needs_rights_on_both_sides() {
+fn mounting_a_blob_needs_scopes_for_both_repositories() {
     let registry = guarded(TOKEN);
     let (_directory, access) = access(registry.host(), USER);
     let to = registry.client_with("to", "t", &access);
@@ -184,14 +184,14 @@ fn taking_over_a_blob_needs_rights_on_both_sides() {
 }
 
 #[test]
-fn a_token_server_that_gives_none_for_the_neighbour_is_a_refused_mount() {
+fn without_a_token_for_the_other_repository_a_mount_is_refused() {
     let registry = guarded(Login::Token { user: "somebody:else", anonymous_pull: false, expires_in: 300 });
     let origin = registry.client("a", "t").origin().unwrap();
     assert!(!client(&registry, USER).mount(&data(), &origin).unwrap());
 }
 
 #[test]
-fn no_other_host_sees_the_password_or_the_token() {
+fn no_other_host_receives_the_password_or_the_token() {
     for login in [BASIC, TOKEN] {
         let registry = guarded(login);
         registry.behave(|behaviour| {
@@ -212,7 +212,7 @@ fn no_other_host_sees_the_password_or_the_token() {
 }
 
 #[test]
-fn credentials_are_for_the_registry_that_they_are_for() {
+fn credentials_are_sent_to_their_registry_only() {
     let registry = guarded(BASIC);
     let (_directory, access) = access(registry.elsewhere(), USER);
     let error = registry.client_with("a", "t", &access).resolve().unwrap_err();
@@ -220,7 +220,7 @@ fn credentials_are_for_the_registry_that_they_are_for() {
     assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
 }
 
-/// The warnings while an image is resolved with these credentials, and the outcome.
+/// Resolves an image with these credentials, and returns the warnings and the result.
 fn asked_with(registry: &Registry, source: CredentialSource) -> (Vec<String>, volio::Result<Document>) {
     let warnings = Arc::<Warnings>::default();
     let mut access = Access { credentials: vec![source], ..Access::default() };
@@ -230,7 +230,7 @@ fn asked_with(registry: &Registry, source: CredentialSource) -> (Vec<String>, vo
 }
 
 #[test]
-fn broken_credentials_are_told_and_the_image_is_asked_for_without_any() {
+fn malformed_credentials_are_a_warning_and_the_image_is_requested_without_any() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
     for (content, reason) in [
@@ -247,7 +247,7 @@ fn broken_credentials_are_told_and_the_image_is_asked_for_without_any() {
             warnings[0].contains(reason) && warnings[0].contains("is asked without credentials"),
             "{warnings:?}"
         );
-        // Who asks nobody who they are has no need to know.
+        // A registry without authentication needs no credentials.
         registry.behave(|behaviour| behaviour.login = Login::Open);
         assert_eq!(asked_with(&registry, CredentialSource::File(path.clone())).0, Vec::<String>::new());
 
@@ -262,7 +262,7 @@ fn broken_credentials_are_told_and_the_image_is_asked_for_without_any() {
 }
 
 #[test]
-fn an_empty_file_with_credentials_knows_nobody_and_a_broken_one_that_was_named_is_an_error() {
+fn an_empty_file_has_no_credentials_and_a_malformed_one_that_was_named_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
     fs::write(&path, "").unwrap();
@@ -276,7 +276,7 @@ fn an_empty_file_with_credentials_knows_nobody_and_a_broken_one_that_was_named_i
 }
 
 #[test]
-fn of_several_challenges_in_any_order_the_ones_that_can_be_answered_are() {
+fn of_several_challenges_in_any_order_a_supported_one_is_answered() {
     let bearer = "Bearer realm=\"http://HOST/token\",service=\"test registry\"";
     let unusable = "Bearer realm=\"http://auth.example/token\"";
     let gone = "Bearer realm=\"http://HOST/gone\"";
@@ -302,7 +302,7 @@ fn of_several_challenges_in_any_order_the_ones_that_can_be_answered_are() {
             assert_eq!(registry.requests().len(), before + 1, "what has worked is shown first: {lines:?}");
         }
     }
-    // Nobody is sent the password who was refused for being reached without encryption.
+    // A token server that is rejected because it has no encryption does not receive the password.
     let registry = guarded(BASIC);
     registry.behave(|behaviour| behaviour.challenges = vec![unusable.to_owned()]);
     let (_directory, access) = access(registry.host(), USER);

@@ -1,4 +1,4 @@
-//! Mirrors: read from first, passed over when they fail, never written to.
+//! Mirrors: they are read first, skipped after a failure, and never written.
 
 use super::{Damage, Registry, Warnings, access, noise};
 use std::fs;
@@ -11,7 +11,7 @@ use volio::transport::{Access, ClientOptions, Destination, Location, fetch};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 
-/// A registry that holds an image `mirror/a:t`, or only the manifest of it.
+/// Starts a registry with an image `mirror/a:t`, or with only its manifest.
 fn holding(blob: bool) -> Registry {
     let registry = Registry::start();
     registry.plant("mirror/a", "t", media_type::MANIFEST, MANIFEST);
@@ -21,7 +21,7 @@ fn holding(blob: bool) -> Registry {
     registry
 }
 
-/// Access by a file that says that `original/mirror` has a mirror, and the warnings meanwhile.
+/// Returns access with a `registries.conf` that names mirrors of `original/mirror`, and its warnings.
 fn by_mirror(directory: &Path, original: &str, mirrors: &[&str]) -> (Access, Arc<Warnings>) {
     let file = directory.join("registries.conf");
     let mirrors: String = mirrors
@@ -43,7 +43,7 @@ fn data() -> Descriptor {
 }
 
 #[test]
-fn an_image_comes_from_the_mirror_and_what_that_lacks_from_the_registry() {
+fn an_image_is_read_from_the_mirror_and_its_missing_blobs_from_the_registry() {
     let directory = tempfile::tempdir().unwrap();
     let (mirror, original) = (holding(false), holding(true));
     let (access, warnings) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
@@ -69,7 +69,7 @@ fn a_mirror_that_fails_is_reported_once_and_skipped_from_then_on() {
 }
 
 #[test]
-fn a_mirror_is_never_written_to_and_sees_no_credentials_of_the_registry() {
+fn a_mirror_is_never_written_and_receives_no_credentials_of_the_registry() {
     let directory = tempfile::tempdir().unwrap();
     let (mirror, original) = (holding(true), holding(true));
     let (_credentials, with) = access(original.host(), "me:hunter2");
@@ -79,7 +79,7 @@ fn a_mirror_is_never_written_to_and_sees_no_credentials_of_the_registry() {
     let access = Access { credentials: with.credentials, ..access };
     let destination = image(&original).destination(&access).unwrap();
     destination.upload(Body::new(&b"more"[..])).unwrap();
-    // Until now it was asked only for what it was given when the test began.
+    // It has received only the requests of this test's preparation.
     let before = mirror.requests().len();
     assert_eq!(image(&original).source(&access).unwrap().resolve().unwrap().bytes(), MANIFEST);
     assert!(mirror.requests().len() > before);
@@ -87,7 +87,7 @@ fn a_mirror_is_never_written_to_and_sees_no_credentials_of_the_registry() {
     assert_eq!(warnings.all().len(), 1);
 }
 
-/// A registry that holds a blob as `mirror/a`.
+/// Starts a registry with a blob in `mirror/a`.
 fn with_blob(bytes: &[u8]) -> Registry {
     let registry = Registry::start();
     registry.client("mirror/a", "t").upload(Body::new(std::io::Cursor::new(bytes.to_vec()))).unwrap();
@@ -95,7 +95,7 @@ fn with_blob(bytes: &[u8]) -> Registry {
 }
 
 #[test]
-fn a_mirror_that_breaks_off_in_the_middle_of_a_blob_is_followed_by_the_next_place() {
+fn after_a_mirror_fails_in_the_middle_of_a_blob_the_next_location_continues() {
     for size in [1_000_000, 13 << 20] {
         let (directory, bytes) = (tempfile::tempdir().unwrap(), noise(size));
         let (mirror, original) = (with_blob(&bytes), with_blob(&bytes));
@@ -122,14 +122,14 @@ fn a_mirror_that_breaks_off_in_the_middle_of_a_blob_is_followed_by_the_next_plac
 }
 
 #[test]
-fn what_a_mirror_and_the_registry_send_together_is_proved() {
+fn the_bytes_of_a_mirror_and_the_registry_are_verified_together() {
     let (directory, bytes) = (tempfile::tempdir().unwrap(), noise(1_000_000));
     let (mirror, original) = (with_blob(&bytes), with_blob(&bytes));
     let descriptor = Descriptor::of("application/octet-stream", &bytes);
     let (access, _) = by_mirror(directory.path(), original.host(), &[mirror.host()]);
     let read =
         || image(&original).source(&access).unwrap().open(&descriptor).unwrap().verify(&descriptor).drain();
-    // What it lacks at the end is had from the next place, and what it has wrong is not.
+    // Missing bytes at the end are read from the next location; wrong bytes are an error.
     mirror.damage(&descriptor.digest, Damage::Truncate);
     assert!(read().is_ok());
     mirror.damage(&descriptor.digest, Damage::Flip);

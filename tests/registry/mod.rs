@@ -1,12 +1,12 @@
-//! The registry client, against a registry in this process.
+//! Tests of the registry client against a registry in this process.
 
 mod certificates;
 mod downloads;
 mod faults;
 mod front;
-mod listing;
 mod login;
 mod mirrors;
+mod pagination;
 mod partial;
 mod proxy;
 mod ranges;
@@ -61,17 +61,17 @@ impl TestTransport for Registry {
 }
 
 impl Registry {
-    /// The name of an image in this registry, as a user writes it.
+    /// Returns the location of an image in this registry.
     pub fn location(&self, repository: &str, tag: &str) -> Location {
         format!("{}/{repository}:{tag}", self.host()).parse().unwrap()
     }
 
-    /// The client, bound to a tag, without credentials.
+    /// Returns a client for a tag, without credentials.
     fn client(&self, repository: &str, tag: &str) -> registry::Registry {
         self.client_with(repository, tag, &Access { client: patient(), ..Access::default() })
     }
 
-    /// The client with other options.
+    /// Returns a client with other options.
     fn client_by(&self, repository: &str, change: impl FnOnce(&mut ClientOptions)) -> registry::Registry {
         let mut client = patient();
         change(&mut client);
@@ -104,12 +104,12 @@ impl Progress for Warnings {
     }
 }
 
-/// Client options with retries without a delay.
+/// Returns client options with retries without a delay.
 fn patient() -> ClientOptions {
     ClientOptions { retry: Retry { retries: 5, delay: Duration::ZERO }, ..ClientOptions::default() }
 }
 
-/// Bytes of which no two stretches are the same.
+/// Returns bytes without repetitions.
 pub fn noise(size: usize) -> Vec<u8> {
     let mut state = 7_u64;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -123,13 +123,13 @@ pub fn noise(size: usize) -> Vec<u8> {
     bytes
 }
 
-/// Access with a docker `config.json` that knows one user, `name:password`, for a registry.
+/// Returns access with a docker `config.json` that has one user, `name:password`, for a registry.
 fn access(host: &str, user: &str) -> (TempDir, Access) {
     let (name, password) = user.split_once(':').unwrap();
     access_by(host, &format!(r#"{{"username":"{name}","password":"{password}"}}"#))
 }
 
-/// The same with an entry as it is written.
+/// Returns access with a docker `config.json` that has this entry.
 fn access_by(host: &str, entry: &str) -> (TempDir, Access) {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("config.json");

@@ -1,4 +1,4 @@
-//! Images read in part from a registry: how much travels, and what becomes of a registry that gives no parts or lies.
+//! Partial reads of images in a registry: the bytes that are transferred, and registries without ranges or with wrong ones.
 
 use super::server::Ranges;
 use super::{CuttingProxy, Registry, noise, patient};
@@ -19,7 +19,7 @@ use volio::tree::{SourceSpec, TreePath};
 
 const FILES: usize = 3000;
 
-/// Many small files, and a large one.
+/// Creates many small files and a large one, and returns the content of the large one.
 fn make_tree(root: &Path) -> Vec<u8> {
     let bytes = noise(FILES * 4000);
     for (number, content) in bytes.chunks(4000).enumerate() {
@@ -31,7 +31,7 @@ fn make_tree(root: &Path) -> Vec<u8> {
     bytes
 }
 
-/// A registry with an image of that tree, the content of its large file, and how many bytes its layers have.
+/// Starts a registry with an image of that tree. Returns also the content of the large file and the size of the layers.
 fn filled() -> (Registry, Vec<u8>, u64) {
     let tree = TempDir::new().unwrap();
     let large = make_tree(tree.path());
@@ -43,7 +43,7 @@ fn filled() -> (Registry, Vec<u8>, u64) {
     (registry, large, packed.layers.iter().map(|layer| layer.size).sum())
 }
 
-/// A client that counts what travels.
+/// Returns a client with a proxy that counts bytes.
 fn counted(registry: &Registry) -> (CuttingProxy, registry::Registry) {
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
     let name = format!("{}/a:t", proxy.host()).parse().unwrap();
@@ -51,7 +51,7 @@ fn counted(registry: &Registry) -> (CuttingProxy, registry::Registry) {
     (proxy, client)
 }
 
-/// Remembers what it was warned of.
+/// Collects warnings.
 #[derive(Default)]
 struct Warned(Mutex<Vec<String>>);
 
@@ -80,7 +80,7 @@ fn read(source: &dyn Source, path: &str, progress: &dyn Progress) -> Result<Vec<
 }
 
 #[test]
-fn a_list_takes_under_two_percent_and_a_small_file_one_frame() {
+fn a_list_transfers_under_two_percent_and_a_small_file_one_frame() {
     let (registry, large, size) = filled();
     let (proxy, client) = counted(&registry);
     let tree = list(&client, &ReadOptions::default(), &Silent).unwrap();
@@ -98,7 +98,7 @@ fn a_list_takes_under_two_percent_and_a_small_file_one_frame() {
         requests.iter().filter(|request| request.header("range").is_some()).map(|request| &request.path);
     let layers: std::collections::BTreeSet<_> = layers.collect();
     assert_eq!(ranges.len(), layers.len() + 1, "a table of contents of each layer, and a frame: {ranges:?}");
-    // And the index, the manifest, the configuration.
+    // The index, the manifest and the configuration are added.
     assert_eq!(
         requests.len(),
         ranges.len() + 3 + requests.iter().filter(|request| request.path == "/v2/").count()
@@ -111,7 +111,7 @@ fn range(header: &str) -> Option<Range<u64>> {
 }
 
 #[test]
-fn a_large_file_comes_over_several_connections_and_breaks_off() {
+fn a_large_file_is_read_over_several_connections_that_break() {
     let (registry, large, _) = filled();
     assert!(read(&registry.client("a", "t"), "large", &Silent).unwrap() == large);
     registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(700_000));
@@ -124,13 +124,13 @@ fn a_large_file_comes_over_several_connections_and_breaks_off() {
 }
 
 #[test]
-fn a_registry_that_gives_no_parts_is_read_whole_and_that_is_said_once() {
+fn a_registry_without_ranges_is_read_whole_with_one_warning() {
     let (registry, large, _) = filled();
     for ranges in [Ranges::Ignored, Ranges::Unsatisfiable, Ranges::NotImplemented] {
         registry.behave(|behaviour| behaviour.ranges = ranges);
         let warned = Warned::default();
-        // One connection: several would ask for parts, and fall back again.
-        let client = registry.client_by("a", |transfer| transfer.concurrency = 1);
+        // With several connections, there would be requests for parts first.
+        let client = registry.client_by("a", |client| client.concurrency = 1);
         let tree = list(&client, &ReadOptions::default(), &warned).unwrap();
         assert_eq!(tree.len(), FILES + 30 + 2);
         let told = warned.taken();
@@ -141,7 +141,7 @@ fn a_registry_that_gives_no_parts_is_read_whole_and_that_is_said_once() {
 }
 
 #[test]
-fn a_registry_that_sends_another_range_is_an_integrity_error_and_nothing_comes_out() {
+fn another_range_than_was_requested_is_an_integrity_error_without_output() {
     let (registry, ..) = filled();
     for ranges in [Ranges::Wrong, Ranges::Unsaid, Ranges::Longer] {
         registry.behave(|behaviour| behaviour.ranges = ranges);

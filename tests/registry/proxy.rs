@@ -1,4 +1,4 @@
-//! A network that cuts every connection after some bytes.
+//! A proxy that cuts every connection after some bytes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-/// A proxy in front of a server; it lives as long as the tests do.
+/// A proxy in front of a server. It runs until the process of the tests ends.
 pub struct CuttingProxy {
     host: String,
     counts: Arc<Counts>,
 }
 
-/// What has passed, in bytes.
+/// The numbers of connections and transferred bytes.
 #[derive(Default)]
 struct Counts {
     up: AtomicU64,
@@ -21,7 +21,7 @@ struct Counts {
 }
 
 impl CuttingProxy {
-    /// A proxy whose connections carry at most so many bytes, both directions together.
+    /// Starts a proxy that cuts each connection after this many bytes, counted in both directions.
     pub fn cutting(target: &str, after: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
@@ -47,23 +47,23 @@ impl CuttingProxy {
         &self.host
     }
 
-    /// The bytes that went to the server.
+    /// Returns the number of bytes to the server.
     pub fn up(&self) -> u64 {
         self.counts.up.load(Ordering::Relaxed)
     }
 
-    /// The bytes that came from it.
+    /// Returns the number of bytes from the server.
     pub fn down(&self) -> u64 {
         self.counts.down.load(Ordering::Relaxed)
     }
 
-    /// How many connections there were.
+    /// Returns the number of connections.
     pub fn connections(&self) -> u64 {
         self.counts.connections.load(Ordering::Relaxed)
     }
 }
 
-/// Passes bytes on until there are none, or no more may pass on this connection.
+/// Copies bytes until the end, or until the limit of the connection.
 fn pass(mut from: TcpStream, mut to: TcpStream, left: &AtomicU64, count: &AtomicU64) {
     let mut buffer = [0; 16 << 10];
     while let Ok(read) = from.read(&mut buffer) {

@@ -1,4 +1,4 @@
-//! Parts of blobs: only what is asked for travels, and a registry that knows no parts is asked once.
+//! Ranges of blobs: only the requested bytes are transferred, and a registry without ranges is asked once.
 
 use super::downloads::{filled, ranges};
 use super::proxy::CuttingProxy;
@@ -23,7 +23,7 @@ fn cut(bytes: &[u8], range: &Range<u64>) -> Vec<u8> {
 }
 
 #[test]
-fn only_the_part_travels_and_over_one_connection() {
+fn only_the_range_is_transferred_over_one_connection() {
     let bytes = noise(24 << 20);
     let (registry, blob) = filled(&bytes);
     let proxy = CuttingProxy::cutting(registry.host(), u64::MAX);
@@ -38,7 +38,7 @@ fn only_the_part_travels_and_over_one_connection() {
 }
 
 #[test]
-fn a_large_part_comes_over_several_connections_and_breaks_off() {
+fn a_large_range_is_read_over_several_connections_that_break() {
     let bytes = noise(24 << 20);
     let (registry, blob) = filled(&bytes);
     let range = MIB + 3..20 * MIB + 5;
@@ -55,7 +55,7 @@ fn a_large_part_comes_over_several_connections_and_breaks_off() {
 }
 
 #[test]
-fn a_part_that_breaks_off_goes_on_inside_of_it() {
+fn an_interrupted_range_is_resumed() {
     let bytes = noise(3 << 20);
     let (registry, blob) = filled(&bytes);
     registry.behave(|behaviour| behaviour.cuts_blobs_after = Some(400_000));
@@ -79,12 +79,12 @@ fn a_registry_that_sends_the_whole_blob_is_not_read_and_not_asked_again() {
     }
     assert_eq!(ranges(&registry).len(), 1);
     assert!(proxy.down() < 32 << 20, "{} bytes", proxy.down());
-    // All of it is no part.
+    // The whole blob is not a range.
     assert!(part(&client, &blob, 0..blob.size).unwrap() == bytes);
 }
 
 #[test]
-fn a_registry_that_begins_to_send_whole_blobs_in_the_middle_is_an_error_and_then_known() {
+fn a_registry_that_stops_supporting_ranges_is_an_error_and_remembered() {
     let bytes = noise(3 << 20);
     let (registry, blob) = filled(&bytes);
     let client = registry.client("a", "t");
@@ -97,7 +97,7 @@ fn a_registry_that_begins_to_send_whole_blobs_in_the_middle_is_an_error_and_then
 }
 
 #[test]
-fn another_range_than_was_asked_for_is_an_integrity_error() {
+fn another_range_than_was_requested_is_an_integrity_error() {
     for wrong in [Ranges::Wrong, Ranges::Unsaid, Ranges::Longer] {
         let (registry, blob) = filled(&noise(3 << 20));
         registry.behave(|behaviour| behaviour.ranges = wrong);
@@ -109,7 +109,7 @@ fn another_range_than_was_asked_for_is_an_integrity_error() {
 }
 
 #[test]
-fn half_of_a_part_is_followed_by_the_other_half() {
+fn after_half_of_a_range_the_other_half_is_requested() {
     let bytes = noise(3 << 20);
     let (registry, blob) = filled(&bytes);
     registry.behave(|behaviour| behaviour.ranges = Ranges::Short);
@@ -118,7 +118,7 @@ fn half_of_a_part_is_followed_by_the_other_half() {
 }
 
 #[test]
-fn a_blob_of_another_size_has_no_such_part() {
+fn a_range_of_a_blob_with_another_size_is_an_integrity_error() {
     for damage in [Damage::Truncate, Damage::Extend] {
         let (registry, blob) = filled(&noise(3 << 20));
         registry.damage(&blob.digest, damage);
@@ -128,7 +128,7 @@ fn a_blob_of_another_size_has_no_such_part() {
 }
 
 #[test]
-fn a_busy_registry_is_asked_for_the_part_again() {
+fn a_busy_registry_is_asked_for_the_range_again() {
     let bytes = noise(3 << 20);
     let (registry, blob) = filled(&bytes);
     registry.behave(|behaviour| {
@@ -145,7 +145,7 @@ fn a_busy_registry_is_asked_for_the_part_again() {
 }
 
 #[test]
-fn an_address_elsewhere_serves_all_parts() {
+fn a_redirect_is_reused_for_all_ranges() {
     let bytes = noise(3 << 20);
     let (registry, blob) = filled(&bytes);
     registry.behave(|behaviour| behaviour.blobs_elsewhere = true);

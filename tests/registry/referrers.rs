@@ -1,4 +1,4 @@
-//! What refers to an image: listed by the registry, or under a tag by its clients.
+//! Referrers of an image: listed by the registry, or by clients under a tag.
 
 use super::Registry;
 use axum::http::Method;
@@ -11,7 +11,7 @@ use volio::stream::Body;
 use volio::transport::layout::Layout;
 use volio::transport::{Access, Destination, Source};
 
-/// Puts an artifact about a manifest there.
+/// Stores an artifact that refers to a manifest.
 fn sign(to: &dyn Destination, subject: &Document, word: &str) -> Document {
     let blob = Descriptor::of("application/octet-stream", word.as_bytes());
     to.upload(Body::new(Cursor::new(word.to_owned()))).unwrap();
@@ -24,7 +24,7 @@ fn sign(to: &dyn Destination, subject: &Document, word: &str) -> Document {
     document
 }
 
-/// An image that refers to nothing, two signatures of it, and a signature of one of them.
+/// Stores an image, two signatures of it, and a signature of one of them.
 fn fill(to: &dyn Destination) -> [Document; 4] {
     let config = Descriptor::of(media_type::CONFIG, b"{}");
     to.upload(Body::new(&b"{}"[..])).unwrap();
@@ -65,7 +65,7 @@ fn registry(lists_referrers: bool) -> Registry {
 }
 
 #[test]
-fn referrers_travel_between_registries_of_both_kinds_and_layouts() {
+fn referrers_are_copied_between_registries_of_both_kinds_and_layouts() {
     let directory = tempfile::tempdir().unwrap();
     for (from_lists, to_lists) in [(true, true), (true, false), (false, true), (false, false)] {
         let (from, to) = (registry(from_lists), registry(to_lists));
@@ -110,7 +110,7 @@ fn an_index_under_a_tag_names_each_referrer_once_with_its_type_and_annotations()
 }
 
 #[test]
-fn without_being_asked_for_referrers_stay_where_they_are() {
+fn referrers_are_not_copied_without_the_option() {
     let (from, to) = (registry(true), registry(true));
     let [image, ..] = fill(&from.client("data", "v1"));
     let done = copy(&from.client("data", "v1"), &to.client("data", "v1"), &copy::Options::default(), &Silent)
@@ -121,11 +121,11 @@ fn without_being_asked_for_referrers_stay_where_they_are() {
 }
 
 #[test]
-fn a_listed_referrer_that_is_gone_or_about_something_else_is_left_out() {
+fn a_listed_referrer_that_is_missing_or_has_another_subject_is_left_out() {
     let (from, to) = (registry(false), registry(true));
     let client = from.client("data", "v1");
     let [image, _, two, _] = fill(&client);
-    // A list that also names a manifest that was deleted since, and a signature of a signature.
+    // The list also names a deleted manifest and a signature of a signature.
     let gone = Descriptor::of(media_type::MANIFEST, b"gone");
     let deep = client.referrers(&two.descriptor().digest).unwrap();
     let index = Index::new([vec![gone], deep].concat(), Default::default());
@@ -153,7 +153,7 @@ fn referrers_that_cannot_be_listed_fail_the_copy() {
     assert!(to.client("data", "v1").resolve().is_err(), "an image without what was asked for gets no name");
 }
 
-/// Attaches a manifest to another as cosign does: under a tag that is made of the digest.
+/// Attaches a manifest to another as cosign does, under a tag made of the digest.
 fn attach(to: &Registry, subject: &Document, ending: &str) -> Document {
     let tag = format!("{}.{ending}", referrers_tag(&subject.descriptor().digest));
     let client = to.client("data", &tag);
@@ -170,7 +170,7 @@ fn attach(to: &Registry, subject: &Document, ending: &str) -> Document {
 }
 
 #[test]
-fn what_cosign_attached_by_tags_travels_with_the_image_and_is_counted() {
+fn attachments_of_cosign_are_copied_with_the_image_and_counted() {
     let (from, to) = (registry(true), registry(true));
     let [image, ..] = fill(&from.client("data", "v1"));
     let signature = attach(&from, &image, "sig");
@@ -207,7 +207,7 @@ fn what_cosign_attached_by_tags_travels_with_the_image_and_is_counted() {
 }
 
 #[test]
-fn a_foreign_layer_that_the_source_does_not_have_is_said_to_be_at_its_address() {
+fn a_missing_foreign_layer_is_reported_with_its_url() {
     let directory = tempfile::tempdir().unwrap();
     let from = Layout::create(&directory.path().join("from"), Some("v1")).unwrap();
     let config = Descriptor::of(media_type::CONFIG, b"{}");

@@ -1,4 +1,4 @@
-//! Removing tags and images, from registries that can and from those that cannot.
+//! Removal of tags and images from registries with different abilities.
 
 use super::{Deletes, Refusal, Registry};
 use axum::http::Method;
@@ -9,7 +9,7 @@ use volio::transport::{Access, Removal, Removed, Source, registry};
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 const OTHER: &[u8] = br#"{"schemaVersion": 2, "layers": [ ]}"#;
 
-/// A registry in which two tags mean one image and a third another.
+/// Starts a registry in which two tags point to one image and a third to another.
 fn registry(deletes: Deletes) -> Registry {
     let registry = Registry::start();
     for (tag, manifest) in [("a", MANIFEST), ("b", MANIFEST), ("c", OTHER)] {
@@ -29,7 +29,7 @@ fn tags(registry: &Registry) -> Vec<String> {
 }
 
 #[test]
-fn a_tag_goes_alone_where_the_registry_can_do_that() {
+fn a_tag_is_removed_alone_if_the_registry_supports_it() {
     let registry = registry(Deletes::All);
     assert_eq!(remove(&registry, ":a", false).unwrap().tags, ["a"]);
     assert_eq!(tags(&registry), ["b", "c"]);
@@ -37,7 +37,7 @@ fn a_tag_goes_alone_where_the_registry_can_do_that() {
 }
 
 #[test]
-fn an_image_with_other_tags_is_kept_where_they_would_vanish_unless_forced() {
+fn an_image_with_other_tags_is_removed_only_if_forced() {
     for status in [400, 404, 405] {
         let registry = registry(Deletes::Images(status));
         let error = remove(&registry, ":a", false).unwrap_err();
@@ -51,7 +51,7 @@ fn an_image_with_other_tags_is_kept_where_they_would_vanish_unless_forced() {
 }
 
 #[test]
-fn by_its_digest_an_image_goes_with_its_tag_but_not_with_several() {
+fn an_image_is_removed_by_digest_with_one_tag_but_not_with_several() {
     let registry = registry(Deletes::All);
     let (one, several) = (format!("@{}", Digest::of(OTHER)), format!("@{}", Digest::of(MANIFEST)));
     assert_eq!(remove(&registry, &several, false).unwrap_err().kind(), Kind::Refused);
@@ -60,7 +60,7 @@ fn by_its_digest_an_image_goes_with_its_tag_but_not_with_several() {
 }
 
 #[test]
-fn a_tag_that_has_moved_on_is_not_removed() {
+fn a_tag_that_has_moved_is_not_removed() {
     let registry = registry(Deletes::All);
     let error = remove(&registry, &format!(":a@{}", Digest::of(OTHER)), true).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
@@ -70,7 +70,7 @@ fn a_tag_that_has_moved_on_is_not_removed() {
 }
 
 #[test]
-fn too_many_tags_to_look_at_are_not_looked_at() {
+fn too_many_tags_are_not_compared() {
     let registry = registry(Deletes::Images(405));
     for number in 0..100 {
         registry.plant("data", &format!("t{number}"), media_type::MANIFEST, OTHER);
@@ -81,7 +81,7 @@ fn too_many_tags_to_look_at_are_not_looked_at() {
 }
 
 #[test]
-fn a_registry_that_deletes_nothing_says_so_with_a_hint() {
+fn a_registry_without_deletion_is_an_error_with_a_hint() {
     let registry = registry(Deletes::Nothing);
     let error = remove(&registry, ":c", false).unwrap_err();
     assert_eq!(error.kind(), Kind::Failed);
@@ -89,7 +89,7 @@ fn a_registry_that_deletes_nothing_says_so_with_a_hint() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn a_missing_tag_is_not_found() {
     let registry = registry(Deletes::All);
     for name in [":absent", &format!("@{}", Digest::of(b"absent"))] {
         assert_eq!(remove(&registry, name, true).unwrap_err().kind(), Kind::NotFound);
@@ -97,7 +97,7 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
-fn a_tag_that_is_gone_although_nobody_said_so_takes_nothing_else_with_it() {
+fn a_deletion_with_a_lost_response_removes_nothing_else() {
     let registry = registry(Deletes::All);
     registry.behave(|behaviour| {
         let (method, path) = (Method::DELETE, "/manifests/");

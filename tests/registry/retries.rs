@@ -1,4 +1,4 @@
-//! What is tried again, how often, and what is not.
+//! Retries: which errors, how often, and when.
 
 use super::{Refusal, Registry, Warnings, noise, patient};
 use axum::http::Method;
@@ -31,7 +31,7 @@ fn with_manifest() -> Registry {
 }
 
 #[test]
-fn a_server_in_trouble_is_asked_again() {
+fn transient_statuses_are_retried() {
     for status in [408, 429, 499, 500, 502, 503, 504, 522] {
         let registry = with_manifest();
         refuse(&registry, status, 3);
@@ -41,7 +41,7 @@ fn a_server_in_trouble_is_asked_again() {
 }
 
 #[test]
-fn a_refusal_that_was_meant_is_not_questioned() {
+fn permanent_statuses_are_not_retried() {
     for status in [400, 403, 404, 405, 410, 413, 501] {
         let registry = with_manifest();
         refuse(&registry, status, 1);
@@ -51,7 +51,7 @@ fn a_refusal_that_was_meant_is_not_questioned() {
 }
 
 #[test]
-fn there_is_an_end_to_it() {
+fn the_number_of_retries_is_limited() {
     let registry = with_manifest();
     refuse(&registry, 503, 100);
     let client = registry.client_by("a", |client| client.retry.retries = 2);
@@ -85,7 +85,7 @@ fn a_retry_is_reported_with_its_reason_and_waits_as_long_as_the_server_wants() {
 }
 
 #[test]
-fn a_host_that_never_was_there_is_not_waited_for() {
+fn a_host_that_never_answered_is_not_retried() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let warnings = Arc::<Warnings>::default();
     let mut client = patient();
@@ -98,7 +98,7 @@ fn a_host_that_never_was_there_is_not_waited_for() {
 }
 
 #[test]
-fn a_host_that_was_there_is() {
+fn a_host_that_has_answered_is_retried() {
     let registry = with_manifest();
     let warnings = Arc::<Warnings>::default();
     let client = registry.client_by("a", |client| client.progress = Arc::clone(&warnings) as _);

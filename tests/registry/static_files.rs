@@ -1,4 +1,4 @@
-//! Registries that are not quite: servers of plain files, and proxies that know only a part of HTTP.
+//! Incomplete registries: static file servers, and proxies that support only a part of HTTP.
 
 use super::{Login, Registry};
 use volio::oci::{Descriptor, media_type};
@@ -8,7 +8,7 @@ use volio::transport::{Destination, Source};
 const INDEX: &str = r#"{"schemaVersion": 2, "manifests": []}"#;
 
 #[test]
-fn an_image_is_read_from_a_server_of_plain_files() {
+fn an_image_is_read_from_a_static_file_server() {
     for root in [200, 403, 404, 405] {
         for media_type in ["", "application/octet-stream", "binary/octet-stream", "text/html"] {
             let registry = Registry::start();
@@ -24,7 +24,7 @@ fn an_image_is_read_from_a_server_of_plain_files() {
 }
 
 #[test]
-fn a_server_that_knows_neither_the_root_nor_the_image_is_no_registry() {
+fn a_server_without_the_root_and_the_image_is_not_a_registry() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.root_status = Some(404));
     let client = registry.client("a", "t");
@@ -32,7 +32,7 @@ fn a_server_that_knows_neither_the_root_nor_the_image_is_no_registry() {
         assert!(error.to_string().contains("is no registry: it does not know /v2/"), "{error}");
     }
     assert_eq!(registry.requests().iter().filter(|request| request.path == "/v2/").count(), 1);
-    // What it does not have is only that, once it has given something.
+    // After one success, a missing image is only not found.
     registry.plant("a", "t", media_type::INDEX, INDEX);
     client.resolve().unwrap();
     let error = client.open(&Descriptor::of("application/octet-stream", b"x")).err().unwrap();
@@ -40,7 +40,7 @@ fn a_server_that_knows_neither_the_root_nor_the_image_is_no_registry() {
 }
 
 #[test]
-fn a_registry_may_ask_for_a_login_although_it_does_not_know_the_root() {
+fn a_registry_without_the_root_may_require_authentication() {
     let registry = Registry::start();
     registry.plant("a", "t", media_type::INDEX, INDEX);
     registry.behave(|behaviour| {
@@ -51,7 +51,7 @@ fn a_registry_may_ask_for_a_login_although_it_does_not_know_the_root() {
 }
 
 #[test]
-fn what_is_there_is_found_where_head_is_refused() {
+fn blobs_are_found_without_head_requests() {
     for status in [405, 501] {
         let registry = Registry::start();
         let client = registry.client("a", "t");

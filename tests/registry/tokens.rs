@@ -1,4 +1,4 @@
-//! Tokens that stand for a person, tokens that do not reach far enough, and programs that keep credentials.
+//! Identity tokens, tokens that lack scopes, and credential helpers.
 
 use super::{Login, Refusal, Registry, access_by};
 use axum::http::Method;
@@ -12,7 +12,7 @@ const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 const IDENTITY: &str = "identity-hunter2/+=&";
 const TOKEN: Login = Login::Token { user: "me:hunter2", anonymous_pull: false, expires_in: 300 };
 
-/// A registry that gives tokens and holds an image `a:t`.
+/// Starts a registry with tokens and an image `a:t`.
 fn guarded() -> Registry {
     let registry = Registry::start();
     registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
@@ -23,7 +23,7 @@ fn guarded() -> Registry {
     registry
 }
 
-/// Whoever has this entry in a file.
+/// Returns a client with this entry in a file.
 fn client(registry: &Registry, entry: &str) -> registry::Registry {
     let (_directory, access) = access_by(registry.host(), entry);
     registry.client_with("a", "t", &access)
@@ -35,7 +35,7 @@ fn token_requests(registry: &Registry) -> Vec<(Method, String)> {
 }
 
 #[test]
-fn an_identity_token_is_exchanged_and_shown_in_no_address() {
+fn an_identity_token_is_exchanged_and_is_not_in_a_url() {
     let registry = guarded();
     let client = client(&registry, &format!(r#"{{"identitytoken": "{IDENTITY}"}}"#));
     assert_eq!(client.resolve().unwrap().bytes(), MANIFEST);
@@ -49,7 +49,7 @@ fn an_identity_token_is_exchanged_and_shown_in_no_address() {
 }
 
 #[test]
-fn a_token_server_that_knows_no_exchange_gets_the_identity_token_as_a_password() {
+fn a_token_server_without_exchange_gets_the_identity_token_as_a_password() {
     for status in [404, 405, 401] {
         let registry = guarded();
         registry.behave(|behaviour| {
@@ -64,7 +64,7 @@ fn a_token_server_that_knows_no_exchange_gets_the_identity_token_as_a_password()
 }
 
 #[test]
-fn an_identity_token_that_is_over_is_denied_and_not_told() {
+fn an_expired_identity_token_is_denied_and_not_shown() {
     let registry = guarded();
     let error = client(&registry, r#"{"identitytoken": "old-hunter2"}"#).resolve().unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{error}");
@@ -72,7 +72,7 @@ fn an_identity_token_that_is_over_is_denied_and_not_told() {
 }
 
 #[test]
-fn an_identity_token_is_exchanged_again_while_a_blob_is_sent() {
+fn an_identity_token_is_exchanged_again_during_an_upload() {
     for chunk_size in [None, Some(100_000)] {
         let registry = guarded();
         let (_directory, mut access) =
@@ -82,8 +82,8 @@ fn an_identity_token_is_exchanged_again_while_a_blob_is_sent() {
         let bytes = super::noise(1_000_000);
         std::thread::scope(|scope| {
             let revoking = scope.spawn(|| {
-                // In the middle of the blob, when its first request has begun; where that is the only one, when it was
-                // let in: what was streamed cannot be sent again.
+                // The token expires in the middle of the blob, after its first request has begun. If there is only one
+                // request, it has been accepted by then, because a stream cannot be sent again.
                 let has_begun =
                     || registry.paths(Method::PATCH).iter().any(|path| path.contains("/uploads/"));
                 while !has_begun() || (chunk_size.is_none() && !registry.receives()) {
@@ -102,7 +102,7 @@ fn an_identity_token_is_exchanged_again_while_a_blob_is_sent() {
                     sender.send(bytes[600_000..].to_vec()).unwrap();
                 }
             });
-            client.upload(Body::new(Coming { data, here: std::io::Cursor::default() })).unwrap();
+            client.upload(Body::new(ChannelReader { data, here: std::io::Cursor::default() })).unwrap();
             feeding.join().unwrap();
         });
         assert!(registry.blob("a", &Descriptor::of("x", &bytes).digest).unwrap() == bytes);
@@ -111,13 +111,13 @@ fn an_identity_token_is_exchanged_again_while_a_blob_is_sent() {
     }
 }
 
-/// Bytes from another thread.
-struct Coming {
+/// A reader of bytes from another thread.
+struct ChannelReader {
     data: std::sync::mpsc::Receiver<Vec<u8>>,
     here: std::io::Cursor<Vec<u8>>,
 }
 
-impl Read for Coming {
+impl Read for ChannelReader {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self.here.read(buffer)? {
             0 => match self.data.recv() {
@@ -133,10 +133,10 @@ impl Read for Coming {
 }
 
 #[test]
-fn a_token_for_the_registry_itself_is_shown_as_it_is() {
+fn a_token_for_the_registry_itself_is_sent_unchanged() {
     let registry = guarded();
     registry.behave(|behaviour| behaviour.identity = None);
-    // A token that somebody else was given.
+    // This token was issued to another client.
     client(&registry, r#"{"username": "me", "password": "hunter2"}"#).resolve().unwrap();
     let asked = token_requests(&registry).len();
     let client = client(&registry, r#"{"registrytoken": "token-1"}"#);
@@ -147,7 +147,7 @@ fn a_token_for_the_registry_itself_is_shown_as_it_is() {
 }
 
 #[test]
-fn a_registry_that_wants_more_rights_than_we_thought_gets_them_once() {
+fn a_registry_that_requires_more_scopes_gets_them_once() {
     for status in [401, 403] {
         let registry = guarded();
         registry.behave(|behaviour| behaviour.wants_also = Some(("repository:other:pull", status)));
@@ -164,9 +164,9 @@ fn a_registry_that_wants_more_rights_than_we_thought_gets_them_once() {
 }
 
 #[test]
-fn a_registry_that_is_never_content_is_not_asked_for_ever() {
+fn a_registry_that_rejects_every_token_is_not_retried_for_ever() {
     let registry = guarded();
-    // No token server gives this: it has a blank, which separates scopes.
+    // No token server can give this scope, because it contains a space, which separates scopes.
     registry.behave(|behaviour| behaviour.wants_also = Some(("never given", 403)));
     let client = client(&registry, r#"{"username": "me", "password": "hunter2"}"#);
     assert_eq!(client.resolve().unwrap_err().kind(), Kind::Denied);
@@ -174,7 +174,7 @@ fn a_registry_that_is_never_content_is_not_asked_for_ever() {
 }
 
 #[test]
-fn credentials_may_come_as_a_text() {
+fn credentials_may_be_a_text() {
     let registry = guarded();
     let text = format!(r#"{{"auths":{{"{}":{{"auth":"bWU6aHVudGVyMg=="}}}}}}"#, registry.host());
     let source = CredentialSource::Text { name: "DOCKER_AUTH_CONFIG".to_owned(), text: Secret::new(text) };
@@ -183,7 +183,7 @@ fn credentials_may_come_as_a_text() {
 }
 
 #[test]
-fn a_program_that_keeps_credentials_is_asked_only_by_a_registry_that_asks_us() {
+fn a_credential_helper_runs_only_if_the_registry_requires_authentication() {
     let registry = guarded();
     let text = r#"{"credsStore": "volio-test-is-not-there"}"#;
     let source = CredentialSource::Text { name: "TEXT".to_owned(), text: Secret::new(text) };

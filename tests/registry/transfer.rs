@@ -1,4 +1,4 @@
-//! Blobs and manifests on their way: which requests are made, and where they go.
+//! Transfers of blobs and manifests: the requests and their URLs.
 
 use super::{Locations, Refusal, Registry};
 use axum::http::Method;
@@ -9,10 +9,10 @@ use volio::stream::{Body, Unverified};
 use volio::transport::{Access, Destination, Origin, Source, fetch, registry};
 
 const BLOB: &str = "application/octet-stream";
-/// A manifest that refers to nothing.
+/// A manifest without references.
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 
-/// Uploads bytes as they come from a packer: without a digest.
+/// Uploads bytes of unknown digest, as pack does.
 fn upload(client: &dyn Destination, bytes: &'static [u8]) -> Descriptor {
     client.upload(Body::new(bytes)).unwrap();
     Descriptor::of(BLOB, bytes)
@@ -27,7 +27,7 @@ fn methods(registry: &Registry) -> Vec<String> {
 }
 
 #[test]
-fn a_blob_of_unknown_digest_goes_in_one_patch_without_a_range() {
+fn a_blob_of_unknown_digest_is_uploaded_by_one_patch_without_a_range() {
     let registry = Registry::start();
     upload(&registry.client("a", "t"), b"data");
     assert_eq!(methods(&registry), ["GET", "POST", "PATCH", "PUT"]);
@@ -41,7 +41,7 @@ fn a_blob_of_unknown_digest_goes_in_one_patch_without_a_range() {
 }
 
 #[test]
-fn a_blob_of_known_digest_goes_in_one_put_with_its_length() {
+fn a_blob_of_known_digest_is_uploaded_by_one_put_with_its_length() {
     let registry = Registry::start();
     let descriptor = Descriptor::of(BLOB, b"data");
     registry.client("a", "t").upload(Unverified::new(&b"data"[..]).verify(&descriptor)).unwrap();
@@ -53,7 +53,7 @@ fn a_blob_of_known_digest_goes_in_one_put_with_its_length() {
 }
 
 #[test]
-fn an_upload_goes_on_wherever_the_registry_says() {
+fn an_upload_follows_every_form_of_location() {
     let registry = Registry::start();
     for locations in [Locations::Relative, Locations::Absolute, Locations::Elsewhere] {
         registry.behave(|behaviour| behaviour.locations = locations);
@@ -66,7 +66,7 @@ fn an_upload_goes_on_wherever_the_registry_says() {
 }
 
 #[test]
-fn an_upload_that_goes_on_nowhere_is_an_error() {
+fn an_upload_without_a_location_is_an_error() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.locations = Locations::Missing);
     let error = registry.client("a", "t").upload(Body::new(&b"data"[..])).unwrap_err();
@@ -75,7 +75,7 @@ fn an_upload_that_goes_on_nowhere_is_an_error() {
 }
 
 #[test]
-fn a_blob_may_be_fetched_from_another_host() {
+fn a_blob_may_be_downloaded_from_another_host() {
     let registry = Registry::start();
     let client = registry.client("a", "t");
     let descriptor = upload(&client, b"data");
@@ -86,7 +86,7 @@ fn a_blob_may_be_fetched_from_another_host() {
 }
 
 #[test]
-fn a_blob_is_taken_over_from_a_neighbour_without_moving_it() {
+fn a_blob_is_mounted_without_an_upload() {
     let registry = Registry::start();
     let descriptor = upload(&registry.client("from", "t"), b"data");
     let (client, origin) = (registry.client("to", "t"), registry.client("from", "t").origin().unwrap());
@@ -95,7 +95,7 @@ fn a_blob_is_taken_over_from_a_neighbour_without_moving_it() {
 }
 
 #[test]
-fn a_refused_mount_is_no_error_and_leaves_no_upload() {
+fn a_refused_mount_is_not_an_error_and_leaves_no_upload() {
     let registry = Registry::start();
     let (client, origin) = (registry.client("to", "t"), registry.client("from", "t").origin().unwrap());
     assert!(!client.mount(&Descriptor::of(BLOB, b"absent"), &origin).unwrap());
@@ -107,7 +107,7 @@ fn a_refused_mount_is_no_error_and_leaves_no_upload() {
 }
 
 #[test]
-fn another_registry_is_no_neighbour() {
+fn nothing_is_mounted_from_another_registry() {
     let registry = Registry::start();
     let stranger = Origin { registry: "ghcr.io".to_owned(), repository: "from".to_owned() };
     assert!(!registry.client("to", "t").mount(&Descriptor::of(BLOB, b"data"), &stranger).unwrap());
@@ -115,7 +115,7 @@ fn another_registry_is_no_neighbour() {
 }
 
 #[test]
-fn a_registry_need_not_say_where_a_manifest_is() {
+fn a_registry_need_not_send_the_location_of_a_manifest() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.hides_manifests = true);
     let (client, document) =
@@ -130,7 +130,7 @@ fn a_registry_need_not_say_where_a_manifest_is() {
 }
 
 #[test]
-fn a_digest_counts_more_than_the_tag_beside_it() {
+fn a_digest_takes_precedence_over_the_tag() {
     let registry = Registry::start();
     registry.plant("a", "t", media_type::MANIFEST, MANIFEST);
     registry.plant("a", "t", media_type::MANIFEST, &b"{}"[..]);
@@ -149,13 +149,13 @@ fn a_blob_of_another_size_counts_as_missing() {
     let descriptor = upload(&client, b"data");
     registry.damage(&descriptor.digest, super::Damage::Truncate);
     assert!(!client.contains(&descriptor).unwrap());
-    // Uploading it again is what mends it.
+    // Another upload repairs it.
     upload(&client, b"data");
     assert!(client.contains(&descriptor).unwrap());
 }
 
 #[test]
-fn a_download_that_nobody_reads_any_more_holds_up_nobody() {
+fn an_abandoned_download_does_not_block_others() {
     let registry = Registry::start();
     let client = registry.client("a", "t");
     let bytes = vec![7; 20 << 20];
@@ -168,12 +168,12 @@ fn a_download_that_nobody_reads_any_more_holds_up_nobody() {
     assert!(client.contains(&descriptor).unwrap());
 }
 
-/// goharbor/harbor#17097: where the other project does not exist, the answer is 401 and not 202.
+/// goharbor/harbor#17097: if the other project does not exist, the status is 401 and not 202.
 #[test]
-fn harbor_that_denies_a_mount_gets_the_blob_itself() {
+fn after_a_denied_mount_the_blob_is_uploaded() {
     let registry = Registry::start();
     let client = registry.client("to", "t");
-    // It is there, so that only the denial can be the reason.
+    // The blob exists, so that only the denial can be the reason.
     let descriptor = upload(&registry.client("from", "t"), b"data");
     let refusal = Refusal { method: Method::POST, path: "/uploads/", status: 401, ..Refusal::default() };
     registry.behave(|behaviour| behaviour.refusals.push(refusal));

@@ -1,4 +1,4 @@
-//! A registry from which bytes drip.
+//! A registry that sends data very slowly.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,8 +11,8 @@ use volio::transport::{Access, ClientOptions, Retry, Source, registry};
 
 const DATA: &[u8] = &[7; 4096];
 
-/// Serves one blob, a byte at a time, and counts the requests for it. Each connection carries at most so many bytes.
-fn dripping(cut_after: usize) -> (String, Arc<AtomicUsize>) {
+/// Starts a server that sends one blob a byte at a time, at most this many bytes per connection, and counts its requests.
+fn slow_server(cut_after: usize) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let count = Arc::<AtomicUsize>::default();
@@ -20,13 +20,13 @@ fn dripping(cut_after: usize) -> (String, Arc<AtomicUsize>) {
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             let asked = Arc::clone(&asked);
-            thread::spawn(move || drop(drip(connection, cut_after, &asked)));
+            thread::spawn(move || drop(send_slowly(connection, cut_after, &asked)));
         }
     });
     (host, count)
 }
 
-fn drip(mut connection: TcpStream, cut_after: usize, asked: &AtomicUsize) -> std::io::Result<()> {
+fn send_slowly(mut connection: TcpStream, cut_after: usize, asked: &AtomicUsize) -> std::io::Result<()> {
     let mut request = [0; 4096];
     let read = connection.read(&mut request)?;
     let request = String::from_utf8_lossy(&request[..read]).to_ascii_lowercase();
@@ -65,9 +65,9 @@ fn fetch(host: &str, min_rate: u64) -> volio::Result<()> {
 }
 
 #[test]
-fn a_registry_that_trickles_is_given_up_however_often_it_is_asked() {
+fn a_registry_that_is_too_slow_is_an_error_after_the_retries() {
     for cut_after in [usize::MAX, 2] {
-        let (host, asked) = dripping(cut_after);
+        let (host, asked) = slow_server(cut_after);
         let begun = Instant::now();
         let error = fetch(&host, 100_000).unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(10), "{cut_after} {:?}", begun.elapsed());

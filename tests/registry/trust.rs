@@ -1,4 +1,4 @@
-//! Whom the client trusts, and whom it shows its own certificate.
+//! TLS: trusted authorities, and the hosts that receive the client certificate.
 
 use super::{Authority, Locations, Login, Registry, access};
 use std::fs;
@@ -22,7 +22,7 @@ fn resolve(host: &str, tls: Tls) -> Result<Document> {
 }
 
 #[test]
-fn an_authority_is_trusted_when_it_was_named() {
+fn an_authority_that_was_named_is_trusted() {
     let (registry, authority, other) = (plain(), Authority::new(), Authority::new());
     let front = authority.front_of(registry.host(), false);
     let named = |file| Tls { authorities: vec![file], ..Tls::default() };
@@ -36,7 +36,7 @@ fn an_authority_is_trusted_when_it_was_named() {
 }
 
 #[test]
-fn a_registry_that_wants_a_certificate_gets_it() {
+fn a_registry_that_requires_a_client_certificate_gets_it() {
     let (registry, authority) = (plain(), Authority::new());
     let front = authority.front_of(registry.host(), true);
     let named = Tls { authorities: vec![authority.path("ca.crt")], ..Tls::default() };
@@ -54,7 +54,7 @@ fn a_registry_that_wants_a_certificate_gets_it() {
 }
 
 #[test]
-fn plain_http_on_loopback_is_given_up_for_encryption_only_when_that_is_asked_for() {
+fn loopback_addresses_use_tls_only_on_request() {
     let registry = plain();
     assert_eq!(resolve(registry.host(), Tls::default()).unwrap().bytes(), MANIFEST);
     assert!(resolve(registry.host(), Tls { required: true, ..Tls::default() }).is_err());
@@ -62,7 +62,7 @@ fn plain_http_on_loopback_is_given_up_for_encryption_only_when_that_is_asked_for
 }
 
 #[test]
-fn a_certificate_of_ours_is_shown_to_the_registry_and_to_no_other_host() {
+fn the_client_certificate_is_sent_to_the_registry_only() {
     let (registry, authority) = (plain(), Authority::new());
     let (front, ours) = authority.curious_front_of(registry.host());
     let (second, theirs) = authority.curious_front_of(registry.elsewhere());
@@ -83,8 +83,8 @@ fn a_certificate_of_ours_is_shown_to_the_registry_and_to_no_other_host() {
     assert_eq!(counts(&theirs), [false, true]);
 }
 
-/// A registry that is reached encrypted, and whose token server is another host with a certificate of this authority.
-/// The address of the registry, and those who asked the token server: with a certificate and without.
+/// Starts a registry with TLS and a token server on another host, both with certificates of this authority. Returns the
+/// addresses of the registry and the token server.
 fn with_a_token_server(registry: &Registry, authority: &Authority) -> (String, String) {
     let host = authority.front_of(registry.host(), false);
     let token_server = authority.front_with(registry.host(), |params| {
@@ -110,7 +110,7 @@ fn log_in(host: &str, tls: Tls, registries_conf: &str) -> Result<Document> {
 fn an_insecure_registry_does_not_make_its_token_server_insecure() {
     let (registry, authority) = (plain(), Authority::new());
     let (host, token_server) = with_a_token_server(&registry, &authority);
-    // On loopback, somebody must have asked for encryption: here by a certificate that has nothing to do with it.
+    // On loopback, encryption has to be requested: here by a certificate that is not used otherwise.
     let other = Authority::new();
     let tls = || Tls { authorities: vec![other.path("ca.crt")], ..Tls::default() };
     let insecure = |host: &str| format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
@@ -120,13 +120,13 @@ fn an_insecure_registry_does_not_make_its_token_server_insecure() {
         "{error}"
     );
     assert!(registry.requests().iter().all(|request| request.header("authorization").is_none()));
-    // Somebody may say the same of the token server.
+    // The token server may be declared insecure too.
     let both = insecure(&host) + &insecure(&token_server);
     assert_eq!(log_in(&host, tls(), &both).unwrap().bytes(), MANIFEST);
 }
 
 #[test]
-fn what_certs_d_has_for_a_registry_does_not_count_for_its_token_server() {
+fn certs_d_of_a_registry_does_not_apply_to_its_token_server() {
     let (registry, authority) = (plain(), Authority::new());
     let (host, token_server) = with_a_token_server(&registry, &authority);
     let all = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ fn what_certs_d_has_for_a_registry_does_not_count_for_its_token_server() {
     assert!(error.hint().unwrap().contains(&format!("certs.d/{token_server}/ca.crt")), "{error:?}");
     add(&token_server);
     assert_eq!(log_in(&host, tls(), "").unwrap().bytes(), MANIFEST);
-    // What was named on the command line counts for all hosts.
+    // Certificates that were named in options apply to all hosts.
     let named = Tls { authorities: vec![authority.path("ca.crt")], ..Tls::default() };
     assert_eq!(log_in(&host, named, "").unwrap().bytes(), MANIFEST);
 }

@@ -1,4 +1,4 @@
-//! Blobs that go in pieces: broken off, too large, forgotten, continued.
+//! Uploads in several requests: interrupted, too large, deleted by the registry, and resumed.
 
 use super::proxy::CuttingProxy;
 use super::server::{Broken, StatusRanges};
@@ -14,7 +14,7 @@ use volio::transport::{Access, Destination, registry};
 
 const MIB: usize = 1 << 20;
 
-/// A body that is on a disk: it can be opened again.
+/// Returns a body that can be opened again, like a file.
 fn on_disk(bytes: &[u8]) -> (Body, Descriptor) {
     let descriptor = Descriptor::of("application/octet-stream", bytes);
     let again = bytes.to_vec();
@@ -23,8 +23,8 @@ fn on_disk(bytes: &[u8]) -> (Body, Descriptor) {
     (body.verify(&descriptor), descriptor)
 }
 
-/// Sends a body that is on a disk, and expects it there.
-fn arrives(client: &dyn Destination, registry: &Registry, bytes: &[u8]) {
+/// Uploads a body that can be opened again, and checks the stored blob.
+fn upload_and_check(client: &dyn Destination, registry: &Registry, bytes: &[u8]) {
     let (body, descriptor) = on_disk(bytes);
     client.upload(body).unwrap();
     assert!(registry.blob("a", &descriptor.digest).unwrap() == bytes);
@@ -42,22 +42,22 @@ fn through(proxy: &CuttingProxy) -> registry::Registry {
 }
 
 #[test]
-fn a_blob_goes_in_chunks_when_the_user_wants_it() {
+fn a_blob_is_uploaded_in_chunks_on_request() {
     let registry = Registry::start();
     let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
-    arrives(&client, &registry, &noise(1_000_000));
+    upload_and_check(&client, &registry, &noise(1_000_000));
     assert_eq!(chunks(&registry), ["0-399999", "400000-799999", "800000-999999"]);
-    // One that comes only once, and one that ends with a chunk.
+    // A body that can be read only once, and a body that ends with a chunk.
     for size in [1_000_000, 800_000, 0] {
         let bytes = noise(size);
         client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap();
         assert!(registry.blob("a", &Descriptor::of("x", &bytes).digest).unwrap() == bytes);
-        arrives(&client, &registry, &bytes);
+        upload_and_check(&client, &registry, &bytes);
     }
 }
 
 #[test]
-fn a_lie_never_arrives_whole_in_chunks_either() {
+fn a_wrong_blob_is_never_complete_in_chunks_either() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.believes_digests = true);
     let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
@@ -69,27 +69,27 @@ fn a_lie_never_arrives_whole_in_chunks_either() {
 }
 
 #[test]
-fn a_small_body_nginx_gets_smaller_and_smaller_chunks_and_is_remembered() {
+fn a_proxy_that_limits_bodies_gets_smaller_chunks_and_is_remembered() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.limits_bodies = Some(MIB));
     let client = registry.client("a", "t");
-    arrives(&client, &registry, &noise(5 * MIB));
+    upload_and_check(&client, &registry, &noise(5 * MIB));
     let refused = registry.requests().len();
-    arrives(&client, &registry, &noise(5 * MIB + 1));
+    upload_and_check(&client, &registry, &noise(5 * MIB + 1));
     let later = registry.requests().split_off(refused);
     assert!(
         later
             .iter()
             .all(|request| request.method != Method::PUT || request.header("content-length") == Some("0"))
     );
-    // A body that comes only once is kept chunk by chunk.
+    // A body that can be read only once is buffered by chunks.
     let bytes = noise(3 * MIB);
     client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap();
     assert!(registry.blob("a", &Descriptor::of("x", &bytes).digest).unwrap() == bytes);
 }
 
 #[test]
-fn a_body_that_comes_only_once_and_is_too_large_is_to_be_made_again() {
+fn a_body_that_can_be_read_only_once_and_is_too_large_is_retryable() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.limits_bodies = Some(MIB));
     let client = registry.client("a", "t");
@@ -101,15 +101,15 @@ fn a_body_that_comes_only_once_and_is_too_large_is_to_be_made_again() {
 }
 
 #[test]
-fn ghcr_says_416_to_what_is_too_large() {
+fn ghcr_answers_416_to_large_requests() {
     let registry = Registry::start();
     registry
         .behave(|behaviour| (behaviour.limits_bodies, behaviour.limit_status) = (Some(4 * MIB), Some(416)));
-    arrives(&registry.client("a", "t"), &registry, &noise(9 * MIB));
+    upload_and_check(&registry.client("a", "t"), &registry, &noise(9 * MIB));
 }
 
 #[test]
-fn acr_wants_to_know_the_length_of_a_patch() {
+fn acr_requires_the_length_of_a_patch() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.wants_lengths = true);
     let (client, bytes) = (registry.client("a", "t"), noise(MIB));
@@ -119,7 +119,7 @@ fn acr_wants_to_know_the_length_of_a_patch() {
 }
 
 #[test]
-fn ecr_answers_201_to_a_chunk_and_says_stale_ranges() {
+fn ecr_answers_201_to_a_chunk_with_outdated_ranges() {
     let registry = Registry::start();
     registry.behave(|behaviour| {
         behaviour.patch_status = Some(201);
@@ -128,31 +128,31 @@ fn ecr_answers_201_to_a_chunk_and_says_stale_ranges() {
     let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
     let refusal = Refusal { method: Method::PATCH, path: "/uploads/", status: 500, ..Refusal::default() };
     registry.behave(|behaviour| behaviour.refusals = vec![refusal; 2]);
-    arrives(&client, &registry, &noise(1_000_000));
+    upload_and_check(&client, &registry, &noise(1_000_000));
 }
 
 #[test]
-fn what_broke_goes_on_where_the_registry_stopped() {
+fn an_interrupted_upload_continues_at_the_offset_of_the_registry() {
     for style in [StatusRanges::Inclusive, StatusRanges::Counted] {
         let registry = Registry::start();
         registry
             .behave(|behaviour| (behaviour.broken_uploads, behaviour.status_ranges) = (Broken::Kept, style));
         let proxy = CuttingProxy::cutting(registry.host(), 3 * MIB as u64);
-        arrives(&through(&proxy), &registry, &noise(16 * MIB));
+        upload_and_check(&through(&proxy), &registry, &noise(16 * MIB));
         assert!(proxy.up() < 20 * MIB as u64, "{} bytes", proxy.up());
     }
 }
 
 #[test]
-fn a_registry_that_notices_late_that_a_connection_broke_is_asked_again_and_one_that_has_is_not() {
+fn a_registry_that_notices_a_lost_connection_late_is_asked_for_the_offset_again() {
     for (late, questions) in [(0, 1), (3, 4)] {
         let registry = Registry::start();
         registry.behave(|behaviour| {
             (behaviour.broken_uploads, behaviour.notices_late) = (Broken::Kept, late);
         });
-        // Once: the rest fits into the second connection.
+        // One query is enough, because the rest fits into the second connection.
         let proxy = CuttingProxy::cutting(registry.host(), 9 * MIB as u64);
-        arrives(&through(&proxy), &registry, &noise(16 * MIB));
+        upload_and_check(&through(&proxy), &registry, &noise(16 * MIB));
         let asked = registry.paths(Method::GET).iter().filter(|path| path.contains("/uploads/")).count();
         assert_eq!(asked, questions, "{late}");
         assert!(proxy.up() < 17 * MIB as u64, "{} bytes", proxy.up());
@@ -160,64 +160,64 @@ fn a_registry_that_notices_late_that_a_connection_broke_is_asked_again_and_one_t
 }
 
 #[test]
-fn a_registry_that_never_says_more_is_not_asked_for_ever() {
+fn a_registry_with_an_old_offset_is_not_asked_for_ever() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.notices_late = usize::MAX);
     let proxy = CuttingProxy::cutting(registry.host(), 9 * MIB as u64);
-    arrives(&through(&proxy), &registry, &noise(16 * MIB));
+    upload_and_check(&through(&proxy), &registry, &noise(16 * MIB));
     let asked = registry.paths(Method::GET).iter().filter(|path| path.contains("/uploads/")).count();
     assert_eq!(asked, 5);
 }
 
 #[test]
-fn chunks_of_what_comes_only_once_fit_into_memory_whatever_the_user_wants() {
+fn chunks_of_a_body_that_can_be_read_only_once_are_limited() {
     let registry = Registry::start();
     let client = registry.client_by("a", |client| client.chunk_size = Some(1 << 40));
     let bytes = noise(65 * MIB);
     client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap();
     assert_eq!(chunks(&registry), ["0-67108863", "67108864-68157439"]);
-    arrives(&client, &registry, &bytes);
+    upload_and_check(&client, &registry, &bytes);
 }
 
 #[test]
-fn distribution_2_8_forgets_what_was_cut_and_gets_chunks_that_fit() {
+fn distribution_2_8_deletes_interrupted_uploads_and_gets_smaller_chunks() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.broken_uploads = Broken::Fatal);
     let proxy = CuttingProxy::cutting(registry.host(), 10 * MIB as u64);
     let client = through(&proxy);
-    arrives(&client, &registry, &noise(32 * MIB));
+    upload_and_check(&client, &registry, &noise(32 * MIB));
     assert!(proxy.up() < 48 * MIB as u64, "{} bytes", proxy.up());
-    // What was learned serves the next one.
+    // The next upload uses the chunk size that was learned.
     let before = proxy.up();
-    arrives(&client, &registry, &noise(32 * MIB + 1));
+    upload_and_check(&client, &registry, &noise(32 * MIB + 1));
     assert!(proxy.up() - before < 33 * MIB as u64, "{} bytes", proxy.up() - before);
 }
 
 #[test]
-fn a_chunk_that_was_lost_means_a_new_upload() {
+fn after_a_lost_chunk_a_new_upload_begins() {
     let registry = Registry::start();
     registry.behave(|behaviour| behaviour.loses_a_chunk = true);
     let client = registry.client_by("a", |client| client.chunk_size = Some(400_000));
-    arrives(&client, &registry, &noise(1_000_000));
+    upload_and_check(&client, &registry, &noise(1_000_000));
 }
 
 #[test]
-fn google_takes_no_chunks_and_gets_the_whole_again() {
+fn google_rejects_chunks_and_gets_the_whole_blob_again() {
     let registry = Registry::start();
     registry.behave(|behaviour| {
         behaviour.whole_only = true;
         let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 503, ..Refusal::default() };
         behaviour.refusals = vec![refusal; 2];
     });
-    arrives(&registry.client("a", "t"), &registry, &noise(MIB));
+    upload_and_check(&registry.client("a", "t"), &registry, &noise(MIB));
     assert!(chunks(&registry).is_empty());
 }
 
 #[test]
-fn an_answer_that_was_lost_is_looked_up() {
+fn after_a_lost_response_the_blob_is_looked_up() {
     let registry = Registry::start();
     let bytes = noise(MIB);
-    // The last request arrives, and its answer does not.
+    // The last request is handled and its response is lost.
     for body in [on_disk(&bytes).0, Body::new(Cursor::new(bytes.clone()))] {
         let refusal = Refusal {
             method: Method::PUT,
@@ -235,14 +235,14 @@ fn an_answer_that_was_lost_is_looked_up() {
 }
 
 #[test]
-fn a_token_may_end_while_a_blob_that_can_be_sent_again_is_sent() {
+fn a_token_may_expire_during_an_upload_that_can_be_repeated() {
     let registry = Registry::start();
     let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 503, ..Refusal::default() };
     registry.behave(|behaviour| behaviour.refusals = vec![refusal]);
-    arrives(&registry.client("a", "t"), &registry, &noise(MIB));
+    upload_and_check(&registry.client("a", "t"), &registry, &noise(MIB));
 }
 
-fn remembering(
+fn with_state(
     registry: &Registry,
     state: &Path,
     change: impl FnOnce(&mut volio::transport::ClientOptions),
@@ -254,33 +254,33 @@ fn remembering(
     })
 }
 
-/// A registry that fails in the middle of a blob, and a directory that remembers it.
+/// Interrupts an upload. Returns the registry, and the directory with the saved session.
 fn interrupted(bytes: &[u8]) -> (Registry, tempfile::TempDir) {
     let (registry, state) = (Registry::start(), tempfile::tempdir().unwrap());
     registry.behave(|behaviour| behaviour.limits_requests = Some(5));
-    assert!(remembering(&registry, state.path(), |_| {}).upload(on_disk(bytes).0).is_err());
+    assert!(with_state(&registry, state.path(), |_| {}).upload(on_disk(bytes).0).is_err());
     registry.behave(|behaviour| behaviour.limits_requests = None);
     assert_eq!(registry.open_uploads(), 1);
     (registry, state)
 }
 
 #[test]
-fn another_process_continues_an_upload() {
+fn another_process_resumes_an_upload() {
     let bytes = noise(8 * MIB);
     let (registry, state) = interrupted(&bytes);
     let before = registry.uploaded();
     assert!(before >= 3 * MIB as u64);
-    arrives(&remembering(&registry, state.path(), |_| {}), &registry, &bytes);
+    upload_and_check(&with_state(&registry, state.path(), |_| {}), &registry, &bytes);
     assert!(registry.uploaded() <= 8 * MIB as u64 + MIB as u64, "{}", registry.uploaded());
     assert_eq!(std::fs::read_dir(state.path().join("uploads")).unwrap().count(), 0);
 }
 
 #[test]
-fn an_upload_that_the_registry_has_forgotten_begins_anew() {
+fn an_upload_that_the_registry_has_deleted_begins_again() {
     let bytes = noise(8 * MIB);
     let (registry, state) = interrupted(&bytes);
     registry.forget_uploads();
-    arrives(&remembering(&registry, state.path(), |_| {}), &registry, &bytes);
+    upload_and_check(&with_state(&registry, state.path(), |_| {}), &registry, &bytes);
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_cancellation_aborts_an_upload_at_the_registry() {
             Ok(buffer.len())
         }
     }
-    // Also where the token has ended by then, and a farewell needs a new one.
+    // This also works if the token has expired by then and the abort needs a new one.
     for (chunk_size, expires_in) in [(None, 300), (Some(MIB as u64), 300), (None, 1)] {
         let registry = Registry::start();
         let cancel = CancelToken::default();
@@ -316,7 +316,7 @@ fn a_cancellation_aborts_an_upload_at_the_registry() {
 }
 
 #[test]
-fn a_failed_upload_says_so_with_its_own_result() -> Result<()> {
+fn a_failed_upload_returns_its_own_error() -> Result<()> {
     let registry = Registry::start();
     let refusal = Refusal { method: Method::PUT, path: "/uploads/", status: 400, ..Refusal::default() };
     registry.behave(|behaviour| behaviour.refusals = vec![refusal]);

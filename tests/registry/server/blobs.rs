@@ -1,4 +1,4 @@
-//! Blobs on their way out: whole, in ranges, and not quite.
+//! Downloads of blobs: whole, in ranges, and incomplete.
 
 use super::protocol::{error, reply, with};
 use super::{Ranges, Shared};
@@ -18,10 +18,7 @@ use tokio::time::{Sleep, sleep};
 
 pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, digest: &str) -> Response {
     let mut inside = shared.inside();
-    let found = match elsewhere {
-        true => inside.store.any_blob(digest),
-        false => inside.store.blob(repository, digest),
-    };
+    let found = if elsewhere { inside.store.any_blob(digest) } else { inside.store.blob(repository, digest) };
     let Some(bytes) = found else { return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN") };
     if inside.behaviour.blobs_elsewhere && !elsewhere {
         inside.links += 1;
@@ -64,10 +61,10 @@ pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, di
 }
 
 impl Ranges {
-    /// The range that is answered; none when all of it is.
+    /// Returns the range of the response; `None` for the whole blob.
     fn choose(self, head: &Parts, whole: usize) -> Option<Range<usize>> {
         let asked = head.headers.get("range")?.to_str().unwrap().strip_prefix("bytes=")?;
-        // Several ranges at once are something that real servers answer with 501.
+        // Real servers answer 501 to several ranges.
         let (start, end) = asked.split_once('-').unwrap();
         let start = start.parse().unwrap();
         let end = end.parse::<usize>().map_or(whole, |end| (end + 1).min(whole));

@@ -1,26 +1,26 @@
-//! A registry in the test's own process: the real protocol, stored in memory, and misbehaving on request.
+//! A registry in the process of the test. It speaks the real protocol, stores in memory, and fails on request.
 //!
-//! It is written from the specification and not from the client, and shares no code with it but digests.
+//! It is written from the specification. Digests are the only code that it shares with the client.
 
+mod auth;
 mod blobs;
-mod guard;
-mod listing;
+mod pagination;
 mod protocol;
 mod removal;
 mod store;
 mod uploads;
 
-pub use guard::Login;
-pub use listing::Pages;
+pub use auth::Login;
+pub use pagination::Pages;
 pub use removal::Deletes;
 pub use store::Damage;
 
+use auth::TokenStore;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use bytes::Bytes;
-use guard::Guard;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -28,114 +28,113 @@ use store::Store;
 use tokio::sync::oneshot;
 use volio::oci::Digest;
 
-/// A running registry; it stops when it is dropped.
+/// A running registry. It stops when it is dropped.
 pub struct Registry {
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What both servers know: the registry, and the second host that it sends some requests to.
+/// The state of both servers: the registry, and the second host that it redirects some requests to.
 struct Shared {
     /// `127.0.0.1:port` of the registry.
     host: String,
-    /// `127.0.0.1:port` of the second host: a CDN, or a store that takes uploads. It wants no credentials, and
-    /// refuses who shows any, as S3 does.
+    /// `127.0.0.1:port` of the second host: a CDN, or a store for uploads. Like S3, it rejects requests with credentials.
     elsewhere: String,
-    state: Mutex<Inside>,
+    state: Mutex<RegistryState>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct RegistryState {
     behaviour: Behaviour,
     store: Store,
-    guard: Guard,
+    token_store: TokenStore,
     requests: Vec<Recorded>,
-    /// How many addresses at the second host were given out.
+    /// The number of redirects to the second host.
     links: usize,
-    /// How many bytes of bodies have come.
+    /// The number of bytes that were received in bodies.
     uploaded: u64,
-    /// How many bodies are on their way.
+    /// The number of bodies that are being received.
     arriving: usize,
 }
 
-/// How the registry behaves. The default is an open one without faults.
+/// The behaviour of the registry. The default has no authentication and no faults.
 #[derive(Clone, Default)]
 pub struct Behaviour {
-    /// Who is let in.
+    /// The authentication.
     pub login: Login,
-    /// The token server takes this token for the user.
+    /// The identity token that the token server accepts.
     pub identity: Option<&'static str>,
-    /// A scope that every token must have besides, and the status for those that have it not.
+    /// A scope that every token needs additionally, and the status without it.
     pub wants_also: Option<(&'static str, u16)>,
-    /// What it says to those whom it does not let in, a line each, instead of what it would say by itself.
+    /// The `WWW-Authenticate` headers of rejections, instead of the usual ones.
     pub challenges: Vec<String>,
-    /// The address of the token server, where it is another one.
+    /// The URL of another token server.
     pub token_server: Option<String>,
-    /// What it says to the root of the protocol, as a server of plain files does.
+    /// The status of `/v2/`, as on a static file server.
     pub root_status: Option<u16>,
-    /// What it says to every HEAD.
+    /// The status of every HEAD.
     pub head_status: Option<u16>,
-    /// What it says that every manifest is.
+    /// The `Content-Type` of every manifest.
     pub manifest_type: Option<&'static str>,
-    /// How addresses are written in `Location`.
+    /// The form of `Location` headers.
     pub locations: Locations,
-    /// Sends those who fetch blobs to the second host.
+    /// Redirects downloads of blobs to the second host.
     pub blobs_elsewhere: bool,
-    /// What the second host is called; otherwise by its address.
+    /// The name of the second host, instead of its address.
     pub elsewhere_is: Option<String>,
-    /// Opens an upload instead of taking a blob over from another repository.
+    /// Begins an upload instead of mounting a blob from another repository.
     pub refuses_mounts: bool,
-    /// Cuts the connection after so many bytes of a blob.
+    /// Closes the connection after this many bytes of a blob.
     pub cuts_blobs_after: Option<usize>,
-    /// What it does with `Range`.
+    /// The treatment of `Range` headers.
     pub ranges: Ranges,
-    /// The addresses at the second host up to this one are over.
+    /// The redirects to the second host up to this number have expired.
     pub expired_links: usize,
-    /// What becomes of an upload when the connection of one of its requests breaks.
+    /// The state of an upload after the connection of a request breaks.
     pub broken_uploads: Broken,
-    /// How it says how far an upload is.
+    /// The form of the offset of an upload.
     pub status_ranges: StatusRanges,
-    /// How many times it says how far an upload was before the request whose connection broke.
+    /// The number of times that it returns the offset from before a lost connection.
     pub notices_late: usize,
-    /// Takes no larger body of an upload, in bytes,
+    /// The maximum size in bytes of a body of an upload.
     pub limits_bodies: Option<usize>,
-    /// and says so with this status.
+    /// The status for a larger body.
     pub limit_status: Option<u16>,
-    /// Answers so many requests, and 503 to all that follow.
+    /// Answers 503 after this many requests.
     pub limits_requests: Option<usize>,
-    /// Takes no PATCH that does not say its length, as ACR does.
+    /// Rejects a PATCH without a length, as ACR does.
     pub wants_lengths: bool,
-    /// Takes no chunks, as Google does.
+    /// Rejects chunks, as Google does.
     pub whole_only: bool,
-    /// What it says to a PATCH instead of 202: ECR says 201.
+    /// The status of a PATCH instead of 202. ECR answers 201.
     pub patch_status: Option<u16>,
-    /// Says of the next chunk that it is there, and loses it.
+    /// Loses the next chunk and reports success.
     pub loses_a_chunk: bool,
-    /// Says the digest of something else about manifests.
+    /// Sends a wrong digest with manifests.
     pub lies_about_digests: bool,
-    /// Says nothing of where a stored manifest is, as ECR does.
+    /// Sends no `Location` for a stored manifest, as ECR does.
     pub hides_manifests: bool,
-    /// Takes every blob for what it is said to be.
+    /// Stores blobs without checking their digests.
     pub believes_digests: bool,
-    /// Lists what refers to a manifest itself.
+    /// Supports the referrers API.
     pub lists_referrers: bool,
-    /// What may be deleted.
+    /// The supported deletions.
     pub deletes: Deletes,
-    /// How lists come.
+    /// The form of lists.
     pub pages: Pages,
-    /// Answers that come instead of the right ones; each is used up when it was given.
+    /// Responses that are sent instead of the right ones, each once.
     pub refusals: Vec<Refusal>,
 }
 
 impl Behaviour {
-    /// What the second host is called that is at this address.
+    /// Returns the name of the second host at an address.
     fn second(&self, address: &str) -> String {
         self.elsewhere_is.clone().unwrap_or_else(|| format!("http://{address}"))
     }
 }
 
-/// How addresses are written in `Location`.
+/// The form of `Location` headers.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Locations {
     /// `/v2/…`
@@ -145,95 +144,95 @@ pub enum Locations {
     Absolute,
     /// `http://second-host/…`
     Elsewhere,
-    /// Nothing at all.
+    /// No header.
     Missing,
 }
 
-/// What a registry does with `Range`.
+/// The treatment of `Range` headers.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ranges {
-    /// What was asked.
+    /// Sends the range.
     #[default]
     Sent,
-    /// Sends everything.
+    /// Sends the whole blob.
     Ignored,
-    /// What was asked at the beginning, and everything to those who ask for what is behind it.
+    /// Sends a range at the beginning, and the whole blob instead of a later range.
     SentAtFirst,
-    /// Sends half of it.
+    /// Sends half of the range.
     Short,
-    /// Says that it sends another one.
+    /// Declares another range.
     Wrong,
-    /// Sends what was asked, and says nothing of it.
+    /// Sends the range without `Content-Range`.
     Unsaid,
-    /// Sends all from there on.
+    /// Sends everything from the start of the range.
     Longer,
-    /// Says that there is no such range.
+    /// Answers 416.
     Unsatisfiable,
-    /// Says that it cannot.
+    /// Answers 501.
     NotImplemented,
 }
 
-/// What becomes of an upload when the connection of one of its requests breaks.
+/// The state of an upload after the connection of a request breaks.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Broken {
-    /// The request is as if it had never come.
+    /// The request is ignored.
     #[default]
     Dropped,
-    /// What came is there.
+    /// The received bytes are kept.
     Kept,
-    /// The upload has ended, as with distribution 2.8.
+    /// The upload is deleted, as in distribution 2.8.
     Fatal,
 }
 
-/// How a registry says how far an upload is.
+/// The form of the offset of an upload.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum StatusRanges {
     /// `0-LAST`
     #[default]
     Inclusive,
-    /// `bytes=0-COUNT`, as Quay
+    /// `bytes=0-COUNT`, as in Quay
     Counted,
-    /// Never more than the first chunk, as ECR
+    /// Always the end of the first chunk, as in ECR
     Stale,
 }
 
-/// An answer that comes instead of the right one.
+/// A response that is sent instead of the right one.
 #[derive(Clone, Default)]
 pub struct Refusal {
-    /// The method it is for.
+    /// The method of the request.
     pub method: Method,
-    /// A part of the path it is for.
+    /// A part of the path of the request.
     pub path: &'static str,
     /// The status.
     pub status: u16,
     /// The body.
     pub body: String,
-    /// What `Retry-After` says.
+    /// The `Retry-After` header.
     pub retry_after: Option<String>,
-    /// The request is carried out all the same: only its answer is lost.
+    /// Handles the request nevertheless, so that only the response is lost.
     pub after: bool,
 }
 
-/// A request as it arrived.
+/// A request that was received.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// Whether it came to the second host.
+    /// Set if the second host received it.
     pub elsewhere: bool,
     pub method: Method,
-    /// With its query.
+    /// The path with the query.
     pub path: String,
     pub headers: HeaderMap,
 }
 
 impl Recorded {
-    /// The text of a header.
+    /// Returns a header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 }
 
 impl Registry {
-    /// A new, empty registry on a free port of the loopback interface.
+    /// Starts an empty registry on a free port of the loopback interface.
     pub fn start() -> Self {
         let [main, second] = [(); 2].map(|()| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -260,65 +259,65 @@ impl Registry {
         &self.shared.elsewhere
     }
 
-    /// Changes how the registry behaves from now on.
+    /// Changes the behaviour.
     pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.shared.inside().behaviour);
     }
 
-    /// The requests so far, in the order in which they came.
+    /// Returns the requests so far, in order.
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.inside().requests.clone()
     }
 
-    /// The requests to the protocol's own paths with this method, without their queries.
+    /// Returns the paths below `/v2/` of the requests with a method, without queries.
     pub fn paths(&self, method: Method) -> Vec<String> {
         let requests = self.requests().into_iter().filter(|request| request.method == method);
         requests.map(|request| request.path.split('?').next().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Spoils a blob or a manifest where it is stored.
+    /// Damages a stored blob or manifest.
     pub fn damage(&self, digest: &Digest, damage: Damage) {
         self.shared.inside().store.damage(&digest.to_string(), damage);
     }
 
-    /// Stores a manifest under a tag without looking at it.
+    /// Stores a manifest under a tag without checking it.
     pub fn plant(&self, repository: &str, tag: &str, media_type: &str, bytes: impl Into<Bytes>) {
         self.shared.inside().store.plant(repository, tag, media_type, bytes.into());
     }
 
-    /// The bytes of a blob in a repository.
+    /// Returns the bytes of a blob in a repository.
     pub fn blob(&self, repository: &str, digest: &Digest) -> Option<Bytes> {
         self.shared.inside().store.blob(repository, &digest.to_string())
     }
 
-    /// The number of uploads that have begun and not ended.
+    /// Returns the number of uploads that have not ended.
     pub fn open_uploads(&self) -> usize {
         self.shared.inside().store.open_uploads()
     }
 
-    /// Whether a body is on its way that was let in.
+    /// Returns whether a body is being received.
     pub fn receives(&self) -> bool {
         self.shared.inside().arriving > 0
     }
 
-    /// The forms in which tokens were asked for.
+    /// Returns the forms of the token requests.
     pub fn exchanges(&self) -> Vec<String> {
-        self.shared.inside().guard.exchanges.clone()
+        self.shared.inside().token_store.exchanges.clone()
     }
 
-    /// Forgets all uploads that have not ended.
+    /// Deletes all uploads that have not ended.
     pub fn forget_uploads(&self) {
         self.shared.inside().store.forget_uploads();
     }
 
-    /// The number of bytes that have come in bodies.
+    /// Returns the number of bytes that were received in bodies.
     pub fn uploaded(&self) -> u64 {
         self.shared.inside().uploaded
     }
 
-    /// Takes no token any more that was given out so far.
+    /// Revokes all tokens.
     pub fn revoke_tokens(&self) {
-        self.shared.inside().guard.revoke();
+        self.shared.inside().token_store.revoke();
     }
 }
 
@@ -330,8 +329,8 @@ impl Drop for Registry {
 }
 
 impl Shared {
-    fn inside(&self) -> MutexGuard<'_, Inside> {
-        // A test that failed while it changed the behaviour has said so already.
+    fn inside(&self) -> MutexGuard<'_, RegistryState> {
+        // A test that panicked while it changed the behaviour has already failed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

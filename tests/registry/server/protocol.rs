@@ -1,18 +1,18 @@
-//! The distribution protocol: what each request does.
+//! The requests of the distribution protocol.
 
-use super::guard::{self, Wish};
+use super::auth::{self, Permission};
 use super::store::digest_of;
-use super::{Shared, blobs, listing, removal, uploads};
+use super::{Shared, blobs, pagination, removal, uploads};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 
-/// The largest manifest that is taken, as with distribution.
+/// The maximum size of a manifest, as in distribution.
 const MANIFEST_LIMIT: usize = 4 << 20;
 
-/// A query, decoded.
+/// A decoded query.
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -51,7 +51,7 @@ fn decode(text: &str) -> String {
     String::from_utf8(decoded).unwrap()
 }
 
-/// What a path is about.
+/// The resource that a path names.
 pub enum Target<'a> {
     Root,
     Blob(&'a str, &'a str),
@@ -68,7 +68,7 @@ impl<'a> Target<'a> {
         if path.is_empty() {
             return Some(Self::Root);
         }
-        // Repositories have slashes in their names, so the path is read from its end.
+        // The names of repositories contain slashes, so the path is parsed from its end.
         if let Some((repository, upload)) = path.rsplit_once("/blobs/uploads/") {
             return Some(match upload {
                 "" => Self::Uploads(repository),
@@ -103,25 +103,25 @@ impl<'a> Target<'a> {
 
 pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Response {
     match scripted(shared, &head.method, head.uri.path()) {
-        None => carry_out(shared, elsewhere, head, body).await,
+        None => handle(shared, elsewhere, head, body).await,
         Some((refusal, true)) => {
-            carry_out(shared, elsewhere, head, body).await;
+            handle(shared, elsewhere, head, body).await;
             refusal
         }
         Some((refusal, false)) => {
-            // As real servers do it: the answer does not wait for the body, and the connection not for the answer.
+            // As in real servers, the response does not wait for the body, and the connection does not wait for the response.
             tokio::spawn(to_bytes(body, usize::MAX));
             refusal
         }
     }
 }
 
-async fn carry_out(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Response {
+async fn handle(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Response {
     let path = head.uri.path().to_owned();
     let query = Query::parse(head.uri.query().unwrap_or_default());
     if path == "/token" && !elsewhere {
         let form = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        return guard::token(shared, &head, &query, &String::from_utf8_lossy(&form));
+        return auth::token(shared, &head, &query, &String::from_utf8_lossy(&form));
     }
     let Some(target) = Target::parse(&path) else { return error(StatusCode::NOT_FOUND, "UNSUPPORTED") };
     if elsewhere {
@@ -137,13 +137,13 @@ async fn carry_out(shared: &Shared, elsewhere: bool, head: Parts, body: Body) ->
         }
     } else {
         let push = !matches!(head.method, Method::GET | Method::HEAD);
-        let wish = target.repository().map(|repository| Wish { repository, push });
+        let permission = target.repository().map(|repository| Permission { repository, push });
         let allowed = {
             let inside = shared.inside();
-            inside.guard.allows(&inside.behaviour, &head.headers, wish.as_ref())
+            inside.token_store.allows(&inside.behaviour, &head.headers, permission.as_ref())
         };
         if !allowed {
-            return guard::refuse(shared, wish.as_ref());
+            return auth::refuse(shared, permission.as_ref());
         }
     }
     let body = match uploads::receive(shared, &head, &target, &query, body).await {
@@ -157,9 +157,9 @@ async fn carry_out(shared: &Shared, elsewhere: bool, head: Parts, body: Body) ->
         }
         ("GET" | "HEAD", Target::Manifest(repository, name)) => manifest(shared, &head, repository, name),
         ("PUT", Target::Manifest(repository, name)) => put_manifest(shared, &head, repository, name, body),
-        ("GET", Target::Tags(repository)) => listing::tags(shared, repository, &query),
+        ("GET", Target::Tags(repository)) => pagination::tags(shared, repository, &query),
         ("GET", Target::Referrers(repository, digest)) => {
-            listing::referrers(shared, repository, digest, &query)
+            pagination::referrers(shared, repository, digest, &query)
         }
         ("DELETE", Target::Manifest(repository, name)) => removal::manifest(shared, repository, name),
         ("POST", Target::Uploads(repository)) => uploads::begin(shared, &head, repository, &query),
@@ -171,15 +171,18 @@ async fn carry_out(shared: &Shared, elsewhere: bool, head: Parts, body: Body) ->
             uploads::append(shared, &head, repository, upload, &query, &body)
         }
         ("PUT", Target::Upload(_, upload)) => uploads::seal(shared, upload, &query, &body),
-        ("DELETE", Target::Upload(_, upload)) => match shared.inside().store.forget(upload) {
-            true => reply(StatusCode::NO_CONTENT),
-            false => error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN"),
-        },
+        ("DELETE", Target::Upload(_, upload)) => {
+            if shared.inside().store.forget(upload) {
+                reply(StatusCode::NO_CONTENT)
+            } else {
+                error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN")
+            }
+        }
         _ => error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
     }
 }
 
-/// An answer in place of the right one, and whether the request is carried out nevertheless.
+/// Returns a scripted response, and whether the request is handled nevertheless.
 fn scripted(shared: &Shared, method: &Method, path: &str) -> Option<(Response, bool)> {
     let behaviour = &mut shared.inside().behaviour;
     match &mut behaviour.limits_requests {
@@ -211,15 +214,13 @@ fn manifest(shared: &Shared, head: &Parts, repository: &str, name: &str) -> Resp
     let Some(stored) = inside.store.manifest(repository, name) else {
         return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
     };
-    // Registries that know two formats choose by this header; one that is missing means the oldest format.
+    // Registries with two formats choose by this header, and without it send the oldest format.
     let mut accepted = head.headers.get_all("accept").iter().filter_map(|line| line.to_str().ok());
     if !accepted.any(|line| line.contains(&stored.media_type)) {
         return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN");
     }
-    let digest = match inside.behaviour.lies_about_digests {
-        true => digest_of(b"something else"),
-        false => stored.digest,
-    };
+    let digest =
+        if inside.behaviour.lies_about_digests { digest_of(b"something else") } else { stored.digest };
     let media_type = inside.behaviour.manifest_type.map_or(stored.media_type, str::to_owned);
     let response = Response::builder()
         .header("content-type", media_type)
@@ -236,7 +237,7 @@ fn put_manifest(shared: &Shared, head: &Parts, repository: &str, name: &str, bod
         return error(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID");
     }
     let mut inside = shared.inside();
-    let subject = listing::subject_of(&body).filter(|_| inside.behaviour.lists_referrers);
+    let subject = pagination::subject_of(&body).filter(|_| inside.behaviour.lists_referrers);
     match inside.store.put_manifest(repository, name, media_type, body) {
         Err(code) => error(StatusCode::BAD_REQUEST, code),
         Ok(_) if inside.behaviour.hides_manifests => reply(StatusCode::CREATED),

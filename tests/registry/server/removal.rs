@@ -5,19 +5,19 @@ use super::protocol::{error, reply};
 use axum::http::StatusCode;
 use axum::response::Response;
 
-/// What may be deleted.
+/// The supported deletions.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Deletes {
-    /// Tags alone, and images by their digests.
+    /// Tags, and images by digest.
     #[default]
     All,
-    /// Images by their digests, as distribution before 3 and Harbor have it; the status for a tag.
+    /// Images by digest, as in distribution before 3 and Harbor. The number is the status for a tag.
     Images(u16),
-    /// Nothing.
+    /// None.
     Nothing,
 }
 
-/// Takes a tag or a manifest away.
+/// Deletes a tag or a manifest.
 pub fn manifest(shared: &Shared, repository: &str, name: &str) -> Response {
     let mut inside = shared.inside();
     let is_digest = name.contains(':');
@@ -29,8 +29,5 @@ pub fn manifest(shared: &Shared, repository: &str, name: &str) -> Response {
         _ if is_digest => inside.store.delete(repository, name),
         _ => inside.store.untag(repository, name),
     };
-    match found {
-        true => reply(StatusCode::ACCEPTED),
-        false => error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
-    }
+    if found { reply(StatusCode::ACCEPTED) } else { error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN") }
 }

@@ -1,29 +1,29 @@
-//! What the registry holds: blobs, manifests, tags, and uploads that have not ended.
+//! The storage of the registry: blobs, manifests, tags, and uploads that have not ended.
 
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use volio::oci::{Digest, Hasher};
 
-/// How something that is stored is spoiled.
+/// The damage of a stored blob or manifest.
 #[derive(Clone, Copy, Debug)]
 pub enum Damage {
-    /// One bit in the middle is another.
+    /// One bit in the middle is flipped.
     Flip,
     /// The last byte is missing.
     Truncate,
-    /// A byte more stands at the end.
+    /// There is one more byte at the end.
     Extend,
 }
 
-/// By repository and digest.
+/// Contents by repository and digest.
 type Key = (String, String);
 
 #[derive(Default)]
 pub struct Store {
     blobs: HashMap<Key, Bytes>,
     manifests: HashMap<Key, Stored>,
-    /// The digest by repository and tag.
+    /// Digests by repository and tag.
     tags: BTreeMap<Key, String>,
     uploads: HashMap<String, Upload>,
     begun: usize,
@@ -39,7 +39,7 @@ pub struct Stored {
 struct Upload {
     repository: String,
     bytes: Vec<u8>,
-    /// Counts the requests: only the newest address is good, as with distribution's `_state`.
+    /// The number of requests. Only the latest URL is valid, as with distribution's `_state`.
     step: usize,
 }
 
@@ -52,26 +52,26 @@ impl Store {
         self.blobs.get(&(repository.to_owned(), digest.to_owned())).cloned()
     }
 
-    /// A blob wherever it is: the second host knows no repositories.
+    /// Returns a blob of any repository: the second host has no repositories.
     pub fn any_blob(&self, digest: &str) -> Option<Bytes> {
         self.blobs.iter().find(|((_, name), _)| name == digest).map(|(_, bytes)| bytes.clone())
     }
 
-    /// Takes a blob over from another repository, if it is there.
+    /// Mounts a blob from another repository, if it exists.
     pub fn mount(&mut self, repository: &str, digest: &str, from: &str) -> bool {
         let found = self.blob(from, digest);
         let key = (repository.to_owned(), digest.to_owned());
         found.map(|bytes| self.blobs.insert(key, bytes)).is_some()
     }
 
-    /// A manifest by its tag or its digest.
+    /// Returns a manifest by its tag or its digest.
     pub fn manifest(&self, repository: &str, name: &str) -> Option<Stored> {
         let digest = self.tags.get(&(repository.to_owned(), name.to_owned()));
         let digest = digest.cloned().unwrap_or_else(|| name.to_owned());
         self.manifests.get(&(repository.to_owned(), digest)).cloned()
     }
 
-    /// Stores a manifest; says the code of the error when it must not be stored.
+    /// Stores a manifest, or returns the code of the error.
     pub fn put_manifest(
         &mut self,
         repository: &str,
@@ -101,25 +101,25 @@ impl Store {
         Ok(digest)
     }
 
-    /// The tags of a repository, if there is one.
+    /// Returns the tags of a repository, if it exists.
     pub fn tags(&self, repository: &str) -> Option<Vec<String>> {
         let known = self.manifests.keys().any(|(name, _)| name == repository);
         let tags = self.tags.keys().filter(|(name, _)| name == repository).map(|(_, tag)| tag.clone());
         known.then(|| tags.collect())
     }
 
-    /// All manifests of a repository.
+    /// Returns all manifests of a repository.
     pub fn manifests(&self, repository: &str) -> Vec<Stored> {
         let all = self.manifests.iter().filter(|((name, _), _)| name == repository);
         all.map(|(_, stored)| stored.clone()).collect()
     }
 
-    /// Takes a tag away, and nothing else.
+    /// Deletes a tag only.
     pub fn untag(&mut self, repository: &str, tag: &str) -> bool {
         self.tags.remove(&(repository.to_owned(), tag.to_owned())).is_some()
     }
 
-    /// Takes a manifest away, with all its tags.
+    /// Deletes a manifest with all its tags.
     pub fn delete(&mut self, repository: &str, digest: &str) -> bool {
         self.tags.retain(|(name, _), meaning| name != repository || meaning != digest);
         self.manifests.remove(&(repository.to_owned(), digest.to_owned())).is_some()
@@ -138,7 +138,7 @@ impl Store {
         self.manifests.insert((repository.to_owned(), digest), stored);
     }
 
-    /// Spoils the bytes, and keeps the name.
+    /// Damages the bytes and keeps the digest.
     pub fn damage(&mut self, digest: &str, damage: Damage) {
         let blobs = self.blobs.iter_mut().map(|((_, name), bytes)| (name, bytes));
         let manifests = self.manifests.iter_mut().map(|((_, name), stored)| (name, &mut stored.bytes));
@@ -156,7 +156,7 @@ impl Store {
         }
     }
 
-    /// Begins an upload; its name and its state.
+    /// Begins an upload, and returns its name and its state.
     pub fn begin(&mut self, repository: &str) -> (String, usize) {
         self.begun += 1;
         let name = format!("upload-{}", self.begun);
@@ -165,7 +165,7 @@ impl Store {
         (name, 1)
     }
 
-    /// Adds to an upload; its new state. `None` when there is no such upload in this state.
+    /// Adds bytes to an upload and returns its new state; `None` if there is no such upload in this state.
     pub fn append(&mut self, name: &str, step: usize, bytes: &[u8]) -> Option<usize> {
         let upload = self.uploads.get_mut(name).filter(|upload| upload.step == step)?;
         upload.bytes.extend_from_slice(bytes);
@@ -173,18 +173,18 @@ impl Store {
         Some(upload.step)
     }
 
-    /// How long an upload is that is in this state.
+    /// Returns the length of an upload in this state.
     pub fn length(&self, name: &str, step: usize) -> Option<usize> {
         self.uploads.get(name).filter(|upload| upload.step == step).map(|upload| upload.bytes.len())
     }
 
-    /// Takes the last state for good once more: its client has not heard of the new one.
+    /// Goes back to the last state, because its client has not received the new one.
     pub fn step_back(&mut self, name: &str) {
         self.uploads.entry(name.to_owned()).and_modify(|upload| upload.step -= 1);
     }
 
-    /// Ends an upload: it becomes a blob if it is what it should be, and is gone either way. The repository, or
-    /// the code of the error.
+    /// Ends an upload. It becomes a blob if its digest is right, and is deleted in any case. Returns the repository, or the
+    /// code of the error.
     pub fn seal(
         &mut self,
         name: &str,

@@ -1,6 +1,6 @@
-//! Blobs on their way in: whole, in a stream, in chunks, and broken off.
+//! Uploads of blobs: whole, in a stream, in chunks, and interrupted.
 
-use super::guard::Wish;
+use super::auth::Permission;
 use super::protocol::{Query, Target, error, reply, with};
 use super::{Broken, Locations, Shared, StatusRanges};
 use axum::body::{Body, to_bytes};
@@ -15,8 +15,8 @@ use std::pin::Pin;
 pub fn begin(shared: &Shared, head: &Parts, repository: &str, query: &Query) -> Response {
     if let (Some(digest), Some(from)) = (query.first("mount"), query.first("from")) {
         let mut inside = shared.inside();
-        let wish = Wish { repository: from, push: false };
-        let allowed = inside.guard.allows(&inside.behaviour, &head.headers, Some(&wish));
+        let permission = Permission { repository: from, push: false };
+        let allowed = inside.token_store.allows(&inside.behaviour, &head.headers, Some(&permission));
         if allowed && !inside.behaviour.refuses_mounts && inside.store.mount(repository, digest, from) {
             let location = format!("/v2/{repository}/blobs/{digest}");
             return with(reply(StatusCode::CREATED), "location", &location);
@@ -29,7 +29,7 @@ pub fn begin(shared: &Shared, head: &Parts, repository: &str, query: &Query) -> 
 pub fn seal(shared: &Shared, upload: &str, query: &Query, body: &[u8]) -> Response {
     let mut inside = shared.inside();
     let (step, digest) = (step(query), query.first("digest").unwrap_or_default());
-    // The last request may bring bytes, or all of them.
+    // The last request may have the last bytes, or all of them.
     let step = if body.is_empty() { Some(step) } else { inside.store.append(upload, step, body) };
     let believe = inside.behaviour.believes_digests;
     let sealed =
@@ -43,7 +43,7 @@ pub fn seal(shared: &Shared, upload: &str, query: &Query, body: &[u8]) -> Respon
     }
 }
 
-/// The body of a request, as far as this registry takes it; otherwise the answer.
+/// Returns the body of a request, or the error response.
 pub async fn receive(
     shared: &Shared,
     head: &Parts,
@@ -95,7 +95,7 @@ pub async fn receive(
     Err(error(StatusCode::BAD_REQUEST, "broken off"))
 }
 
-/// A body on its way, until its end or its loss is known.
+/// A body that is being received, until its end or its loss is known.
 struct Arriving<'a>(&'a Shared);
 
 impl<'a> Arriving<'a> {
@@ -111,7 +111,7 @@ impl Drop for Arriving<'_> {
     }
 }
 
-/// Waits until no body is on its way: who asks how far an upload is may be faster than the news that it broke.
+/// Waits until no body is being received. A request for the offset may be faster than the notice of a lost connection.
 pub async fn settled(shared: &Shared) {
     while shared.inside().arriving > 0 {
         tokio::task::yield_now().await;
@@ -130,7 +130,7 @@ async fn read(mut body: Body) -> (Bytes, bool) {
     }
 }
 
-/// How far an upload is.
+/// Returns the offset of an upload.
 pub fn status(shared: &Shared, repository: &str, upload: &str, query: &Query) -> Response {
     let Some(length) = shared.inside().store.length(upload, step(query)) else {
         return error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN");
@@ -161,7 +161,7 @@ impl StatusRanges {
     }
 }
 
-/// A chunk, or all of it in a stream.
+/// Receives a chunk, or the whole body in a stream.
 pub fn append(
     shared: &Shared,
     head: &Parts,
@@ -181,7 +181,7 @@ pub fn append(
     {
         return error(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID");
     }
-    // A chunk that is lost behind the back of the registry's own answer.
+    // The chunk is lost although the response reports success.
     let lost = std::mem::take(&mut inside.behaviour.loses_a_chunk);
     let stored = if lost { &[][..] } else { body };
     let step = inside.store.append(upload, step(query), stored);
@@ -197,15 +197,15 @@ pub fn append(
     }
 }
 
-/// The state that the address of an upload holds.
+/// Returns the state in the URL of an upload.
 fn step(query: &Query) -> usize {
     let state = query.first("_state").and_then(|state| state.strip_prefix("a/b+"));
     state.and_then(|state| state.parse().ok()).unwrap_or_default()
 }
 
-/// The answer to a request that an upload goes on after.
+/// Returns the response to a request after which the upload continues.
 fn accepted(shared: &Shared, repository: &str, upload: &str, step: usize) -> Response {
-    // A state that is another one if it is encoded once too often or once too seldom.
+    // The state changes if it is encoded once too often or not at all.
     let path = format!("/v2/{repository}/blobs/uploads/{upload}?_state=a%2Fb%2B{step}");
     let behaviour = shared.inside().behaviour.clone();
     let location = match behaviour.locations {

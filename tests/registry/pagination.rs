@@ -1,4 +1,4 @@
-//! Tags, page by page.
+//! Lists of tags in pages.
 
 use super::{Login, Pages, Registry, access};
 use volio::error::Kind;
@@ -7,7 +7,7 @@ use volio::transport::Source;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "layers": []}"#;
 
-/// A registry with five tags.
+/// Starts a registry with five tags.
 fn registry() -> Registry {
     let registry = Registry::start();
     for tag in ["c", "a", "e", "b", "d"] {
@@ -23,7 +23,7 @@ fn tags(registry: &Registry, pages: Pages) -> volio::Result<Vec<String>> {
 }
 
 #[test]
-fn all_pages_are_read_from_the_registry_itself_whatever_it_calls_itself() {
+fn all_pages_are_requested_from_the_same_server() {
     let registry = registry();
     assert_eq!(tags(&registry, Pages::OfTwo).unwrap(), ["a", "b", "c", "d", "e"]);
     let asked: Vec<_> = registry.requests().iter().map(|request| request.path.clone()).collect();
@@ -32,7 +32,7 @@ fn all_pages_are_read_from_the_registry_itself_whatever_it_calls_itself() {
 }
 
 #[test]
-fn every_page_is_asked_for_with_what_lets_the_client_in() {
+fn every_page_is_requested_with_authorization() {
     let registry = registry();
     let user = "u:p";
     registry.behave(|behaviour| {
@@ -44,7 +44,7 @@ fn every_page_is_asked_for_with_what_lets_the_client_in() {
 }
 
 #[test]
-fn pages_that_lead_in_circles_are_left() {
+fn pages_in_a_circle_are_an_error() {
     for pages in [Pages::InCircles, Pages::Barren] {
         let registry = registry();
         let error = tags(&registry, pages).unwrap_err();
@@ -55,7 +55,7 @@ fn pages_that_lead_in_circles_are_left() {
 }
 
 #[test]
-fn a_list_without_an_end_is_left() {
+fn an_endless_list_is_an_error() {
     for pages in [Pages::Endless, Pages::EndlessAddresses] {
         let error = tags(&registry(), pages).unwrap_err();
         assert!(error.to_string().contains("larger than"), "{error}");
@@ -63,12 +63,12 @@ fn a_list_without_an_end_is_left() {
 }
 
 #[test]
-fn a_repository_whose_last_tag_is_gone_has_none() {
+fn a_repository_without_tags_has_an_empty_list() {
     assert!(tags(&registry(), Pages::Null).unwrap().is_empty());
 }
 
 #[test]
-fn a_repository_that_is_not_there_is_not_found() {
+fn a_missing_repository_is_not_found() {
     let error = Registry::start().client("absent", "t").tags().unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains("NAME_UNKNOWN"), "{error}");

@@ -1,4 +1,4 @@
-//! Lists in pages, and what can be wrong with them.
+//! Lists in pages, correct and incorrect.
 
 use super::Shared;
 use super::protocol::{Query, error, reply_json, with};
@@ -7,27 +7,27 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use volio::oci::media_type;
 
-/// How lists come.
+/// The form of lists.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub enum Pages {
-    /// All at once, whatever is asked for, as distribution before 2.8.2 does it.
+    /// One page with everything, as in distribution before 2.8.2.
     #[default]
     Whole,
-    /// In pages of two, with an address that only the registry's own network knows.
+    /// Pages of two items, with a URL on a host that only the registry's network knows.
     OfTwo,
-    /// The second page names the first.
+    /// The second page links to the first.
     InCircles,
-    /// Each page names a new one, and has nothing new in it.
+    /// Each page links to a new one and has no new items.
     Barren,
-    /// Each page has something new in it and names another.
+    /// Each page has new items and links to another page.
     Endless,
-    /// The same, but hardly anything is on a page, and its address is long.
+    /// Each page has few new items and a long URL.
     EndlessAddresses,
-    /// `null`, as distribution writes it when the last tag is gone.
+    /// `null`, as in distribution after the last tag was deleted.
     Null,
 }
 
-/// The tags of a repository.
+/// Lists the tags of a repository.
 pub fn tags(shared: &Shared, repository: &str, query: &Query) -> Response {
     let inside = shared.inside();
     let Some(tags) = inside.store.tags(repository) else {
@@ -62,13 +62,13 @@ pub fn tags(shared: &Shared, repository: &str, query: &Query) -> Response {
     }
 }
 
-/// The subject that a manifest names.
+/// Returns the subject of a manifest.
 pub fn subject_of(manifest: &[u8]) -> Option<String> {
     let json: Value = serde_json::from_slice(manifest).ok()?;
     json["subject"]["digest"].as_str().map(str::to_owned)
 }
 
-/// What refers to a manifest, one by one: the hardest pages.
+/// Lists the referrers of a manifest, one on each page.
 pub fn referrers(shared: &Shared, repository: &str, digest: &str, query: &Query) -> Response {
     let inside = shared.inside();
     if !inside.behaviour.lists_referrers {

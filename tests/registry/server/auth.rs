@@ -1,4 +1,4 @@
-//! Who is let in: nobody is asked, or a password, or a token of the token server at `/token`.
+//! Authentication: none, by password, or by tokens of the token server at `/token`.
 
 use super::protocol::{Query, reply, reply_json};
 use super::{Behaviour, Shared};
@@ -10,35 +10,34 @@ use base64::prelude::BASE64_STANDARD;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Who is let in.
+/// The authentication that the registry requires.
 #[derive(Clone, Default)]
 pub enum Login {
-    /// Everybody.
+    /// None.
     #[default]
     Open,
-    /// Who has the password.
+    /// The password with every request.
     Basic {
         /// `user:password`
         user: &'static str,
     },
-    /// Who has a token; with the password it is good for everything, without one for pulling, unless that is
-    /// forbidden too.
+    /// A token. With the password it has all scopes, without it only those for pulling, if that is allowed.
     Token {
         /// `user:password`
         user: &'static str,
-        /// Whether tokens for pulling are given to everybody.
+        /// Gives tokens for pulling without a password.
         anonymous_pull: bool,
-        /// How long a token is good for, in seconds.
+        /// The lifetime of a token in seconds.
         expires_in: u64,
     },
 }
 
-/// The tokens that were given out.
+/// The tokens that were issued.
 #[derive(Default)]
-pub struct Guard {
+pub struct TokenStore {
     tokens: HashMap<String, Token>,
     given: usize,
-    /// The bodies of the requests for tokens that had one.
+    /// The bodies of the token requests.
     pub exchanges: Vec<String>,
 }
 
@@ -47,19 +46,24 @@ struct Token {
     end: Instant,
 }
 
-/// What a request wants to do.
-pub struct Wish<'a> {
+/// The permission that a request needs.
+pub struct Permission<'a> {
     pub repository: &'a str,
     pub push: bool,
 }
 
-impl Guard {
+impl TokenStore {
     pub fn revoke(&mut self) {
         self.tokens.clear();
     }
 
-    /// Whether somebody who shows these headers may do that; without a wish, whether they are anybody.
-    pub fn allows(&self, behaviour: &Behaviour, headers: &HeaderMap, wish: Option<&Wish>) -> bool {
+    /// Returns whether a request with these headers has a permission; without one, whether it is authenticated.
+    pub fn allows(
+        &self,
+        behaviour: &Behaviour,
+        headers: &HeaderMap,
+        permission: Option<&Permission>,
+    ) -> bool {
         let shown = headers.get("authorization").map(|value| value.to_str().unwrap_or_default());
         match &behaviour.login {
             Login::Open => true,
@@ -67,8 +71,8 @@ impl Guard {
             Login::Token { .. } => {
                 let token = shown.and_then(|shown| self.tokens.get(shown.strip_prefix("Bearer ")?));
                 token.filter(|token| Instant::now() < token.end).is_some_and(|token| {
-                    wish.is_none_or(|wish| {
-                        token.scopes.iter().any(|scope| covers(scope, wish))
+                    permission.is_none_or(|permission| {
+                        token.scopes.iter().any(|scope| covers(scope, permission))
                             && token.has(behaviour.wants_also)
                     })
                 })
@@ -83,33 +87,33 @@ impl Token {
     }
 }
 
-/// Whether `repository:NAME:ACTIONS` is enough.
-fn covers(scope: &str, wish: &Wish) -> bool {
+/// Returns whether the scope `repository:NAME:ACTIONS` includes a permission.
+fn covers(scope: &str, permission: &Permission) -> bool {
     let mut parts = scope.split(':').skip(1);
     let (name, actions) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let action = if wish.push { "push" } else { "pull" };
-    name == wish.repository && actions.split(',').any(|word| word == action)
+    let action = if permission.push { "push" } else { "pull" };
+    name == permission.repository && actions.split(',').any(|word| word == action)
 }
 
 fn basic(user: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(user))
 }
 
-/// The answer to somebody who may not do that.
-pub fn refuse(shared: &Shared, wish: Option<&Wish>) -> Response {
-    let also = shared.inside().behaviour.wants_also.filter(|_| wish.is_some());
+/// Returns the response to a request without the permission.
+pub fn refuse(shared: &Shared, permission: Option<&Permission>) -> Response {
+    let also = shared.inside().behaviour.wants_also.filter(|_| permission.is_some());
     let Behaviour { login, token_server, challenges, .. } = shared.inside().behaviour.clone();
     let challenge = match login {
         Login::Open => String::new(),
-        // In capitals, as Nexus writes it.
+        // Nexus writes the scheme in capitals.
         Login::Basic { .. } => "BASIC realm=\"test, registry\"".to_owned(),
         Login::Token { .. } => {
-            let scope = wish.map(|wish| {
-                let actions = if wish.push { "pull,push" } else { "pull" };
-                format!(",scope=\"repository:{}:{actions}\"", wish.repository)
+            let scope = permission.map(|permission| {
+                let actions = if permission.push { "pull,push" } else { "pull" };
+                format!(",scope=\"repository:{}:{actions}\"", permission.repository)
             });
             let scope = match also {
-                // Two at once, as it is allowed.
+                // A header may have two challenges.
                 Some((also, _)) => {
                     format!(",error=\"insufficient_scope\",scope=\"{also} repository:third:pull\"")
                 }
@@ -127,7 +131,7 @@ pub fn refuse(shared: &Shared, wish: Option<&Wish>) -> Response {
     response
 }
 
-/// The token server. A form is the newer way to ask, for those who have a token that stands for a person.
+/// Answers a request to the token server. A form is for identity tokens.
 pub fn token(shared: &Shared, head: &Parts, query: &Query, form: &str) -> Response {
     let mut inside = shared.inside();
     let Login::Token { user, anonymous_pull, expires_in } = inside.behaviour.login else {
@@ -136,14 +140,11 @@ pub fn token(shared: &Shared, head: &Parts, query: &Query, form: &str) -> Respon
     let denied = || reply_json(StatusCode::UNAUTHORIZED, r#"{"details":"incorrect username or password"}"#);
     let identity = inside.behaviour.identity;
     let in_form = Query::parse(form);
-    let query = match head.method == Method::POST {
-        true => &in_form,
-        false => query,
-    };
+    let query = if head.method == Method::POST { &in_form } else { query };
     let shown = head.headers.get("authorization").map(|value| value.to_str().unwrap_or_default());
     let known = match shown {
         _ if head.method == Method::POST => {
-            inside.guard.exchanges.push(form.to_owned());
+            inside.token_store.exchanges.push(form.to_owned());
             let fits = query.first("grant_type") == Some("refresh_token")
                 && query.first("client_id") == Some("volio")
                 && query.first("refresh_token") == identity;
@@ -160,12 +161,12 @@ pub fn token(shared: &Shared, head: &Parts, query: &Query, form: &str) -> Respon
     if query.first("service") != Some("test registry") {
         return reply_json(StatusCode::BAD_REQUEST, r#"{"details":"unknown service"}"#);
     }
-    // Fewer rights than were asked for are no error: the registry says so later.
+    // A token may have fewer scopes than were requested; the registry rejects it later.
     let narrow = |scope: &str| if known { scope.to_owned() } else { scope.replace(",push", "") };
     let scopes = query.all("scope").flat_map(|scope| scope.split(' ').map(narrow)).collect();
-    inside.guard.given += 1;
-    let name = format!("token-{}", inside.guard.given);
+    inside.token_store.given += 1;
+    let name = format!("token-{}", inside.token_store.given);
     let end = Instant::now() + Duration::from_secs(expires_in);
-    inside.guard.tokens.insert(name.clone(), Token { scopes, end });
+    inside.token_store.tokens.insert(name.clone(), Token { scopes, end });
     reply_json(StatusCode::OK, format!(r#"{{"token":"{name}","expires_in":{expires_in}}}"#))
 }
