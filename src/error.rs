@@ -121,11 +121,12 @@ impl Error {
         error.downcast()
     }
 
-    /// Wraps the error in one that says what was being done. Its kind, side, status and retry delay stay the same.
+    /// Wraps the error in one that says what was being done. Its kind, side, hint, status and retry delay stay the same.
     #[must_use]
     pub fn context(mut self, what: impl Into<String>) -> Self {
-        let (side, retry_after, status) = (self.side.take(), self.retry_after, self.status);
-        Self { side, retry_after, status, ..Self::new(self.kind, what).with_source(self) }
+        let (side, hint) = (self.side.take(), self.hint.take());
+        let Self { kind, retry_after, status, .. } = self;
+        Self { side, hint, retry_after, status, ..Self::new(kind, what).with_source(self) }
     }
 
     /// Adds the error that caused this one.
@@ -251,12 +252,16 @@ mod tests {
 
     #[test]
     fn context_keeps_what_a_caller_decides_by() {
-        let inner =
-            Error::denied("not allowed").on(Side::Source).with_status(403).with_retry_after(Duration::ZERO);
+        let inner = Error::denied("not allowed")
+            .with_hint("log in")
+            .on(Side::Source)
+            .with_status(403)
+            .with_retry_after(Duration::ZERO);
         let outer = inner.context("cannot fill the volume");
         assert_eq!(outer.to_string(), "source: cannot fill the volume: not allowed");
         assert_eq!((outer.kind(), outer.side()), (Kind::Denied, Some(Side::Source)));
         assert_eq!((outer.status(), outer.retry_after()), (Some(403), Some(Duration::ZERO)));
+        assert_eq!(outer.hint(), Some("log in"));
     }
 
     #[test]

@@ -50,9 +50,10 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
     tree.finish()
 }
 
-/// Adds context to an error of the reader, because its messages are about layers.
+/// Adds context to an error of the reader, because its messages are about layers. Its hints are about options of unpack and
+/// are dropped.
 fn damaged(error: Error) -> Error {
-    error.context("the archive cannot be packed")
+    Error::new(error.kind(), "the archive cannot be packed").with_source(error)
 }
 
 /// Content that reports the number of bytes of each read.

@@ -50,7 +50,7 @@ pub fn upload_layers(
     progress: &dyn Progress,
 ) -> Result<Vec<UploadedLayer>> {
     let workers = options.compression.workers()?;
-    // Each layer holds blocks in memory: if there is no memory for more workers, there is none for these blocks.
+    // Each layer holds blocks in memory. If the memory is too small for more workers, it is too small for these blocks.
     let concurrency = plans.len().min(CONCURRENT_LAYERS).min(memory_slots());
     let uploader = Uploader {
         destination,

@@ -285,7 +285,7 @@ impl<'a> MountRequest<'a> {
         let path = &self.store.settings.search_path;
         if let Some(command) = &self.options.command {
             let hook = Hook::volmex(command, &self.volume.name, &self.mountpoint, self.options.timeout, path);
-            hook.run().map_err(|error| with_context("error from volmex command", &error))?;
+            hook.run().map_err(|error| error.context("error from volmex command"))?;
         }
         self.run_hook("pre-mount", self.options.pre_mount.as_ref())
     }
@@ -359,16 +359,6 @@ impl<'a> MountRequest<'a> {
         ];
         let hook =
             Hook { words: words.clone(), environment, timeout: self.options.timeout, search_path: path };
-        hook.run()
-            .map_err(|error| with_context(&format!("{event} of the volume {}", self.volume.name), &error))
-    }
-}
-
-/// Prefixes an error with its context.
-fn with_context(what: &str, error: &Error) -> Error {
-    let same = Error::new(error.kind(), format!("{what}: {error}"));
-    match error.hint() {
-        Some(hint) => same.with_hint(hint),
-        None => same,
+        hook.run().map_err(|error| error.context(format!("{event} of the volume {}", self.volume.name)))
     }
 }

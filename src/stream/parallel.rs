@@ -106,13 +106,17 @@ enum Share<'a, I, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn all_items_are_done_in_parallel_and_returned_in_their_order() {
-        let items: Vec<usize> = (0..50).collect();
-        let outcome = try_for_each(4, &items, |number, item| Ok(number + item));
-        assert_eq!(outcome.into_result().unwrap(), (0..100).step_by(2).collect::<Vec<_>>());
+        let (together, items) = (Barrier::new(4), (0..20).collect::<Vec<usize>>());
+        let outcome = try_for_each(4, &items, |number, item| {
+            together.wait();
+            Ok(number + item)
+        });
+        assert_eq!(outcome.into_result().unwrap(), (0..40).step_by(2).collect::<Vec<_>>());
     }
 
     #[test]

@@ -118,5 +118,5 @@ fn each_entry(
 /// Adds the context to an error of the archive.
 fn damaged(error: Error) -> Error {
     let hint = "data-io packed it like that, or it was cut off then: pack the data anew";
-    Error::new(error.kind(), format!("the data.tar.gz in the image is damaged: {error}")).with_hint(hint)
+    error.context("the data.tar.gz in the image is damaged").with_hint(hint)
 }

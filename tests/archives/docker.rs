@@ -370,13 +370,12 @@ fn relist(file: &Path, edit: impl FnOnce(&mut Value)) {
     for entry in old.entries().unwrap() {
         let mut entry = entry.unwrap();
         let mut header = entry.header().clone();
-        match entry.path().unwrap() == Path::new("manifest.json") {
-            true => {
-                header.set_size(edited.len() as u64);
-                header.set_cksum();
-                new.append(&header, edited.as_bytes()).unwrap();
-            }
-            false => new.append(&header, &mut entry).unwrap(),
+        if entry.path().unwrap() == Path::new("manifest.json") {
+            header.set_size(edited.len() as u64);
+            header.set_cksum();
+            new.append(&header, edited.as_bytes()).unwrap();
+        } else {
+            new.append(&header, &mut entry).unwrap();
         }
     }
     fs::write(file, new.into_inner().unwrap()).unwrap();
