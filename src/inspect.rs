@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 /// All that the documents of an image say.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Inspected {
     /// The digest of the index or the manifest that the name stands for.
     pub digest: Digest,
@@ -27,6 +28,7 @@ pub struct Inspected {
 
 /// The image for one platform.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ImageSummary {
     /// The digest of the manifest.
     pub digest: Digest,
@@ -48,6 +50,7 @@ pub struct ImageSummary {
 
 /// An artifact: a manifest whose configuration is not that of an image.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ArtifactSummary {
     /// The digest of the manifest.
     pub digest: Digest,
@@ -67,6 +70,7 @@ pub struct ArtifactSummary {
 
 /// One layer of an image or an artifact.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct LayerSummary {
     /// The digest of the blob.
     pub digest: Digest,
@@ -84,6 +88,19 @@ pub struct LayerSummary {
 ///
 /// # Errors
 /// [`Integrity`](crate::error::Kind::Integrity) when one of them is not what it says.
+///
+/// ```
+/// use volio::{Memory, SourceSpec, inspect, pack, progress::Silent};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("file"), "text").unwrap();
+/// # let image = Memory::default();
+/// # pack::pack(&image, &[SourceSpec::new(directory.path())], &pack::Options::default(), &Silent)?;
+/// let inspected = inspect::inspect(&image)?;
+/// let platforms: Vec<_> = inspected.images.iter().map(|image| image.platform.to_string()).collect();
+/// assert_eq!(platforms, ["linux/amd64", "linux/arm64"]);
+/// # Ok::<(), volio::Error>(())
+/// ```
 pub fn inspect(source: &dyn Source) -> Result<Inspected> {
     let root = source.resolve()?;
     let (mut images, mut artifacts, mut configs) = (Vec::new(), Vec::new(), 0u64);

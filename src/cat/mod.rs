@@ -22,6 +22,20 @@ const BUFFER: usize = 128 << 10;
 /// [`NotFound`](crate::error::Kind::NotFound) if a path is not there, [`Usage`](crate::error::Kind::Usage) if it is not a
 /// file; nothing was written then. [`Integrity`](crate::error::Kind::Integrity) if the image is not what it says; those of
 /// [`Image::open`].
+///
+/// ```
+/// use volio::{Memory, ReadOptions, SourceSpec, TreePath, cat, pack, progress::Silent};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("file"), "text").unwrap();
+/// # let image = Memory::default();
+/// # pack::pack(&image, &[SourceSpec::new(directory.path())], &pack::Options::default(), &Silent)?;
+/// let mut text = Vec::new();
+/// let path = TreePath::parse(b"/file").unwrap();
+/// cat::cat(&image, &[path], &ReadOptions::default(), &mut text, &Silent)?;
+/// assert_eq!(text, b"text");
+/// # Ok::<(), volio::Error>(())
+/// ```
 pub fn cat(
     source: &dyn Source,
     paths: &[TreePath],

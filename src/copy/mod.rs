@@ -46,6 +46,7 @@ impl Default for Options {
 
 /// The result of a copy.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Copied {
     /// The location of the copy, with its digest: `repo@sha256:…`.
     pub address: String,
@@ -73,6 +74,19 @@ pub struct Copied {
 ///
 /// # Errors
 /// Those of the source and the destination, with the side that failed. The name means the same image as before then.
+///
+/// ```
+/// use volio::{Memory, SourceSpec, copy, pack, progress::Silent};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("file"), "text").unwrap();
+/// # let image = Memory::default();
+/// # pack::pack(&image, &[SourceSpec::new(directory.path())], &pack::Options::default(), &Silent)?;
+/// let mirror = Memory::default();
+/// let copied = copy::copy(&image, &mirror, &copy::Options::default(), &Silent)?;
+/// assert_eq!(copied.blobs_present, 0);
+/// # Ok::<(), volio::Error>(())
+/// ```
 pub fn copy(
     from: &dyn Source,
     to: &dyn Destination,

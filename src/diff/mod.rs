@@ -83,6 +83,20 @@ struct ComparedTree<'a> {
 /// # Errors
 /// When a side cannot be read; [`Integrity`](crate::error::Kind::Integrity) if an image is not what it says; those of
 /// [`Image::open`].
+///
+/// ```
+/// use volio::{Memory, SourceSpec, diff::{self, Side}, pack, progress::Silent};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("file"), "text").unwrap();
+/// # let image = Memory::default();
+/// # pack::pack(&image, &[SourceSpec::new(directory.path())], &pack::Options::default(), &Silent)?;
+/// std::fs::write(directory.path().join("new"), "").unwrap();
+/// let sides = (Side::Image(&image), Side::Directory(directory.path()));
+/// let compared = diff::diff(sides.0, sides.1, &diff::Options::default(), &Silent)?;
+/// assert!(compared.differences().any(|line| line.to_string() == "+ /new"));
+/// # Ok::<(), volio::Error>(())
+/// ```
 pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn Progress) -> Result<Compared> {
     let images = [left, right].iter().filter(|side| matches!(side, Side::Image(_))).count() as u64;
     let mut read = options.read.clone();

@@ -77,6 +77,7 @@ impl Default for Options {
 
 /// The result of [`pack`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Packed {
     /// The address of the image with its digest: `repo@sha256:…`.
     pub address: String,
@@ -110,6 +111,7 @@ pub struct Packed {
 
 /// A layer of a packed image.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PackedLayer {
     /// The digest of the blob.
     pub digest: Digest,
@@ -129,6 +131,18 @@ pub struct PackedLayer {
 ///
 /// # Errors
 /// Those of reading the tree and of writing to the destination. The name then refers to the same image as before.
+///
+/// ```
+/// use volio::{Memory, SourceSpec, pack, progress::Silent};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("file"), "text").unwrap();
+/// let image = Memory::default();
+/// let sources = [SourceSpec::new(directory.path())];
+/// let packed = pack::pack(&image, &sources, &pack::Options::default(), &Silent)?;
+/// assert_eq!((packed.entries, packed.bytes), (2, 4));
+/// # Ok::<(), volio::Error>(())
+/// ```
 pub fn pack(
     destination: &dyn Destination,
     sources: &[SourceSpec],

@@ -197,6 +197,7 @@ pub enum ImageSupport {
 
 /// The outcome of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Removed {
     /// The digest of the index or the manifest that had the name.
     pub digest: Digest,

@@ -122,6 +122,7 @@ pub enum Outcome {
 
 /// What was unpacked.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Unpacked {
     /// What was done.
     pub outcome: Outcome,
@@ -158,6 +159,21 @@ impl Unpacked {
 /// # Errors
 /// [`Refused`](crate::error::Kind::Refused) if the directory holds something, [`Integrity`](crate::error::Kind::Integrity)
 /// if a digest is wrong; nothing is extracted that was not verified.
+///
+/// ```
+/// use volio::{Memory, SourceSpec, pack, progress::Silent, unpack};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("file"), "text").unwrap();
+/// # let image = Memory::default();
+/// # pack::pack(&image, &[SourceSpec::new(directory.path())], &pack::Options::default(), &Silent)?;
+/// # let directory = tempfile::tempdir().unwrap();
+/// let target = directory.path().join("restored");
+/// let unpacked = unpack::unpack(&image, &target, &unpack::Options::default(), &Silent)?;
+/// assert_eq!(std::fs::read(target.join("file")).unwrap(), b"text");
+/// assert_eq!(unpacked.outcome, unpack::Outcome::Unpacked);
+/// # Ok::<(), volio::Error>(())
+/// ```
 pub fn unpack(
     source: &dyn Source,
     target: &Path,

@@ -37,6 +37,7 @@ pub struct Options {
 
 /// The report of a verification.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Verified {
     /// The digest of the index or the manifest that the name stands for.
     pub digest: Digest,
@@ -54,6 +55,7 @@ pub struct Verified {
 
 /// A blob or a document that is missing or is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Damage {
     /// Its role in the image, such as `layer 2 of linux/amd64`.
     pub role: String,
@@ -68,6 +70,18 @@ pub struct Damage {
 /// # Errors
 /// When the image cannot be found or read, so that there is nothing to report;
 /// [`Integrity`](crate::error::Kind::Integrity) if a layer of an image has a media type that is not read.
+///
+/// ```
+/// use volio::{Memory, SourceSpec, pack, progress::Silent, verify};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # std::fs::write(directory.path().join("file"), "text").unwrap();
+/// # let image = Memory::default();
+/// # pack::pack(&image, &[SourceSpec::new(directory.path())], &pack::Options::default(), &Silent)?;
+/// let verified = verify::verify(&image, &verify::Options::default(), &Silent)?;
+/// assert!(verified.damage.is_empty());
+/// # Ok::<(), volio::Error>(())
+/// ```
 pub fn verify(source: &dyn Source, options: &Options, progress: &dyn Progress) -> Result<Verified> {
     let root = source.resolve()?;
     let mut plan = VerificationPlan::new(source, options, progress, root.descriptor().digest.clone());

@@ -354,7 +354,7 @@ pub struct RmDocument<'a> {
 
 impl<'a> RmDocument<'a> {
     pub fn new(address: &'a str, removed: &'a Removed) -> Self {
-        let Removed { digest, tags, blobs, bytes, blobs_left } = removed;
+        let Removed { digest, tags, blobs, bytes, blobs_left, .. } = removed;
         Self { address, digest, tags, blobs: *blobs, bytes: *bytes, blobs_left: blobs_left.as_deref() }
     }
 }
