@@ -320,7 +320,7 @@ struct DamageDocument<'a> {
 
 impl<'a> VerifyDocument<'a> {
     pub fn new(address: &'a str, verified: &'a Verified) -> Self {
-        let Verified { digest, images, blobs, bytes, blobs_foreign, damage } = verified;
+        let Verified { digest, images, blobs, bytes, blobs_foreign, damage, .. } = verified;
         Self {
             address,
             digest,
