@@ -24,15 +24,10 @@ use crate::tree::{LeftOut, SkipList, SourceSpec, Summary, Walk, WalkOptions};
 use layering::{LayerPlan, LayerPlanner};
 use std::collections::BTreeMap;
 use std::io;
-use std::thread;
-use std::time::{Duration, Instant};
 use upload::{UploadedLayer, upload_layers};
 
 /// The default target size of a layer, in bytes of its archive.
 pub const LAYER_SIZE: u64 = 512 << 20;
-
-/// The time after which a wait for a retry notices that it was cancelled.
-const CANCELLATION_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Options of [`pack`].
 #[derive(Clone, Debug)]
@@ -281,14 +276,7 @@ pub(crate) fn wait_for_retry(
 ) -> bool {
     let Some(retry) = destination.retry_delay(error, failures) else { return false };
     progress.warn(&format!("{error}; {retry}"));
-    let end = Instant::now() + retry.delay;
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        thread::sleep(left.min(CANCELLATION_INTERVAL));
-        if destination.retry_delay(error, failures).is_none() {
-            return false;
-        }
-    }
-    true
+    retry.wait().is_ok()
 }
 
 impl Options {

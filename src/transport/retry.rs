@@ -1,5 +1,7 @@
 //! Retries: how often, and after which delays.
 
+use crate::error::Result;
+use crate::stream::CancelToken;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -25,20 +27,20 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Returns the delay before the next retry, after `failures` retries that failed; `None` if no retry is left.
-    /// A longer delay that the server `asked` for is respected, up to two minutes.
-    pub fn after(&self, failures: u32, asked: Duration) -> Option<RetryDelay> {
-        if failures >= self.retries {
+    /// Returns the delay before the next retry, after `failures` retries that failed; `None` if no retry is left or the
+    /// token was cancelled. A longer delay that the server `asked` for is respected, up to two minutes.
+    pub fn after(&self, failures: u32, asked: Duration, cancel: &CancelToken) -> Option<RetryDelay> {
+        if failures >= self.retries || cancel.is_cancelled() {
             return None;
         }
         let own = self.delay.saturating_mul(1 << failures.min(16)).min(DELAY_LIMIT);
         let delay = own.mul_f64(jitter()).max(asked.min(SERVER_DELAY_LIMIT));
-        Some(RetryDelay { delay, number: failures + 1, limit: self.retries })
+        Some(RetryDelay { delay, number: failures + 1, limit: self.retries, cancel: cancel.clone() })
     }
 }
 
 /// A retry that is allowed, and the delay before it. Displayed as "trying again in 1.0 s (1 of 5)".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RetryDelay {
     /// The time to wait before the retry.
     pub delay: Duration,
@@ -46,6 +48,17 @@ pub struct RetryDelay {
     pub number: u32,
     /// The number of retries in all.
     pub limit: u32,
+    cancel: CancelToken,
+}
+
+impl RetryDelay {
+    /// Waits for the delay.
+    ///
+    /// # Errors
+    /// When the transfer is cancelled: at once.
+    pub fn wait(&self) -> Result<()> {
+        self.cancel.sleep(self.delay)
+    }
 }
 
 impl fmt::Display for RetryDelay {
@@ -65,31 +78,46 @@ fn jitter() -> f64 {
 mod tests {
     use super::*;
 
+    fn delay(retry: Retry, failures: u32, asked: Duration) -> Option<Duration> {
+        retry.after(failures, asked, &CancelToken::default()).map(|retry| retry.delay)
+    }
+
     #[test]
     fn delays_grow_and_end() {
         let retry = Retry { retries: 10, delay: Duration::from_secs(1) };
         for (failures, seconds) in [(0, 1.0), (1, 2.0), (3, 8.0), (9, 60.0)] {
-            let delay = retry.after(failures, Duration::ZERO).unwrap().delay.as_secs_f64();
+            let delay = delay(retry, failures, Duration::ZERO).unwrap().as_secs_f64();
             assert!((seconds * 0.75..=seconds * 1.25).contains(&delay), "{failures}: {delay}");
         }
-        assert_eq!(retry.after(10, Duration::ZERO), None);
-        assert_eq!(Retry { retries: 0, ..retry }.after(0, Duration::ZERO), None);
-        let at_once = Retry { retries: 1, delay: Duration::ZERO }.after(0, Duration::ZERO).unwrap();
+        assert_eq!(delay(retry, 10, Duration::ZERO), None);
+        assert_eq!(delay(Retry { retries: 0, ..retry }, 0, Duration::ZERO), None);
+        let at_once = Retry { retries: 1, delay: Duration::ZERO };
+        let at_once = at_once.after(0, Duration::ZERO, &CancelToken::default()).unwrap();
         assert_eq!(at_once.to_string(), "trying again in 0.0 s (1 of 1)");
     }
 
     #[test]
     fn the_delay_that_a_server_asks_for_has_a_limit() {
         let retry = Retry { retries: 1, delay: Duration::from_secs(1) };
-        let delay = |asked| retry.after(0, Duration::from_secs(asked)).unwrap().delay;
-        assert_eq!((delay(7), delay(86_400)), (Duration::from_secs(7), SERVER_DELAY_LIMIT));
+        let delay = |asked| delay(retry, 0, Duration::from_secs(asked));
+        assert_eq!(delay(7), Some(Duration::from_secs(7)));
+        assert_eq!(delay(86_400), Some(SERVER_DELAY_LIMIT));
     }
 
     #[test]
     fn delays_are_random() {
-        let retry = Retry::default();
         let delays: std::collections::HashSet<_> =
-            (0..50).map(|_| retry.after(0, Duration::ZERO).unwrap().delay).collect();
+            (0..50).map(|_| delay(Retry::default(), 0, Duration::ZERO)).collect();
         assert!(delays.len() > 10);
+    }
+
+    #[test]
+    fn nothing_is_retried_after_a_cancellation() {
+        let cancel = CancelToken::default();
+        let retry = Retry { retries: 1, delay: Duration::from_secs(600) };
+        let allowed = retry.after(0, Duration::ZERO, &cancel).unwrap();
+        cancel.cancel();
+        assert!(retry.after(0, Duration::ZERO, &cancel).is_none());
+        assert!(allowed.wait().is_err(), "it would take ten minutes");
     }
 }

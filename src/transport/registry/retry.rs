@@ -68,7 +68,7 @@ pub(super) async fn unless_cancelled<T>(
 /// left, or everything was cancelled.
 pub(super) fn delay(options: &ClientOptions, error: &Error, failures: u32) -> Option<RetryDelay> {
     let asked = error.retry_after()?;
-    options.retry.after(failures, asked).filter(|_| !options.cancel.is_cancelled())
+    options.retry.after(failures, asked, &options.cancel)
 }
 
 /// The attempts of one operation.
