@@ -6,7 +6,6 @@ use crate::oci::Digest;
 use crate::stream::{Buffer, HashingThread, Written};
 use crate::tree::Content;
 use std::io::{self, Read};
-use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A block of the archive, which is read and hashed at the same time.
@@ -195,7 +194,7 @@ pub(super) fn read_items<R: Read, T: Read>(
     budget: &mut Budget,
     mut visit: impl FnMut(Item, &mut dyn Content) -> Result<()>,
 ) -> Result<R> {
-    let mut reader = LayerReader::within(archive, mem::take(budget));
+    let mut reader = LayerReader::within(archive, budget);
     while let Some(item) = reader.next_item()? {
         match &mut toc {
             None => visit(item, &mut reader.content())?,
@@ -208,7 +207,6 @@ pub(super) fn read_items<R: Read, T: Read>(
         }
     }
     toc.map_or(Ok(()), TocChecker::finish)?;
-    *budget = reader.budget().clone();
     Ok(reader.into_archive())
 }
 

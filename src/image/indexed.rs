@@ -9,6 +9,7 @@ use crate::layer::{
 };
 use crate::stream::{Written, start_in};
 use crate::tree::Content;
+use std::borrow::BorrowMut;
 use std::thread;
 
 /// A layer with its table of contents.
@@ -28,11 +29,11 @@ impl<'a> IndexedLayer<'a> {
         self.layer.descriptor().size
     }
 
-    /// Returns a reader of the table of contents.
+    /// Returns a reader of the table of contents, which counts its entries against the budget.
     ///
     /// # Errors
-    /// When there is no memory for it.
-    pub fn entries(&self, budget: Budget) -> Result<TocReader<TocBytes>> {
+    /// Fails if the decompressor cannot allocate memory.
+    pub fn entries<B: BorrowMut<Budget>>(&self, budget: B) -> Result<TocReader<TocBytes, B>> {
         self.toc.entries(budget)
     }
 

@@ -98,7 +98,7 @@ fn merge_indexed<V: EntryVisitor>(
     budget: &mut Budget,
     visitor: &mut V,
 ) -> Result<()> {
-    let mut entries = toc.entries(std::mem::take(budget))?;
+    let mut entries = toc.entries(budget)?;
     let mut at = EntryPosition { layer, number: 0 };
     while let Some(entry) = entries.next_entry()? {
         match &entry.item {
@@ -110,7 +110,6 @@ fn merge_indexed<V: EntryVisitor>(
             Item::Whiteout(whiteout) => apply(overlay, whiteout),
         }
     }
-    *budget = entries.budget().clone();
     Ok(())
 }
 

@@ -1,10 +1,10 @@
-//! Readers and writers that hash the bytes that pass through them.
+//! A writer and a thread that hash the bytes that pass through them.
 
 use super::Written;
 use super::threads::start;
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest, Hasher};
-use std::io::{self, Read, Write};
+use crate::oci::{Algorithm, Hasher};
+use std::io::{self, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -37,32 +37,6 @@ impl<W: Write> Write for HashingWriter<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
-    }
-}
-
-/// A reader that hashes the bytes that are read.
-pub struct HashingReader<R> {
-    inner: R,
-    hasher: Hasher,
-}
-
-impl<R: Read> HashingReader<R> {
-    /// Creates a reader of `inner` that hashes with this algorithm.
-    pub fn new(inner: R, algorithm: Algorithm) -> Self {
-        Self { inner, hasher: Hasher::new(algorithm) }
-    }
-
-    /// Returns the digest of all bytes that were read.
-    pub fn finish(self) -> Digest {
-        self.hasher.finish()
-    }
-}
-
-impl<R: Read> Read for HashingReader<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
     }
 }
 

@@ -11,9 +11,9 @@ mod threads;
 
 pub use body::{Body, Unverified, Written};
 pub use cancel::{CancelGuard, CancelToken};
-pub use hash::{HashingReader, HashingThread, HashingWriter};
+pub use hash::{HashingThread, HashingWriter};
 pub use parallel::{ItemResults, map_in_order, try_for_each};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
 pub use pool::{Buffer, Pool};
 pub use resources::{memory_slots, worker_count};
-pub use threads::{on_threads, start, start_in};
+pub use threads::{start, start_in};

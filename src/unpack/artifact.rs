@@ -12,6 +12,7 @@ use crate::oci::{Descriptor, Document, Manifest, TITLE};
 use crate::transport::Source;
 use crate::tree::{Content, Entry, EntryKind, Extractor, Metadata, SpoolDirectory, TreePath};
 use rustix::process::{getegid, geteuid};
+use std::borrow::BorrowMut;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 
@@ -104,13 +105,12 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
                     let mut archive = archive(&blob, budget.clone())?;
                     selection.survey(|| archive.next_item())?;
                 }
-                let mut archive = archive(&blob, std::mem::take(&mut budget))?;
+                let mut archive = archive(&blob, &mut budget)?;
                 while let Some(item) = archive.next_item()? {
                     if let Item::Entry(entry) = item {
                         selection.put(entry, &mut archive.content(), extractor)?;
                     }
                 }
-                budget = archive.budget().clone();
                 archive.drain()?;
             }
         }
@@ -131,7 +131,7 @@ fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolDirectory) -> Result<Fi
 }
 
 /// Opens an archive. It is not a layer of an image: `.wh.` has no meaning in it.
-fn archive(blob: &File, budget: Budget) -> Result<LayerReader<impl Read>> {
+fn archive<B: BorrowMut<Budget>>(blob: &File, budget: B) -> Result<LayerReader<impl Read + use<B>, B>> {
     let cannot = |error| Error::io("cannot read the spool", error);
     let mut blob = blob.try_clone().map_err(cannot)?;
     blob.rewind().map_err(cannot)?;

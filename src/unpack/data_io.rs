@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::{Image, Observed, SpooledLayer};
 use crate::layer::{Budget, Item, LayerReader, decompress};
 use crate::tree::{Entry, EntryKind, Extractor};
+use std::borrow::BorrowMut;
 use std::io::Read;
 
 /// The archive.
@@ -60,7 +61,7 @@ pub(super) fn extract(
 ) -> Result<()> {
     if selection.needs_survey() {
         with_archive(Observed { bytes: layer.archive()?, passed: |_| {} }, budget, |archive| {
-            let mut files = files(archive, budget)?;
+            let mut files = files(archive, budget.clone())?;
             selection.survey(|| files.next_item())
         })?;
     }
@@ -93,10 +94,13 @@ fn with_archive<R: Read + Send>(
 }
 
 /// Opens the archive. It is not a layer: `.wh.` has no meaning in it.
-fn files<'a>(archive: impl Read + Send + 'a, budget: &Budget) -> Result<LayerReader<impl Read + 'a>> {
+fn files<'a, B: BorrowMut<Budget>>(
+    archive: impl Read + Send + 'a,
+    budget: B,
+) -> Result<LayerReader<impl Read + 'a, B>> {
     let plain =
         decompress(archive).map_err(|error| damaged(Error::io("it cannot be decompressed", error)))?;
-    Ok(LayerReader::within(plain, budget.clone()).without_whiteouts())
+    Ok(LayerReader::within(plain, budget).without_whiteouts())
 }
 
 /// Reads the archive to its end, and passes on each entry with its content.
@@ -111,7 +115,6 @@ fn each_entry(
             work(entry, &mut files.content())?;
         }
     }
-    *budget = files.budget().clone();
     files.drain().map_err(damaged)
 }
 

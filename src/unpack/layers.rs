@@ -58,7 +58,7 @@ impl LayerExtraction<'_, '_> {
             }
         }
         self.selection.rewind();
-        let mut entries = layer.entries(std::mem::take(self.budget))?;
+        let mut entries = layer.entries(&mut *self.budget)?;
         let (selection, extractor) = (&mut *self.selection, &mut *self.extractor);
         self.image.fetch_frames(&plan, |frames| {
             extractor.begin_layer();
@@ -75,9 +75,7 @@ impl LayerExtraction<'_, '_> {
                 }
             }
             Ok(())
-        })?;
-        *self.budget = entries.budget().clone();
-        Ok(())
+        })
     }
 }
 

@@ -11,13 +11,12 @@ use crate::image::{ImageLayer, ReadContext, ReadOptions, TocStore};
 use crate::layer::{Budget, Limits, Meter};
 use crate::oci::{Digest, Platform};
 use crate::progress::Progress;
-use crate::stream::on_threads;
+use crate::stream::try_for_each;
 use crate::transport::Source;
 use crate::tree::SpoolDirectory;
 use plan::{BlobCheck, VerificationPlan};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The number of blobs that are read at the same time: enough to keep a few cores and one network busy.
 const WORKERS: usize = 4;
@@ -95,7 +94,7 @@ pub fn verify(source: &dyn Source, options: &Options, progress: &dyn Progress) -
             .with_hint("volio inspect shows which there are"));
     }
     let reader = BlobReader::new(source, options, progress);
-    for (check, outcome) in checks.iter().zip(reader.read_all(&checks)) {
+    for (check, outcome) in checks.iter().zip(reader.read_all(&checks)?) {
         if outcome.as_ref().is_err_and(|error| error.kind() == Kind::NotFound)
             && let urls @ [_, ..] = check.blob.urls().as_slice()
         {
@@ -152,25 +151,16 @@ impl<'a> BlobReader<'a> {
         }
     }
 
-    /// Reads all blobs, several at the same time. The outcomes are in their order.
-    fn read_all(&self, checks: &[BlobCheck]) -> Vec<Result<()>> {
-        let next = AtomicUsize::new(0);
-        let outcomes = Mutex::new(Vec::with_capacity(checks.len()));
-        on_threads(WORKERS.min(checks.len()), || {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(check) = checks.get(number) else { return };
-                let outcome = self.read(check);
-                // After a failure of the network, no other blob is tried.
-                if outcome.as_ref().is_err_and(|error| !is_damage(error)) {
-                    next.fetch_max(checks.len(), Ordering::Relaxed);
-                }
-                outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
-            }
-        });
-        let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        outcomes.sort_by_key(|(number, _)| *number);
-        outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    /// Reads all blobs, several at the same time. Returns the damage of each, in their order.
+    ///
+    /// # Errors
+    /// An error that is not damage, such as a failure of the network. Then no other blob is tried.
+    fn read_all(&self, checks: &[BlobCheck]) -> Result<Vec<Result<()>>> {
+        let read = |_, check: &BlobCheck| match self.read(check) {
+            Err(error) if !is_damage(&error) => Err(error),
+            outcome => Ok(outcome),
+        };
+        try_for_each(WORKERS, checks, read).into_result()
     }
 
     /// Reads one blob to its end.

@@ -106,6 +106,8 @@ pub struct UnpackDocument<'a> {
     attributes_not_restored: u64,
     xattrs_not_restored: u64,
     devices_skipped: u64,
+    symlinks_skipped: u64,
+    fifos_skipped: u64,
     hardlinks_copied: u64,
 }
 
@@ -130,6 +132,8 @@ impl<'a> UnpackDocument<'a> {
             attributes_not_restored: extracted.attributes_not_restored,
             xattrs_not_restored: extracted.xattrs_not_restored,
             devices_skipped: extracted.devices_skipped,
+            symlinks_skipped: extracted.symlinks_skipped,
+            fifos_skipped: extracted.fifos_skipped,
             hardlinks_copied: extracted.hardlinks_copied,
         }
     }

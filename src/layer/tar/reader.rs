@@ -61,11 +61,6 @@ impl<R: Read, B: BorrowMut<Budget>> LayerReader<R, B> {
         self.has_end_marker
     }
 
-    /// Returns the budget with what was read counted.
-    pub fn budget(&self) -> &Budget {
-        self.budget.borrow()
-    }
-
     /// Returns the next item; `None` at the end of the archive. The rest of the last content is skipped.
     ///
     /// # Errors

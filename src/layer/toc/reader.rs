@@ -100,11 +100,6 @@ impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
         })
     }
 
-    /// Returns the budget with what was read counted.
-    pub fn budget(&self) -> &Budget {
-        self.budget.borrow()
-    }
-
     /// Returns the next entry, in the order of the archive; `None` at the end. Its chunks are returned by
     /// [`next_chunk`](Self::next_chunk). Remaining chunks of the previous entry are checked and skipped.
     ///
