@@ -15,8 +15,8 @@ fn buildah(arguments: &[&str]) -> String {
 #[test]
 #[ignore = "needs docker-registry, buildah and root: run tests/run"]
 fn volio_unpacks_an_image_of_buildah_with_whiteouts() {
-    let (source, place) = (Directory::filled(), Directory::empty());
-    let layout = format!("oci:{}", place.join("layout"));
+    let (source, work) = (Directory::filled(), Directory::empty());
+    let layout = format!("oci:{}", work.join("layout"));
 
     // The first layer.
     let container = buildah(&["from", "scratch"]);

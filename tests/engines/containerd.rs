@@ -11,10 +11,10 @@ fn ctr(arguments: &[&str]) -> String {
 }
 
 fn assert_containerd_has(image: &str, source: &Directory) {
-    let place = Directory::empty();
-    ctr(&["images", "mount", "--snapshotter", "native", image, place.text()]);
-    let stored = Survey::of(&place.path().join("srv/data"));
-    ctr(&["images", "unmount", "--rm", place.text()]);
+    let work = Directory::empty();
+    ctr(&["images", "mount", "--snapshotter", "native", image, work.text()]);
+    let stored = Survey::of(&work.path().join("srv/data"));
+    ctr(&["images", "unmount", "--rm", work.text()]);
     Survey::of(source.path()).assert_same(&stored);
     ctr(&["images", "rm", "--sync", image]);
 }
@@ -42,8 +42,8 @@ fn containerd_pulls_the_identical_tree_in_every_compression_and_in_several_layer
 #[test]
 #[ignore = "needs containerd and root: run tests/run"]
 fn containerd_imports_an_archive_of_indexed_layers() {
-    let (source, place) = (Directory::filled(), Directory::empty());
-    let archive = place.join("image.tar");
+    let (source, work) = (Directory::filled(), Directory::empty());
+    let archive = work.join("image.tar");
     let name = "host.example/imported:v1";
     let at = format!("{}:/srv/data", source.text());
     volio(&["pack", &format!("oci-archive:{archive}:{name}"), &at]).succeeded();

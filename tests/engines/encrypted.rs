@@ -37,11 +37,11 @@ fn a_tree_is_restored_from_a_registry_with_tls_and_a_named_authority() {
 fn an_authority_in_certs_d_is_trusted_and_no_other() {
     let (home, source) = (Directory::empty(), Directory::filled());
     let image = encrypted_repository("certs-d:1");
-    let told = volio(&home, &["pack", "--tls-verify", &image, source.text()]).failed_with(1);
-    assert!(told.contains("is not trusted"), "{told}");
+    let output = volio(&home, &["pack", "--tls-verify", &image, source.text()]).failed_with(1);
+    assert!(output.contains("is not trusted"), "{output}");
     // Without an option, plain HTTP is used on the loopback interface, and the registry rejects it.
-    let told = volio(&home, &["pack", &image, source.text()]).failed_with(1);
-    assert!(told.contains("--tls-verify"), "{told}");
+    let output = volio(&home, &["pack", &image, source.text()]).failed_with(1);
+    assert!(output.contains("--tls-verify"), "{output}");
 
     let own =
         home.path().join(".config/containers/certs.d").join(encrypted_repository("").trim_end_matches('/'));
@@ -59,7 +59,7 @@ fn certificates_that_openssl_and_go_accept_are_accepted() {
         volio(&home, &["pack", "--ca-file", &ca, &image, source.text()]).succeeded();
         volio(&home, &["unpack", "--ca-file", &ca, &image, target.text()]).succeeded();
         Survey::of(source.path()).assert_same(&Survey::of(target.path()));
-        let told = volio(&home, &["ls", "--tls-verify", &image]).failed_with(1);
-        assert!(told.contains("is not trusted on this machine"), "{told}");
+        let output = volio(&home, &["ls", "--tls-verify", &image]).failed_with(1);
+        assert!(output.contains("is not trusted on this machine"), "{output}");
     }
 }

@@ -56,7 +56,7 @@ impl Directory {
 
 /// Makes an image in a layout whose upper layer has files, a hard link and a whiteout below symbolic links of the lower one, as
 /// images of distributions have that merged `/lib` into `/usr/lib`. Returns `DIRECTORY:TAG`.
-pub fn image_with_merged_usr(place: &Directory) -> String {
+pub fn image_with_merged_usr(work: &Directory) -> String {
     use crate::images::layers::{layer, publish};
     use volio::transport::{layout::Layout, memory::Memory};
     let lower = [
@@ -72,12 +72,12 @@ pub fn image_with_merged_usr(place: &Directory) -> String {
     let upper = ["lib/x.so=2", "lib64/y.so=3", "srv/up/top=4", "lib/.wh.gone"];
     let image = Memory::default();
     publish(&image, &[&lower[..], &upper].map(|lines| layer(&image, lines)));
-    let layout = Layout::create(&place.path().join("layout"), Some("tag")).expect("a layout");
+    let layout = Layout::create(&work.path().join("layout"), Some("tag")).expect("a layout");
     // umoci 0.4 needs a manifest without an index.
     let platforms = vec!["linux/amd64".parse().expect("a platform")];
     let options = volio::copy::Options { platforms, ..volio::copy::Options::default() };
     volio::copy::copy(&image, &layout, &options, &volio::progress::Silent).expect("a copy");
-    place.join("layout:tag")
+    work.join("layout:tag")
 }
 
 /// Fills the directory. As root, it also creates owners, a device, a file capability, and unreadable modes.

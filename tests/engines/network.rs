@@ -18,12 +18,12 @@ fn volio_with_fast_retries(arguments: &[&str]) -> Finished {
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
 fn a_push_and_a_pull_survive_a_network_that_cuts_every_connection() {
-    let (source, place) = (Directory::empty(), Directory::empty());
+    let (source, work) = (Directory::empty(), Directory::empty());
     for n in 0..4 {
         fs::write(source.path().join(format!("file-{n}")), crate::registry::noise((DATA / 4) as usize + n))
             .expect("write");
     }
-    let layout = format!("oci:{}", place.join("layout:tag"));
+    let layout = format!("oci:{}", work.join("layout:tag"));
     let digest = volio(&["pack", "--compression", "none", &layout, source.text()]).digest();
     let (registry, path) = {
         let name = repository("cut:1");
@@ -37,7 +37,7 @@ fn a_push_and_a_pull_survive_a_network_that_cuts_every_connection() {
     assert!(up.up() < DATA * 15 / 10, "{} bytes for {DATA}", up.up());
 
     let down = CuttingProxy::cutting(&registry, CUT);
-    let back = format!("oci:{}", place.join("back:tag"));
+    let back = format!("oci:{}", work.join("back:tag"));
     assert_eq!(
         volio_with_fast_retries(&["pull", &format!("{}/{path}", down.host()), &back]).digest(),
         digest

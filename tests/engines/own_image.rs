@@ -9,8 +9,8 @@ pub fn push_volio(name: &str, options: &[&str]) -> String {
     let image = repository(name);
     let program = env!("CARGO_BIN_EXE_volio");
     let output = Command::new("ldd").arg(program).output().expect("ldd");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words = said.split_whitespace().filter(|word| word.starts_with('/'));
+    let paths = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = paths.split_whitespace().filter(|word| word.starts_with('/'));
     let mut sources: Vec<String> = words.map(|library| format!("{library}:{library}")).collect();
     sources.push(format!("{program}:/volio"));
     let mut pack = vec!["pack", "--quiet", "--user", "0:0", "--entrypoint", "/volio"];

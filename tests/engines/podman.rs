@@ -54,12 +54,12 @@ fn podman_stores_an_identical_tree() {
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
 fn podman_and_volio_follow_links_of_lower_layers_alike() {
-    let (place, target) = (Directory::empty(), Directory::empty());
-    let image = format!("oci:{}", super::fixture::image_with_merged_usr(&place));
+    let (work, target) = (Directory::empty(), Directory::empty());
+    let image = format!("oci:{}", super::fixture::image_with_merged_usr(&work));
     volio(&["unpack", "--platform", "linux/amd64", &image, target.text()]).succeeded();
     let podman = "podman --storage-driver vfs --root \"$PWD/root\" --runroot \"$PWD/run\"";
     let podman =
-        |arguments: &str| tool("sh", &["-c", &format!("cd '{}' && {podman} {arguments}", place.text())]);
+        |arguments: &str| tool("sh", &["-c", &format!("cd '{}' && {podman} {arguments}", work.text())]);
     let pulled = podman("pull --quiet oci:layout:tag");
     // podman does not restore the mtimes of directories that an upper layer changes.
     let seen =
@@ -79,8 +79,8 @@ fn podman_runs_a_program_that_volio_packed() {
         &["--env", "WORD=from the image", "--workdir", "/bin", "--user", "12:34"],
     );
     let script = "echo \"$WORD\"; pwd; id -u; id -g";
-    let said = tool("podman", &["run", "--rm", "--network=none", &image, "sh", "-c", script]);
-    assert_eq!(said, "from the image\n/bin\n12\n34");
+    let output = tool("podman", &["run", "--rm", "--network=none", &image, "sh", "-c", script]);
+    assert_eq!(output, "from the image\n/bin\n12\n34");
 }
 
 #[test]
@@ -109,9 +109,9 @@ fn a_container_reads_the_files_of_an_image_mounted_as_a_volume() {
 
 /// Loads an archive. Returns the name of the image that podman prints.
 fn podman_load(archive: &str) -> String {
-    let said = tool("podman", &["load", "--input", archive]);
-    let name = said.lines().filter_map(|line| line.split_once(": ")).next_back();
-    name.unwrap_or_else(|| panic!("podman load: {said}")).1.to_owned()
+    let output = tool("podman", &["load", "--input", archive]);
+    let name = output.lines().filter_map(|line| line.split_once(": ")).next_back();
+    name.unwrap_or_else(|| panic!("podman load: {output}")).1.to_owned()
 }
 
 fn assert_podman_has(image: &str, source: &Directory) {
@@ -124,7 +124,7 @@ fn assert_podman_has(image: &str, source: &Directory) {
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
 fn podman_loads_archives_of_volio_and_volio_reads_archives_of_podman() {
-    let (source, place) = (Directory::filled(), Directory::empty());
+    let (source, work) = (Directory::filled(), Directory::empty());
     // Not at `/`: podman's root directory has other attributes than the layer's.
     let at = format!("{}:/srv/data", source.text());
     for (scheme, name, formats) in [
@@ -132,7 +132,7 @@ fn podman_loads_archives_of_volio_and_volio_reads_archives_of_podman() {
         ("oci-archive", "host.example/podman-oci:v1", &["oci-archive"][..]),
         ("docker-archive", "host.example/podman:v1", &["oci-archive", "docker-archive"]),
     ] {
-        let archive = place.join(&format!("{scheme}.tar"));
+        let archive = work.join(&format!("{scheme}.tar"));
         // Tests share podman's storage: equal images would have the same ID and be removed together.
         volio(&["pack", "--label", "for=archives", &format!("{scheme}:{archive}:{name}"), &at]).succeeded();
         let image = podman_load(&archive);
@@ -142,7 +142,7 @@ fn podman_loads_archives_of_volio_and_volio_reads_archives_of_podman() {
 
         tool("podman", &["pull", "--quiet", &format!("{scheme}:{archive}")]);
         for format in formats {
-            let saved = place.join(&format!("{scheme}-{format}.tar"));
+            let saved = work.join(&format!("{scheme}-{format}.tar"));
             tool("podman", &["save", "--quiet", "--format", format, "--output", &saved, name]);
             let target = Directory::empty();
             volio(&["unpack", &format!("{format}:{saved}"), target.text()]).succeeded();
@@ -155,7 +155,7 @@ fn podman_loads_archives_of_volio_and_volio_reads_archives_of_podman() {
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
 fn podman_with_partial_images_pulls_an_indexed_layer() {
-    let (source, place) = (Directory::filled(), Directory::empty());
+    let (source, work) = (Directory::filled(), Directory::empty());
     let image = repository("podman-partial:1");
     volio(&["pack", &image, &format!("{}:/srv/data", source.text())]).succeeded();
     let usual = std::env::var("CONTAINERS_STORAGE_CONF").expect("tests/run has written one");
@@ -164,10 +164,10 @@ fn podman_with_partial_images_pulls_an_indexed_layer() {
     // Another storage, because podman does not pull layers that it has.
     let partial =
         partial.replace("/podman/root", "/podman/partial").replace("/podman/run", "/podman/partial-run");
-    fs::write(place.path().join("storage.conf"), partial).expect("storage.conf");
+    fs::write(work.path().join("storage.conf"), partial).expect("storage.conf");
     let podman = |arguments: &[&str]| {
         let mut podman = Command::new("podman");
-        podman.args(arguments).env("CONTAINERS_STORAGE_CONF", place.join("storage.conf"));
+        podman.args(arguments).env("CONTAINERS_STORAGE_CONF", work.join("storage.conf"));
         finish(&mut podman).succeeded()
     };
     podman(&["pull", "--quiet", &image]);
@@ -181,15 +181,15 @@ fn podman_with_partial_images_pulls_an_indexed_layer() {
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
 fn podman_reads_and_writes_layouts() {
-    let (source, place) = (Directory::filled(), Directory::empty());
+    let (source, work) = (Directory::filled(), Directory::empty());
     let at = format!("{}:/srv/data", source.text());
-    let layout = format!("oci:{}", place.join("layout:v1"));
+    let layout = format!("oci:{}", work.join("layout:v1"));
     volio(&["pack", "--label", "for=layouts", &layout, &at]).succeeded();
     // podman names the image after the path, which must be in lower case.
-    let image = tool("sh", &["-c", &format!("cd '{}' && podman pull --quiet oci:layout:v1", place.text())]);
+    let image = tool("sh", &["-c", &format!("cd '{}' && podman pull --quiet oci:layout:v1", work.text())]);
     assert_podman_has(&image, &source);
 
-    let saved = place.join("saved");
+    let saved = work.join("saved");
     tool("podman", &["save", "--quiet", "--format", "oci-dir", "--output", &saved, &image]);
     tool("podman", &["rmi", "--force", &image]);
     let target = Directory::empty();

@@ -79,8 +79,8 @@ fn an_image_can_be_unpacked_by_its_digest_alone() {
 #[test]
 #[ignore = "needs docker-registry: run tests/run"]
 fn copying_again_uploads_nothing() {
-    let (source, place) = (Directory::filled(), Directory::empty());
-    let layout = format!("oci:{}", place.join("layout:tag"));
+    let (source, work) = (Directory::filled(), Directory::empty());
+    let layout = format!("oci:{}", work.join("layout:tag"));
     let packed = pack(&layout, &source).digest();
 
     let uploads = || requests_below("/v2/again/blobs/uploads").len();

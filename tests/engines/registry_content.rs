@@ -27,9 +27,9 @@ fn tags(repository: &str) -> Vec<String> {
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
 fn a_hundred_tags_are_copied_and_listed() {
     let image = repository("many-tags");
-    let place = directory("tags");
-    volio(&["pack", &format!("{image}:t0"), place.text()]).succeeded();
-    let (layout, first) = (place.join("layout"), format!("{image}:t0"));
+    let work = directory("tags");
+    volio(&["pack", &format!("{image}:t0"), work.text()]).succeeded();
+    let (layout, first) = (work.join("layout"), format!("{image}:t0"));
     volio(&["pull", &first, &format!("oci:{layout}:t0")]).succeeded();
     // This registry lists them in one page. Other tests have pages.
     let index = fs::read_to_string(format!("{layout}/index.json")).expect("index.json");
@@ -92,10 +92,10 @@ fn a_removal_that_would_remove_other_tags_is_refused() {
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
 fn referrers_are_copied_and_listed_under_the_tag_of_the_specification() {
     let (from, to) = (repository("signed:1"), repository("signed-copy:1"));
-    let (source, place) = (directory("signed"), Directory::empty());
+    let (source, work) = (directory("signed"), Directory::empty());
     let digest = volio(&["pack", &from, source.text()]).digest();
     // A layout as oras writes it: the artifact is in the index, without a tag.
-    let layout = place.join("layout");
+    let layout = work.join("layout");
     volio(&["pull", &from, &format!("oci:{layout}:1")]).succeeded();
     let index = json(&fs::read_to_string(format!("{layout}/index.json")).expect("index.json"));
     let mut subject = index["manifests"][0].clone();
@@ -126,13 +126,13 @@ fn referrers_are_copied_and_listed_under_the_tag_of_the_specification() {
     assert_eq!(listed["manifests"][0]["digest"], artifact.as_str());
     assert_eq!(listed["manifests"][0]["artifactType"], "test/signature");
 
-    let back = format!("oci:{}:1", place.join("back"));
+    let back = format!("oci:{}:1", work.join("back"));
     let shown = json(&volio(&["pull", "--referrers", "--format", "json", &to, &back]).succeeded());
     assert_eq!(shown["referrers"], 1);
     // The referrer is in the index too, and skopeo still finds the image.
     let index = tool("skopeo", &["inspect", "--raw", &back]);
     assert_eq!(volio::oci::Digest::of(index.as_bytes()).to_string(), digest);
-    assert!(fs::exists(place.join("back/blobs") + "/" + &artifact.replace(':', "/")).expect("exists"));
+    assert!(fs::exists(work.join("back/blobs") + "/" + &artifact.replace(':', "/")).expect("exists"));
 }
 
 #[test]
@@ -150,13 +150,13 @@ fn skopeo_reads_a_copy_of_one_platform() {
 #[ignore = "needs docker-registry: run tests/run"]
 fn a_copy_for_an_air_gap_has_only_new_blobs() {
     let (outside, inside) = (repository("gap-outside"), repository("gap-inside"));
-    let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
+    let (source, work, target) = (Directory::filled(), Directory::empty(), Directory::empty());
     let (first, second) = (format!("{outside}:v1"), format!("{outside}:v2"));
     volio(&["pack", &first, source.text()]).succeeded();
     volio(&["copy", &first, &format!("{inside}:v1")]).succeeded();
     // Another image with the same layers: only its documents are new.
     volio(&["pack", "--label", "v=2", &second, source.text()]).succeeded();
-    let stick = format!("oci:{}:v2", place.join("stick"));
+    let stick = format!("oci:{}:v2", work.join("stick"));
     let carried = json(&volio(&["copy", "--format", "json", "--since", &first, &second, &stick]).succeeded());
     assert!(carried["blobsOmitted"].as_u64() > Some(0), "{carried}");
     volio(&["verify", &stick]).failed_with(3);

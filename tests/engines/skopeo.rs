@@ -20,12 +20,12 @@ fn json(text: &str) -> Value {
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
 fn skopeo_copies_every_platform_into_a_layout_and_volio_unpacks_it() {
-    let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
+    let (source, work, target) = (Directory::filled(), Directory::empty(), Directory::empty());
     let image = repository("skopeo-copy:1");
     let digest = volio(&["pack", &image, source.text()]).digest();
 
-    let layout = place.path().join("layout");
-    let (from, to) = (format!("docker://{image}"), format!("oci:{}", place.join("layout:copied")));
+    let layout = work.path().join("layout");
+    let (from, to) = (format!("docker://{image}"), format!("oci:{}", work.join("layout:copied")));
     skopeo_copy(&["--all", "--preserve-digests", &from, &to]);
 
     // The layout has the index with the bytes that volio pushed, so skopeo did not have to convert it.
@@ -74,8 +74,8 @@ fn skopeo_inspects_both_platforms_with_their_labels() {
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
 fn a_layout_of_volio_is_pushed_by_skopeo_and_unpacked_from_the_registry() {
-    let (source, place, target) = (Directory::filled(), Directory::empty(), Directory::empty());
-    let layout = format!("oci:{}", place.join("layout:packed"));
+    let (source, work, target) = (Directory::filled(), Directory::empty(), Directory::empty());
+    let layout = format!("oci:{}", work.join("layout:packed"));
     let digest = volio(&["pack", &layout, source.text()]).digest();
 
     let image = repository("skopeo-push:1");
@@ -110,22 +110,22 @@ fn assert_unpacks(from: &str, source: &Directory) {
 #[test]
 #[ignore = "needs skopeo: run tests/run"]
 fn skopeo_reads_and_writes_archives_of_layouts() {
-    let (source, place) = (Directory::filled(), Directory::empty());
-    let ours = format!("oci-archive:{}:tag", place.join("ours.tar"));
-    let theirs = format!("oci-archive:{}:other", place.join("theirs.tar"));
-    let other = format!("oci-archive:{}:gzip", place.join("ours.tar"));
+    let (source, work) = (Directory::filled(), Directory::empty());
+    let ours = format!("oci-archive:{}:tag", work.join("ours.tar"));
+    let theirs = format!("oci-archive:{}:other", work.join("theirs.tar"));
+    let other = format!("oci-archive:{}:gzip", work.join("ours.tar"));
     let digest = volio(&["pack", &ours, source.text()]).digest();
     volio(&["pack", &other, source.text(), "--compression", "gzip"]).succeeded();
 
     skopeo_copy(&["--all", "--preserve-digests", &ours, &theirs]);
     assert_unpacks(&theirs, &source);
-    let out = format!("oci:{}:tag", place.join("layout"));
+    let out = format!("oci:{}:tag", work.join("layout"));
     assert_eq!(volio(&["copy", &theirs, &out]).digest(), digest, "no byte has changed on the way");
     // The second image in the archive, also after the first was replaced.
     let portable = Directory::filled_portable();
     volio(&["pack", &ours, portable.text()]).succeeded();
     for (from, tag, tree) in [(&other, "gzip", &source), (&ours, "replaced", &portable)] {
-        let layout = format!("oci:{}:{tag}", place.join("layout"));
+        let layout = format!("oci:{}:{tag}", work.join("layout"));
         skopeo_copy(&[from, &layout]);
         assert_unpacks(&layout, tree);
     }
@@ -134,19 +134,19 @@ fn skopeo_reads_and_writes_archives_of_layouts() {
 #[test]
 #[ignore = "needs skopeo: run tests/run"]
 fn skopeo_reads_and_writes_archives_for_docker() {
-    let (source, place) = (Directory::filled(), Directory::empty());
-    let ours = format!("docker-archive:{}:host.example/data:v1", place.join("ours.tar"));
-    let theirs = format!("docker-archive:{}:host.example/data:v2", place.join("theirs.tar"));
+    let (source, work) = (Directory::filled(), Directory::empty());
+    let ours = format!("docker-archive:{}:host.example/data:v1", work.join("ours.tar"));
+    let theirs = format!("docker-archive:{}:host.example/data:v2", work.join("theirs.tar"));
     let digest = volio(&["pack", &ours, source.text()]).digest();
-    let beside = format!("docker-archive:{}:host.example/data:v3", place.join("ours.tar"));
+    let beside = format!("docker-archive:{}:host.example/data:v3", work.join("ours.tar"));
     volio(&["pack", &beside, Directory::filled_portable().text()]).succeeded();
 
     skopeo_copy(&[&ours, &theirs]);
     assert_unpacks(&theirs, &source);
     // The config and the layers are the same, and so is the manifest that volio makes of them.
-    let again = format!("docker-archive:{}:x:1", place.join("again.tar"));
+    let again = format!("docker-archive:{}:x:1", work.join("again.tar"));
     assert_eq!(volio(&["copy", &theirs, &again]).digest(), digest);
-    let layout = format!("oci:{}:tag", place.join("layout"));
+    let layout = format!("oci:{}:tag", work.join("layout"));
     skopeo_copy(&[&again, &layout]);
     assert_unpacks(&layout, &source);
 }

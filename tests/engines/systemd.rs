@@ -26,21 +26,21 @@ fn systemd_accepts_the_units() {
     if !is_installed() {
         return;
     }
-    let place = Directory::empty();
+    let work = Directory::empty();
     for (name, volmex) in [("volio.service", " --volmex"), ("volio.socket", "")] {
         let unit = fs::read_to_string(format!("examples/systemd/{name}")).expect("the unit");
         // The changes that migration.md describes: the second socket, and --volmex.
         let unit = unit.replace("#ListenStream=", "ListenStream=");
         let unit = unit.replace(INSTALLED, env!("CARGO_BIN_EXE_volio"));
         let unit = unit.replace("volio plugin", &format!("volio plugin{volmex}"));
-        fs::write(place.path().join(name), unit).expect("write");
+        fs::write(work.path().join(name), unit).expect("write");
     }
-    let verify = ["verify", "--man=no", &place.join("volio.socket"), &place.join("volio.service")];
+    let verify = ["verify", "--man=no", &work.join("volio.socket"), &work.join("volio.service")];
     let output = Command::new("systemd-analyze").args(verify).output().expect("systemd-analyze");
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     // It also reads the machine's other units, whose errors do not count.
-    let of_ours: Vec<&str> = said.lines().filter(|line| line.contains("volio")).collect();
-    assert!(output.status.success() && of_ours.is_empty(), "{said}");
+    let of_ours: Vec<&str> = stderr.lines().filter(|line| line.contains("volio")).collect();
+    assert!(output.status.success() && of_ours.is_empty(), "{stderr}");
 }
 
 #[test]
@@ -49,12 +49,12 @@ fn systemd_passes_its_sockets_to_the_plugin_with_the_first_request() {
     if !is_installed() {
         return;
     }
-    let place = Directory::empty();
-    fs::create_dir(place.path().join("storage")).expect("mkdir");
-    let socket = place.join("volmex.sock");
+    let work = Directory::empty();
+    fs::create_dir(work.path().join("storage")).expect("mkdir");
+    let socket = work.join("volmex.sock");
     let mut activate = Command::new("systemd-socket-activate")
         .args(["--listen", &socket, env!("CARGO_BIN_EXE_volio"), "plugin"])
-        .args(["--storage", &place.join("storage")])
+        .args(["--storage", &work.join("storage")])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -73,10 +73,7 @@ fn systemd_passes_its_sockets_to_the_plugin_with_the_first_request() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     assert!(answer.contains(r#"{"Err":""}"#), "{answer}");
-    assert!(
-        place.path().join("storage/a").is_dir(),
-        "the socket's name says that it is a volume of volmex's"
-    );
+    assert!(work.path().join("storage/a").is_dir(), "the socket's name says that it is a volume of volmex's");
     // systemd-socket-activate has executed the plugin, so it has the plugin's process id.
     finish(Command::new("kill").args(["-TERM", &activate.id().to_string()])).succeeded();
     assert!(activate.wait().expect("the plugin ends").success());

@@ -36,12 +36,12 @@ fn program() -> PathBuf {
 pub fn archive() -> &'static str {
     static MADE: OnceLock<(TempDir, String)> = OnceLock::new();
     let (_, archive) = MADE.get_or_init(|| {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let archive = place.path().join("volio.tar").display().to_string();
+        let work = tempfile::tempdir().expect("a temporary directory");
+        let archive = work.path().join("volio.tar").display().to_string();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/image/build");
         let image = format!("docker-archive:{archive}:{NAME}");
         finish(Command::new(script).arg("--binary").arg(program()).arg(image)).succeeded();
-        (place, archive)
+        (work, archive)
     });
     archive
 }

@@ -113,7 +113,7 @@ impl Drop for Plugin {
     fn drop(&mut self) {
         self.end("-TERM");
         if thread::panicking() {
-            eprintln!("the plugin said:\n{}", self.log());
+            eprintln!("log of the plugin:\n{}", self.log());
         }
     }
 }
@@ -246,7 +246,7 @@ impl Drop for OwnDocker {
             let _ = Command::new("sh").args(["-c", rm]).env("DOCKER_HOST", &self.docker.host).output();
             if thread::panicking() {
                 let log = fs::read_to_string(self.place.path().join("log")).unwrap_or_default();
-                eprintln!("dockerd said:\n{log}");
+                eprintln!("log of dockerd:\n{log}");
             }
         }
         self.end("-TERM");

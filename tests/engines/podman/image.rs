@@ -9,11 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 #[ignore = "needs podman and root: run tests/run"]
 fn the_image_of_volio_runs_as_any_user_without_capabilities_on_a_read_only_root() {
     tool("podman", &["load", "--quiet", "--input", volio_image::archive()]);
-    let place = tempfile::tempdir().expect("a temporary directory");
-    fs::set_permissions(place.path(), Permissions::from_mode(0o777)).expect("chmod");
-    fs::create_dir(place.path().join("in")).expect("mkdir");
-    fs::write(place.path().join("in/file"), "data\n").expect("write");
-    let mount = format!("{}:/job", place.path().display());
+    let work = tempfile::tempdir().expect("a temporary directory");
+    fs::set_permissions(work.path(), Permissions::from_mode(0o777)).expect("chmod");
+    fs::create_dir(work.path().join("in")).expect("mkdir");
+    fs::write(work.path().join("in/file"), "data\n").expect("write");
+    let mount = format!("{}:/job", work.path().display());
     let run = |arguments: &[&str]| {
         let restricted = ["run", "--rm", "--network=none", "--read-only", "--read-only-tmpfs=false"];
         let user = ["--cap-drop=all", "--security-opt=no-new-privileges", "--user=54321:0"];
@@ -21,5 +21,5 @@ fn the_image_of_volio_runs_as_any_user_without_capabilities_on_a_read_only_root(
     };
     assert!(run(&["pack", "oci:/job/layout:v1", "/job/in"]).contains("@sha256:"));
     run(&["unpack", "oci:/job/layout:v1", "/job/out"]);
-    assert_eq!(fs::read_to_string(place.path().join("out/file")).expect("read"), "data\n");
+    assert_eq!(fs::read_to_string(work.path().join("out/file")).expect("read"), "data\n");
 }

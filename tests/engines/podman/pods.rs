@@ -15,40 +15,40 @@ use std::process::Command;
 
 /// A podman with a separate storage.
 struct Podman {
-    place: Directory,
+    work: Directory,
 }
 
 impl Podman {
     fn start() -> Self {
-        let place = Directory::empty();
-        let podman = Self { place };
+        let work = Directory::empty();
+        let podman = Self { work };
         let given = |variable: &str| {
             let file =
                 std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run tests/run"));
             fs::read_to_string(file).expect("its file")
         };
         let engine = format!("[engine]\ninfra_image = \"{PAUSE}\"");
-        let tmp = format!("tmp_dir = \"{}", podman.place.join("state"));
+        let tmp = format!("tmp_dir = \"{}", podman.work.join("state"));
         let configuration = given("CONTAINERS_CONF").replace("[engine]", &engine);
         let configuration: Vec<String> = configuration
             .lines()
             .map(|line| if line.starts_with("tmp_dir") { format!("{tmp}/tmp\"") } else { line.to_owned() })
             .collect();
-        fs::write(podman.place.path().join("containers.conf"), configuration.join("\n")).expect("write");
+        fs::write(podman.work.path().join("containers.conf"), configuration.join("\n")).expect("write");
         let storage = given("CONTAINERS_STORAGE_CONF");
         let storage: Vec<String> = storage
             .lines()
             .map(|line| match line.split_once(" = ") {
                 Some((root @ ("graphroot" | "runroot"), _)) => {
-                    format!("{root} = \"{}\"", podman.place.join(root))
+                    format!("{root} = \"{}\"", podman.work.join(root))
                 }
                 _ => line.to_owned(),
             })
             .collect();
-        fs::write(podman.place.path().join("storage.conf"), storage.join("\n")).expect("write");
+        fs::write(podman.work.path().join("storage.conf"), storage.join("\n")).expect("write");
         // The infra container of pods, which only holds their namespaces.
         let root = crate::engines::volume_plugin::busybox_tree();
-        let (root, tar) = (root.path().join("root").display().to_string(), podman.place.join("pause.tar"));
+        let (root, tar) = (root.path().join("root").display().to_string(), podman.work.join("pause.tar"));
         finish(Command::new("tar").args(["--create", "--file", &tar, "--directory", &root, "."])).succeeded();
         let entrypoint = r#"ENTRYPOINT ["/bin/busybox","sleep","100000"]"#;
         podman.run(&["import", "--quiet", "--change", entrypoint, &tar, PAUSE]).succeeded();
@@ -57,8 +57,8 @@ impl Podman {
 
     fn run(&self, arguments: &[&str]) -> Finished {
         let mut podman = Command::new("podman");
-        podman.env("CONTAINERS_CONF", self.place.join("containers.conf"));
-        podman.env("CONTAINERS_STORAGE_CONF", self.place.join("storage.conf")).args(arguments);
+        podman.env("CONTAINERS_CONF", self.work.join("containers.conf"));
+        podman.env("CONTAINERS_STORAGE_CONF", self.work.join("storage.conf")).args(arguments);
         finish(&mut podman)
     }
 
@@ -75,7 +75,7 @@ impl Podman {
             "type": "kubernetes.io/dockerconfigjson",
             "data": {".dockerconfigjson": login},
         });
-        let file = self.place.join("secret.yaml");
+        let file = self.work.join("secret.yaml");
         fs::write(&file, secret.to_string()).expect("write");
         self.run(&["secret", "create", "registry", &file]).succeeded();
     }
@@ -98,15 +98,15 @@ impl Podman {
         let command =
             format!("      command: [/bin/busybox, sh, -c, {}]\n      securityContext: *", json!(script));
         let application = application.replacen("      securityContext: *", &command, 1);
-        let file = self.place.join("pod.yaml");
+        let file = self.work.join("pod.yaml");
         fs::write(&file, format!("{before}\n  containers:\n{application}")).expect("write");
         self.run(&["kube", "play", "--network=host", &file]).succeeded();
         let names = self.run(&["ps", "--all", "--format", "{{.Names}}"]).succeeded();
         let name = names.lines().find(|name| !name.ends_with("-infra")).unwrap_or_else(|| panic!("{names}"));
         self.run(&["wait", name]).succeeded();
-        let said = self.run(&["logs", name]).succeeded();
+        let output = self.run(&["logs", name]).succeeded();
         self.run(&["kube", "down", &file]).succeeded();
-        said
+        output
     }
 }
 
@@ -114,7 +114,7 @@ impl Drop for Podman {
     fn drop(&mut self) {
         self.run(&["pod", "rm", "--all", "--force", "--time", "0"]);
         self.run(&["rm", "--all", "--force", "--time", "0"]);
-        let _ = Command::new("umount").args(["--lazy", &self.place.join("graphroot/overlay")]).output();
+        let _ = Command::new("umount").args(["--lazy", &self.work.join("graphroot/overlay")]).output();
     }
 }
 
@@ -176,8 +176,8 @@ fn kubernetes_init_container_fills_a_volume_for_an_unknown_user() {
     let script = "cd /srv && id -u && cat directory/file && busybox stat -c '%u:%g %a' directory directory/file && \
         echo x > directory/mine && echo written; busybox touch /x 2>/dev/null || echo a root that cannot be written; \
         busybox grep CapEff /proc/self/status; busybox grep -c 10001 /etc/passwd 2>/dev/null || echo unknown";
-    let said = podman.play("init-container.yaml", &images, script);
-    let lines: Vec<&str> = said.lines().map(str::trim).collect();
+    let output = podman.play("init-container.yaml", &images, script);
+    let lines: Vec<&str> = output.lines().map(str::trim).collect();
     let expected = [
         "10001",
         "from the image",
@@ -187,7 +187,7 @@ fn kubernetes_init_container_fills_a_volume_for_an_unknown_user() {
         "a root that cannot be written",
         "CapEff:\t0000000000000000",
     ];
-    assert_eq!(lines[..expected.len()], expected, "{said}");
+    assert_eq!(lines[..expected.len()], expected, "{output}");
 }
 
 #[test]
@@ -236,8 +236,8 @@ fn kubernetes_sidecar_exports_on_sigterm_with_the_rights_of_the_example() {
     crate::engines::volume_plugin::wait_until("it waits", || {
         // It writes to stderr, and `podman logs` copies that to its own stderr.
         let logs = Command::new("podman")
-            .env("CONTAINERS_CONF", podman.place.join("containers.conf"))
-            .env("CONTAINERS_STORAGE_CONF", podman.place.join("storage.conf"))
+            .env("CONTAINERS_CONF", podman.work.join("containers.conf"))
+            .env("CONTAINERS_STORAGE_CONF", podman.work.join("storage.conf"))
             .args(["logs", &id])
             .output()
             .expect("podman logs");
@@ -298,6 +298,6 @@ fn kubernetes_image_volume_has_the_files_of_a_data_image_and_is_read_only() {
     let script = "cat /data/directory/file; echo x 2>/dev/null > /data/directory/file || echo refused";
     let options =
         [&["run", "--rm", "--network=none", "--user=10001:10001", "--mount", &mount][..], &RESTRICTED];
-    let said = podman.run(&[&options.concat()[..], &[&server, "sh", "-c", script]].concat()).succeeded();
-    assert_eq!(said, "from the image\nrefused");
+    let output = podman.run(&[&options.concat()[..], &[&server, "sh", "-c", script]].concat()).succeeded();
+    assert_eq!(output, "from the image\nrefused");
 }

@@ -39,20 +39,20 @@ stat -c '%u:%g %n' target/root target/user
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
 fn ids_in_podman_unshare_are_those_of_containers_in_both_directions() {
-    let place = Directory::empty();
+    let work = Directory::empty();
     let own = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(place.path(), own).expect("chmod");
+    fs::set_permissions(work.path(), own).expect("chmod");
     // Another process copies it: a file that this process has open for writing could not be executed while a thread forks.
-    tool("cp", &[env!("CARGO_BIN_EXE_volio"), place.text()]);
+    tool("cp", &[env!("CARGO_BIN_EXE_volio"), work.text()]);
     for directory in ["home", "run"] {
-        fs::create_dir(place.path().join(directory)).expect("mkdir");
-        chown(place.path().join(directory), Some(NOBODY), Some(NOBODY)).expect("chown");
+        fs::create_dir(work.path().join(directory)).expect("mkdir");
+        chown(work.path().join(directory), Some(NOBODY), Some(NOBODY)).expect("chown");
     }
-    fs::write(place.path().join("work"), WORK).expect("a script");
-    fs::write(place.path().join("errors"), "").expect("a file");
-    let script = format!("cd '{}'\n{SCRIPT}", place.text());
-    let said = tool("unshare", &["--mount", "sh", "-c", &script]);
-    assert!(said.ends_with("0:0 target/root\n999:33 target/user"), "{said}");
-    let user = fs::metadata(place.path().join("home/target/user")).expect("what was unpacked");
+    fs::write(work.path().join("work"), WORK).expect("a script");
+    fs::write(work.path().join("errors"), "").expect("a file");
+    let script = format!("cd '{}'\n{SCRIPT}", work.text());
+    let output = tool("unshare", &["--mount", "sh", "-c", &script]);
+    assert!(output.ends_with("0:0 target/root\n999:33 target/user"), "{output}");
+    let user = fs::metadata(work.path().join("home/target/user")).expect("what was unpacked");
     assert_eq!((user.uid(), user.gid()), (100_998, 100_032));
 }

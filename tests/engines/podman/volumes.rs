@@ -30,10 +30,10 @@ impl Podman {
 }
 
 /// Imports an image with busybox.
-fn import_busybox(podman: &Podman, place: &Path, image: &str) {
+fn import_busybox(podman: &Podman, work: &Path, image: &str) {
     let busybox = busybox_tree();
     let root = busybox.path().join("root").display().to_string();
-    let archive = place.join("tar").display().to_string();
+    let archive = work.join("tar").display().to_string();
     finish(Command::new("tar").args(["--create", "--file", &archive, "--directory", &root, "."])).succeeded();
     podman.run(&["import", "--quiet", &archive, image]).succeeded();
 }
@@ -41,14 +41,14 @@ fn import_busybox(podman: &Podman, place: &Path, image: &str) {
 #[test]
 #[ignore = "needs docker-registry, podman and root: run tests/run"]
 fn podman_times_out_after_five_seconds_and_the_next_mount_finds_the_fetched_volume() {
-    let place = tempfile::tempdir().unwrap();
-    let plugin = Plugin::beside(place.path(), &[]);
+    let work = tempfile::tempdir().unwrap();
+    let plugin = Plugin::beside(work.path(), &[]);
     let podman = Podman::with(&plugin);
-    import_busybox(&podman, place.path(), "localhost/volumes-podman-slow:1");
+    import_busybox(&podman, work.path(), "localhost/volumes-podman-slow:1");
     let image = repository("podman-slow:v1");
-    fs::create_dir(place.path().join("tree")).unwrap();
-    fs::write(place.path().join("tree/file"), "far away").unwrap();
-    volio(&["pack", &image, place.path().join("tree").to_str().unwrap()]).succeeded();
+    fs::create_dir(work.path().join("tree")).unwrap();
+    fs::write(work.path().join("tree/file"), "far away").unwrap();
+    volio(&["pack", &image, work.path().join("tree").to_str().unwrap()]).succeeded();
     let (host, rest) = image.split_once('/').unwrap();
     let gate = Gate::shut(host);
     let option = format!("image={}/{rest}", gate.host());
@@ -57,9 +57,9 @@ fn podman_times_out_after_five_seconds_and_the_next_mount_finds_the_fetched_volu
         let script = ["localhost/volumes-podman-slow:1", "/bin/busybox", "cat", "/data/file"];
         podman.run(&[&["run", "--rm", "--network=none", "-v", "slow:/data"][..], &script].concat())
     };
-    let said = run().failed_with(126);
-    assert!(said.contains("volume plugin volio endpoint /VolumeDriver.Mount"), "{said}");
-    assert!(said.contains("Client.Timeout exceeded"), "{said}");
+    let output = run().failed_with(126);
+    assert!(output.contains("volume plugin volio endpoint /VolumeDriver.Mount"), "{output}");
+    assert!(output.contains("Client.Timeout exceeded"), "{output}");
     gate.open();
     wait_until("the mount is taken back", || plugin.log().contains("hung up"));
     assert_eq!(run().succeeded(), "far away");
@@ -79,35 +79,35 @@ fn podman_times_out_after_five_seconds_and_the_next_mount_finds_the_fetched_volu
 #[test]
 #[ignore = "needs podman and root: run tests/run"]
 fn a_volume_is_filled_shared_exported_and_removed() {
-    let place = tempfile::tempdir().unwrap();
-    let plugin = Plugin::beside(place.path(), &[]);
+    let work = tempfile::tempdir().unwrap();
+    let plugin = Plugin::beside(work.path(), &[]);
     let podman = Podman::with(&plugin);
-    import_busybox(&podman, place.path(), "localhost/volumes-podman:1");
+    import_busybox(&podman, work.path(), "localhost/volumes-podman:1");
     let container = |options: &[&str], script: &str| {
         let image = ["localhost/volumes-podman:1", "/bin/busybox", "sh", "-c", script];
         podman.run(&[&["run", "--network=none"], options, &image].concat())
     };
 
     let image = plugin.pack("v1", &[("file", "from the image")]);
-    let export = format!("oci:{}:v1", place.path().join("export").display());
+    let export = format!("oci:{}:v1", work.path().join("export").display());
     let (image, exports) = (format!("image={image}"), format!("export={export}"));
     podman.run(&["volume", "create", "--driver", "volio", "-o", &image, "-o", &exports, "data"]).succeeded();
     let volume = ["-v", "data:/data"];
     let first = container(&[&["-d"], &volume[..]].concat(), "exec /bin/busybox sleep 1000").succeeded();
-    let said = container(&[&["--rm"], &volume[..]].concat(), "cat /data/file; echo new >/data/new");
-    assert_eq!(said.succeeded(), "from the image");
-    assert!(!place.path().join("export").exists(), "one container still has it");
+    let output = container(&[&["--rm"], &volume[..]].concat(), "cat /data/file; echo new >/data/new");
+    assert_eq!(output.succeeded(), "from the image");
+    assert!(!work.path().join("export").exists(), "one container still has it");
     podman.run(&["rm", "--force", "--time", "0", &first]).succeeded();
     wait_until("it is exported", || plugin.log().contains(": exported "));
 
     // Without options, podman omits `Opts`.
     podman.run(&["volume", "create", "--driver", "volio", "plain"]).succeeded();
-    let said = container(&["--rm", "-v", "plain:/data"], "echo x >/data/x; cat /data/x").succeeded();
-    assert_eq!(said, "x");
+    let output = container(&["--rm", "-v", "plain:/data"], "echo x >/data/x; cat /data/x").succeeded();
+    assert_eq!(output, "x");
 
-    let said =
+    let output =
         podman.run(&["volume", "create", "--driver", "volio", "-o", "imgae=x", "wrong"]).failed_with(125);
-    assert!(said.contains("there is no option"), "{said}");
+    assert!(output.contains("there is no option"), "{output}");
     podman
         .run(&[
             "volume",
@@ -119,8 +119,8 @@ fn a_volume_is_filled_shared_exported_and_removed() {
             "fails",
         ])
         .succeeded();
-    let said = container(&["--rm", "-v", "fails:/data"], "echo must not run").failed_with(126);
-    assert!(said.contains("exit status 1: too bad") && !said.contains("must not run"), "{said}");
+    let output = container(&["--rm", "-v", "fails:/data"], "echo must not run").failed_with(126);
+    assert!(output.contains("exit status 1: too bad") && !output.contains("must not run"), "{output}");
 
     podman.run(&["volume", "rm", "data", "plain", "fails"]).succeeded();
     assert!(plugin.volume("data").join("new").exists(), "the data stays");
