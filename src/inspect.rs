@@ -1,4 +1,4 @@
-//! What an image is: its documents, read and set out, without a byte of its layers.
+//! Summarises the documents of an image. No layer is read.
 
 use crate::error::Result;
 use crate::image;
@@ -8,7 +8,7 @@ use crate::oci::{
 use crate::transport::{self, Source};
 use std::collections::BTreeMap;
 
-/// All that the documents of an image say.
+/// A summary of an image.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inspected {
@@ -22,7 +22,7 @@ pub struct Inspected {
     pub annotations: BTreeMap<String, String>,
     /// The images, one for each platform.
     pub images: Vec<ImageSummary>,
-    /// What is no image: a chart, a module, a signature.
+    /// The artifacts, such as a chart, a module or a signature.
     pub artifacts: Vec<ArtifactSummary>,
 }
 
@@ -34,35 +34,35 @@ pub struct ImageSummary {
     pub digest: Digest,
     /// The platform.
     pub platform: Platform,
-    /// When it was made, RFC 3339.
+    /// The time at which it was created, RFC 3339.
     pub created: Option<String>,
-    /// The size of its layers as they are stored, in bytes.
+    /// The size of its layers as stored, in bytes.
     pub size: u64,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The annotations of its manifest.
     pub annotations: BTreeMap<String, String>,
-    /// How a container is started from it.
+    /// The defaults for a container.
     pub execution: Option<ContainerConfig>,
     /// The layers, lowest first.
     pub layers: Vec<LayerSummary>,
 }
 
-/// An artifact: a manifest whose configuration is not that of an image.
+/// An artifact: a manifest whose config is not that of an image.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ArtifactSummary {
     /// The digest of the manifest.
     pub digest: Digest,
-    /// What the artifact is.
+    /// The type of the artifact.
     pub artifact_type: String,
     /// The digest of the manifest that it refers to.
     pub subject: Option<Digest>,
-    /// The size of its layers as they are stored, in bytes.
+    /// The size of its layers as stored, in bytes.
     pub size: u64,
     /// The annotations of its manifest.
     pub annotations: BTreeMap<String, String>,
-    /// Its configuration.
+    /// Its config.
     pub config: LayerSummary,
     /// The layers in the order of the manifest.
     pub layers: Vec<LayerSummary>,
@@ -87,7 +87,7 @@ pub struct LayerSummary {
 /// Reads the documents of an image.
 ///
 /// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when one of them is not what it says.
+/// [`Integrity`](crate::error::Kind::Integrity) if one of them is not what it should be; those of the source.
 ///
 /// ```
 /// use volio::{Memory, SourceSpec, inspect, pack, progress::Silent};
@@ -115,15 +115,16 @@ pub fn inspect(source: &dyn Source) -> Result<Inspected> {
             return Err(root.malformed("its images have too large configurations"));
         }
         let mut config: ImageConfig = transport::fetch(source, &manifest.config)?.parse()?;
-        // What the configuration leaves out, the index may say.
+        // The index may have the platform that the config leaves out.
         if let Some(platform) = platform.filter(|_| !config.platform.is_complete()) {
             config.platform = platform;
         }
         images.push(ImageSummary::new(&document, &manifest, config));
     }
-    let annotations = match media_type::is_index(&root.descriptor().media_type) {
-        true => Index::parse(&root)?.annotations,
-        false => Manifest::parse(&root)?.annotations,
+    let annotations = if media_type::is_index(&root.descriptor().media_type) {
+        Index::parse(&root)?.annotations
+    } else {
+        Manifest::parse(&root)?.annotations
     };
     let Descriptor { digest, media_type, size, .. } = root.descriptor().clone();
     Ok(Inspected { digest, media_type, size, annotations, images, artifacts })
@@ -155,7 +156,7 @@ impl LayerSummary {
     }
 }
 
-/// The size of all layers together.
+/// Returns the size of all layers together, in bytes.
 fn size(manifest: &Manifest) -> u64 {
     manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)
 }

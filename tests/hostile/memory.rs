@@ -98,7 +98,22 @@ impl Place {
             let run = self.volio(&[&[command], options, arguments].concat());
             runs.push((command, run));
         }
+        self.inspect_and_copy();
         runs
+    }
+}
+
+impl Place {
+    /// Runs the commands that do not read the entries of layers, and so accept any.
+    fn inspect_and_copy(&self) {
+        for arguments in [
+            &["inspect", "oci:layout:v1"][..],
+            &["copy", "oci:layout:v1", "oci:copy:v1"],
+            &["copy", "oci:layout:v1", "docker-archive:copy.tar:a/b:c"],
+        ] {
+            let run = self.volio(arguments);
+            assert!([0, 3].contains(&run.code), "{arguments:?}: {run:?}");
+        }
     }
 }
 
@@ -210,6 +225,7 @@ fn a_table_of_contents_in_a_hole_is_refused_or_held_in_a_file() {
             assert_eq!(run.code, 3, "{command}: {}", run.stderr);
             assert!(run.peak < 60 << 20, "{command}: {run:?}");
         }
+        assert_eq!(place.volio(&["inspect", "oci:layout:v1"]).code, 0);
     }
 }
 
@@ -276,6 +292,7 @@ fn a_few_kilobytes_that_are_gigabytes_of_zeros_are_refused_where_nothing_is_writ
         let run = place.volio(&[&[command, "--max-content", "1M"], arguments].concat());
         assert!(run.code == 3 && run.stderr.contains("1048576 bytes of plain"), "{command}: {}", run.stderr);
     }
+    place.inspect_and_copy();
 }
 
 #[test]

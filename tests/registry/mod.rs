@@ -14,6 +14,7 @@ mod referrers;
 mod removal;
 mod retries;
 mod server;
+mod stalled;
 mod static_files;
 mod tokens;
 mod transfer;

@@ -47,6 +47,38 @@ oci:layout@sha256:[DIGEST]
 }
 
 #[test]
+fn layers_that_images_share_are_listed_once() {
+    let place = Workspace::with_tree();
+    let packed = place.run(place.volio("pack --normalize oci:layout:v1 tree"));
+    assert!(packed.status.success(), "{packed:?}");
+    assert_screen(
+        place.screen("inspect oci:layout:v1"),
+        str![[r#"
+digest      sha256:[DIGEST]
+media type  application/vnd.oci.image.index.v1+json
+
+linux/amd64
+  digest      sha256:[DIGEST]
+  created     1970-01-01T00:00:00Z
+  cmd         ["/volio-data"]
+  size        462 B
+  layer       sha256:[DIGEST]       462 B  application/vnd.oci.image.layer.v1.tar+zstd
+
+linux/arm64
+  digest      sha256:[DIGEST]
+  created     1970-01-01T00:00:00Z
+  cmd         ["/volio-data"]
+  size        462 B
+  shared      1 layer of linux/amd64
+
+oci:layout@sha256:[DIGEST]
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
 fn an_image_as_json() {
     assert_screen(
         described().screen("inspect --format json oci:layout:v1"),

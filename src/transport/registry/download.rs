@@ -11,7 +11,7 @@ use super::response::Response;
 use super::retry::{Attempts, unless_cancelled};
 use super::token::Scopes;
 use crate::error::{Error, Result};
-use crate::stream::Unverified;
+use crate::stream::{CancelToken, Unverified};
 use bytes::{Buf, Bytes};
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE, TRANSFER_ENCODING};
@@ -83,6 +83,8 @@ pub(super) struct Download {
     size: u64,
     /// The range that is downloaded.
     range: Range<u64>,
+    /// Ends this download, while the cancellation in the options ends everything.
+    cancel: CancelToken,
 }
 
 /// A response with a range of a blob, or with the whole blob.
@@ -95,7 +97,13 @@ struct PartialResponse {
 impl Download {
     /// Returns a download. No request is sent yet.
     pub(super) fn new(client: &Arc<Client>, request: Request, scopes: Scopes, size: u64) -> Self {
-        Self { client: Arc::clone(client), request, scopes, size, range: 0..size }
+        let cancel = CancelToken::default();
+        Self { client: Arc::clone(client), request, scopes, size, range: 0..size, cancel }
+    }
+
+    /// Returns the same download, which ends with an error when `cancel` is cancelled.
+    pub(super) fn cancelled_by(self, cancel: &CancelToken) -> Self {
+        Self { cancel: cancel.clone(), ..self }
     }
 
     /// Begins to download the blob.
@@ -142,7 +150,9 @@ impl Download {
         let is_large = rest.end - rest.start > 2 * PART_SIZE;
         let connections = self.client.options().concurrency.max(1);
         let end = if is_large && connections > 1 { rest.start + PART_SIZE } else { rest.end };
-        let first = match wait(self.request_range(&(rest.start..end), self.request.clone())) {
+        let part = rest.start..end;
+        let request = self.request_range(&part, self.request.clone());
+        let first = match wait(unless_cancelled(&self.cancel, request)) {
             Err(error) if self.is_part() && refuses_ranges(&error) => {
                 self.client.set_ignores_ranges();
                 return Ok(None);
@@ -373,7 +383,16 @@ impl DownloadReader {
         let (sender, items) = channel(if is_unsplit { QUEUE_DEPTH } else { PART_QUEUE_DEPTH });
         let room = Arc::new(Semaphore::new(PART_SIZE as usize));
         let queue = Queue { items: sender, room: Arc::clone(&room) };
-        let task = runtime()?.spawn(self.download.clone().fetch(range, first, is_one_of_many, queue));
+        let cancel = self.download.cancel.clone();
+        let fetch = self.download.clone().fetch(range, first, is_one_of_many, queue);
+        // A cancellation drops the queue, which ends the wait of the reader.
+        let task = runtime()?.spawn(async move {
+            let fetch = async {
+                fetch.await;
+                Ok(())
+            };
+            unless_cancelled(&cancel, fetch).await
+        });
         self.parts.push_back(PendingPart { start, items, room, task: task.abort_handle(), _permit: permit });
         Ok(())
     }
@@ -416,7 +435,10 @@ impl DownloadReader {
                     self.spawn(offset..self.next, None, false, self.download.client.connection_permit())?;
                 }
                 Some(Err(error)) => return Err(error),
-                None => return Err(Error::failed("the download has ended before it was complete")),
+                None => {
+                    self.download.cancel.check()?;
+                    return Err(Error::failed("the download has ended before it was complete"));
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use super::download::DownloadReader;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document};
 use crate::progress::Progress;
-use crate::stream::Unverified;
+use crate::stream::{CancelToken, Unverified};
 use crate::transport::{Origin, Source, with_foreign_urls};
 use std::io::{self, Read};
 use std::ops::Range;
@@ -63,7 +63,8 @@ impl MirroredSource {
     }
 
     fn skip(&self, mirror: &Mirror, error: &Error) {
-        if !mirror.has_failed.swap(true, Ordering::Relaxed) {
+        let is_cancelled = mirror.registry.cancel.is_cancelled();
+        if !is_cancelled && !mirror.has_failed.swap(true, Ordering::Relaxed) {
             let name = mirror.registry.reference.name();
             self.progress.warn(&format!("the mirror {name} is passed over: {error}"));
         }
@@ -135,6 +136,14 @@ impl Source for MirroredSource {
 
     fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
         self.registry()?.attachments(subject)
+    }
+
+    fn cancelled_by(&self, cancel: &CancelToken) -> Option<Box<dyn Source + '_>> {
+        let mirrors = self.mirrors.iter().map(|Mirror { registry, has_failed }| Mirror {
+            registry: registry.with_cancel(cancel),
+            has_failed: AtomicBool::new(has_failed.load(Ordering::Relaxed)),
+        });
+        Some(Box::new(Self { mirrors: mirrors.collect(), progress: Arc::clone(&self.progress) }))
     }
 
     fn origin(&self) -> Option<Origin> {

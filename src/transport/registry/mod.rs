@@ -69,7 +69,7 @@ use self::upload::Upload;
 use super::{Access, Destination, Origin, RetryDelay, Source, with_foreign_urls};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, attachment_tags, media_type};
-use crate::stream::{Body, Unverified, Written};
+use crate::stream::{Body, CancelToken, Unverified, Written};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, StatusCode, Url};
 use std::ops::Range;
@@ -84,6 +84,8 @@ const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub struct Registry {
     reference: Reference,
     client: Arc<Client>,
+    /// Ends the reads of this source.
+    cancel: CancelToken,
 }
 
 impl Registry {
@@ -103,7 +105,8 @@ impl Registry {
         let tls = TlsConfig::read(access, reference.registry(), is_insecure, conf)?;
         let base = url::base(reference.registry(), access.plain_http, tls.required)?;
         let http = Http::new(tls, base.clone(), ProxyRules::new(access), access.client.clone());
-        Ok(Self { reference, client: Arc::new(Client::new(base, http, keychain)) })
+        let client = Arc::new(Client::new(base, http, keychain));
+        Ok(Self { reference, client, cancel: CancelToken::default() })
     }
 
     /// Returns a source for a reference, which reads from mirrors if `registries.conf` names any.
@@ -120,6 +123,11 @@ impl Registry {
         let mirrors = locations.into_iter().map(|location| Self::at(location, &impatient, &conf));
         let registries = mirrors.chain(registry).collect::<Result<_>>()?;
         Ok(Box::new(MirroredSource::new(registries, Arc::clone(&access.client.progress))))
+    }
+
+    /// Returns the same repository, whose downloads end when `cancel` is cancelled.
+    fn with_cancel(&self, cancel: &CancelToken) -> Self {
+        Self { reference: self.reference.clone(), client: Arc::clone(&self.client), cancel: cancel.clone() }
     }
 
     /// Returns the URL of a manifest by its tag or its digest.
@@ -151,7 +159,7 @@ impl Registry {
     /// Prepares the download of a blob or a manifest.
     fn download(&self, descriptor: &Descriptor) -> Download {
         let request = self.request(Method::GET, descriptor, "fetch");
-        Download::new(&self.client, request, self.pull_scopes(), descriptor.size)
+        Download::new(&self.client, request, self.pull_scopes(), descriptor.size).cancelled_by(&self.cancel)
     }
 
     /// Stores a document under its digest or a tag, and adds it to the list of its subject's referrers if the registry
@@ -213,6 +221,7 @@ impl Source for Registry {
         }
         let request = self.request(Method::GET, blob, "fetch a part of");
         let download = Download::new(&self.client, request, self.pull_scopes(), blob.size);
+        let download = download.cancelled_by(&self.cancel);
         download.open_range(range).map_err(|error| with_foreign_urls(blob, error))
     }
 
@@ -229,7 +238,8 @@ impl Source for Registry {
         for tag in attachment_tags(subject) {
             // A SHA-512 digest is too long for a tag, so nothing can be attached to it.
             let Ok(reference) = self.reference.with_tag(&tag) else { continue };
-            let attachment = Self { reference, client: Arc::clone(&self.client) };
+            let attachment =
+                Self { reference, client: Arc::clone(&self.client), cancel: self.cancel.clone() };
             match attachment.resolve() {
                 Ok(document) => found.push((tag, document)),
                 Err(error) if error.kind() == Kind::NotFound => {}
@@ -244,6 +254,10 @@ impl Source for Registry {
             registry: self.reference.registry().to_owned(),
             repository: self.reference.repository().to_owned(),
         })
+    }
+
+    fn cancelled_by(&self, cancel: &CancelToken) -> Option<Box<dyn Source + '_>> {
+        Some(Box::new(self.with_cancel(cancel)))
     }
 }
 

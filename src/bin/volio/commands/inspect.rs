@@ -2,14 +2,14 @@
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::documents::InspectDocument;
-use crate::human::bytes;
+use crate::human::{bytes, count};
 use crate::output::{self, printable};
 use crate::progress::Display;
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary, inspect};
-use volio::{ContainerConfig, Location, Result};
+use volio::{ContainerConfig, Digest, Location, Platform, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,7 +57,8 @@ fn text(out: &mut dyn Write, inspected: &Inspected) -> io::Result<()> {
     writeln!(out, "digest      {}", inspected.digest)?;
     writeln!(out, "media type  {}", printable(&inspected.media_type))?;
     map(out, "annotation  ", &inspected.annotations)?;
-    inspected.images.iter().try_for_each(|image| one_image(out, image))?;
+    let mut shown = HashMap::new();
+    inspected.images.iter().try_for_each(|image| one_image(out, image, &mut shown))?;
     inspected.artifacts.iter().try_for_each(|artifact| one_artifact(out, artifact))
 }
 
@@ -83,7 +84,14 @@ fn layer(out: &mut dyn Write, what: &str, blob: &LayerSummary) -> io::Result<()>
     }
 }
 
-fn one_image(out: &mut dyn Write, image: &ImageSummary) -> io::Result<()> {
+/// The layers that were written, with the first platform that has each.
+type ShownLayers<'a> = HashMap<&'a Digest, &'a Platform>;
+
+fn one_image<'a>(
+    out: &mut dyn Write,
+    image: &'a ImageSummary,
+    shown: &mut ShownLayers<'a>,
+) -> io::Result<()> {
     writeln!(out, "\n{}", printable(&image.platform.to_string()))?;
     writeln!(out, "  digest      {}", image.digest)?;
     if let Some(created) = &image.created {
@@ -95,7 +103,25 @@ fn one_image(out: &mut dyn Write, image: &ImageSummary) -> io::Result<()> {
         run(out, execution)?;
     }
     writeln!(out, "  size        {}", bytes(image.size))?;
-    image.layers.iter().try_for_each(|blob| layer(out, "layer", blob))
+    layers(out, image, shown)
+}
+
+/// Writes the layers of an image. Those that it shares with an earlier image are not listed again.
+fn layers<'a>(out: &mut dyn Write, image: &'a ImageSummary, shown: &mut ShownLayers<'a>) -> io::Result<()> {
+    let first = |blob: &LayerSummary| shown.get(&blob.digest).copied();
+    for run in image.layers.chunk_by(|one, next| first(one) == first(next)) {
+        match first(&run[0]) {
+            Some(platform) => {
+                let count = count(run.len() as u64, "layer", "layers");
+                writeln!(out, "  shared      {count} of {}", printable(&platform.to_string()))?;
+            }
+            None => run.iter().try_for_each(|blob| layer(out, "layer", blob))?,
+        }
+    }
+    for blob in &image.layers {
+        shown.entry(&blob.digest).or_insert(&image.platform);
+    }
+    Ok(())
 }
 
 /// Writes the parts of the configuration that start a container.
