@@ -8,12 +8,12 @@ use crate::oci::{
 };
 use std::collections::BTreeMap;
 
-/// What `docker create` is told to start where nothing can be started: it refuses an image without a command.
+/// The command of a data image, which cannot be started: `docker create` refuses an image without a command.
 const NO_COMMAND: &str = "/volio-data";
-/// What a data image is for unless it is said otherwise: data has no architecture, but nodes look for their own.
+/// The default platforms of a data image: data has no architecture, but Kubernetes nodes look for their own.
 const DEFAULT_PLATFORMS: [&str; 2] = ["amd64", "arm64"];
 
-/// What an image is, apart from its layers.
+/// The description of an image, apart from its layers.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
     /// The platforms that it is for; none means the default.
@@ -22,7 +22,7 @@ pub struct Description {
     pub labels: BTreeMap<String, String>,
     /// Annotations, kept in the manifests and the index.
     pub annotations: BTreeMap<String, String>,
-    /// How a container is started from it.
+    /// The configuration of containers.
     pub execution: ContainerConfig,
     /// When it was made, RFC 3339.
     pub created: Option<String>,
@@ -35,7 +35,7 @@ pub struct Built {
     pub configs: Vec<Document>,
     /// One manifest for each platform.
     pub manifests: Vec<Document>,
-    /// What gets the name: an index, or the manifest itself where there is only one platform.
+    /// The document that gets the name: an index, or the manifest if there is only one platform.
     pub root: Document,
     /// The platforms.
     pub platforms: Vec<Platform>,
@@ -45,7 +45,7 @@ impl Description {
     /// The platforms that the image is for, each once.
     ///
     /// # Errors
-    /// [`Usage`](crate::error::Kind::Usage) when a program shall run on more than one.
+    /// [`Usage`](crate::error::Kind::Usage) when an image with an entrypoint has more than one.
     pub fn platforms(&self) -> Result<Vec<Platform>> {
         let runs = !self.execution.entrypoint.is_empty() || !self.execution.cmd.is_empty();
         let mut platforms: Vec<&Platform> = Vec::with_capacity(self.platforms.len());

@@ -15,7 +15,7 @@ pub struct Case {
     pub expected: Expected,
 }
 
-/// What must become of it.
+/// The expected outcome.
 #[derive(Debug)]
 pub enum Expected {
     /// Exit 3 or 6.
@@ -58,7 +58,7 @@ impl Case {
         Self { kind, name, digests: digests.split(',').map(str::to_owned).collect(), expected }
     }
 
-    /// Whether it is one file.
+    /// True for a single file.
     pub fn is_single(&self) -> bool {
         self.digests.len() == 1
     }

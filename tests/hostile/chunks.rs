@@ -1,4 +1,4 @@
-//! A table of contents that says that a file has very many pieces, which nobody should have to remember.
+//! A table of contents with very many chunks for one file, which must not be held in memory.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,12 +12,12 @@ use volio::stream::Body;
 use volio::transport::Destination;
 use volio::transport::layout::Layout;
 
-/// How many pieces: some 80 MB of them, if they are kept.
+/// The number of chunks: they would take some 80 MB.
 const CHUNKS: u64 = 1_000_000;
-/// What volio may allocate, in KiB.
+/// The memory that volio may use, in KiB.
 const DATA: &str = "65536";
 
-/// A layout whose only layer has a table of contents with a file of one byte pieces, each in a frame of its own.
+/// A layout whose only layer has a table of contents with a file of one byte pieces, each in a separate frame.
 fn layout(path: &Path) {
     let digest = Digest::of(b"x");
     let mut text = String::from(r#"{"entries":["#);

@@ -3,7 +3,7 @@
 use super::case::{Case, Expected, cases};
 use super::runs::{Place, Program, User};
 
-/// What is wrong with how volio unpacks a case, if anything is.
+/// Returns the error in volio's unpacking of a case, if there is one.
 fn violation(program: &Program, case: &Case, user: User) -> Option<String> {
     let place = Place::new(program, user);
     place.fill_as_data_io(case);
@@ -19,7 +19,7 @@ fn violation(program: &Program, case: &Case, user: User) -> Option<String> {
     if !user.is_root() && target.iter().any(|found| found.is_special) {
         return Some("a stranger's file gives the rights of whoever unpacked it".to_owned());
     }
-    // The record that volio keeps is no part of the image, and an image cannot forge it.
+    // The record is not part of the image, and an image cannot forge it.
     let without_record = |paths: &[String]| -> Vec<String> {
         paths.iter().filter(|path| *path != ".volio.json").cloned().collect()
     };

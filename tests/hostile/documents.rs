@@ -1,4 +1,4 @@
-//! Documents whose parsed form would take very much more memory than their text.
+//! Documents that would take much more memory parsed than as text.
 
 use super::runs::peak_of;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What no command may take, in bytes.
+/// The memory limit of all commands, in bytes.
 const MOST: u64 = 300 << 20;
 
 fn volio(place: &Path, arguments: &[&str]) -> (i32, u64, String) {
@@ -16,7 +16,7 @@ fn volio(place: &Path, arguments: &[&str]) -> (i32, u64, String) {
     (output.status.code().unwrap_or(-1), peak, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A layout whose `index.json` is this text.
+/// A layout with this text as `index.json`.
 fn layout(place: &Path, index: &str) {
     fs::create_dir_all(place.join("layout/blobs/sha256")).unwrap();
     fs::write(place.join("layout/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();

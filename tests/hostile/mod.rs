@@ -17,7 +17,7 @@ mod threads;
 use case::{Case, Expected, cases};
 use runs::{Outcome, Place, Program, User};
 
-/// Every kind of user that there is to test as: whoever runs the tests, and nobody if that is root.
+/// The users to test as: the one that runs the tests, and `nobody` if that is root.
 fn as_everybody(kind: &str) {
     let all = cases();
     let cases: Vec<&Case> = all.iter().filter(|case| case.kind == kind).collect();
@@ -34,14 +34,14 @@ fn as_everybody(kind: &str) {
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
-/// What is wrong with how volio treats a case, if anything is.
+/// Returns the error in volio's treatment of a case, if there is one.
 fn violations(program: &Program, case: &Case, user: User) -> Option<String> {
     let place = Place::new(program, user);
     place.fill(case);
     let before = place.surroundings();
     let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);
     let listed = place.volio(&["ls", "-R", "--format", "json", "oci:layout:v1"]);
-    // Layers mean the same to everybody who only reads; documents are everybody's business.
+    // Commands that only read treat layers alike; documents concern all commands.
     let others: &[&[&str]] = match case.kind.as_str() {
         "layers" if !case.name.starts_with("terminal") => &[],
         _ => &[
@@ -75,7 +75,7 @@ fn judge(
     user: User,
 ) -> Option<String> {
     let refused = |outcome: &Outcome| matches!(outcome.code, 3 | 6);
-    // The record that volio keeps of what is in the target is no part of the image, and an image cannot forge it.
+    // The record of the target is not part of the image, and an image cannot forge it.
     let without_record = |paths: &[String]| -> Vec<String> {
         paths
             .iter()

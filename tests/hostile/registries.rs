@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 use volio::oci::{Digest, media_type};
 
-/// What no command may take, in bytes.
+/// The memory limit of all commands, in bytes.
 const MOST: u64 = 300 << 20;
 
 /// A request for a path, with the range that it asks for.
@@ -61,9 +61,9 @@ fn a_list_of_ten_million_tags_is_refused_before_it_takes_much_memory() {
     let tags: String = (0..3_000_000).map(|number| format!(r#""{number:x}","#)).collect();
     let page = format!(r#"{{"name":"a","tags":[{}"x"]}}"#, tags);
     assert!(page.len() > 24 << 20 && page.len() < 32 << 20, "{}", page.len());
-    let host = serve(move |asked, stream| match asked.path.contains("/tags/list") {
-        true => ok(stream, "application/json", page.as_bytes()),
-        false => ok(stream, "application/json", b"{}"),
+    let host = serve(move |asked, stream| {
+        let is_list = asked.path.contains("/tags/list");
+        ok(stream, "application/json", if is_list { page.as_bytes() } else { b"{}" })
     });
     let (code, peak, stderr) = volio(&["tags", &format!("{host}/a")]);
     assert!(code == 1 && peak < MOST, "{code} {peak} {stderr}");

@@ -1,4 +1,4 @@
-//! A place with something precious in it, and volio running there as somebody.
+//! Runs of volio on hostile images, in a directory with files that must not change, as root and as an ordinary user.
 
 use super::Case;
 use std::fs;
@@ -16,7 +16,7 @@ use volio::stream::Body;
 use volio::transport::Destination;
 use volio::transport::layout::Layout;
 
-/// `nobody`, whatever it is called here.
+/// The user `nobody`.
 const NOBODY: u32 = 65534;
 /// More than any case takes on a busy machine.
 const SECONDS: &str = "60";
@@ -32,9 +32,10 @@ pub enum User {
 
 impl User {
     pub fn all() -> Vec<Self> {
-        match rustix::process::geteuid().is_root() {
-            true => vec![Self::Myself, Self::Nobody],
-            false => vec![Self::Myself],
+        if rustix::process::geteuid().is_root() {
+            vec![Self::Myself, Self::Nobody]
+        } else {
+            vec![Self::Myself]
         }
     }
 
@@ -50,7 +51,7 @@ pub struct Place<'a> {
     user: User,
 }
 
-/// What a run ended with.
+/// The result of a run.
 pub struct Outcome {
     arguments: String,
     pub code: i32,
@@ -58,10 +59,10 @@ pub struct Outcome {
     stderr: Vec<u8>,
 }
 
-/// Something in the target.
+/// An entry of the target.
 pub struct Found {
     pub path: String,
-    /// Whether it is a file that runs with somebody else's rights.
+    /// True for a file with setuid or setgid of another user.
     pub is_special: bool,
 }
 
@@ -85,10 +86,7 @@ impl<'a> Place<'a> {
     pub fn new(program: &'a Program, user: User) -> Self {
         // In memory nothing waits for a disk.
         let memory = Path::new("/dev/shm");
-        let directory = match memory.is_dir() {
-            true => TempDir::new_in(memory),
-            false => TempDir::new(),
-        };
+        let directory = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
         let place = Self { program, directory: directory.unwrap(), user };
         fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(place.path("outside")).unwrap();
@@ -184,11 +182,9 @@ impl<'a> Place<'a> {
             let metadata = fs::symlink_metadata(&path).ok()?;
             let content =
                 if metadata.is_file() && path.ends_with("precious") { fs::read(&path).ok()? } else { vec![] };
-            // A lock may be set on the layout: its own times are its own.
-            let (seconds, nanoseconds) = match path.ends_with("layout") {
-                true => (0, 0),
-                false => (metadata.ctime(), metadata.ctime_nsec()),
-            };
+            // A lock may change the times of the layout.
+            let (seconds, nanoseconds) =
+                if path.ends_with("layout") { (0, 0) } else { (metadata.ctime(), metadata.ctime_nsec()) };
             // The program itself has more names in other places.
             let (seconds, nanoseconds) =
                 if path.ends_with("volio") { (0, 0) } else { (seconds, nanoseconds) };
@@ -197,7 +193,7 @@ impl<'a> Place<'a> {
         paths.into_iter().filter_map(see).collect()
     }
 
-    /// What is in the target, by paths with everything escaped that is not ASCII.
+    /// Returns the entries of the target, by paths in which everything is escaped that is not ASCII.
     pub fn target(&self) -> Vec<Found> {
         let root = self.path("target");
         let mut found = Vec::new();
@@ -235,7 +231,7 @@ fn escaped(path: &[u8]) -> String {
 }
 
 impl Outcome {
-    /// What no image may bring volio to, whatever else becomes of it.
+    /// Checks what no image may make volio do, with any outcome.
     pub fn terrible(&self) -> Option<String> {
         let screen = [self.stdout.as_slice(), &self.stderr].concat();
         let text = String::from_utf8_lossy(&screen);
@@ -252,7 +248,7 @@ impl Outcome {
         Some(format!("{} {what}: {}", self.arguments, self.screen()))
     }
 
-    /// What was printed, as far as a person would read.
+    /// Returns the output, up to a length that a person would read.
     pub fn screen(&self) -> String {
         String::from_utf8_lossy(&self.stderr).chars().take(400).collect::<String>().escape_debug().to_string()
     }

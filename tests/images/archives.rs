@@ -41,15 +41,12 @@ fn archive(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
         header.set_uid(7);
         header.set_gid(8);
         header.set_mtime(9);
-        match kind.is_file() {
-            true => {
-                header.set_size(text.len() as u64);
-                builder.append_data(&mut header, name, text.as_bytes()).unwrap();
-            }
-            false => {
-                header.set_size(0);
-                builder.append_link(&mut header, name, text).unwrap();
-            }
+        if kind.is_file() {
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, name, text.as_bytes()).unwrap();
+        } else {
+            header.set_size(0);
+            builder.append_link(&mut header, name, text).unwrap();
         }
     }
     builder.into_inner().unwrap()

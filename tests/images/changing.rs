@@ -14,7 +14,7 @@ use volio::tree::{OnChange, SourceSpec, WalkOptions};
 /// Large enough that it is archived while it is read.
 const LARGE: usize = 3 << 20;
 
-/// Somebody who writes to a file while it is packed: once in every attempt, but not in more attempts than `times`.
+/// A writer that changes a file while it is packed: once in every attempt, in at most `times` attempts.
 struct Writer {
     file: PathBuf,
     times: u32,
@@ -25,9 +25,10 @@ struct Writer {
 impl Progress for &'static Writer {
     fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
         // The file is the first in the tree, and so it is in the first layer.
-        match what == "packing" || what.starts_with("packing layer 1 of") {
-            true => Box::new(Writing { writer: self, done: AtomicU32::new(0) }),
-            false => Box::new(Silent),
+        if what == "packing" || what.starts_with("packing layer 1 of") {
+            Box::new(Writing { writer: self, done: AtomicU32::new(0) })
+        } else {
+            Box::new(Silent)
         }
     }
 
@@ -115,7 +116,7 @@ fn a_file_that_always_changes_can_be_left_out_and_is_counted_and_named() {
     assert!(!target.path().join("log").exists() && target.path().join("quiet").exists());
 }
 
-/// Some megabytes of files behind the one that changes.
+/// Some megabytes of files after the one that changes.
 fn more_files(tree: &Path) {
     (0..60u8).for_each(|n| fs::write(tree.join(format!("more-{n:02}")), vec![n; 100_000]).unwrap());
 }
@@ -157,10 +158,7 @@ struct Mover {
 
 impl Progress for &'static Mover {
     fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
-        match what.starts_with("packing") {
-            true => Box::new(*self),
-            false => Box::new(Silent),
-        }
+        if what.starts_with("packing") { Box::new(*self) } else { Box::new(Silent) }
     }
 
     fn warn(&self, message: &str) {

@@ -42,11 +42,11 @@ fn a_flipped_a_missing_and_an_additional_byte_are_noticed_in_every_blob() {
         noticed += damage(b"");
         noticed += damage(&[good.as_slice(), b"\n"].concat());
     }
-    // All but the manifest and the configuration of the other platform, which nobody reads who unpacks for this one.
+    // All but the manifest and the configuration of the other platform, which an unpack for this one does not read.
     assert_eq!(noticed, 4 * 6);
 }
 
-/// Whether unpacking notices this damage; if it does, then as an integrity error, and with nothing in the target that is
+/// Returns `true` if unpacking notices this damage. It must be an integrity error then, with nothing in the target that is
 /// not of the tree.
 fn damage(layout: &Path, tree: &Path, blob: &Path, good: &[u8], bad: &[u8]) -> bool {
     let target = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn damage(layout: &Path, tree: &Path, blob: &Path, good: &[u8], bad: &[u8]) -> b
 /// Insists that every file in a directory has the content that it has in the tree; the names of all that is there.
 pub(super) fn holds_only_what_is_in(tree: &Path, directory: &Path) -> Vec<PathBuf> {
     let mut names = Vec::new();
-    // What says what was made is no part of the tree.
+    // The journal is not part of the tree.
     let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
     for entry in entries.filter(|entry| entry.file_name() != ".volio.made") {
         let (path, original) = (entry.path(), tree.join(entry.file_name()));

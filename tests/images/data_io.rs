@@ -1,4 +1,4 @@
-//! Images as data-io made them: a base that nobody needs, and one layer with `data.tar.gz`.
+//! Images of data-io: a base that is not needed, and one layer with `data.tar.gz`.
 
 use super::{make_tree, memory, unpack};
 use crate::snapshot::assert_same;
@@ -40,7 +40,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// What docker commits: a base whose blob is nowhere, below a layer that holds this; `by` is the container's command.
+/// An image as `docker commit` makes it: a base whose blob is missing, and a layer with these files; `by` is the container's command.
 fn committed(layer: &[u8], by: &str) -> Memory {
     let image = memory();
     let blob = gzip(layer);
@@ -76,7 +76,7 @@ fn target() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// What is in a directory, by name.
+/// Returns the names in a directory.
 fn names(directory: &Path) -> Vec<String> {
     let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
@@ -179,7 +179,7 @@ fn a_damaged_archive_is_found_before_anything_of_it_is_unpacked() {
     }
 }
 
-/// An archive whose second file leads out of the target; no builder would write that.
+/// An archive whose second file leads out of the target, which no builder would write.
 fn leading_out() -> Vec<u8> {
     let mut bytes = archive(&[("./file", b"data"), ("./x/outside", b"")]);
     let header = &mut bytes[1024..1536];

@@ -1,4 +1,4 @@
-//! Nothing that a file system can hold is lost between a tree and its copy. The witness is not volio: `lstat`,
+//! A tree with everything that a file system can hold is restored exactly. The judge is not volio but `lstat`,
 //! `listxattr`, and GNU find where paths are too long for both.
 
 use super::{memory, pack, unpack};
@@ -48,7 +48,7 @@ fn assert_comes_back(tree: &Path, parent: &Path) {
     assert_eq!(pack(&memory(), &copy).digest, packed.digest, "a copy is the same tree");
 }
 
-/// What an ordinary user can make.
+/// Makes entries that an ordinary user can make.
 fn make_ordinary(root: &Path) {
     let long = "n".repeat(255);
     for name in
@@ -158,7 +158,7 @@ fn times_beyond_2446_come_back_where_a_file_system_has_them() {
     assert_comes_back(&root, place.path());
 }
 
-/// What GNU find sees, which goes down step by step and knows no limit.
+/// Returns the entries that GNU find sees, which descends step by step and has no limit.
 fn found(root: &Path) -> String {
     let output = Command::new("find")
         .args([".", "-printf", "%P %y %m %T@ %s %l\\n"])

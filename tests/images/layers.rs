@@ -61,7 +61,7 @@ pub fn publish(image: &Memory, layers: &[Layer]) {
     image.commit(&built.root).unwrap();
 }
 
-/// What is there after all layers were applied, by unpacking and by listing: both must agree.
+/// Returns the tree of all layers, by unpacking and by listing, which must agree.
 fn applied(layers: &[&[&str]]) -> Vec<String> {
     let image = memory();
     let layers: Vec<Layer> = layers.iter().map(|lines| layer(&image, lines)).collect();

@@ -26,7 +26,7 @@ fn destination(text: &str) -> Box<dyn Destination> {
     location(text).destination(&Access::default()).unwrap()
 }
 
-/// Two images in a layout whose index says of them what these functions make of their entries.
+/// A layout with two images; the functions edit their entries in its index.
 struct Layout {
     place: TempDir,
     digests: Vec<Digest>,
@@ -68,7 +68,7 @@ impl Layout {
     }
 }
 
-/// What docker save writes for two images with the same tag in two repositories.
+/// The index of `docker save` for two images with the same tag in two repositories.
 fn one_short_tag() -> Layout {
     Layout::new(&[None, None], |number, entry| {
         let name = ["docker.io/library/a:v1", "host.io:5000/b:v1"][number];

@@ -1,4 +1,4 @@
-//! Whose files are, inside of an image and outside.
+//! Owners of files, in an image and on disk.
 
 use super::{memory, pack_with};
 use rustix::process::{getegid, geteuid};

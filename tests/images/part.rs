@@ -180,7 +180,7 @@ fn all_tags_are_copied_and_a_damaged_one_keeps_none_of_the_others() {
     assert_eq!((copied, failed), (vec!["v1".to_owned(), "v3".to_owned()], vec!["v2".to_owned()]));
     whole(&inside.named("v3"));
 
-    // A blob that failed once is not counted on by the tags behind.
+    // A blob that failed once is sent again for the following tags.
     fs::write(stick.join("blobs/sha256").join(shared.first().unwrap()), "x").unwrap();
     assert_eq!(all_tags(&stick, &Memory::default()).unwrap().1, ["v1", "v2", "v3"]);
 }
@@ -220,7 +220,7 @@ fn while_somebody_writes_no_blob_is_removed() {
     let (first, second) = two_versions();
     to_stick(&second, &stick, &copy::Options::default());
     let before = blobs(&stick);
-    // Somebody who has looked for a blob and not committed yet.
+    // A writer that has looked for a blob and not committed yet.
     let writer = Layout::create(&stick, Some("v3")).unwrap();
     let layer = volio::inspect::inspect(&first).unwrap().images[0].layers[0].clone();
     let layer = volio::oci::Descriptor::new(layer.media_type, layer.digest, layer.size);

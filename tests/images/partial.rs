@@ -298,7 +298,7 @@ fn a_gzip_layer_is_read_twice_and_several_files_in_order_once_more_only() {
     assert_eq!(counting.taken().0, 3 * packed.layers[0].size, "back to the beginning");
 }
 
-/// A place whose layers are others when they are opened the second time.
+/// A source that returns other layers when they are opened for the second time.
 struct Changing(Memory, AtomicU64);
 
 impl Source for Changing {

@@ -24,7 +24,7 @@ fn below(text: &str) -> PathFilter {
     PathFilter::Subpath(path(text))
 }
 
-/// What is in the target, files with their content.
+/// Returns the entries of the target, files with their content.
 fn taken(image: &Memory, filter: PathFilter) -> Result<Vec<String>> {
     let target = tempfile::tempdir().unwrap();
     unpack(image, target.path(), &Options { filter, ..Options::default() }, &Silent)?;

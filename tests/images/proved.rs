@@ -1,4 +1,4 @@
-//! An indexed layer is extracted while it comes. Whatever is wrong with it, in whatever place: nothing reaches the target
+//! An indexed layer is extracted while it is read. With any damage at any place, nothing reaches the target
 //! that its table of contents has not proved, and the end is an integrity error.
 
 use super::damage::holds_only_what_is_in;
@@ -46,7 +46,7 @@ impl Image {
         self.directory.path().join("layout/blobs/sha256").join(self.layer.digest.hex())
     }
 
-    /// Where the frames with content are, in order.
+    /// Returns the ranges of the frames with content, in order.
     fn frames(&self) -> Vec<Range<u64>> {
         let toc = Toc::of(&self.layer).unwrap().unwrap();
         let range = toc.range();
@@ -116,7 +116,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(length).collect()
 }
 
-/// Several frames: small files, a large one in pieces, and small ones behind it.
+/// Several frames: small files, a large one in pieces, and small ones after it.
 fn several_frames(tree: &Path) {
     make_tree(tree);
     fs::write(tree.join("noise"), noise(5, 6 << 20)).unwrap();
@@ -168,7 +168,7 @@ fn set_checksum(header: &mut [u8]) {
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// What stands in an archive at these bytes.
+/// Returns the entry of the archive at these bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum What {
     Header,
@@ -232,7 +232,7 @@ fn content_is_read_from_nowhere_but_from_where_it_was_proved() {
     let image = Image::new(|tree| {
         fs::write(tree.join("a"), b"12 comment=\n").unwrap();
         fs::write(tree.join("b"), noise(2, 512)).unwrap();
-        // So much comes behind them that the verdict about the whole blob cannot come first.
+        // So much follows them that the digest of the whole blob cannot be known first.
         fs::write(tree.join("c"), noise(3, 20 << 20)).unwrap();
         // The same for all, so that the header of one can take the place of another's; of whole seconds, so that no PAX
         // record stands before it.

@@ -1,4 +1,4 @@
-//! What is packed comes back.
+//! Trees are packed and unpacked again, and must be equal.
 
 use super::{make_tree, memory, pack, pack_with, unpack};
 use crate::snapshot::{assert_same, snapshot};
@@ -81,7 +81,7 @@ fn a_listing_names_what_unpacking_makes() {
     assert_eq!(listed, expected);
 }
 
-/// What a generated tree consists of: a path, and a file of that content or a directory.
+/// An entry of a generated tree: a path, and a file with this content or a directory.
 type Plan = Vec<(Vec<Vec<u8>>, Option<Vec<u8>>, u32)>;
 
 fn any_plan() -> impl Strategy<Value = Plan> {

@@ -12,19 +12,19 @@ use volio::progress::Silent;
 use volio::transport::Source;
 use volio::unpack::{self, PathFilter};
 
-/// What a part of an image becomes in an empty directory.
+/// Unpacks a part of an image into an empty directory.
 fn taken(source: &dyn Source, part: &str) -> Result<BTreeMap<PathBuf, crate::snapshot::Seen>> {
     let target = tempfile::tempdir().unwrap();
     let options = unpack::Options { filter: PathFilter::Subpath(path(part)), ..unpack::Options::default() };
     unpack::unpack(source, target.path(), &options, &Silent)?;
     let again = unpack::unpack(source, target.path(), &options, &Silent)?;
     let seen: BTreeMap<_, _> = crate::snapshot::snapshot(target.path()).into_iter().collect();
-    // Somebody has emptied what never held anything; that is filled again.
+    // A target without content is filled again.
     assert!(again.outcome == unpack::Outcome::Present || seen.len() == 1);
     Ok(seen)
 }
 
-/// What is below a path, by paths from there.
+/// Returns the entries below a path, by paths from there.
 fn cut(tree: BTreeMap<PathBuf, crate::snapshot::Seen>, part: &str) -> Option<BTreeMap<PathBuf, Vec<u8>>> {
     let kind = tree.get(Path::new(part))?.kind;
     let below = tree.into_iter().filter_map(|(path, seen)| match kind {
@@ -68,7 +68,7 @@ proptest! {
                 prop_assert!(expected.keys().eq(found.keys()), "{:?} {:?}", expected.keys(), found.keys());
                 for (path, seen) in expected {
                     let found = &found[&path];
-                    // What was made when is no part of an image.
+                    // The journal is not part of the image.
                     prop_assert_eq!((seen.kind, seen.content), (found.kind, found.content.clone()));
                 }
             }

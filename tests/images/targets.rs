@@ -1,4 +1,4 @@
-//! Targets that hold something already: what an earlier run made, another image, or what somebody else put there.
+//! Targets that are not empty: they hold the files of an earlier run, another image, or foreign files.
 
 use super::layers::{layer, publish};
 use super::memory;
@@ -83,7 +83,7 @@ fn seen(target: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A target in which the unpacking of an image was broken off behind its first layer.
+/// A target in which an unpack was interrupted after the first layer.
 fn interrupted(image: &Memory) -> tempfile::TempDir {
     let target = tempfile::tempdir().unwrap();
     run(&Breaking::after(1, image), target.path(), &quick()).unwrap_err();
@@ -172,11 +172,11 @@ fn what_was_put_into_a_target_after_an_interruption_is_not_taken_away() {
     assert!(!target.path().join(".volio.made").exists());
 }
 
-/// A place that takes its time: somebody puts a file into the target before it answers.
+/// A slow source: a file appears in the target before it answers.
 struct Slow<'a> {
     image: &'a Memory,
     target: &'a Path,
-    /// Whether it is the manifest that takes so long, and not the name.
+    /// Delays the manifest instead of the name.
     is_manifest: bool,
 }
 
@@ -249,7 +249,7 @@ fn a_complete_image_makes_way_for_no_other_and_may_be_kept() {
     let kept = run(&place, target.path(), &keep).unwrap();
     assert_eq!((kept.outcome, kept.digest, place.asked()), (Outcome::Kept, digest, 0));
     assert_eq!(seen(target.path()).len(), 3);
-    // What nobody knows the image of is nothing to keep.
+    // Content without a record is not kept.
     let foreign = tempfile::tempdir().unwrap();
     fs::write(foreign.path().join("mine"), "").unwrap();
     refused(&first, foreign.path(), &keep);

@@ -23,7 +23,7 @@ use pieces::{LayerRereader, split};
 use std::io;
 use std::rc::Rc;
 
-/// Where the content of a file is.
+/// The location of a file's content.
 #[derive(Clone, Debug, Default)]
 pub enum FileLocation {
     /// There is no content.

@@ -1,4 +1,4 @@
-//! Which of the images under one name is the one for this machine.
+//! The choice of an image for a platform from an index.
 
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::oci::{
@@ -7,18 +7,18 @@ use crate::oci::{
 use crate::transport::{self, Source};
 use serde_json::Value;
 
-/// How deep indexes may be nested: one in another occurs, more than a few is an attack.
+/// The maximum depth of nested indexes: one in another occurs, more than a few is an attack.
 pub const DEPTH_LIMIT: usize = 4;
-/// How many manifests and indexes there may be under one name: a dozen is usual, and without a limit an index that
+/// The maximum number of manifests and indexes under one name: a dozen is usual, and without a limit an index that
 /// lists itself a thousand times over fills the memory.
 const DOCUMENT_COUNT_LIMIT: usize = 128;
-/// The most bytes of documents that are read of one image: their parsed forms take up to twenty times as much memory.
+/// The maximum size of all documents of one image, in bytes: their parsed forms take up to twenty times as much memory.
 pub const DOCUMENTS_LIMIT: u64 = 16 << 20;
 
 /// The image that was chosen.
 #[derive(Clone, Debug)]
 pub struct Selected {
-    /// The manifest, as it is stored.
+    /// The stored bytes of the manifest.
     pub document: Document,
     /// The manifest.
     pub manifest: Manifest,
@@ -29,12 +29,12 @@ pub struct Selected {
 /// An image in an index, or the one that a name stands for: its platform, where the index names one, and its manifest.
 pub type Offer = (Option<Platform>, Descriptor);
 
-/// How well an offer serves a platform, for all that the index says. The least is the best.
+/// The rank of an offer for a platform, by the index alone. The lowest is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// It is for the platform.
+    /// An image for the platform.
     Named(Fit),
-    /// The index does not say what it is for; its configuration may.
+    /// An image without a platform in the index; its configuration may have one.
     Unnamed,
 }
 
@@ -50,12 +50,12 @@ pub fn ranked<'a>(offers: &'a [Offer], platform: &Platform) -> Vec<(Rank, &'a Of
 }
 
 /// Chooses the image for a platform from the index or the manifest that a name stands for: one for this very platform
-/// before one for a variant of it, and that before one of which the index says nothing. Artifacts and attestations
-/// beside images are passed over.
+/// before one for a variant of it, and that before one without a platform in the index. Artifacts and attestations
+/// beside images are skipped.
 ///
-/// Without a wish it is the host's platform; an index that offers only one image offers it to everyone, for data
+/// Without a platform it is the host's; the only image of an index is for every host, because data
 /// has no architecture. `fetch` gets the documents below the root that lead to it, and no others: mirrors often leave
-/// out the images for platforms that nobody there has.
+/// out images for platforms that they do not need.
 ///
 /// # Errors
 /// [`NotFound`](crate::error::Kind::NotFound) when there is no image for the platform, naming those that there are;
@@ -78,12 +78,11 @@ pub fn select(root: &Document, wanted: Option<&Platform>, source: &dyn Source) -
         }
         let config: ImageConfig = transport::fetch(source, &manifest.config).map_err(left_out)?.parse()?;
         let is_named = rank != Rank::Unnamed;
-        let fits = match config.platform.is_complete() {
-            // What no index says about a platform, the configuration does.
-            true => {
-                platform.accepts(&config.platform) || (wanted.is_none() && (is_named || offers.len() == 1))
-            }
-            false => is_named || wanted.is_none(),
+        // The configuration is more specific than the index.
+        let fits = if config.platform.is_complete() {
+            platform.accepts(&config.platform) || (wanted.is_none() && (is_named || offers.len() == 1))
+        } else {
+            is_named || wanted.is_none()
         };
         if fits {
             return whole(Selected { document, manifest, config });
@@ -97,15 +96,14 @@ pub fn select(root: &Document, wanted: Option<&Platform>, source: &dyn Source) -
     }
 }
 
-/// The same image, if its configuration knows all its layers.
+/// Returns the image if its configuration has a diff_id for each layer.
 fn whole(image: Selected) -> Result<Selected> {
     let (layers, diff_ids) = (image.manifest.layers.len(), image.config.rootfs.diff_ids.len());
-    match layers == diff_ids {
-        true => Ok(image),
-        false => Err(image
-            .document
-            .malformed(&format!("it has {layers} layers and its configuration {diff_ids} diff_ids"))),
+    if layers != diff_ids {
+        let why = format!("it has {layers} layers and its configuration {diff_ids} diff_ids");
+        return Err(image.document.malformed(&why));
     }
+    Ok(image)
 }
 
 /// The error for an artifact where an image is needed.
@@ -133,7 +131,7 @@ pub fn manifests(root: &Document, source: &dyn Source) -> Result<Vec<(Option<Pla
 /// so are attestations.
 ///
 /// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when an index is not what it says, or there is no end to it.
+/// [`Integrity`](crate::error::Kind::Integrity) when an index is damaged or has too many entries.
 pub fn offers(root: &Document, source: &dyn Source) -> Result<Vec<Offer>> {
     listed(root, source, |entry| !is_attestation(entry) && !is_artifact(entry))
 }
@@ -156,7 +154,7 @@ fn listed(
                     .manifests
                     .into_iter()
                     .filter(|entry| media_type::is_document(&entry.media_type) && is_wanted(entry));
-                // Pushed in reverse, so that they are popped in the order in which they stand there.
+                // Pushed in reverse, so that they are popped in the order of the index.
                 open.extend(
                     entries.rev().map(|entry| {
                         (depth + 1, entry.platform.clone().filter(Platform::is_complete), entry)
@@ -175,12 +173,9 @@ fn listed(
     Err(root.malformed(&format!("it lists more than {DOCUMENT_COUNT_LIMIT} manifests")))
 }
 
-/// The document of a descriptor: the root is here, all others are fetched.
+/// Returns the document of a descriptor. The root is at hand; others are fetched.
 fn document(root: &Document, descriptor: &Descriptor, source: &dyn Source) -> Result<Document> {
-    match descriptor == root.descriptor() {
-        true => Ok(root.clone()),
-        false => transport::fetch(source, descriptor),
-    }
+    if descriptor == root.descriptor() { Ok(root.clone()) } else { transport::fetch(source, descriptor) }
 }
 
 /// Returns `true` for an attestation of buildkit, which it lists as an image for the platform `unknown/unknown`.
@@ -209,18 +204,18 @@ fn no_match(wanted: Option<&Platform>, offers: &[Offer]) -> Error {
     )
 }
 
-/// The error for an image that an index lists and that is not there: `docker save` and mirrors leave out what they do not have.
+/// Returns the error for an image that an index lists and that is missing: `docker save` and mirrors leave such images out.
 fn left_out(error: Error, chosen: Option<&Platform>, offers: &[(Option<Platform>, Descriptor)]) -> Error {
     let Some(chosen) = chosen.filter(|_| error.kind() == ErrorKind::NotFound) else { return error };
     let others = offers.iter().filter_map(|(platform, _)| platform.as_ref()).filter(|other| *other != chosen);
     let others: Vec<String> = others.map(Platform::to_string).collect();
-    match others.is_empty() {
-        true => error,
-        false => error.with_hint(format!(
-            "the image for {chosen} is listed here and was left out when it was saved or copied; choose another one with --platform: {}",
-            others.join(", ")
-        )),
+    if others.is_empty() {
+        return error;
     }
+    error.with_hint(format!(
+        "the image for {chosen} is listed here and was left out when it was saved or copied; choose another one with --platform: {}",
+        others.join(", ")
+    ))
 }
 
 #[cfg(test)]

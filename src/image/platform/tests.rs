@@ -103,7 +103,7 @@ fn listing(entries: &[(Option<&str>, Option<&str>)]) -> ImageSource {
     source
 }
 
-/// Which of the entries is chosen.
+/// Returns the number of the chosen entry.
 fn chosen(entries: &[(Option<&str>, Option<&str>)], wanted: &str) -> Option<usize> {
     let selected = listing(entries).select(wanted).ok()?;
     selected.config.created.map(|number| number.parse().unwrap())
