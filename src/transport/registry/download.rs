@@ -228,6 +228,16 @@ impl Download {
             .with_retry_after(Duration::ZERO)
     }
 
+    /// Requests the rest of a range. The caller retries.
+    async fn request_rest(&self, range: &Range<u64>) -> Result<PartialResponse> {
+        let request = self.request_range(range, self.request.clone().once());
+        let next = unless_cancelled(&self.client.options().cancel, request).await?;
+        if self.is_part() && !is_partial(&next.response) {
+            return Err(self.whole_blob_error());
+        }
+        Ok(next)
+    }
+
     /// Downloads a range into a queue, over as many consecutive connections as it takes.
     async fn fetch(
         self,
@@ -238,21 +248,12 @@ impl Download {
     ) {
         let options = self.client.options();
         let (mut attempts, mut rate) = (Attempts::new(options), RateMonitor::new(options));
-        let cancel = &options.cancel;
         loop {
             let before = range.start;
             let begun = Instant::now();
             let next = match first.take() {
                 Some(first) => Ok(first),
-                None => {
-                    let request = self.request_range(&range, self.request.clone().once());
-                    match unless_cancelled(cancel, request).await {
-                        Ok(next) if self.is_part() && !is_partial(&next.response) => {
-                            Err(self.whole_blob_error())
-                        }
-                        next => next,
-                    }
-                }
+                None => self.request_rest(&range).await,
             };
             let result = match next {
                 // Skipping everything before each part would take time quadratic in the size of the blob.
@@ -264,7 +265,7 @@ impl Download {
                     let _ = rate.add(begun.elapsed(), 0);
                     next.response.rate = rate;
                     let forwarding = forward(&mut next, &mut range, self.size, &queue);
-                    let result = unless_cancelled(cancel, forwarding).await;
+                    let result = unless_cancelled(&options.cancel, forwarding).await;
                     rate = next.response.rate;
                     result
                 }
