@@ -86,7 +86,7 @@ fn bytes(size: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A body whose digest is not known before its end.
+/// A body with a digest that is not known before its end.
 fn made(bytes: &[u8]) -> Body {
     Body::new(io::Cursor::new(bytes.to_vec()))
 }

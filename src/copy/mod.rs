@@ -27,7 +27,7 @@ use std::collections::HashSet;
 /// Options of a copy.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The platforms whose images are copied; all platforms if it is empty.
+    /// The platforms to copy; all platforms if it is empty.
     pub platforms: Vec<Platform>,
     /// Copy the referrers of the image too, and their referrers.
     pub referrers: bool,

@@ -82,7 +82,7 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Returns the manifests whose subject is the manifest or the index with this digest, such as signatures.
+    /// Returns the manifests that have the manifest or the index with this digest as their subject, such as signatures.
     ///
     /// # Errors
     /// Those of reading the list.

@@ -1,4 +1,4 @@
-//! Referrers in a layout. They are entries of its index whose subject is the manifest, as oras writes them, or an index
+//! Referrers in a layout. They are entries of its index with the manifest as their subject, as oras writes them, or an index
 //! under the tag that contains the digest, as regctl does.
 
 use super::layout_index::ref_name;

@@ -54,7 +54,7 @@ impl Directory {
     }
 }
 
-/// Makes an image in a layout whose upper layer has files, a hard link and a whiteout below symbolic links of the lower one, as
+/// Makes an image in a layout. Its upper layer has files, a hard link and a whiteout below symbolic links of the lower one, as
 /// images of distributions have that merged `/lib` into `/usr/lib`. Returns `DIRECTORY:TAG`.
 pub fn image_with_merged_usr(work: &Directory) -> String {
     use crate::images::layers::{layer, publish};

@@ -49,7 +49,7 @@ fn podman_stores_an_identical_tree() {
     }
 }
 
-/// This uses the storage driver `vfs`, whose directories are copies. With overlayfs, the path in the upper layer creates a directory
+/// This uses the storage driver `vfs`, which copies directories. With overlayfs, the path in the upper layer creates a directory
 /// that hides the link.
 #[test]
 #[ignore = "needs podman and root: run tests/run"]

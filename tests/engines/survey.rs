@@ -29,13 +29,13 @@ impl Survey {
         Survey(seen)
     }
 
-    /// Truncates mtimes to seconds, for engines whose archives have no fractions.
+    /// Truncates mtimes to seconds, for engines that write no fractions.
     pub fn whole_seconds(mut self) -> Survey {
         self.0.values_mut().for_each(|found| found.mtime.1 = 0);
         self
     }
 
-    /// Removes the directory itself, whose attributes some engines do not store.
+    /// Removes the directory itself. Some engines do not store its attributes.
     pub fn below_the_root(mut self) -> Survey {
         self.0.remove(Path::new(""));
         self

@@ -38,7 +38,7 @@ fn systemd_accepts_the_units() {
     let verify = ["verify", "--man=no", &work.join("volio.socket"), &work.join("volio.service")];
     let output = Command::new("systemd-analyze").args(verify).output().expect("systemd-analyze");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    // It also reads the machine's other units, whose errors do not count.
+    // It also reads the machine's other units. Their errors do not count.
     let of_ours: Vec<&str> = stderr.lines().filter(|line| line.contains("volio")).collect();
     assert!(output.status.success() && of_ours.is_empty(), "{stderr}");
 }

@@ -226,7 +226,7 @@ impl TarArchive {
         }
     }
 
-    /// Adds a member to the list. One whose name is outside of the archive cannot be found, but is kept when the archive is
+    /// Adds a member to the list. One with a name outside of the archive cannot be found, but is kept when the archive is
     /// copied.
     fn add(&mut self, member: Member, name: String) {
         if !name.is_empty() {

@@ -323,7 +323,7 @@ impl GrowingArchive {
         self.file.file().set_len(self.end)
     }
 
-    /// Adds a member whose content is in memory.
+    /// Adds a member with content in memory.
     fn add_small(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
         let size = content.len() as u64;
         let header_len = header::encode(name, size)?.len() as u64;

@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-/// The file that lists removed images whose blobs still exist.
+/// The file that lists removed images with blobs that still exist.
 pub(super) const PENDING_FILE: &str = ".volio.removed";
 
 /// The largest number of images in that file. The blobs of further images stay.
@@ -96,7 +96,7 @@ impl Layout {
         }
     }
 
-    /// Returns the removed images whose blobs still exist. A list that cannot be read is empty.
+    /// Returns the removed images with blobs that still exist. A list that cannot be read is empty.
     fn pending(&self) -> Vec<Descriptor> {
         let mut bytes = Vec::new();
         let read = open_regular_file(&self.path.join(PENDING_FILE))

@@ -117,7 +117,7 @@ impl Layout {
         self.path.join(OsStr::from_bytes(partial_name(digest).to_bytes()))
     }
 
-    /// Stores a blob whose first part has arrived earlier.
+    /// Stores a blob after its first part has arrived earlier.
     pub(super) fn complete(&self, mut partial: PartialBlob, mut body: Body) -> Result<Written> {
         let directory = self.existing_directory()?;
         let written = match partial.fill(&mut body).and_then(|()| body.finish()) {
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// A blob whose second half does not arrive.
+    /// A blob with a second half that does not arrive.
     fn half_of(bytes: &[u8]) -> (Body, Descriptor) {
         let (descriptor, half) = (Descriptor::of("x", bytes), bytes[..bytes.len() / 2].to_vec());
         let half_again = half.clone();
@@ -184,7 +184,7 @@ mod tests {
         (body.verify(&descriptor), descriptor)
     }
 
-    /// The same blob from a source whose first half must not be read.
+    /// The same blob from a source that must not be asked for the first half.
     fn rest_of(bytes: &[u8], descriptor: &Descriptor) -> Body {
         let bytes = bytes.to_vec();
         let again = move |offset: u64| -> Result<Box<dyn Read + Send>> {
