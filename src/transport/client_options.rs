@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Options for the connections to registries.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// How often, and after which delays, a failed request is retried.
+    /// The number of retries of a failed request, and the delays before them.
     pub retry: Retry,
     /// The time limit for a connection to a server, including the TLS handshake.
     pub connect_timeout: Duration,

@@ -94,7 +94,7 @@ fn docker_loads_several_images_from_an_archive_and_volio_reads_what_docker_saves
         docker(&["save", "--output", &saved, &image]).succeeded();
         let target = Directory::empty();
         volio(&["unpack", &format!("docker-archive:{saved}:{image}"), target.text()]).succeeded();
-        // docker keeps the files and writes the archive of a layer anew, byte for byte.
+        // docker stores the files, and writes the same archive of a layer again.
         Survey::of(source.path()).assert_same(&Survey::of(&target.path().join("srv/data")));
     }
     let again = format!("docker-archive:{}", place.join("again.tar"));

@@ -1,4 +1,4 @@
-//! Networks that break: a real registry behind a proxy that cuts every connection after some bytes.
+//! Broken networks: a real registry with a proxy that cuts every connection after some bytes.
 
 use super::fixture::Directory;
 use super::program::{Finished, volio};

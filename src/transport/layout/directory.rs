@@ -22,7 +22,7 @@ use std::time::Duration;
 /// The prefix of the names of unfinished files.
 pub(super) const TEMPORARY_PREFIX: &str = ".volio-";
 
-/// What to do about a directory that does not exist.
+/// The treatment of a directory that does not exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum IfMissing {
     /// Create it.
