@@ -1,7 +1,7 @@
-//! No space left, in every phase: a clear error, nothing half-published, and nothing that was there is lost.
+//! No space left on the device, in every phase: a clear error, no incomplete image, and no loss of what was there.
 
 mod as_root {
-    //! Small file systems are mounted, which only root may do.
+    //! Tests with small file systems, which only root may mount.
 
     use std::fs;
     use std::net::{TcpListener, TcpStream};
@@ -9,10 +9,10 @@ mod as_root {
     use std::process::{Child, Command, Output, Stdio};
     use tempfile::TempDir;
 
-    /// A file system in memory that holds no more than it is told.
-    struct Small(TempDir);
+    /// A file system in memory with a limited size.
+    struct SmallFileSystem(TempDir);
 
-    impl Small {
+    impl SmallFileSystem {
         fn mount(size: &str) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let options = format!("size={size}");
@@ -35,7 +35,7 @@ mod as_root {
         }
     }
 
-    impl Drop for Small {
+    impl Drop for SmallFileSystem {
         fn drop(&mut self) {
             // Lazily: a failed test may have left something open in it.
             let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
@@ -46,7 +46,7 @@ mod as_root {
         Command::new(env!("CARGO_BIN_EXE_volio")).args(arguments).output().unwrap()
     }
 
-    /// Runs volio, which must fail for want of space, and say so.
+    /// Runs volio, which must fail because no space is left, and say so.
     #[track_caller]
     fn runs_out_of_space(arguments: &[&str]) {
         let output = volio(arguments);
@@ -63,7 +63,7 @@ mod as_root {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// 4 MiB that compress to next to nothing, or to nothing less.
+    /// Creates 4 MiB that compress to almost nothing, or that cannot be compressed.
     fn make_tree(root: &Path, compressible: bool) {
         let mut state = 7u64;
         let mut next = || {
@@ -81,7 +81,7 @@ mod as_root {
     #[test]
     #[ignore = "needs root to mount small file systems: run tests/run"]
     fn while_a_layout_is_written_the_image_in_it_stays_as_it_was() {
-        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let (small, directory) = (SmallFileSystem::mount("3m"), tempfile::tempdir().unwrap());
         let (tree, layout) = (directory.path().join("tree"), small.path("layout"));
         make_tree(&tree, false);
         let (image, tree) = (format!("oci:{}:v1", layout.display()), tree.to_str().unwrap());
@@ -99,7 +99,7 @@ mod as_root {
     #[test]
     #[ignore = "needs root to mount small file systems: run tests/run"]
     fn while_a_layer_is_spooled_the_target_stays_empty() {
-        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let (small, directory) = (SmallFileSystem::mount("3m"), tempfile::tempdir().unwrap());
         let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
         make_tree(&tree, false);
         let image = format!("oci:{}:v1", layout.display());
@@ -113,7 +113,7 @@ mod as_root {
     #[test]
     #[ignore = "needs root to mount small file systems: run tests/run"]
     fn while_files_are_extracted_the_error_names_the_file() {
-        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let (small, directory) = (SmallFileSystem::mount("3m"), tempfile::tempdir().unwrap());
         let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
         make_tree(&tree, true);
         let image = format!("oci:{}:v1", layout.display());
@@ -127,7 +127,7 @@ mod as_root {
     #[test]
     #[ignore = "needs root to mount small file systems: run tests/run"]
     fn while_an_archive_for_data_io_is_made_the_image_stays_as_it_was() {
-        let (small, directory) = (Small::mount("2m"), tempfile::tempdir().unwrap());
+        let (small, directory) = (SmallFileSystem::mount("2m"), tempfile::tempdir().unwrap());
         let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
         make_tree(&tree, false);
         let image = format!("oci:{}:v1", layout.display());
@@ -144,7 +144,7 @@ mod as_root {
         assert!(small.used() < 1 << 20, "the archive must not stay: {} bytes", small.used());
     }
 
-    /// Debian's registry, with its storage where a test wants it.
+    /// Debian's registry, with its storage in a given directory.
     struct Registry {
         process: Child,
         host: String,
@@ -152,7 +152,7 @@ mod as_root {
 
     impl Registry {
         fn start(storage: &Path, directory: &Path) -> Self {
-            // The port is free again when the listener is gone, and hardly anybody else asks for this one meanwhile.
+            // The port is free again when the listener is closed; another process hardly takes it meanwhile.
             let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
             let config = directory.join("registry.yml");
             let storage = storage.display();
@@ -186,7 +186,7 @@ mod as_root {
     #[test]
     #[ignore = "needs root and docker-registry: run tests/run"]
     fn in_a_registry_the_tag_does_not_appear() {
-        let (small, directory) = (Small::mount("3m"), tempfile::tempdir().unwrap());
+        let (small, directory) = (SmallFileSystem::mount("3m"), tempfile::tempdir().unwrap());
         let tree = directory.path().join("tree");
         make_tree(&tree, false);
         let registry = Registry::start(&small.path("registry"), directory.path());
@@ -199,7 +199,7 @@ mod as_root {
     }
 
     #[test]
-    fn a_limit_on_the_size_of_files_is_an_error_and_kills_nobody() {
+    fn a_limit_on_the_size_of_files_is_an_error_and_does_not_kill_the_process() {
         let place = tempfile::tempdir().unwrap();
         let (source, target) = (place.path().join("source"), place.path().join("target"));
         fs::create_dir(&source).unwrap();

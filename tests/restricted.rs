@@ -1,5 +1,5 @@
-//! Volio where little is allowed: as a user that nobody knows, without a home, on a root that cannot be written, as
-//! Kubernetes and OpenShift run containers.
+//! Runs volio with few rights: as a user without a name and a home, on a read-only root, as Kubernetes and OpenShift run
+//! containers.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Makes a place that can be written, takes that away from all else, and becomes somebody who has no name here.
+/// A script that mounts a writable directory, makes everything else read-only, and changes to a user without a name.
 const PREPARE: &str = r#"
 mount -t tmpfs none "$1"
 cp "$0" "$1/volio"
@@ -19,7 +19,7 @@ mount -o remount,ro,bind /
 exec setpriv --reuid 12345 --regid 0 --clear-groups env -i sh -ec "$2" "$1"
 "#;
 
-/// What that user does.
+/// The commands of that user.
 const WORK: &str = r#"
 cd "$0/work"
 if touch /var/tmp/x 2> /dev/null || getent passwd 12345 > /dev/null; then echo "not restricted"; exit 9; fi
@@ -33,11 +33,11 @@ if touch /var/tmp/x 2> /dev/null || getent passwd 12345 > /dev/null; then echo "
 "#;
 
 #[test]
-fn a_user_that_nobody_knows_packs_and_unpacks_on_a_root_that_cannot_be_written() {
+fn a_user_without_a_name_packs_and_unpacks_on_a_read_only_root() {
     let can_mount =
         Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
     if !rustix::process::geteuid().is_root() || !can_mount {
-        let why = "SKIPPED: a root that cannot be written, because nothing can be mounted here";
+        let why = "SKIPPED: a read-only root, because nothing can be mounted here";
         return writeln!(std::io::stderr(), "{why}").unwrap();
     }
     let place = tempfile::tempdir().unwrap();
@@ -46,39 +46,39 @@ fn a_user_that_nobody_knows_packs_and_unpacks_on_a_root_that_cannot_be_written()
         .args([env!("CARGO_BIN_EXE_volio"), place.path().to_str().unwrap(), WORK])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    assert!(!told.contains("warning") && !told.contains("not restored"), "{told}");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(!text.contains("warning") && !text.contains("not restored"), "{text}");
 }
 
-/// What `podman unshare` gives: root's number without root's rights, and a range of numbers for everybody else.
+/// The id map of `podman unshare`: the id of root without root's rights, and a range of ids for all other users.
 const MAP: &str = "0 12345 1\n1 100000 65536\n";
 
-/// Runs volio as root of a user namespace with that map; what it says.
+/// Runs volio as root of a user namespace with that map, and returns its output.
 fn as_root_of_a_namespace(directory: &Path, arguments: &str) -> String {
-    // Whoever makes a namespace before it has a map is nobody in it; who enters it later can be root.
-    let mut keeper = Command::new("unshare")
+    // The process that creates a namespace without a map has no id in it; a process that enters it later can be root.
+    let mut owner = Command::new("unshare")
         .args(["--user", "sh", "-c", "echo ready; read go"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // The map can be written when the namespace is there, which its first word says.
-    keeper.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    // The map can be written when the namespace exists, which the first line of output shows.
+    owner.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
     for map in ["uid_map", "gid_map"] {
-        fs::write(format!("/proc/{}/{map}", keeper.id()), MAP).unwrap();
+        fs::write(format!("/proc/{}/{map}", owner.id()), MAP).unwrap();
     }
     let output = Command::new("nsenter")
-        .args(["--user", "--setuid", "0", "--setgid", "0", "--target", &keeper.id().to_string(), "./volio"])
+        .args(["--user", "--setuid", "0", "--setgid", "0", "--target", &owner.id().to_string(), "./volio"])
         .args(arguments.split(' '))
         .current_dir(directory)
         .output()
         .unwrap();
-    keeper.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    keeper.wait().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    told.into_owned()
+    owner.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    owner.wait().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    text.into_owned()
 }
 
 fn volio(directory: &Path, arguments: &str) {
@@ -88,7 +88,7 @@ fn volio(directory: &Path, arguments: &str) {
 }
 
 #[test]
-fn what_podman_unshare_packs_is_what_the_maps_of_podman_say() {
+fn podman_unshare_and_the_id_maps_of_podman_give_the_same_image() {
     let can_map =
         Command::new("unshare").args(["--user", "true"]).status().is_ok_and(|status| status.success());
     if !rustix::process::geteuid().is_root() || !can_map {
@@ -115,12 +115,12 @@ fn what_podman_unshare_packs_is_what_the_maps_of_podman_say() {
     let digest = |file: &str| fs::read_to_string(here.join(file)).unwrap();
     assert_eq!(digest("work/inside"), digest("work/outside"));
 
-    let told = as_root_of_a_namespace(here, "unpack oci:work/outside.image:v1 work/tree");
-    assert!(!told.contains("not restored"), "{told}");
+    let output = as_root_of_a_namespace(here, "unpack oci:work/outside.image:v1 work/tree");
+    assert!(!output.contains("not restored"), "{output}");
     let owner = |name: &str| fs::metadata(here.join("work/tree").join(name)).unwrap().uid();
     assert_eq!((owner("root"), owner("user")), (12345, 100_999));
 
-    // A device is nothing that such a root may make, and no reason to fail.
+    // Such a root may not create devices; that is not an error.
     let null = rustix::fs::makedev(1, 3);
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(
@@ -132,6 +132,6 @@ fn what_podman_unshare_packs_is_what_the_maps_of_podman_say() {
     )
     .unwrap();
     volio(here, "pack --chown 0:0 oci:work/device.image:v1 tree");
-    let told = as_root_of_a_namespace(here, "unpack oci:work/device.image:v1 work/device");
-    assert!(told.contains("not restored: 1 device"), "{told}");
+    let output = as_root_of_a_namespace(here, "unpack oci:work/device.image:v1 work/device");
+    assert!(output.contains("not restored: 1 device"), "{output}");
 }

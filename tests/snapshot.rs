@@ -1,4 +1,4 @@
-//! A tree as an independent witness sees it: by `lstat`, `listxattr` and its content, without a line of volio's code.
+//! A snapshot of a tree by `lstat`, `listxattr` and the content of files. It shares no code with volio.
 
 use rustix::fs::{lgetxattr, llistxattr};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// What is known about one path.
+/// The metadata of one path, with a digest of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub kind: &'static str,
@@ -18,11 +18,11 @@ pub struct Seen {
     pub rdev: u64,
     pub content: Vec<u8>,
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The first path with the same inode: hard links must stay together.
+    /// The first path with the same inode, so that hard links are compared too.
     pub same_as: PathBuf,
 }
 
-/// Everything below a directory, itself included, by its path relative to it.
+/// Returns a directory and everything below it, by the relative path.
 pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut seen = BTreeMap::new();
     let mut inodes = BTreeMap::new();
@@ -72,7 +72,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let Ok(length) = llistxattr(path, &mut names[..]) else { return BTreeMap::new() };
     names[..length]
         .split(|byte| *byte == 0)
-        // The host's label and volio's own mark are not the tree's.
+        // The host's label and volio's own state are not part of the tree.
         .filter(|name| !name.is_empty() && *name != b"security.selinux" && !name.starts_with(b"user.volio."))
         .map(|name| {
             let mut value = vec![0; 64 << 10];
@@ -82,7 +82,7 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
         .collect()
 }
 
-/// Fails with the paths that differ, and not with two whole trees.
+/// Fails with the paths that differ, instead of two whole trees.
 #[track_caller]
 pub fn assert_same(left: &Path, right: &Path) {
     let (left, right) = (snapshot(left), snapshot(right));

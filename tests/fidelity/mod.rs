@@ -1,5 +1,5 @@
-//! A tree with everything that Linux can put into one comes back as it was. The judge is `tests/fidelity/compare`, which has
-//! not a line in common with volio.
+//! Restores a tree with every kind of entry and attribute of Linux. `tests/fidelity/compare` creates and compares the trees; it
+//! shares no code with volio.
 
 use std::fs;
 use std::io::Write;
@@ -9,31 +9,31 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// `nobody`, whatever it is called here.
+/// The id of the user `nobody`.
 const NOBODY: u32 = 65534;
 
-/// A directory to work in; the program is there too, where everybody can run it.
+/// A directory to work in, with the program, so that every user can run it.
 struct Place(TempDir);
 
-/// Says that something was not tested. Not by `eprintln!`, which the test harness keeps to itself.
+/// Reports that something was not tested. `eprintln!` is captured by the test harness.
 fn skipped(what: &str) {
     let mut stderr = std::io::stderr();
     writeln!(stderr, "SKIPPED: {what}").unwrap();
 }
 
 impl Place {
-    /// None without the judge.
+    /// Creates the directory; `None` if `compare` cannot run.
     fn new() -> Option<Self> {
         if Command::new("python3").arg("--version").output().is_err() {
             skipped("fidelity: no python3");
             return None;
         }
-        // Not in memory: a tmpfs has neither all attributes nor the holes of a disk.
+        // Not in memory: a tmpfs does not have all attributes, and its holes have another size.
         let parent = Path::new("/var/tmp");
         let place = if parent.is_dir() { TempDir::new_in(parent) } else { TempDir::new() }.unwrap();
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (built, program) = (env!("CARGO_BIN_EXE_volio"), place.path().join("volio"));
-        // By another process: a file that is open for writing in this one cannot be run while any thread forks.
+        // By another process: a file that this one has open for writing cannot be executed while a thread forks.
         assert!(Command::new("cp").arg(built).arg(program).status().unwrap().success());
         Some(Self(place))
     }
@@ -61,7 +61,7 @@ impl Place {
         assert!(judged.status.success(), "{left} and {right} differ:\n{said}{trouble}");
     }
 
-    /// The last line of what volio says, as whoever runs the tests or as this user.
+    /// Runs volio, as this user or as the user of the tests, and returns the last line of its output.
     #[track_caller]
     fn volio(&self, arguments: &[&str], user: Option<u32>) -> String {
         let mut command = Command::new(self.path("volio"));
@@ -77,7 +77,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Paths beyond what one call takes, which the standard library cannot remove.
+        // Its paths exceed `PATH_MAX`, so that the standard library cannot remove them.
         let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.0.path()).stderr(Stdio::null()).status();
         let _ = Command::new("rm").arg("-rf").arg(self.0.path()).status();
     }
@@ -92,20 +92,20 @@ fn digest(line: &str) -> &str {
 }
 
 #[test]
-fn a_tree_with_everything_comes_back_as_it_was() {
+fn a_tree_with_everything_is_restored() {
     let Some(place) = Place::new() else { return };
     place.make(&["tree"]);
     place.volio(&["pack", "oci:layout:v1", "tree"], None);
     place.volio(&["unpack", "--max-path", "64K", "oci:layout:v1", "target"], None);
     place.same("tree", "target", "");
-    // What came back is the same image again.
+    // The restored tree gives the same image.
     let packed = ["tree", "target"].map(|tree| place.volio(&["pack", "oci:layout:v2", tree], None));
     assert_eq!(digest(&packed[0]), digest(&packed[1]));
 }
 
 #[test]
 #[ignore = "takes minutes: run tests/run"]
-fn a_file_beyond_8_gib_comes_back_with_its_holes() {
+fn a_file_above_8_gib_is_restored_with_its_holes() {
     let Some(place) = Place::new() else { return };
     place.make(&["tree", "large"]);
     place.volio(&["pack", "oci:layout:v1", "tree"], None);
@@ -114,7 +114,7 @@ fn a_file_beyond_8_gib_comes_back_with_its_holes() {
 }
 
 #[test]
-fn no_hole_is_too_short_where_all_are_wanted() {
+fn short_holes_are_restored_if_the_options_say_so() {
     let Some(place) = Place::new() else { return };
     place.make(&["tree", "shallow", "holes"]);
     place.volio(&["pack", "oci:layout:v1", "tree"], None);
@@ -126,7 +126,7 @@ fn no_hole_is_too_short_where_all_are_wanted() {
 fn an_ordinary_user_loses_only_owners_and_devices() {
     let Some(place) = Place::new() else { return };
     if !is_root() {
-        return; // then the test above was it
+        return; // The test above has done that.
     }
     place.make(&["tree"]);
     place.volio(&["pack", "oci:layout:v1", "tree"], None);

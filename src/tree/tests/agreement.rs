@@ -1,4 +1,4 @@
-//! What is extracted is what an overlay says: one set of rules, kept in two ways.
+//! Agreement of the extractor and the overlay, which implement the same rules on disk and in memory.
 
 use super::*;
 use crate::tree::Overlay;
@@ -11,13 +11,13 @@ enum Change {
     Opaque(TreePath),
 }
 
-/// Few names, so that they meet.
+/// Paths of few names, so that they collide.
 fn any_path() -> impl Strategy<Value = TreePath> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..4)
         .prop_map(|names| path(names.join("/")))
 }
 
-/// What a symbolic link says: to something above, beside or below it, or from the root.
+/// Targets of symbolic links: above, beside or below the link, or from the root.
 fn any_target() -> impl Strategy<Value = String> {
     let names = prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "..", "."]), 1..4);
     (any::<bool>(), names)
@@ -34,7 +34,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     ];
     (any_path(), kind, 0..0o1000u32).prop_map(|(path, kind, mode)| {
         let (mut made, _) = entry(path.as_bytes(), kind);
-        // The mode tells entries of one path apart, and root and its owner can read whatever it is.
+        // The mode distinguishes entries with the same path. Root and the owner can read every one of them.
         made.metadata.mode = match made.kind {
             EntryKind::Symlink { .. } => 0o777,
             _ => mode | 0o600 | if made.kind == EntryKind::Directory { 0o100 } else { 0 },
@@ -52,7 +52,7 @@ fn any_layers() -> impl Strategy<Value = Vec<Vec<Change>>> {
     prop::collection::vec(prop::collection::vec(change, 0..8), 1..4)
 }
 
-/// All changes in order, each with the number of its layer.
+/// Returns all changes in order, each with the number of its layer.
 fn in_order(layers: &[Vec<Change>]) -> Vec<(usize, &Change)> {
     layers
         .iter()
@@ -61,7 +61,7 @@ fn in_order(layers: &[Vec<Change>]) -> Vec<(usize, &Change)> {
         .collect()
 }
 
-/// What the changes come to, and how many went well before one made no sense.
+/// Returns the number of changes before the first one that is invalid, and the resulting tree.
 fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) {
     let mut overlay = Overlay::within(u64::MAX);
     let mut layer = usize::MAX;
@@ -112,7 +112,8 @@ fn extracted(changes: &[(usize, &Change)], layers: usize) -> (usize, crate::Resu
     (changes.len(), Ok((walk(target.path()).into_iter().map(|(entry, _)| entry).collect(), counted)))
 }
 
-/// The same with what a plain directory has no say in left out, and every hard link to the first name in order.
+/// Returns entries in a form that can be compared: without the metadata of implied directories, and with each hard link to the
+/// first name in order.
 fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
     let mut first: std::collections::BTreeMap<TreePath, TreePath> = std::collections::BTreeMap::new();
     let kinds: std::collections::BTreeMap<TreePath, EntryKind> =
@@ -125,10 +126,11 @@ fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
         first.entry(named(entry)).or_insert_with(|| entry.path.clone());
     }
     let comparable = |mut entry: Entry| {
-        let (thing, me) = (named(&entry), entry.path.clone());
-        entry.kind = match first[&thing] == me {
-            true => kinds[&thing].clone(),
-            false => EntryKind::Hardlink { target: first[&thing].clone() },
+        let inode = named(&entry);
+        entry.kind = if first[&inode] == entry.path {
+            kinds[&inode].clone()
+        } else {
+            EntryKind::Hardlink { target: first[&inode].clone() }
         };
         if entry.metadata.mtime == Time::default() {
             entry.metadata = Metadata::implied_directory();
@@ -141,7 +143,7 @@ fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
     #[test]
-    fn an_overlay_is_what_the_same_layers_become_on_disk(layers in any_layers()) {
+    fn an_overlay_equals_the_same_layers_on_disk(layers in any_layers()) {
         let changes = in_order(&layers);
         let (good, overlaid_all) = overlaid(&changes);
         let (done, extracted_all) = extracted(&changes, layers.len());
@@ -149,7 +151,7 @@ proptest! {
         let kinds = (overlaid_all.err().map(|error| error.kind()), extracted_all.err().map(|error| error.kind()));
         let expected = (good < changes.len()).then_some(ErrorKind::Integrity);
         prop_assert_eq!(kinds, (expected, expected));
-        // What came before the change that made no sense is the same too.
+        // The trees before the invalid change are equal too.
         let (_, overlay) = overlaid(&changes[..good]);
         let (_, target) = extracted(&changes[..good], layers.len());
         let (overlay, (target, counted)) = (overlay.unwrap(), target.unwrap());

@@ -1,11 +1,11 @@
-//! What the file system gives to what is made in a directory, and what is made of that.
+//! Owners, modes and ACLs that the file system gives to new files.
 
 use super::users::{NOBODY, needs_root};
 use super::*;
 use rustix::fs::{XattrFlags, setxattr};
 use std::os::unix::fs::chown;
 
-/// The ACL that a directory hands down, one that says more than a mode can.
+/// A default ACL that a mode cannot express.
 pub(super) fn default_acl() -> Vec<u8> {
     let entry = |tag: u16, may: u16, id: u32| {
         [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat()
@@ -21,24 +21,24 @@ pub(super) fn default_acl() -> Vec<u8> {
     [2u32.to_le_bytes().to_vec(), entries.concat()].concat()
 }
 
-/// Has a directory hand an ACL down; whether it does.
-pub(super) fn hands_down(directory: &Path) -> bool {
+/// Sets a default ACL on a directory; returns `false` if the file system has no ACLs.
+pub(super) fn set_default_acl(directory: &Path) -> bool {
     let given = setxattr(directory, "system.posix_acl_default", &default_acl(), XattrFlags::empty());
     if given.is_err() {
-        skipped("ACLs that are handed down, because temporary files have none");
+        skipped("default ACLs, because temporary files have none");
     }
     given.is_ok()
 }
 
-/// What a walk finds of these.
+/// Returns the entries of a walk with these paths.
 fn found(target: &Path, seen: &[Seen]) -> Vec<Seen> {
-    let is_told = |found: &Seen| seen.iter().any(|(entry, _)| entry.path == found.0.path);
-    walk(target).into_iter().filter(is_told).collect()
+    let is_wanted = |found: &Seen| seen.iter().any(|(entry, _)| entry.path == found.0.path);
+    walk(target).into_iter().filter(is_wanted).collect()
 }
 
 #[test]
-fn what_one_directory_gives_is_not_expected_of_another_that_gives_its_group() {
-    if !needs_root("directories that give their group") {
+fn defaults_of_one_directory_are_not_used_in_a_setgid_directory() {
+    if !needs_root("setgid directories") {
         return;
     }
     let target = tempfile::tempdir().unwrap();
@@ -67,11 +67,11 @@ fn what_one_directory_gives_is_not_expected_of_another_that_gives_its_group() {
 }
 
 #[test]
-fn an_acl_is_taken_off_below_a_directory_that_hands_one_down_and_nothing_else_has_one() {
+fn an_inherited_acl_is_removed_below_a_directory_with_a_default_acl() {
     let target = tempfile::tempdir().unwrap();
     let down = target.path().join("down");
     fs::create_dir(&down).unwrap();
-    if !hands_down(&down) {
+    if !set_default_acl(&down) {
         return;
     }
     let seen = vec![
@@ -86,15 +86,15 @@ fn an_acl_is_taken_off_below_a_directory_that_hands_one_down_and_nothing_else_ha
     ];
     extract(&seen, target.path()).unwrap();
     assert_eq!(found(target.path(), &seen), seen);
-    extract(&[file("down/invented/deep/file", "5")], target.path()).unwrap();
-    for (entry, _) in walk(&down.join("invented")) {
+    extract(&[file("down/implied/deep/file", "5")], target.path()).unwrap();
+    for (entry, _) in walk(&down.join("implied")) {
         assert!(entry.metadata.xattrs.is_empty(), "{}", entry.path);
     }
 }
 
 #[test]
-fn of_two_directories_of_one_group_one_may_give_it_to_what_is_in_it() {
-    if !needs_root("directories that give their group") {
+fn of_two_directories_with_the_same_group_one_may_be_setgid() {
+    if !needs_root("setgid directories") {
         return;
     }
     let target = tempfile::tempdir().unwrap();
@@ -119,8 +119,8 @@ fn of_two_directories_of_one_group_one_may_give_it_to_what_is_in_it() {
 }
 
 #[test]
-fn a_directory_that_somebody_else_put_in_the_place_of_a_new_one_hands_nothing_down() {
-    if !needs_root("a directory of somebody else's") {
+fn a_directory_that_another_user_put_in_place_of_a_new_one_passes_no_acl_on() {
+    if !needs_root("a directory of another user") {
         return;
     }
     let target = tempfile::tempdir().unwrap();
@@ -130,7 +130,7 @@ fn a_directory_that_somebody_else_put_in_the_place_of_a_new_one_hands_nothing_do
     put(&mut extractor, &seen[0]).unwrap();
     fs::rename(&here, away).unwrap();
     fs::create_dir(&here).unwrap();
-    if !hands_down(&here) {
+    if !set_default_acl(&here) {
         return;
     }
     chown(&here, Some(NOBODY), Some(NOBODY)).unwrap();

@@ -1,16 +1,16 @@
-//! Images that were made to do harm, and targets in which somebody else is at work.
+//! Malicious images, and targets that another program changes.
 
 use super::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink as make_symlink};
 
-/// A target with something precious beside it.
-pub(super) struct Place {
+/// A target with a directory beside it that must not change.
+pub(super) struct Sandbox {
     pub dir: tempfile::TempDir,
     pub target: PathBuf,
     pub outside: PathBuf,
 }
 
-impl Place {
+impl Sandbox {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let [target, outside] = ["target", "outside"].map(|name| dir.path().join(name));
@@ -25,7 +25,7 @@ impl Place {
         self.outside.display().to_string()
     }
 
-    /// Extracts, and insists that nothing outside of the target has changed.
+    /// Extracts, and asserts that nothing outside of the target has changed.
     pub fn extract(&self, seen: &[Seen]) -> crate::Result<Extracted> {
         let before = walk(&self.outside);
         let result = extract(seen, &self.target);
@@ -43,24 +43,24 @@ impl Place {
 }
 
 #[test]
-fn nothing_is_put_through_a_link_that_leads_to_nothing_in_the_image() {
+fn an_entry_below_a_link_to_a_path_that_is_not_in_the_image_is_refused() {
     for target in ["../outside", "../../../../outside", "/proc/self/cwd", "missing", "missing/..", "link"] {
-        Place::new().refuses(&[symlink("link", target), file("link/owned", "")], "/link/owned");
-        Place::new().refuses(&[symlink("link", target), directory("link/owned")], "/link/owned");
-        Place::new().refuses(&[symlink("link", target), hardlink("owned", "link/precious")], "/owned");
-        Place::new().refuses(&[symlink("link", target), symlink("link/owned", "x")], "/link/owned");
-        Place::new().refuses(&[symlink("a/link", target), file("a/link/b/owned", "")], "/a/link/b/owned");
+        Sandbox::new().refuses(&[symlink("link", target), file("link/owned", "")], "/link/owned");
+        Sandbox::new().refuses(&[symlink("link", target), directory("link/owned")], "/link/owned");
+        Sandbox::new().refuses(&[symlink("link", target), hardlink("owned", "link/precious")], "/owned");
+        Sandbox::new().refuses(&[symlink("link", target), symlink("link/owned", "x")], "/link/owned");
+        Sandbox::new().refuses(&[symlink("a/link", target), file("a/link/b/owned", "")], "/a/link/b/owned");
     }
-    let place = Place::new();
-    let chain = [symlink("a", "b"), symlink("b", place.outside()), file("a/owned", "")];
-    place.refuses(&chain, "/a/owned");
-    Place::new().refuses(&[file("a", ""), symlink("l", "a"), file("l/owned", "")], "/l/owned");
+    let sandbox = Sandbox::new();
+    let chain = [symlink("a", "b"), symlink("b", sandbox.outside()), file("a/owned", "")];
+    sandbox.refuses(&chain, "/a/owned");
+    Sandbox::new().refuses(&[file("a", ""), symlink("l", "a"), file("l/owned", "")], "/l/owned");
 }
 
 #[test]
-fn links_are_followed_beneath_the_root_and_never_out_of_it() {
+fn links_are_followed_beneath_the_root_only() {
     for target in ["d", "./d/", "d/../d", "/d", "../d", "../../../../d", "chain"] {
-        let place = Place::new();
+        let sandbox = Sandbox::new();
         let entries = [
             directory("d"),
             symlink("chain", "/d"),
@@ -72,24 +72,24 @@ fn links_are_followed_beneath_the_root_and_never_out_of_it() {
             symlink("link/up", ".."),
             file("link/up/top", "t"),
         ];
-        place.extract(&entries).unwrap();
-        let made = walk(&place.target);
+        sandbox.extract(&entries).unwrap();
+        let made = walk(&sandbox.target);
         let expected =
             ["/chain", "/d", "/d/below", "/d/below/file", "/d/file", "/d/up", "/hard", "/link", "/top"];
         assert_eq!(names(&made), expected, "{target}");
-        assert_eq!(fs::read(place.target.join("hard")).unwrap(), b"f");
+        assert_eq!(fs::read(sandbox.target.join("hard")).unwrap(), b"f");
     }
-    // At the root, `..` is the root, whatever is beside the target.
-    let place = Place::new();
-    fs::create_dir(place.target.join("outside")).unwrap();
-    place.extract(&[symlink("link", "../outside"), file("link/precious", "mine")]).unwrap();
-    assert_eq!(fs::read_to_string(place.target.join("outside/precious")).unwrap(), "mine");
+    // `..` of the root is the root, and not the directory that contains the target.
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.target.join("outside")).unwrap();
+    sandbox.extract(&[symlink("link", "../outside"), file("link/precious", "mine")]).unwrap();
+    assert_eq!(fs::read_to_string(sandbox.target.join("outside/precious")).unwrap(), "mine");
 }
 
 #[test]
-fn a_record_cannot_be_written_through_a_link() {
-    let place = Place::new();
-    let mut extractor = Extractor::new(&place.target, quick()).unwrap();
+fn a_state_cannot_be_written_through_a_link() {
+    let sandbox = Sandbox::new();
+    let mut extractor = Extractor::new(&sandbox.target, quick()).unwrap();
     extractor.begin_state(serde_json::json!("image")).unwrap();
     for seen in [symlink("link", "/"), directory("d"), symlink("d/up", "..")] {
         put(&mut extractor, &seen).unwrap();
@@ -98,114 +98,114 @@ fn a_record_cannot_be_written_through_a_link() {
         put(&mut extractor, &file(forged, "forged")).unwrap();
     }
     extractor.finish().unwrap();
-    assert_eq!(names(&walk(&place.target)), ["/d", "/d/up", "/link"]);
+    assert_eq!(names(&walk(&sandbox.target)), ["/d", "/d/up", "/link"]);
 }
 
 #[test]
-fn a_link_that_is_swapped_for_one_to_outside_leads_nowhere() {
-    let place = Place::new();
-    let mut extractor = Extractor::new(&place.target, quick()).unwrap();
+fn a_link_that_is_replaced_by_one_to_the_outside_is_not_followed() {
+    let sandbox = Sandbox::new();
+    let mut extractor = Extractor::new(&sandbox.target, quick()).unwrap();
     for seen in [directory("d"), symlink("link", "d"), file("link/1", "")] {
         put(&mut extractor, &seen).unwrap();
     }
-    // Somebody else at work in the target: neither the link nor what it leads to is what the image said.
-    fs::rename(place.target.join("d"), place.target.join("moved")).unwrap();
-    make_symlink(&place.outside, place.target.join("d")).unwrap();
+    // Another program works in the target: the link and its target are not those of the image.
+    fs::rename(sandbox.target.join("d"), sandbox.target.join("moved")).unwrap();
+    make_symlink(&sandbox.outside, sandbox.target.join("d")).unwrap();
     assert!(put(&mut extractor, &file("link/2", "")).is_err());
-    fs::remove_file(place.target.join("link")).unwrap();
-    make_symlink("../outside", place.target.join("link")).unwrap();
+    fs::remove_file(sandbox.target.join("link")).unwrap();
+    make_symlink("../outside", sandbox.target.join("link")).unwrap();
     assert!(put(&mut extractor, &file("link/3", "")).is_err());
-    assert_eq!(names(&walk(&place.outside)), ["/precious"]);
+    assert_eq!(names(&walk(&sandbox.outside)), ["/precious"]);
 }
 
 #[test]
-fn a_link_is_replaced_itself_and_not_what_it_leads_to() {
+fn a_link_is_replaced_itself_and_not_its_target() {
     for replacement in
         [file("link", "evil"), directory("link"), symlink("link", "x"), entry("link", EntryKind::Fifo)]
     {
-        let place = Place::new();
-        let precious = place.outside() + "/precious";
-        place.extract(&[symlink("link", &precious), replacement.clone()]).unwrap();
-        assert_eq!(walk(&place.target)[1], replacement);
+        let sandbox = Sandbox::new();
+        let precious = sandbox.outside() + "/precious";
+        sandbox.extract(&[symlink("link", &precious), replacement.clone()]).unwrap();
+        assert_eq!(walk(&sandbox.target)[1], replacement);
     }
-    let place = Place::new();
-    place.extract(&[symlink("link", place.outside()), directory("link"), file("link/mine", "")]).unwrap();
-    assert!(place.target.join("link/mine").exists());
+    let sandbox = Sandbox::new();
+    sandbox.extract(&[symlink("link", sandbox.outside()), directory("link"), file("link/mine", "")]).unwrap();
+    assert!(sandbox.target.join("link/mine").exists());
 }
 
 #[test]
-fn a_hard_link_to_a_link_is_the_link_and_writing_there_replaces_it() {
-    let place = Place::new();
-    let precious = place.outside() + "/precious";
+fn a_hard_link_to_a_symbolic_link_is_replaced_by_a_later_file() {
+    let sandbox = Sandbox::new();
+    let precious = sandbox.outside() + "/precious";
     let links = [symlink("link", precious), hardlink("hard", "link")];
-    place.extract(&links).unwrap();
-    let linked = fs::symlink_metadata(place.target.join("hard")).unwrap();
+    sandbox.extract(&links).unwrap();
+    let linked = fs::symlink_metadata(sandbox.target.join("hard")).unwrap();
     assert!(linked.is_symlink() && linked.nlink() == 2);
     let (mut evil, content) = file("hard", "evil");
     evil.metadata.mode = 0o4777;
     let [link, hard] = links;
-    place.extract(&[link, hard, (evil, content)]).unwrap();
-    assert_eq!(fs::read_to_string(place.target.join("hard")).unwrap(), "evil");
+    sandbox.extract(&[link, hard, (evil, content)]).unwrap();
+    assert_eq!(fs::read_to_string(sandbox.target.join("hard")).unwrap(), "evil");
 }
 
 #[test]
-fn hard_links_to_nothing_to_directories_and_to_themselves_are_refused() {
-    let place = Place::new();
-    place.refuses(&[hardlink("a", "missing")], "/missing");
-    place.refuses(&[hardlink("a", "missing/too")], "/missing/too");
-    place.refuses(&[directory("d"), hardlink("a", "d")], "/d");
-    place.refuses(&[file("a", "data"), hardlink("a", "a")], "/a");
-    place.refuses(&[file("d/x", ""), hardlink("d", "d/x")], "/d");
-    place.refuses(&[directory("d"), hardlink("a", "")], "/");
+fn hard_links_to_missing_files_to_directories_and_to_themselves_are_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.refuses(&[hardlink("a", "missing")], "/missing");
+    sandbox.refuses(&[hardlink("a", "missing/too")], "/missing/too");
+    sandbox.refuses(&[directory("d"), hardlink("a", "d")], "/d");
+    sandbox.refuses(&[file("a", "data"), hardlink("a", "a")], "/a");
+    sandbox.refuses(&[file("d/x", ""), hardlink("d", "d/x")], "/d");
+    sandbox.refuses(&[directory("d"), hardlink("a", "")], "/");
 }
 
 #[test]
 fn a_link_that_was_in_the_target_is_refused_and_not_followed() {
-    let place = Place::new();
-    make_symlink(&place.outside, place.target.join("etc")).unwrap();
-    let error = place.extract(&[file("etc/owned", "")]).unwrap_err();
+    let sandbox = Sandbox::new();
+    make_symlink(&sandbox.outside, sandbox.target.join("etc")).unwrap();
+    let error = sandbox.extract(&[file("etc/owned", "")]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
 }
 
 #[test]
-fn a_directory_that_is_swapped_for_a_link_meanwhile_leads_nowhere() {
-    let place = Place::new();
-    let mut extractor = Extractor::new(&place.target, quick()).unwrap();
+fn a_directory_that_is_replaced_by_a_link_is_not_left_through_it() {
+    let sandbox = Sandbox::new();
+    let mut extractor = Extractor::new(&sandbox.target, quick()).unwrap();
     put(&mut extractor, &file("a/1", "")).unwrap();
-    fs::rename(place.target.join("a"), place.target.join("moved")).unwrap();
-    make_symlink(&place.outside, place.target.join("a")).unwrap();
-    // The directory that is open is still the one that was made.
+    fs::rename(sandbox.target.join("a"), sandbox.target.join("moved")).unwrap();
+    make_symlink(&sandbox.outside, sandbox.target.join("a")).unwrap();
+    // The open directory is still the one that was created.
     put(&mut extractor, &file("a/2", "")).unwrap();
-    assert!(place.target.join("moved/2").exists());
+    assert!(sandbox.target.join("moved/2").exists());
     put(&mut extractor, &file("b/1", "")).unwrap();
     assert!(put(&mut extractor, &file("a/3", "")).is_err());
     assert!(extractor.finish().is_err(), "attributes are not set through the link either");
-    assert_eq!(names(&walk(&place.outside)), ["/precious"]);
+    assert_eq!(names(&walk(&sandbox.outside)), ["/precious"]);
 }
 
 #[test]
-fn what_cannot_be_is_an_integrity_error() {
-    let place = Place::new();
-    place.refuses(&[symlink("empty", "")], "/empty");
-    place.refuses(&[symlink("nul", "a\0b")], "/nul");
-    place.refuses(&[symlink("", "a")], "root");
-    place.refuses(&[file("a", ""), file("a/b", "")], "/a/b");
-    Place::new().refuses(&[file("d/x", ""), file("d", "")], "/d");
-    let (mut nobody, _) = file("nobody", "");
-    nobody.metadata.uid = u32::MAX;
-    place.refuses(&[(nobody, vec![])], "/nobody");
+fn an_entry_that_cannot_exist_is_an_integrity_error() {
+    let sandbox = Sandbox::new();
+    sandbox.refuses(&[symlink("empty", "")], "/empty");
+    sandbox.refuses(&[symlink("nul", "a\0b")], "/nul");
+    sandbox.refuses(&[symlink("", "a")], "root");
+    sandbox.refuses(&[file("a", ""), file("a/b", "")], "/a/b");
+    Sandbox::new().refuses(&[file("d/x", ""), file("d", "")], "/d");
+    let (mut unowned, _) = file("unowned", "");
+    unowned.metadata.uid = u32::MAX;
+    sandbox.refuses(&[(unowned, vec![])], "/unowned");
 }
 
 #[test]
-fn labels_of_hosts_and_marks_of_volio_are_not_extracted() {
-    let place = Place::new();
+fn attributes_of_hosts_and_of_volio_are_not_extracted() {
+    let sandbox = Sandbox::new();
     let (mut marked, _) = file("marked", "");
     for name in ["user.volio.image", "trusted.overlay.opaque", "user.overlay.opaque", "security.selinux"] {
         marked.metadata.xattrs.insert(name.into(), b"y".to_vec());
     }
-    let done = place.extract(&[(marked, vec![])]).unwrap();
-    assert_eq!(done.xattrs_not_restored, 0, "they are no part of the tree, so nothing was lost");
+    let done = sandbox.extract(&[(marked, vec![])]).unwrap();
+    assert_eq!(done.xattrs_not_restored, 0, "they are not part of the tree, so nothing was lost");
     let mut list = vec![0; 1000];
-    let length = rustix::fs::listxattr(place.target.join("marked"), &mut list[..]).unwrap();
+    let length = rustix::fs::listxattr(sandbox.target.join("marked"), &mut list[..]).unwrap();
     assert!(!String::from_utf8_lossy(&list[..length]).contains("o"), "{list:?}");
 }

@@ -1,4 +1,4 @@
-//! Layers over layers, and whiteouts between them.
+//! Extraction of several layers, with whiteouts.
 
 use super::*;
 
@@ -9,7 +9,7 @@ enum Change {
 }
 use Change::{Opaque, Put, Whiteout};
 
-/// Extracts layers over a target that may hold something.
+/// Extracts layers into a target that need not be empty.
 fn layered(target: &Path, layers: &[&[Change]]) -> crate::Result<Vec<String>> {
     let mut extractor = layered_extractor(target)?;
     for layer in layers {
@@ -31,7 +31,7 @@ fn fresh(layers: &[&[Change]]) -> Vec<String> {
 }
 
 #[test]
-fn a_whiteout_removes_what_earlier_layers_made() {
+fn a_whiteout_removes_entries_of_earlier_layers() {
     let below: &[Change] = &[Put(file("a/b/c", "")), Put(file("a/b/d", "")), Put(file("ab", ""))];
     assert_eq!(fresh(&[below, &[Whiteout("a/b/c")]]), ["/a", "/a/b", "/a/b/d", "/ab"]);
     assert_eq!(fresh(&[below, &[Whiteout("a")]]), ["/ab"]);
@@ -41,7 +41,7 @@ fn a_whiteout_removes_what_earlier_layers_made() {
 }
 
 #[test]
-fn a_whiteout_leaves_what_its_own_layer_made_whichever_comes_first() {
+fn a_whiteout_keeps_entries_of_its_own_layer_in_any_order() {
     let below: &[Change] = &[Put(file("a/old", "")), Put(file("a/both", "1"))];
     for layer in [
         &[Put(directory("a")), Put(file("a/both", "2")), Put(file("a/new", "")), Whiteout("a")],
@@ -53,7 +53,7 @@ fn a_whiteout_leaves_what_its_own_layer_made_whichever_comes_first() {
 }
 
 #[test]
-fn whiteouts_never_touch_what_was_in_the_target() {
+fn whiteouts_do_not_remove_files_that_were_in_the_target() {
     let target = tempfile::tempdir().unwrap();
     extract(&[file("a/mine", "data"), file("mine", "data")], target.path()).unwrap();
     let layers: [&[Change]; 2] = [
@@ -64,7 +64,7 @@ fn whiteouts_never_touch_what_was_in_the_target() {
 }
 
 #[test]
-fn the_kind_of_something_can_change_between_layers() {
+fn the_kind_of_an_entry_can_change_between_layers() {
     let below: &[Change] = &[Put(file("a/b/c", "")), Put(file("f", "")), Put(symlink("l", "a"))];
     let above: &[Change] =
         &[Put(file("a", "")), Put(directory("f")), Put(directory("l")), Put(file("l/x", ""))];
@@ -76,7 +76,7 @@ fn the_kind_of_something_can_change_between_layers() {
 }
 
 #[test]
-fn the_last_layer_decides_about_the_attributes_of_a_directory() {
+fn a_directory_has_the_attributes_of_the_last_layer() {
     let target = tempfile::tempdir().unwrap();
     let (mut last, _) = directory("a");
     last.metadata.mode = 0o700;
@@ -100,7 +100,7 @@ fn a_file_that_a_later_layer_replaces_keeps_its_other_names() {
 }
 
 #[test]
-fn a_directory_with_something_in_it_that_was_in_the_target_gives_way_to_no_file() {
+fn a_directory_with_contents_that_was_in_the_target_is_not_replaced_by_a_file() {
     let target = tempfile::tempdir().unwrap();
     extract(&[file("a/mine", "data")], target.path()).unwrap();
     for layers in [1, 2] {
@@ -122,12 +122,12 @@ fn within_a_layer_the_later_of_two_entries_wins() {
 }
 
 #[test]
-fn only_an_empty_target_is_empty() {
+fn a_target_is_empty_only_without_foreign_entries() {
     let target = tempfile::tempdir().unwrap();
     let is_empty = || Target::open_or_create(target.path()).unwrap().foreign_entry().unwrap().is_none();
     assert!(is_empty());
     fs::create_dir(target.path().join("lost+found")).unwrap();
-    assert_eq!(is_empty(), is_root(), "a lost+found counts as nothing when it is root's");
+    assert_eq!(is_empty(), is_root(), "a lost+found does not count if it belongs to root");
     fs::write(target.path().join("mine"), "").unwrap();
     assert!(!is_empty());
     let not_a_directory = Extractor::new(&target.path().join("mine"), quick()).err().unwrap();

@@ -1,23 +1,23 @@
-//! Depths and sizes that a naive implementation does not survive.
+//! Depths and sizes that exceed system limits.
 
 use super::*;
 use crate::tree::dir_stack::DirStack;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
-/// Deeper than the usual limit of 1024 descriptors; with these names also far longer than a path may be.
+/// A depth above the usual limit of 1024 descriptors. With these names, the path also exceeds `PATH_MAX`.
 const DEPTH: usize = 1500;
 
 #[test]
-fn a_tree_deeper_than_path_and_descriptor_limits_comes_back() {
+fn a_tree_deeper_than_the_limits_of_paths_and_descriptors_is_restored() {
     let with_few_descriptors = |_: &Path, test: Command| {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -n 100 && exec \"$@\"", "sh"]).arg(test.get_program());
         shell
     };
-    let name = "limits::a_tree_deeper_than_path_and_descriptor_limits_comes_back";
+    let name = "limits::a_tree_deeper_than_the_limits_of_paths_and_descriptors_is_restored";
     let Some(dir) = again(name, with_few_descriptors) else { return };
-    // On the way back up, every directory has something more to be found in it.
+    // Each directory has a file that comes after the directories below it.
     let mut seen = vec![directory("")];
     let deepest = "directory".to_owned() + &"/directory".repeat(DEPTH);
     let ends: Vec<_> = deepest.match_indices('/').map(|(end, _)| end).collect();
@@ -28,7 +28,7 @@ fn a_tree_deeper_than_path_and_descriptor_limits_comes_back() {
 }
 
 #[test]
-fn a_directory_that_was_exchanged_while_it_was_closed_is_noticed() {
+fn a_directory_that_was_exchanged_while_it_was_closed_is_detected() {
     let dir = tempfile::tempdir().unwrap();
     let root = openat(CWD, dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let mut stack = DirStack::new(root);

@@ -1,8 +1,8 @@
-//! Several sources become one tree.
+//! Walks over several sources.
 
 use super::*;
 
-/// Extracts some files into a directory of its own.
+/// Extracts some files into a new directory.
 fn source(seen: &[Seen]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     extract(seen, dir.path()).unwrap();
@@ -35,7 +35,7 @@ fn sources_are_merged_in_the_order_of_the_tree() {
 }
 
 #[test]
-fn ancestors_are_invented_only_where_no_source_has_them() {
+fn ancestors_are_implied_only_where_no_source_has_them() {
     let (mut var, _) = directory("var");
     var.metadata.mode = 0o711;
     let one = source(&[(var.clone(), vec![])]);
@@ -55,9 +55,9 @@ fn two_sources_with_the_same_path_are_an_error_that_names_both() {
     let fails = |sources: &[SourceSpec]| {
         let error = merged(sources).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
-        let told = error.to_string();
+        let message = error.to_string();
         for dir in [&one, &two] {
-            assert!(told.contains(dir.path().to_str().unwrap()), "{told}");
+            assert!(message.contains(dir.path().to_str().unwrap()), "{message}");
         }
     };
     fails(&[at(&one, "", "x"), at(&two, "", "x")]);
@@ -68,7 +68,7 @@ fn two_sources_with_the_same_path_are_an_error_that_names_both() {
 }
 
 #[test]
-fn hard_links_point_into_their_own_source() {
+fn hard_links_lead_to_files_of_the_same_source() {
     let dir = source(&[file("a", "data"), hardlink("b", "a")]);
     let seen = merged(&[at(&dir, "", "x"), at(&dir, "", "y")]).unwrap();
     let kinds: Vec<_> = seen.into_iter().map(|(entry, _)| (entry.path.to_string(), entry.kind)).collect();
@@ -79,7 +79,7 @@ fn hard_links_point_into_their_own_source() {
 }
 
 #[test]
-fn a_file_alone_is_a_tree_and_no_rule_leaves_it_out() {
+fn a_single_file_is_a_source_and_no_rule_leaves_it_out() {
     let dir = source(&[file("a", "data")]);
     let options = WalkOptions { exclude: vec!["a".into()], ..WalkOptions::default() };
     let (seen, _) = walk_with(&[SourceSpec::new(dir.path().join("a"))], &options).unwrap();
@@ -88,7 +88,7 @@ fn a_file_alone_is_a_tree_and_no_rule_leaves_it_out() {
 }
 
 #[test]
-fn a_source_that_is_a_link_is_what_it_leads_to() {
+fn a_source_that_is_a_link_is_followed() {
     let dir = source(&[file("v1/a", "data"), symlink("current", "v1"), symlink("file", "v1/a")]);
     let seen = merged(&[SourceSpec::new(dir.path().join("current")), at(&dir, "file", "b")]).unwrap();
     assert_eq!(names(&seen), ["/a", "/b"]);

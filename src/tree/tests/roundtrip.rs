@@ -1,11 +1,11 @@
-//! What is extracted and walked is what it was.
+//! Random trees that are extracted and walked.
 
 use super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-/// What a random entry is; a link takes its target from what comes before it.
+/// The kind of a random entry. A hard link leads to one of the entries before it.
 #[derive(Clone, Debug)]
 enum Random {
     File(Vec<u8>),
@@ -15,7 +15,7 @@ enum Random {
     Fifo,
 }
 
-/// Names that sort surprisingly, are no text, or are as long as they can be.
+/// Names that sort unexpectedly, are not UTF-8, or have the maximal length.
 fn name() -> impl Strategy<Value = Vec<u8>> {
     let long = vec![b'x'; 255];
     let names: [&[u8]; 9] = [b"a", b"b", b"a.b", b"a-", b"-", b" \n", b"\xff\x80", b"...", &long];
@@ -36,7 +36,7 @@ fn metadata() -> impl Strategy<Value = Metadata> {
     let ids = if is_root() { vec![0, 1000, u32::MAX - 1] } else { vec![] };
     let uid = prop::sample::select([ids.clone(), vec![geteuid().as_raw()]].concat());
     let gid = prop::sample::select([ids, vec![getegid().as_raw()]].concat());
-    // What ext4 can hold.
+    // The range of ext4.
     let time = (-(1i64 << 31)..1 << 33, 0..1_000_000_000u32);
     let xattrs = prop::collection::btree_map("user\\.[a-c]", vec(any::<u8>(), 0..20), 0..2);
     (0..0o10000u32, uid, gid, time, xattrs).prop_map(|(mode, uid, gid, (seconds, nanoseconds), xattrs)| {
@@ -45,29 +45,24 @@ fn metadata() -> impl Strategy<Value = Metadata> {
     })
 }
 
-/// A tree as a walk tells it.
+/// Trees in the order of a walk.
 fn tree() -> impl Strategy<Value = Vec<Seen>> {
     vec((vec(name(), 0..5), kind(), metadata()), 1..40).prop_map(|random| {
         let mut tree = BTreeMap::new();
         for (names, kind, metadata) in random {
-            plant(&mut tree, path(names.join(&b'/')), kind, metadata);
+            add(&mut tree, path(names.join(&b'/')), kind, metadata);
         }
         let mut seen: Vec<Seen> = Vec::new();
         for (path, (kind, metadata)) in tree {
-            let found = grown(&seen, path, kind, metadata);
+            let found = walked(&seen, path, kind, metadata);
             seen.push(found);
         }
         seen
     })
 }
 
-/// Adds an entry and the directories that it needs, unless something else is in the way.
-fn plant(
-    tree: &mut BTreeMap<TreePath, (Random, Metadata)>,
-    path: TreePath,
-    kind: Random,
-    metadata: Metadata,
-) {
+/// Adds an entry and the directories that it needs, unless one of them is another kind of entry.
+fn add(tree: &mut BTreeMap<TreePath, (Random, Metadata)>, path: TreePath, kind: Random, metadata: Metadata) {
     let ancestors: Vec<_> = std::iter::successors(path.parent(), TreePath::parent).collect();
     let blocks = |path| tree.get(path).is_some_and(|(kind, _)| !matches!(kind, Random::Directory));
     if tree.contains_key(&path) || ancestors.iter().any(blocks) {
@@ -80,8 +75,8 @@ fn plant(
     tree.insert(path, (kind, metadata));
 }
 
-/// The entry that a walk tells, with what its kind allows of the metadata.
-fn grown(earlier: &[Seen], path: TreePath, kind: Random, mut metadata: Metadata) -> Seen {
+/// Returns the entry that a walk yields, with the metadata that its kind can have.
+fn walked(earlier: &[Seen], path: TreePath, kind: Random, mut metadata: Metadata) -> Seen {
     let first_names: Vec<_> = earlier
         .iter()
         .filter(|(entry, _)| !matches!(entry.kind, EntryKind::Directory | EntryKind::Hardlink { .. }))
@@ -101,7 +96,7 @@ fn grown(earlier: &[Seen], path: TreePath, kind: Random, mut metadata: Metadata)
     match kind {
         EntryKind::Symlink { .. } => (metadata.mode, metadata.xattrs) = (0o777, BTreeMap::new()),
         EntryKind::Fifo => metadata.xattrs.clear(),
-        // Everybody but root must be able to read what they made.
+        // A user without root's rights must be able to read the files.
         EntryKind::Directory if !is_root() => metadata.mode |= 0o700,
         EntryKind::File { .. } if !is_root() => metadata.mode |= 0o400,
         _ => {}
@@ -113,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_extracted_and_walked_is_what_it_was(seen in tree()) {
+    fn a_tree_that_is_extracted_and_walked_is_the_same(seen in tree()) {
         let target = tempfile::tempdir().unwrap();
         extract(&seen, target.path()).unwrap();
         prop_assert_eq!(walk(target.path()), seen);
@@ -132,7 +127,7 @@ proptest! {
     }
 
     #[test]
-    fn extracting_once_more_over_it_changes_nothing(seen in tree()) {
+    fn extracting_a_tree_over_itself_changes_nothing(seen in tree()) {
         let target = tempfile::tempdir().unwrap();
         extract(&seen, target.path()).unwrap();
         extract(&seen, target.path()).unwrap();
@@ -141,7 +136,7 @@ proptest! {
 }
 
 #[test]
-fn a_missing_target_is_made_and_a_missing_parent_is_a_plain_directory() {
+fn a_missing_target_is_created_and_a_missing_parent_is_an_implied_directory() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("new/target");
     let done = extract(&[file("a/b/c", "data")], &target).unwrap();
@@ -152,25 +147,24 @@ fn a_missing_target_is_made_and_a_missing_parent_is_a_plain_directory() {
 }
 
 #[test]
-fn a_plain_directory_changes_nothing_about_one_that_was_there() {
+fn an_implied_directory_does_not_change_an_existing_one() {
     let target = tempfile::tempdir().unwrap();
     let (mut there, _) = directory("there");
     there.metadata.mode = 0o700;
-    let (mut plain, _) = directory("there");
-    plain.metadata = Metadata::implied_directory();
+    let implied = Entry::implied_directory(path("there"));
     extract(&[(there.clone(), vec![])], target.path()).unwrap();
-    extract(&[(plain.clone(), vec![])], target.path()).unwrap();
+    extract(&[(implied, vec![])], target.path()).unwrap();
     assert_eq!(walk(target.path())[1].0, there);
-    plain.path = path("new");
-    extract(&[(plain, vec![])], target.path()).unwrap();
+    let implied = Entry::implied_directory(path("new"));
+    extract(&[(implied, vec![])], target.path()).unwrap();
     assert_eq!(walk(target.path())[1].0.metadata.mtime, Time::default());
 }
 
 #[test]
-fn zeros_become_holes_only_where_that_is_wanted() {
+fn zeros_become_holes_as_the_options_say() {
     use std::os::unix::fs::MetadataExt;
     let zeros = 1 << 20;
-    // A long run, one that is as long as a block, and a long one again.
+    // A long run of zeros, one of the size of a block, and another long one.
     let block = [vec![1; 4096], vec![0; 4096], vec![1; 4096]].concat();
     let content = [vec![0; zeros], block, vec![0; zeros]].concat();
     let (sparse, _) = entry("sparse", EntryKind::File { size: content.len() as u64 });

@@ -1,11 +1,11 @@
-//! Holes are found, not read, and come out as zeros.
+//! Holes of sparse files.
 
 use super::*;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 
-/// A file of that size in which only these places are written.
+/// Creates a file of this size in which only these bytes are written.
 fn sparse(path: &Path, size: u64, written: &[(u64, &[u8])]) -> File {
     let file = File::create(path).unwrap();
     file.set_len(size).unwrap();
@@ -22,7 +22,7 @@ fn content_of(directory: &Path) -> FileContent {
 }
 
 #[test]
-fn a_sparse_file_reads_as_a_dense_one_wherever_its_holes_are() {
+fn a_sparse_file_is_read_like_a_dense_one() {
     const MIB: u64 = 1 << 20;
     let layouts: [&[(u64, &[u8])]; 6] = [
         &[],
@@ -44,7 +44,7 @@ fn a_sparse_file_reads_as_a_dense_one_wherever_its_holes_are() {
     }
 }
 
-/// How many bytes this thread has read so far.
+/// Returns the number of bytes that this thread has read so far.
 fn read_so_far() -> u64 {
     let counters = fs::read_to_string("/proc/thread-self/io").unwrap();
     let read = counters.lines().find_map(|line| line.strip_prefix("rchar: "));
@@ -67,7 +67,7 @@ fn holes_are_not_read() {
 }
 
 #[test]
-fn holes_can_be_passed_over_but_not_the_last_byte_which_says_whether_the_file_has_changed() {
+fn holes_can_be_skipped_except_for_the_last_byte_which_detects_changes() {
     const MIB: u64 = 1 << 20;
     let dir = tempfile::tempdir().unwrap();
     let file = sparse(&dir.path().join("file"), 8 * MIB, &[(4 * MIB, b"x")]);
@@ -76,7 +76,7 @@ fn holes_can_be_passed_over_but_not_the_last_byte_which_says_whether_the_file_ha
     assert_eq!(content.skip_hole(), 0);
     let mut byte = [0];
     content.read_exact(&mut byte).unwrap();
-    assert_eq!((byte[0], content.skip_hole()), (b'x', 0), "the rest of its block is no hole");
+    assert_eq!((byte[0], content.skip_hole()), (b'x', 0), "the rest of its block is not a hole");
     let mut block = vec![0; 1];
     while content.skip_hole() == 0 {
         content.read_exact(&mut block).unwrap();

@@ -1,7 +1,7 @@
-//! Targets that hold something, and targets in which somebody else is at work.
+//! Targets that are not empty, and targets that another program changes.
 
-use super::creation_defaults::{default_acl, hands_down};
-use super::hostile::Place;
+use super::creation_defaults::{default_acl, set_default_acl};
+use super::hostile::Sandbox;
 use super::users::as_ordinary_user;
 use super::*;
 use crate::tree::target_state;
@@ -22,14 +22,14 @@ fn extract_with(seen: &[Seen], target: &Path, options: ExtractOptions) -> crate:
     extractor.finish()
 }
 
-/// The record of a directory.
-fn record_of(directory: &Path) -> Option<TargetState> {
+/// Returns the state of a directory.
+fn state_of(directory: &Path) -> Option<TargetState> {
     let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     target_state::read(fd.as_fd())
 }
 
 #[test]
-fn files_give_way_and_directories_keep_what_is_in_them() {
+fn files_are_replaced_and_directories_keep_their_contents() {
     let target = tempfile::tempdir().unwrap();
     let (mut there, _) = directory("d");
     there.metadata.mode = 0o700;
@@ -44,31 +44,31 @@ fn files_give_way_and_directories_keep_what_is_in_them() {
 }
 
 #[test]
-fn a_directory_gives_way_by_force_and_nothing_outside_goes_with_it() {
-    let place = Place::new();
-    extract(&[file("d/e/mine", "mine"), symlink("d/link", place.outside())], &place.target).unwrap();
-    fs::set_permissions(place.target.join("d/e"), fs::Permissions::from_mode(0o500)).unwrap();
-    let error = place.extract(&[file("d", "theirs")]).unwrap_err();
+fn a_directory_is_replaced_by_force_and_nothing_outside_is_removed() {
+    let sandbox = Sandbox::new();
+    extract(&[file("d/e/mine", "mine"), symlink("d/link", sandbox.outside())], &sandbox.target).unwrap();
+    fs::set_permissions(sandbox.target.join("d/e"), fs::Permissions::from_mode(0o500)).unwrap();
+    let error = sandbox.extract(&[file("d", "theirs")]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(error.hint().unwrap().contains("--force"));
-    extract_with(&[file("d", "theirs")], &place.target, forced()).unwrap();
-    assert_eq!(names(&walk(&place.target)), ["/d"]);
-    assert_eq!(names(&walk(&place.outside)), ["/precious"]);
+    extract_with(&[file("d", "theirs")], &sandbox.target, forced()).unwrap();
+    assert_eq!(names(&walk(&sandbox.target)), ["/d"]);
+    assert_eq!(names(&walk(&sandbox.outside)), ["/precious"]);
 }
 
 #[test]
-fn a_hard_link_never_leads_to_what_was_in_the_target() {
-    let place = Place::new();
-    extract(&[file("mine", "data")], &place.target).unwrap();
-    let error = place.extract(&[hardlink("theirs", "mine")]).unwrap_err();
+fn a_hard_link_to_a_file_that_was_in_the_target_is_refused() {
+    let sandbox = Sandbox::new();
+    extract(&[file("mine", "data")], &sandbox.target).unwrap();
+    let error = sandbox.extract(&[hardlink("theirs", "mine")]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity, "{error}");
-    place.extract(&[file("mine", "theirs"), hardlink("theirs", "mine")]).unwrap();
+    sandbox.extract(&[file("mine", "theirs"), hardlink("theirs", "mine")]).unwrap();
 }
 
 #[test]
-fn an_acl_that_a_directory_hands_down_is_on_nothing_that_is_extracted() {
+fn extracted_entries_do_not_have_an_inherited_acl() {
     let target = tempfile::tempdir().unwrap();
-    if !hands_down(target.path()) {
+    if !set_default_acl(target.path()) {
         return;
     }
     let acl = default_acl();
@@ -82,26 +82,26 @@ fn an_acl_that_a_directory_hands_down_is_on_nothing_that_is_extracted() {
     ];
     extract(&seen, target.path()).unwrap();
     assert_eq!(walk(target.path())[1..], seen);
-    // What the image itself has is another matter.
+    // The ACLs of the image are set.
     seen[0].0.metadata.xattrs.insert(b"system.posix_acl_default".to_vec(), acl);
     extract(&seen, target.path()).unwrap();
     assert_eq!(walk(target.path())[1..], seen);
     extract(&[file("d/e/f", "x")], target.path()).unwrap();
     let e = walk(target.path()).into_iter().find(|(entry, _)| entry.path == path("d/e")).unwrap();
-    assert!(e.0.metadata.xattrs.is_empty(), "an invented directory hands nothing down either");
+    assert!(e.0.metadata.xattrs.is_empty(), "an implied directory has no ACL either");
 }
 
-/// Ends the other thread also when this one panics.
-struct AtTheEnd<'a>(&'a AtomicBool);
+/// Ends the other thread, also when this one panics.
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for AtTheEnd<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Extracts while another thread exchanges a directory and a link to the outside, as fast as it can.
-fn swapped(dir: &Path) {
+fn extract_while_swapped(dir: &Path) {
     let (target, outside) = (dir.join("target"), dir.join("outside"));
     fs::create_dir_all(target.join("d/e")).unwrap();
     fs::create_dir(&outside).unwrap();
@@ -127,19 +127,19 @@ fn swapped(dir: &Path) {
         scope.spawn(|| {
             let (d, link) = (target.join("d"), target.join("link"));
             while !over.load(Ordering::Relaxed) {
-                // The link is there for a moment only when the extraction has just removed it.
+                // The extraction may have just removed the link.
                 if renameat_with(CWD, &d, CWD, &link, RenameFlags::EXCHANGE).is_err() {
                     let _ = make_symlink(&outside, &link);
                 }
             }
         });
-        let _over = AtTheEnd(&over);
+        let _over = StopOnDrop(&over);
         for round in 0..10 {
             let _ = fs::remove_dir_all(target.join("link"));
             let _ = make_symlink(&outside, target.join("link"));
             let mut extractor = Extractor::new(&target, forced()).unwrap();
             extractor.begin_state(json!({"round": round})).unwrap();
-            // Each by itself: one that met the link shall not keep the others from trying.
+            // One by one, so that an entry that failed at the link does not prevent the others.
             for seen in &seen {
                 match put(&mut extractor, seen) {
                     Ok(()) => went_well += 1,
@@ -154,20 +154,20 @@ fn swapped(dir: &Path) {
 }
 
 #[test]
-fn a_directory_that_is_swapped_all_the_time_leads_nowhere() {
-    swapped(tempfile::tempdir().unwrap().path());
+fn a_directory_that_is_swapped_all_the_time_does_not_lead_outside() {
+    extract_while_swapped(tempfile::tempdir().unwrap().path());
 }
 
 #[test]
-fn a_directory_that_is_swapped_all_the_time_leads_an_ordinary_user_nowhere() {
-    let name = "targets::a_directory_that_is_swapped_all_the_time_leads_an_ordinary_user_nowhere";
+fn a_directory_that_is_swapped_all_the_time_does_not_lead_an_ordinary_user_outside() {
+    let name = "targets::a_directory_that_is_swapped_all_the_time_does_not_lead_an_ordinary_user_outside";
     if let Some(dir) = as_ordinary_user(name) {
-        swapped(&dir);
+        extract_while_swapped(&dir);
     }
 }
 
-/// Links to the outside under every name that volio uses in a target.
-fn planted(dir: &Path) {
+/// Extracts into targets with links to the outside under every name that volio uses there.
+fn extract_over_planted_links(dir: &Path) {
     let outside = dir.join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("precious"), "data").unwrap();
@@ -191,29 +191,29 @@ fn planted(dir: &Path) {
 }
 
 #[test]
-fn links_under_the_names_that_volio_uses_lead_nowhere() {
-    planted(tempfile::tempdir().unwrap().path());
+fn links_under_reserved_names_do_not_lead_outside() {
+    extract_over_planted_links(tempfile::tempdir().unwrap().path());
 }
 
 #[test]
-fn links_under_the_names_that_volio_uses_lead_an_ordinary_user_nowhere() {
-    let name = "targets::links_under_the_names_that_volio_uses_lead_an_ordinary_user_nowhere";
+fn links_under_reserved_names_do_not_lead_an_ordinary_user_outside() {
+    let name = "targets::links_under_reserved_names_do_not_lead_an_ordinary_user_outside";
     if let Some(dir) = as_ordinary_user(name) {
-        planted(&dir);
+        extract_over_planted_links(&dir);
     }
 }
 
 #[test]
-fn links_in_the_place_of_a_stage_are_refused() {
-    let place = Place::new();
-    make_symlink(&place.outside, place.dir.path().join(".target.volio")).unwrap();
-    let error = AtomicTarget::beside(&place.target).unwrap().target(&json!(1)).unwrap_err();
+fn a_link_with_the_name_of_the_staging_directory_is_refused() {
+    let sandbox = Sandbox::new();
+    make_symlink(&sandbox.outside, sandbox.dir.path().join(".target.volio")).unwrap();
+    let error = AtomicTarget::beside(&sandbox.target).unwrap().target(&json!(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-    fs::remove_file(place.dir.path().join(".target.volio")).unwrap();
-    fs::create_dir(place.dir.path().join(".target.volio")).unwrap();
-    fs::write(place.dir.path().join(".target.volio/mine"), "").unwrap();
+    fs::remove_file(sandbox.dir.path().join(".target.volio")).unwrap();
+    fs::create_dir(sandbox.dir.path().join(".target.volio")).unwrap();
+    fs::write(sandbox.dir.path().join(".target.volio/mine"), "").unwrap();
     assert!(
-        AtomicTarget::beside(&place.target)
+        AtomicTarget::beside(&sandbox.target)
             .unwrap()
             .target(&json!(1))
             .unwrap()
@@ -223,7 +223,7 @@ fn links_in_the_place_of_a_stage_are_refused() {
     );
 }
 
-/// The record of an image that somebody else says to be here.
+/// Writes a state as another user could do it.
 fn forge(directory: &Path, complete: bool) {
     let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     let inode = rustix::fs::fstat(&fd).unwrap().st_ino;
@@ -232,15 +232,15 @@ fn forge(directory: &Path, complete: bool) {
 }
 
 #[test]
-fn a_stage_of_somebody_else_is_refused() {
-    if !super::users::needs_root("a stage that another user has made") {
+fn a_staging_directory_of_another_user_is_refused() {
+    if !super::users::needs_root("a staging directory of another user") {
         return;
     }
-    let place = Place::new();
-    let stage = place.dir.path().join(".target.volio");
-    fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let sandbox = Sandbox::new();
+    let stage = sandbox.dir.path().join(".target.volio");
+    fs::set_permissions(sandbox.dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
     let is_refused = || {
-        let error = AtomicTarget::beside(&place.target).unwrap().target(&json!(1)).unwrap_err();
+        let error = AtomicTarget::beside(&sandbox.target).unwrap().target(&json!(1)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(stage.join("evil").exists());
     };
@@ -249,23 +249,23 @@ fn a_stage_of_somebody_else_is_refused() {
     forge(&stage, true);
     std::os::unix::fs::chown(&stage, Some(super::users::NOBODY), None).unwrap();
     is_refused();
-    // Ours, and everybody may have filled it.
+    // It is ours, and every user may have filled it.
     std::os::unix::fs::chown(&stage, Some(0), None).unwrap();
     fs::set_permissions(&stage, fs::Permissions::from_mode(0o777)).unwrap();
     is_refused();
     fs::set_permissions(&stage, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(
-        AtomicTarget::beside(&place.target).unwrap().target(&json!(1)).unwrap().state().unwrap().complete
+        AtomicTarget::beside(&sandbox.target).unwrap().target(&json!(1)).unwrap().state().unwrap().complete
     );
 }
 
 #[test]
-fn a_record_where_others_may_write_removes_nothing() {
+fn a_state_in_a_directory_that_others_may_write_removes_nothing() {
     for mode in [0o777, 0o775, 0o1777] {
         let target = tempfile::tempdir().unwrap();
         fs::write(target.path().join("precious"), "data").unwrap();
         forge(target.path(), false);
-        assert!(record_of(target.path()).unwrap().alone);
+        assert!(state_of(target.path()).unwrap().alone);
         fs::set_permissions(target.path(), fs::Permissions::from_mode(mode)).unwrap();
         let found = Target::open(target.path()).unwrap().unwrap();
         assert!(!found.state().unwrap().alone);
@@ -275,57 +275,57 @@ fn a_record_where_others_may_write_removes_nothing() {
 }
 
 #[test]
-fn an_image_cannot_bring_the_record() {
+fn an_image_cannot_contain_the_state() {
     let target = tempfile::tempdir().unwrap();
     let forged = r#"{"complete":true,"content":1,"alone":true,"inode":1}"#;
     let seen = [file(".volio.json", forged), file("d/.volio.json", "data"), file(".volio.spool", "")];
     extract(&seen, target.path()).unwrap();
     assert_eq!(names(&walk(target.path())), ["/d", "/d/.volio.json"]);
-    assert_eq!(record_of(target.path()), None);
+    assert_eq!(state_of(target.path()), None);
 }
 
 #[test]
-fn a_target_is_incomplete_while_it_is_filled_and_complete_in_the_end() {
+fn a_target_is_incomplete_while_it_is_filled_and_complete_at_the_end() {
     let target = tempfile::tempdir().unwrap();
     let mut extractor = Extractor::new(target.path(), quick()).unwrap();
     extractor.begin_state(json!({"digest": "a"})).unwrap();
-    let record = record_of(target.path()).unwrap();
+    let record = state_of(target.path()).unwrap();
     assert!(!record.complete && record.alone && record.content == json!({"digest": "a"}));
     put(&mut extractor, &directory("")).unwrap();
     put(&mut extractor, &file("a", "")).unwrap();
     extractor.finish().unwrap();
-    assert!(record_of(target.path()).unwrap().complete);
-    assert_eq!(walk(target.path())[0], directory(""), "the record has changed nothing");
-    // Over something else, it claims nothing.
+    assert!(state_of(target.path()).unwrap().complete);
+    assert_eq!(walk(target.path())[0], directory(""), "the state has changed nothing else");
+    // Over other files, it claims nothing.
     let mut extractor = Extractor::new(target.path(), quick()).unwrap();
     extractor.begin_state(json!({"digest": "b"})).unwrap();
-    assert!(!record_of(target.path()).unwrap().alone);
+    assert!(!state_of(target.path()).unwrap().alone);
     drop(extractor);
     assert_eq!(Target::open(target.path()).unwrap().unwrap().remove_interrupted().unwrap(), 0);
     assert!(target.path().join("a").exists());
 }
 
 #[test]
-fn what_was_interrupted_is_taken_away_and_a_copy_of_its_record_claims_nothing() {
-    let place = Place::new();
-    let mut extractor = Extractor::new(&place.target, quick()).unwrap();
+fn an_interrupted_run_is_removed_and_a_copy_of_its_state_claims_nothing() {
+    let sandbox = Sandbox::new();
+    let mut extractor = Extractor::new(&sandbox.target, quick()).unwrap();
     extractor.begin_state(json!(1)).unwrap();
-    for seen in [file("a/b/c", "data"), symlink("a/link", place.outside()), file("d", "")] {
+    for seen in [file("a/b/c", "data"), symlink("a/link", sandbox.outside()), file("d", "")] {
         put(&mut extractor, &seen).unwrap();
     }
     drop(extractor);
-    let copy = place.dir.path().join("copy");
-    assert!(Command::new("cp").arg("-a").arg(&place.target).arg(&copy).status().unwrap().success());
-    assert_eq!(record_of(&copy), record_of(&place.target), "cp -a copies it");
+    let copy = sandbox.dir.path().join("copy");
+    assert!(Command::new("cp").arg("-a").arg(&sandbox.target).arg(&copy).status().unwrap().success());
+    assert_eq!(state_of(&copy), state_of(&sandbox.target), "cp -a copies it");
     assert_eq!(Target::open(&copy).unwrap().unwrap().remove_interrupted().unwrap(), 0);
-    assert_eq!(Target::open(&place.target).unwrap().unwrap().remove_interrupted().unwrap(), 5);
-    assert_eq!(names(&walk(&place.target)), Vec::<String>::new());
-    assert_eq!(names(&walk(&copy)).len(), 6, "and the journal");
-    assert_eq!(names(&walk(&place.outside)), ["/precious"]);
+    assert_eq!(Target::open(&sandbox.target).unwrap().unwrap().remove_interrupted().unwrap(), 5);
+    assert_eq!(names(&walk(&sandbox.target)), Vec::<String>::new());
+    assert_eq!(names(&walk(&copy)).len(), 6, "including the journal");
+    assert_eq!(names(&walk(&sandbox.outside)), ["/precious"]);
 }
 
 #[test]
-fn nobody_else_fills_a_target_meanwhile() {
+fn a_second_run_in_the_same_target_is_refused() {
     let target = tempfile::tempdir().unwrap();
     let extractor = Extractor::new(target.path(), quick()).unwrap();
     let error = Extractor::new(target.path(), quick()).err().unwrap();
@@ -335,7 +335,7 @@ fn nobody_else_fills_a_target_meanwhile() {
 }
 
 #[test]
-fn a_run_that_extracted_nothing_leaves_nothing() {
+fn an_abandoned_run_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for (name, is_there) in [("new", false), ("old", true)] {
         let target = dir.path().join(name);
@@ -346,6 +346,6 @@ fn a_run_that_extracted_nothing_leaves_nothing() {
         extractor.begin_state(json!(1)).unwrap();
         extractor.abandon();
         assert_eq!(target.exists(), is_there);
-        assert!(!is_there || record_of(&target).is_none());
+        assert!(!is_there || state_of(&target).is_none());
     }
 }

@@ -1,13 +1,13 @@
-//! What root can do, and what is left for everybody else.
+//! Abilities of root and of ordinary users.
 
 use super::*;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 
-/// Nobody's number on every system that has one.
+/// The id of the user `nobody`.
 pub(super) const NOBODY: u32 = 65534;
 
-/// Runs a test as an ordinary user, whoever runs the tests.
+/// Runs a test again as an ordinary user, also if root runs the tests.
 pub(super) fn as_ordinary_user(name: &str) -> Option<PathBuf> {
     let name = if name.contains("::") { name.to_owned() } else { format!("users::{name}") };
     again(&name, |directory, mut test| {
@@ -28,7 +28,7 @@ pub(super) fn needs_root(what: &str) -> bool {
 
 #[test]
 fn root_restores_owners_devices_and_capabilities() {
-    if !needs_root("owners, devices and capabilities come back") {
+    if !needs_root("owners, devices and capabilities") {
         return;
     }
     let capability = b"\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
@@ -90,7 +90,7 @@ fn an_ordinary_user_restores_everything_but_owners_and_devices() {
     assert_eq!(done, expected);
     let mode = |name: &str| fs::symlink_metadata(dir.join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("d"), mode("d/file"), mode("d/fifo")), (0o6755, 0o644, 0o644));
-    assert_eq!(mode("own"), 0o4755, "who owns a file may have it setuid");
+    assert_eq!(mode("own"), 0o4755, "the owner may make a file setuid");
 }
 
 #[test]
@@ -117,9 +117,9 @@ fn an_ordinary_user_fills_read_only_directories_even_a_second_time() {
 }
 
 #[test]
-fn a_directory_that_its_owner_may_not_enter_is_completed_after_what_is_in_it() {
+fn a_directory_that_its_owner_may_not_enter_is_completed_after_its_contents() {
     let Some(dir) =
-        as_ordinary_user("a_directory_that_its_owner_may_not_enter_is_completed_after_what_is_in_it")
+        as_ordinary_user("a_directory_that_its_owner_may_not_enter_is_completed_after_its_contents")
     else {
         return;
     };
@@ -136,8 +136,8 @@ fn a_directory_that_its_owner_may_not_enter_is_completed_after_what_is_in_it() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_that_names_it() {
-    let Some(dir) = as_ordinary_user("what_cannot_be_read_is_an_error_that_names_it") else { return };
+fn an_unreadable_entry_is_an_error_that_names_it() {
+    let Some(dir) = as_ordinary_user("an_unreadable_entry_is_an_error_that_names_it") else { return };
     for seen in [file("secret", "data"), directory("secret")] {
         let target = tempfile::tempdir_in(&dir).unwrap();
         let (mut secret, content) = seen;
@@ -153,13 +153,13 @@ fn what_cannot_be_read_is_an_error_that_names_it() {
 }
 
 #[test]
-fn a_root_that_belongs_to_somebody_else_is_no_failure() {
-    let Some(dir) = as_ordinary_user("a_root_that_belongs_to_somebody_else_is_no_failure") else { return };
-    // Like a volume whose root is root's and open to a group: here to everybody.
+fn a_root_of_another_user_is_not_an_error() {
+    let Some(dir) = as_ordinary_user("a_root_of_another_user_is_not_an_error") else { return };
+    // Like a volume that belongs to root and that a group may write; here, every user may.
     let shared = dir.parent().unwrap();
     if fs::metadata(shared).is_ok_and(|shared| shared.uid() == geteuid().as_raw() || shared.mode() & 0o2 == 0)
     {
-        skipped("a foreign root, because temporary files are not made in one that is open to everybody");
+        skipped("a foreign root, because the directory for temporary files is not open to all users");
         return;
     }
     let name = dir.file_name().unwrap().to_str().unwrap();
@@ -169,8 +169,8 @@ fn a_root_that_belongs_to_somebody_else_is_no_failure() {
 }
 
 #[test]
-fn who_gives_everything_another_owner_gives_no_rights_away() {
-    if !needs_root("owners are given") {
+fn files_that_get_another_owner_lose_setuid_bits_and_capabilities() {
+    if !needs_root("changed owners") {
         return;
     }
     let target = tempfile::tempdir().unwrap();
@@ -195,8 +195,8 @@ fn who_gives_everything_another_owner_gives_no_rights_away() {
 }
 
 #[test]
-fn maps_say_what_numbers_mean_here_and_an_unknown_one_is_an_error_with_the_path() {
-    if !needs_root("owners are mapped") {
+fn owners_are_mapped_and_an_unmapped_one_is_an_error_with_the_path() {
+    if !needs_root("mapped owners") {
         return;
     }
     let maps = IdMaps::new(vec!["0:100000:10".parse().unwrap()], vec![]).unwrap();
@@ -216,7 +216,7 @@ fn maps_say_what_numbers_mean_here_and_an_unknown_one_is_an_error_with_the_path(
 }
 
 #[test]
-fn the_group_gets_what_the_owner_has() {
+fn the_group_gets_the_permissions_of_the_owner() {
     let target = tempfile::tempdir().unwrap();
     let options = ExtractOptions { group_access: true, ..quick() };
     let mut extractor = Extractor::new(target.path(), options).unwrap();
@@ -231,12 +231,12 @@ fn the_group_gets_what_the_owner_has() {
     extractor.finish().unwrap();
     let mode = |name: &str| fs::metadata(target.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!((mode("d/a"), mode("d/b"), mode("d/c")), (0o660, 0o770, 0o554));
-    assert_eq!((mode("d"), mode("d/e")), (0o2775, 0o2770), "what is made there later is the group's");
+    assert_eq!((mode("d"), mode("d/e")), (0o2775, 0o2770), "new files there belong to the group");
 }
 
 #[test]
-fn devices_are_made_only_where_they_are_wanted() {
-    if !needs_root("devices are left out") {
+fn devices_are_created_only_if_the_options_allow_them() {
+    if !needs_root("skipped devices") {
         return;
     }
     let target = tempfile::tempdir().unwrap();
@@ -248,8 +248,9 @@ fn devices_are_made_only_where_they_are_wanted() {
 }
 
 #[test]
-fn what_cannot_be_read_is_left_out_and_named_where_that_is_wanted() {
-    let Some(dir) = as_ordinary_user("what_cannot_be_read_is_left_out_and_named_where_that_is_wanted") else {
+fn an_unreadable_entry_is_left_out_and_named_if_the_options_say_so() {
+    let Some(dir) = as_ordinary_user("an_unreadable_entry_is_left_out_and_named_if_the_options_say_so")
+    else {
         return;
     };
     let mut seen = vec![file("a", "secret"), directory("d"), directory("d/e"), file("z", "open")];

@@ -1,4 +1,4 @@
-//! Targets of several file systems, and file systems that cannot do everything.
+//! Targets with several file systems, and file systems with limited abilities.
 
 use super::*;
 use crate::tree::target_state;
@@ -12,7 +12,7 @@ fn mount(arguments: &[&str], directory: &Path) {
     assert!(Command::new("mount").args(arguments).arg(directory).status().unwrap().success());
 }
 
-fn record_of(directory: &Path) -> Option<TargetState> {
+fn state_of(directory: &Path) -> Option<TargetState> {
     let fd = openat(CWD, directory, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     target_state::read(fd.as_fd())
 }
@@ -44,12 +44,11 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
     );
     assert!(Command::new("mount").args(["-t", "ramfs", "none"]).arg(&b).status().unwrap().success());
     let target = || Target::open(&dir).unwrap().unwrap();
-    assert_eq!(target().foreign_entry().unwrap(), None, "directories for mounts are nothing");
+    assert_eq!(target().foreign_entry().unwrap(), None, "directories for mounts do not count");
     assert_eq!(target().state(), None);
 
-    let (mut plain, _) = directory("data");
-    plain.metadata = Metadata::implied_directory();
-    let seen = [(plain, vec![]), directory("data/a"), file("data/a/1", "1"), file("data/b c/2", "2")];
+    let implied = Entry::implied_directory(path("data"));
+    let seen = [(implied, vec![]), directory("data/a"), file("data/a/1", "1"), file("data/b c/2", "2")];
     let mut extractor = Extractor::new(&dir, quick()).unwrap();
     extractor.begin_state(json!(1)).unwrap();
     extractor.spool().unwrap().file().unwrap();
@@ -63,7 +62,7 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
     let record = target().state().unwrap();
     assert!(record.complete && record.content == json!(2));
     assert_eq!(record.volumes, ["data/a", "data/b c"]);
-    // Another volume in the place of one that was filled.
+    // Another volume is mounted in place of one that was filled.
     assert!(
         Command::new("mount")
             .args(["-t", "tmpfs", "-o", "mode=755", "none"])
@@ -75,11 +74,11 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
     assert!(!target().state().unwrap().complete);
     assert!(Command::new("umount").arg(&a).status().unwrap().success());
     assert!(target().state().unwrap().complete);
-    // A volume by itself is another target, and holds a part of it at most.
+    // A single volume is another target, and has a part of the image at most.
     assert!(!Target::open(&a).unwrap().unwrap().state().unwrap().complete);
 }
 
-/// Whether the record of a target whose extraction is interrupted now says so.
+/// Interrupts an extraction, and returns whether the state of its target says so.
 fn target_is_incomplete(target: &Path, extractor: Extractor) -> bool {
     drop(extractor);
     let record = Target::open(target).unwrap().unwrap().state().unwrap();
@@ -87,16 +86,16 @@ fn target_is_incomplete(target: &Path, extractor: Extractor) -> bool {
 }
 
 #[test]
-fn every_file_system_in_a_target_has_a_record_of_its_own_and_keeps_it() {
-    let name = "volumes::every_file_system_in_a_target_has_a_record_of_its_own_and_keeps_it";
+fn every_file_system_in_a_target_has_a_separate_state_and_keeps_it() {
+    let name = "volumes::every_file_system_in_a_target_has_a_separate_state_and_keeps_it";
     let Some(dir) = again_with_mounts(name) else { return };
     let volume = dir.join("volume");
     mount(&["-t", "tmpfs", "none"], &volume);
     let seen = [directory(""), directory("volume"), file("volume/file", "data")];
     fill(&dir, &json!(1), &seen);
-    assert_eq!(record_of(&volume).unwrap().at, "volume");
+    assert_eq!(state_of(&volume).unwrap().at, "volume");
     assert_eq!(walk(&dir), seen);
-    // An interrupted run, and then another volume: what is in that one is nobody's to take away.
+    // An interrupted run, and then another volume: the contents of that volume must stay.
     let mut extractor = Extractor::new(&dir, quick()).unwrap();
     extractor.begin_state(json!(2)).unwrap();
     drop(extractor);
@@ -135,8 +134,8 @@ fn a_hard_link_to_another_file_system_is_a_copy() {
 }
 
 #[test]
-fn the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed() {
-    let name = "volumes::the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed";
+fn the_state_is_a_file_where_there_are_no_attributes_and_is_not_packed() {
+    let name = "volumes::the_state_is_a_file_where_there_are_no_attributes_and_is_not_packed";
     let Some(dir) = again_with_mounts(name) else { return };
     mount(&["-t", "ramfs", "none"], &dir);
     let outside = tempfile::tempdir().unwrap();
@@ -144,10 +143,10 @@ fn the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed() {
     let seen = [directory(""), file("file", "data")];
     fill(&dir, &json!(1), &seen);
     assert!(dir.join(".volio.json").exists() && !dir.join(".volio.json.new").exists());
-    assert_eq!(walk(&dir), seen, "nor has it changed the time of the directory");
+    assert_eq!(walk(&dir), seen, "the mtime of the directory is unchanged");
     assert!(Target::open(&dir).unwrap().unwrap().state().unwrap().complete);
 
-    // A link in its place leads nowhere, and neither does one in the place of the file that it is written as.
+    // Links under its name and under its temporary name are not followed.
     fs::remove_file(dir.join(".volio.json")).unwrap();
     let plant =
         |name: &str| std::os::unix::fs::symlink(outside.path().join("precious"), dir.join(name)).unwrap();
@@ -162,8 +161,8 @@ fn the_record_is_a_file_where_there_are_no_attributes_and_is_not_packed() {
 }
 
 #[test]
-fn without_proc_all_is_restored_but_the_modes_of_devices() {
-    let name = "volumes::without_proc_all_is_restored_but_the_modes_of_devices";
+fn without_proc_everything_but_the_modes_of_devices_is_restored() {
+    let name = "volumes::without_proc_everything_but_the_modes_of_devices_is_restored";
     let Some(dir) = again_with_mounts(name) else { return };
     mount(&["-t", "tmpfs", "none"], Path::new("/proc"));
     let mut seen = vec![
@@ -185,8 +184,8 @@ fn without_proc_all_is_restored_but_the_modes_of_devices() {
 }
 
 #[test]
-fn nothing_is_removed_from_what_is_mounted_in_a_directory_that_gives_way() {
-    let name = "volumes::nothing_is_removed_from_what_is_mounted_in_a_directory_that_gives_way";
+fn nothing_is_removed_from_a_mount_in_a_directory_that_is_to_be_replaced() {
+    let name = "volumes::nothing_is_removed_from_a_mount_in_a_directory_that_is_to_be_replaced";
     let Some(dir) = again_with_mounts(name) else { return };
     let volume = dir.join("d/volume");
     mount(&["-t", "tmpfs", "none"], &volume);
@@ -200,14 +199,14 @@ fn nothing_is_removed_from_what_is_mounted_in_a_directory_that_gives_way() {
 }
 
 #[test]
-fn an_acl_that_cannot_be_set_leaves_the_group_no_more_than_the_acl_gave_it() {
-    let name = "volumes::an_acl_that_cannot_be_set_leaves_the_group_no_more_than_the_acl_gave_it";
+fn an_acl_that_cannot_be_set_does_not_widen_the_permissions_of_the_group() {
+    let name = "volumes::an_acl_that_cannot_be_set_does_not_widen_the_permissions_of_the_group";
     let Some(directory) = again_with_mounts(name) else { return };
-    // It has modes and no extended attributes.
+    // A ramfs has modes and no extended attributes.
     assert!(Command::new("mount").args(["-t", "ramfs", "none"]).arg(&directory).status().unwrap().success());
     let target = directory.join("target");
     let mut seen = [file("file", "data"), super::directory("d"), super::entry("fifo", EntryKind::Fifo)];
-    // The owning group may read and enter; the mask, and with it the mode, lets the named user do everything.
+    // The owning group may read and enter. The mask, which is in the mode, gives the named user all permissions.
     for (entry, _) in &mut seen {
         entry.metadata.mode = 0o770;
         entry
@@ -222,7 +221,7 @@ fn an_acl_that_cannot_be_set_leaves_the_group_no_more_than_the_acl_gave_it() {
         walk(target)[1..].iter().map(mode).collect::<Vec<_>>()
     };
     assert_eq!(modes(&target), [0o750; 3]);
-    // Where the group shall have what the owner has, that was asked for.
+    // With `group_access`, the group gets the permissions of the owner.
     let mut extractor =
         Extractor::new(&directory.join("group"), ExtractOptions { group_access: true, ..quick() }).unwrap();
     put(&mut extractor, &seen[0]).unwrap();

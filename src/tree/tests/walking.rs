@@ -1,4 +1,4 @@
-//! What a walk finds, passes over, and cannot read.
+//! Walks over one directory: order, rules, skipped and unreadable entries.
 
 use super::*;
 use std::os::unix::fs::{PermissionsExt, symlink as make_symlink};
@@ -14,22 +14,23 @@ fn excluding(rules: &[&str]) -> WalkOptions {
     WalkOptions { exclude, rule_files: RuleFiles::Apply, ..WalkOptions::default() }
 }
 
-/// A directory with these files; a name that ends in `/` is a directory.
+/// Creates a directory with these files; a name that ends in `/` is a directory.
 fn tree(names: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in names {
         let path = dir.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        match name.ends_with('/') {
-            true => fs::create_dir_all(path).unwrap(),
-            false => fs::write(path, name).unwrap(),
+        if name.ends_with('/') {
+            fs::create_dir_all(path).unwrap();
+        } else {
+            fs::write(path, name).unwrap();
         }
     }
     dir
 }
 
 #[test]
-fn a_directory_is_followed_by_what_is_in_it() {
+fn a_directory_is_followed_by_its_contents() {
     let dir = tree(&["a-b", "a.b", "a/z", "a/b/c", "A", "b"]);
     let (names, summary) = with(WalkOptions::default(), dir.path());
     assert_eq!(names, ["/A", "/a", "/a/b", "/a/b/c", "/a/z", "/a-b", "/a.b", "/b"]);
@@ -37,7 +38,7 @@ fn a_directory_is_followed_by_what_is_in_it() {
 }
 
 #[test]
-fn later_names_of_a_file_or_a_link_are_hard_links_to_the_first() {
+fn further_names_of_a_file_or_a_link_are_hard_links_to_the_first() {
     let dir = tree(&["b/file"]);
     make_symlink("nowhere", dir.path().join("b/link")).unwrap();
     fs::hard_link(dir.path().join("b/file"), dir.path().join("a")).unwrap();
@@ -54,7 +55,7 @@ fn later_names_of_a_file_or_a_link_are_hard_links_to_the_first() {
 }
 
 #[test]
-fn a_hard_link_whose_first_name_is_left_out_is_a_file() {
+fn a_hard_link_is_a_file_if_its_first_name_is_left_out() {
     let dir = tree(&["a"]);
     fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
     let (seen, _) = walk_with(&[SourceSpec::new(dir.path())], &excluding(&["a"])).unwrap();
@@ -63,7 +64,7 @@ fn a_hard_link_whose_first_name_is_left_out_is_a_file() {
 }
 
 #[test]
-fn sockets_and_volios_own_record_are_passed_over_and_counted() {
+fn sockets_and_the_state_of_a_target_are_left_out_and_counted() {
     let dir = tree(&["below/.volio.json"]);
     let record =
         serde_json::to_string(&TargetState { complete: true, ..target_state::TargetState::abandoned() })
@@ -76,14 +77,14 @@ fn sockets_and_volios_own_record_are_passed_over_and_counted() {
 }
 
 #[test]
-fn a_file_of_the_user_that_is_called_like_the_record_is_part_of_the_tree() {
+fn a_file_of_the_user_with_the_name_of_the_state_is_part_of_the_tree() {
     let dir = tree(&[".volio.json"]);
     let (names, summary) = with(WalkOptions::default(), dir.path());
     assert_eq!((names, summary.bookkeeping), (vec!["/.volio.json".to_owned()], 0));
 }
 
 #[test]
-fn attributes_in_which_a_host_keeps_its_books_are_left_out_and_counted() {
+fn attributes_of_a_host_are_left_out_and_counted() {
     let dir = tree(&["a", "d/"]);
     let set = |name: &str, attribute: &str| {
         rustix::fs::setxattr(dir.path().join(name), attribute, b"x", rustix::fs::XattrFlags::empty())
@@ -163,7 +164,7 @@ fn rules_that_are_not_text_leave_out_just_what_they_name() {
 }
 
 #[test]
-fn of_a_cache_only_its_tag_is_in_the_tree_where_that_is_wanted() {
+fn a_cache_is_reduced_to_its_tag_if_the_options_say_so() {
     let dir = tree(&["cache/below/file", "cache/file", "other/file"]);
     let tag = |name: &str, text: &str| fs::write(dir.path().join(name).join("CACHEDIR.TAG"), text).unwrap();
     tag("cache", "Signature: 8a477f597d28d172789f06886806bc55\n# made by a test\n");
@@ -173,13 +174,13 @@ fn of_a_cache_only_its_tag_is_in_the_tree_where_that_is_wanted() {
     assert_eq!(
         names,
         ["/CACHEDIR.TAG", "/cache", "/cache/CACHEDIR.TAG", "/other", "/other/CACHEDIR.TAG", "/other/file"],
-        "what the user named is no cache"
+        "a source itself does not count as a cache"
     );
     assert_eq!(summary.excluded, 1);
     assert_eq!(with(WalkOptions::default(), dir.path()).0.len(), 9);
 }
 
-/// Holds a write lease on a file, and runs a line of Python when somebody wants to open it.
+/// Holds a write lease on a file, and runs a line of Python when another process opens it.
 fn hold_lease(path: &Path, then: &str) -> Option<std::process::Child> {
     use std::io::{BufRead, BufReader};
     let script = format!(
@@ -204,7 +205,7 @@ fn hold_lease(path: &Path, then: &str) -> Option<std::process::Child> {
 }
 
 #[test]
-fn a_file_with_a_lease_is_read_when_it_is_given_back_and_never_waited_for_as_a_fifo() {
+fn a_file_with_a_lease_is_read_after_its_release_and_a_fifo_in_its_place_does_not_block() {
     let give_back = "fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)";
     let swap = "os.mkfifo(path + '.new'); os.rename(path + '.new', path)";
     for (then, kind) in [(give_back, EntryKind::File { size: 4 }), (swap, EntryKind::Fifo)] {
@@ -221,7 +222,7 @@ fn a_file_with_a_lease_is_read_when_it_is_given_back_and_never_waited_for_as_a_f
 }
 
 #[test]
-fn rules_that_make_no_sense_are_an_error_with_their_place() {
+fn invalid_rules_are_an_error_with_their_origin() {
     let dir = tree(&["a"]);
     let failed = |options| walk_with(&[SourceSpec::new(dir.path())], &options).unwrap_err();
     let error = failed(excluding(&["a{b"]));
@@ -236,7 +237,7 @@ fn rules_that_make_no_sense_are_an_error_with_their_place() {
 }
 
 #[test]
-fn a_rule_file_is_a_file_like_any_other_unless_it_is_to_be_applied() {
+fn a_rule_file_is_an_ordinary_file_unless_the_options_apply_it() {
     let dir = tree(&["a"]);
     fs::write(dir.path().join(".volioignore"), "*\na{b\n").unwrap();
     let (names, summary) = with(WalkOptions::default(), dir.path());
@@ -247,7 +248,7 @@ fn a_rule_file_is_a_file_like_any_other_unless_it_is_to_be_applied() {
 }
 
 #[test]
-fn a_normalized_tree_says_nothing_about_the_machine() {
+fn a_normalized_tree_does_not_depend_on_the_machine() {
     let dir = tree(&["run", "read", "private/"]);
     fs::set_permissions(dir.path().join("run"), fs::Permissions::from_mode(0o6710)).unwrap();
     fs::set_permissions(dir.path().join("read"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -288,7 +289,7 @@ fn a_source_that_is_missing_or_neither_directory_nor_file_is_an_error_with_its_n
 }
 
 #[test]
-fn what_vanishes_or_changes_under_the_walk_is_an_error_with_its_name() {
+fn an_entry_that_vanishes_or_changes_is_an_error_with_its_name() {
     let dir = tree(&["a", "b", "c/d"]);
     let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &WalkOptions::default()).unwrap();
     assert!(walk.next().unwrap().is_ok());
@@ -312,7 +313,7 @@ fn what_vanishes_or_changes_under_the_walk_is_an_error_with_its_name() {
     let failing = WalkOptions { on_change: OnChange::Fail, ..WalkOptions::default() };
     fs::write(dir.path().join("d"), "").unwrap();
     let mut walk = Walk::new(&[SourceSpec::new(dir.path())], &failing).unwrap();
-    assert!(walk.nth(3).unwrap().is_ok(), "the root, b, c and what is in it");
+    assert!(walk.nth(3).unwrap().is_ok(), "the root, b, c and its contents");
     fs::remove_file(dir.path().join("d")).unwrap();
     fs::create_dir(dir.path().join("d")).unwrap();
     let error = walk.next().unwrap().unwrap_err();
@@ -320,8 +321,8 @@ fn what_vanishes_or_changes_under_the_walk_is_an_error_with_its_name() {
 }
 
 #[test]
-fn a_mount_is_crossed_unless_that_is_not_wanted_and_its_lost_and_found_is_passed_over() {
-    let name = "walking::a_mount_is_crossed_unless_that_is_not_wanted_and_its_lost_and_found_is_passed_over";
+fn a_mount_is_crossed_unless_the_options_forbid_it_and_its_lost_and_found_is_left_out() {
+    let name = "walking::a_mount_is_crossed_unless_the_options_forbid_it_and_its_lost_and_found_is_left_out";
     let Some(dir) = again_with_mounts(name) else { return };
     let mounted = dir.join("mounted");
     fs::create_dir_all(dir.join("lost+found")).unwrap();
@@ -336,11 +337,11 @@ fn a_mount_is_crossed_unless_that_is_not_wanted_and_its_lost_and_found_is_passed
     assert_eq!(
         with(WalkOptions::default(), &dir).0,
         all,
-        "only what is in the root of a source is passed over"
+        "only the lost+found in the root of a source is left out"
     );
     assert_eq!(with(one_file_system.clone(), &mounted).0, ["/file"]);
 
-    // Other places of the same file system are mounts all the same.
+    // Bind mounts of the same file system are mounts too.
     let (bound, elsewhere) = (mounted.join("bound"), mounted.join("elsewhere"));
     fs::create_dir(&bound).unwrap();
     fs::create_dir(&elsewhere).unwrap();
@@ -357,10 +358,10 @@ fn a_mount_is_crossed_unless_that_is_not_wanted_and_its_lost_and_found_is_passed
 }
 
 #[test]
-fn a_dead_mount_and_a_failing_disk_are_left_out_where_that_is_wanted() {
-    let name = "walking::a_dead_mount_and_a_failing_disk_are_left_out_where_that_is_wanted";
+fn a_dead_mount_and_a_failing_disk_are_left_out_if_the_options_say_so() {
+    let name = "walking::a_dead_mount_and_a_failing_disk_are_left_out_if_the_options_say_so";
     let Some(dir) = again_with_mounts(name) else { return };
-    // A file system in user space that nobody serves, and a disk that ends in the middle of two files.
+    // A file system in user space without a server, and a disk that ends in the middle of two files.
     let script = "mkdir tree tree/dead tree/disk; exec 3<>/dev/fuse; \
         mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none tree/dead; exec 3>&-; \
         truncate -s 16M image; mkfs.ext4 -qF image; mount -o loop image tree/disk; \
