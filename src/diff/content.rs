@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::{EntryPosition, EntryVisitor};
-use crate::layer::{Chunk, ContentCut, ContentCutter, Item, TocEntry};
+use crate::layer::{Chunk, ContentChunker, ContentPart, Item, TocEntry};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::tree::{Content, Entry, EntryKind};
 use std::io::{self, Read};
@@ -188,7 +188,7 @@ struct ContentHasher {
 
 /// Cuts a content, and hashes its chunks.
 struct ChunkHasher {
-    cutter: ContentCutter,
+    chunker: ContentChunker,
     list: ChunkList,
     chunk: Hasher,
     chunk_size: u64,
@@ -198,7 +198,7 @@ impl ContentHasher {
     fn new(size: u64) -> Self {
         let new = || Hasher::new(Algorithm::Sha256);
         let chunks = || ChunkHasher {
-            cutter: ContentCutter::default(),
+            chunker: ContentChunker::default(),
             list: ChunkList::default(),
             chunk: new(),
             chunk_size: 0,
@@ -265,38 +265,38 @@ impl ContentHasher {
 
 impl ChunkHasher {
     fn add(&mut self, block: &[u8]) -> io::Result<()> {
-        let Self { cutter, list, chunk, chunk_size } = self;
-        cutter.push(block, &mut |cut| note(cut, list, chunk, chunk_size))
+        let Self { chunker, list, chunk, chunk_size } = self;
+        chunker.push(block, &mut |part| note(part, list, chunk, chunk_size))
     }
 
     fn add_zeros(&mut self, count: u64) -> io::Result<()> {
-        let Self { cutter, list, chunk, chunk_size } = self;
-        cutter.push_zeros(count, &mut |cut| note(cut, list, chunk, chunk_size))
+        let Self { chunker, list, chunk, chunk_size } = self;
+        chunker.push_zeros(count, &mut |part| note(part, list, chunk, chunk_size))
     }
 
     fn finish(mut self) -> io::Result<ContentId> {
-        let Self { cutter, list, chunk, chunk_size } = &mut self;
-        cutter.finish(&mut |cut| note(cut, list, chunk, chunk_size))?;
+        let Self { chunker, list, chunk, chunk_size } = &mut self;
+        chunker.finish(&mut |part| note(part, list, chunk, chunk_size))?;
         Ok(self.list.finish())
     }
 }
 
 fn note(
-    cut: ContentCut<'_>,
+    part: ContentPart<'_>,
     list: &mut ChunkList,
     chunk: &mut Hasher,
     chunk_size: &mut u64,
 ) -> io::Result<()> {
-    match cut {
-        ContentCut::Data(bytes) => {
+    match part {
+        ContentPart::Data(bytes) => {
             chunk.update(bytes);
             *chunk_size += bytes.len() as u64;
         }
-        ContentCut::EndOfChunk => {
+        ContentPart::EndOfChunk => {
             let chunk = std::mem::replace(chunk, Hasher::new(Algorithm::Sha256));
             list.add_chunk(std::mem::take(chunk_size), chunk.finish());
         }
-        ContentCut::Zeros(count) => list.add_zeros(count),
+        ContentPart::Zeros(count) => list.add_zeros(count),
     }
     Ok(())
 }

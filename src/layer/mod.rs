@@ -11,7 +11,6 @@ mod gnu;
 mod indexed;
 mod limits;
 mod meter;
-
 mod tar;
 #[cfg(test)]
 mod tests;
@@ -19,12 +18,11 @@ mod toc;
 mod whiteout;
 
 pub use frame::{
-    Compression, ContentCut, ContentCutter, Framer, LayerBlob, PendingToc, PlainArchive, decompress,
+    Compression, ContentChunker, ContentPart, Framer, LayerBlob, PendingToc, PlainArchive, decompress,
 };
 pub use indexed::{FrameVerifier, VerifiedArchive};
 pub use limits::{Budget, Limits};
 pub use meter::{Meter, Metered};
-
 pub use tar::{Contents, Item, LayerReader, LayerWriter};
 pub use toc::{
     Chunk, FramePosition, PlainFrame, Toc, TocBytes, TocChecker, TocEntry, TocReader, VerifiedToc,

@@ -3,9 +3,10 @@
 //! Small files and their headers are collected in groups. A larger file is split into chunks by its content, and each
 //! chunk is a frame. A long run of zeros in it gets separate frames. All frames together are the archive, without a gap.
 
-use super::chunker::{Chunker, MAX_SIZE};
+use super::chunker::MAX_SIZE;
+use super::content_chunker::{ContentChunker, ContentPart};
 use crate::error::{Error, Result};
-use crate::layer::format::{BLOCK, FRAME, PIECE};
+use crate::layer::format::{BLOCK, FRAME};
 use crate::layer::tar::ArchiveSink;
 use crate::layer::toc::TocEvent;
 use crate::oci::{Algorithm, Digest};
@@ -14,9 +15,6 @@ use crate::tree::{Entry, EntryKind};
 use std::io;
 use std::mem;
 use std::sync::Arc;
-
-/// The shortest run of zeros that gets separate frames, in bytes. Shorter runs would cost more in frames than they save.
-const ZERO_RUN: usize = 256 << 10;
 
 /// Bytes that are compressed and hashed on two threads at once.
 #[derive(Clone)]
@@ -108,11 +106,11 @@ pub struct Framer {
 }
 
 /// A large file, which gets separate frames for its content.
+#[derive(Default)]
 struct LargeFile {
+    chunker: ContentChunker,
+    /// The bytes of the current chunk.
     chunk: Vec<u8>,
-    chunker: Chunker,
-    /// The number of zeros read last that are in no frame yet.
-    zeros: usize,
 }
 
 impl Framer {
@@ -168,59 +166,26 @@ impl Framer {
         self.send(plain, items)
     }
 
-    fn write_large(&mut self, large: &mut LargeFile, bytes: &[u8]) -> io::Result<()> {
-        for piece in bytes.chunks(PIECE) {
-            if piece == &ZEROS[..piece.len()] {
-                large.zeros += piece.len();
-                if large.zeros >= FRAME {
-                    self.end_chunk(large)?;
-                    self.send_chunk(zeros(FRAME), true)?;
-                    large.zeros -= FRAME;
+    /// Sends a part of the large file, or adds it to the current chunk.
+    fn send_part(&mut self, chunk: &mut Vec<u8>, part: ContentPart<'_>) -> io::Result<()> {
+        match part {
+            ContentPart::Data(bytes) => {
+                if chunk.capacity() == 0 {
+                    chunk.reserve_exact(MAX_SIZE);
                 }
-            } else {
-                self.write_zeros(large)?;
-                self.write_data(large, piece)?;
+                chunk.extend_from_slice(bytes);
+            }
+            ContentPart::EndOfChunk => self.send_chunk(mem::take(chunk).into(), false)?,
+            ContentPart::Zeros(mut left) => {
+                while left > 0 {
+                    let size = left.min(FRAME as u64);
+                    // Nothing writes to these zeros, so the kernel keeps a single page for all of them.
+                    self.send_chunk(vec![0; size as usize].into(), true)?;
+                    left -= size;
+                }
             }
         }
         Ok(())
-    }
-
-    /// Writes the zeros that were held back, now that their run has ended: as a separate frame if the run is long enough,
-    /// otherwise as data.
-    fn write_zeros(&mut self, large: &mut LargeFile) -> io::Result<()> {
-        let mut left = mem::take(&mut large.zeros);
-        if left >= ZERO_RUN {
-            self.end_chunk(large)?;
-            return self.send_chunk(zeros(left), true);
-        }
-        while left > 0 {
-            let piece = left.min(PIECE);
-            self.write_data(large, &ZEROS[..piece])?;
-            left -= piece;
-        }
-        Ok(())
-    }
-
-    fn write_data(&mut self, large: &mut LargeFile, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            if large.chunk.capacity() == 0 {
-                large.chunk.reserve_exact(MAX_SIZE);
-            }
-            let (taken, ends) = large.chunker.take(bytes);
-            large.chunk.extend_from_slice(&bytes[..taken]);
-            bytes = &bytes[taken..];
-            if ends {
-                self.end_chunk(large)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the chunk that is being filled, if it is not empty.
-    fn end_chunk(&mut self, large: &mut LargeFile) -> io::Result<()> {
-        large.chunker = Chunker::default();
-        let chunk = mem::take(&mut large.chunk);
-        if chunk.is_empty() { Ok(()) } else { self.send_chunk(chunk.into(), false) }
     }
 }
 
@@ -249,25 +214,20 @@ impl ArchiveSink for Framer {
             return Ok(());
         }
         self.items.push(FrameItem::FileStart(entry.clone()));
-        self.large = Some(LargeFile { chunk: Vec::new(), chunker: Chunker::default(), zeros: 0 });
+        self.large = Some(LargeFile::default());
         Ok(())
     }
 
     fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self.large.take() {
-            None => self.push(bytes),
-            Some(mut large) => {
-                let outcome = self.write_large(&mut large, bytes);
-                self.large = Some(large);
-                outcome
-            }
-        }
+        let Some(LargeFile { mut chunker, mut chunk }) = self.large.take() else { return self.push(bytes) };
+        let outcome = chunker.push(bytes, &mut |part| self.send_part(&mut chunk, part));
+        self.large = Some(LargeFile { chunker, chunk });
+        outcome
     }
 
     fn end(&mut self, padding: &[u8]) -> io::Result<()> {
-        if let Some(mut large) = self.large.take() {
-            self.write_zeros(&mut large)?;
-            self.end_chunk(&mut large)?;
+        if let Some(LargeFile { mut chunker, mut chunk }) = self.large.take() {
+            chunker.finish(&mut |part| self.send_part(&mut chunk, part))?;
             self.items.push(FrameItem::FileEnd);
         }
         self.push(padding)
@@ -279,12 +239,4 @@ impl ArchiveSink for Framer {
         self.pipe.finish().map_err(cannot_write)?;
         Ok(((), self.hash.join()?))
     }
-}
-
-/// Zeros to compare with and to copy from.
-static ZEROS: [u8; PIECE] = [0; PIECE];
-
-/// Returns at most [`FRAME`] zeros. Nothing writes to them, so the kernel keeps a single page for all of them.
-fn zeros(length: usize) -> SharedBytes {
-    vec![0; length].into()
 }

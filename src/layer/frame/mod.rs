@@ -3,7 +3,7 @@
 mod blob;
 mod chunker;
 mod compression;
-mod content_cutter;
+mod content_chunker;
 mod decompression;
 mod framer;
 mod gzip;
@@ -11,7 +11,7 @@ mod reader;
 
 pub use blob::{LayerBlob, PendingToc};
 pub use compression::Compression;
-pub use content_cutter::{ContentCut, ContentCutter};
+pub use content_chunker::{ContentChunker, ContentPart};
 pub use decompression::{PlainArchive, decompress};
 pub use framer::Framer;
 pub(super) use reader::{Frame, FrameFormat, FrameReader};
