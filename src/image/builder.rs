@@ -1,4 +1,4 @@
-//! Builds the documents of an image around its layers: configurations, manifests, and an index over them.
+//! Builds the documents of an image around its layers: configs, manifests, and an index of them.
 
 use crate::error::{Error, Result};
 use crate::layer::Layer;
@@ -16,22 +16,22 @@ const DEFAULT_PLATFORMS: [&str; 2] = ["amd64", "arm64"];
 /// The description of an image, apart from its layers.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
-    /// The platforms that it is for; none means the default.
+    /// The platforms; if there are none, the default ones.
     pub platforms: Vec<Platform>,
-    /// Labels, kept in the configuration.
+    /// The labels, in the config.
     pub labels: BTreeMap<String, String>,
-    /// Annotations, kept in the manifests and the index.
+    /// The annotations, in the manifests and the index.
     pub annotations: BTreeMap<String, String>,
     /// The configuration of containers.
     pub execution: ContainerConfig,
-    /// When it was made, RFC 3339.
+    /// The time at which it was created, RFC 3339.
     pub created: Option<String>,
 }
 
-/// The documents of an image. The root refers to the manifests, they to the configurations and the layers.
+/// The documents of an image. The root refers to the manifests, and these refer to the configs and the layers.
 #[derive(Clone, Debug)]
 pub struct Built {
-    /// One configuration for each platform.
+    /// One config for each platform.
     pub configs: Vec<Document>,
     /// One manifest for each platform.
     pub manifests: Vec<Document>,
@@ -42,7 +42,7 @@ pub struct Built {
 }
 
 impl Description {
-    /// The platforms that the image is for, each once.
+    /// Returns the platforms of the image, each once.
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) when an image with an entrypoint has more than one.
@@ -65,7 +65,7 @@ impl Description {
         }
     }
 
-    /// Builds the image of these layers, lowest first.
+    /// Builds the documents of the image with these layers, lowest first.
     ///
     /// # Errors
     /// Those of [`platforms`](Self::platforms).
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_for_every_platform_and_a_program_for_one() {
+    fn data_is_for_both_platforms_and_a_program_for_one() {
         let data = Description::default().build(&[layer()]).unwrap();
         assert_eq!(data.root.descriptor().media_type, media_type::INDEX);
         assert_eq!(data.manifests.len(), 2);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_that_is_named_twice_has_one_manifest() {
+    fn a_platform_that_is_given_twice_has_one_manifest() {
         let platforms = ["linux/arm64", "linux/arm64"].map(|text| text.parse().unwrap()).to_vec();
         let built = Description { platforms, ..Description::default() }.build(&[layer()]).unwrap();
         assert_eq!(built.manifests.len(), 1);

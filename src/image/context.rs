@@ -46,8 +46,8 @@ impl<'a> ReadContext<'a> {
         Ok(body.on_read(move |bytes| task.advance(bytes)).on_read(self.meter.stored()))
     }
 
-    /// Ends all reads that are in progress if `outcome` is an error. Whoever waits for their threads would otherwise wait
-    /// as long as a stalled registry is waited for.
+    /// Ends all reads that are in progress if `outcome` is an error. The threads of these reads are joined next, which would
+    /// otherwise take as long as a stalled registry is waited for.
     pub(super) fn cancel_after_error<T>(&self, outcome: Result<T>) -> Result<T> {
         outcome.inspect_err(|_| self.cancel.cancel())
     }

@@ -1,8 +1,8 @@
 //! Verifies an image: every size, digest and diff_id is computed again, in any source.
 //!
 //! The documents are read first, because they say what the blobs have to be ([`plan`]). Then each blob is streamed once,
-//! also if several platforms share it, and nothing of it is kept. Damage is collected, not reported at the first: whoever
-//! repairs an image needs to know all of it.
+//! also if several platforms share it, and nothing of it is kept. All damage is collected,
+//! because repairing an image needs the whole list.
 
 mod plan;
 

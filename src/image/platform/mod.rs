@@ -1,4 +1,4 @@
-//! The choice of an image for a platform from an index.
+//! Selects the image for a platform among those under one name.
 
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::oci::{
@@ -7,38 +7,40 @@ use crate::oci::{
 use crate::transport::{self, Source};
 use serde_json::Value;
 
-/// The maximum depth of nested indexes: one in another occurs, more than a few is an attack.
+/// The limit on the depth of nested indexes. One in another occurs; more than a few are an attack.
 pub const DEPTH_LIMIT: usize = 4;
-/// The maximum number of manifests and indexes under one name: a dozen is usual, and without a limit an index that
-/// lists itself a thousand times over fills the memory.
+/// The limit on manifests and indexes under one name. A dozen is usual. Without a limit, an index that lists the same
+/// document a thousand times would fill the memory.
 const DOCUMENT_COUNT_LIMIT: usize = 128;
-/// The maximum size of all documents of one image, in bytes: their parsed forms take up to twenty times as much memory.
+/// The limit on the documents that are read of one image, in bytes. Their parsed forms take up to twenty times as much
+/// memory.
 pub const DOCUMENTS_LIMIT: u64 = 16 << 20;
 
-/// The image that was chosen.
+/// The selected image.
 #[derive(Clone, Debug)]
 pub struct Selected {
-    /// The stored bytes of the manifest.
+    /// The manifest, with its bytes as stored.
     pub document: Document,
     /// The manifest.
     pub manifest: Manifest,
-    /// The configuration.
+    /// The config.
     pub config: ImageConfig,
 }
 
-/// An image in an index, or the one that a name stands for: its platform, where the index names one, and its manifest.
+/// An image in an index, or the one that a name stands for: its platform, if the index names one, and the descriptor of
+/// its manifest.
 pub type Offer = (Option<Platform>, Descriptor);
 
-/// The rank of an offer for a platform, by the index alone. The lowest is the best.
+/// The fitness of an offer for a platform, as far as the index says it. The least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// An image for the platform.
+    /// The index names the platform.
     Named(Fit),
-    /// An image without a platform in the index; its configuration may have one.
+    /// The index does not name a platform. The config may.
     Unnamed,
 }
 
-/// Returns the offers that may serve a platform, the best first; of equal ones the first in the index.
+/// Returns the offers that may serve a platform, the best first. Equal ones are in the order of the index.
 pub fn ranked<'a>(offers: &'a [Offer], platform: &Platform) -> Vec<(Rank, &'a Offer)> {
     let rank = |offer: &'a Offer| match &offer.0 {
         Some(offered) => Some((Rank::Named(platform.fit(offered)?), offer)),
@@ -49,17 +51,17 @@ pub fn ranked<'a>(offers: &'a [Offer], platform: &Platform) -> Vec<(Rank, &'a Of
     ranked
 }
 
-/// Chooses the image for a platform from the index or the manifest that a name stands for: one for this very platform
-/// before one for a variant of it, and that before one without a platform in the index. Artifacts and attestations
+/// Selects the image for a platform from the index or the manifest that a name stands for: one for exactly this platform
+/// before one for a variant of it, and that before one for which the index names no platform. Artifacts and attestations
 /// beside images are skipped.
 ///
-/// Without a platform it is the host's; the only image of an index is for every host, because data
-/// has no architecture. `fetch` gets the documents below the root that lead to it, and no others: mirrors often leave
-/// out images for platforms that they do not need.
+/// Without a requested platform, it is the host's; a single image is then selected for any platform, because data has no
+/// architecture. Only the documents that lead to the selected image are fetched: mirrors often omit the images for other
+/// platforms.
 ///
 /// # Errors
-/// [`NotFound`](crate::error::Kind::NotFound) when there is no image for the platform, naming those that there are;
-/// [`Usage`](crate::error::Kind::Usage) when the name stands for an artifact.
+/// [`NotFound`](crate::error::Kind::NotFound) if there is no image for the platform, with a list of those that there are;
+/// [`Usage`](crate::error::Kind::Usage) if the name stands for an artifact.
 pub fn select(root: &Document, wanted: Option<&Platform>, source: &dyn Source) -> Result<Selected> {
     let offers = offers(root, source)?;
     let platform = wanted.cloned().unwrap_or_else(Platform::host);
@@ -78,7 +80,7 @@ pub fn select(root: &Document, wanted: Option<&Platform>, source: &dyn Source) -
         }
         let config: ImageConfig = transport::fetch(source, &manifest.config).map_err(left_out)?.parse()?;
         let is_named = rank != Rank::Unnamed;
-        // The configuration is more specific than the index.
+        // The config decides if it has a platform, and the index otherwise.
         let fits = if config.platform.is_complete() {
             platform.accepts(&config.platform) || (wanted.is_none() && (is_named || offers.len() == 1))
         } else {
@@ -96,27 +98,27 @@ pub fn select(root: &Document, wanted: Option<&Platform>, source: &dyn Source) -
     }
 }
 
-/// Returns the image if its configuration has a diff_id for each layer.
+/// Returns the image if its config has a diff_id for each layer.
 fn whole(image: Selected) -> Result<Selected> {
     let (layers, diff_ids) = (image.manifest.layers.len(), image.config.rootfs.diff_ids.len());
-    if layers != diff_ids {
-        let why = format!("it has {layers} layers and its configuration {diff_ids} diff_ids");
-        return Err(image.document.malformed(&why));
+    if layers == diff_ids {
+        return Ok(image);
     }
-    Ok(image)
+    let why = format!("it has {layers} layers and its configuration {diff_ids} diff_ids");
+    Err(image.document.malformed(&why))
 }
 
-/// The error for an artifact where an image is needed.
+/// Returns the error for an artifact where an image is needed.
 fn not_an_image(document: &Document, kind: &str) -> Error {
     let digest = &document.descriptor().digest;
     Error::usage(format!("{digest} is an artifact of type {kind} and not an image"))
         .with_hint("volio inspect shows what it holds; volio unpack --artifact writes its files")
 }
 
-/// All images and artifacts under a root, with their platforms where an index names them.
+/// Returns the manifests of all images and artifacts under a root, with their platforms if an index names them.
 ///
 /// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when a document is not what it says.
+/// [`Integrity`](crate::error::Kind::Integrity) if a document is not what it should be.
 pub fn manifests(root: &Document, source: &dyn Source) -> Result<Vec<(Option<Platform>, Document)>> {
     let listed = listed(root, source, |entry| !is_attestation(entry))?;
     let bytes = listed.iter().map(|(_, descriptor)| descriptor.size).fold(0, u64::saturating_add);
@@ -127,16 +129,16 @@ pub fn manifests(root: &Document, source: &dyn Source) -> Result<Vec<(Option<Pla
     listed.map(|(platform, descriptor)| Ok((platform, document(root, &descriptor, source)?))).collect()
 }
 
-/// The descriptors of all images under a root; only indexes are fetched. What an index calls an artifact is left out, and
-/// so are attestations.
+/// Returns the descriptors of all images under a root. Only indexes are fetched. Attestations, and entries that the index
+/// calls artifacts, are omitted.
 ///
 /// # Errors
-/// [`Integrity`](crate::error::Kind::Integrity) when an index is damaged or has too many entries.
+/// [`Integrity`](crate::error::Kind::Integrity) if an index is not what it should be, or lists too much.
 pub fn offers(root: &Document, source: &dyn Source) -> Result<Vec<Offer>> {
     listed(root, source, |entry| !is_attestation(entry) && !is_artifact(entry))
 }
 
-/// The descriptors of all manifests under a root, without the entries of indexes that are not wanted.
+/// Returns the descriptors of all manifests under a root, except for unwanted entries of indexes.
 fn listed(
     root: &Document,
     source: &dyn Source,
@@ -173,7 +175,7 @@ fn listed(
     Err(root.malformed(&format!("it lists more than {DOCUMENT_COUNT_LIMIT} manifests")))
 }
 
-/// Returns the document of a descriptor. The root is at hand; others are fetched.
+/// Returns the document of a descriptor. All but the root are fetched.
 fn document(root: &Document, descriptor: &Descriptor, source: &dyn Source) -> Result<Document> {
     if descriptor == root.descriptor() { Ok(root.clone()) } else { transport::fetch(source, descriptor) }
 }
@@ -204,7 +206,8 @@ fn no_match(wanted: Option<&Platform>, offers: &[Offer]) -> Error {
     )
 }
 
-/// Returns the error for an image that an index lists and that is missing: `docker save` and mirrors leave such images out.
+/// Returns the error for an image that an index lists and the source does not have: `docker save` and mirrors omit what
+/// they do not have.
 fn left_out(error: Error, chosen: Option<&Platform>, offers: &[(Option<Platform>, Descriptor)]) -> Error {
     let Some(chosen) = chosen.filter(|_| error.kind() == ErrorKind::NotFound) else { return error };
     let others = offers.iter().filter_map(|(platform, _)| platform.as_ref()).filter(|other| *other != chosen);
@@ -213,7 +216,8 @@ fn left_out(error: Error, chosen: Option<&Platform>, offers: &[(Option<Platform>
         return error;
     }
     error.with_hint(format!(
-        "the image for {chosen} is listed here and was left out when it was saved or copied; choose another one with --platform: {}",
+        "the image for {chosen} is listed here and was left out when it was saved or copied; choose another one with \
+         --platform: {}",
         others.join(", ")
     ))
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io::Cursor;
 use std::sync::Mutex;
 
-/// An image for both usual platforms, the documents that a source has of it, and which of them were fetched.
+/// A source of an image for both default platforms, which records the documents that are fetched.
 struct ImageSource {
     root: Document,
     documents: HashMap<String, Document>,
@@ -49,7 +49,7 @@ impl Source for ImageSource {
 }
 
 #[test]
-fn images_for_other_platforms_need_not_be_there() {
+fn images_for_other_platforms_need_not_be_present() {
     let source = ImageSource::new();
     let selected = source.select("linux/arm64").unwrap();
     assert_eq!(selected.config.platform.architecture, "arm64");
@@ -57,7 +57,7 @@ fn images_for_other_platforms_need_not_be_there() {
 }
 
 #[test]
-fn an_image_that_is_listed_and_was_left_out_is_not_found_and_others_are_named() {
+fn an_image_that_is_listed_and_missing_is_not_found_and_others_are_named() {
     let mut source = ImageSource::new();
     let manifest = source.select("linux/arm64").unwrap().document.descriptor().digest.to_string();
     source.documents.remove(&manifest);
@@ -69,7 +69,7 @@ fn an_image_that_is_listed_and_was_left_out_is_not_found_and_others_are_named() 
 }
 
 #[test]
-fn a_platform_that_was_asked_for_is_not_replaced_by_the_only_one() {
+fn a_requested_platform_is_not_replaced_by_the_only_one() {
     let description =
         Description { platforms: vec![Platform::new("linux", "s390x")], ..Description::default() };
     let built = description.build(&[]).unwrap();
@@ -81,8 +81,8 @@ fn a_platform_that_was_asked_for_is_not_replaced_by_the_only_one() {
     assert!(error.hint().unwrap().contains("linux/s390x"));
 }
 
-/// A source whose index has an image with this created time for each of these platforms, in the index and in its
-/// configuration, where they are named.
+/// Returns a source whose index has an image for each of these pairs of platforms, in the index and in the config. The
+/// number of the image is its time of creation.
 fn listing(entries: &[(Option<&str>, Option<&str>)]) -> ImageSource {
     let mut source = ImageSource::new();
     let mut manifests = Vec::new();
@@ -110,7 +110,7 @@ fn chosen(entries: &[(Option<&str>, Option<&str>)], wanted: &str) -> Option<usiz
 }
 
 #[test]
-fn the_entry_that_fits_best_is_chosen_wherever_it_stands() {
+fn the_best_entry_is_selected_at_any_position() {
     let (amd64, v3, arm) = (Some("linux/amd64"), Some("linux/amd64/v3"), Some("linux/arm64"));
     let wanted = "linux/amd64";
     assert_eq!(
@@ -128,7 +128,7 @@ fn the_entry_that_fits_best_is_chosen_wherever_it_stands() {
 }
 
 #[test]
-fn an_entry_with_half_a_platform_stands_in_the_way_of_no_other() {
+fn an_entry_with_half_a_platform_does_not_affect_others() {
     let mut source = ImageSource::new();
     let mut index = Index::parse(&source.root).unwrap();
     for platform in index.manifests[0].platform.iter_mut() {
@@ -140,7 +140,7 @@ fn an_entry_with_half_a_platform_stands_in_the_way_of_no_other() {
 }
 
 #[test]
-fn without_a_wish_the_only_image_is_taken_and_one_of_several_for_other_machines_is_not() {
+fn without_a_requested_platform_only_a_single_image_for_another_platform_is_selected() {
     let select = |entries: &[(Option<&str>, Option<&str>)]| {
         let source = listing(entries);
         select(&source.root, None, &source)
@@ -157,7 +157,7 @@ fn without_a_wish_the_only_image_is_taken_and_one_of_several_for_other_machines_
 }
 
 #[test]
-fn artifacts_beside_an_image_are_passed_over_and_one_alone_is_named() {
+fn artifacts_beside_an_image_are_skipped_and_a_single_one_is_named() {
     let mut source = ImageSource::new();
     let config = Document::new("application/vnd.example.config+json", b"{}".to_vec());
     let artifact = Manifest::new(config.descriptor().clone(), Vec::new(), Default::default());
@@ -185,7 +185,7 @@ fn artifacts_beside_an_image_are_passed_over_and_one_alone_is_named() {
 }
 
 #[test]
-fn an_index_that_lists_the_same_over_and_over_is_refused_before_that_is_fetched() {
+fn an_index_that_lists_a_document_too_often_is_refused_before_it_is_fetched() {
     let manifest = ImageSource::new().root;
     let entries = vec![manifest.descriptor().clone(); DOCUMENT_COUNT_LIMIT + 1];
     let mut source =
@@ -195,7 +195,7 @@ fn an_index_that_lists_the_same_over_and_over_is_refused_before_that_is_fetched(
 }
 
 #[test]
-fn indexes_are_not_followed_into_any_depth() {
+fn indexes_that_are_nested_too_deep_are_refused() {
     let nested = |depth| {
         let mut source = ImageSource::new();
         for _ in 0..depth {
