@@ -7,7 +7,7 @@ use super::selection::Selection;
 use crate::error::{Error, Result};
 use crate::image::{Image, Observed, SpooledLayer};
 use crate::layer::{Budget, Item, LayerReader, decompress};
-use crate::tree::{Entry, EntryKind, Extractor};
+use crate::tree::{Entry, EntryKind, Extractor, MergedTree, TreePath};
 use std::borrow::BorrowMut;
 use std::io::Read;
 
@@ -25,6 +25,11 @@ pub(super) fn may_have_made(image: &Image<'_>) -> bool {
     let mut steps = image.config().history.iter().rev().filter(|step| !step.empty_layer);
     let by = steps.next().and_then(|step| step.created_by.as_deref()).unwrap_or_default();
     !last.annotations.keys().any(is_indexed) && by.split_whitespace().count() <= 1
+}
+
+/// Returns `true` if a tree has the archive of data-io.
+pub(super) fn has_archive<T>(tree: &MergedTree<T>) -> bool {
+    TreePath::parse(ARCHIVE).and_then(|path| tree.get(&path)).is_some_and(|(entry, _)| is_archive(&entry))
 }
 
 /// Returns `true` if this is the layer that data-io adds. Its archive is then read to its end and verified.

@@ -1,5 +1,6 @@
-//! An image into a directory: each layer is fetched, and nothing of it is extracted that was not proved.
+//! Unpacks an image into a directory: each layer is fetched, and nothing is extracted that was not verified.
 
+mod archive;
 mod artifact;
 mod conflict;
 mod data_io;
@@ -7,6 +8,7 @@ mod layers;
 mod links;
 mod selection;
 
+pub use archive::{ArchiveOptions, unpack_archive};
 pub(crate) use conflict::digest as recorded_digest;
 pub use selection::PathFilter;
 
@@ -109,34 +111,34 @@ impl Default for ReadAs {
     }
 }
 
-/// What was done.
+/// The result of a run that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The image was extracted.
     Unpacked,
-    /// Nothing: the target holds this image.
+    /// The target holds this image already.
     Present,
-    /// Nothing: the target holds an image, and may keep it.
+    /// The target holds an image, and keeps it.
     Kept,
 }
 
-/// What was unpacked.
+/// The result of an unpack.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Unpacked {
-    /// What was done.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The digest of the index or the manifest that the name stood for, or of the image that was kept.
+    /// The digest of the index or the manifest that the name refers to, or of the image that was kept.
     pub digest: Digest,
-    /// The platform whose image it was.
+    /// The platform of the image.
     pub platform: Platform,
-    /// How many layers were extracted.
+    /// The number of layers that were extracted.
     pub layers: usize,
-    /// Whether data-io has made the image, so that the archive in its last layer was extracted.
+    /// Set if data-io has made the image, so that the archive in its last layer was extracted.
     pub data_io: bool,
-    /// Entries of an interrupted run of another image that were taken away first.
+    /// Entries of an interrupted run of another image that were removed first.
     pub removed: u64,
-    /// What was made of them.
+    /// The number of entries and bytes, and of everything that could not be restored.
     pub extracted: Extracted,
 }
 
@@ -218,25 +220,25 @@ pub(crate) fn unpack_if(
     }
 }
 
-/// The image that a target holds, if it holds one to its end.
+/// Returns the complete image that a target holds.
 fn kept(target: &Target) -> Result<Option<Unpacked>> {
     let complete = |record: &TargetState| {
         record.complete.then(|| conflict::digest(record).zip(conflict::platform(record)))
     };
     let image = target.state().as_ref().and_then(complete).flatten();
-    // Somebody has emptied it since: what it once held is good for nobody.
+    // A target that was emptied since does not hold the image any more.
     let image = image.filter(|_| target.foreign_entry().is_ok_and(|held| held.is_some()));
     Ok(image.map(|(digest, platform)| Unpacked::nothing(Outcome::Kept, digest, platform)))
 }
 
-/// What is extracted.
+/// The object that is extracted.
 enum Chosen<'a> {
     Image(Box<Image<'a>>),
     Artifact(Box<Manifest>),
 }
 
 impl Chosen<'_> {
-    /// The number of its layers.
+    /// Returns the number of its layers.
     fn layers(&self) -> usize {
         match self {
             Self::Image(image) => image.layers().len(),
@@ -252,11 +254,11 @@ impl Chosen<'_> {
     }
 }
 
-/// An image that is to be in a directory.
+/// An unpack in progress.
 struct Job<'a> {
     source: &'a dyn Source,
     root: &'a Document,
-    /// What the record of the target will say.
+    /// The description of the target's content for its state.
     content: serde_json::Value,
     options: &'a Options,
     progress: &'a dyn Progress,
@@ -267,7 +269,7 @@ impl Job<'_> {
         conflict::action(target, &self.content, self.options)
     }
 
-    /// Whether the target's record says that this very image is there.
+    /// Returns `true` if the target's state says that this image is there, complete.
     fn is_there(&self, target: &Target) -> bool {
         target.state().is_some_and(|record| record.complete && record.content == self.content)
     }
@@ -277,12 +279,12 @@ impl Job<'_> {
         Unpacked::nothing(Outcome::Present, self.root.descriptor().digest.clone(), platform)
     }
 
-    /// Fills a directory beside the target, which then takes its place.
+    /// Fills a directory beside the target, which then takes the target's place.
     fn staged(&self, target: &Path, replace: bool) -> Result<Unpacked> {
         let staged = AtomicTarget::beside(target)?;
         let stage = staged.target(&self.content)?;
         let unpacked = match self.action(&stage)? {
-            // An earlier run came this far.
+            // An interrupted run has completed the stage.
             TargetAction::Skip => self.present(),
             _ => self.fill(stage)?,
         };
@@ -299,7 +301,7 @@ impl Job<'_> {
                 return Err(error);
             }
         };
-        // Again, and now the target is locked: the registry may have taken its time, and somebody may have put something there.
+        // Checked again now that the target is locked: the registry took some time, and files may have been added.
         let removed = match self.action(&target)? {
             TargetAction::Skip => return Ok(self.present()),
             TargetAction::RemoveInterrupted => {

@@ -22,7 +22,7 @@ pub enum PathFilter {
 impl PathFilter {
     /// Returns the path in the target, or `None` if the path is not selected. A subpath itself becomes the root, as a
     /// directory does.
-    fn target_path(&self, path: &TreePath) -> Option<TreePath> {
+    pub(super) fn target_path(&self, path: &TreePath) -> Option<TreePath> {
         match self {
             Self::All => Some(path.clone()),
             Self::Subpath(part) => path.below(part),
@@ -34,12 +34,25 @@ impl PathFilter {
     }
 
     /// Returns the path of an entry in the target.
-    fn target_path_of(&self, entry: &Entry) -> Option<TreePath> {
+    pub(super) fn target_path_of(&self, entry: &Entry) -> Option<TreePath> {
         match self {
             Self::Subpath(part) if entry.path == *part && entry.kind != EntryKind::Directory => {
                 Some(TreePath::root().join(part.name()))
             }
             _ => self.target_path(&entry.path),
+        }
+    }
+
+    /// Returns an error if nothing was `found` for this filter.
+    pub(super) fn ensure_found(&self, found: bool) -> Result<()> {
+        match self {
+            Self::Subpath(path) if !found => Err(Error::not_found(format!("the image has no {path}"))
+                .with_hint("`volio ls` shows what it has; links in a path are not followed")),
+            Self::Strip(count) if !found => {
+                Err(Error::not_found(format!("nothing in the image is more than {count} directories deep"))
+                    .with_hint("`volio ls` shows what it has"))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -238,20 +251,9 @@ impl<'a> Selection<'a> {
     /// Returns an error if no entry was selected.
     ///
     /// # Errors
-    ///
     /// [`NotFound`](crate::error::Kind::NotFound).
     pub fn ensure_found(&self) -> Result<()> {
-        match self.filter {
-            PathFilter::Subpath(path) if !self.found => {
-                Err(Error::not_found(format!("the image has no {path}"))
-                    .with_hint("`volio ls` shows what it has; links in a path are not followed"))
-            }
-            PathFilter::Strip(count) if !self.found => {
-                Err(Error::not_found(format!("nothing in the image is more than {count} directories deep"))
-                    .with_hint("`volio ls` shows what it has"))
-            }
-            _ => Ok(()),
-        }
+        self.filter.ensure_found(self.found)
     }
 }
 

@@ -15,7 +15,7 @@ use volio::transport::memory::Memory;
 use volio::tree::{Owner, SourceSpec, Time, WalkOptions};
 
 /// Packs an archive, as `volio pack IMAGE -` does.
-fn pack_archive(archive: &[u8], options: &Options) -> volio::Result<(Memory, Packed)> {
+pub(super) fn pack_archive(archive: &[u8], options: &Options) -> volio::Result<(Memory, Packed)> {
     let stored = Arc::new(read_archive(archive, &std::env::temp_dir(), &Silent)?);
     let source = SourceSpec { stored: Some(stored), ..SourceSpec::new("-") };
     let image = memory();
@@ -57,7 +57,7 @@ fn file<'a>(name: &'a str, content: &'a str) -> (&'a str, EntryType, &'a str) {
 }
 
 /// A tree with one of each kind, in which names sort otherwise than tar takes them.
-fn tree() -> tempfile::TempDir {
+pub(super) fn tree() -> tempfile::TempDir {
     let tree = tempfile::tempdir().unwrap();
     let path = |name: &str| tree.path().join(name);
     fs::create_dir_all(path("sub/deep")).unwrap();

@@ -18,6 +18,7 @@ mod proved;
 mod round_trip;
 mod sparse;
 mod subpath;
+mod tar_output;
 mod targets;
 mod verify;
 

@@ -16,9 +16,9 @@ use volio::transport::memory::Memory;
 use volio::tree::ExtractOptions;
 use volio::unpack::{IfPresent, Options, Outcome, Unpacked, WriteMode, unpack};
 
-/// An image of these layers.
 const MERGE: WriteMode = WriteMode::Merge { replace_directories: false };
 
+/// An image of these layers.
 fn image(layers: &[&[&str]]) -> Memory {
     let image = memory();
     let layers: Vec<Layer> = layers.iter().map(|lines| layer(&image, lines)).collect();

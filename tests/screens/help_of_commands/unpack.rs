@@ -17,7 +17,7 @@ Arguments:
           docker-archive:FILE[:REF]; by default DATA_TAG in the environment names it
 
   [DIR]
-          The directory for the files
+          The directory for the files; - writes a tar archive to standard output
 
 Options:
       --platform <OS/ARCH>
@@ -129,6 +129,7 @@ Examples:
   again
   volio unpack --subpath /etc/nginx oci:backup:monday conf
   volio unpack --merge oci:patch:v2 /srv/site
+  volio unpack registry.example/data:v1 - | ssh there tar -x -C /data
   volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
   volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
@@ -145,6 +146,10 @@ the image, and it is extracted over / each time. REGISTRY_USERNAME and REGISTRY_
 NO_PULL takes the image from the layout /var/lib/volio/store, or VOLIO_STORE. A version that is not
 the one that is there is refused once, unless NO_CHECK is set. A file in /run/secrets counts as a
 variable. VOLIO_TARGET takes the place of /.
+
+With - as DIR the image is written to standard output as an uncompressed tar archive, of verified
+bytes only. If it cannot be verified to its end, the archive has no end and the exit code is 3. The
+line with the digest goes to stderr then.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

@@ -5,18 +5,25 @@ use crate::data_io::{Direction, EnvConfig};
 use crate::documents::UnpackDocument;
 use crate::human::{bytes, count, counts, duration, rate};
 use crate::limit_args::LimitArgs;
-use crate::output;
 use crate::progress::Display;
+use crate::{environment, output};
 use clap::{Args, ValueEnum, ValueHint};
+use std::io::{self, BufWriter, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volio::data_io::unpack_announced;
 use volio::progress::Progress;
-use volio::unpack::{IfPresent, Options, Outcome, PathFilter, ReadAs, Unpacked, WriteMode, unpack};
-use volio::{
-    Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, Result,
-    Source, TreePath,
+use volio::unpack::{
+    ArchiveOptions, IfPresent, Options, Outcome, PathFilter, ReadAs, Unpacked, WriteMode, unpack,
+    unpack_archive,
 };
+use volio::{
+    Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, ReadOptions,
+    Result, Source, TreePath,
+};
+
+/// The size of the buffer for standard output, in bytes.
+const OUT_BUFFER: usize = 128 << 10;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +31,7 @@ Examples:
   volio unpack --keep registry.example/data:v1 /data     in an init container, which may be started again
   volio unpack --subpath /etc/nginx oci:backup:monday conf
   volio unpack --merge oci:patch:v2 /srv/site
+  volio unpack registry.example/data:v1 - | ssh there tar -x -C /data
   volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
   volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
@@ -40,6 +48,9 @@ extracted over / each time. REGISTRY_USERNAME and REGISTRY_PASSWORD log in; NO_P
 /var/lib/volio/store, or VOLIO_STORE. A version that is not the one that is there is refused once, unless NO_CHECK is \
 set. A file in /run/secrets counts as a variable. VOLIO_TARGET takes the place of /.
 
+With - as DIR the image is written to standard output as an uncompressed tar archive, of verified bytes only. If it cannot \
+be verified to its end, the archive has no end and the exit code is 3. The line with the digest goes to stderr then.
+
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
 /// Unpack an image into a directory
@@ -51,7 +62,7 @@ pub struct Unpack {
     #[arg(requires = "target", value_parser = location())]
     image: Option<Location>,
 
-    /// The directory for the files
+    /// The directory for the files; - writes a tar archive to standard output
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     target: Option<PathBuf>,
 
@@ -223,6 +234,7 @@ impl Unpack {
     pub fn run(self) -> Result<()> {
         let options = self.options()?;
         match (&self.image, &self.target) {
+            (Some(image), Some(target)) if target == Path::new("-") => self.write_archive(image, options),
             (Some(image), Some(target)) => {
                 let progress = Display::start("unpack", self.output.quiet);
                 let access = self.registries.access(&progress)?;
@@ -250,6 +262,57 @@ impl Unpack {
         let options = Options { write, if_present, ..options };
         let unpack = if config.announces { unpack_announced } else { unpack };
         self.unpack(&image, &config.target, &options, &access, progress, unpack).map_err(EnvConfig::explain)
+    }
+
+    /// Writes the image to standard output as a tar archive. The digest goes to stderr.
+    fn write_archive(&self, image: &Location, options: Options) -> Result<()> {
+        let Options { platform, limits, filter, read_as, .. } = options;
+        let ReadAs::Image { as_is, any_media_type } = read_as else {
+            return Err(
+                Error::usage("an artifact cannot become an archive").with_hint("leave out --artifact")
+            );
+        };
+        if self.is_for_directory() {
+            return Err(Error::usage("an archive has the image's entries as they are").with_hint(
+                "leave out the options for a target, for owners, devices and holes, and --format",
+            ));
+        }
+        if io::stdout().is_terminal() {
+            return Err(Error::usage("standard output is a terminal and cannot show an archive")
+                .with_hint("`volio unpack IMAGE - | tar -x`; a directory called `-` is `./-`"));
+        }
+        let progress = Display::start("unpack", self.output.quiet);
+        let access = self.registries.access(&progress)?;
+        let source = image.source(&access)?;
+        let temporary = environment::temporary(environment::variable);
+        let read = ReadOptions {
+            platform,
+            limits,
+            connections: access.client.concurrency,
+            temporary: Some(temporary.clone()),
+            // The reader of the archive limits its content.
+            max_content: Some(u64::MAX),
+            any_media_type,
+        };
+        let options = ArchiveOptions { read, filter, as_is, temporary };
+        let begun = Instant::now();
+        let mut out = BufWriter::with_capacity(OUT_BUFFER, io::stdout().lock());
+        let unpacked = unpack_archive(source.as_ref(), &options, &mut out, progress.as_ref())?;
+        drop(progress);
+        if !self.output.quiet {
+            output::line(&summary(&unpacked, Path::new("-"), begun.elapsed()));
+            output::line(&super::address(image, &unpacked.digest));
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if an option was given that makes sense for a directory only.
+    fn is_for_directory(&self) -> bool {
+        let Self { target_args: target, tree, output, .. } = self;
+        let is_placed = target.merge || target.force || target.keep || target.checksum || target.atomic;
+        let is_mapped = tree.owner.is_some() || !tree.uid_map.is_empty() || !tree.gid_map.is_empty();
+        let is_changed = tree.group_access || tree.no_devices || tree.sparse != Sparse::Auto;
+        is_placed || target.no_sync || is_mapped || is_changed || output.format != Format::Text
     }
 
     fn unpack(
