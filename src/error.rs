@@ -22,7 +22,7 @@ pub enum Kind {
     NotFound,
     /// Missing credentials or permissions.
     Denied,
-    /// A target whose present content would be lost or mixed up.
+    /// A target with content that would be lost or mixed up.
     Refused,
 }
 

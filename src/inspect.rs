@@ -48,7 +48,7 @@ pub struct ImageSummary {
     pub layers: Vec<LayerSummary>,
 }
 
-/// An artifact: a manifest whose config is not that of an image.
+/// An artifact: a manifest with a config that is not that of an image.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ArtifactSummary {

@@ -1,5 +1,5 @@
-//! Finds the file that a path names. Symbolic links are followed as a shell in the image would follow them, whose `/` is
-//! the image's root.
+//! Finds the file that a path names. Symbolic links are followed as a shell in the image would follow them: `/` is the
+//! root of the image.
 
 use crate::error::{Error, Result};
 use crate::image::{FileLocation, WantedFile};

@@ -81,7 +81,8 @@ fn body_of(document: &Document) -> Body {
     Unverified::new(Cursor::new(document.bytes().to_vec())).verify(document.descriptor())
 }
 
-/// A reader whose errors say that the source failed, and not the destination that reads from it.
+/// A reader that marks its errors as errors of the source. Otherwise the destination, which reads from it, would be
+/// blamed.
 struct SourceReader(LayerArchive);
 
 impl Read for SourceReader {

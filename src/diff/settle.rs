@@ -20,7 +20,7 @@ pub(super) fn settle(left: &ComparedTree<'_>, right: &ComparedTree<'_>) -> Resul
     Ok(paths.into_iter().zip(lefts.into_iter().zip(rights).map(|(left, right)| [left, right])).collect())
 }
 
-/// Returns the paths at which both have a file of the same size, and whose contents have no kind of digest in common.
+/// Returns the paths at which both trees have a file of the same size, but no kind of digest in common.
 fn unsettled(left: &ComparedTree<'_>, right: &ComparedTree<'_>) -> Vec<TreePath> {
     let mut paths = Vec::new();
     for (a, b) in pairs(&left.tree, &right.tree) {

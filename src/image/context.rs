@@ -1,4 +1,4 @@
-//! What the layers of an image are read with: the source, the limits, and a way to end all reads at once.
+//! The context in which the layers of an image are read: the source, the limits, and a way to end all reads at once.
 
 use crate::error::Result;
 use crate::layer::{Limits, Meter};
@@ -10,7 +10,7 @@ use crate::transport::Source;
 /// The source of an image, and what its layers are read with.
 pub struct ReadContext<'a> {
     source: &'a dyn Source,
-    /// The same source, whose reads end when `cancel` is cancelled.
+    /// The same source; its reads end when `cancel` is cancelled.
     cancellable: Option<Box<dyn Source + 'a>>,
     pub(super) cancel: CancelToken,
     limits: Limits,

@@ -56,7 +56,7 @@ pub(super) fn fingerprint(directory: &Path) -> Result<Fingerprint> {
     })
 }
 
-/// A directory whose entries were hashed and whose subdirectories were not.
+/// A directory after its entries were hashed and before its subdirectories are.
 struct PendingDirectory {
     identity: (u64, u64),
     /// The remaining subdirectories, in reverse order.

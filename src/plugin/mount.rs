@@ -80,7 +80,7 @@ impl VolumeStore {
         Ok(request.unmount()?)
     }
 
-    /// Reverts a mount whose response was not delivered. Fetched content is kept for the next mount.
+    /// Reverts a mount after its response could not be delivered. Fetched content is kept for the next mount.
     pub(super) fn undo_mount(self: &Arc<Self>, driver: Driver, name: &VolumeName, id: &str) {
         self.log(&format!("{name}: whoever wanted it hung up; it is not counted as mounted"));
         self.volume(name).mark_fetch_unused();

@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The time for which fetched content counts as up to date. A user whose mount timed out starts the container again within
+/// The time for which fetched content counts as up to date. After a mount timed out, a user starts the container again within
 /// minutes and gets what was fetched; a container that starts the next day gets a new fetch.
 const FRESHNESS: Duration = Duration::from_secs(10 * 60);
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// The maximum length of a directory's name.
 const LIMIT: usize = 255;
 
-/// The file in the storage directory whose name is not available to volumes.
+/// The file in the storage directory. Its name is not available to volumes.
 pub(super) const DEFINITIONS: &str = "volumes.json";
 
 /// The name of a volume and of its directory. It cannot leave the storage.

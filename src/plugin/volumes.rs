@@ -112,7 +112,7 @@ impl VolumeStore {
         let parsed = VolumeOptions::parse(driver, &options)?;
         let mut definitions = self.definitions();
         if let Some(known) = definitions.now()?.get(name.as_str()) {
-            // Docker repeats a call whose response was lost.
+            // Docker repeats a call if the response was lost.
             return if known.options == options && known.driver() == driver {
                 Ok(ResponseBody::default())
             } else {

@@ -31,7 +31,7 @@ pub(super) struct VerificationPlan<'a> {
 }
 
 impl<'a> VerificationPlan<'a> {
-    /// Creates an empty plan for the image whose root has this digest.
+    /// Creates an empty plan for the image with this root digest.
     pub fn new(
         source: &'a dyn Source,
         options: &'a Options,
@@ -161,7 +161,7 @@ impl<'a> VerificationPlan<'a> {
             if check.blob.annotations != blob.annotations {
                 continue;
             }
-            // A platform whose config is broken says nothing about the diff_id.
+            // A platform with a broken config says nothing about the diff_id.
             if check.diff_id == diff_id || check.diff_id.is_none() || diff_id.is_none() {
                 check.diff_id = check.diff_id.take().or(diff_id);
                 return check.roles.push(role);

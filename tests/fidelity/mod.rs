@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const NOBODY: u32 = 65534;
 
 /// A directory to work in, with the program, so that every user can run it.
-struct Place(TempDir);
+struct Workspace(TempDir);
 
 /// Reports that something was not tested. `eprintln!` is captured by the test harness.
 fn skipped(what: &str) {
@@ -21,7 +21,7 @@ fn skipped(what: &str) {
     writeln!(stderr, "SKIPPED: {what}").unwrap();
 }
 
-impl Place {
+impl Workspace {
     /// Creates the directory; `None` if `compare` cannot run.
     fn new() -> Option<Self> {
         if Command::new("python3").arg("--version").output().is_err() {
@@ -75,7 +75,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Workspace {
     fn drop(&mut self) {
         // Its paths exceed `PATH_MAX`, so that the standard library cannot remove them.
         let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(self.0.path()).stderr(Stdio::null()).status();
@@ -93,7 +93,7 @@ fn digest(line: &str) -> &str {
 
 #[test]
 fn a_tree_with_everything_is_restored() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     place.make(&["tree"]);
     place.volio(&["pack", "oci:layout:v1", "tree"], None);
     place.volio(&["unpack", "--max-path", "64K", "oci:layout:v1", "target"], None);
@@ -106,7 +106,7 @@ fn a_tree_with_everything_is_restored() {
 #[test]
 #[ignore = "takes minutes: run tests/run"]
 fn a_file_above_8_gib_is_restored_with_its_holes() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     place.make(&["tree", "large"]);
     place.volio(&["pack", "oci:layout:v1", "tree"], None);
     place.volio(&["unpack", "--max-path", "64K", "oci:layout:v1", "target"], None);
@@ -115,7 +115,7 @@ fn a_file_above_8_gib_is_restored_with_its_holes() {
 
 #[test]
 fn short_holes_are_restored_if_the_options_say_so() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     place.make(&["tree", "shallow", "holes"]);
     place.volio(&["pack", "oci:layout:v1", "tree"], None);
     place.volio(&["unpack", "--max-path", "64K", "--sparse", "always", "oci:layout:v1", "target"], None);
@@ -124,7 +124,7 @@ fn short_holes_are_restored_if_the_options_say_so() {
 
 #[test]
 fn an_ordinary_user_loses_only_owners_and_devices() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     if !is_root() {
         return; // The test above has done that.
     }
@@ -138,7 +138,7 @@ fn an_ordinary_user_loses_only_owners_and_devices() {
 
 #[test]
 fn packing_again_and_packing_a_copy_elsewhere_give_the_same_digest() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     place.make(&["tree", "shallow"]);
     let first = place.volio(&["pack", "oci:layout:v1", "tree"], None);
     let second = place.volio(&["pack", "oci:other:v1", "tree"], None);

@@ -30,9 +30,9 @@ struct Run {
 }
 
 /// A directory with a layout in it.
-struct Place(TempDir);
+struct Workspace(TempDir);
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -103,7 +103,7 @@ impl Place {
     }
 }
 
-impl Place {
+impl Workspace {
     /// Runs the commands that do not read the entries of layers, and so accept any.
     fn inspect_and_copy(&self) {
         for arguments in [
@@ -168,12 +168,12 @@ fn paths_of_64_kib_that_are_2000_deep_are_refused_and_cost_nothing_when_they_are
         }
         [archive.finish(), Archive::new().finish()]
     };
-    let place = Place::with_layers(&layers(28));
+    let place = Workspace::with_layers(&layers(28));
     for (command, run) in place.all(&[]) {
         assert_eq!(run.code, 3, "{command}: {}", run.stderr);
         assert!(run.stderr.contains("--max-path"), "{}", run.stderr);
     }
-    let place = Place::with_layers(&layers(3));
+    let place = Workspace::with_layers(&layers(3));
     for arguments in [
         &["ls", "oci:layout:v1"][..],
         &["cat", "oci:layout:v1", "missing"],
@@ -193,7 +193,7 @@ fn what_is_held_of_a_tree_is_bounded_by_what_is_allowed() {
             archive.directory(&format!("{number}/{below}"));
         }
     }
-    let place = Place::with_layers(&[archive.finish()]);
+    let place = Workspace::with_layers(&[archive.finish()]);
     for (command, run) in place.all(&["--max-names", "4M"]) {
         assert_eq!(run.code, 3, "{command}: {}", run.stderr);
         assert!(run.stderr.contains("--max-names") && run.peak < 80 << 20, "{command}: {run:?}");
@@ -205,7 +205,7 @@ fn what_is_held_of_a_tree_is_bounded_by_what_is_allowed() {
 fn a_table_of_contents_in_a_hole_is_refused_or_held_in_a_file() {
     // What is small enough is read and hashed, and turns out to be no table of contents.
     for (claimed, commands) in [(4 << 30, &["ls", "cat"][..]), (20 << 20, &["ls", "cat", "verify"])] {
-        let place = Place::new();
+        let place = Workspace::new();
         let end: u64 = claimed + 56;
         let blob = place.path("blob");
         fs::File::create(&blob).unwrap().set_len(end).unwrap();
@@ -238,7 +238,7 @@ fn digest_of_zeros(size: u64) -> Digest {
     format!("sha256:{hex}").parse().unwrap()
 }
 
-impl Place {
+impl Workspace {
     /// Makes the only layer of the image, which is empty, one of so many bytes that stand in this file.
     fn claim_blob(&self, blob: &Path, size: u64) {
         let digest = Digest::of(b"claimed");
@@ -278,7 +278,7 @@ fn a_few_kilobytes_that_are_gigabytes_of_zeros_are_refused_where_nothing_is_writ
     encoder.write_all(header.as_bytes()).unwrap();
     let zeros = vec![0; 1 << 20];
     (0..1100).for_each(|_| encoder.write_all(&zeros).unwrap());
-    let place = Place::new();
+    let place = Workspace::new();
     place.publish(vec![(encoder.finish().unwrap(), Digest::of(b"unknown"), Vec::new())]);
     for (command, arguments) in [
         ("ls", &["oci:layout:v1"][..]),
@@ -310,7 +310,7 @@ fn a_file_with_a_hole_of_8_eib_is_compared_at_once() {
     assert_eq!(gnu.real_size().unwrap(), size);
     header.set_cksum();
     archive.append(&header, std::io::empty()).unwrap();
-    let place = Place::with_layers(&[archive.into_inner().unwrap()]);
+    let place = Workspace::with_layers(&[archive.into_inner().unwrap()]);
     let run = place.volio(&["diff", "oci:layout:v1", "oci:layout:v1"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(place.volio(&["ls", "oci:layout:v1"]).code, 0);
@@ -327,7 +327,7 @@ fn twenty_thousand_opaque_whiteouts_over_twenty_thousand_files_take_no_time() {
         above.file(&format!("d/{number}"));
     }
     (0..20_000).for_each(|_| above.file("d/.wh..wh..opq"));
-    let place = Place::with_layers(&[below.finish(), above.finish()]);
+    let place = Workspace::with_layers(&[below.finish(), above.finish()]);
     for (command, run) in place.all(&[]) {
         assert!([0, 4].contains(&run.code), "{command}: {run:?}");
     }

@@ -18,7 +18,7 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Formats bytes per second; `None` for a time below half a second, whose rate would mean little.
+/// Formats bytes per second; `None` for a time below half a second, which is too short to measure.
 pub fn rate(count: u64, time: Duration) -> Option<String> {
     let seconds = time.as_secs_f64();
     (seconds >= 0.5).then(|| format!("{}/s", bytes((count as f64 / seconds) as u64)))

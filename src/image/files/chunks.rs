@@ -23,7 +23,7 @@ pub(super) struct FileChunks<'i> {
 /// The chunks of one file, one by one.
 pub(super) enum ChunkIterator<'a> {
     Kept(slice::Iter<'a, Chunk>),
-    /// A reader whose current entry is the file.
+    /// A reader that stands at the entry of the file.
     Reader(Box<TocReader<TocBytes>>),
 }
 

@@ -35,7 +35,7 @@ pub enum FileLocation {
     Streamed(EntryPosition, Rc<[Piece]>),
 }
 
-/// A file whose content is wanted: its location, and its size in bytes.
+/// The location of a file to be read, and its size in bytes.
 pub type WantedFile = (FileLocation, u64);
 
 impl Image<'_> {

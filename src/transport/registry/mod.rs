@@ -125,7 +125,7 @@ impl Registry {
         Ok(Box::new(MirroredSource::new(registries, Arc::clone(&access.client.progress))))
     }
 
-    /// Returns the same repository, whose downloads end when `cancel` is cancelled.
+    /// Returns the same repository; its downloads end when `cancel` is cancelled.
     fn with_cancel(&self, cancel: &CancelToken) -> Self {
         Self { reference: self.reference.clone(), client: Arc::clone(&self.client), cancel: cancel.clone() }
     }

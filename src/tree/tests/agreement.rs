@@ -5,7 +5,7 @@ use crate::tree::Overlay;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
-enum Change {
+enum Mutation {
     Put(Entry),
     Whiteout(TreePath),
     Opaque(TreePath),
@@ -43,17 +43,17 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     })
 }
 
-fn any_layers() -> impl Strategy<Value = Vec<Vec<Change>>> {
+fn any_layers() -> impl Strategy<Value = Vec<Vec<Mutation>>> {
     let change = prop_oneof![
-        8 => any_entry().prop_map(Change::Put),
-        1 => any_path().prop_map(Change::Whiteout),
-        1 => any_path().prop_map(Change::Opaque),
+        8 => any_entry().prop_map(Mutation::Put),
+        1 => any_path().prop_map(Mutation::Whiteout),
+        1 => any_path().prop_map(Mutation::Opaque),
     ];
     prop::collection::vec(prop::collection::vec(change, 0..8), 1..4)
 }
 
 /// Returns all changes in order, each with the number of its layer.
-fn in_order(layers: &[Vec<Change>]) -> Vec<(usize, &Change)> {
+fn in_order(layers: &[Vec<Mutation>]) -> Vec<(usize, &Mutation)> {
     layers
         .iter()
         .enumerate()
@@ -62,7 +62,7 @@ fn in_order(layers: &[Vec<Change>]) -> Vec<(usize, &Change)> {
 }
 
 /// Returns the number of changes before the first one that is invalid, and the resulting tree.
-fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) {
+fn overlaid(changes: &[(usize, &Mutation)]) -> (usize, crate::Result<Vec<Entry>>) {
     let mut overlay = Overlay::within(u64::MAX);
     let mut layer = usize::MAX;
     for (done, (number, change)) in changes.iter().enumerate() {
@@ -71,12 +71,12 @@ fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) 
             overlay.begin_layer();
         }
         let result = match change {
-            Change::Put(entry) => overlay.put(entry, ()),
-            Change::Whiteout(path) => {
+            Mutation::Put(entry) => overlay.put(entry, ()),
+            Mutation::Whiteout(path) => {
                 overlay.whiteout(path);
                 Ok(())
             }
-            Change::Opaque(path) => {
+            Mutation::Opaque(path) => {
                 overlay.opaque(path);
                 Ok(())
             }
@@ -89,7 +89,7 @@ fn overlaid(changes: &[(usize, &Change)]) -> (usize, crate::Result<Vec<Entry>>) 
 }
 
 /// The same on disk, and the number of entries that were counted.
-fn extracted(changes: &[(usize, &Change)], layers: usize) -> (usize, crate::Result<(Vec<Entry>, u64)>) {
+fn extracted(changes: &[(usize, &Mutation)], layers: usize) -> (usize, crate::Result<(Vec<Entry>, u64)>) {
     let target = tempfile::tempdir().unwrap();
     let opened = Target::open_or_create(target.path()).unwrap();
     let mut extractor = Extractor::over(opened, quick(), layers).unwrap();
@@ -100,9 +100,9 @@ fn extracted(changes: &[(usize, &Change)], layers: usize) -> (usize, crate::Resu
             extractor.begin_layer();
         }
         let result = match change {
-            Change::Put(entry) => extractor.put(entry, &mut std::io::empty()),
-            Change::Whiteout(path) => extractor.whiteout(path),
-            Change::Opaque(path) => extractor.opaque(path),
+            Mutation::Put(entry) => extractor.put(entry, &mut std::io::empty()),
+            Mutation::Whiteout(path) => extractor.whiteout(path),
+            Mutation::Opaque(path) => extractor.opaque(path),
         };
         if let Err(error) = result {
             return (done, Err(error));

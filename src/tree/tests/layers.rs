@@ -2,15 +2,15 @@
 
 use super::*;
 
-enum Change {
+enum LayerChange {
     Put(Seen),
     Whiteout(&'static str),
     Opaque(&'static str),
 }
-use Change::{Opaque, Put, Whiteout};
+use LayerChange::{Opaque, Put, Whiteout};
 
 /// Extracts layers into a target that need not be empty.
-fn layered(target: &Path, layers: &[&[Change]]) -> crate::Result<Vec<String>> {
+fn layered(target: &Path, layers: &[&[LayerChange]]) -> crate::Result<Vec<String>> {
     let mut extractor = layered_extractor(target)?;
     for layer in layers {
         extractor.begin_layer();
@@ -26,13 +26,13 @@ fn layered(target: &Path, layers: &[&[Change]]) -> crate::Result<Vec<String>> {
     Ok(names(&walk(target)))
 }
 
-fn fresh(layers: &[&[Change]]) -> Vec<String> {
+fn fresh(layers: &[&[LayerChange]]) -> Vec<String> {
     layered(tempfile::tempdir().unwrap().path(), layers).unwrap()
 }
 
 #[test]
 fn a_whiteout_removes_entries_of_earlier_layers() {
-    let below: &[Change] = &[Put(file("a/b/c", "")), Put(file("a/b/d", "")), Put(file("ab", ""))];
+    let below: &[LayerChange] = &[Put(file("a/b/c", "")), Put(file("a/b/d", "")), Put(file("ab", ""))];
     assert_eq!(fresh(&[below, &[Whiteout("a/b/c")]]), ["/a", "/a/b", "/a/b/d", "/ab"]);
     assert_eq!(fresh(&[below, &[Whiteout("a")]]), ["/ab"]);
     assert_eq!(fresh(&[below, &[Whiteout("nothing/here")]]), ["/a", "/a/b", "/a/b/c", "/a/b/d", "/ab"]);
@@ -42,7 +42,7 @@ fn a_whiteout_removes_entries_of_earlier_layers() {
 
 #[test]
 fn a_whiteout_keeps_entries_of_its_own_layer_in_any_order() {
-    let below: &[Change] = &[Put(file("a/old", "")), Put(file("a/both", "1"))];
+    let below: &[LayerChange] = &[Put(file("a/old", "")), Put(file("a/both", "1"))];
     for layer in [
         &[Put(directory("a")), Put(file("a/both", "2")), Put(file("a/new", "")), Whiteout("a")],
         &[Whiteout("a"), Put(directory("a")), Put(file("a/both", "2")), Put(file("a/new", ""))],
@@ -56,7 +56,7 @@ fn a_whiteout_keeps_entries_of_its_own_layer_in_any_order() {
 fn whiteouts_do_not_remove_files_that_were_in_the_target() {
     let target = tempfile::tempdir().unwrap();
     extract(&[file("a/mine", "data"), file("mine", "data")], target.path()).unwrap();
-    let layers: [&[Change]; 2] = [
+    let layers: [&[LayerChange]; 2] = [
         &[Put(file("a/theirs", "")), Put(file("b", ""))],
         &[Whiteout("a"), Whiteout("mine"), Whiteout("b"), Opaque(""), Opaque("a")],
     ];
@@ -65,11 +65,11 @@ fn whiteouts_do_not_remove_files_that_were_in_the_target() {
 
 #[test]
 fn the_kind_of_an_entry_can_change_between_layers() {
-    let below: &[Change] = &[Put(file("a/b/c", "")), Put(file("f", "")), Put(symlink("l", "a"))];
-    let above: &[Change] =
+    let below: &[LayerChange] = &[Put(file("a/b/c", "")), Put(file("f", "")), Put(symlink("l", "a"))];
+    let above: &[LayerChange] =
         &[Put(file("a", "")), Put(directory("f")), Put(directory("l")), Put(file("l/x", ""))];
     assert_eq!(fresh(&[below, above]), ["/a", "/f", "/l", "/l/x"]);
-    let again: &[Change] =
+    let again: &[LayerChange] =
         &[Put(directory("a")), Put(file("a/x", "")), Put(file("f", "")), Put(file("l", ""))];
     assert_eq!(fresh(&[below, above, again]), ["/a", "/a/x", "/f", "/l"]);
     assert_eq!(fresh(&[below, &[Put(hardlink("a", "f"))]]), ["/a", "/f", "/l"]);
@@ -80,7 +80,7 @@ fn a_directory_has_the_attributes_of_the_last_layer() {
     let target = tempfile::tempdir().unwrap();
     let (mut last, _) = directory("a");
     last.metadata.mode = 0o700;
-    let layers: [&[Change]; 3] = [
+    let layers: [&[LayerChange]; 3] = [
         &[Put(file("a/b", ""))],
         &[Put(directory("a"))],
         &[Put((last.clone(), vec![])), Put(file("a/c", ""))],
@@ -92,7 +92,7 @@ fn a_directory_has_the_attributes_of_the_last_layer() {
 #[test]
 fn a_file_that_a_later_layer_replaces_keeps_its_other_names() {
     let target = tempfile::tempdir().unwrap();
-    let layers: [&[Change]; 2] =
+    let layers: [&[LayerChange]; 2] =
         [&[Put(file("a", "old")), Put(hardlink("b", "a"))], &[Put(file("a", "new"))]];
     layered(target.path(), &layers).unwrap();
     assert_eq!(fs::read_to_string(target.path().join("a")).unwrap(), "new");
