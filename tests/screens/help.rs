@@ -129,7 +129,7 @@ Environment:
 Exit codes:
     0  done
     1  failed: a network, a disk, a server
-    2  usage: asking differently helps
+    2  usage: the arguments are invalid
     3  integrity: the data is not what its digest, size or format says
     4  not found
     5  denied: credentials or permissions do not suffice
