@@ -161,7 +161,7 @@ impl<'a> Image<'a> {
         &self,
         mut work: impl FnMut(usize, ImageLayer<'_>, Option<&VerifiedToc>) -> Result<()>,
     ) -> Result<()> {
-        let task = self.progress().begin("reading tables of contents", None);
+        let task = self.progress().begin("reading contents", None);
         let layers: Vec<_> = self.layers().zip(&self.tocs).collect();
         let fetch = |(layer, toc): &(ImageLayer<'_>, &OnceLock<_>)| match toc.get() {
             Some(_) => Ok(()),

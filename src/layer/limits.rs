@@ -88,7 +88,8 @@ impl Budget {
         }
         self.entries += 1;
         if self.entries > max_entries {
-            return exceeded("is one more than are allowed", max_entries, "--max-entries");
+            return Err(Error::integrity(format!("the image has more than {max_entries} entries"))
+                .with_hint(raise_limit("--max-entries")));
         }
         Ok(())
     }

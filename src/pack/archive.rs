@@ -1,6 +1,6 @@
 //! Reads a tree from a tar archive.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::layer::{Item, LayerReader, decompress};
 use crate::progress::Progress;
 use crate::tree::StoredTree;
@@ -26,7 +26,7 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
     let mut reader = LayerReader::new(plain).without_whiteouts();
     let mut tree = StoredTree::new(contents);
     let mut is_empty = true;
-    while let Some(item) = reader.next_item().map_err(damaged)? {
+    while let Some(item) = reader.next_item().map_err(|error| damaged(error, is_empty))? {
         let Item::Entry(entry) = item else { continue };
         is_empty = false;
         tree.add(
@@ -36,7 +36,7 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
     }
     let is_complete = reader.has_end_marker();
     // The writer of the archive must not get a broken pipe for the zeros after its end.
-    reader.drain().map_err(damaged)?;
+    reader.drain().map_err(|error| damaged(error, false))?;
     if is_empty {
         return Err(Error::integrity("the archive is empty")
             .with_hint("what writes it may have failed; an empty directory is packed as a directory"));
@@ -52,7 +52,10 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
 
 /// Adds context to an error of the reader, because its messages are about layers. Its hints are about options of unpack and
 /// are dropped.
-fn damaged(error: Error) -> Error {
+fn damaged(error: Error, is_first: bool) -> Error {
+    if is_first && error.kind() == Kind::Integrity {
+        return Error::integrity("standard input is not a tar archive, or it is truncated");
+    }
     Error::new(error.kind(), "the archive cannot be packed").with_source(error)
 }
 

@@ -103,6 +103,9 @@ fn refused(target: &Target, state: Option<&TargetState>, held: &TreePath, option
         _ => "extract over it with --merge",
     };
     let shown = target.path().display();
+    // Without its slash, because the path is relative to the target.
+    let held = held.to_string();
+    let held = held.trim_start_matches('/');
     let image = |state: &TargetState| match digest(state) {
         Some(digest) => format!("the image {digest}"),
         None => "another image".to_owned(),

@@ -384,7 +384,7 @@ fn a_target_that_holds_other_data_keeps_it_and_flags_still_count() {
     assert_screen(
         screen(&place, "unpack --keep", &variables),
         str![[r#"
-oci:/place/store@sha256:[DIGEST]
+sha256:[DIGEST]
 -- stderr
 nothing to do: /place/target keeps the image that it holds
 -- exit 0

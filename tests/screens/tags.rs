@@ -53,7 +53,7 @@ fn an_image_instead_of_a_place() {
         Workspace::new().screen("tags oci:layout:v1"),
         str![[r#"
 -- stderr
-error: tags: oci:layout:v1 is one image
+error: oci:layout:v1 is one image, and volio tags lists a repository
 hint: write volio tags oci:layout
 -- exit 2
 
@@ -63,7 +63,7 @@ hint: write volio tags oci:layout
         Workspace::new().screen("tags registry.example/data:v1"),
         str![[r#"
 -- stderr
-error: tags: registry.example/data:v1 is one image
+error: registry.example/data:v1 is one image, and volio tags lists a repository
 hint: write volio tags registry.example/data
 -- exit 2
 

@@ -203,7 +203,8 @@ impl Source for Registry {
             manifest::read(response, &self.reference).await
         })
         .map_err(|error| match error.kind() {
-            Kind::NotFound => {
+            // A repository that does not exist has no tags to list.
+            Kind::NotFound if !error.to_string().contains("NAME_UNKNOWN") => {
                 error.with_hint(format!("volio tags {} lists what is there", self.reference.name()))
             }
             _ => error,

@@ -219,8 +219,13 @@ impl Target {
     }
 
     fn spool_error(&self, errno: Errno) -> Error {
-        Error::io(format!("cannot spool a layer in {}", self.path.display()), errno)
-            .with_hint("layers are proved in the target before they are extracted there")
+        let error = Error::io(format!("cannot write to {}", self.path.display()), errno);
+        match errno {
+            Errno::ROFS | Errno::ACCESS | Errno::PERM => {
+                error.with_hint("choose a directory that you can write to")
+            }
+            _ => error,
+        }
     }
 
     /// The path of the directory as the user named it.

@@ -117,7 +117,8 @@ fn open_on_disk(
     let failed = |errno| match errno {
         Errno::NOENT => Error::not_found(format!("there is no {}", source.path.display()))
             .with_hint("SOURCE is a directory or a file; `SOURCE:/PATH` says where it lands in the image"),
-        errno => io_error("open", &shown, &TreePath::root(), EntryFailure::from(errno)),
+        // Not a change meanwhile, which other entries may have: nothing was read before.
+        errno => io_error("open", &shown, &TreePath::root(), EntryFailure::Errno(errno)),
     };
     // A symbolic link that the user names is followed: `pack IMAGE current` means the directory that `current` leads to.
     let status = stat(&source.path).map_err(failed)?;

@@ -46,8 +46,11 @@ impl Tags {
     pub fn run(self) -> Result<()> {
         let place = self.location.without_name();
         if !self.location.is_repository() {
-            return Err(Error::usage(format!("tags: {} is one image", self.location))
-                .with_hint(format!("write volio tags {place}")));
+            return Err(Error::usage(format!(
+                "{} is one image, and volio tags lists a repository",
+                self.location
+            ))
+            .with_hint(format!("write volio tags {place}")));
         }
         let source = self.location.source(&self.registries.access(&Display::warnings())?)?;
         let (tags, untagged) = (source.tags()?, source.untagged()?);

@@ -8,7 +8,7 @@ use crate::limit_args::LimitArgs;
 use crate::progress::Display;
 use crate::{environment, output};
 use clap::{Args, ValueEnum, ValueHint};
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use volio::data_io::unpack_announced;
@@ -272,10 +272,11 @@ impl Unpack {
                 Error::usage("an artifact cannot become an archive").with_hint("leave out --artifact")
             );
         };
-        if self.is_for_directory() {
-            return Err(Error::usage("an archive has the image's entries as they are").with_hint(
-                "leave out the options for a target, for owners, devices and holes, and --format",
-            ));
+        if let Some(option) = self.option_for_directory() {
+            return Err(Error::usage(format!(
+                "{option} cannot be used if the image is written to standard output"
+            ))
+            .with_hint(format!("leave out {option}, or unpack into a directory")));
         }
         if io::stdout().is_terminal() {
             return Err(Error::usage("standard output is a terminal and cannot show an archive")
@@ -296,7 +297,7 @@ impl Unpack {
         };
         let options = ArchiveOptions { read, filter, as_is, temporary };
         let begun = Instant::now();
-        let mut out = BufWriter::with_capacity(OUT_BUFFER, io::stdout().lock());
+        let mut out = BufWriter::with_capacity(OUT_BUFFER, StandardOutput(io::stdout().lock()));
         let unpacked = unpack_archive(source.as_ref(), &options, &mut out, progress.as_ref())?;
         drop(progress);
         if !self.output.quiet {
@@ -306,13 +307,25 @@ impl Unpack {
         Ok(())
     }
 
-    /// Returns `true` if an option was given that makes sense for a directory only.
-    fn is_for_directory(&self) -> bool {
+    /// Returns the first option that was given and makes sense for a directory only.
+    fn option_for_directory(&self) -> Option<&'static str> {
         let Self { target_args: target, tree, output, .. } = self;
-        let is_placed = target.merge || target.force || target.keep || target.checksum || target.atomic;
-        let is_mapped = tree.owner.is_some() || !tree.uid_map.is_empty() || !tree.gid_map.is_empty();
-        let is_changed = tree.group_access || tree.no_devices || tree.sparse != Sparse::Auto;
-        is_placed || target.no_sync || is_mapped || is_changed || output.format != Format::Text
+        let options = [
+            (target.merge, "--merge"),
+            (target.atomic, "--atomic"),
+            (target.force, "--force"),
+            (target.keep, "--keep"),
+            (target.checksum, "--checksum"),
+            (target.no_sync, "--no-sync"),
+            (tree.owner.is_some(), "--owner"),
+            (!tree.uid_map.is_empty(), "--uid-map"),
+            (!tree.gid_map.is_empty(), "--gid-map"),
+            (tree.group_access, "--group-access"),
+            (tree.no_devices, "--no-devices"),
+            (tree.sparse != Sparse::Auto, "--sparse"),
+            (output.format != Format::Text, "--format"),
+        ];
+        options.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
     }
 
     fn unpack(
@@ -333,11 +346,38 @@ impl Unpack {
         if !self.output.quiet {
             output::line(&summary(&unpacked, target, begun.elapsed()));
         }
-        let address = super::address(image, &unpacked.digest);
+        let address = match unpacked.outcome {
+            // The image that was kept may be of another repository.
+            Outcome::Kept => unpacked.digest.to_string(),
+            _ => super::address(image, &unpacked.digest),
+        };
         match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
             Format::Json => output::json(&UnpackDocument::new(&address, &unpacked)),
         }
+    }
+}
+
+/// Standard output, named in the errors of writing to it.
+struct StandardOutput(io::StdoutLock<'static>);
+
+impl StandardOutput {
+    fn explain(error: io::Error) -> io::Error {
+        match error.kind() {
+            // It is tried again.
+            io::ErrorKind::Interrupted => error,
+            _ => Error::failed("cannot write to standard output").with_source(error).into(),
+        }
+    }
+}
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(Self::explain)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(Self::explain)
     }
 }
 
