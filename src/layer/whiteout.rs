@@ -1,4 +1,5 @@
-//! Whiteouts, by which a layer removes entries of lower layers (image-spec, "Representing Changes").
+//! Whiteouts, by which a layer removes entries of lower layers (image-spec, "Representing Changes"). volio reads
+//! whiteouts and does not write them.
 
 use crate::tree::TreePath;
 

@@ -48,8 +48,8 @@ impl<T: Clone + Default> Overlay<T> {
         self.layer = self.layer.saturating_add(1);
     }
 
-    /// Adds an entry, in path of an earlier one with its path. A hard link has the value of the entry that it leads to, and an
-    /// implied directory has the default of `T`.
+    /// Adds an entry, in place of an earlier entry with the same path. A hard link has the value of the entry that it leads
+    /// to, and an implied directory has the default of `T`.
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) when the entry is inconsistent with those before, or takes more
