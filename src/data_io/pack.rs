@@ -44,7 +44,7 @@ pub fn pack(
     let is_docker = destination.image_support() == ImageSupport::Any;
     let options = archive_options(options)?;
     let spool = ArchiveSpool::new(spool)?;
-    let form = LayerForm { size: u64::MAX, format: ArchiveFormat::OldTar };
+    let form = LayerForm { size: u64::MAX, format: ArchiveFormat::Gnu };
     let (sent, summary) = pack_layers(destination, &spool, sources, &options, form, progress)?;
     warn_left_out(&summary, progress);
     let time = options.tree.clamp_mtime.or(summary.newest);

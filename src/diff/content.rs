@@ -6,8 +6,8 @@
 //! the same way as when they are packed, and get the digests that a table of contents could give: large ones the second,
 //! small ones the first, those between both.
 //!
-//! Two contents with one kind of digest in common are equal if and only if these are, because volio cuts equal contents
-//! equally. A content without any in common with the other is read ([`super::settle`]). A table of contents by another
+//! If both files have the same kind of digest, those are compared, because volio cuts equal contents equally. Otherwise the
+//! content is read ([`super::settle`]). A table of contents by another
 //! program could cut a file above 16 MiB elsewhere; then a difference is reported where there is none, never the opposite.
 
 use crate::error::{Error, Result};
@@ -20,9 +20,11 @@ use std::io::{self, Read};
 /// Content is read in blocks of this size, in bytes, at multiples of it.
 const BLOCK: usize = 64 << 10;
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
-/// No file below this size, in bytes, is cut when it is packed: it fits into one frame, with its headers.
+/// No file below this size, in bytes, is cut when it is packed: volio's writer puts it into one frame of
+/// at most 4 MiB.
 const SMALLEST_CUT: u64 = 2 << 20;
-/// No file above this size, in bytes, is a single chunk: no frame is larger.
+/// No file above this size, in bytes, is a single chunk: the reader of tables of contents refuses larger
+/// frames, and volio's writer makes none above 4 MiB.
 const LARGEST_WHOLE: u64 = 16 << 20;
 
 /// The identity of a file's content. Of contents with the same size, equal digests of one kind say that they are equal.
@@ -266,22 +268,22 @@ impl ContentHasher {
 impl ChunkHasher {
     fn add(&mut self, block: &[u8]) -> io::Result<()> {
         let Self { chunker, list, chunk, chunk_size } = self;
-        chunker.push(block, &mut |part| note(part, list, chunk, chunk_size))
+        chunker.push(block, &mut |part| hash_part(part, list, chunk, chunk_size))
     }
 
     fn add_zeros(&mut self, count: u64) -> io::Result<()> {
         let Self { chunker, list, chunk, chunk_size } = self;
-        chunker.push_zeros(count, &mut |part| note(part, list, chunk, chunk_size))
+        chunker.push_zeros(count, &mut |part| hash_part(part, list, chunk, chunk_size))
     }
 
     fn finish(mut self) -> io::Result<ContentId> {
         let Self { chunker, list, chunk, chunk_size } = &mut self;
-        chunker.finish(&mut |part| note(part, list, chunk, chunk_size))?;
+        chunker.finish(&mut |part| hash_part(part, list, chunk, chunk_size))?;
         Ok(self.list.finish())
     }
 }
 
-fn note(
+fn hash_part(
     part: ContentPart<'_>,
     list: &mut ChunkList,
     chunk: &mut Hasher,

@@ -23,13 +23,13 @@ impl From<&Stat> for FileId {
     }
 }
 
-/// Opens the directory `name` in `above`; a symbolic link is not followed.
+/// Opens the directory `name` in `parent`; a symbolic link is not followed.
 ///
 /// A directory that may be entered but not listed is opened by `O_PATH`, which is enough to pass through it.
-pub(crate) fn open_directory(above: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+pub(crate) fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(above, name, flags | OFlags::RDONLY, Mode::empty()) {
-        Err(Errno::ACCESS) => openat(above, name, flags | OFlags::PATH, Mode::empty()),
+    match openat(parent, name, flags | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::ACCESS) => openat(parent, name, flags | OFlags::PATH, Mode::empty()),
         result => result,
     }
 }
@@ -58,7 +58,7 @@ pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Gives the owner of a directory all permissions, so that it can be filled or emptied. Errors show when it is used.
+/// Gives the owner of a directory all permissions, so that it can be filled or emptied. An error is reported when it is used.
 pub(crate) fn ensure_owner_access(directory: BorrowedFd<'_>) {
     let Ok(stat) = fstat(directory) else { return };
     let mode = Mode::from_raw_mode(stat.st_mode);
@@ -68,7 +68,7 @@ pub(crate) fn ensure_owner_access(directory: BorrowedFd<'_>) {
     }
 }
 
-/// Returns whether a directory is a mount point. Kernels before 5.8 do not report that; there, it is one if the directory above
+/// Returns whether a directory is a mount point. Kernels before 5.8 do not report that; there, it is one if the parent
 /// is on another file system.
 pub(crate) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
     if let Ok(status) = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
@@ -77,7 +77,7 @@ pub(crate) fn is_mount_point(directory: BorrowedFd<'_>) -> bool {
         return status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
     }
     match (fstat(directory), statat(directory, "..", AtFlags::empty())) {
-        (Ok(here), Ok(above)) => here.st_dev != above.st_dev || here.st_ino == above.st_ino,
+        (Ok(here), Ok(parent)) => here.st_dev != parent.st_dev || here.st_ino == parent.st_ino,
         _ => false,
     }
 }

@@ -1,5 +1,5 @@
-//! A layer that is read while it is fetched: its table of contents, which the manifest proves, is fetched first, and
-//! proves the rest frame by frame. So content can be used before the layer has come to its end.
+//! A layer that is read while it is fetched: its table of contents, verified against the manifest, is fetched first,
+//! and the rest is verified against it frame by frame. So content can be used before the layer has come to its end.
 
 use super::archive;
 use super::layer::ImageLayer;

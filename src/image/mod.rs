@@ -21,7 +21,7 @@
 //!
 //! There are four ways to read a layer:
 //!
-//! | way | used by | proved by |
+//! | way | used by | verified by |
 //! |---|---|---|
 //! | the table of contents alone ([`ImageLayer::toc`]), and frames by ranges ([`Image::fetch_frames`]) | `ls`, `cat`, `diff`, `unpack --subpath` | 3, and each chunk by its digest in the table of contents |
 //! | the archive as a stream ([`ImageLayer::archive`], [`read_items`](ImageLayer::read_items), [`verify`](ImageLayer::verify)) | `ls`, `cat`, `diff` without a table of contents; `copy`, `verify` | 1 and 2 at the end; `verify` also 3 |

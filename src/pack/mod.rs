@@ -55,8 +55,8 @@ pub(crate) struct LayerForm {
 pub(crate) enum ArchiveFormat {
     /// A layer of an image.
     Layer,
-    /// An archive for old tars, in which a name that begins with `.wh.` is an ordinary name.
-    OldTar,
+    /// An archive for tar without PAX support (busybox), in which a name that begins with `.wh.` is an ordinary name.
+    Gnu,
 }
 
 impl Default for Options {

@@ -110,7 +110,7 @@ impl Uploader<'_> {
             upload_while_writing(self.destination, compression, &self.workers, self.share, |layer| {
                 let layer = match self.format {
                     ArchiveFormat::Layer => layer,
-                    ArchiveFormat::OldTar => layer.for_tar(),
+                    ArchiveFormat::Gnu => layer.gnu(),
                 };
                 self.archive(plan, tree, layer, task)
             })?;

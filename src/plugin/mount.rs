@@ -178,7 +178,7 @@ impl<'a> MountRequest<'a> {
         self.volume.note_mount();
         self.volume.confirm_mount(self.id);
         self.volume.update(|state| {
-            state.count(self.id, engine);
+            state.add_mount(self.id, engine);
             state.export_due |= self.options.export.is_some();
             if content.is_some() {
                 state.content = content;
@@ -295,7 +295,7 @@ impl<'a> MountRequest<'a> {
         let exports = self.options.export.is_some();
         self.volume.confirm_mount(self.id);
         self.volume.update(|state| {
-            state.discount(self.id);
+            state.remove_mount(self.id);
             // Regardless of earlier results: this container may have written since.
             state.export_due |= exports;
             state.export_withheld &= self.options.post_unmount.is_some();

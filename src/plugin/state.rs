@@ -48,7 +48,7 @@ pub(super) struct VolumeState {
     pub(super) last_error: Option<LastError>,
 }
 
-/// An image at a time.
+/// An image, and when it was fetched or exported.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(super) struct ImageStamp {
     pub(super) image: String,
@@ -66,7 +66,7 @@ pub(super) struct KnownContent {
     pub(super) origin: ContentOrigin,
 }
 
-/// The place where a content is stored outside the volume.
+/// Where a copy of the content exists outside the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum ContentOrigin {
@@ -114,8 +114,9 @@ impl StateFile {
         let shown = path.display();
         let mut state = match fs::read(&path) {
             Ok(text) => serde_json::from_slice::<VolumeState>(&text).map_err(|error| {
-                Error::integrity(format!("{shown} cannot be understood: {error}"))
-                    .with_hint("mend the file, or remove it: then it is not known what the volume holds")
+                Error::integrity(format!("{shown} cannot be understood: {error}")).with_hint(
+                    "repair or remove the file; without it the plugin does not know what the volume holds",
+                )
             })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => VolumeState::default(),
             Err(error) => return Err(Error::io(format!("cannot read {shown}"), error)),
@@ -152,8 +153,8 @@ impl StateFile {
 }
 
 impl VolumeState {
-    /// Counts a mount.
-    pub(super) fn count(&mut self, id: &str, engine: Option<&Engine>) {
+    /// Adds a mount.
+    pub(super) fn add_mount(&mut self, id: &str, engine: Option<&Engine>) {
         // After it was killed, an engine mounts with the same id again, but unmounts only once.
         if self.engines.get(id).is_some_and(Engine::is_gone) {
             self.mounts.remove(id);
@@ -165,8 +166,8 @@ impl VolumeState {
         };
     }
 
-    /// Counts an unmount. Returns `false` if the id has no mount.
-    pub(super) fn discount(&mut self, id: &str) -> bool {
+    /// Removes a mount. Returns `false` if the id has no mount.
+    pub(super) fn remove_mount(&mut self, id: &str) -> bool {
         match self.mounts.get_mut(id) {
             Some(count) if *count > 1 => {
                 *count -= 1;
@@ -311,14 +312,14 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let engine = Engine::of_process(child.id().try_into().unwrap()).unwrap();
         let mut state = VolumeState::default();
-        state.count("a", Some(&engine));
-        state.count("a", Some(&engine));
-        state.count("b", None);
+        state.add_mount("a", Some(&engine));
+        state.add_mount("a", Some(&engine));
+        state.add_mount("b", None);
         state.forget_ended_engines();
         assert_eq!((state.mounts["a"], state.mounts["b"]), (2, 1));
         child.kill().unwrap();
         child.wait().unwrap();
-        state.count("a", None);
+        state.add_mount("a", None);
         state.forget_ended_engines();
         assert_eq!((state.mounts["a"], state.mounts["b"]), (1, 1));
     }

@@ -1,11 +1,11 @@
 //! The same archives as the data of an image that data-io made: no layer but an archive in one, and no less hostile.
 
 use super::case::{Case, Expected, cases};
-use super::runs::{Place, Program, User};
+use super::runs::{Program, Sandbox, User};
 
 /// Returns the error in volio's unpacking of a case, if there is one.
 fn violation(program: &Program, case: &Case, user: User) -> Option<String> {
-    let place = Place::new(program, user);
+    let place = Sandbox::new(program, user);
     place.fill_as_data_io(case);
     let before = place.surroundings();
     let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);

@@ -1,6 +1,6 @@
 //! The limits are options, and listing and unpacking mind them alike.
 
-use super::runs::{Place, Program, User};
+use super::runs::{Program, Sandbox, User};
 use super::{Case, cases};
 
 fn case(name: &str) -> Case {
@@ -10,7 +10,7 @@ fn case(name: &str) -> Case {
 /// The exit codes of unpacking and of listing with these arguments.
 fn codes(name: &str, arguments: &[&str]) -> [i32; 2] {
     let program = Program::new();
-    let place = Place::new(&program, User::Myself);
+    let place = Sandbox::new(&program, User::Myself);
     place.fill(&case(name));
     let unpack = place.volio(&[&["unpack"], arguments, &["oci:layout:v1", "target"]].concat());
     let ls = place.volio(&[&["ls"], arguments, &["oci:layout:v1"]].concat());

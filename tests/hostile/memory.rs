@@ -17,10 +17,10 @@ use volio::transport::layout::Layout;
 /// A layer as it is stored, its diff_id, and its annotations.
 type Stored<'a> = (Vec<u8>, Digest, Vec<(&'a str, String)>);
 
-/// What no command may take, in bytes.
+/// The most memory that a command may take, in bytes.
 const MOST: u64 = 300 << 20;
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug)]
 struct Run {
     code: i32,
@@ -209,10 +209,7 @@ fn a_table_of_contents_in_a_hole_is_refused_or_held_in_a_file() {
         let end: u64 = claimed + 56;
         let blob = place.path("blob");
         fs::File::create(&blob).unwrap().set_len(end).unwrap();
-        let toc = match claimed > 1 << 30 {
-            true => Digest::of(b""),
-            false => digest_of_zeros(claimed),
-        };
+        let toc = if claimed > 1 << 30 { Digest::of(b"") } else { digest_of_zeros(claimed) };
         let annotations = vec![
             ("io.volio.toc.position", format!("8:{claimed}:{claimed}")),
             ("io.volio.toc.digest", toc.to_string()),

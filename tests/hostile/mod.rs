@@ -15,7 +15,7 @@ mod runs;
 mod threads;
 
 use case::{Case, Expected, cases};
-use runs::{Outcome, Place, Program, User};
+use runs::{Outcome, Program, Sandbox, User};
 
 /// The users to test as: the one that runs the tests, and `nobody` if that is root.
 fn as_everybody(kind: &str) {
@@ -36,7 +36,7 @@ fn as_everybody(kind: &str) {
 
 /// Returns the error in volio's treatment of a case, if there is one.
 fn violations(program: &Program, case: &Case, user: User) -> Option<String> {
-    let place = Place::new(program, user);
+    let place = Sandbox::new(program, user);
     place.fill(case);
     let before = place.surroundings();
     let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);

@@ -45,7 +45,7 @@ impl User {
 }
 
 /// A directory with a layout, a target that is not there yet, and what must not change beside it.
-pub struct Place<'a> {
+pub struct Sandbox<'a> {
     program: &'a Program,
     directory: TempDir,
     user: User,
@@ -82,7 +82,7 @@ impl Program {
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> Sandbox<'a> {
     pub fn new(program: &'a Program, user: User) -> Self {
         // In memory nothing waits for a disk.
         let memory = Path::new("/dev/shm");
@@ -203,7 +203,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Sandbox<'_> {
     fn drop(&mut self) {
         // Paths beyond what one call takes, which the standard library cannot remove.
         let _ = Command::new("rm").arg("-rf").arg(self.path("target")).status();

@@ -1,7 +1,7 @@
 //! No more threads for volio.
 
 use super::cases;
-use super::runs::{Place, Program, User};
+use super::runs::{Program, Sandbox, User};
 
 #[test]
 fn where_there_are_no_threads_that_is_an_error_and_no_panic() {
@@ -10,7 +10,7 @@ fn where_there_are_no_threads_that_is_an_error_and_no_panic() {
         return;
     }
     let program = Program::new();
-    let place = Place::new(&program, User::Nobody);
+    let place = Sandbox::new(&program, User::Nobody);
     place.fill(&cases().into_iter().find(|case| case.name == "opaque-root").unwrap());
     for arguments in [
         &["ls", "oci:layout:v1"][..],

@@ -27,7 +27,7 @@ use volio::plugin::{Driver, MinSpeed, Plugin, Settings, Socket, serve};
 use volio::stream::CancelToken;
 use volio::transport::{Access, ClientOptions, Retry};
 
-/// How long a test waits for what must happen: only a broken one takes that long. An export that found an engine still
+/// The time that a test waits for an expected event: only a broken one takes that long. An export that found an engine still
 /// counting a mount is tried again after half a minute.
 const SOON: Duration = Duration::from_secs(90);
 

@@ -41,7 +41,7 @@ impl LayerBlob {
         PendingToc(Arc::clone(&self.toc_slot))
     }
 
-    /// Makes the next bytes ready, if there are more.
+    /// Queues the next frame; after the last one, the table of contents.
     fn advance(&mut self) -> io::Result<()> {
         let Some(frame) = self.frames.receive()? else { return self.end() };
         let end = self.offset + frame.bytes.len() as u64;

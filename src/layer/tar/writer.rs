@@ -67,8 +67,8 @@ pub struct LayerWriter<A> {
     buffer: Box<[u8]>,
     entries: u64,
     bytes: u64,
-    /// True if the archive is for old tars, and not the archive of a layer.
-    is_for_tar: bool,
+    /// True if the archive is for tar without PAX support (busybox), and not the archive of a layer.
+    is_gnu: bool,
 }
 
 /// The size of a read from a file, in bytes. Larger ones are not faster, and this one still fits the cache.
@@ -85,14 +85,14 @@ impl<A: ArchiveSink> LayerWriter<A> {
     /// Creates a writer that writes to this sink.
     pub(in crate::layer) fn over(archive: A) -> Self {
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { archive, buffer, entries: 0, bytes: 0, is_for_tar: false }
+        Self { archive, buffer, entries: 0, bytes: 0, is_gnu: false }
     }
 
-    /// Makes the writer produce an archive that old tars can extract, and not a layer: names that begin with `.wh.` are
+    /// Makes the writer produce an archive that tar without PAX support (busybox) can extract, and not a layer: names that begin with `.wh.` are
     /// ordinary names, and attributes that need PAX records are left out.
     #[must_use]
-    pub fn for_tar(self) -> Self {
-        Self { is_for_tar: true, ..self }
+    pub fn gnu(self) -> Self {
+        Self { is_gnu: true, ..self }
     }
 
     /// Appends an entry. `content` is read for regular files only, and `on_read` is called with the size of each read.
@@ -101,7 +101,7 @@ impl<A: ArchiveSink> LayerWriter<A> {
     /// Fails if an image cannot hold the entry, or if the content is shorter than the entry says.
     pub fn append(&mut self, entry: &Entry, content: impl Read, on_read: impl Fn(u64)) -> Result<()> {
         let reserved = entry.path.names().find(|name| whiteout::is_reserved(name));
-        if let Some(name) = reserved.filter(|_| !self.is_for_tar) {
+        if let Some(name) = reserved.filter(|_| !self.is_gnu) {
             return Err(Error::failed(format!(
                 "{} cannot be in an image: names that begin with .wh. mean deleted files there ({})",
                 entry.path,
@@ -109,7 +109,7 @@ impl<A: ArchiveSink> LayerWriter<A> {
             ))
             .with_hint("rename it, or leave it out with --exclude"));
         }
-        let header = if self.is_for_tar { gnu::encode(entry)? } else { header::encode(entry)? };
+        let header = if self.is_gnu { gnu::encode(entry)? } else { header::encode(entry)? };
         self.archive.header(entry, &header).map_err(cannot_write)?;
         if let EntryKind::File { size } = entry.kind {
             self.copy(entry, size, content, on_read)?;

@@ -28,7 +28,7 @@ const MIN_SAVED_SIZE: u64 = 1 << 20;
 const BUFFERED_CHUNK_LIMIT: u64 = 64 << 20;
 /// The number of bytes that may be in buffers on the way when a connection breaks.
 const IN_FLIGHT_LIMIT: u64 = 8 << 20;
-/// The minimum number of bytes at stake for which the offset is asked for repeatedly.
+/// The minimum number of unconfirmed bytes for which the offset is asked for repeatedly.
 const MIN_REPEATED_SIZE: u64 = 1 << 20;
 /// The number of times that the offset is asked for again, because the registry may not have noticed yet that a connection
 /// broke.

@@ -12,7 +12,7 @@ use volio::progress::{Progress, Task};
 /// The time between two redraws of a bar without progress, which show that the program is alive.
 const TICK: Duration = Duration::from_millis(200);
 /// The width of a name. With the figures, it fills a line of 80 columns.
-const NAME: &str = "{msg:22!}";
+const NAME_TEMPLATE: &str = "{msg:22!}";
 
 /// Progress as bars. They are removed from the terminal when they are finished; warnings stay.
 pub struct Bars {
@@ -124,8 +124,10 @@ fn hidden(total: Option<u64>) -> ProgressBar {
 /// Sets the length and the style of a bar with or without a total.
 fn set_total(bar: &ProgressBar, total: Option<u64>) {
     let template = match total {
-        Some(_) => format!("{NAME} [{{bar:12}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>10}}"),
-        None => format!("{NAME} {{spinner}}{:19} {{done:>10}} {{rate:>12}} {{time:>10}}", ""),
+        Some(_) => {
+            format!("{NAME_TEMPLATE} [{{bar:12}}] {{percent:>3}} % {{done:>10}} {{rate:>12}} {{left:>10}}")
+        }
+        None => format!("{NAME_TEMPLATE} {{spinner}}{:19} {{done:>10}} {{rate:>12}} {{time:>10}}", ""),
     };
     match total {
         Some(total) => bar.set_length(total),
