@@ -136,7 +136,7 @@ impl Definitions {
         let text = fs::read(&self.path).map_err(|error| Error::io(format!("cannot read {shown}"), error))?;
         let read: Option<BTreeMap<String, Definition>> = serde_json::from_slice(&text).map_err(|error| {
             Error::integrity(format!("{shown} cannot be understood: {error}"))
-                .with_hint("mend the file; until then engines get no answer, which keeps them from forgetting their volumes")
+                .with_hint("repair the file; until then engines get no answer, which keeps them from forgetting their volumes")
         })?;
         let mut all = read.unwrap_or_default();
         for (name, definition) in &mut all {

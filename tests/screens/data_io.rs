@@ -38,8 +38,8 @@ fn without_a_word_anywhere_it_is_said_how_to_name_an_image() {
         screen(&Workspace::with_tree(), "pack", &[]),
         str![[r#"
 -- stderr
-error: no image is named: neither as an argument nor by DATA_TAG
-hint: volio pack IMAGE SOURCE, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TAG volio pack
+error: arguments are missing: volio pack IMAGE SOURCE
+hint: without arguments, it needs data-io's variables: DATA_TAG=HOST/REPOSITORY:TAG volio pack
 -- exit 2
 
 "#]],
@@ -48,8 +48,8 @@ hint: volio pack IMAGE SOURCE, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TA
         screen(&Workspace::with_tree(), "unpack", &[("DATA_TAG", "")]),
         str![[r#"
 -- stderr
-error: no image is named: neither as an argument nor by DATA_TAG
-hint: volio unpack IMAGE DIR, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TAG volio unpack
+error: arguments are missing: volio unpack IMAGE DIR
+hint: without arguments, it needs data-io's variables: DATA_TAG=HOST/REPOSITORY:TAG volio unpack
 -- exit 2
 
 "#]],

@@ -37,7 +37,7 @@ Usage: volio <COMMAND>
 Commands:
   pack         Pack directories and files into an image
   unpack       Unpack an image into a directory
-  copy         Copy an image from one place to another
+  copy         Copy an image from one location to another
   push         Copy an image into a registry
   pull         Copy an image out of a registry
   ls           List what is in an image
@@ -47,8 +47,8 @@ Commands:
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
-  login        Keep a name and a password for a registry, after trying them
-  logout       Forget the name and the password for a registry
+  login        Store a user name and a password for a registry, after checking them
+  logout       Remove the user name and the password for a registry
   plugin       Serve volumes to Docker and Podman
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
@@ -79,7 +79,7 @@ Usage: volio <COMMAND>
 Commands:
   pack         Pack directories and files into an image
   unpack       Unpack an image into a directory
-  copy         Copy an image from one place to another
+  copy         Copy an image from one location to another
   push         Copy an image into a registry
   pull         Copy an image out of a registry
   ls           List what is in an image
@@ -89,8 +89,8 @@ Commands:
   verify       Verify every blob of an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
-  login        Keep a name and a password for a registry, after trying them
-  logout       Forget the name and the password for a registry
+  login        Store a user name and a password for a registry, after checking them
+  logout       Remove the user name and the password for a registry
   plugin       Serve volumes to Docker and Podman
   completions  Print completions for a shell
   man          Print the manual page, or write all of them
@@ -109,7 +109,7 @@ Examples:
   volio unpack registry.example/data:v1 /data  and back into a directory
   volio copy oci:backup:monday registry.example/backup:monday
 
-Places:
+Locations:
   HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// or oci:// may stand
   before it
   oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory

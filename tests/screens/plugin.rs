@@ -25,7 +25,7 @@ fn a_list_of_volumes_that_cannot_be_understood() {
     fs::write(place.path().join("storage/volumes.json"), "{\"a\":").unwrap();
     let screen = place.screen("plugin --storage storage --sockets sockets");
     assert!(screen.contains("storage/volumes.json cannot be understood: EOF"), "{screen}");
-    assert!(screen.contains("hint: mend the file") && screen.ends_with("-- exit 3\n"), "{screen}");
+    assert!(screen.contains("hint: repair the file") && screen.ends_with("-- exit 3\n"), "{screen}");
     assert!(!place.path().join("sockets").exists(), "no engine finds it");
 }
 
@@ -38,7 +38,7 @@ fn something_else_where_the_socket_shall_be() {
         place.screen("plugin --storage storage --sockets sockets"),
         str![[r#"
 -- stderr
-error: sockets/volio.sock is there and is no socket
+error: sockets/volio.sock is there and is not a socket
 -- exit 6
 
 "#]],

@@ -14,7 +14,7 @@ Examples:
   volio unpack registry.example/data:v1 /data  and back into a directory
   volio copy oci:backup:monday registry.example/backup:monday
 
-Places:
+Locations:
   HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]  an image in a registry; docker:// or oci:// may stand before it
   oci:DIR[:TAG], oci:DIR@DIGEST          an image in an OCI image layout, a directory
   oci-archive:FILE[:TAG]                 an image in such a layout in a tar file
@@ -49,7 +49,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands.
+/// The commands of the program, one variant for each.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Pack(pack::Pack),

@@ -238,8 +238,10 @@ fn no_tag(direction: Direction, variables: &Variables) -> Error {
             Direction::Pack => ("pack", "SOURCE"),
             Direction::Unpack => ("unpack", "DIR"),
         };
-        return Error::usage("no image is named: neither as an argument nor by DATA_TAG")
-            .with_hint(format!("volio {command} IMAGE {arguments}, or as data-io had it: DATA_TAG=HOST/REPOSITORY:TAG volio {command}"));
+        return Error::usage(format!(
+            "arguments are missing: volio {command} IMAGE {arguments}"
+        ))
+        .with_hint(format!("without arguments, it needs data-io's variables: DATA_TAG=HOST/REPOSITORY:TAG volio {command}"));
     };
     let bucket = bucket.to_string_lossy();
     // The hint is a command for a shell.

@@ -54,19 +54,20 @@ Examples:
   volio diff registry.example/data:v1 registry.example/data:v2
   volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
-FIRST and SECOND are an image or a directory each. A name that begins with / or ., or of something
-that is there, is a directory, and so is a word without a registry, a tag and a digest; ./NAME and
-oci:NAME are never mistaken. A directory is looked at as volio pack would.
+FIRST and SECOND are an image or a directory each. An argument is a directory if it begins with / or
+., if the path exists, or if it has no registry, tag or digest. ./NAME is always a directory and
+oci:NAME always an image. A directory is read as volio pack reads it.
 
 Each difference is one line, in the order of paths:
   + PATH                         only SECOND has it
   - PATH                         only FIRST has it
   ~ PATH ATTRIBUTE FIRST SECOND  both have it, and not the same; - stands for what is not there
 
-ATTRIBUTE is type, size, content (its SHA-256; of a file above 4 MiB, that of the list of its
-chunks), target (of a symbolic link), device, mode, owner, mtime, hardlink (the first name of the
-same file), or xattr with its name. Where the type differs, nothing else is compared; where the size
-differs, the content is not mentioned. --format json has the same without any doubt about spaces.
+ATTRIBUTE is type, size, content (its SHA-256; of a file that volio stores in several chunks of at
+most 4 MiB, that of the list of its chunks), target (of a symbolic link), device, mode, owner,
+mtime, hardlink (the first name of the same file), or xattr with its name. Where the type differs,
+nothing else is compared; where the size differs, the content is not mentioned. With --format json,
+paths with spaces are unambiguous.
 
 The exit code is 0 when nothing differs and 7 when something does.
 -- exit 0

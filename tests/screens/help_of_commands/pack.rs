@@ -72,8 +72,8 @@ Tree options:
           [default: 512M]
 
       --wait-for-signal
-          Wait for SIGTERM or Ctrl-C before anything is read, as a sidecar does; another one
-          interrupts
+          Wait for SIGTERM or Ctrl-C before anything is read, as a sidecar does; a second signal
+          interrupts the command
 
 Image options:
       --platform <OS/ARCH>
@@ -119,7 +119,8 @@ Output options:
 
 Examples:
   volio pack registry.example/data:v1 /srv/data
-  volio pack oci:backup:monday /srv/data              into a directory here, made when missing
+  volio pack oci:backup:monday /srv/data              into a layout, which is created if it is
+  missing
   volio pack docker-archive:data.tar:data:v1 public   for docker load: one platform, not compressed
   volio pack oci:site:v1 public:/usr/share/site app.conf:/etc/
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
@@ -129,37 +130,37 @@ Examples:
   volio pack --platform linux/arm64 --entrypoint '["/volio"]' registry.example/volio:v1 volio
 
 SOURCE is a directory or a file, or - for a tar archive on standard input; PATH is absolute, and /
-unless given. A directory's contents land at PATH. A file lands at PATH, or in it under its own name
-where PATH ends with a slash.
+unless given. The contents of a directory are placed at PATH. A file is placed at PATH, or in PATH
+under its own name if PATH ends with a slash.
 
-A file .volioignore at the root of a SOURCE names what to leave out, in the words of .gitignore.
-Without SOURCE on the command line it is a file like any other. The rules of --exclude-from come
-after it, and those of --exclude last; the last rule that matches counts.
+A file .volioignore at the root of a SOURCE lists paths to leave out, in the syntax of .gitignore.
+Without SOURCE on the command line, it is packed as an ordinary file. The rules of --exclude-from
+are applied after it, and those of --exclude last; the last rule that matches decides.
 
 The archive on standard input may be compressed with gzip or zstd. It is read as strictly as a
-layer, kept in TMPDIR, and packed in the order of a directory: where the archive says all about a
-tree (--format=posix --xattrs), the image is the same as that of the directory. Of entries with the
-same path, the last one counts.
+layer, kept in TMPDIR, and packed in the order of a directory: if the archive has all attributes of
+the tree (--format=posix --xattrs), the image is the same as that of the directory. Of several
+entries with the same path, the last one is packed.
 
 An image with an entrypoint or a command is for one platform: the host's unless given. Other images
 are data and the same for all platforms.
 
-A file has changed when its size, its mtime or its ctime differ between before and after it was
-read, or, where it was changed within the last minute, when it is not the same when it is read a
-second time. What was moved into a directory that had been read has changed too. With --on-change
-retry (the default), it is read again up to three times, and a large file with the whole layer; then
-the command fails. With skip, what still changes, such as a log that is written to all the time, is
-left out, named in a warning and counted; with fail, the first change is an error. A file is in the
-image as it was at one moment. To pack what is written to all the time, pack a snapshot.
+Each file is packed as it was at one moment. A file counts as changed if its size, mtime or ctime
+changed while it was read. A file that was modified within the last minute is read twice, and counts
+as changed if the two reads differ. So does an entry that was moved into a directory after that
+directory was read. With --on-change retry (the default), a changed file is read again up to three
+times, and a large file together with its layer; then the command fails. With skip, files that keep
+changing, such as a busy log, are left out, named in a warning and counted. With fail, the first
+change is an error. To pack data that is written to all the time, pack a snapshot.
 
-Without IMAGE and SOURCE it is data-io's pack: DATA_TAG (behind REGISTRY, where that is set) names
-the image, and /source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and REGISTRY_PASSWORD log in;
-NO_PUSH puts the image into the layout /var/lib/volio/store, or VOLIO_STORE. A file in /run/secrets
-counts as a variable.
-
-Maps of owners are written as podman, buildah and umoci have them: --uid-map 0:100000:65536 packs
-what belongs to 100000 here as root's. ACLs are translated too. An owner that is in no range is an
+Maps of owners have the syntax of podman, buildah and umoci: --uid-map 0:100000:65536 packs files of
+the user 100000 as files of root. ACLs are translated too. An owner that is not in any range is an
 error.
+
+Without IMAGE and SOURCE, pack works as data-io does: DATA_TAG names the image, with REGISTRY as its
+host if that is set, and /source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and
+REGISTRY_PASSWORD are the credentials. With NO_PUSH, the image is written to the layout
+/var/lib/volio/store, or VOLIO_STORE. A file in /run/secrets replaces the variable of the same name.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

@@ -15,10 +15,10 @@ Examples:
   volio cat oci:backup:monday /var/log/app.log /var/log/app.log.1 | grep ERROR
   volio cat registry.example/site:v2 /dump.sql.gz > dump.sql.gz
 
-Symbolic links are followed, inside of the image. Bytes come out as they are, and only when they were proved.
+Symbolic links are followed inside of the image. Bytes are written unchanged, after they were verified against a digest.
 
-Of layers that volio made with zstd, only the table of contents and the content itself are fetched. Other layers are read
-whole, and twice, which a warning says.";
+Of zstd layers that volio made, only the table of contents and the content itself are fetched. Other layers are read \
+completely, and twice, with a warning.";
 
 /// Write files of an image to standard output
 #[derive(Debug, Args)]

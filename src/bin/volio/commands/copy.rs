@@ -15,22 +15,23 @@ use volio::{Access, Error, ImageSupport, Location, Platform, Result};
 const COPY_EXAMPLES: &str = "\
 Examples:
   volio copy registry.example/data:v1 mirror.example/data:v1
-  volio copy registry.example/data:v1 oci:/media/stick:v1    for a place without a network
-  volio copy oci:/media/stick:v1 inside.example/data:v1      and in that place
+  volio copy registry.example/data:v1 oci:/media/stick:v1    for a site without a network
+  volio copy oci:/media/stick:v1 inside.example/data:v1      and at that site
   volio copy registry.example/data:v1 docker-archive:data.tar:data:v1
   volio copy --since registry.example/data:v1 registry.example/data:v2 oci:/media/stick:v2
   volio copy --all-tags --referrers registry.example/data mirror.example/data
 
-No byte changes, so the digest stays. What is there already is not sent again. Only with --platform the digest is \
-another one: that of the platform's manifest, or of a new index of those platforms. And only a docker-archive holds \
-neither several platforms nor compressed layers: one image is copied, the host's unless --platform is given, and its \
-layers are decompressed.
+The copy has the same bytes and the same digest. Blobs that TO has already are not sent again. With --platform, the digest \
+is that of the platform's manifest, or of a new index of the selected platforms. A docker-archive can hold one platform \
+only, and no compressed layers: the image for the host is copied, unless --platform is given, and its layers are \
+decompressed.
 
-With --since, layers that the named images have are left out. What is then in TO can be inspected and copied on to \
-where those images are, and nothing else.
+With --since, layers that the named images have are left out. The copy in TO is incomplete: it can be inspected, and \
+copied to a location that has those images.
 
-With --all-tags, FROM and TO are HOST/REPOSITORY, oci:DIR or an archive without a tag. A tag whose image is damaged does not keep the others; the \
-exit code says that it was there. Without --referrers, signatures and the like are left behind.
+With --all-tags, FROM and TO are HOST/REPOSITORY, oci:DIR or an archive without a tag. If the image of one tag is damaged, \
+the other tags are copied, and the exit code reports the damage. Signatures and other referrers are copied with \
+--referrers only.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -46,7 +47,7 @@ Examples:
 
 The same as volio copy; FROM must be in a registry.";
 
-/// Copy an image from one place to another
+/// Copy an image from one location to another
 #[derive(Debug, Args)]
 #[command(after_long_help = COPY_EXAMPLES)]
 pub struct Copy {

@@ -13,20 +13,20 @@ Examples:
   volio login -u me --password-stdin registry.example < password
   volio login --authfile ci.json -u ci --password-stdin registry.example
 
-The registry is asked first: what it does not let in is not kept. The file is Docker's config.json, or the one that \
---authfile names; where it names a credential helper, that keeps the password. No password stands on a command line, \
-where everybody on the machine could read it.";
+The credentials are stored after the registry has accepted them, in Docker's config.json or the file of --authfile. If \
+that file names a credential helper, the helper stores the password. There is no option for the password itself: all \
+users of the machine could read it on the command line.";
 
 const LOGOUT_EXAMPLES: &str = "\
 Examples:
   volio logout registry.example
 
-The file is Docker's config.json, or the one that --authfile names. Exit code 4 means that it knew nothing.";
+The file is Docker's config.json, or the one that --authfile names. The exit code is 4 if it has no credentials for the registry.";
 
 /// The maximum size of a password or token, in bytes.
 const MAX_PASSWORD: u64 = 64 << 10;
 
-/// Keep a name and a password for a registry, after trying them
+/// Store a user name and a password for a registry, after checking them
 #[derive(Debug, Args)]
 #[command(after_long_help = LOGIN_EXAMPLES)]
 pub struct Login {
@@ -46,7 +46,7 @@ pub struct Login {
     registries: RegistryArgs,
 }
 
-/// Forget the name and the password for a registry
+/// Remove the user name and the password for a registry
 #[derive(Debug, Args)]
 #[command(after_long_help = LOGOUT_EXAMPLES)]
 pub struct Logout {

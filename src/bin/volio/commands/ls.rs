@@ -21,11 +21,10 @@ Examples:
   volio ls -l oci:backup:monday /etc
   volio ls -R --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
 
-What is listed is what is in PATH, which is / unless given, over all layers of the image; with -R, PATH itself and all below
-it. Links are shown and not followed.
+The contents of PATH are listed, after all layers of the image were merged. The default of PATH is /. With -R, PATH itself \
+and everything below it are listed. Links are shown and not followed.
 
-Of layers that volio made with zstd, only their tables of contents are fetched. Other layers are read whole, which a warning
-says.";
+Of zstd layers that volio made, only the tables of contents are fetched. Other layers are read completely, with a warning.";
 
 /// List what is in an image
 #[derive(Debug, Args)]

@@ -51,8 +51,8 @@ Options of a volume, each after -o:
 A COMMAND is words, quoted as in a shell, or a JSON array of words; no shell runs it. Its environment is PATH and \
 VOLIO_EVENT, VOLIO_NAME, VOLIO_MOUNTPOINT, VOLIO_ID, VOLIO_MOUNTS, VOLIO_IMAGE, VOLIO_DIGEST and VOLIO_DRIVER.
 
-A fetch that takes longer than an engine waits goes on; start the container again later. docker volume inspect shows how \
-far it is, and what went wrong last.
+If a fetch takes longer than the engine waits, it continues; start the container again later. docker volume inspect shows \
+its progress and the last error.
 
 Removing a volume leaves its data where it is.";
 

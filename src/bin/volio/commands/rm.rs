@@ -14,11 +14,11 @@ Examples:
   volio rm oci:backup:monday
   volio rm registry.example/data@sha256:…
 
-A TAG is taken away alone, and other tags of the same image stay. Some registries can only remove an image with all its \
-tags; while it has others, that is refused with exit code 6, unless --force is given. Named by its digest, an image \
-goes with its tag; while it has several, that is refused too.
+With a TAG, only that tag is removed; other tags of the same image stay. Some registries can only remove an image with all \
+its tags: if it has others, the command fails with exit code 6, unless --force is given. With a DIGEST, the image and its \
+tag are removed; if it has several tags, --force is necessary too.
 
-A layout loses the blobs that no other image in it needs. A registry frees the space when it collects its garbage.
+In a layout, blobs that no other image needs are removed too. A registry frees the space when it collects its garbage.
 
 The last line of the output is what was removed, with its digest: REPOSITORY@DIGEST.";
 

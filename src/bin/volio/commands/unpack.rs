@@ -36,20 +36,21 @@ Examples:
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
   volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
 
-DIR is made when it is missing. It must be empty: what it holds would be mixed up with the image. A lost+found of \
-root's does not count, nor do empty directories for mounts.
+DIR is created if it is missing. Otherwise it must be empty, except for a lost+found of root and empty mount points: its \
+files would be mixed with those of the image.
 
-What DIR holds is noted on it, in the attribute user.volio.image or in a file .volio.json. So the same command \
-completes what was interrupted, and does nothing when the image is there. Files that were changed since are not \
-noticed; --checksum looks at them.
+volio records the image in DIR, in the attribute user.volio.image or in a file .volio.json. So the same command completes \
+an interrupted unpack, and does nothing if DIR has the image already. It does not notice files that were changed since; \
+--checksum restores them.
 
-Without IMAGE and DIR it is data-io's unpack: DATA_TAG (behind REGISTRY, where that is set) names the image, and it is \
-extracted over / each time. REGISTRY_USERNAME and REGISTRY_PASSWORD log in; NO_PULL takes the image from the layout \
-/var/lib/volio/store, or VOLIO_STORE. A version that is not the one that is there is refused once, unless NO_CHECK is \
-set. A file in /run/secrets counts as a variable. VOLIO_TARGET takes the place of /.
+With - as DIR, the image is written to standard output as an uncompressed tar archive, of verified bytes only. If \
+verification fails, the archive is left without its end, and the exit code is 3. The line with the digest goes to stderr.
 
-With - as DIR the image is written to standard output as an uncompressed tar archive, of verified bytes only. If it cannot \
-be verified to its end, the archive has no end and the exit code is 3. The line with the digest goes to stderr then.
+Without IMAGE and DIR, unpack works as data-io does: DATA_TAG names the image, with REGISTRY as its host if that is set, \
+and the image is extracted over / each time, or over VOLIO_TARGET. REGISTRY_USERNAME and REGISTRY_PASSWORD are the \
+credentials. With NO_PULL, the image is read from the layout /var/lib/volio/store, or VOLIO_STORE. A version other than \
+the one in the target is refused once, unless NO_CHECK is set. A file in /run/secrets replaces the variable of the same \
+name.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 

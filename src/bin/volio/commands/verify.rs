@@ -17,10 +17,10 @@ Examples:
   volio verify oci:/media/stick:v1
   volio verify --platform linux/arm64 --format json registry.example/app:v1
 
-Every blob is read: its size, its digest and, of a layer, the digest of its content are computed anew, and its archive \
-is read entry by entry. Nothing is kept.
+Every blob is read, and its size and digest are verified. The archive of each layer is decompressed, verified against its \
+diff_id and read entry by entry. Nothing is stored.
 
-All damage is reported, one line for each blob, and the exit code is then 3.
+Each damaged blob is reported in one line, and the exit code is then 3.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
