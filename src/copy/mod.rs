@@ -160,7 +160,7 @@ impl Copy<'_> {
             self.blobs(blobs)?;
         } else {
             // Without the blobs that it may refer to, the copy would be incomplete.
-            let why = format!("{digest} is a {media_type}, which is no image that volio knows");
+            let why = format!("{digest} is a {media_type}, which is not an image that volio knows");
             return Err(Error::failed(why).on(Side::Source));
         }
         self.to.put_manifest(document).map_err(|error| error.on(Side::Destination))?;

@@ -52,7 +52,7 @@ impl Copy<'_> {
                 self.progress.warn(&format!("{} refers to {subject} and is not copied: {why}", entry.digest));
             };
             if !media_type::is_document(&entry.media_type) {
-                leave_out("it is no manifest that volio knows");
+                leave_out("it is not a manifest that volio knows");
                 continue;
             }
             let document = match transport::fetch(self.from, &entry) {

@@ -46,7 +46,7 @@ pub fn parse(path: &TreePath) -> Result<PathMeaning, &'static str> {
     match name {
         _ if path.name() == OPAQUE => Ok(PathMeaning::Whiteout(Whiteout::Opaque(parent))),
         // The name after the prefix must be a valid one: `.wh...` would be the parent directory.
-        b"" | b"." | b".." => Err("the name behind .wh. is no name of a file"),
+        b"" | b"." | b".." => Err("the name after .wh. is not a valid name of a file"),
         name => Ok(PathMeaning::Whiteout(Whiteout::Entry(parent.join(name)))),
     }
 }

@@ -157,7 +157,7 @@ fn parse(read: &[u8]) -> Result<Option<Head>, RequestError> {
             .ok()
             .filter(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
             .map(|digits| digits.parse().unwrap_or(usize::MAX))
-            .ok_or(RequestError::Bad(400, "the Content-Length is no number"))?,
+            .ok_or(RequestError::Bad(400, "the Content-Length is not a number"))?,
         (Some(_), Some(_)) => return Err(RequestError::Bad(400, "there are two Content-Lengths")),
     };
     if parsed.headers.iter().any(|field| is("transfer-encoding")(&field)) {

@@ -46,7 +46,7 @@ impl Socket {
         let driver = [Driver::Volio, Driver::Volmex].into_iter().find(|driver| Some(driver.name()) == name);
         match driver {
             Some(driver) => Ok(Self { listener, driver, made: None }),
-            None => Err(Error::usage(format!("the socket {address:?} is no plugin's"))
+            None => Err(Error::usage(format!("the socket {address:?} is not a plugin's"))
                 .with_hint("Docker knows a plugin by its socket: name it volio.sock or volmex.sock")),
         }
     }
@@ -88,7 +88,7 @@ fn clear_away(path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::io(format!("cannot look at {shown}"), error)),
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(Error::refused(format!("{shown} is there and is no socket")));
+            return Err(Error::refused(format!("{shown} is there and is not a socket")));
         }
         Ok(_) => {}
     }

@@ -72,7 +72,7 @@ impl Location {
     /// [`Refused`](crate::error::Kind::Refused) if there is something else than a layout or an archive.
     pub fn destination(&self, access: &Access) -> Result<Box<dyn Destination>> {
         if self.digest().is_some() {
-            return Err(Error::usage(format!("cannot write to {self}: a digest is no name to write to"))
+            return Err(Error::usage(format!("cannot write to {self}: a digest is not a name to write to"))
                 .with_hint("name a tag; the digest is printed when the image is there"));
         }
         Ok(match self {

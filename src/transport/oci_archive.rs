@@ -232,6 +232,6 @@ fn check_layout(archive: &TarArchive, kind: Kind) -> Result<()> {
     } else {
         "name an archive that volio, skopeo, podman or buildkit wrote".to_owned()
     };
-    let what = format!("{path} is no archive of an image layout: it has no file {}", MARKER.0);
+    let what = format!("{path} is not an archive of an image layout: it has no file {}", MARKER.0);
     Err(Error::new(kind, what).with_hint(hint))
 }

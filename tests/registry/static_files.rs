@@ -29,7 +29,7 @@ fn a_server_without_the_root_and_the_image_is_not_a_registry() {
     registry.behave(|behaviour| behaviour.root_status = Some(404));
     let client = registry.client("a", "t");
     for error in [client.resolve().unwrap_err(), client.tags().unwrap_err()] {
-        assert!(error.to_string().contains("is no registry: it does not know /v2/"), "{error}");
+        assert!(error.to_string().contains("is not a registry: it does not know /v2/"), "{error}");
     }
     assert_eq!(registry.requests().iter().filter(|request| request.path == "/v2/").count(), 1);
     // After one success, a missing image is only not found.

@@ -69,7 +69,7 @@ hint: its images are docker.io/library/data:v1
         place.screen("copy oci-archive:image.tar oci:copy:v2"),
         str![[r#"
 -- stderr
-error: image.tar is no archive of an image layout: it has no file oci-layout
+error: image.tar is not an archive of an image layout: it has no file oci-layout
 hint: it is what docker save wrote: name it docker-archive:image.tar
 -- exit 4
 
@@ -79,7 +79,7 @@ hint: it is what docker save wrote: name it docker-archive:image.tar
         place.screen("copy oci:layout:v1 oci-archive:image.tar"),
         str![[r#"
 -- stderr
-error: image.tar is no archive of an image layout: it has no file oci-layout
+error: image.tar is not an archive of an image layout: it has no file oci-layout
 hint: it is what docker save wrote: name it docker-archive:image.tar
 -- exit 6
 

@@ -230,7 +230,7 @@ fn a_digest_is_no_name_to_write_to() {
         place.screen(&format!("pack localhost:5000/data@sha256:{digest} tree")),
         str![[r#"
 -- stderr
-error: cannot write to localhost:5000/data@sha256:[DIGEST]: a digest is no name to write to
+error: cannot write to localhost:5000/data@sha256:[DIGEST]: a digest is not a name to write to
 hint: name a tag; the digest is printed when the image is there
 -- exit 2
 

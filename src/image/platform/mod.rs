@@ -168,7 +168,7 @@ fn listed(
             }
             other => {
                 let digest = &descriptor.digest;
-                return Err(Error::failed(format!("{digest} is no image: its media type is {other:?}")));
+                return Err(Error::failed(format!("{digest} is not an image: its media type is {other:?}")));
             }
         }
     }

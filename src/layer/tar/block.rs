@@ -137,7 +137,7 @@ pub fn number(field: &[u8]) -> Option<i64> {
 pub fn decimal_number(text: &[u8]) -> Result<u64, &'static str> {
     let digits = Some(text).filter(|text| text.iter().all(u8::is_ascii_digit));
     let number = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok());
-    number.ok_or("has a PAX record that is no number")
+    number.ok_or("has a PAX record that is not a number")
 }
 
 #[cfg(test)]

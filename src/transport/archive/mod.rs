@@ -84,7 +84,7 @@ impl TarArchive {
             } else {
                 "an archive is read here and there: save it to a file first"
             };
-            return Err(Error::usage(format!("{} is no file", path.display())).with_hint(hint));
+            return Err(Error::usage(format!("{} is not a file", path.display())).with_hint(hint));
         }
         let mut archive = Self {
             file: Arc::new(file),
@@ -114,7 +114,7 @@ impl TarArchive {
                 MemberKind::File => return Ok(Some(self.section(member.offset, member.size))),
                 MemberKind::Link(target) => name = target,
                 MemberKind::Unsupported | MemberKind::Directory => {
-                    return Err(self.damaged(&format!("its member {name:?} is no plain file")));
+                    return Err(self.damaged(&format!("its member {name:?} is not a plain file")));
                 }
             }
         }
@@ -246,7 +246,7 @@ impl TarArchive {
             [b'B', b'Z', b'h', ..] => format!("it is compressed: unpack it first with bunzip2 {path}"),
             _ => "an archive is what docker save, podman save, skopeo or volio wrote".to_owned(),
         };
-        Error::integrity(format!("{path} is no tar archive")).with_hint(hint)
+        Error::integrity(format!("{path} is not a tar archive")).with_hint(hint)
     }
 }
 

@@ -312,7 +312,7 @@ fn a_file_shorter_than_a_header_is_not_reported_as_damaged() {
         fs::write(&path, content).unwrap();
         let error = TarArchive::open(&path).err().unwrap();
         assert_eq!(error.kind(), Kind::Integrity);
-        assert!(error.to_string().ends_with("is no tar archive"), "{error}");
+        assert!(error.to_string().ends_with("is not a tar archive"), "{error}");
         assert!(error.hint().unwrap().contains(hint), "{error:?}");
     }
 }

@@ -129,7 +129,7 @@ impl ArchiveWriter {
             .map_err(|error| Error::io(format!("cannot open {}", directory.display()), error))?;
         let existing = open_existing(path).map_err(|error| match error.kind() {
             Kind::Integrity => {
-                Error::refused(format!("{} is no archive that can be added to", path.display()))
+                Error::refused(format!("{} is not an archive that can be added to", path.display()))
                     .with_source(error)
                     .with_hint("name another file, or remove this one")
             }

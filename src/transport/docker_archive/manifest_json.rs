@@ -71,7 +71,7 @@ pub fn read(archive: &TarArchive, missing: Kind) -> Result<Vec<ManifestItem>> {
         } else {
             "name an archive that docker, podman, skopeo or volio wrote".to_owned()
         };
-        let what = format!("{path} is no archive of docker save: it has no file {FILE}");
+        let what = format!("{path} is not an archive of docker save: it has no file {FILE}");
         return Err(Error::new(missing, what).with_hint(hint));
     };
     serde_json::from_slice(&bytes).map_err(|error| archive.damaged(&format!("{FILE}: {error}")))

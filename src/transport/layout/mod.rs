@@ -69,7 +69,7 @@ impl Layout {
         if is_usable {
             return Ok(layout);
         }
-        Err(Error::refused(format!("{} holds something that is no image layout", path.display()))
+        Err(Error::refused(format!("{} holds something that is not an image layout", path.display()))
             .with_hint("name an empty directory, one that does not exist yet, or a layout"))
     }
 
@@ -317,7 +317,7 @@ fn is_writers_file(entry: &fs::DirEntry) -> bool {
 fn open_regular_file(path: &Path) -> io::Result<File> {
     let file = open_nonblocking(path)?;
     if !file.metadata()?.is_file() {
-        return Err(Error::integrity(format!("{} is no regular file", path.display())).into());
+        return Err(Error::integrity(format!("{} is not a regular file", path.display())).into());
     }
     Ok(file)
 }

@@ -108,7 +108,7 @@ impl Auth {
         }
         if self.is_doubtful.load(Ordering::Relaxed) && status.is_none_or(is_unknown) {
             let host = host_of(&self.base);
-            return Err(Error::failed(format!("{host} is no registry: it does not know /v2/"))
+            return Err(Error::failed(format!("{host} is not a registry: it does not know /v2/"))
                 .with_hint("is the host name right? An image's name is HOST/REPOSITORY:TAG"));
         }
         Ok(())

@@ -43,10 +43,10 @@ fn check(bytes: Vec<u8>, announced: &str, digests: [Option<&Digest>; 2], name: &
             .with_hint("a proxy in front of the registry may have taken the Content-Type away"))
     } else {
         Err(Error::failed(format!(
-            "{name} is a {}, which is no image that volio knows",
+            "{name} is a {}, which is not an image that volio knows",
             printable(media_type)
         ))
-        .with_hint("it was pushed by a very old program, or is no image at all"))
+        .with_hint("it was pushed by a very old program, or is not an image"))
     }
 }
 

@@ -96,7 +96,7 @@ impl Token {
 
     fn parse(body: &[u8], what: &str) -> Result<Self> {
         Self::from_json(body)
-            .ok_or_else(|| Error::failed(format!("cannot {what}: what it answers is no token")))
+            .ok_or_else(|| Error::failed(format!("cannot {what}: what it answers is not a token")))
     }
 
     /// Parses a token server's response; `None` if it has no token that a header can have.

@@ -65,7 +65,7 @@ pub(super) fn follow(asked: &Url, location: &str) -> Result<Url> {
                 "the registry does not know that it is reached by https: a proxy in front of it must say so",
             ));
         }
-        _ => return Err(Error::failed(format!("{host} sends the request on to what is no web address"))),
+        _ => return Err(Error::failed(format!("{host} sends the request on to what is not a web address"))),
     }
     // Credentials in a URL are not used.
     let _ = url.set_username("");

@@ -218,7 +218,7 @@ impl Walk {
         let other = self.branches.iter().find(|other| other.at != *path && other.at.is_in(path));
         match other {
             Some(other) => collision(branch, other, path),
-            None => Error::usage(format!("{path} of {} is no directory", branch.shown)),
+            None => Error::usage(format!("{path} of {} is not a directory", branch.shown)),
         }
     }
 }
