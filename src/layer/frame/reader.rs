@@ -84,13 +84,13 @@ pub struct FrameReader<R> {
     layer: R,
     /// The number of bytes of the layer that were read.
     offset: u64,
-    /// The bytes that were read of a frame that cannot be separated.
+    /// The bytes that were read of a frame whose end cannot be found without decompressing it.
     begun: Vec<u8>,
     pool: Pool,
 }
 
 impl<'a> FrameReader<Box<dyn Read + Send + 'a>> {
-    /// Returns a reader that decompresses the rest of the layer, from the frame that could not be separated on; `None` at
+    /// Returns a reader that decompresses the rest of the layer, from the frame whose end could not be found; `None` at
     /// the end of the layer.
     pub fn take_rest(&mut self) -> io::Result<Option<Box<dyn Read + Send + 'a>>> {
         if self.begun.is_empty() {
@@ -129,8 +129,8 @@ impl<R: Read> FrameReader<R> {
         let pool = self.pool.clone();
         let bytes = pool.fill(|frame| {
             plain_size = match self.format {
-                FrameFormat::Zstd => self.read(frame)?,
-                FrameFormat::Gzip => self.member(frame)?,
+                FrameFormat::Zstd => self.read_zstd_frame(frame)?,
+                FrameFormat::Gzip => self.read_gzip_member(frame)?,
             };
             Ok::<_, io::Error>(())
         })?;
@@ -142,20 +142,20 @@ impl<R: Read> FrameReader<R> {
         Ok(plain_size.map(|plain_size| Frame { format, start, bytes, plain_size }))
     }
 
-    /// Reads the next zstd frame. Returns the size of its content; `None` if it cannot be separated.
-    fn read(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    /// Reads the next zstd frame. Returns the size of its content; `None` if its end cannot be found.
+    fn read_zstd_frame(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
         loop {
             frame.clear();
             let whole = self.take(frame, 4)?;
             if whole && matches!(frame[..], [0x50..=0x5f, 0x2a, 0x4d, 0x18]) && self.skip(frame)? {
                 continue;
             }
-            return if *frame == MAGIC { self.rest_of(frame) } else { Ok(None) };
+            return if *frame == MAGIC { self.read_frame_rest(frame) } else { Ok(None) };
         }
     }
 
-    /// Reads the next gzip member. Returns the size of its content; `None` if it cannot be separated.
-    fn member(&mut self, member: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    /// Reads the next gzip member. Returns the size of its content; `None` if its end cannot be found.
+    fn read_gzip_member(&mut self, member: &mut Vec<u8>) -> io::Result<Option<usize>> {
         self.take(member, gzip::HEADER as u64)?;
         let Some(size) = gzip::declared_size(member) else { return Ok(None) };
         let is_complete = self.take(member, (size - gzip::HEADER) as u64)?;
@@ -182,7 +182,7 @@ impl<R: Read> FrameReader<R> {
 
     /// Reads a frame to its end. Returns the size of its content; `None` if the frame does not declare it, if it is too
     /// large, or if the frame needs a dictionary or is damaged.
-    fn rest_of(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    fn read_frame_rest(&mut self, frame: &mut Vec<u8>) -> io::Result<Option<usize>> {
         if !self.take(frame, 1)? {
             return Ok(None);
         }
@@ -204,7 +204,7 @@ impl<R: Read> FrameReader<R> {
         size[..field.len()].copy_from_slice(field);
         // A field of two bytes has 256 less than the size.
         let size = u64::from_le_bytes(size).saturating_add(if size_of_size == 2 { 256 } else { 0 });
-        if size > MAX_CONTENT || !self.blocks(frame, size + OVERHEAD)? {
+        if size > MAX_CONTENT || !self.read_blocks(frame, size + OVERHEAD)? {
             return Ok(None);
         }
         let has_checksum = descriptor & 0x04 != 0;
@@ -215,7 +215,7 @@ impl<R: Read> FrameReader<R> {
     }
 
     /// Reads the blocks of a frame. Returns `false` if they end early or have more than `max` bytes.
-    fn blocks(&mut self, frame: &mut Vec<u8>, max: u64) -> io::Result<bool> {
+    fn read_blocks(&mut self, frame: &mut Vec<u8>, max: u64) -> io::Result<bool> {
         loop {
             let start = frame.len();
             if !self.take(frame, 3)? {
