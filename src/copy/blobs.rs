@@ -32,7 +32,7 @@ enum BlobOutcome {
 
 impl Copy<'_> {
     /// Copies blobs, each of them once.
-    pub(super) fn blobs<'b>(&mut self, blobs: impl IntoIterator<Item = BlobToCopy<'b>>) -> Result<()> {
+    pub(super) fn copy_blobs<'b>(&mut self, blobs: impl IntoIterator<Item = BlobToCopy<'b>>) -> Result<()> {
         let mut digests = HashSet::new();
         let blobs: Vec<BlobToCopy> = blobs
             .into_iter()

@@ -111,9 +111,9 @@ fn copy_image(
     let root = platforms::choose(&whole, &options.platforms, from).map_err(|error| error.on(Side::Source))?;
     let report = Copied::new(to, &root, &whole);
     let mut copy = Copy { from, to, options, progress, present, documents: Vec::new(), report };
-    copy.document(&root, 0)?;
+    copy.copy_document(&root, 0)?;
     if options.referrers {
-        copy.referrers()?;
+        copy.copy_referrers()?;
     }
     let report = copy.report;
     let root = if report.blobs_omitted > 0 { since::mark(root, &options.since) } else { root };
@@ -136,7 +136,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// Copies a manifest or an index, after everything that it refers to.
-    fn document(&mut self, document: &Document, depth: usize) -> Result<()> {
+    fn copy_document(&mut self, document: &Document, depth: usize) -> Result<()> {
         let Descriptor { digest, media_type, .. } = document.descriptor();
         if media_type::is_index(media_type) {
             if depth == DEPTH_LIMIT {
@@ -144,7 +144,7 @@ impl Copy<'_> {
                 return Err(document.malformed(&why).on(Side::Source));
             }
             for entry in Index::parse(document).map_err(|error| error.on(Side::Source))?.manifests {
-                self.child(&entry, depth + 1)?;
+                self.copy_entry(&entry, depth + 1)?;
             }
         } else if media_type::is_manifest(media_type) {
             let manifest = Manifest::parse(document).map_err(|error| error.on(Side::Source))?;
@@ -157,7 +157,7 @@ impl Copy<'_> {
             // The config is always copied, so that a copy without its layers can be inspected.
             let config = BlobToCopy { descriptor: &manifest.config, is_in_base: false };
             let blobs: Vec<_> = layers.chain([config]).collect();
-            self.blobs(blobs)?;
+            self.copy_blobs(blobs)?;
         } else {
             // Without the blobs that it may refer to, the copy would be incomplete.
             let why = format!("{digest} is a {media_type}, which is not an image that volio knows");
@@ -170,16 +170,16 @@ impl Copy<'_> {
     }
 
     /// Copies an entry of an index.
-    fn child(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
+    fn copy_entry(&mut self, entry: &Descriptor, depth: usize) -> Result<()> {
         if !media_type::is_document(&entry.media_type) {
-            return self.blobs([BlobToCopy { descriptor: entry, is_in_base: false }]);
+            return self.copy_blobs([BlobToCopy { descriptor: entry, is_in_base: false }]);
         }
         if self.present.contains(&entry.digest) {
             self.documents.push(entry.digest.clone());
             return Ok(());
         }
         let document = transport::fetch(self.from, entry).map_err(|error| error.on(Side::Source))?;
-        self.document(&document, depth)
+        self.copy_document(&document, depth)
     }
 }
 

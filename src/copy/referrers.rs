@@ -11,15 +11,15 @@ const DEPTH_LIMIT: usize = 8;
 
 impl Copy<'_> {
     /// Copies the referrers of the copied documents, and their referrers.
-    pub(super) fn referrers(&mut self) -> Result<()> {
+    pub(super) fn copy_referrers(&mut self) -> Result<()> {
         for _ in 0..DEPTH_LIMIT {
             let subjects = std::mem::take(&mut self.documents);
             if subjects.is_empty() {
                 return Ok(());
             }
             for subject in &subjects {
-                self.referrers_of(subject)?;
-                self.attachments_of(subject)?;
+                self.copy_referrers_of(subject)?;
+                self.copy_attachments_of(subject)?;
             }
         }
         if self.documents.is_empty() {
@@ -30,10 +30,10 @@ impl Copy<'_> {
     }
 
     /// Copies the attachments of a document, with their tags.
-    fn attachments_of(&mut self, subject: &Digest) -> Result<()> {
+    fn copy_attachments_of(&mut self, subject: &Digest) -> Result<()> {
         for (tag, document) in self.from.attachments(subject).map_err(|error| error.on(Side::Source))? {
             if !self.present.contains(&document.descriptor().digest) {
-                self.document(&document, 0)?;
+                self.copy_document(&document, 0)?;
                 self.report.referrers += 1;
             }
             self.to.attach(&tag, &document).map_err(|error| error.on(Side::Destination))?;
@@ -43,7 +43,7 @@ impl Copy<'_> {
 
     /// Copies the referrers of a document. The list of referrers may be outdated: one that does not exist, or has another
     /// subject, is left out with a warning.
-    fn referrers_of(&mut self, subject: &Digest) -> Result<()> {
+    fn copy_referrers_of(&mut self, subject: &Digest) -> Result<()> {
         for entry in self.from.referrers(subject).map_err(|error| error.on(Side::Source))? {
             if self.present.contains(&entry.digest) {
                 continue;
@@ -66,7 +66,7 @@ impl Copy<'_> {
                 leave_out("it says that it is about something else");
                 continue;
             }
-            self.document(&document, 0)?;
+            self.copy_document(&document, 0)?;
             self.report.referrers += 1;
         }
         Ok(())

@@ -24,7 +24,7 @@ const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.1+json";
 pub(super) struct Connection {
     stream: UnixStream,
     /// Bytes that were read and belong to the next request.
-    read: Vec<u8>,
+    buffer: Vec<u8>,
     timeout: Duration,
 }
 
@@ -58,7 +58,7 @@ struct Head {
 
 impl Connection {
     pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, read: Vec::new(), timeout: TIMEOUT }
+        Self { stream, buffer: Vec::new(), timeout: TIMEOUT }
     }
 
     #[cfg(test)]
@@ -68,7 +68,7 @@ impl Connection {
 
     /// Waits for the next request. Returns `None` at the end of the connection.
     pub(super) fn next(&mut self) -> Result<Option<Request>, RequestError> {
-        if self.read.is_empty() {
+        if self.buffer.is_empty() {
             self.stream.set_read_timeout(None).map_err(|_| RequestError::Gone)?;
             if self.fill()? == 0 {
                 return Ok(None);
@@ -76,19 +76,19 @@ impl Connection {
         }
         let deadline = Instant::now() + self.timeout;
         let Head { mut request, body: (start, length) } = loop {
-            match parse(&self.read)? {
+            match parse(&self.buffer)? {
                 Some(head) => break head,
-                None if self.read.len() > MAX_HEAD => {
+                None if self.buffer.len() > MAX_HEAD => {
                     return Err(RequestError::Bad(431, "the head is too long"));
                 }
                 None => self.fill_before(deadline)?,
             }
         };
-        while self.read.len() < start + length {
+        while self.buffer.len() < start + length {
             self.fill_before(deadline)?;
         }
-        request.body = self.read[start..start + length].to_vec();
-        self.read.drain(..start + length);
+        request.body = self.buffer[start..start + length].to_vec();
+        self.buffer.drain(..start + length);
         Ok(Some(request))
     }
 
@@ -111,7 +111,7 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Err(RequestError::Gone),
                 Ok(length) => {
-                    self.read.extend_from_slice(&buffer[..length]);
+                    self.buffer.extend_from_slice(&buffer[..length]);
                     return Ok(length);
                 }
             }
