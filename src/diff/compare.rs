@@ -1,12 +1,11 @@
 //! Compares two trees path by path.
 
 use super::content::PathNote;
-use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind, MergedTree, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// An attribute that is compared. Differences are reported in this order.
@@ -61,30 +60,24 @@ pub enum Change {
     },
 }
 
-/// The digests of contents that had to be read, by path.
-pub(super) type Settled = BTreeMap<TreePath, [Digest; 2]>;
-
 /// An entry of one tree with its note.
 type NotedEntry<'a> = (Entry, &'a PathNote);
 
-/// Returns the differences, in the order of paths. `settled` has the digests of contents that had to be read.
+/// Returns the differences, in the order of paths.
 pub(super) fn compare<'a>(
     left: &'a MergedTree<PathNote>,
     right: &'a MergedTree<PathNote>,
-    settled: &'a Settled,
     ignore: &'a BTreeSet<Attribute>,
 ) -> impl Iterator<Item = Difference> + 'a {
     pairs(left, right).flat_map(move |(a, b)| {
         let path = a.as_ref().or(b.as_ref()).map(|(entry, _)| entry.path.clone()).unwrap_or_default();
         let mut changes = Vec::new();
         match (a, b) {
-            (Some(a), Some(b)) => {
-                compare_entries((left, a), (right, b), settled, |attribute, left, right| {
-                    if left != right && !is_ignored(&attribute, ignore) {
-                        changes.push(Change::Changed { attribute, left, right });
-                    }
-                })
-            }
+            (Some(a), Some(b)) => compare_entries((left, a), (right, b), |attribute, left, right| {
+                if left != right && !is_ignored(&attribute, ignore) {
+                    changes.push(Change::Changed { attribute, left, right });
+                }
+            }),
             // Every tree has a root, also if no entry describes it.
             _ if path.is_root() => {}
             (Some(_), None) => changes.push(Change::Removed),
@@ -126,7 +119,6 @@ fn is_ignored(attribute: &Attribute, ignore: &BTreeSet<Attribute>) -> bool {
 fn compare_entries(
     (left_tree, (left, left_note)): (&MergedTree<PathNote>, NotedEntry<'_>),
     (right_tree, (right, right_note)): (&MergedTree<PathNote>, NotedEntry<'_>),
-    settled: &Settled,
     report: impl FnMut(Attribute, Option<String>, Option<String>),
 ) {
     let first_names = [&left, &right].map(first_name);
@@ -140,18 +132,15 @@ fn compare_entries(
     if [left_note, right_note].contains(&&PathNote::Implied) {
         return report_types(&left, &right, report);
     }
-    let contents = digests(left_note, right_note, settled.get(&left.path));
+    let contents = digests(left_note, right_note);
     compare_attributes(&left, &right, contents, first_names, report);
 }
 
-/// Returns the digests by which two contents are compared.
-fn digests(left: &PathNote, right: &PathNote, settled: Option<&[Digest; 2]>) -> [Option<String>; 2] {
-    let text = |[left, right]: [&Digest; 2]| [Some(left.to_string()), Some(right.to_string())];
-    match (left.content(), right.content(), settled) {
-        (Some(left), Some(right), None) => left.comparable(right).map_or([None, None], text),
-        (_, _, Some([left, right])) => text([left, right]),
-        _ => [None, None],
-    }
+/// Returns the digests by which two contents are compared. They differ if the contents have no kind in common.
+fn digests(left: &PathNote, right: &PathNote) -> [Option<String>; 2] {
+    let (Some(left), Some(right)) = (left.content(), right.content()) else { return [None, None] };
+    let digests = left.comparable(right).unwrap_or_else(|| [left.any(), right.any()]);
+    digests.map(|digest| Some(digest.to_string()))
 }
 
 /// Returns the first path of a file with several names, if this entry is not the first.

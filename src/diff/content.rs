@@ -6,9 +6,9 @@
 //! the same way as when they are packed, and get the digests that a table of contents could give: large ones the second,
 //! small ones the first, those between both.
 //!
-//! If both files have the same kind of digest, those are compared, because volio cuts equal contents equally. Otherwise the
-//! content is read ([`super::settle`]). A table of contents by another
-//! program could cut a file above 16 MiB elsewhere; then a difference is reported where there is none, never the opposite.
+//! If two contents have the same kind of digest, those are compared: volio cuts equal contents equally, and its tables of
+//! contents always have a kind that read content has too. Otherwise the contents count as different. So a table of contents
+//! that another program wrote in volio's form can cause a difference where there is none, never the opposite.
 
 use crate::error::{Error, Result};
 use crate::image::{EntryPosition, EntryVisitor};
@@ -68,6 +68,14 @@ impl ContentId {
         }
     }
 
+    /// Returns a digest of either kind.
+    pub fn any(&self) -> &Digest {
+        match self {
+            Self::Whole(digest) | Self::Chunks(digest) => digest,
+            Self::Both(digests) => &digests[0],
+        }
+    }
+
     fn chunks(&self) -> Option<&Digest> {
         match self {
             Self::Chunks(digest) => Some(digest),
@@ -91,16 +99,6 @@ pub fn identify(entry: &Entry, content: &mut dyn Content) -> Result<Option<Conte
     let EntryKind::File { size } = entry.kind else { return Ok(None) };
     let cannot_read = |error| Error::io(format!("cannot read {}", entry.path), error);
     ContentHasher::new(size).hash(content).map(Some).map_err(cannot_read)
-}
-
-/// Returns the digest of a content.
-///
-/// # Errors
-/// Those of reading.
-pub fn whole_digest(content: &mut dyn Content) -> Result<Digest> {
-    let mut hasher = ContentHasher { whole: Some(Hasher::new(Algorithm::Sha256)), chunks: None };
-    hasher.read(content).map_err(|error| Error::io("cannot read the image", error))?;
-    Ok(hasher.whole.unwrap_or_else(|| Hasher::new(Algorithm::Sha256)).finish())
 }
 
 /// Identifies the contents of the files of an image.

@@ -2,7 +2,6 @@
 
 mod compare;
 mod content;
-mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -13,9 +12,7 @@ use crate::image::{Image, ReadOptions};
 use crate::progress::Progress;
 use crate::transport::Source;
 use crate::tree::{EntryKind, MergedTree, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
-use compare::Settled;
 use content::{ContentIds, PathNote, identify};
-use settle::settle;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -42,7 +39,6 @@ pub struct Options {
 pub struct Compared {
     left: MergedTree<PathNote>,
     right: MergedTree<PathNote>,
-    settled: Settled,
     ignore: BTreeSet<Attribute>,
 }
 
@@ -50,7 +46,7 @@ impl Compared {
     /// Returns the differences in the order of paths, those of one path in the order of [`Attribute`]. They are computed
     /// each time.
     pub fn differences(&self) -> impl Iterator<Item = Difference> + '_ {
-        compare::compare(&self.left, &self.right, &self.settled, &self.ignore)
+        compare::compare(&self.left, &self.right, &self.ignore)
     }
 
     /// Returns the number of paths with a difference.
@@ -66,13 +62,6 @@ impl Compared {
     pub fn entries(&self) -> u64 {
         compare::pairs(&self.left, &self.right).count() as u64
     }
-}
-
-/// One side, read.
-struct ComparedTree<'a> {
-    tree: MergedTree<PathNote>,
-    /// The image, if it is one.
-    image: Option<Image<'a>>,
 }
 
 /// Compares two trees. The digests of contents are compared, and attributes; only these are kept of an entry.
@@ -106,22 +95,20 @@ pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn P
         Side::Directory(directory) => read_directory(directory, progress),
     };
     let (left, right) = (read_side(left)?, read_side(right)?);
-    let settled = settle(&left, &right)?;
-    Ok(Compared { left: left.tree, right: right.tree, settled, ignore: options.ignore.clone() })
+    Ok(Compared { left, right, ignore: options.ignore.clone() })
 }
 
-fn read_image<'a>(
-    source: &'a dyn Source,
+fn read_image(
+    source: &dyn Source,
     options: &ReadOptions,
-    progress: &'a dyn Progress,
-) -> Result<ComparedTree<'a>> {
+    progress: &dyn Progress,
+) -> Result<MergedTree<PathNote>> {
     let image = Image::open(source, options, progress)?;
     // Archives may have the names of a file in any order.
-    let tree = image.tree_with(&mut ContentIds)?.with_first_names();
-    Ok(ComparedTree { tree, image: Some(image) })
+    Ok(image.tree_with(&mut ContentIds)?.with_first_names())
 }
 
-fn read_directory<'a>(directory: &Path, progress: &dyn Progress) -> Result<ComparedTree<'a>> {
+fn read_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTree<PathNote>> {
     if !directory.is_dir() {
         return Err(Error::not_found(format!("there is no directory {}", directory.display())));
     }
@@ -140,5 +127,5 @@ fn read_directory<'a>(directory: &Path, progress: &dyn Progress) -> Result<Compa
         }
         tree.put(&found.entry, PathNote::Described(content))?;
     }
-    Ok(ComparedTree { tree: tree.finish().with_first_names(), image: None })
+    Ok(tree.finish().with_first_names())
 }

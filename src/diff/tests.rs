@@ -42,7 +42,7 @@ fn lines_without(left: &[Node], right: &[Node], ignore: &[Attribute]) -> Vec<Str
         }
         tree.finish().with_first_names()
     };
-    compare(&tree(left), &tree(right), &Settled::new(), &ignore.iter().cloned().collect())
+    compare(&tree(left), &tree(right), &ignore.iter().cloned().collect())
         .map(|difference| difference.to_string())
         .collect()
 }

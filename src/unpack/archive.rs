@@ -3,12 +3,13 @@
 //! The tree is merged from the tables of contents first ([`Image::tree_with`]). A layer without one is streamed and verified,
 //! and its files are kept in an unnamed file meanwhile. Then the entries are written in the order of their paths, which depends
 //! on the image only. The content of files in indexed layers is fetched by ranges; each chunk is verified before any byte of it
-//! is written. If that fails, the archive has no end-of-archive blocks, so that its reader notices it.
+//! is written. If that fails, the archive ends with half a block, which a reader of archives reports as a truncated archive. Without it GNU
+//! tar accepts an archive that ends between two entries.
 
 use super::{Outcome, PathFilter, Unpacked, data_io};
 use crate::error::{Error, Result};
 use crate::image::{EntryPosition, EntryVisitor, FileLocation, Image, ReadOptions, WantedFile};
-use crate::layer::{Chunk, Item, LayerWriter, TocEntry};
+use crate::layer::{Chunk, Contents, Item, LayerWriter, TocEntry};
 use crate::progress::Progress;
 use crate::stream::HashingWriter;
 use crate::transport::Source;
@@ -20,6 +21,8 @@ use std::path::{Path, PathBuf};
 
 /// The number of files whose ranges are planned together. It bounds the memory for plans.
 const BATCH: usize = 1 << 16;
+/// Half a block, written after an error.
+const TRUNCATED: [u8; 256] = [b'-'; 256];
 /// The memory of a promoted hard link besides its paths, in bytes.
 const PROMOTED_MEMORY: u64 = 128;
 
@@ -57,9 +60,31 @@ pub fn unpack_archive(
     }
     let entries = || SelectedEntries::new(&tree, &options.filter, options.read.limits.max_names);
     options.filter.ensure_found(entries().next()?.is_some())?;
-    let spool = spool.finish()?;
-    let mut writer = ArchiveWriter { entries: entries(), spool, layer: LayerWriter::new(out) };
-    let mut planned = entries();
+    let writer =
+        ArchiveWriter { entries: entries(), spool: spool.finish()?, layer: LayerWriter::new(&mut *out) };
+    let written = write_entries(&image, writer, entries());
+    if written.is_err() {
+        // The error that ended the archive counts, also if this is not written.
+        let _ = out.write_all(&TRUNCATED).and_then(|()| out.flush());
+    }
+    let contents = written?;
+    Ok(Unpacked {
+        outcome: Outcome::Unpacked,
+        digest: image.root().descriptor().digest.clone(),
+        platform: image.config().platform.clone(),
+        layers: image.layers().len(),
+        data_io: false,
+        removed: 0,
+        extracted: Extracted { entries: contents.entries, bytes: contents.bytes, ..Extracted::default() },
+    })
+}
+
+/// Writes the entries. `planned` are the same entries once more, to find the ranges of the next files.
+fn write_entries<W: Write>(
+    image: &Image<'_>,
+    mut writer: ArchiveWriter<'_, W>,
+    mut planned: SelectedEntries<'_>,
+) -> Result<Contents> {
     loop {
         let mut batch: Vec<WantedFile> = Vec::new();
         while batch.len() < BATCH
@@ -75,17 +100,9 @@ pub fn unpack_archive(
         image.read_files(&batch, |_, content| writer.append_through(Some(content)))?;
     }
     writer.append_through(None)?;
-    let (out, contents) = writer.layer.finish()?;
+    let (mut out, contents) = writer.layer.finish()?;
     out.flush().map_err(|error| Error::io("cannot write the archive", error))?;
-    Ok(Unpacked {
-        outcome: Outcome::Unpacked,
-        digest: image.root().descriptor().digest.clone(),
-        platform: image.config().platform.clone(),
-        layers: image.layers().len(),
-        data_io: false,
-        removed: 0,
-        extracted: Extracted { entries: contents.entries, bytes: contents.bytes, ..Extracted::default() },
-    })
+    Ok(contents)
 }
 
 /// The place of a file's content.

@@ -142,7 +142,8 @@ impl<'a> VerificationPlan<'a> {
         self.verified.images += 1;
         let mut diff_ids = diff_ids.into_iter();
         for (number, layer) in manifest.layers.iter().enumerate() {
-            if is_image && !self.options.any_media_type {
+            let is_new = !self.positions.contains_key(&(layer.digest.clone(), layer.size));
+            if is_image && is_new && !self.options.any_media_type {
                 check_media_type(layer, self.progress)?;
             }
             // An attestation or a signature has diff_ids, too, of blobs that are not archives.

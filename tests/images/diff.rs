@@ -139,7 +139,7 @@ fn an_image_with_tables_of_contents_equals_one_without() {
 }
 
 #[test]
-fn contents_that_two_tables_of_contents_cut_differently_are_read() {
+fn contents_that_two_tables_of_contents_cut_differently_count_as_different() {
     let image = |parts: &[&[u8]]| {
         let image = memory();
         let frames: Vec<_> = parts.iter().map(|part| frame(part)).collect();
@@ -163,11 +163,12 @@ fn contents_that_two_tables_of_contents_cut_differently_are_read() {
     let layer = handmade(&whole, std::slice::from_ref(&one), &[file("a", b"some content", 0..one.len())]);
     publish(&whole, &[layer]);
     let options = Options { ignore: [Attribute::Mode].into(), ..Options::default() };
-    let equal = image(&[b"some ", b"content"]);
-    assert_eq!(lines(Side::Image(&whole), Side::Image(&equal), &options), Vec::<String>::new());
-    let other = image(&[b"some ", b"comment"]);
-    let expected = format!("~ /a content {} {}", Digest::of(b"some content"), Digest::of(b"some comment"));
-    assert_eq!(lines(Side::Image(&whole), Side::Image(&other), &options), [expected]);
+    for content in [&b"content"[..], b"comment"] {
+        let cut = image(&[b"some ", content]);
+        let lines = lines(Side::Image(&whole), Side::Image(&cut), &options);
+        let expected = format!("~ /a content {} sha256:", Digest::of(b"some content"));
+        assert!(lines.len() == 1 && lines[0].starts_with(&expected), "{lines:?}");
+    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl Image<'_> {
         files: &[WantedFile],
         mut read: impl FnMut(usize, &mut dyn Content) -> Result<()>,
     ) -> Result<()> {
-        let chunks = FileChunks::find(self, files)?;
+        let mut chunks = FileChunks::find(self, files)?;
         let mut plan = FetchPlan::within(&self.context().limits());
         for (file, _) in files {
             if let FileLocation::Indexed(at) = file {
