@@ -62,7 +62,7 @@ impl Podman {
         finish(&mut podman)
     }
 
-    /// Creates the secret `registry` of the examples, with the credentials of the registry that requires them.
+    /// Creates the secret `registry-credentials` of the examples, with the credentials of the registry that requires them.
     fn store_pull_secret(&self) {
         let (user, password) = credentials();
         let registry = closed_repository("").trim_end_matches('/').to_owned();
@@ -77,7 +77,7 @@ impl Podman {
         });
         let file = self.work.join("secret.yaml");
         fs::write(&file, secret.to_string()).expect("write");
-        self.run(&["secret", "create", "registry", &file]).succeeded();
+        self.run(&["secret", "create", "registry-credentials", &file]).succeeded();
     }
 
     /// Runs an example to its end, with this script as its application. Returns the application's output.
@@ -90,7 +90,10 @@ impl Podman {
             manifest = pod.to_owned();
         }
         // podman 4.3 needs this field for secrets, and restarts containers by default.
-        manifest = manifest.replace("secretName: registry", "{secretName: registry, optional: false}");
+        manifest = manifest.replace(
+            "secretName: registry-credentials",
+            "{secretName: registry-credentials, optional: false}",
+        );
         manifest = manifest.replace("secret:\n        {", "secret: {");
         manifest = manifest
             .replace("spec:\n  securityContext:", "spec:\n  restartPolicy: Never\n  securityContext:");
