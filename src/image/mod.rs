@@ -16,7 +16,7 @@
 //!    blob, hashes the archive, and fails at its end if the diff_id is wrong. If the decompressor fails, it reads the blob to
 //!    its end first: a wrong digest explains a malformed archive, and not the other way round.
 //! 3. Annotations in the manifest have the digest of the **table of contents**, which [`TocStore`] verifies before anything
-//!    is read from it. `ls` and `cat` rely on it, and other programs rely on the archive. So the two are compared item by item
+//!    is read from it. `ls`, `cat` and `diff` rely on it, and other programs rely on the archive. So the two are compared item by item
 //!    (`read_items` in `archive.rs`) whenever both are read.
 //!
 //! There are four ways to read a layer:
