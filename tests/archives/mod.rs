@@ -216,6 +216,6 @@ fn a_document_that_is_not_an_image_is_not_copied() {
     writer.commit(&strange).unwrap();
     let to = destination(&name("b:strange"));
     let error = copied(&*source(&name("a:strange")), &*to, &Silent).unwrap_err();
-    assert!(error.to_string().contains("no image that volio knows"), "{error}");
+    assert!(error.to_string().contains("not an image that volio knows"), "{error}");
     assert_eq!(source_error(&name("b:strange")).kind(), Kind::NotFound);
 }
