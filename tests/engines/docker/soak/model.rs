@@ -3,7 +3,7 @@
 //! It knows the documents of the plugin, not its code. It learns the actions of containers from journals outside of the
 //! volume, and their result from listings that containers make at their start and from the directory.
 
-use super::tree::{Known, Op, Tree};
+use super::tree::{Entry, Known, Op, Tree};
 use super::volume::VERSION;
 use std::collections::BTreeSet;
 
@@ -128,8 +128,14 @@ impl Model {
             };
         }
         if self.settled.is_empty() && !self.has_image() && !copied.is_empty() {
+            // dockerd leaves an empty file if the disk is full.
+            let empty = Entry::file(&[]);
+            let copies = copied.iter().map(|(path, entry)| {
+                let entry = if found.get(path) == Some(&empty) { &empty } else { entry };
+                (path.clone(), entry.clone())
+            });
             let mut known = self.known.clone();
-            known.tree.extend(copied.clone());
+            known.tree.extend(copies);
             if known.differences(found, apart_from).is_empty() {
                 self.known = known;
                 self.settle(found, apart_from);
@@ -182,7 +188,6 @@ impl Export {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tree::Entry;
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> Tree {
@@ -229,6 +234,16 @@ mod tests {
         observe(&mut model, &tree(&[("file", "con"), ("image", "1")]), By::Host, false);
         assert!(observe(&mut model, &tree(&[("image", "1")]), By::Container, true).is_empty());
         assert!(!observe(&mut model, &tree(&[]), By::Container, true).is_empty());
+    }
+
+    #[test]
+    fn what_docker_copies_may_be_an_empty_file_after_a_full_disk() {
+        for (found, is_right) in [("copied", true), ("", true), ("other", false)] {
+            let (copied, found) = (tree(&[("file", "copied")]), tree(&[("file", found)]));
+            let mut model = Model { versions: vec![], ..model() };
+            let wrong = model.observe(&found, By::Host, &BTreeSet::new(), &copied, |_| false);
+            assert_eq!(wrong.is_empty(), is_right, "{wrong:?}");
+        }
     }
 
     #[test]
