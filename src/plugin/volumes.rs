@@ -75,7 +75,7 @@ impl VolumeStore {
                 Ok(ResponseBody::mounted(self.mountpoint(&self.required_definition(driver, &name)?, &name)))
             }
             Call::Mount { .. } | Call::Unmount { .. } | Call::Remove(_) => {
-                Err(Error::failed("mounts and removals are seen to elsewhere").into())
+                Err(Error::failed("this call is not answered here; this is a bug in volio").into())
             }
         }
     }
