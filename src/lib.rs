@@ -70,6 +70,8 @@ pub use tree::{
 };
 
 mod disk;
+#[cfg(test)]
+mod testing;
 
 // Not part of the API: these modules are visible to the tests, the benchmarks and the fuzzing targets only, and change at any
 // time.

@@ -6,6 +6,7 @@ use crate::layer::{Budget, Chunk, Compression, Item, Layer, Limits, TocEntry, Ve
 use crate::oci::{Descriptor, Digest, Document};
 use crate::progress::Silent;
 use crate::stream::{Unverified, Workers, Written};
+use crate::testing::noise;
 use crate::transport::Source;
 use crate::tree::{Content, Entry, EntryKind, Metadata, TreePath};
 use std::collections::HashMap;
@@ -93,15 +94,6 @@ impl LayerSource {
         assert_eq!(bytes, plan.bytes());
         Ok((read, bytes, requested.len()))
     }
-}
-
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 fn tree() -> Vec<(&'static str, Vec<u8>)> {

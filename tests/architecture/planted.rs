@@ -27,7 +27,7 @@ fn an_import_that_the_rule_forbids_is_found_however_it_is_written() {
         "use crate::oci::digest::*;",
         "use crate::oci as documents; fn f(_: documents::Hash) {}",
         "use super::super::oci::Hash;",
-        "fn f() -> crate::oci::Hash { todo!() }",
+        "fn f() -> crate::oci::Hash { loop {} }",
         "fn f() { use crate::oci::Hash; }",
         "fn f() { vec![crate::oci::Hash]; }",
         "pub use crate::oci::Hash;",

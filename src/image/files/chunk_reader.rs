@@ -1,5 +1,6 @@
 //! The content of a file, read from the frames that hold its chunks.
 
+use super::buffer::ContentBuffer;
 use crate::error::Result;
 use crate::image::ranges::FetchedFrames;
 use crate::layer::Chunk;
@@ -16,17 +17,13 @@ pub struct ChunkReader<'f, 'a, C> {
     /// The next chunk, if it was looked at already.
     next: Option<Result<Chunk>>,
     /// The current chunk.
-    bytes: Vec<u8>,
-    /// The number of bytes of the current chunk that were read.
-    position: usize,
-    /// The number of zeros that come next.
-    zeros: u64,
+    buffer: ContentBuffer,
 }
 
 impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
     /// Creates a reader for these chunks of a layer. `chunks` is not called again after it has returned `None`.
     pub fn new(frames: &'f mut FetchedFrames<'a>, layer: usize, chunks: C) -> Self {
-        Self { frames, layer, chunks, next: None, bytes: Vec::new(), position: 0, zeros: 0 }
+        Self { frames, layer, chunks, next: None, buffer: ContentBuffer::default() }
     }
 
     fn peek(&mut self) -> Option<&Result<Chunk>> {
@@ -39,7 +36,7 @@ impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
     /// Moves to the next chunk if the current one was read to its end. Returns `false` at the end of the file. After a
     /// failure it fails again, so that no byte is skipped.
     fn advance(&mut self) -> Result<bool> {
-        while self.is_at_end_of_chunk() {
+        while self.buffer.is_empty() {
             let chunk = match self.peek() {
                 None => return Ok(false),
                 Some(Ok(chunk)) => chunk.clone(),
@@ -47,21 +44,16 @@ impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
             };
             if chunk.zeros {
                 chunk.verify_zeros()?;
-                self.zeros = chunk.size;
-                self.bytes.clear();
+                self.buffer.set_zeros(chunk.size);
             } else {
-                let bytes = self.frames.chunk(self.layer, &chunk)?;
-                self.bytes.clear();
-                self.bytes.extend_from_slice(bytes);
+                let chunk = self.frames.chunk(self.layer, &chunk)?;
+                let bytes = self.buffer.bytes_mut();
+                bytes.clear();
+                bytes.extend_from_slice(chunk);
             }
-            self.position = 0;
             self.next = None;
         }
         Ok(true)
-    }
-
-    fn is_at_end_of_chunk(&self) -> bool {
-        self.zeros == 0 && self.position == self.bytes.len()
     }
 }
 
@@ -70,25 +62,17 @@ impl<C: FnMut() -> Result<Option<Chunk>>> Read for ChunkReader<'_, '_, C> {
         if !self.advance()? {
             return Ok(0);
         }
-        if self.zeros > 0 {
-            let count = usize::try_from(self.zeros).map_or(buffer.len(), |zeros| zeros.min(buffer.len()));
-            buffer[..count].fill(0);
-            self.zeros -= count as u64;
-            return Ok(count);
-        }
-        let read = (&self.bytes[self.position..]).read(buffer)?;
-        self.position += read;
-        Ok(read)
+        self.buffer.read(buffer)
     }
 }
 
 impl<C: FnMut() -> Result<Option<Chunk>>> Content for ChunkReader<'_, '_, C> {
     fn skip_hole(&mut self) -> u64 {
-        let is_hole = self.is_at_end_of_chunk() && matches!(self.peek(), Some(Ok(next)) if next.zeros);
+        let is_hole = self.buffer.is_empty() && matches!(self.peek(), Some(Ok(next)) if next.zeros);
         // An error here occurs again in the next read, which returns it.
         if is_hole && self.advance().is_err() {
             return 0;
         }
-        std::mem::take(&mut self.zeros)
+        self.buffer.take_zeros()
     }
 }

@@ -5,6 +5,7 @@
 //! verified, and once more up to the file. The first time notes the digests of the pieces of each file, and the second time
 //! verifies each piece by them, so that nothing is returned that was not verified.
 
+mod buffer;
 mod chunk_reader;
 mod chunks;
 mod pieces;

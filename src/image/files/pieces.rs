@@ -1,6 +1,7 @@
 //! Files of layers that can only be read as a whole. Such a layer was streamed once for the tree, and verified. The digests
 //! of the pieces of its files were noted, and verify the pieces when the layer is read again.
 
+use super::buffer::ContentBuffer;
 use crate::error::{Error, Result};
 use crate::image::archive::LayerArchive;
 use crate::image::merge::EntryPosition;
@@ -91,34 +92,31 @@ impl<'i> LayerRereader<'i> {
 struct PieceReader<'p, C> {
     content: C,
     pieces: std::slice::Iter<'p, Piece>,
-    bytes: Vec<u8>,
-    /// The number of bytes of the current piece that were read.
-    position: usize,
-    /// The number of zeros that come next.
-    zeros: u64,
+    /// The current piece.
+    buffer: ContentBuffer,
     has_failed: bool,
 }
 
 impl<'p, C: Content> PieceReader<'p, C> {
     fn new(content: C, pieces: &'p [Piece]) -> Self {
-        Self { content, pieces: pieces.iter(), bytes: Vec::new(), position: 0, zeros: 0, has_failed: false }
+        Self { content, pieces: pieces.iter(), buffer: ContentBuffer::default(), has_failed: false }
     }
 
     /// Verifies the next piece if the current one was read to its end.
     fn advance(&mut self) -> io::Result<()> {
-        if self.zeros > 0 || self.position < self.bytes.len() {
+        if !self.buffer.is_empty() {
             return Ok(());
         }
-        self.position = 0;
-        let piece = next_piece(&mut self.content, &mut self.bytes)?;
-        self.has_failed |= piece.as_ref() != self.pieces.next();
-        // It fails each time from then on, so that no byte is skipped.
+        let piece = next_piece(&mut self.content, self.buffer.bytes_mut());
+        let expected = self.pieces.next();
+        self.has_failed |= !matches!(&piece, Ok(piece) if piece.as_ref() == expected);
+        // It fails each time from then on, so that no byte is skipped, and no unverified one is returned.
         if self.has_failed {
-            self.bytes.clear();
-            return Err(has_changed().into());
+            self.buffer.bytes_mut().clear();
+            return Err(piece.err().unwrap_or_else(|| has_changed().into()));
         }
-        if let Some(Piece::Hole(size)) = piece {
-            self.zeros = size;
+        if let Ok(Some(Piece::Hole(size))) = piece {
+            self.buffer.set_zeros(size);
         }
         Ok(())
     }
@@ -127,26 +125,46 @@ impl<'p, C: Content> PieceReader<'p, C> {
 impl<C: Content> Read for PieceReader<'_, C> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.advance()?;
-        if self.zeros > 0 {
-            let count = usize::try_from(self.zeros).map_or(buffer.len(), |zeros| zeros.min(buffer.len()));
-            buffer[..count].fill(0);
-            self.zeros -= count as u64;
-            return Ok(count);
-        }
-        let read = (&self.bytes[self.position..]).read(buffer)?;
-        self.position += read;
-        Ok(read)
+        self.buffer.read(buffer)
     }
 }
 
 impl<C: Content> Content for PieceReader<'_, C> {
     fn skip_hole(&mut self) -> u64 {
         // Only what was verified as a hole is one; the next read verifies what follows.
-        std::mem::take(&mut self.zeros)
+        self.buffer.take_zeros()
     }
 }
 
 fn has_changed() -> Error {
     Error::integrity("a layer is another one than it was a moment ago")
         .with_hint("it was replaced or damaged where it is stored or on its way; nothing of it was used")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Content that fails after some bytes.
+    struct Failing(&'static [u8]);
+
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("broken")),
+                read => Ok(read),
+            }
+        }
+    }
+
+    impl Content for Failing {}
+
+    #[test]
+    fn no_byte_of_a_piece_is_returned_after_an_error() {
+        let pieces = [Piece::Data(Digest::of(b"whole"))];
+        let mut reader = PieceReader::new(Failing(b"who"), &pieces);
+        for _ in 0..2 {
+            assert!(reader.read(&mut [0; 8]).is_err());
+        }
+    }
 }

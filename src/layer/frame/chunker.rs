@@ -98,17 +98,8 @@ impl Chunker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::noise;
     use proptest::prelude::*;
-
-    /// Returns pseudo-random bytes.
-    fn noise(seed: u64, length: usize) -> Vec<u8> {
-        let mut state = seed;
-        let next = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        };
-        std::iter::repeat_with(next).take(length).collect()
-    }
 
     fn boundaries(bytes: &[u8], piece: usize) -> Vec<usize> {
         let (mut chunker, mut ends, mut at) = (Chunker::default(), Vec::new(), 0);

@@ -84,21 +84,12 @@ fn mismatch() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::noise;
     use std::io::Read;
 
     fn unpacked(member: &[u8]) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
         decompress(member, &mut content).map(|()| content)
-    }
-
-    /// Returns incompressible bytes.
-    fn noise(length: usize) -> Vec<u8> {
-        let mut state = 7u64;
-        let next = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 56) as u8
-        };
-        std::iter::repeat_with(next).take(length).collect()
     }
 
     #[test]
@@ -118,7 +109,7 @@ mod tests {
 
     #[test]
     fn members_with_incompressible_content_declare_their_size_too() {
-        let content = noise(CONTENT);
+        let content = noise(7, CONTENT);
         for level in 1..=9 {
             let member = member(&content, level).unwrap();
             assert!(declared_size(&member).is_some(), "{level}: {}", member.len());

@@ -5,6 +5,7 @@ use crate::error::Kind as ErrorKind;
 use crate::layer::{Budget, Compression, Item, Layer, LayerReader, LayerWriter, Limits, decompress};
 use crate::oci::{Descriptor, Digest};
 use crate::stream::{Unverified, Workers, Written};
+use crate::testing::noise;
 use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use proptest::prelude::*;
 use std::io::Read;
@@ -20,16 +21,6 @@ fn entry(path: impl AsRef<[u8]>, kind: EntryKind) -> Entry {
 
 fn file(path: impl AsRef<[u8]>, content: Vec<u8>) -> (Entry, Vec<u8>) {
     (entry(path, EntryKind::File { size: content.len() as u64 }), content)
-}
-
-/// Returns incompressible bytes.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 /// Returns an indexed layer: its descriptor and its bytes.
