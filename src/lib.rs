@@ -1,8 +1,8 @@
 //! Moves directories in and out of OCI registries, without Docker.
 //!
-//! A **tree** is packed into a **layer**; layers make an **image**; images live in **transports**. The verbs are modules, each with
-//! a function of the same name, its options and its result: [`pack`], [`unpack`], [`copy`], [`list`], [`cat`], [`diff`], [`inspect`]
-//! and [`verify`].
+//! A **tree** is packed into a **layer**; layers make an **image**; images live in **transports**. The verbs are
+//! modules, each with a function of the same name, its options and its result: [`pack`], [`unpack`], [`copy`],
+//! [`list`], [`cat`], [`diff`], [`inspect`] and [`verify`].
 //!
 //! A [`Location`] names an image in a registry, a layout, or an archive, and opens it as a [`Source`] or a [`Destination`]:
 //!
@@ -29,8 +29,9 @@
 //! # }
 //! ```
 //!
-//! The library neither prints, exits, nor reads the environment: a caller passes credentials and proxies in [`Access`], which
-//! [`Access::from_environment`] finds as docker and podman do, and a receiver of [`progress`]. All functions block; they use threads, and a registry client with its own asynchronous runtime.
+//! The library neither prints, exits, nor reads the environment: a caller passes credentials and proxies in [`Access`],
+//! which [`Access::from_environment`] finds as docker and podman do, and a receiver of [`progress`]. All functions
+//! block; they use threads, and a registry client with its own asynchronous runtime.
 //!
 //! The feature `cli`, on by default, is for the program `volio` only. Turn it off with `default-features = false`.
 
@@ -73,8 +74,8 @@ mod disk;
 #[cfg(test)]
 mod testing;
 
-// Not part of the API: these modules are visible to the tests, the benchmarks and the fuzzing targets only, and change at any
-// time.
+// Not part of the API: these modules are visible to the tests, the benchmarks and the fuzzing targets only, and change
+// at any time.
 #[doc(hidden)]
 pub mod image;
 #[doc(hidden)]

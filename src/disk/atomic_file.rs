@@ -1,8 +1,8 @@
 //! Atomic replacement of files.
 //!
-//! A file is written under a temporary name and renamed when it is complete. It is locked while it is open. The temporary file
-//! of a killed writer is not locked, and the next writer removes it; where the file system has no locks, it stays. Everything is
-//! reached from open directories, so that no symbolic link leads elsewhere.
+//! A file is written under a temporary name and renamed when it is complete. It is locked while it is open. The
+//! temporary file of a killed writer is not locked, and the next writer removes it; where the file system has no locks,
+//! it stays. Everything is reached from open directories, so that no symbolic link leads elsewhere.
 
 use super::directory::{names_in, reopen};
 use super::lock::FileLock;
@@ -29,8 +29,8 @@ pub(crate) struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Creates a file in a directory, under a name with this prefix. The umask applies to the mode: a file that others are meant
-    /// to read must not become private.
+    /// Creates a file in a directory, under a name with this prefix. The umask applies to the mode: a file that others
+    /// are meant to read must not become private.
     pub fn begin(directory: BorrowedFd<'_>, prefix: &str, mode: u32) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         loop {
@@ -59,8 +59,8 @@ impl AtomicFile {
         &self.file
     }
 
-    /// Syncs the file and renames it: it survives a power cut from here on. If root replaces a file of another user, the new one
-    /// belongs to that user too.
+    /// Syncs the file and renames it: it survives a power cut from here on. If root replaces a file of another user,
+    /// the new one belongs to that user too.
     pub fn publish(mut self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         if let Ok(old) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
             && geteuid().is_root()
@@ -118,8 +118,8 @@ pub(crate) fn sweep(directory: BorrowedFd<'_>, prefix: &str) {
     }
 }
 
-/// Opens and locks a file that is to be continued or removed. `None` while another process holds it, and for everything but a
-/// regular file with one name: bytes that are written through a link end up elsewhere.
+/// Opens and locks a file that is to be continued or removed. `None` while another process holds it, and for everything
+/// but a regular file with one name: bytes that are written through a link end up elsewhere.
 pub(crate) fn claim(directory: BorrowedFd<'_>, name: &CStr) -> Option<FileLock> {
     // For writing, even if nothing is written: some file systems lock only files that are open for writing.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;

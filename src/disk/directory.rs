@@ -58,7 +58,8 @@ pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// Gives the owner of a directory all permissions, so that it can be filled or emptied. An error is reported when it is used.
+/// Gives the owner of a directory all permissions, so that it can be filled or emptied. An error is reported when it is
+/// used.
 pub(crate) fn ensure_owner_access(directory: BorrowedFd<'_>) {
     let Ok(stat) = fstat(directory) else { return };
     let mode = Mode::from_raw_mode(stat.st_mode);

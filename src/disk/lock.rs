@@ -129,8 +129,8 @@ fn holder(file: BorrowedFd<'_>) -> Option<u32> {
     fields.filter_map(found).find(|process| *process != 0)
 }
 
-/// A file that exists for its lock only, and that only its owner can open: no other user can hold the lock. It is removed with
-/// the lock.
+/// A file that exists for its lock only, and that only its owner can open: no other user can hold the lock. It is
+/// removed with the lock.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     directory: OwnedFd,
@@ -139,8 +139,8 @@ pub(crate) struct LockFile {
 }
 
 impl LockFile {
-    /// Locks the file at `path`, in the open directory `directory`, and creates it if it does not exist. Waits for the end of
-    /// another lock.
+    /// Locks the file at `path`, in the open directory `directory`, and creates it if it does not exist. Waits for the
+    /// end of another lock.
     ///
     /// # Errors
     /// As [`FileLock::exclusive`]; when the file cannot be created, or something else has its name.
@@ -172,15 +172,16 @@ impl Drop for LockFile {
     }
 }
 
-/// Returns whether an error means that the file system has no locks: NFS without its lock daemon, Lustre mounted without locks,
-/// FUSE. Where `flock` is emulated by `fcntl`, a file that is open for reading only cannot be locked exclusively.
+/// Returns whether an error means that the file system has no locks: NFS without its lock daemon, Lustre mounted
+/// without locks, FUSE. Where `flock` is emulated by `fcntl`, a file that is open for reading only cannot be locked
+/// exclusively.
 fn has_no_locks(error: Errno) -> bool {
     [Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOLCK, Errno::BADF].contains(&error)
 }
 
 impl Drop for FileLock {
-    /// Unlocks the file. Closing it is not enough: a process that another thread starts meanwhile, such as a credential helper,
-    /// has a copy of the descriptor until it calls `exec`, and would hold the lock until then.
+    /// Unlocks the file. Closing it is not enough: a process that another thread starts meanwhile, such as a credential
+    /// helper, has a copy of the descriptor until it calls `exec`, and would hold the lock until then.
     #[allow(clippy::disallowed_methods)] // It never waits.
     fn drop(&mut self) {
         let _ = flock(&self.file, FlockOperation::Unlock);

@@ -1,8 +1,9 @@
 //! Removal of trees of any depth, and of nothing outside of them.
 //!
-//! It follows no symbolic link and crosses no mount point, not even one of the same file system. The stack, the descriptors and
-//! the memory that it needs do not depend on the tree, except for the names in the current path and 48 bytes for each of
-//! them. A directory that had to be closed is opened again by `..`, and must then be the same one as before.
+//! It follows no symbolic link and crosses no mount point, not even one of the same file system. The stack, the
+//! descriptors and the memory that it needs do not depend on the tree, except for the names in the current path and 48
+//! bytes for each of them. A directory that had to be closed is opened again by `..`, and must then be the same one as
+//! before.
 
 use super::directory::{self, FileId, ensure_owner_access, mount_id, open_directory, reopen};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,8 +54,8 @@ pub(crate) fn contents(root: BorrowedFd<'_>, rules: &RemovalRules<'_>) -> Result
     Remover::new(root, rules).map_err(RemovalError::at_root)?.run(None)
 }
 
-/// Removes the entry `name` of a directory, with its contents; does nothing if it does not exist. The paths in the result begin
-/// with the name.
+/// Removes the entry `name` of a directory, with its contents; does nothing if it does not exist. The paths in the
+/// result begin with the name.
 pub(crate) fn entry(
     above: BorrowedFd<'_>,
     name: &CStr,
@@ -101,7 +102,8 @@ struct Listing {
     names: Vec<(CString, u64)>,
 }
 
-/// The most listings of one directory: a program that creates files faster than they are removed must not keep a removal going.
+/// The most listings of one directory: a program that creates files faster than they are removed must not keep a
+/// removal going.
 const MAX_LISTINGS: u8 = 8;
 
 /// The result of the attempt to remove an entry.

@@ -1,4 +1,5 @@
-//! Encodes an entry as headers for tar without PAX support (busybox): with the long names of GNU tar, and without PAX records.
+//! Encodes an entry as headers for tar without PAX support (busybox): with the long names of GNU tar, and without PAX
+//! records.
 //!
 //! busybox ignores PAX records, so a long name would be cut off. Extended attributes and fractions of seconds do not fit
 //! into these headers and are lost, as they were with data-io.

@@ -48,8 +48,8 @@ impl Document {
         &self.bytes
     }
 
-    /// Creates a document. A media type that is generic or missing is replaced by that in the document, or
-    /// derived from its members (image-spec, "Image Manifest", `mediaType`: an index has `manifests`, a manifest `config` and
+    /// Creates a document. A media type that is generic or missing is replaced by that in the document, or derived from
+    /// its members (image-spec, "Image Manifest", `mediaType`: an index has `manifests`, a manifest `config` and
     /// `layers`), if that is possible.
     pub fn identified(media_type: &str, bytes: Vec<u8>) -> Self {
         match media_type::is_generic(media_type).then(|| identify(&bytes)).flatten() {

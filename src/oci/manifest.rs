@@ -101,8 +101,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Returns the type of the artifact; `None` for an image (image-spec, "Guidelines for Artifact Usage"). The configuration
-    /// decides whether it is an image, as in engines.
+    /// Returns the type of the artifact; `None` for an image (image-spec, "Guidelines for Artifact Usage"). The
+    /// configuration decides whether it is an image, as in engines.
     pub fn artifact_type(&self) -> Option<String> {
         let config = self.config.media_type.as_str();
         let claimed = self.extra.get(ARTIFACT_TYPE);

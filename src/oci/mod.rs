@@ -1,6 +1,7 @@
 //! The documents of the OCI image specification. Nothing here does I/O.
 //!
-//! The types of the crate `oci-spec` are not used, because they drop fields that they do not know, and their `Platform` loses
+//! The types of the crate `oci-spec` are not used, because they drop fields that they do not know, and their `Platform`
+//! loses
 //! `os.version` and `os.features`. The tests read volio's documents with `oci-spec` as an independent judge.
 
 mod config;

@@ -187,8 +187,8 @@ impl Packed {
     }
 }
 
-/// Uploads the tree as layers to `upload_to`. `destination` is where the image goes. Everything is packed again if a directory
-/// changed after it was read.
+/// Uploads the tree as layers to `upload_to`. `destination` is where the image goes. Everything is packed again if a
+/// directory changed after it was read.
 pub(crate) fn pack_layers(
     destination: &dyn Destination,
     upload_to: &dyn Destination,

@@ -64,8 +64,8 @@ pub struct Settings {
     pub answer_timeout: Duration,
     /// The interval at which pending exports are checked.
     pub check_interval: Duration,
-    /// The time for which a mount counts although no process sees the volume and its engine has ended. An engine mounts volumes
-    /// some time before it starts the container.
+    /// The time for which a mount counts although no process sees the volume and its engine has ended. An engine mounts
+    /// volumes some time before it starts the container.
     pub mount_grace: Duration,
     /// The minimum speed of a fetch; a slower one is cancelled.
     pub min_speed: MinSpeed,

@@ -13,8 +13,8 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The time for which fetched content counts as up to date. After a mount timed out, a user starts the container again within
-/// minutes and gets what was fetched; a container that starts the next day gets a new fetch.
+/// The time for which fetched content counts as up to date. After a mount timed out, a user starts the container again
+/// within minutes and gets what was fetched; a container that starts the next day gets a new fetch.
 const FRESHNESS: Duration = Duration::from_secs(10 * 60);
 
 /// A volume. Two mounts, a fetch and an export of the same volume never run at the same time; different volumes do not

@@ -31,8 +31,9 @@ impl Unverified {
         Self { reopen: Some(Box::new(open)), ..self }
     }
 
-    /// Reads the next `size` bytes into memory. They are **not verified**: the method is for frames of an indexed layer.
-    /// The caller verifies their chunks by a table of contents before it uses them. The following bytes can be read afterwards.
+    /// Reads the next `size` bytes into memory. They are **not verified**: the method is for frames of an indexed
+    /// layer. The caller verifies their chunks by a table of contents before it uses them. The following bytes can be
+    /// read afterwards.
     ///
     /// # Errors
     /// [`Integrity`](crate::error::Kind::Integrity) if there are fewer bytes.

@@ -33,9 +33,9 @@ impl Entry {
 
     /// Returns whether this is, or looks like, an [implied directory](Self::implied_directory).
     ///
-    /// An archive cannot mark implied directories, and a marker would change the bytes of every image. So a directory that
-    /// really is 0755, 0:0 and from 1970 looks the same. Extraction over a directory that exists already keeps the attributes
-    /// of that directory then.
+    /// An archive cannot mark implied directories, and a marker would change the bytes of every image. So a directory
+    /// that really is 0755, 0:0 and from 1970 looks the same. Extraction over a directory that exists already keeps the
+    /// attributes of that directory then.
     pub fn is_implied_directory(&self) -> bool {
         self.kind == EntryKind::Directory && self.metadata == Metadata::implied_directory()
     }

@@ -226,8 +226,8 @@ fn replace(
     Ok(())
 }
 
-/// The version at the beginning of an ACL as an extended attribute (`linux/posix_acl_xattr.h`). Entries of eight bytes follow, in
-/// little-endian order: tag (2), permissions (2), id (4).
+/// The version at the beginning of an ACL as an extended attribute (`linux/posix_acl_xattr.h`). Entries of eight bytes
+/// follow, in little-endian order: tag (2), permissions (2), id (4).
 const ACL_VERSION: [u8; 4] = 2u32.to_le_bytes();
 const ACL_USER: [u8; 2] = 2u16.to_le_bytes();
 const ACL_OWNING_GROUP: [u8; 2] = 4u16.to_le_bytes();

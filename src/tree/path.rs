@@ -85,7 +85,8 @@ impl TreePath {
         }
     }
 
-    /// Returns the end of the paths below this one, in the order of paths. It is not the path of an entry. `None` for the root.
+    /// Returns the end of the paths below this one, in the order of paths. It is not the path of an entry. `None` for
+    /// the root.
     pub(super) fn end(&self) -> Option<Self> {
         let is_last = [self.as_bytes(), b"\0"].concat();
         (!self.is_root()).then_some(Self(is_last))

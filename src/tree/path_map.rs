@@ -1,7 +1,7 @@
 //! A map from paths to values, for trees that are too large to hold every path as a whole.
 //!
-//! A path is a chain of nodes, each with its parent and its name. So the memory of a tree depends on its names and not on the
-//! sum of its paths: 2 000 nested directories have 2 000 names, while their paths together have two million.
+//! A path is a chain of nodes, each with its parent and its name. So the memory of a tree depends on its names and not
+//! on the sum of its paths: 2 000 nested directories have 2 000 names, while their paths together have two million.
 
 use super::TreePath;
 use crate::error::{Error, Result};
@@ -264,7 +264,8 @@ impl<V> PathMap<V> {
         TreePath::of_names(nodes.into_iter().rev().map(|node| self.name(node)))
     }
 
-    /// Returns the nodes below a directory with values of layers before this one, each before the directory that contains it.
+    /// Returns the nodes below a directory with values of layers before this one, each before the directory that
+    /// contains it.
     ///
     /// A directory is searched only once for each layer: the caller removes the nodes that are returned, and those that are
     /// added later belong to this layer.

@@ -1,5 +1,5 @@
-//! The state of a target: what it is being filled with, or is filled with, so that a later run can complete it or has nothing
-//! to do.
+//! The state of a target: what it is being filled with, or is filled with, so that a later run can complete it or has
+//! nothing to do.
 //!
 //! It is stored as JSON in an extended attribute of the directory, or in a file in it where the file system has no such
 //! attributes. It is read and written by the descriptor of the directory, so that no link can lead elsewhere.
@@ -99,8 +99,8 @@ pub(super) fn is_state_file(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     name == FILE && read_file(directory).is_some()
 }
 
-/// Reads the state of a directory; `None` if it cannot be read or parsed. In a directory where other users may write, it may be
-/// theirs. There it never says that everything came from volio, so that nothing is removed because of it.
+/// Reads the state of a directory; `None` if it cannot be read or parsed. In a directory where other users may write,
+/// it may be theirs. There it never says that everything came from volio, so that nothing is removed because of it.
 pub(super) fn read(directory: BorrowedFd<'_>) -> Option<TargetState> {
     let mut value = vec![0; MAX_SIZE];
     let state: Option<TargetState> = match fgetxattr(directory, ATTRIBUTE, &mut value[..]) {
@@ -110,8 +110,8 @@ pub(super) fn read(directory: BorrowedFd<'_>) -> Option<TargetState> {
     state.map(|state| TargetState { alone: state.alone && is_private(directory), ..state })
 }
 
-/// Returns whether a directory belongs to the user of this process and nobody else may write in it. If an ACL lets others, the
-/// group bits of the mode are its mask and show that.
+/// Returns whether a directory belongs to the user of this process and nobody else may write in it. If an ACL lets
+/// others, the group bits of the mode are its mask and show that.
 pub(super) fn is_private(directory: BorrowedFd<'_>) -> bool {
     fstat(directory).is_ok_and(|stat| stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0)
 }

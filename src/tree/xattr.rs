@@ -15,8 +15,9 @@ const MAX_SIZE: usize = 64 << 10;
 /// The prefixes of attributes that belong to a host and not to a tree.
 ///
 /// Labels of security modules are the policy of a host, and wrong at best on another one. Overlayfs, fuse-overlayfs and
-/// container engines use attributes to hide files or to show other owners; on a host that interprets them, copied files would
-/// vanish or change their owners. `user.volio.` is the state of a target, which an image must not be able to forge.
+/// container engines use attributes to hide files or to show other owners; on a host that interprets them, copied files
+/// would vanish or change their owners. `user.volio.` is the state of a target, which an image must not be able to
+/// forge.
 const HOST_PREFIXES: [&str; 11] = [
     "security.SMACK64",
     "security.apparmor",

@@ -1,10 +1,10 @@
 //! Writes the merged tree of an image as a tar archive.
 //!
-//! The tree is merged from the tables of contents first ([`Image::tree_with`]). A layer without one is streamed and verified,
-//! and its files are kept in an unnamed file meanwhile. Then the entries are written in the order of their paths, which depends
-//! on the image only. The content of files in indexed layers is fetched by ranges; each chunk is verified before any byte of it
-//! is written. If that fails, the archive ends with half a block, which a reader of archives reports as a truncated archive. Without it GNU
-//! tar accepts an archive that ends between two entries.
+//! The tree is merged from the tables of contents first ([`Image::tree_with`]). A layer without one is streamed and
+//! verified, and its files are kept in an unnamed file meanwhile. Then the entries are written in the order of their
+//! paths, which depends on the image only. The content of files in indexed layers is fetched by ranges; each chunk is
+//! verified before any byte of it is written. If that fails, the archive ends with half a block, which a reader of
+//! archives reports as a truncated archive. Without it GNU tar accepts an archive that ends between two entries.
 
 use super::{Outcome, PathFilter, Unpacked, data_io};
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
-//! POSIX ACLs as text, as GNU tar and bsdtar write them into PAX records (`SCHILY.acl.access`, `SCHILY.acl.default`), and as the
-//! extended attributes that Linux has for them.
+//! POSIX ACLs as text, as GNU tar and bsdtar write them into PAX records (`SCHILY.acl.access`, `SCHILY.acl.default`),
+//! and as the extended attributes that Linux has for them.
 
 use std::collections::BTreeSet;
 

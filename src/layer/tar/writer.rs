@@ -88,8 +88,8 @@ impl<A: ArchiveSink> LayerWriter<A> {
         Self { archive, buffer, entries: 0, bytes: 0, is_gnu: false }
     }
 
-    /// Makes the writer produce an archive that tar without PAX support (busybox) can extract, and not a layer: names that begin with `.wh.` are
-    /// ordinary names, and attributes that need PAX records are left out.
+    /// Makes the writer produce an archive that tar without PAX support (busybox) can extract, and not a layer: names
+    /// that begin with `.wh.` are ordinary names, and attributes that need PAX records are left out.
     #[must_use]
     pub fn gnu(self) -> Self {
         Self { is_gnu: true, ..self }

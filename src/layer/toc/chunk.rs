@@ -20,7 +20,8 @@ pub struct Chunk {
     pub size: u64,
     /// Its digest.
     pub digest: Digest,
-    /// True if it is said to be all zeros. Such a chunk need not be fetched; [`verify_zeros`](Self::verify_zeros) verifies it.
+    /// True if it is said to be all zeros. Such a chunk need not be fetched; [`verify_zeros`](Self::verify_zeros)
+    /// verifies it.
     pub zeros: bool,
 }
 

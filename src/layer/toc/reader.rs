@@ -132,8 +132,8 @@ impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
         }
     }
 
-    /// Returns the next chunk of the current entry's content, in order and without a gap; `None` after the last one. They are
-    /// returned one by one because a hostile table of contents may list very many.
+    /// Returns the next chunk of the current entry's content, in order and without a gap; `None` after the last one.
+    /// They are returned one by one because a hostile table of contents may list very many.
     ///
     /// # Errors
     /// As [`next_entry`](Self::next_entry).

@@ -117,8 +117,8 @@ impl TocWriter {
         Ok(())
     }
 
-    /// Ends the table of contents, which begins at `offset`, where the frames of the archive end. Returns its description, and the bytes that
-    /// follow the frames: a frame header, the table of contents, and the footer.
+    /// Ends the table of contents, which begins at `offset`, where the frames of the archive end. Returns its
+    /// description, and the bytes that follow the frames: a frame header, the table of contents, and the footer.
     ///
     /// # Errors
     /// Fails if there are more entries than a table of contents can hold: about 70 million.

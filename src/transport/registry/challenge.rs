@@ -25,8 +25,8 @@ pub(super) struct Realm {
 }
 
 impl Challenge {
-    /// Parses the challenges in header lines, in order. Those of unknown schemes, such as `Negotiate`, and malformed ones are
-    /// skipped.
+    /// Parses the challenges in header lines, in order. Those of unknown schemes, such as `Negotiate`, and malformed
+    /// ones are skipped.
     pub(super) fn all<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
         let known = lines.into_iter().flat_map(parse).filter_map(|(scheme, parameters)| {
             let parameter = |name: &str| {
@@ -70,8 +70,8 @@ const LIMIT: usize = 8;
 
 type Parsed = (String, Vec<(String, String)>);
 
-/// Parses the challenges of one header line. Commas separate both challenges and their parameters: a word without `=` after it
-/// begins the next challenge.
+/// Parses the challenges of one header line. Commas separate both challenges and their parameters: a word without `=`
+/// after it begins the next challenge.
 fn parse(line: &str) -> Vec<Parsed> {
     let mut challenges: Vec<Parsed> = Vec::new();
     let mut rest = line;

@@ -280,7 +280,8 @@ impl Download {
                 attempts.restart();
             }
             let failed = Instant::now();
-            // Connections that break after a few bytes each would restart the attempts for ever, so that the rate counts too.
+            // Connections that break after a few bytes each would restart the attempts for ever, so that the rate
+            // counts too.
             if rate.slow_periods() > options.retry.retries || !attempts.wait_for_retry(&error).await {
                 let _ = queue.send(Err(error)).await;
                 return;

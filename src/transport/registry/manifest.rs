@@ -53,8 +53,8 @@ fn check(bytes: Vec<u8>, announced: &str, digests: [Option<&Digest>; 2], name: &
 /// Returns the media type of a document.
 ///
 /// # Errors
-/// When the `Content-Type` header and the document name different ones. A tool that reads the header and a tool that reads the
-/// document would see different images (CVE-2021-41190).
+/// When the `Content-Type` header and the document name different ones. A tool that reads the header and a tool that
+/// reads the document would see different images (CVE-2021-41190).
 fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -78,8 +78,8 @@ fn media_type_of(bytes: &[u8], announced: &str, name: &str) -> Result<String> {
     }
 }
 
-/// Returns whether the `Content-Length` in a response to HEAD fits a descriptor. A blob of another size is damaged, and has to be
-/// uploaded again.
+/// Returns whether the `Content-Length` in a response to HEAD fits a descriptor. A blob of another size is damaged, and
+/// has to be uploaded again.
 pub(super) fn is_size_plausible(content_length: Option<&str>, descriptor: &Descriptor) -> bool {
     content_length.is_none_or(|length| length.parse() == Ok(descriptor.size))
 }

@@ -89,8 +89,8 @@ impl<'de> Deserialize<'de> for Tags {
     }
 }
 
-/// Reads all pages of a list, of which `response` to `request` is the first, up to `limit` bytes in all. `take` parses a page
-/// and returns whether it has new items.
+/// Reads all pages of a list, of which `response` to `request` is the first, up to `limit` bytes in all. `take` parses
+/// a page and returns whether it has new items.
 ///
 /// # Errors
 /// When the pages form a circle or exceed the limits.

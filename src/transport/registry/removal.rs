@@ -1,8 +1,8 @@
 //! Removal of tags and images (distribution-spec, "Content Management").
 //!
-//! A command that names a tag means the tag alone, but not every registry can delete one: distribution before 3 deletes only an
-//! image with all its tags. That is refused if another tag points to the same image. Referrers and indexes that list
-//! the image are not checked. The registry's garbage collection frees the space.
+//! A command that names a tag means the tag alone, but not every registry can delete one: distribution before 3 deletes
+//! only an image with all its tags. That is refused if another tag points to the same image. Referrers and indexes that
+//! list the image are not checked. The registry's garbage collection frees the space.
 
 use super::http::{Request, wait};
 use super::token::Scopes;
@@ -69,8 +69,8 @@ impl Registry {
             }
         })?;
         match status {
-            // The tag existed a moment ago. Either the response to a first request was lost, or the registry is Harbor, which
-            // supports only digests.
+            // The tag existed a moment ago. Either the response to a first request was lost, or the registry is Harbor,
+            // which supports only digests.
             S::NOT_FOUND => Ok(self.digest_of_tag(name)?.is_none()),
             status => Ok(status.is_success()),
         }

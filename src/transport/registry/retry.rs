@@ -31,8 +31,8 @@ pub(super) fn is_transient(status: StatusCode) -> bool {
     ) || PROXY_STATUSES.contains(&status.as_u16())
 }
 
-/// Parses the `Retry-After` header: seconds, or a date, which is compared with the server's `Date`, because the clock of this
-/// machine may be wrong.
+/// Parses the `Retry-After` header: seconds, or a date, which is compared with the server's `Date`, because the clock
+/// of this machine may be wrong.
 pub(super) fn retry_after(headers: &HeaderMap) -> Duration {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let Some(asked) = text(RETRY_AFTER) else { return Duration::ZERO };
@@ -92,8 +92,8 @@ impl<'a> Attempts<'a> {
         self.failures = 0;
     }
 
-    /// Waits until the next attempt, with a warning. Returns `false` if no retry is left, the error is permanent, or everything
-    /// was cancelled.
+    /// Waits until the next attempt, with a warning. Returns `false` if no retry is left, the error is permanent, or
+    /// everything was cancelled.
     pub(super) async fn wait_for_retry(&mut self, error: &Error) -> bool {
         let Some(retry) = delay(self.options, error, self.failures) else { return false };
         self.failures += 1;

@@ -22,8 +22,8 @@ pub(super) struct SavedSession {
 }
 
 impl SavedSession {
-    /// Opens and locks the saved session of a blob's upload. Returns `None` if sessions are not saved, if another process has
-    /// the lock, or if the file cannot be written: the upload is possible without it.
+    /// Opens and locks the saved session of a blob's upload. Returns `None` if sessions are not saved, if another
+    /// process has the lock, or if the file cannot be written: the upload is possible without it.
     pub(super) fn open(options: &ClientOptions, reference: &Reference, digest: &Digest) -> Option<Self> {
         let directory = options.state.as_ref()?.join("uploads");
         DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;

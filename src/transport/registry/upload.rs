@@ -212,8 +212,9 @@ impl<'a> Upload<'a> {
         Ok(true)
     }
 
-    /// Returns the offset of the session. Before a registry has noticed that a connection broke, it names a lower offset than
-    /// a moment later. If much would have to be sent again, it is asked repeatedly, with a tenth of the usual delays.
+    /// Returns the offset of the session. Before a registry has noticed that a connection broke, it names a lower
+    /// offset than a moment later. If much would have to be sent again, it is asked repeatedly, with a tenth of the
+    /// usual delays.
     fn received(&self, session: &mut Session<'a>, sent: u64, error: &Error) -> Result<Option<u64>> {
         let options = self.client.options();
         let is_broken = error.status().is_none_or(|status| CONNECTION_LOST.contains(&status));

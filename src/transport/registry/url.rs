@@ -10,8 +10,8 @@ const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 /// Returns the base URL of a registry, `https://host/v2/`.
 ///
-/// Plain HTTP is used for loopback addresses, unless `require_tls` is set, and for all hosts if `plain_http` is set. Data for
-/// a loopback address does not leave the machine.
+/// Plain HTTP is used for loopback addresses, unless `require_tls` is set, and for all hosts if `plain_http` is set.
+/// Data for a loopback address does not leave the machine.
 pub(super) fn base(registry: &str, plain_http: bool, require_tls: bool) -> Result<Url> {
     let host = if registry == DOCKER_HUB.0 { DOCKER_HUB.1 } else { registry };
     let parse = |scheme: &str| {

@@ -63,8 +63,8 @@ impl AtomicTarget {
         })
     }
 
-    /// Returns the staging directory, to be filled with `content`. It is created if an interrupted run has not left it, with the
-    /// owner and the mode of the directory that it replaces.
+    /// Returns the staging directory, to be filled with `content`. It is created if an interrupted run has not left it,
+    /// with the owner and the mode of the directory that it replaces.
     ///
     /// # Errors
     /// When it cannot be created; [`Refused`](crate::error::Kind::Refused) when something else has its name.
@@ -125,8 +125,8 @@ impl AtomicTarget {
         openat(&self.parent, name, flags, Mode::empty())
     }
 
-    /// Renames the complete staging directory to the target. A target that is not empty is replaced and removed if `replace` is
-    /// set.
+    /// Renames the complete staging directory to the target. A target that is not empty is replaced and removed if
+    /// `replace` is set.
     ///
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused) when the target is not empty, or when the file system cannot exchange

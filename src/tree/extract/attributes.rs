@@ -111,9 +111,9 @@ impl<'a> Attributes<'a> {
         Mode::from_raw_mode(self.metadata.mode & 0o7777 & !dropped)
     }
 
-    /// Returns the group bits of the mode that depend on the ACL. In a file with an ACL these bits are its mask, the most that
-    /// any user or group in it may do, and not the permissions of the owning group (acl(5)). A file that lost its ACL must not
-    /// have them.
+    /// Returns the group bits of the mode that depend on the ACL. In a file with an ACL these bits are its mask, the
+    /// most that any user or group in it may do, and not the permissions of the owning group (acl(5)). A file that lost
+    /// its ACL must not have them.
     fn masked_only(&self) -> u32 {
         let acl = self.metadata.xattrs.get(ACLS[0]).and_then(|acl| owning_group_permissions(acl));
         match acl {
@@ -132,8 +132,9 @@ pub(super) struct Given {
 
 /// Gives an open file its attributes, except for those that it has already.
 ///
-/// The order matters: a change of the owner clears setuid bits and capabilities, an ACL changes the mode and the mode an ACL,
-/// and extended attributes can be set only while the file may be written, which its final mode may forbid even to its owner.
+/// The order matters: a change of the owner clears setuid bits and capabilities, an ACL changes the mode and the mode
+/// an ACL, and extended attributes can be set only while the file may be written, which its final mode may forbid even
+/// to its owner.
 pub(super) fn apply(
     fd: BorrowedFd<'_>,
     attributes: &Attributes<'_>,

@@ -65,8 +65,8 @@ impl Extractor {
         }
     }
 
-    /// Enters the directory of an entry of the image, and returns the entry's path in the target; `None` if that directory does
-    /// not exist.
+    /// Enters the directory of an entry of the image, and returns the entry's path in the target; `None` if that
+    /// directory does not exist.
     ///
     /// # Errors
     /// Those of the operating system.

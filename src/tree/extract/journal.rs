@@ -1,11 +1,11 @@
 //! The journal of an extraction: the paths that it created, so that a later run can remove them, and nothing else.
 //!
-//! Each file system of a target has a journal in its topmost directory while the target is incomplete. It has the time when
-//! it was begun, then the paths below that directory in the order of their creation, each followed by a NUL byte. Each path is
-//! one `write`, made before the entry's content: a run that is killed at any moment leaves a journal that lacks at most its
-//! last entry. Writes are not collected in memory, because a killed process would take them along; the entries that are
-//! missing could then not be distinguished from files of the user. Nothing is synced: after a power cut, entries that are missing in
-//! the journal stay where they are.
+//! Each file system of a target has a journal in its topmost directory while the target is incomplete. It has the time
+//! when it was begun, then the paths below that directory in the order of their creation, each followed by a NUL byte.
+//! Each path is one `write`, made before the entry's content: a run that is killed at any moment leaves a journal that
+//! lacks at most its last entry. Writes are not collected in memory, because a killed process would take them along;
+//! the entries that are missing could then not be distinguished from files of the user. Nothing is synced: after a
+//! power cut, entries that are missing in the journal stay where they are.
 
 use crate::disk::directory::ensure_owner_access;
 use crate::tree::TreePath;

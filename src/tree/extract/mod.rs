@@ -86,7 +86,8 @@ impl Default for ExtractOptions {
 /// The result of an extraction: what was extracted, and what could not be restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
-    /// Entries that were extracted. A path that several layers have counts once, and one that a layer removes does not count.
+    /// Entries that were extracted. A path that several layers have counts once, and one that a layer removes does not
+    /// count.
     pub entries: u64,
     /// Bytes of content.
     pub bytes: u64,
@@ -220,10 +221,10 @@ impl Extractor {
     /// Creates an entry, in place of an earlier one with this path. `content` is read for files only.
     ///
     /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) when the entry is inconsistent: its path leads through a file, or through a
-    /// symbolic link to something that is not in the image; its link target is missing; its content is too short.
-    /// [`Refused`](crate::error::Kind::Refused) when a file that was in the target is an obstacle. Otherwise the error of the
-    /// operating system.
+    /// [`Integrity`](crate::error::Kind::Integrity) when the entry is inconsistent: its path leads through a file, or
+    /// through a symbolic link to something that is not in the image; its link target is missing; its content is too
+    /// short. [`Refused`](crate::error::Kind::Refused) when a file that was in the target is an obstacle. Otherwise the
+    /// error of the operating system.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
         ensure_possible(entry)?;
         let is_counted;

@@ -112,8 +112,8 @@ impl Provenance {
 }
 
 impl Extractor {
-    /// Removes what earlier layers created at `path` and below. Entries of this layer, and files that were in the target before,
-    /// stay.
+    /// Removes what earlier layers created at `path` and below. Entries of this layer, and files that were in the
+    /// target before, stay.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -126,8 +126,8 @@ impl Extractor {
         Ok(())
     }
 
-    /// Removes what earlier layers created in the directory `path`, and keeps the directory. Entries of this layer, and files
-    /// that were in the target before, stay.
+    /// Removes what earlier layers created in the directory `path`, and keeps the directory. Entries of this layer, and
+    /// files that were in the target before, stay.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -148,7 +148,8 @@ impl Extractor {
         Ok(())
     }
 
-    /// Removes what layers before `end_layer` created in a directory, the contents of a directory before the directory itself.
+    /// Removes what layers before `end_layer` created in a directory, the contents of a directory before the directory
+    /// itself.
     fn remove_created_in(&mut self, directory: &TreePath, end_layer: u32) -> Result<()> {
         let mut end = directory.end().map_or(Bound::Unbounded, Bound::Excluded);
         loop {

@@ -50,8 +50,8 @@ impl Extractor {
     /// A target that cannot be written has no state. Nothing is put into it then, except on file systems mounted in it.
     ///
     /// # Errors
-    /// [`Refused`](crate::error::Kind::Refused) when a file that volio did not write has the name of the state; otherwise the
-    /// error of the operating system.
+    /// [`Refused`](crate::error::Kind::Refused) when a file that volio did not write has the name of the state;
+    /// otherwise the error of the operating system.
     pub fn begin_state(&mut self, content: Value) -> Result<()> {
         self.states.content = Some(content);
         if !self.user.is_root() {

@@ -93,8 +93,8 @@ impl Target {
             .map_err(|errno| Error::io(format!("cannot list {}", self.path.display()), errno))
     }
 
-    /// Returns the state that was recorded when the directory was filled: its own, or, if it cannot have one, that of the file
-    /// systems mounted in it.
+    /// Returns the state that was recorded when the directory was filled: its own, or, if it cannot have one, that of
+    /// the file systems mounted in it.
     ///
     /// It is complete only if all other file systems that were written to are complete too.
     pub fn state(&self) -> Option<TargetState> {
@@ -167,8 +167,8 @@ impl Target {
         fcntl_dupfd_cloexec(stack.here().ok()?, 0).ok()
     }
 
-    /// Removes what an interrupted run created, as its journal lists it, where the state says that nothing was there before. A
-    /// staging directory, which only volio uses, is emptied. Returns the number of removed entries.
+    /// Removes what an interrupted run created, as its journal lists it, where the state says that nothing was there
+    /// before. A staging directory, which only volio uses, is emptied. Returns the number of removed entries.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -197,8 +197,8 @@ impl Target {
         Ok(removed)
     }
 
-    /// Returns a directory in which layers can be stored until they are verified: the target, or, if no file can be created in
-    /// it, the file system mounted in it with the most free space.
+    /// Returns a directory in which layers can be stored until they are verified: the target, or, if no file can be
+    /// created in it, the file system mounted in it with the most free space.
     ///
     /// # Errors
     /// When there is no such directory.

@@ -112,8 +112,8 @@ fn extracted(changes: &[(usize, &Mutation)], layers: usize) -> (usize, crate::Re
     (changes.len(), Ok((walk(target.path()).into_iter().map(|(entry, _)| entry).collect(), counted)))
 }
 
-/// Returns entries in a form that can be compared: without the metadata of implied directories, and with each hard link to the
-/// first name in order.
+/// Returns entries in a form that can be compared: without the metadata of implied directories, and with each hard link
+/// to the first name in order.
 fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
     let mut first: std::collections::BTreeMap<TreePath, TreePath> = std::collections::BTreeMap::new();
     let kinds: std::collections::BTreeMap<TreePath, EntryKind> =
