@@ -66,7 +66,7 @@ pub(super) struct KnownContent {
     pub(super) origin: ContentOrigin,
 }
 
-/// Where a copy of the content exists outside the volume.
+/// The image that has a copy of the content, outside the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum ContentOrigin {
