@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::oci::{
-    ContainerConfig, Descriptor, Document, History, ImageConfig, Index, Manifest, Platform, RootFs,
+    ContainerConfig, Descriptor, Digest, Document, History, ImageConfig, Index, Manifest, Platform, RootFs,
     media_type,
 };
 use std::collections::BTreeMap;
@@ -26,6 +26,26 @@ pub struct Description {
     pub execution: ContainerConfig,
     /// The time at which it was created, RFC 3339.
     pub created: Option<String>,
+}
+
+/// The annotation with the digest of the image that an image was made from (image-spec, "Pre-Defined Annotation Keys").
+pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+/// The annotation with the name of that image.
+pub const BASE_NAME: &str = "org.opencontainers.image.base.name";
+
+/// The image whose layers are the lowest layers of another one.
+#[derive(Clone, Debug)]
+pub struct BaseImage {
+    /// The digest of its index, or of its manifest if there is no index.
+    pub digest: Digest,
+    /// Its fully qualified reference, if it has one: an image in a layout has not.
+    pub name: Option<String>,
+    /// The descriptors of its layers, as its manifest has them.
+    pub layers: Vec<Descriptor>,
+    /// The diff_ids of its layers.
+    pub diff_ids: Vec<Digest>,
+    /// Its history, including steps without a layer.
+    pub history: Vec<History>,
 }
 
 /// The documents of an image. The root refers to the manifests, and these refer to the configs and the layers.
@@ -70,16 +90,59 @@ impl Description {
     /// # Errors
     /// Those of [`platforms`](Self::platforms).
     pub fn build(&self, layers: &[Layer]) -> Result<Built> {
+        self.build_stack(&self.stack(layers))
+    }
+
+    /// Builds the documents of the image that has the layers of `base`, and these layers over them, lowest first.
+    ///
+    /// Annotations name the base, unless the description has other values for them. The base's own annotations, labels
+    /// and execution are not inherited.
+    ///
+    /// # Errors
+    /// Those of [`platforms`](Self::platforms).
+    pub fn build_over(&self, base: &BaseImage, layers: &[Layer]) -> Result<Built> {
+        let own = self.stack(layers);
+        let mut description = self.clone();
+        let mut annotate = |key: &str, value: &str| {
+            description.annotations.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        };
+        annotate(BASE_DIGEST, &base.digest.to_string());
+        if let Some(name) = &base.name {
+            annotate(BASE_NAME, name);
+        }
+        description.build_stack(&Stack {
+            layers: [base.layers.as_slice(), &own.layers].concat(),
+            diff_ids: [base.diff_ids.as_slice(), &own.diff_ids].concat(),
+            history: [base.history.as_slice(), &own.history].concat(),
+        })
+    }
+
+    /// Returns these layers with their history.
+    fn stack(&self, layers: &[Layer]) -> Stack {
+        let history = History {
+            created: self.created.clone(),
+            // No version: another volio makes the same image of the same tree.
+            created_by: Some("volio pack".to_owned()),
+            ..History::default()
+        };
+        Stack {
+            layers: layers.iter().map(|layer| layer.descriptor.clone()).collect(),
+            diff_ids: layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+            history: vec![history; layers.len()],
+        }
+    }
+
+    fn build_stack(&self, stack: &Stack) -> Result<Built> {
         let platforms = self.platforms()?;
         let configs: Vec<Document> = platforms
             .iter()
-            .map(|platform| Document::write(media_type::CONFIG, &self.config(platform, layers)))
+            .map(|platform| Document::write(media_type::CONFIG, &self.config(platform, stack)))
             .collect();
         let manifests: Vec<Document> = configs
             .iter()
             .map(|config| {
-                let layers = layers.iter().map(|layer| layer.descriptor.clone()).collect();
-                let manifest = Manifest::new(config.descriptor().clone(), layers, self.annotations.clone());
+                let (config, layers) = (config.descriptor().clone(), stack.layers.clone());
+                let manifest = Manifest::new(config, layers, self.annotations.clone());
                 Document::write(media_type::MANIFEST, &manifest)
             })
             .collect();
@@ -96,31 +159,36 @@ impl Description {
         Ok(Built { configs, manifests, root, platforms })
     }
 
-    fn config(&self, platform: &Platform, layers: &[Layer]) -> ImageConfig {
+    fn config(&self, platform: &Platform, stack: &Stack) -> ImageConfig {
+        ImageConfig {
+            created: self.created.clone(),
+            platform: platform.clone(),
+            config: Some(self.container_config()),
+            rootfs: RootFs::new(stack.diff_ids.clone()),
+            history: stack.history.clone(),
+        }
+    }
+
+    /// Returns the configuration of containers with the labels.
+    pub fn container_config(&self) -> ContainerConfig {
         let mut execution = ContainerConfig { labels: self.labels.clone(), ..self.execution.clone() };
         if execution.entrypoint.is_empty() && execution.cmd.is_empty() {
             execution.cmd.push(NO_COMMAND.to_owned());
         }
-        let history = History {
-            created: self.created.clone(),
-            // No version: another volio makes the same image of the same tree.
-            created_by: Some("volio pack".to_owned()),
-            ..History::default()
-        };
-        ImageConfig {
-            created: self.created.clone(),
-            platform: platform.clone(),
-            config: Some(execution),
-            rootfs: RootFs::new(layers.iter().map(|layer| layer.diff_id.clone()).collect()),
-            history: vec![history; layers.len()],
-        }
+        execution
     }
+}
+
+/// The layers of an image, lowest first, as its documents describe them.
+struct Stack {
+    layers: Vec<Descriptor>,
+    diff_ids: Vec<Digest>,
+    history: Vec<History>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::Digest;
 
     fn layer() -> Layer {
         let descriptor = Descriptor::of(media_type::LAYER_ZSTD, b"compressed");
@@ -167,5 +235,37 @@ mod tests {
         assert_eq!(config.rootfs().diff_ids().len(), 2);
         assert_eq!(config.history().as_ref().unwrap().len(), 2);
         assert_eq!(config.architecture().to_string(), "amd64");
+    }
+
+    #[test]
+    fn an_image_over_a_base_has_its_layers_and_history_unchanged_and_names_it() {
+        let mut lower = Descriptor::of(media_type::DOCKER_LAYER_GZIP, b"lower");
+        lower.annotations.insert("io.volio.toc.digest".to_owned(), "x".to_owned());
+        let empty =
+            History { empty_layer: true, created_by: Some("ENV a=b".to_owned()), ..History::default() };
+        let base = BaseImage {
+            digest: Digest::of(b"index"),
+            name: Some("registry.example/data:v1".to_owned()),
+            layers: vec![lower.clone()],
+            diff_ids: vec![Digest::of(b"plain lower")],
+            history: vec![History::default(), empty.clone()],
+        };
+        let built = Description::default().build_over(&base, &[layer()]).unwrap();
+        let manifest = Manifest::parse(&built.manifests[1]).unwrap();
+        let config: ImageConfig = built.configs[1].parse().unwrap();
+        assert_eq!(manifest.layers, [lower, layer().descriptor]);
+        assert_eq!(config.rootfs.diff_ids, [Digest::of(b"plain lower"), layer().diff_id]);
+        assert_eq!(config.history[..2], [History::default(), empty]);
+        assert_eq!(config.history[2].created_by.as_deref(), Some("volio pack"));
+        for annotations in [&manifest.annotations, &Index::parse(&built.root).unwrap().annotations] {
+            assert_eq!(annotations[BASE_DIGEST], Digest::of(b"index").to_string());
+            assert_eq!(annotations[BASE_NAME], "registry.example/data:v1");
+        }
+        let own = BTreeMap::from([(BASE_NAME.to_owned(), "mine".to_owned())]);
+        let built = Description { annotations: own, ..Description::default() }
+            .build_over(&BaseImage { name: None, ..base }, &[])
+            .unwrap();
+        let manifest = Manifest::parse(&built.manifests[0]).unwrap();
+        assert_eq!((manifest.layers.len(), manifest.annotations[BASE_NAME].as_str()), (1, "mine"));
     }
 }

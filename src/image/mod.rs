@@ -45,7 +45,7 @@ mod tests;
 mod toc_store;
 
 pub use archive::LayerArchive;
-pub use builder::{Built, Description};
+pub use builder::{BASE_DIGEST, BASE_NAME, BaseImage, Built, Description};
 pub use context::ReadContext;
 pub use fetch::{FetchedLayer, fetch_each};
 pub use files::{ChunkReader, FileLocation, WantedFile};

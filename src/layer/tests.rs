@@ -1,12 +1,16 @@
 //! The writer and the reader of archives are tested with each other, and with an independent reader.
 
-use super::{Item, LayerReader, LayerWriter};
+use super::{
+    Compression, Item, Layer, LayerReader, LayerWriter, Toc, TocChecker, TocReader, Whiteout, decompress,
+};
 use crate::error::Kind as ErrorKind;
 use crate::oci::Digest;
+use crate::stream::{Workers, Written};
 use crate::tree::{Entry, EntryKind, Metadata, Time, TreePath};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::thread;
 
 fn path(path: impl AsRef<[u8]>) -> TreePath {
     TreePath::parse(path).unwrap()
@@ -45,6 +49,50 @@ fn read(archive: &[u8]) -> crate::Result<Vec<(Item, Vec<u8>)>> {
     }
     layer.drain()?;
     Ok(items)
+}
+
+#[test]
+fn whiteouts_are_in_the_archive_of_each_format_and_in_the_table_of_contents() {
+    let removed = ["d/a", "d/.hidden", &format!("d/{}", "n".repeat(255))].map(path);
+    let directory = Item::Entry(entry("d", EntryKind::Directory));
+    let whiteouts = removed.iter().map(|path| Item::Whiteout(Whiteout::Entry(path.clone())));
+    let last = Item::Entry(entry("d/z", EntryKind::Fifo));
+    let expected: Vec<Item> = [directory].into_iter().chain(whiteouts).chain([last]).collect();
+    for compression in [Compression::default(), Compression::Gzip { level: 6 }, Compression::None] {
+        let (mut layer, mut blob) = compression.layer(&Workers::start(2).unwrap(), 2).unwrap();
+        let (toc, mut bytes) = (blob.pending_toc(), Vec::new());
+        let contents = thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                layer.append(&entry("d", EntryKind::Directory), io::empty(), |_| {}).unwrap();
+                removed.iter().for_each(|path| layer.append_whiteout(path).unwrap());
+                layer.append(&entry("d/z", EntryKind::Fifo), io::empty(), |_| {}).unwrap();
+                layer.finish().unwrap().1
+            });
+            blob.read_to_end(&mut bytes).unwrap();
+            writer.join().unwrap()
+        });
+        assert_eq!(contents.entries, 2, "whiteouts are not entries");
+        let written = Written { digest: Digest::of(&bytes), size: bytes.len() as u64 };
+        let layer = Layer::new(compression, &contents, written, toc.get()).descriptor;
+        let mut checker = Toc::of(&layer).unwrap().map(|toc| {
+            let range = toc.range();
+            TocChecker::new(TocReader::new(&toc, &bytes[range.start as usize..range.end as usize]).unwrap())
+        });
+        assert_eq!(checker.is_some(), compression == Compression::default());
+        let mut archive = LayerReader::new(decompress(&bytes[..]).unwrap());
+        for item in &expected {
+            assert_eq!(archive.next_item().unwrap().as_ref(), Some(item), "{compression}");
+            checker.iter_mut().for_each(|toc| toc.item(item).unwrap());
+        }
+        assert_eq!(archive.next_item().unwrap(), None);
+        checker.map_or(Ok(()), TocChecker::finish).unwrap();
+    }
+}
+
+#[test]
+fn the_archive_of_a_directory_for_tar_has_no_whiteouts() {
+    let mut archive = LayerWriter::new(Vec::new()).gnu();
+    assert!(archive.append_whiteout(&path("a")).is_err(), "it would be an ordinary file there");
 }
 
 #[test]

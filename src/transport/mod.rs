@@ -28,12 +28,14 @@ pub mod oci_archive;
 mod referrers;
 pub mod registry;
 mod retry;
+mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
 pub use client_options::ClientOptions;
 pub use environment::Environment;
 pub use location::Location;
 pub use retry::{Retry, RetryDelay};
+pub use transfer::{Transferred, transfer};
 
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};

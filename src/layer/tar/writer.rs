@@ -6,7 +6,7 @@ use crate::layer::format::{BLOCK, PIECE};
 use crate::layer::{gnu, whiteout};
 use crate::oci::Digest;
 use crate::stream::{HashingWriter, Written};
-use crate::tree::{Entry, EntryKind};
+use crate::tree::{Entry, EntryKind, TreePath};
 use std::io::{self, Read, Write};
 
 /// The archive of a layer, known when all entries were written.
@@ -16,7 +16,7 @@ pub struct Contents {
     pub diff_id: Digest,
     /// The size of the plain tar archive in bytes.
     pub size: u64,
-    /// The number of entries.
+    /// The number of entries, without whiteouts.
     pub entries: u64,
     /// The size of all files together, in bytes.
     pub bytes: u64,
@@ -120,6 +120,19 @@ impl<A: ArchiveSink> LayerWriter<A> {
         }
         self.entries += 1;
         Ok(())
+    }
+
+    /// Appends a whiteout, which removes what lower layers have at `path` and below. It is not counted as an entry.
+    ///
+    /// # Errors
+    /// Fails if no whiteout can remove the path, and for an archive that is not a layer.
+    pub fn append_whiteout(&mut self, path: &TreePath) -> Result<()> {
+        if self.is_gnu {
+            return Err(Error::failed(format!("{path} cannot be removed by an archive that is not a layer")));
+        }
+        let entry = whiteout::removal_of(path)?;
+        self.archive.header(&entry, &header::encode(&entry)?).map_err(cannot_write)?;
+        self.archive.end(&[]).map_err(cannot_write)
     }
 
     /// Copies exactly `size` bytes, which is the size in the header.
