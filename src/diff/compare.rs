@@ -1,6 +1,6 @@
 //! Compares two trees path by path.
 
-use super::content::PathNote;
+use crate::image::PathNote;
 use crate::tree::{Entry, EntryKind, MergedTree, Time, TreePath};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

@@ -1,18 +1,16 @@
 //! Compares two trees, each of them an image or a directory: by path and by attribute.
 
 mod compare;
-mod content;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{Attribute, Change, Difference};
 
 use crate::error::{Error, Result};
-use crate::image::{Image, ReadOptions};
+use crate::image::{ContentIds, Image, PathNote, ReadOptions, identify};
 use crate::progress::Progress;
 use crate::transport::Source;
 use crate::tree::{EntryKind, MergedTree, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
-use content::{ContentIds, PathNote, identify};
 use std::collections::BTreeSet;
 use std::path::Path;
 

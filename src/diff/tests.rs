@@ -1,6 +1,6 @@
 use super::compare::compare;
-use super::content::ContentId;
 use super::*;
+use crate::image::ContentId;
 use crate::oci::Digest;
 use crate::tree::{Entry, Metadata, Time, TreePath};
 

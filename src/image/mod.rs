@@ -30,6 +30,7 @@
 
 mod archive;
 mod builder;
+mod content;
 mod context;
 mod fetch;
 mod files;
@@ -46,6 +47,7 @@ mod toc_store;
 
 pub use archive::LayerArchive;
 pub use builder::{BASE_DIGEST, BASE_NAME, BaseImage, Built, Description};
+pub use content::{ContentId, ContentIds, PathNote, identify};
 pub use context::ReadContext;
 pub use fetch::{FetchedLayer, fetch_each};
 pub use files::{ChunkReader, FileLocation, WantedFile};

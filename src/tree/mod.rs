@@ -2,6 +2,7 @@
 //! knows about OCI.
 
 mod activity;
+mod compare;
 mod content;
 mod dir_stack;
 mod entry;
@@ -13,6 +14,7 @@ mod overlay;
 mod path;
 mod path_map;
 mod path_range;
+mod path_set;
 mod race;
 mod resolution;
 mod source_spec;
@@ -23,6 +25,7 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub use compare::{AtPath, Comparison, EntryPair, compare, pairs};
 pub use content::Content;
 pub use entry::{Entry, EntryKind, Metadata, Time};
 pub use extract::{AtomicTarget, ExtractOptions, Extracted, Extractor, Holes, SpoolDirectory, Target};
@@ -33,6 +36,7 @@ pub use overlay::Overlay;
 pub use path::TreePath;
 pub(crate) use path_map::{NodeId, PathMap, memory_exceeded};
 pub use path_range::PathRange;
+pub use path_set::PathSet;
 pub use race::{Changed, FileChange, OnChange, Unreadable};
 pub(crate) use resolution::{Resolution, Step};
 pub use source_spec::SourceSpec;

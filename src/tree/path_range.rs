@@ -1,8 +1,9 @@
 //! Ranges of a tree, so that several walks together yield each entry once.
 
-use super::TreePath;
+use super::{PathSet, TreePath};
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// A range in the order of paths, without some of the paths in it.
 ///
@@ -16,6 +17,8 @@ pub struct PathRange {
     pub until: Bound<TreePath>,
     /// Paths in the range that do not belong to it.
     pub without: BTreeSet<TreePath>,
+    /// The only paths that belong to it; `None` if all do.
+    pub paths: Option<Arc<PathSet>>,
     /// Restricts the range to directories.
     pub only_directories: bool,
 }
@@ -27,6 +30,7 @@ impl Default for PathRange {
             from: Bound::Unbounded,
             until: Bound::Unbounded,
             without: BTreeSet::new(),
+            paths: None,
             only_directories: false,
         }
     }
@@ -56,7 +60,9 @@ impl PathRange {
 
     /// Returns whether the directories of this range are yielded by another walk too, the one over directories only.
     pub(super) fn shares_directories(&self) -> bool {
-        !self.only_directories && *self != Self::default()
+        let is_part =
+            self.from != Bound::Unbounded || self.until != Bound::Unbounded || !self.without.is_empty();
+        is_part && !self.only_directories
     }
 
     pub(super) fn position(&self, path: &TreePath) -> Position {
@@ -71,9 +77,11 @@ impl PathRange {
             Bound::Included(first) => path < first,
             Bound::Excluded(last) => path <= last,
         };
-        if is_after {
+        let paths = self.paths.as_deref();
+        if is_after || paths.is_some_and(|paths| paths.ends_before(path)) {
             Position::After
-        } else if is_before || self.without.contains(path) {
+        } else if is_before || self.without.contains(path) || paths.is_some_and(|paths| !paths.leads_on(path))
+        {
             Position::Outside
         } else {
             Position::Inside

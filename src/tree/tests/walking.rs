@@ -55,6 +55,48 @@ fn further_names_of_a_file_or_a_link_are_hard_links_to_the_first() {
 }
 
 #[test]
+fn a_walk_for_metadata_yields_the_same_entries_without_content() {
+    let dir = tree(&["a/file", "b/", "c"]);
+    make_symlink("nowhere", dir.path().join("b/link")).unwrap();
+    fs::hard_link(dir.path().join("a/file"), dir.path().join("b/name")).unwrap();
+    fs::set_permissions(dir.path().join("c"), fs::Permissions::from_mode(0o000)).unwrap();
+    for one_file_system in [false, is_root()] {
+        let options = WalkOptions { one_file_system, skip_unreadable: true, ..WalkOptions::default() };
+        let sources = [SourceSpec::new(dir.path())];
+        let mut metadata = Vec::new();
+        for found in Walk::new(&sources, &options).unwrap().metadata_only() {
+            let found = found.unwrap();
+            assert!(found.file.is_none());
+            metadata.push(found.entry);
+        }
+        let (mut seen, _) = walk_with(&sources, &options).unwrap();
+        if !is_root() {
+            // A file without permissions has metadata nevertheless.
+            let unreadable = metadata.iter().find(|entry| entry.path == path("c")).unwrap().clone();
+            seen.push((unreadable, Vec::new()));
+        }
+        assert_eq!(metadata, seen.into_iter().map(|(entry, _)| entry).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_walk_within_a_set_of_paths_yields_them_and_the_directories_that_lead_to_them() {
+    let dir = tree(&["a/b/wanted", "a/b/other", "a/unwanted/x", "a.wanted", "d/", "z"]);
+    let paths: PathSet = ["a/b/wanted", "a.wanted", "d", "gone/far"].map(path).into_iter().collect();
+    let range = PathRange { paths: Some(paths.into()), ..PathRange::default() };
+    let walk = Walk::new(&[SourceSpec::new(dir.path())], &WalkOptions::default()).unwrap().within(&range);
+    let seen: Vec<_> = walk.map(|found| found.unwrap().entry.path.to_string()).collect();
+    assert_eq!(seen, ["/", "/a", "/a/b", "/a/b/wanted", "/a.wanted", "/d"]);
+
+    let source: SourceSpec = format!("{}:/srv/here", dir.path().display()).parse().unwrap();
+    let walk = Walk::new(&[source], &WalkOptions::default()).unwrap();
+    let paths: PathSet = [path("srv/here/z")].into_iter().collect();
+    let range = PathRange { paths: Some(paths.into()), ..PathRange::default() };
+    let seen: Vec<_> = walk.within(&range).map(|found| found.unwrap().entry.path.to_string()).collect();
+    assert_eq!(seen, ["/", "/srv", "/srv/here", "/srv/here/z"]);
+}
+
+#[test]
 fn a_hard_link_is_a_file_if_its_first_name_is_left_out() {
     let dir = tree(&["a"]);
     fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();

@@ -6,7 +6,7 @@ use super::moved::SourceDirectories;
 use super::skip_list::SkipList;
 use super::stat::{EntryBuilder, EntryFailure, Recovery};
 use super::stored::StoredWalk;
-use super::{Summary, WalkOptions, WalkedEntry};
+use super::{Summary, WalkDetail, WalkOptions, WalkedEntry};
 use crate::error::{Error, Result};
 use crate::tree::path_range::{PathRange, Position};
 use crate::tree::race::Changed;
@@ -68,9 +68,9 @@ impl Branch {
         }
     }
 
-    pub fn yield_sizes_only(&mut self) {
+    pub fn set_detail(&mut self, detail: WalkDetail) {
         if let SourceWalk::Directory(walk) = &mut self.walk {
-            walk.yield_sizes_only();
+            walk.set_detail(detail);
         }
     }
 

@@ -11,7 +11,7 @@ use super::moved::{DirectoryLog, SourceDirectories};
 use super::skip_list::SkipList;
 use super::stat::{EntryBuilder, EntryFailure, Recovery, entry_kind};
 use super::summary::{LeftOutReason, Summary};
-use super::{WalkOptions, WalkedEntry};
+use super::{WalkDetail, WalkOptions, WalkedEntry};
 use crate::disk::directory::is_mount_point;
 use crate::error::{self, Error, Result};
 use crate::tree::dir_stack::{DirStack, FileId};
@@ -41,7 +41,7 @@ pub(super) struct DirectoryWalk {
     links: HashMap<FileId, FirstName>,
     builder: EntryBuilder,
     range: PathRange,
-    sizes_only: bool,
+    detail: WalkDetail,
     log: DirectoryLog,
 }
 
@@ -75,7 +75,7 @@ impl DirectoryWalk {
             links: HashMap::new(),
             builder: EntryBuilder::new(options, skip_list),
             range: PathRange::default(),
-            sizes_only: false,
+            detail: WalkDetail::Content,
             log: DirectoryLog::new(),
         })
     }
@@ -84,9 +84,9 @@ impl DirectoryWalk {
         self.range = range;
     }
 
-    /// Leaves out content, and the metadata of everything but directories.
-    pub fn yield_sizes_only(&mut self) {
-        self.sizes_only = true;
+    /// Sets the parts of an entry that are read.
+    pub fn set_detail(&mut self, detail: WalkDetail) {
+        self.detail = detail;
     }
 
     /// Returns what was left out so far.
@@ -215,9 +215,12 @@ impl DirectoryWalk {
                 self.builder.summary.sockets += 1;
                 Ok(None)
             }
-            _ if self.sizes_only => self.size_of(name, path).map(Some),
-            FileType::RegularFile => self.file(name, path),
-            _ => self.special(name, path).map(Some),
+            _ if self.detail == WalkDetail::Sizes => self.size_of(name, path).map(Some),
+            // Only an open file can be recognised as a mount point.
+            FileType::RegularFile if self.reads_content() || self.builder.options.one_file_system => {
+                self.file(name, path)
+            }
+            _ => self.unopened(name, path).map(Some),
         }
     }
 
@@ -262,7 +265,7 @@ impl DirectoryWalk {
 
     /// Begins to read the directory that was entered last.
     fn begin(&mut self, path: &TreePath, stat: &Stat, names: Vec<DirEntry>) {
-        if !self.sizes_only {
+        if self.detail != WalkDetail::Sizes {
             self.log.add(path, self.stack.depth(), stat, &names);
         }
         self.pending.push(names.into_iter());
@@ -295,10 +298,11 @@ impl DirectoryWalk {
             self.builder.summary.mounts += 1;
             return Ok(None);
         }
-        let found = match self.earlier_name(&stat) {
-            Some(link) => {
+        let size = || EntryKind::File { size: stat.st_size.unsigned_abs() };
+        let found = match self.earlier_name(&stat).or_else(|| (!self.reads_content()).then(size)) {
+            Some(kind) => {
                 let xattrs = XattrSource::Open(fd.as_fd());
-                let entry = self.builder.entry(self.at.append(path), link, &stat, xattrs)?;
+                let entry = self.builder.entry(self.at.append(path), kind, &stat, xattrs)?;
                 WalkedEntry { entry, file: None }
             }
             None => {
@@ -310,8 +314,12 @@ impl DirectoryWalk {
         Ok(Some(found))
     }
 
-    /// Builds the entry for a symbolic link, a fifo or a device: these are not opened.
-    fn special(&mut self, name: &CStr, path: &TreePath) -> Result<WalkedEntry, EntryFailure> {
+    fn reads_content(&self) -> bool {
+        self.detail == WalkDetail::Content
+    }
+
+    /// Builds the entry for a symbolic link, a fifo, a device, or a file without its content: these are not opened.
+    fn unopened(&mut self, name: &CStr, path: &TreePath) -> Result<WalkedEntry, EntryFailure> {
         let stat = self.stat(name)?;
         let here = self.stack.here()?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -319,7 +327,8 @@ impl DirectoryWalk {
                 let target = readlinkat(here, name, Vec::new())?.into_bytes();
                 EntryKind::Symlink { target }
             }
-            FileType::RegularFile | FileType::Directory => return Err(Errno::STALE.into()),
+            FileType::Directory => return Err(Errno::STALE.into()),
+            FileType::RegularFile if self.reads_content() => return Err(Errno::STALE.into()),
             _ => entry_kind(&stat).ok_or(Errno::STALE)?,
         };
         let kind = self.earlier_name(&stat).unwrap_or(kind);

@@ -43,6 +43,17 @@ pub struct WalkedEntry {
     pub file: Option<FileContent>,
 }
 
+/// The parts of an entry that a walk over a directory reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WalkDetail {
+    /// Metadata and content.
+    Content,
+    /// Metadata.
+    Metadata,
+    /// The size, and the metadata of directories.
+    Sizes,
+}
+
 /// The configuration of a walk.
 #[derive(Clone, Debug, Default)]
 pub struct WalkOptions {
@@ -150,14 +161,28 @@ impl Walk {
         for branch in &mut self.branches {
             branch.restrict_to(range);
         }
+        if let Some(paths) = &range.paths {
+            let ancestors: BTreeSet<_> = self.ancestors.filter(|path| paths.leads_on(path)).collect();
+            self.ancestors = ancestors.into_iter().peekable();
+        }
         self
     }
 
     /// Makes the walk yield sizes only: entries other than directories have no metadata, and no file is opened.
     #[must_use]
-    pub fn sizes_only(mut self) -> Self {
+    pub fn sizes_only(self) -> Self {
+        self.with_detail(WalkDetail::Sizes)
+    }
+
+    /// Makes the walk yield entries with all their metadata and without content: no file in a directory is opened.
+    #[must_use]
+    pub fn metadata_only(self) -> Self {
+        self.with_detail(WalkDetail::Metadata)
+    }
+
+    fn with_detail(mut self, detail: WalkDetail) -> Self {
         for branch in &mut self.branches {
-            branch.yield_sizes_only();
+            branch.set_detail(detail);
         }
         self
     }

@@ -10,8 +10,8 @@
 //! contents always have a kind that read content has too. Otherwise the contents count as different. So a table of contents
 //! that another program wrote in volio's form can cause a difference where there is none, never the opposite.
 
+use super::merge::{EntryPosition, EntryVisitor};
 use crate::error::{Error, Result};
-use crate::image::{EntryPosition, EntryVisitor};
 use crate::layer::{Chunk, ContentChunker, ContentPart, Item, TocEntry};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::tree::{Content, Entry, EntryKind};
@@ -38,7 +38,7 @@ pub enum ContentId {
     Both(Box<[Digest; 2]>),
 }
 
-/// A note about a path that was compared.
+/// A note about a path of an image, for a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PathNote {
     /// No entry describes it; a path below it says that it is there.
