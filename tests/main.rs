@@ -13,6 +13,7 @@ mod full_disk; // no space left, in every phase
 mod fuzzed; // the targets of fuzz/, on this toolchain
 mod hostile; // hostile images
 mod images; // trees into images and back, in memory and in layouts
+mod incremental; // random changes of random trees, packed and unpacked
 mod interrupted; // packs that are killed while they publish
 mod kubernetes; // the examples for Kubernetes, compared with its API
 mod limited_file_systems; // unpacking on vfat and exFAT
