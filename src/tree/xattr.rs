@@ -12,6 +12,10 @@ use std::path::PathBuf;
 /// The limit of Linux for one value, and for all names of one file together, in bytes.
 const MAX_SIZE: usize = 64 << 10;
 
+/// The bytes that are offered to the kernel at first. It allocates what it is offered, and clears it for a value: with
+/// [`MAX_SIZE`] that took longer than the rest of the call. Most files have no attributes, or short ones.
+const USUAL_SIZE: usize = 256;
+
 /// The prefixes of attributes that belong to a host and not to a tree.
 ///
 /// Labels of security modules are the policy of a host, and wrong at best on another one. Overlayfs, fuse-overlayfs and
@@ -77,10 +81,10 @@ impl XattrReader {
             XattrSource::Open(_) => PathBuf::new(),
             XattrSource::Named(directory, name) => path_in(directory, name),
         };
-        let listed = match source {
-            XattrSource::Open(fd) => flistxattr(fd, &mut self.list[..]),
-            XattrSource::Named(..) => llistxattr(&path, &mut self.list[..]),
-        };
+        let listed = read_at_most(&mut self.list, |list| match source {
+            XattrSource::Open(fd) => flistxattr(fd, list),
+            XattrSource::Named(..) => llistxattr(&path, list),
+        });
         let length = match listed {
             // NOENT: there is no /proc, so that files which cannot be opened have no known attributes.
             Err(Errno::NOTSUP | Errno::PERM | Errno::NOENT) => 0,
@@ -94,10 +98,10 @@ impl XattrReader {
                 self.left_out.push(prefix);
                 continue;
             }
-            let got = match source {
-                XattrSource::Open(fd) => fgetxattr(fd, name, &mut self.value[..]),
-                XattrSource::Named(..) => lgetxattr(&path, name, &mut self.value[..]),
-            };
+            let got = read_at_most(&mut self.value, |value| match source {
+                XattrSource::Open(fd) => fgetxattr(fd, name, value),
+                XattrSource::Named(..) => lgetxattr(&path, name, value),
+            });
             match got {
                 Ok(length) => drop(xattrs.insert(name.to_vec(), self.value[..length].to_vec())),
                 // It was removed since it was listed, or only privileged users may read it.
@@ -106,6 +110,14 @@ impl XattrReader {
             }
         }
         Ok(xattrs)
+    }
+}
+
+/// Calls `read` with the begin of a buffer, and with all of it if that is too small.
+fn read_at_most(buffer: &mut [u8], mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<usize> {
+    match read(&mut buffer[..USUAL_SIZE]) {
+        Err(Errno::RANGE) => read(buffer),
+        result => result,
     }
 }
 

@@ -187,3 +187,15 @@ fn content_that_is_too_short_is_an_integrity_error() {
     let error = extract(&[(entry, b"four".to_vec())], target.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
 }
+
+#[test]
+fn attributes_with_long_names_and_long_values_are_read_whole() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut seen = file("file", "");
+    for length in [0, 255, 256, 257, 1500] {
+        let name = format!("user.{:0100}", length);
+        seen.0.metadata.xattrs.insert(name.into_bytes(), vec![7; length]);
+    }
+    extract(&[directory(""), seen.clone()], temporary.path()).unwrap();
+    assert_eq!(walk(temporary.path())[1], seen);
+}
