@@ -8,6 +8,7 @@
 //! It needs nothing but the standard library and is built by rustc alone; as a bench target it is checked with the rest.
 //! The first line on stdout is its address. `GET /-/traffic` returns the bytes that were transferred so far, in both
 //! directions and with all headers, without those of such questions themselves; `DELETE /-/blobs` forgets everything.
+//! `POST /-/rewind` forgets what came after `POST /-/mark`, so that a change can be sent once more to the same image.
 
 // Where the system gives no more threads, there is nothing to measure.
 #![allow(clippy::disallowed_methods)]
@@ -70,6 +71,11 @@ fn own(question: &str, request: &Request, store: &Store) -> io::Result<Answer> {
             Ok(Answer::new(200).text(format!("{{\"received\": {received}, \"sent\": {sent}}}\n")))
         }
         ("DELETE", "blobs") => store.clear().map(|()| Answer::new(204)),
+        ("POST", "mark") => {
+            store.mark();
+            Ok(Answer::new(204))
+        }
+        ("POST", "rewind") => store.rewind().map(|()| Answer::new(204)),
         _ => Ok(Answer::new(404)),
     }
 }

@@ -1,6 +1,6 @@
 //! The blobs and manifests of the registry, and the traffic counters.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -15,9 +15,10 @@ pub struct Store {
     received: AtomicU64,
     sent: AtomicU64,
     inside: Mutex<Inside>,
+    marked: Mutex<Inside>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inside {
     /// By repository and digest: the upload that brought it.
     blobs: HashMap<(String, String), String>,
@@ -36,12 +37,16 @@ pub struct Manifest {
 impl Store {
     pub fn new(directory: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
-        let (uploads, received, sent) = Default::default();
-        Ok(Self { directory, uploads, received, sent, inside: Mutex::default() })
+        let (uploads, received, sent, inside, marked) = Default::default();
+        Ok(Self { directory, uploads, received, sent, inside, marked })
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn marked(&self) -> MutexGuard<'_, Inside> {
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds to what passed: bytes received and sent.
@@ -113,11 +118,29 @@ impl Store {
         self.inside().manifests.get(&(repository.to_owned(), reference.to_owned())).cloned()
     }
 
+    /// Remembers the blobs and manifests of now for [`Self::rewind`].
+    pub fn mark(&self) {
+        *self.marked() = self.inside().clone();
+    }
+
+    /// Forgets all blobs and manifests that came after [`Self::mark`], and has those again that there were then.
+    pub fn rewind(&self) -> io::Result<()> {
+        let (mut inside, marked) = (self.inside(), self.marked());
+        *inside = marked.clone();
+        let kept: HashSet<&str> = marked.blobs.values().map(String::as_str).collect();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(|upload| kept.contains(upload)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets everything but the counters.
     pub fn clear(&self) -> io::Result<()> {
-        let mut inside = self.inside();
-        *inside = Inside::default();
-        fs::read_dir(&self.directory)?.try_for_each(|entry| fs::remove_file(entry?.path()))
+        *self.marked() = Inside::default();
+        self.rewind()
     }
 }
 

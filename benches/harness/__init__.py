@@ -1,0 +1,1 @@
+"""Parts of benches/compare and benches/incremental: programs, registries, data sets, places to work, and measuring."""
