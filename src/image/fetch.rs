@@ -6,7 +6,7 @@ use super::layer::ImageLayer;
 use super::spool::SpooledLayer;
 use super::toc_store::TocStore;
 use crate::error::Result;
-use crate::layer::{Budget, Item};
+use crate::layer::{Budget, Item, VerifiedToc};
 use crate::stream::start_in;
 use crate::tree::{Content, SpoolDirectory};
 use std::sync::Arc;
@@ -80,12 +80,14 @@ impl<'a> ImageLayer<'a> {
 }
 
 /// Fetches layers, and calls `work` with each and its position; while it works on one, the next one is fetched. An error
-/// of `work` ends the fetching at once.
+/// of `work` ends the fetching at once. `tocs` are the tables of contents of the first layers, as far as they were fetched
+/// before.
 ///
 /// # Errors
 /// Those of [`ImageLayer::fetch`] and of `work`, the first one in the order of the layers.
 pub fn fetch_each<'a>(
     layers: &[ImageLayer<'a>],
+    tocs: &[VerifiedToc],
     place: &Arc<SpoolDirectory>,
     mut work: impl FnMut(usize, FetchedLayer<'a>) -> Result<()>,
 ) -> Result<()> {
@@ -93,8 +95,11 @@ pub fn fetch_each<'a>(
     thread::scope(|scope| {
         let (sender, fetched) = sync_channel(0);
         start_in(scope, move || {
-            for layer in layers {
-                let fetched = layer.fetch(place);
+            for (number, layer) in layers.iter().enumerate() {
+                let fetched = match tocs.get(number) {
+                    Some(toc) => Ok(FetchedLayer::Indexed(IndexedLayer::new(*layer, toc.clone()))),
+                    None => layer.fetch(place),
+                };
                 let failed = fetched.is_err();
                 // A receiver that is gone has failed.
                 if sender.send(fetched).is_err() || failed {

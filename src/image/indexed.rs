@@ -29,6 +29,11 @@ impl<'a> IndexedLayer<'a> {
         self.layer.descriptor().size
     }
 
+    /// The size of the table of contents as it is stored, in bytes.
+    pub fn toc_size(&self) -> u64 {
+        self.toc.size()
+    }
+
     /// Returns a reader of the table of contents, which counts its entries against the budget.
     ///
     /// # Errors

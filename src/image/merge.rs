@@ -91,7 +91,7 @@ impl Image<'_> {
     }
 }
 
-fn merge_indexed<V: EntryVisitor>(
+pub(super) fn merge_indexed<V: EntryVisitor>(
     overlay: &mut Overlay<V::Note>,
     layer: usize,
     toc: &VerifiedToc,

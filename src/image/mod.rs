@@ -23,7 +23,7 @@
 //!
 //! | way | used by | verified by |
 //! |---|---|---|
-//! | the table of contents alone ([`ImageLayer::toc`]), and frames by ranges ([`Image::fetch_frames`]) | `ls`, `cat`, `diff`, `unpack --subpath` | 3, and each chunk by its digest in the table of contents |
+//! | the table of contents alone ([`ImageLayer::toc`]), and frames by ranges ([`Image::fetch_frames`]) | `ls`, `cat`, `diff`, `unpack --subpath`, `unpack` of a layer with much dead content ([`LiveContent`]) | 3, and each chunk by its digest in the table of contents |
 //! | the archive as a stream ([`ImageLayer::archive`], [`read_items`](ImageLayer::read_items), [`verify`](ImageLayer::verify)) | `ls`, `cat`, `diff` without a table of contents; `copy`, `verify` | 1 and 2 at the end; `verify` also 3 |
 //! | the archive while it is fetched ([`IndexedLayer`]) | `unpack` | 3, and each chunk before it is used; 1 and 2 at the end |
 //! | the blob in an unnamed file ([`ImageLayer::spool`]) | `unpack` without a table of contents | 1 and 2 before anything is read; 3 if there is one |
@@ -36,6 +36,7 @@ mod fetch;
 mod files;
 mod indexed;
 mod layer;
+mod live;
 mod merge;
 mod open;
 mod platform;
@@ -53,6 +54,7 @@ pub use fetch::{FetchedLayer, fetch_each};
 pub use files::{ChunkReader, FileLocation, WantedFile};
 pub use indexed::IndexedLayer;
 pub use layer::ImageLayer;
+pub use live::{LiveContent, LiveFiles};
 pub use merge::{EntryPosition, EntryVisitor};
 pub use open::{Image, ReadOptions, check_media_type};
 pub use platform::{DEPTH_LIMIT, DOCUMENTS_LIMIT, Offer, manifests, offers, ranked};

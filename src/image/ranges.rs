@@ -8,10 +8,10 @@ use std::ops::Range;
 use std::slice;
 
 /// The size of one request, in bytes, unless a single frame is larger. Each connection holds that much in memory.
-const REQUEST_SIZE: u64 = 4 << 20;
+pub(super) const REQUEST_SIZE: u64 = 4 << 20;
 /// Frames that are no further apart than this, in bytes, are fetched together: what lies between them costs less than
 /// another request. Between the frames of a sparse file are those of its zeros, of some hundred bytes each.
-const GAP: u64 = 64 << 10;
+pub(super) const GAP: u64 = 64 << 10;
 
 /// A range of a layer that is fetched with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,25 @@ impl FetchPlan {
             _ => self.ranges.push(LayerRange { layer, range: start..end }),
         }
         Ok(())
+    }
+
+    /// Joins neighbouring ranges that are no further apart than `gap`, in bytes, unless the result would be too large for
+    /// one request.
+    pub(super) fn join(&mut self, gap: u64) {
+        self.ranges.dedup_by(|next, last| {
+            let joins = next.layer == last.layer
+                && next.range.start.saturating_sub(last.range.end) <= gap
+                && next.range.end - last.range.start <= REQUEST_SIZE;
+            if joins {
+                last.range.end = next.range.end;
+            }
+            joins
+        });
+    }
+
+    /// Returns the number of requests.
+    pub fn requests(&self) -> u64 {
+        self.ranges.len() as u64
     }
 
     /// Returns the number of bytes to fetch.

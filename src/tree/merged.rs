@@ -179,6 +179,11 @@ impl<T> MergedTree<T> {
         self.iter().map(|(entry, _)| entry)
     }
 
+    /// Returns the values of all entries, in no particular order. Several names of an inode have one value.
+    pub fn values(&self) -> impl Iterator<Item = &T> + '_ {
+        self.inodes.iter().filter(|inode| inode.names > 0).map(|inode| &inode.value)
+    }
+
     /// Returns the entry at a path.
     pub fn get(&self, path: &TreePath) -> Option<(Entry, &T)> {
         self.entry(self.names.find(path)?)

@@ -29,6 +29,7 @@ pub struct Overlay<T = ()> {
     /// The numbers of inodes without a name, which can be used again.
     free_inodes: Vec<u32>,
     relocated: RelocatedPaths,
+    leads_through_links: bool,
 }
 
 impl<T: Clone + Default> Overlay<T> {
@@ -40,6 +41,7 @@ impl<T: Clone + Default> Overlay<T> {
             inodes: Vec::new(),
             free_inodes: Vec::new(),
             relocated: RelocatedPaths::default(),
+            leads_through_links: false,
         }
     }
 
@@ -63,7 +65,9 @@ impl<T: Clone + Default> Overlay<T> {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
         let located = self.locate(path).and_then(|resolved| self.relocated.count(path, resolved));
+        let said = path;
         let path = &located.map_err(|blocked| blocked.error(path))?;
+        self.leads_through_links |= path != said;
         let parent = self.make_parents(path)?;
         let linked = match kind {
             EntryKind::Hardlink { target } => Some(self.linked(path, target)?),
@@ -86,7 +90,9 @@ impl<T: Clone + Default> Overlay<T> {
 
     /// Removes the entries of earlier layers at `path` and below.
     pub fn whiteout(&mut self, path: &TreePath) {
-        let Ok(path) = self.locate(path) else { return };
+        let Ok(located) = self.locate(path) else { return };
+        self.leads_through_links |= located != *path;
+        let path = located;
         let Some(node) = self.names.find(&path) else { return };
         self.clear(node);
         if self.names.value(node).is_some_and(|name| name.layer < self.layer) {
@@ -96,10 +102,16 @@ impl<T: Clone + Default> Overlay<T> {
 
     /// Removes the entries of earlier layers in the directory `path`.
     pub fn opaque(&mut self, path: &TreePath) {
-        let directory = self.resolve(path).ok().and_then(|path| self.names.find(&path));
-        if let Some(directory) = directory {
+        let Ok(directory) = self.resolve(path) else { return };
+        self.leads_through_links |= directory != *path;
+        if let Some(directory) = self.names.find(&directory) {
             self.clear(directory);
         }
+    }
+
+    /// Returns whether the path of an entry or of a whiteout led through a symbolic link.
+    pub fn leads_through_links(&self) -> bool {
+        self.leads_through_links
     }
 
     /// Returns the tree. One of several names of an inode has its kind, and the others are hard links to that name.

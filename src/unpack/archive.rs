@@ -6,7 +6,7 @@
 //! verified before any byte of it is written. If that fails, the archive ends with half a block, which a reader of
 //! archives reports as a truncated archive. Without it GNU tar accepts an archive that ends between two entries.
 
-use super::{Outcome, PathFilter, Unpacked, data_io};
+use super::{FetchedPart, Outcome, PathFilter, Unpacked, data_io};
 use crate::error::{Error, Result};
 use crate::image::{EntryPosition, EntryVisitor, FileLocation, Image, ReadOptions, WantedFile};
 use crate::layer::{Chunk, Contents, Item, LayerWriter, TocEntry};
@@ -76,6 +76,7 @@ pub fn unpack_archive(
         data_io: false,
         removed: 0,
         extracted: Extracted { entries: contents.entries, bytes: contents.bytes, ..Extracted::default() },
+        fetched: FetchedPart::default(),
     })
 }
 

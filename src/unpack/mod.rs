@@ -13,7 +13,7 @@ pub(crate) use conflict::digest as recorded_digest;
 pub use selection::PathFilter;
 
 use crate::error::Result;
-use crate::image::{FetchedLayer, Image, ReadOptions, fetch_each};
+use crate::image::{FetchedLayer, Image, LiveContent, ReadOptions, fetch_each};
 use crate::layer::{Budget, Limits};
 use crate::oci::{Digest, Document, Manifest, Platform};
 use crate::progress::Progress;
@@ -140,6 +140,19 @@ pub struct Unpacked {
     pub removed: u64,
     /// The number of entries and bytes, and of everything that could not be restored.
     pub extracted: Extracted,
+    /// The part of the layers that was fetched.
+    pub fetched: FetchedPart,
+}
+
+/// The part of an image's layers that was fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FetchedPart {
+    /// The bytes that were fetched, as they are stored.
+    pub bytes: u64,
+    /// The bytes of all layers.
+    pub of: u64,
+    /// Set if content of a layer was left out because later layers replace or remove it.
+    pub is_partial: bool,
 }
 
 impl Unpacked {
@@ -152,6 +165,7 @@ impl Unpacked {
             data_io: false,
             removed: 0,
             extracted: Extracted::default(),
+            fetched: FetchedPart::default(),
         }
     }
 }
@@ -319,7 +333,7 @@ impl Job<'_> {
         let extractor = Extractor::over(target, tree, image.layers())?;
         let mut extractor = extractor.with_memory_limit(self.options.limits.max_names);
         match self.extract(&image, &mut extractor) {
-            Ok(data_io) => Ok(Unpacked {
+            Ok((data_io, fetched)) => Ok(Unpacked {
                 outcome: Outcome::Unpacked,
                 digest: self.root.descriptor().digest.clone(),
                 layers: if data_io { 1 } else { image.layers() },
@@ -327,6 +341,7 @@ impl Job<'_> {
                 data_io,
                 removed,
                 extracted: extractor.finish()?,
+                fetched,
             }),
             Err(error) => {
                 extractor.abandon();
@@ -356,12 +371,13 @@ impl Job<'_> {
     }
 
     /// Extracts the layers, the lowest first, or the archive in the last one if data-io has made the image. Returns `true`
-    /// in that case.
-    fn extract(&self, chosen: &Chosen<'_>, extractor: &mut Extractor) -> Result<bool> {
+    /// in that case, and the part of the layers that was fetched.
+    fn extract(&self, chosen: &Chosen<'_>, extractor: &mut Extractor) -> Result<(bool, FetchedPart)> {
         let image = match chosen {
             Chosen::Image(image) => image,
             Chosen::Artifact(manifest) => {
-                return artifact::extract(self, manifest, extractor).map(|()| false);
+                return artifact::extract(self, manifest, extractor)
+                    .map(|()| (false, FetchedPart::default()));
             }
         };
         extractor.begin_state(self.content.clone())?;
@@ -379,19 +395,31 @@ impl Job<'_> {
             let task = self.progress.begin("extracting data.tar.gz", Some(last.archive_size()));
             let passed = move |bytes| task.advance(bytes);
             data_io::extract(last, &mut selection, extractor, &mut budget, passed)?;
-            return selection.ensure_found().map(|()| true);
+            return selection.ensure_found().map(|()| (true, FetchedPart::default()));
         }
+        let live =
+            if last.is_none() && self.may_omit_dead(extractor) { image.live_content(&place)? } else { None };
         let mut extraction = LayerExtraction {
             image,
+            live: live.as_ref(),
             selection: &mut selection,
             extractor,
             budget: &mut budget,
             progress: self.progress,
+            fetched: FetchedPart::default(),
         };
-        fetch_each(&layers, &place, |number, layer| extraction.extract(number, &layer))?;
+        let tocs = live.as_ref().map_or(&[][..], LiveContent::tocs);
+        fetch_each(&layers, tocs, &place, |number, layer| extraction.extract(number, &layer))?;
         if let Some(last) = last {
             extraction.extract(layers.len(), &FetchedLayer::Spooled(last))?;
         }
-        selection.ensure_found().map(|()| false)
+        let fetched = extraction.fetched;
+        selection.ensure_found().map(|()| (false, fetched))
+    }
+
+    /// Returns whether dead content may be left out. Over what was in the target before, a path may lead through its links
+    /// to another file than in the image; and with stripped names, two files of the image may be one in the target.
+    fn may_omit_dead(&self, extractor: &Extractor) -> bool {
+        extractor.is_exclusive() && !matches!(self.options.filter, PathFilter::Strip(_))
     }
 }

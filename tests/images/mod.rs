@@ -9,6 +9,7 @@ mod diff;
 mod digests;
 mod fidelity;
 pub mod layers;
+mod live;
 mod names;
 mod owners;
 mod part;

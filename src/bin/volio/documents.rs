@@ -109,11 +109,17 @@ pub struct UnpackDocument<'a> {
     symlinks_skipped: u64,
     fifos_skipped: u64,
     hardlinks_copied: u64,
+    /// Absent unless dead content of layers was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_fetched: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_of_layers: Option<u64>,
 }
 
 impl<'a> UnpackDocument<'a> {
     pub fn new(address: &'a str, unpacked: &'a Unpacked) -> Self {
         let extracted = &unpacked.extracted;
+        let fetched = Some(&unpacked.fetched).filter(|fetched| fetched.is_partial);
         Self {
             address,
             outcome: match unpacked.outcome {
@@ -135,6 +141,8 @@ impl<'a> UnpackDocument<'a> {
             symlinks_skipped: extracted.symlinks_skipped,
             fifos_skipped: extracted.fifos_skipped,
             hardlinks_copied: extracted.hardlinks_copied,
+            bytes_fetched: fetched.map(|fetched| fetched.bytes),
+            bytes_of_layers: fetched.map(|fetched| fetched.of),
         }
     }
 }

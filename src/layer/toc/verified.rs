@@ -116,6 +116,11 @@ impl VerifiedToc {
         Ok(Self { toc, storage })
     }
 
+    /// Returns its size as it is stored, in bytes.
+    pub fn size(&self) -> u64 {
+        self.toc.size
+    }
+
     /// Returns its size when it is decompressed, in bytes.
     pub fn plain_size(&self) -> u64 {
         self.toc.plain_size

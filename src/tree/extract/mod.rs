@@ -198,6 +198,11 @@ impl Extractor {
         })
     }
 
+    /// Returns whether everything in the target came from volio: it was empty, or holds the result of an interrupted run.
+    pub fn is_exclusive(&self) -> bool {
+        self.is_exclusive
+    }
+
     /// Limits the memory for directories and the origins of paths, in bytes.
     #[must_use]
     pub fn with_memory_limit(self, memory_limit: u64) -> Self {

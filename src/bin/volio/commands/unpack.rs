@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use volio::data_io::unpack_announced;
 use volio::progress::Progress;
 use volio::unpack::{
-    ArchiveOptions, IfPresent, Options, Outcome, PathFilter, ReadAs, Unpacked, WriteMode, unpack,
-    unpack_archive,
+    ArchiveOptions, FetchedPart, IfPresent, Options, Outcome, PathFilter, ReadAs, Unpacked, WriteMode,
+    unpack, unpack_archive,
 };
 use volio::{
     Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, ReadOptions,
@@ -410,6 +410,10 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         duration(time),
     );
     line.extend(rate(size, time).map(|rate| format!(", {rate}")));
+    if unpacked.fetched.is_partial {
+        let FetchedPart { bytes: part, of, .. } = unpacked.fetched;
+        line += &format!("; fetched {} of {}: later layers replace the rest", bytes(part), bytes(of));
+    }
     let lost = counts([
         (ownership_not_restored, "owner", "owners"),
         (attributes_not_restored, "mode or mtime", "modes or mtimes"),
