@@ -51,6 +51,8 @@ macro_rules! suite {
             an_image_comes_back_byte_for_byte
             an_image_is_not_visible_before_its_commit
             a_commit_replaces_what_the_name_meant
+            a_name_that_was_moved_meanwhile_is_not_replaced
+            a_blob_that_was_stored_exists
             documents_exist_after_they_were_put
             missing_images_and_blobs_are_not_found
             a_range_of_a_blob_has_the_right_bytes
@@ -297,6 +299,36 @@ pub fn a_commit_replaces_what_the_name_meant(transport: &dyn TestTransport) {
     assert_ne!(first, second);
     assert_eq!(resolve("t"), second);
     assert_eq!(resolve("other"), other);
+}
+
+// incremental.md A3, row 30.
+pub fn a_name_that_was_moved_meanwhile_is_not_replaced(transport: &dyn TestTransport) {
+    let commit = |word: &str, expected: Option<&Document>| {
+        let destination = transport.destination("t").unwrap();
+        let document = image(&*destination, word);
+        destination.put_manifest(&document).unwrap();
+        let expected = expected.map(|document| document.descriptor().digest.clone());
+        destination.commit_unless_moved(&document, expected.as_ref()).map(|()| document)
+    };
+    let resolve = || transport.source("t").unwrap().resolve().unwrap();
+    let first = commit("first", None).unwrap();
+    assert_eq!(resolve(), first);
+    let second = commit("second", Some(&first)).unwrap();
+    assert_eq!(resolve(), second);
+    for expected in [None, Some(&first)] {
+        let error = commit("third", expected).unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "{error}");
+        assert!(error.to_string().contains(&second.descriptor().digest.to_string()), "{error}");
+    }
+    assert_eq!(resolve(), second);
+}
+
+pub fn a_blob_that_was_stored_exists(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
+    let descriptor = Descriptor::of(BLOB, b"data");
+    assert!(!destination.exists(&descriptor).unwrap());
+    destination.upload(made(b"data")).unwrap();
+    assert!(destination.exists(&descriptor).unwrap());
 }
 
 pub fn documents_exist_after_they_were_put(transport: &dyn TestTransport) {

@@ -65,6 +65,18 @@ impl Location {
         })
     }
 
+    /// Opens the location for reading, from the registry itself and not from a mirror, which may be behind it. An image that
+    /// is to be replaced is read so.
+    ///
+    /// # Errors
+    /// As [`source`](Self::source).
+    pub fn source_without_mirrors(&self, access: &Access) -> Result<Box<dyn Source>> {
+        match self {
+            Self::Registry(reference) => Ok(Box::new(Registry::new(reference.clone(), access)?)),
+            _ => self.source(access),
+        }
+    }
+
     /// Opens the location for writing. A layout or an archive that does not exist is created.
     ///
     /// # Errors

@@ -88,6 +88,14 @@ impl Destination for Memory {
         Ok(())
     }
 
+    fn commit_unless_moved(&self, root: &Document, expected: Option<&Digest>) -> Result<()> {
+        let mut store = self.store();
+        let found = store.names.get(&self.name).map(|document| &document.descriptor().digest);
+        super::ensure_unmoved(&self.name, expected, found, &self.address(&root.descriptor().digest))?;
+        store.names.insert(self.name.clone(), root.clone());
+        Ok(())
+    }
+
     fn address(&self, digest: &Digest) -> String {
         format!("{}@{digest}", self.name)
     }

@@ -24,6 +24,7 @@ pub mod layout;
 mod layout_index;
 mod location;
 pub mod memory;
+mod moved_name;
 pub mod oci_archive;
 mod referrers;
 pub mod registry;
@@ -34,8 +35,9 @@ pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
 pub use client_options::ClientOptions;
 pub use environment::Environment;
 pub use location::Location;
+pub use moved_name::ensure_unmoved;
 pub use retry::{Retry, RetryDelay};
-pub use transfer::{Transferred, transfer};
+pub use transfer::{Transferred, is_missing_blob, send_again, transfer};
 
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
@@ -121,6 +123,15 @@ pub trait Destination: Send + Sync {
     /// Those of looking for it.
     fn contains(&self, descriptor: &Descriptor) -> Result<bool>;
 
+    /// Returns whether a blob with this digest and size exists, without reading it. [`contains`](Self::contains) may read it,
+    /// so that a damaged one is replaced.
+    ///
+    /// # Errors
+    /// Those of looking for it.
+    fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.contains(descriptor)
+    }
+
     /// Stores a blob. It exists when this returns, and not before the body was verified.
     ///
     /// # Errors
@@ -138,6 +149,17 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// Those of writing. The name means the same image as before then.
     fn commit(&self, root: &Document) -> Result<()>;
+
+    /// Lets the name mean this document, if it still means the one with the digest `expected`, or still nothing. Layouts and
+    /// archives look under their lock. Registries have no such operation: the name is read just before and just after it is
+    /// set, so that another writer in between may stay unnoticed. By default nothing is looked at, for a destination whose
+    /// names cannot be read.
+    ///
+    /// # Errors
+    /// [`Refused`](crate::error::Kind::Refused) if the name means something else by now; those of [`commit`](Self::commit).
+    fn commit_unless_moved(&self, root: &Document, _expected: Option<&Digest>) -> Result<()> {
+        self.commit(root)
+    }
 
     /// Returns the location of the image with this digest: `repo@sha256:…`.
     fn address(&self, digest: &Digest) -> String;

@@ -6,7 +6,7 @@
 use super::archive::{ArchiveWriter, Closing, Contents, Section, TarArchive};
 use super::gc::collect_reachable;
 use super::layout_index::{self, INDEX_FILE, INDEX_LIMIT, ImageEntries, ImageName, MARKER};
-use super::{Destination, Source, referrers};
+use super::{Destination, Source, moved_name, referrers};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
@@ -126,33 +126,14 @@ impl OciArchiveWriter {
         })
     }
 
-    fn referrers(&self) -> MutexGuard<'_, Vec<Descriptor>> {
-        // No code panics while it holds the lock.
-        self.referrers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Destination for OciArchiveWriter {
-    fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
-        self.writer.contains(&member_name(&descriptor.digest), descriptor)
-    }
-
-    fn upload(&self, body: Body) -> Result<Written> {
-        self.writer.add(body, member_name)
-    }
-
-    fn put_manifest(&self, document: &Document) -> Result<()> {
-        self.upload(Body::new(Cursor::new(document.bytes().to_vec())))?;
-        self.referrers().extend(referrers::entry(document));
-        Ok(())
-    }
-
-    fn commit(&self, root: &Document) -> Result<()> {
+    /// Publishes the archive, in which the name means this document. `check` sees the index of the archive that is replaced.
+    fn publish(&self, root: &Document, check: impl FnOnce(&Index) -> Result<()>) -> Result<()> {
         let close = |contents: &Contents<'_>| {
             let mut index = match contents.old() {
                 Some(old) => read_index(old)?,
                 None => Index::new(Vec::new(), Default::default()),
             };
+            check(&index)?;
             let before = index.manifests.clone();
             for entry in self.referrers().drain(..) {
                 referrers::insert(&mut index, entry);
@@ -169,6 +150,49 @@ impl Destination for OciArchiveWriter {
             Ok(Closing { last: vec![marker, (INDEX_FILE.to_owned(), index)], dropped })
         };
         self.writer.publish(close)
+    }
+
+    fn referrers(&self) -> MutexGuard<'_, Vec<Descriptor>> {
+        // No code panics while it holds the lock.
+        self.referrers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Destination for OciArchiveWriter {
+    fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.writer.contains(&member_name(&descriptor.digest), descriptor)
+    }
+
+    fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.writer.exists(&member_name(&descriptor.digest), descriptor)
+    }
+
+    fn upload(&self, body: Body) -> Result<Written> {
+        self.writer.add(body, member_name)
+    }
+
+    fn put_manifest(&self, document: &Document) -> Result<()> {
+        self.upload(Body::new(Cursor::new(document.bytes().to_vec())))?;
+        self.referrers().extend(referrers::entry(document));
+        Ok(())
+    }
+
+    fn commit(&self, root: &Document) -> Result<()> {
+        self.publish(root, |_| Ok(()))
+    }
+
+    fn commit_unless_moved(&self, root: &Document, expected: Option<&Digest>) -> Result<()> {
+        let path = self.writer.path().display();
+        let name = self
+            .name
+            .tag()
+            .map_or_else(|| format!("the image in {path}"), |tag| format!("oci-archive:{path}:{tag}"));
+        let new = self.address(&root.descriptor().digest);
+        self.publish(root, |index| {
+            let found = self.name.find(index, &format!("archive {path}"), |_| Ok(None));
+            let found = moved_name::none_if_missing(found.map(|image| image.digest()))?;
+            super::ensure_unmoved(&name, expected, found.as_ref(), &new)
+        })
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {

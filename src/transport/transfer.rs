@@ -57,3 +57,27 @@ pub fn transfer(
     to.upload(body.on_read(move |bytes| task.advance(bytes))).map_err(on_destination)?;
     Ok(Transferred::Copied)
 }
+
+/// Reads a blob from the source and writes it, although the destination said that it has the blob: a registry may answer
+/// from a cache that is older than its last garbage collection.
+///
+/// # Errors
+/// Those of both sides; the error says which side it was.
+pub fn send_again(
+    from: &dyn Source,
+    to: &dyn Destination,
+    blob: &Descriptor,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let task = progress.begin(&format!("copying {}", blob.digest.short()), Some(blob.size));
+    let body = from.open(blob).map_err(|error| error.on(Side::Source))?.verify(blob);
+    to.upload(body.on_read(move |bytes| task.advance(bytes)))
+        .map_err(|error| error.on(Side::Destination))
+        .map(drop)
+}
+
+/// Returns whether a registry has rejected a manifest because a blob that it lists is not there (distribution-spec, "Error
+/// Codes").
+pub fn is_missing_blob(error: &Error) -> bool {
+    error.to_string().contains("BLOB_UNKNOWN")
+}

@@ -4,8 +4,8 @@
 //! header is left free, which is possible because the length of the header depends on the length of the name only, and
 //! all digests of an algorithm have the same length. The header is written when the blob is complete.
 
-use super::TarArchive;
 use super::header::{self, BLOCK};
+use super::{Section, TarArchive};
 use crate::disk::atomic_file::{self, AtomicFile};
 use crate::disk::lock::LockFile;
 use crate::error::{Error, Kind, Result};
@@ -148,8 +148,23 @@ impl ArchiveWriter {
         })
     }
 
-    /// Returns whether there is a member with this name and the content of this blob.
+    /// Returns whether there is a member with this name and the content of this blob, which is read.
     pub fn contains(&self, name: &str, blob: &Descriptor) -> Result<bool> {
+        // A damaged blob counts as missing, so that it is replaced.
+        self.find(name, blob, |section| is_intact(section.unverified(), blob))
+    }
+
+    /// Returns whether there is a member with this name and the size of this blob.
+    pub fn exists(&self, name: &str, blob: &Descriptor) -> Result<bool> {
+        self.find(name, blob, |_| Ok(true))
+    }
+
+    fn find(
+        &self,
+        name: &str,
+        blob: &Descriptor,
+        is_good: impl FnOnce(Section) -> Result<bool>,
+    ) -> Result<bool> {
         if lock(&self.added).get(name).is_some_and(|content| content.size == blob.size) {
             return Ok(true);
         }
@@ -158,12 +173,11 @@ impl ArchiveWriter {
             None => None,
         };
         let Some(section) = section else { return Ok(false) };
-        // A damaged blob counts as missing, so that it is replaced.
-        let is_intact = is_intact(section.unverified(), blob)?;
-        if is_intact {
+        let is_good = is_good(section)?;
+        if is_good {
             lock(&self.relied_on).insert(name.to_owned());
         }
-        Ok(is_intact)
+        Ok(is_good)
     }
 
     /// Adds a blob under the name that `name` makes of its digest.

@@ -11,7 +11,7 @@ mod tests;
 
 use self::directory::{IfMissing, LayoutDirectory, TEMPORARY_PREFIX};
 use super::layout_index::{self, INDEX_FILE, INDEX_LIMIT, ImageEntries, ImageName, MARKER};
-use super::{Destination, Source, referrers};
+use super::{Destination, Source, moved_name, referrers};
 use crate::disk::atomic_file::{self, open_nonblocking};
 use crate::disk::lock::{FileLock, LOCK_TIMEOUT};
 use crate::error::{Error, Result};
@@ -187,6 +187,11 @@ impl Layout {
         Ok(layout_index::describe(digest, &bytes))
     }
 
+    /// Returns the name of the image in errors.
+    fn shown_name(&self) -> String {
+        self.name.tag().map_or_else(|| self.description(), |tag| format!("oci:{}:{tag}", self.path.display()))
+    }
+
     /// Returns the name of the layout in errors.
     fn description(&self) -> String {
         format!("layout {}", self.path.display())
@@ -194,6 +199,16 @@ impl Layout {
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path.join("blobs").join(digest.algorithm().name()).join(digest.hex())
+    }
+
+    /// Returns whether there is a file with the name and the size of this blob.
+    fn has_file_of(&self, blob: &Descriptor) -> Result<bool> {
+        let path = self.blob_path(&blob.digest);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(metadata.is_file() && metadata.len() == blob.size),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("look for", &path, error)),
+        }
     }
 
     fn open_blob(&self, blob: &Descriptor) -> Result<File> {
@@ -250,15 +265,13 @@ impl Source for Layout {
 impl Destination for Layout {
     fn contains(&self, descriptor: &Descriptor) -> Result<bool> {
         self.lock_blobs()?;
-        let path = self.blob_path(&descriptor.digest);
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() && metadata.len() == descriptor.size => {}
-            Ok(_) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(io_error("look for", &path, error)),
-        }
         // A damaged blob counts as missing, so that it is replaced.
-        super::is_intact(self.open(descriptor)?, descriptor)
+        Ok(self.has_file_of(descriptor)? && super::is_intact(self.open(descriptor)?, descriptor)?)
+    }
+
+    fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.lock_blobs()?;
+        self.has_file_of(descriptor)
     }
 
     fn upload(&self, mut body: Body) -> Result<Written> {
@@ -288,6 +301,17 @@ impl Destination for Layout {
 
     fn commit(&self, root: &Document) -> Result<()> {
         self.set_name(&self.name, root)
+    }
+
+    fn commit_unless_moved(&self, root: &Document, expected: Option<&Digest>) -> Result<()> {
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        let found = self.name.find(&index, &self.description(), |_| Ok(None)).map(|image| image.digest());
+        let found = moved_name::none_if_missing(found)?;
+        let (name, new) = (self.shown_name(), self.address(&root.descriptor().digest));
+        super::ensure_unmoved(&name, expected, found.as_ref(), &new)?;
+        self.name.set(&mut index, root);
+        self.replace_index(&index)
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {

@@ -66,7 +66,7 @@ use self::response::Response;
 use self::tls::TlsConfig;
 use self::token::Scopes;
 use self::upload::Upload;
-use super::{Access, Destination, Origin, RetryDelay, Source, with_foreign_urls};
+use super::{Access, Destination, Origin, RetryDelay, Source, moved_name, with_foreign_urls};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, attachment_tags, media_type};
 use crate::stream::{Body, CancelToken, Unverified, Written};
@@ -303,6 +303,23 @@ impl Destination for Registry {
             Some(tag) => self.put(tag, root),
             None => Err(Error::usage(format!("{} names no tag to write to", self.reference))),
         }
+    }
+
+    fn commit_unless_moved(&self, root: &Document, expected: Option<&Digest>) -> Result<()> {
+        let (name, digest) = (self.reference.to_string(), &root.descriptor().digest);
+        let named = || {
+            let found = moved_name::none_if_missing(self.resolve())?;
+            Ok::<_, Error>(found.map(|document| document.descriptor().digest.clone()))
+        };
+        let new = self.address(digest);
+        super::ensure_unmoved(&name, expected, named()?.as_ref(), &new)?;
+        self.commit(root)?;
+        // A registry that is not consistent yet may still return the image from before.
+        let after = named()?;
+        if after.as_ref() == expected {
+            return Ok(());
+        }
+        super::ensure_unmoved(&name, Some(digest), after.as_ref(), &new)
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {
