@@ -7,10 +7,12 @@
 //! A file of more than twice the target is a layer by itself. The last layer has all directories. If there are too many
 //! layers, the target is doubled.
 
+use super::changes::DeltaEntries;
 use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind, PathRange, TreePath};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// A file that is larger than the target by this factor is a layer by itself.
 const ALONE_FACTOR: u64 = 2;
@@ -34,6 +36,27 @@ pub struct LayerPlan {
     pub only_files: bool,
     /// The size of its files together, in bytes, when they were planned.
     pub bytes: u64,
+    /// The entries to which the layers are restricted, if they are a delta.
+    pub delta: Option<Arc<DeltaEntries>>,
+}
+
+impl LayerPlan {
+    /// Restricts the layer to its part of a delta.
+    #[must_use]
+    pub fn restricted_to(mut self, delta: &Arc<DeltaEntries>) -> Self {
+        self.range.paths = Some(Arc::clone(&delta.paths));
+        self.delta = Some(Arc::clone(delta));
+        self
+    }
+
+    /// Returns the paths that the layer removes from lower ones in a directory. They are in the layer that has the directories
+    /// with their true attributes, which is the last one.
+    pub fn removed_in(&self, directory: &TreePath) -> &[TreePath] {
+        match &self.delta {
+            Some(delta) if !self.only_files => delta.removed.get(directory).map_or(&[], Vec::as_slice),
+            _ => &[],
+        }
+    }
 }
 
 /// Distributes a tree over layers. Its entries are added in order.

@@ -3,27 +3,38 @@
 //! 1. The tree is surveyed, and [`layering`] decides which layer has which files.
 //! 2. [`upload`] reads each part of the tree, and archives, compresses, hashes and uploads it while it is read.
 //! 3. The configurations and manifests are built from the layers and published, and the image gets its name.
+//!
+//! With a [base](Base), only what changed is packed: see [`incremental`].
 
 mod archive;
+mod base;
+mod changes;
+mod documents;
+mod dry_run;
+mod incremental;
 mod layering;
+mod publish;
+mod report;
 mod upload;
 mod warnings;
 
 pub use archive::read_archive;
+pub use base::{Base, BaseRole};
+pub use incremental::{ContentCheck, Effect, IncrementalOptions, ShrinkRule, pack_incremental};
+pub(crate) use publish::publish;
+pub use report::{FullReason, ImageForm, Incremental, Packed, PackedLayer};
 pub(crate) use upload::upload_while_writing;
 pub(crate) use warnings::warn_left_out;
 
 use crate::error::{Error, Result};
-use crate::image::{Built, Description};
-use crate::layer::{Compression, Contents, Layer};
-use crate::oci::{Digest, Document, Platform};
+use crate::image::Description;
+use crate::layer::{Compression, Layer};
+use crate::oci::Platform;
 use crate::progress::Progress;
-use crate::stream::Body;
 use crate::transport::{Destination, ImageSupport};
-use crate::tree::{LeftOut, SkipList, SourceSpec, Summary, Walk, WalkOptions};
+use crate::tree::{SkipList, SourceSpec, Summary, Walk, WalkOptions};
 use layering::{LayerPlan, LayerPlanner};
-use std::collections::BTreeMap;
-use std::io;
+use publish::{NameRule, set_name, store_documents};
 use upload::{UploadedLayer, upload_layers};
 
 /// The default target size of a layer, in bytes of its archive.
@@ -70,56 +81,6 @@ impl Default for Options {
     }
 }
 
-/// The result of [`pack`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Packed {
-    /// The address of the image with its digest: `repo@sha256:…`.
-    pub address: String,
-    /// The digest of the index, or of the manifest if there is only one.
-    pub digest: Digest,
-    /// The platforms of the image.
-    pub platforms: Vec<Platform>,
-    /// The layers, lowest first.
-    pub layers: Vec<PackedLayer>,
-    /// The number of entries of the tree.
-    pub entries: u64,
-    /// The size of its files together, in bytes.
-    pub bytes: u64,
-    /// The number of sockets, which are left out because no archive can hold them.
-    pub sockets_skipped: u64,
-    /// The number of entries that the ignore rules left out. Entries below an ignored directory are not counted.
-    pub excluded: u64,
-    /// The number of extended attributes that were left out because they belong to the host, by the prefixes of their names.
-    pub attributes_skipped: BTreeMap<&'static str, u64>,
-    /// The number of entries that were left out because volio or `mkfs` created them in the root of a source.
-    pub bookkeeping_skipped: u64,
-    /// The number of mount points that were left out, or packed as empty directories.
-    pub mounts_skipped: u64,
-    /// The number of entries that were left out because they cannot be read.
-    pub unreadable_skipped: u64,
-    /// The number of entries that were left out because they changed while they were read.
-    pub changed_skipped: u64,
-    /// The paths of these entries, up to [`Summary::MAX_NAMED`].
-    pub skipped: Vec<LeftOut>,
-}
-
-/// A layer of a packed image.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PackedLayer {
-    /// The digest of the blob.
-    pub digest: Digest,
-    /// The digest of the plain tar archive.
-    pub diff_id: Digest,
-    /// The size of the blob in bytes.
-    pub size: u64,
-    /// The size of the plain tar archive in bytes.
-    pub uncompressed_size: u64,
-    /// The media type of the blob.
-    pub media_type: String,
-}
-
 /// Packs the sources into an image at the destination, and gives it its name.
 ///
 /// The tree is read once. A part of it is read again if an upload is lost or if the tree changes meanwhile.
@@ -144,47 +105,32 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
+    pack_in_full(destination, sources, options, &NameRule::Replace, progress, |_| Ok(()))
+}
+
+/// Packs the whole tree. `check` can refuse it by the number of its entries, before anything of it can be seen.
+fn pack_in_full(
+    destination: &dyn Destination,
+    sources: &[SourceSpec],
+    options: &Options,
+    rule: &NameRule,
+    progress: &dyn Progress,
+    check: impl FnOnce(u64) -> Result<()>,
+) -> Result<Packed> {
     let options = &options.fitting(destination.image_support())?;
     options.image.platforms()?;
     let form = LayerForm { size: options.layer_size, format: ArchiveFormat::Layer };
     let (uploaded, summary) = pack_layers(destination, destination, sources, options, form, progress)?;
+    check(uploaded.iter().map(|layer| layer.entries).sum())?;
     warn_left_out(&summary, progress);
     // SOURCE_DATE_EPOCH if it is set, else the newest time in the tree, but not the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
     let layers: Vec<Layer> = uploaded.iter().map(|uploaded| uploaded.layer.clone()).collect();
     let image = Description { created, ..options.image.clone() }.build(&layers)?;
-    publish(destination, &image)?;
+    store_documents(destination, &image)?;
+    set_name(destination, &image.root, rule)?;
     let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
     Ok(Packed::new(destination, image, layers, &uploaded, summary))
-}
-
-impl Packed {
-    /// Describes an image with these layers. Its tree is in the archives of `uploaded`.
-    pub(crate) fn new(
-        destination: &dyn Destination,
-        image: Built,
-        layers: Vec<PackedLayer>,
-        uploaded: &[UploadedLayer],
-        summary: Summary,
-    ) -> Self {
-        let digest = image.root.descriptor().digest.clone();
-        Self {
-            address: destination.address(&digest),
-            digest,
-            platforms: image.platforms,
-            layers,
-            entries: uploaded.iter().map(|layer| layer.entries).sum(),
-            bytes: uploaded.iter().map(|layer| layer.contents.bytes).sum(),
-            sockets_skipped: summary.sockets,
-            excluded: summary.excluded,
-            attributes_skipped: summary.attributes,
-            bookkeeping_skipped: summary.bookkeeping,
-            mounts_skipped: summary.mounts,
-            unreadable_skipped: summary.unreadable,
-            changed_skipped: summary.changed,
-            skipped: summary.left_out,
-        }
-    }
 }
 
 /// Uploads the tree as layers to `upload_to`. `destination` is where the image goes. Everything is packed again if a
@@ -305,37 +251,7 @@ impl Options {
     }
 }
 
-/// Uploads the documents of an image, the root last, and gives the root its name.
-pub(crate) fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
-    for config in &image.configs {
-        if !destination.contains(config.descriptor())? {
-            destination.upload(body_of(config))?;
-        }
-    }
-    // The root of an image for one platform is its only manifest.
-    for document in image.manifests.iter().filter(|manifest| **manifest != image.root).chain([&image.root]) {
-        destination.put_manifest(document)?;
-    }
-    destination.commit(&image.root)
-}
-
-fn body_of(document: &Document) -> Body {
-    crate::stream::Unverified::new(io::Cursor::new(document.bytes().to_vec())).verify(document.descriptor())
-}
-
 /// Formats a time for an image configuration; `None` for a time outside of the years 0 to 9999.
 pub(crate) fn rfc3339(time: crate::tree::Time) -> Option<String> {
     Some(jiff::Timestamp::from_second(time.seconds).ok()?.to_string())
-}
-
-impl PackedLayer {
-    pub(crate) fn new(layer: &Layer, contents: &Contents) -> Self {
-        Self {
-            digest: layer.descriptor.digest.clone(),
-            diff_id: layer.diff_id.clone(),
-            size: layer.descriptor.size,
-            uncompressed_size: contents.size,
-            media_type: layer.descriptor.media_type.clone(),
-        }
-    }
 }

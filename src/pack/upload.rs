@@ -26,6 +26,8 @@ pub struct UploadedLayer {
     pub entries: u64,
     /// The directories that were read for it.
     pub listed: ListedDirectories,
+    /// The entries of a delta that were found.
+    pub found: DeltaCount,
 }
 
 /// A part of the tree that was written as a layer.
@@ -34,6 +36,28 @@ struct ArchivedPart {
     summary: Summary,
     listed: ListedDirectories,
     entries: u64,
+    found: DeltaCount,
+}
+
+/// The entries of a delta that a walk has found again.
+#[derive(Debug, Default)]
+pub struct DeltaCount {
+    /// Their number.
+    pub entries: u64,
+    /// One that has become a directory. What is in it is not in the delta.
+    pub new_directory: Option<TreePath>,
+}
+
+impl DeltaCount {
+    fn add(&mut self, plan: &LayerPlan, entry: &Entry) {
+        let Some(delta) = plan.delta.as_deref().filter(|delta| delta.paths.contains(&entry.path)) else {
+            return;
+        };
+        self.entries += 1;
+        if entry.kind == EntryKind::Directory && !delta.directories.contains(&entry.path) {
+            self.new_directory.get_or_insert_with(|| entry.path.clone());
+        }
+    }
 }
 
 /// Builds and uploads all layers. They are returned in the order of their plans.
@@ -114,14 +138,14 @@ impl Uploader<'_> {
                 };
                 self.archive(plan, tree, layer, task)
             })?;
-        let ArchivedPart { contents, mut summary, listed, entries } = archived;
+        let ArchivedPart { contents, mut summary, listed, entries, found } = archived;
         let layer = Layer::new(compression, &contents, written, toc.as_ref());
         // The walk for the directories meets again what the walks for the files have counted.
         if plan.range.only_directories {
             let Summary { newest, attributes, .. } = summary;
             summary = Summary { newest, attributes, ..Summary::default() };
         }
-        Ok(UploadedLayer { layer, contents, summary, entries, listed })
+        Ok(UploadedLayer { layer, contents, summary, entries, listed, found })
     }
 
     /// Writes the archive of a layer.
@@ -134,7 +158,7 @@ impl Uploader<'_> {
     ) -> Result<ArchivedPart> {
         let mut holes = warnings::HoleWarnings::new(self.progress);
         let mut layer = PlanWriter { layer, last: TreePath::root(), ancestors: 0 };
-        let mut links = Vec::new();
+        let (mut links, mut count) = (Vec::new(), DeltaCount::default());
         for found in tree.by_ref() {
             if self.is_abandoned.load(Ordering::Relaxed) {
                 return Err(Error::failed("another layer failed").with_source(broken_pipe()));
@@ -148,6 +172,7 @@ impl Uploader<'_> {
                 links.push(Entry { path: path.clone(), kind, metadata: found.entry.metadata.clone() });
             }
             holes.count(&found);
+            count.add(plan, &found.entry);
             layer.append(plan, found, |bytes| task.advance(bytes))?;
         }
         // Links follow the files, because the target of a link must precede it.
@@ -157,11 +182,12 @@ impl Uploader<'_> {
                 .with_hint("read a tree that nobody changes meanwhile, such as a snapshot"));
         }
         for entry in links {
+            count.add(plan, &entry);
             layer.append(plan, WalkedEntry { entry, file: None }, |_| {})?;
         }
         let ((), contents) = layer.layer.finish()?;
         let (entries, summary) = (contents.entries - layer.ancestors, tree.summary());
-        Ok(ArchivedPart { contents, summary, listed: tree.into_listed(), entries })
+        Ok(ArchivedPart { contents, summary, listed: tree.into_listed(), entries, found: count })
     }
 }
 
@@ -217,9 +243,14 @@ impl PlanWriter {
             self.last = found.entry.path.clone();
         }
         match found.file {
-            Some(file) => self.layer.append(&found.entry, file, on_read),
-            None => self.layer.append(&found.entry, io::empty(), on_read),
+            Some(file) => self.layer.append(&found.entry, file, on_read)?,
+            None => self.layer.append(&found.entry, io::empty(), on_read)?,
         }
+        if found.entry.kind == EntryKind::Directory {
+            let removed = plan.removed_in(&found.entry.path);
+            removed.iter().try_for_each(|path| self.layer.append_whiteout(path))?;
+        }
+        Ok(())
     }
 }
 

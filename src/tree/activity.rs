@@ -94,7 +94,7 @@ impl Activity {
 }
 
 /// Returns the time by the clock that stamps files. That is this machine's clock, except on network file systems.
-pub(super) fn now() -> Time {
+pub(crate) fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
 }

@@ -25,6 +25,7 @@ mod tests;
 mod walk;
 mod xattr;
 
+pub(crate) use activity::now;
 pub use compare::{AtPath, Comparison, EntryPair, compare, pairs};
 pub use content::Content;
 pub use entry::{Entry, EntryKind, Metadata, Time};

@@ -52,7 +52,7 @@ pub struct Cli {
 /// The commands of the program, one variant for each.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Pack(pack::Pack),
+    Pack(Box<pack::Pack>),
     Unpack(unpack::Unpack),
     Copy(copy::Copy),
     Push(copy::Push),

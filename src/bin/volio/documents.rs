@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use volio::copy::{Copied, TagCopied};
 use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary};
-use volio::pack::{Packed, PackedLayer};
+use volio::pack::{ImageForm, Incremental, Packed, PackedLayer};
 use volio::unpack::{Outcome, Unpacked};
 use volio::verify::{Damage, Verified};
 use volio::{ContainerConfig, Digest, Platform, Removed};
@@ -32,6 +32,53 @@ pub struct PackDocument<'a> {
     unreadable_skipped: u64,
     changed_skipped: u64,
     skipped: Vec<SkippedDocument>,
+    /// Absent without a comparison with a base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incremental: Option<IncrementalDocument<'a>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IncrementalDocument<'a> {
+    base: Option<&'a str>,
+    full: bool,
+    reason: Option<String>,
+    added: u64,
+    changed: u64,
+    removed: u64,
+    unchanged: u64,
+    content_compared: u64,
+    bytes_read: u64,
+    bytes_sent: u64,
+    full_bytes: u64,
+    layers_reused: u64,
+    layers_added: u64,
+}
+
+impl<'a> From<&'a Incremental> for IncrementalDocument<'a> {
+    fn from(report: &'a Incremental) -> Self {
+        let reason = match &report.form {
+            ImageForm::Full(reason) => Some(reason.to_string()),
+            ImageForm::Delta | ImageForm::Unchanged => None,
+        };
+        Self {
+            base: report.base.as_deref(),
+            full: reason.is_some(),
+            reason,
+            added: report.added,
+            changed: report.changed,
+            removed: report.removed,
+            unchanged: report.unchanged,
+            content_compared: report.content_compared,
+            bytes_read: report.bytes_read,
+            bytes_sent: report.bytes_sent,
+            full_bytes: report.full_bytes,
+            layers_reused: report.layers_reused,
+            layers_added: report.layers_added,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -50,8 +97,8 @@ struct SkippedDocument {
     reason: String,
 }
 
-impl<'a> From<&'a Packed> for PackDocument<'a> {
-    fn from(packed: &'a Packed) -> Self {
+impl<'a> PackDocument<'a> {
+    pub fn new(packed: &'a Packed, dry_run: bool) -> Self {
         let skipped = packed.skipped.iter();
         Self {
             address: &packed.address,
@@ -73,6 +120,8 @@ impl<'a> From<&'a Packed> for PackDocument<'a> {
                     reason: entry.reason.to_string(),
                 })
                 .collect(),
+            incremental: packed.incremental.as_ref().map(IncrementalDocument::from),
+            dry_run,
         }
     }
 }

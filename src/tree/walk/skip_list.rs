@@ -71,7 +71,7 @@ impl SkipList {
     }
 
     /// Adds a path; returns whether it is new.
-    pub(in crate::tree) fn add(&mut self, path: &TreePath, reason: LeftOutReason) -> bool {
+    pub(crate) fn add(&mut self, path: &TreePath, reason: LeftOutReason) -> bool {
         self.0.insert(path.clone(), reason).is_none()
     }
 }

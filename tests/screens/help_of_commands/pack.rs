@@ -75,6 +75,37 @@ Tree options:
           Wait for SIGTERM or Ctrl-C before anything is read, as a sidecar does; a second signal
           interrupts the command
 
+Incremental options:
+      --incremental
+          Add only what changed to the image that IMAGE names now; without one, pack everything
+
+      --base <IMAGE>
+          Add only what changed to this image
+
+      --checksum
+          Compare the contents of all files, not only of those whose times prove nothing
+
+      --max-layers <N>
+          Pack everything if the image would have more layers
+          
+          [default: 64]
+
+      --max-dead <PERCENT>
+          Pack everything if more of the image's bytes would belong to files that are gone or
+          replaced
+          
+          [default: 50]
+
+      --max-shrink <PERCENT>
+          Refuse a source that lost more of the base's files or bytes [default: 90 with
+          --incremental]
+
+      --allow-shrink
+          Pack a source whatever it lost, also an empty one
+
+      --dry-run
+          Say what would be packed and sent, and write nothing
+
 Image options:
       --platform <OS/ARCH>
           Make the image for these platforms [default: linux/amd64,linux/arm64]
@@ -126,6 +157,7 @@ Examples:
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
   tar c --format=posix --xattrs . | volio pack oci:backup:v1 -    a tar archive, also compressed
   volio pack --wait-for-signal registry.example/results:v1 /results   when a pod ends
+  volio pack --incremental registry.example/data:nightly /srv/data     only what changed
   volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '["/volio"]' registry.example/volio:v1 volio
 
@@ -152,6 +184,13 @@ directory was read. With --on-change retry (the default), a changed file is read
 times, and a large file together with its layer; then the command fails. With skip, files that keep
 changing, such as a busy log, are left out, named in a warning and counted. With fail, the first
 change is an error. To pack data that is written to all the time, pack a snapshot.
+
+With --incremental or --base, the image has the layers of the base and further ones with what
+changed. A file counts as unchanged if its type, size, mtime, mode, owner and extended attributes
+are those in the base. Its content is compared too if it was modified within two seconds of the
+newest file in the base, or later, or if the recorded time is not its own (--normalize,
+SOURCE_DATE_EPOCH). If nothing changed, there is no new image. With --incremental, the command fails
+(6) if another writer has changed the tag meanwhile.
 
 Maps of owners have the syntax of podman, buildah and umoci: --uid-map 0:100000:65536 packs files of
 the user 100000 as files of root. ACLs are translated too. An owner that is not in any range is an

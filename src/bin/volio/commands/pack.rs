@@ -1,9 +1,13 @@
 //! `volio pack`: packs directories and files into an image.
 
+mod incremental;
+mod summary;
+
+use self::incremental::IncrementalArgs;
+use self::summary::summary;
 use crate::args::{AbsolutePath, KeyValue, RegistryArgs, Words, location, size};
 use crate::data_io::{Direction, EnvConfig};
 use crate::documents::PackDocument;
-use crate::human::{bytes, count, counts, duration, rate};
 use crate::progress::Display;
 use crate::{environment, output};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -14,10 +18,10 @@ use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use volio::data_io;
 use volio::error::Kind;
-use volio::pack::{Options, Packed, pack, read_archive};
+use volio::pack::{Options, pack, pack_incremental, read_archive};
 use volio::progress::Progress;
 use volio::{
     Access, Compression, ContainerConfig, Description, Error, IdMaps, IdRange, Location, OnChange, Owner,
@@ -33,6 +37,7 @@ Examples:
   volio pack --normalize --exclude target registry.example/checkout:$COMMIT .
   tar c --format=posix --xattrs . | volio pack oci:backup:v1 -    a tar archive, also compressed
   volio pack --wait-for-signal registry.example/results:v1 /results   when a pod ends
+  volio pack --incremental registry.example/data:nightly /srv/data     only what changed
   volio pack --format data-io registry.example/old:v1 /srv/data   for data-io to unpack
   volio pack --platform linux/arm64 --entrypoint '[\"/volio\"]' registry.example/volio:v1 volio
 
@@ -56,6 +61,12 @@ does an entry that was moved into a directory after that directory was read. Wit
 changed file is read again up to three times, and a large file together with its layer; then the command fails. With \
 skip, files that keep changing, such as a busy log, are left out, named in a warning and counted. With fail, the first \
 change is an error. To pack data that is written to all the time, pack a snapshot.
+
+With --incremental or --base, the image has the layers of the base and further ones with what changed. A file counts as \
+unchanged if its type, size, mtime, mode, owner and extended attributes are those in the base. Its content is compared too \
+if it was modified within two seconds of the newest file in the base, or later, or if the recorded time is not its own \
+(--normalize, SOURCE_DATE_EPOCH). If nothing changed, there is no new image. With --incremental, the command fails (6) if \
+another writer has changed the tag meanwhile.
 
 Maps of owners have the syntax of podman, buildah and umoci: --uid-map 0:100000:65536 packs files of the user 100000 as \
 files of root. ACLs are translated too. An owner that is not in any range is an error.
@@ -82,6 +93,8 @@ pub struct Pack {
 
     #[command(flatten)]
     tree: TreeArgs,
+    #[command(flatten)]
+    incremental: IncrementalArgs,
     #[command(flatten)]
     image_args: ImageArgs,
     #[command(flatten)]
@@ -364,24 +377,40 @@ impl Pack {
         let begun = Instant::now();
         let destination = invocation.image.destination(&invocation.access)?;
         let sources = invocation.with_standard_input(progress.as_ref())?;
-        let packed = if self.output.format.contains(&PackFormat::DataIo) {
-            let spool = environment::temporary(|name| invocation.variable(name));
-            data_io::pack(destination.as_ref(), &sources, &options, &spool, progress.as_ref())?
-        } else {
-            pack(destination.as_ref(), &sources, &options, progress.as_ref())?
+        let temporary = environment::temporary(|name| invocation.variable(name));
+        let base = self.incremental.base(&invocation.image, &invocation.access);
+        let is_data_io = self.output.format.contains(&PackFormat::DataIo);
+        let (to, report) = (destination.as_ref(), progress.as_ref());
+        let packed = match &base {
+            None if is_data_io => data_io::pack(to, &sources, &options, &temporary, report)?,
+            None => pack(to, &sources, &options, report)?,
+            Some(_) if is_data_io => return Err(without_layers()),
+            Some(base) => {
+                let incremental = self.incremental.options(temporary);
+                pack_incremental(to, base, &sources, &options, &incremental, report)?
+            }
         };
         drop(progress);
 
-        super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
+        let is_dry_run = self.incremental.dry_run;
+        if !is_dry_run {
+            super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
+        }
         if !self.output.quiet {
-            output::line(&summary(&packed, begun.elapsed()));
+            summary(&packed, base.as_ref(), begun.elapsed()).iter().for_each(|line| output::line(line));
         }
         if self.output.format.contains(&PackFormat::Json) {
-            output::json(&PackDocument::from(&packed))
+            output::json(&PackDocument::new(&packed, is_dry_run))
         } else {
             output::results(|out| writeln!(out, "{}", packed.address))
         }
     }
+}
+
+/// The error for an image that has no layers to add to.
+fn without_layers() -> Error {
+    Error::usage("an image as data-io made them is one archive, to which nothing can be added")
+        .with_hint("leave out --format data-io, or --incremental and --base")
 }
 
 /// Reads the patterns in a file.
@@ -439,33 +468,6 @@ fn variables(pairs: Vec<KeyValue>) -> Vec<String> {
         }
     }
     variables.into_iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect()
-}
-
-/// Formats the result in one line: what was packed, into what, how fast, and what was left out.
-fn summary(packed: &Packed, time: Duration) -> String {
-    let size = packed.layers.iter().map(|layer| layer.size).sum();
-    let mut line = format!(
-        "packed {}, {} into {} of {} in {}",
-        count(packed.entries, "entry", "entries"),
-        bytes(packed.bytes),
-        count(packed.layers.len() as u64, "layer", "layers"),
-        bytes(size),
-        duration(time),
-    );
-    line.extend(rate(packed.bytes, time).map(|rate| format!(", {rate}")));
-    if packed.excluded > 0 {
-        line += &format!("; {} excluded", packed.excluded);
-    }
-    let skipped = counts([
-        (packed.sockets_skipped, "socket", "sockets"),
-        (packed.attributes_skipped.values().sum(), "attribute of this host", "attributes of this host"),
-        (packed.bookkeeping_skipped, "record or lost+found", "records and lost+found"),
-        (packed.mounts_skipped, "mount point", "mount points"),
-        (packed.unreadable_skipped, "unreadable", "unreadable"),
-        (packed.changed_skipped, "changed", "changed"),
-    ]);
-    line.extend(skipped.map(|skipped| format!("; {skipped} skipped")));
-    line
 }
 
 #[cfg(test)]

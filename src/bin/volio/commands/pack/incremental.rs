@@ -1,0 +1,71 @@
+//! The options of `volio pack` for a pack of what changed.
+
+use crate::args::location;
+use clap::Args;
+use std::path::PathBuf;
+use volio::pack::{Base, ContentCheck, Effect, IncrementalOptions, ShrinkRule};
+use volio::{Access, Location};
+
+/// The limit on what a source may lose if nobody looks at it.
+const UNATTENDED_SHRINK: u8 = 90;
+
+/// Options for a pack of what changed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Incremental options")]
+pub struct IncrementalArgs {
+    /// Add only what changed to the image that IMAGE names now; without one, pack everything
+    #[arg(long, group = "comparison")]
+    incremental: bool,
+
+    /// Add only what changed to this image
+    #[arg(long, value_name = "IMAGE", group = "comparison", value_parser = location())]
+    base: Option<Location>,
+
+    /// Compare the contents of all files, not only of those whose times prove nothing
+    #[arg(long, requires = "comparison")]
+    checksum: bool,
+
+    /// Pack everything if the image would have more layers
+    #[arg(long, value_name = "N", requires = "comparison", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    max_layers: u16,
+
+    /// Pack everything if more of the image's bytes would belong to files that are gone or replaced
+    #[arg(long, value_name = "PERCENT", requires = "comparison", default_value_t = 50, value_parser = clap::value_parser!(u8).range(..=100))]
+    max_dead: u8,
+
+    /// Refuse a source that lost more of the base's files or bytes [default: 90 with --incremental]
+    #[arg(long, value_name = "PERCENT", requires = "comparison", conflicts_with = "allow_shrink", value_parser = clap::value_parser!(u8).range(..=100))]
+    max_shrink: Option<u8>,
+
+    /// Pack a source whatever it lost, also an empty one
+    #[arg(long, requires = "comparison")]
+    allow_shrink: bool,
+
+    /// Say what would be packed and sent, and write nothing
+    #[arg(long, requires = "comparison")]
+    pub dry_run: bool,
+}
+
+impl IncrementalArgs {
+    /// Returns the base of an image that is packed to `image`; `None` if everything is to be packed.
+    pub fn base(&self, image: &Location, access: &Access) -> Option<Base> {
+        match &self.base {
+            Some(base) => Some(Base::image(base.clone(), access.clone())),
+            None => self.incremental.then(|| Base::current(image.clone(), access.clone())),
+        }
+    }
+
+    /// Returns the options of the library. `temporary` is a directory for unnamed files.
+    pub fn options(&self, temporary: PathBuf) -> IncrementalOptions {
+        let unattended = self.incremental.then_some(UNATTENDED_SHRINK);
+        let limit = self.max_shrink.or(unattended).filter(|_| !self.allow_shrink);
+        IncrementalOptions {
+            content_check: if self.checksum { ContentCheck::Always } else { ContentCheck::WhereUncertain },
+            max_layers: self.max_layers.into(),
+            max_dead: self.max_dead,
+            shrink_rule: limit.map_or(ShrinkRule::Any, ShrinkRule::AtMost),
+            effect: if self.dry_run { Effect::DryRun } else { Effect::Write },
+            temporary: Some(temporary),
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! A pack that reuses the layers of a base, and adds what changed.
+//!
+//! 1. The base is resolved, and [`changes`](super::changes) compares the tree with it.
+//! 2. What changed is packed as further layers, by the same code as a whole tree. Nothing changed: there is no new image.
+//! 3. The layers of the base are brought to the destination, where they usually are already, and are not read.
+//! 4. The documents are stored, and the image gets its name, unless another writer has moved it meanwhile.
+//!
+//! Everything is compared again if the tree changed between the comparison and the reading. The whole tree is packed
+//! instead if there is no base, if the base cannot be used, or if the image would become too expensive to read
+//! ([`FullReason`]).
+
+use super::base::{Base, BaseRole, BaseTree, Found, FoundBase, HEADER, stored_size};
+use super::changes::{Changes, Comparer, ComparisonRules, DeltaEntries, learn_left_out, moved_meanwhile};
+use super::documents::is_described;
+use super::dry_run::DryRun;
+use super::layering::{LayerPlan, LayerPlanner};
+use super::publish::{
+    NameRule, bring_image, bring_layers, has_lost_blob, send_layers, set_name, store_documents,
+};
+use super::report::{FullReason, ImageForm, Incremental};
+use super::upload::{UploadedLayer, upload_layers};
+use super::{ArchiveFormat, Options, Packed, PackedLayer, pack_in_full, rfc3339, warn_left_out};
+use crate::error::{Error, Kind, Result};
+use crate::image::{BaseImage, Built, Description, ReadOptions};
+use crate::layer::{Layer, Limits};
+use crate::oci::Document;
+use crate::progress::Progress;
+use crate::transport::{Destination, ImageSupport};
+use crate::tree::{PathRange, SkipList, SourceSpec, TreePath, Walk, now};
+use std::cell::{Cell, OnceCell};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The most times that a tree is compared because entries of it turned out to be unreadable, or moved.
+const MAX_COMPARISONS: u32 = 5;
+
+/// Options of [`pack_incremental`].
+#[derive(Clone, Debug)]
+pub struct IncrementalOptions {
+    /// The files whose contents are compared.
+    pub content_check: ContentCheck,
+    /// The most layers of an image; one that would have more is packed in full.
+    pub max_layers: usize,
+    /// The most bytes of an image, in percent, that belong to entries which higher layers have replaced or removed. If there
+    /// are more, the whole tree is packed.
+    pub max_dead: u8,
+    /// The smallest tree that may take the place of the base.
+    pub shrink_rule: ShrinkRule,
+    /// The effect on the destination.
+    pub effect: Effect,
+    /// The directory for unnamed files with large tables of contents; without one they stay in memory.
+    pub temporary: Option<PathBuf>,
+}
+
+impl Default for IncrementalOptions {
+    fn default() -> Self {
+        Self {
+            content_check: ContentCheck::WhereUncertain,
+            max_layers: 64,
+            max_dead: 50,
+            shrink_rule: ShrinkRule::AtMost(90),
+            effect: Effect::Write,
+            temporary: None,
+        }
+    }
+}
+
+/// The files whose contents are compared with those of the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentCheck {
+    /// Those with equal metadata that proves nothing, because the mtime is too young, or is not the file's own.
+    WhereUncertain,
+    /// All with equal metadata.
+    Always,
+}
+
+/// The smallest tree that may take the place of the base. A disk that is not mounted looks like an empty directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShrinkRule {
+    /// Any tree.
+    Any,
+    /// One that has files, and lost at most so many percent of the files and bytes of the base.
+    AtMost(u8),
+}
+
+/// The effect of a pack on its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The image is stored.
+    Write,
+    /// Everything is read and computed, and nothing is stored.
+    DryRun,
+}
+
+/// Packs the sources into an image at the destination that has the layers of the base, and further layers with what
+/// changed.
+///
+/// # Errors
+/// Those of [`pack`](super::pack()), and of reading the base; [`Refused`](Kind::Refused) if the tree lost too much, or if the
+/// name of the destination means another image than the base by now. The name then refers to the same image as before.
+pub fn pack_incremental(
+    destination: &dyn Destination,
+    base: &Base,
+    sources: &[SourceSpec],
+    options: &Options,
+    incremental: &IncrementalOptions,
+    progress: &dyn Progress,
+) -> Result<Packed> {
+    if destination.image_support() == ImageSupport::PlainOnly {
+        let what =
+            "this place holds whole images with plain layers, so that no layer of a base can be reused";
+        return Err(Error::usage(what).with_hint("pack into a registry, a layout or an oci-archive"));
+    }
+    options.image.platforms()?;
+    let dry_run = DryRun(destination);
+    let destination = match incremental.effect {
+        Effect::Write => destination,
+        Effect::DryRun => &dry_run,
+    };
+    Packer { destination, base, sources, options, incremental, progress }.run()
+}
+
+struct Packer<'a> {
+    destination: &'a dyn Destination,
+    base: &'a Base,
+    sources: &'a [SourceSpec],
+    options: &'a Options,
+    incremental: &'a IncrementalOptions,
+    progress: &'a dyn Progress,
+}
+
+/// A tree that was compared with its base, and the layers for what changed.
+struct Delta<'b> {
+    base: &'b BaseTree,
+    changes: Changes,
+    entries: Arc<DeltaEntries>,
+    plans: Vec<LayerPlan>,
+}
+
+/// The next step after a part of the work.
+enum Step<T> {
+    Done(T),
+    /// The tree changed meanwhile, and is compared again.
+    Again,
+    /// The whole tree is packed instead.
+    InFull(FullReason),
+}
+
+impl Packer<'_> {
+    fn run(&self) -> Result<Packed> {
+        let found = match self.base.find()? {
+            Found::Image(found) => found,
+            Found::Nothing => {
+                let name = self.base.location().to_string();
+                let rule = NameRule::UnlessMoved(None);
+                return self.pack_in_full(None, FullReason::NoBase { name }, &rule);
+            }
+            Found::Denied(error) => {
+                let why = format!("{error}: there may be no image yet");
+                return self.pack_in_full(None, FullReason::Unusable { why }, &NameRule::Replace);
+            }
+        };
+        let tree = OnceCell::new();
+        let mut skip_list = SkipList::default();
+        for _ in 0..MAX_COMPARISONS {
+            match self.attempt(&found, &tree, &mut skip_list)? {
+                Step::Done(packed) => return Ok(packed),
+                Step::Again => {}
+                Step::InFull(reason) => {
+                    return self.pack_in_full(Some(&found), reason, &self.name_rule(&found));
+                }
+            }
+        }
+        let why = "the tree changes too often to be compared with the base".to_owned();
+        self.pack_in_full(Some(&found), FullReason::Unusable { why }, &self.name_rule(&found))
+    }
+
+    fn name_rule(&self, found: &FoundBase) -> NameRule {
+        match self.base.role() {
+            BaseRole::Current => NameRule::UnlessMoved(Some(found.root.descriptor().digest.clone())),
+            BaseRole::Other => NameRule::Replace,
+        }
+    }
+
+    fn pack_in_full(&self, found: Option<&FoundBase>, reason: FullReason, rule: &NameRule) -> Result<Packed> {
+        let mut packed =
+            pack_in_full(self.destination, self.sources, self.options, rule, self.progress, |entries| {
+                // The size of a base that cannot be read is not known.
+                let is_unknown = matches!(reason, FullReason::Unusable { .. });
+                if is_unknown && entries <= 1 { self.ensure_not_empty() } else { Ok(()) }
+            })?;
+        let sent = packed.layers.iter().map(|layer| layer.size).sum();
+        let base = found.map(|found| found.address.clone());
+        packed.incremental = Some(Incremental {
+            bytes_read: packed.bytes,
+            bytes_sent: sent,
+            full_bytes: sent,
+            layers_added: packed.layers.len() as u64,
+            ..Incremental::of(base, ImageForm::Full(reason))
+        });
+        Ok(packed)
+    }
+
+    /// Compares the tree with the base once, and packs what changed.
+    fn attempt(
+        &self,
+        found: &FoundBase,
+        tree: &OnceCell<BaseTree>,
+        skip_list: &mut SkipList,
+    ) -> Result<Step<Packed>> {
+        let mut changes = match self.compare(found, tree, skip_list)? {
+            Step::Done(changes) => changes,
+            Step::Again => return Ok(Step::Again),
+            Step::InFull(reason) => return Ok(Step::InFull(reason)),
+        };
+        // It was read for the comparison.
+        let Some(base) = tree.get() else { return Ok(Step::Again) };
+        self.ensure_not_shrunk(&changes, base)?;
+        let entries = Arc::new(std::mem::take(&mut changes.delta));
+        let mut delta = Delta { base, changes, entries, plans: Vec::new() };
+        if delta.entries.paths.is_empty() {
+            let checked = delta.changes.listed.check(self.options.tree.on_change, &mut delta.changes.summary);
+            if let Err(error) = checked {
+                return self.learn(error, skip_list);
+            }
+            if is_described(found.source.as_ref(), &found.root, &self.options.image, &base.image)? {
+                return self.keep(found, &delta).map(Step::Done);
+            }
+        } else {
+            let stored = self.plan(&mut delta, skip_list)?;
+            if let Some(reason) = self.reason_for_full_pack(&delta, stored) {
+                return Ok(Step::InFull(reason));
+            }
+        }
+        let uploaded = match self.upload(&mut delta, skip_list)? {
+            Step::Done(uploaded) => uploaded,
+            Step::Again => return Ok(Step::Again),
+            Step::InFull(reason) => return Ok(Step::InFull(reason)),
+        };
+        self.publish(found, delta, &uploaded)
+    }
+
+    fn compare(
+        &self,
+        found: &FoundBase,
+        tree: &OnceCell<BaseTree>,
+        skip_list: &mut SkipList,
+    ) -> Result<Step<Changes>> {
+        let Options { tree: options, .. } = self.options;
+        let walk = Walk::skipping(self.sources, options, skip_list)?;
+        if let Some(directory) = self.destination.directory() {
+            walk.ensure_excludes(&directory)?;
+        }
+        let comparer = Comparer {
+            sources: self.sources,
+            options,
+            rules: ComparisonRules {
+                checksum: self.incremental.content_check == ContentCheck::Always,
+                is_normalized: options.normalize.is_some(),
+                clamp_mtime: options.clamp_mtime,
+            },
+            progress: self.progress,
+        };
+        let is_unreadable = Cell::new(false);
+        let read = || match tree.get() {
+            Some(tree) => Ok(tree),
+            None => {
+                let read = self.read_base(found).inspect_err(|_| is_unreadable.set(true))?;
+                Ok(tree.get_or_init(|| read))
+            }
+        };
+        match comparer.compare(walk, read, skip_list) {
+            Ok(Some(changes)) => Ok(Step::Done(changes)),
+            Ok(None) => Ok(Step::Again),
+            Err(error) if is_unreadable.get() => self.without_base(error),
+            Err(error) => self.learn(error, skip_list),
+        }
+    }
+
+    fn read_base(&self, found: &FoundBase) -> Result<BaseTree> {
+        // The platform of the host would make the digest depend on it.
+        let platform = self.options.image.platforms()?.into_iter().next();
+        let read = ReadOptions {
+            platform,
+            limits: Limits::default(),
+            temporary: self.incremental.temporary.clone(),
+            ..ReadOptions::default()
+        };
+        found.read(self.base.reference(), &read, now(), self.progress)
+    }
+
+    /// Packs the whole tree if a base that the user did not name cannot be used.
+    fn without_base<T>(&self, error: Error) -> Result<Step<T>> {
+        let is_about_image = matches!(error.kind(), Kind::Integrity | Kind::NotFound);
+        match self.base.role() {
+            BaseRole::Current if is_about_image => {
+                Ok(Step::InFull(FullReason::Unusable { why: format!("the base cannot be used: {error}") }))
+            }
+            _ => Err(error.context("cannot read the base")),
+        }
+    }
+
+    /// Compares again after an error, if that may help.
+    fn learn<T>(&self, error: Error, skip_list: &mut SkipList) -> Result<Step<T>> {
+        if skip_list.learn(&error, &self.options.tree, 0) {
+            self.progress.warn(&format!("{error}; the tree is compared again"));
+            return Ok(Step::Again);
+        }
+        Err(error)
+    }
+
+    /// Refuses a tree that has lost too much.
+    fn ensure_not_shrunk(&self, changes: &Changes, base: &BaseTree) -> Result<()> {
+        let ShrinkRule::AtMost(percent) = self.incremental.shrink_rule else { return Ok(()) };
+        let has_lost = |before: u64, now: u64| {
+            let lost = before.saturating_sub(now);
+            u128::from(lost) * 100 > u128::from(before) * u128::from(percent)
+        };
+        if base.files > 0 && changes.tree.files == 0 {
+            return self.ensure_not_empty();
+        }
+        let lost =
+            [(base.files, changes.tree.files, "files"), (base.bytes, changes.tree.bytes, "bytes of files")];
+        match lost.into_iter().find(|(before, now, _)| has_lost(*before, *now)) {
+            None => Ok(()),
+            Some((before, now, what)) => Err(Error::refused(format!(
+                "the base has {before} {what} and the source has {now}: it lost more than {percent} %"
+            ))
+            .with_hint("--allow-shrink packs it nevertheless; --max-shrink sets the limit")),
+        }
+    }
+
+    fn ensure_not_empty(&self) -> Result<()> {
+        match self.incremental.shrink_rule {
+            ShrinkRule::Any => Ok(()),
+            ShrinkRule::AtMost(_) => Err(Error::refused("the source has no files, and the base has some")
+                .with_hint("--allow-shrink packs it nevertheless; look whether its disk is mounted")),
+        }
+    }
+
+    /// Plans the layers of the delta. Returns the size of their archives, about.
+    fn plan(&self, delta: &mut Delta<'_>, skip_list: &SkipList) -> Result<u64> {
+        let range = PathRange { paths: Some(Arc::clone(&delta.entries.paths)), ..PathRange::default() };
+        let mut planner = LayerPlanner::new(self.options.layer_size);
+        let removed = delta.entries.removed.values().map(|paths| paths.len() as u64).sum::<u64>();
+        let mut stored = removed.saturating_mul(HEADER);
+        for found in Walk::skipping(self.sources, &self.options.tree, skip_list)?.within(&range).sizes_only()
+        {
+            let entry = found?.entry;
+            stored = stored.saturating_add(stored_size(&entry.kind));
+            planner.add(&entry);
+        }
+        let plans = planner.finish().into_iter();
+        delta.plans = plans.map(|plan| plan.restricted_to(&delta.entries)).collect();
+        Ok(stored)
+    }
+
+    /// Returns the reason for which an image with a delta of this size would be too expensive to read.
+    fn reason_for_full_pack(&self, delta: &Delta<'_>, stored: u64) -> Option<FullReason> {
+        let IncrementalOptions { max_layers, max_dead, .. } = *self.incremental;
+        let layers = delta.base.image.layers.len() + delta.plans.len();
+        if layers > max_layers {
+            return Some(FullReason::TooManyLayers { layers, limit: max_layers });
+        }
+        let all = delta.base.stored.saturating_add(stored);
+        let dead = all.saturating_sub(delta.changes.tree.stored);
+        let is_too_much = u128::from(dead) * 100 > u128::from(all) * u128::from(max_dead);
+        is_too_much.then_some(FullReason::TooMuchDead { limit: max_dead })
+    }
+
+    /// Packs what changed.
+    fn upload(&self, delta: &mut Delta<'_>, skip_list: &mut SkipList) -> Result<Step<Vec<UploadedLayer>>> {
+        let Self { destination, sources, options, progress, .. } = self;
+        let format = ArchiveFormat::Layer;
+        let uploaded =
+            upload_layers(*destination, sources, options, format, skip_list, &delta.plans, *progress)?;
+        let DeltaEntries { paths, directories, .. } = &*delta.entries;
+        let found: u64 = uploaded.iter().map(|layer| layer.found.entries).sum();
+        let new_directory = uploaded.iter().find_map(|layer| layer.found.new_directory.as_ref());
+        if found != paths.len() as u64 || new_directory.is_some() {
+            let learnt =
+                uploaded.iter().filter(|layer| learn_left_out(skip_list, &layer.summary, paths, directories));
+            if learnt.count() > 0 {
+                return Ok(Step::Again);
+            }
+            let root = TreePath::root();
+            return self.learn(moved_meanwhile(new_directory.unwrap_or(&root)), skip_list);
+        }
+        let (on_change, summary) = (options.tree.on_change, &mut delta.changes.summary);
+        let mut listed = uploaded.iter().map(|layer| &layer.listed).chain([&delta.changes.listed]);
+        let checked = listed.try_for_each(|listed| listed.check(on_change, summary));
+        drop(listed);
+        match checked {
+            Ok(()) => Ok(Step::Done(uploaded)),
+            Err(error) => self.learn(error, skip_list),
+        }
+    }
+
+    /// Publishes the image of a base and its delta.
+    fn publish(
+        &self,
+        found: &FoundBase,
+        delta: Delta<'_>,
+        uploaded: &[UploadedLayer],
+    ) -> Result<Step<Packed>> {
+        let Changes { summary, .. } = &delta.changes;
+        warn_left_out(summary, self.progress);
+        let created = self.options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
+        let layers: Vec<Layer> = uploaded.iter().map(|layer| layer.layer.clone()).collect();
+        let description = Description { created, ..self.options.image.clone() };
+        let image = description.build_over(&delta.base.image, &layers)?;
+        let brought = match self.store(found, &delta.base.image, &image) {
+            Err(error) if has_lost_blob(&error) => {
+                let why = format!("a layer of the base is gone: {error}");
+                return Ok(Step::InFull(FullReason::Unusable { why }));
+            }
+            stored => stored?,
+        };
+        set_name(self.destination, &image.root, &self.name_rule(found))?;
+        let documents = image
+            .configs
+            .iter()
+            .chain(&image.manifests)
+            .chain(Some(&image.root).filter(|root| image.manifests.first() != Some(root)));
+        let own: u64 = layers.iter().map(|layer| layer.descriptor.size).sum();
+        let sent = own + brought + documents.map(|document| document.bytes().len() as u64).sum::<u64>();
+        let read = uploaded.iter().map(|layer| layer.contents.bytes).sum();
+        let report = self.report(found, &delta, ImageForm::Delta, read, sent);
+        let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
+        let packed = Packed::new(self.destination, image, layers, uploaded, delta.changes.summary);
+        let Changes { tree, .. } = delta.changes;
+        let incremental = Some(Incremental { layers_added: uploaded.len() as u64, ..report });
+        Ok(Step::Done(Packed { entries: tree.entries, bytes: tree.bytes, incremental, ..packed }))
+    }
+
+    /// Brings the layers of the base to the destination, and stores the documents. Returns the number of bytes that were sent
+    /// for the layers.
+    fn store(&self, found: &FoundBase, base: &BaseImage, image: &Built) -> Result<u64> {
+        let (from, to, progress) = (found.source.as_ref(), self.destination, self.progress);
+        if self.incremental.effect == Effect::DryRun {
+            let missing = base.layers.iter().map(|layer| Ok(if to.exists(layer)? { 0 } else { layer.size }));
+            return missing.sum();
+        }
+        let brought = bring_layers(from, to, &base.layers, progress)?;
+        match store_documents(to, image) {
+            Err(error) if crate::transport::is_missing_blob(&error) => {
+                progress.warn(&format!("{error}; the layers of the base are sent again"));
+                let sent = send_layers(from, to, &base.layers, progress)?;
+                store_documents(to, image).map(|()| brought + sent)
+            }
+            stored => stored.map(|()| brought),
+        }
+    }
+
+    /// Lets the name mean the base, because nothing has changed.
+    fn keep(&self, found: &FoundBase, delta: &Delta<'_>) -> Result<Packed> {
+        let is_written = self.incremental.effect == Effect::Write;
+        let sent = match self.base.role() {
+            // A layout without a tag may have been read under another one.
+            BaseRole::Current if is_written && self.base.location().is_repository() => {
+                set_name(self.destination, &found.root, &self.name_rule(found)).map(|()| 0)?
+            }
+            BaseRole::Other if is_written => self.bring(found)?,
+            _ => 0,
+        };
+        let Changes { tree, summary, .. } = &delta.changes;
+        warn_left_out(summary, self.progress);
+        let root = found.root.clone();
+        let platforms = self.options.image.platforms()?;
+        let image = Built { configs: Vec::new(), manifests: Vec::new(), root, platforms };
+        let packed = Packed::new(self.destination, image, Vec::new(), &[], summary.clone());
+        let incremental = Some(self.report(found, delta, ImageForm::Unchanged, 0, sent));
+        Ok(Packed { entries: tree.entries, bytes: tree.bytes, incremental, ..packed })
+    }
+
+    fn bring(&self, found: &FoundBase) -> Result<u64> {
+        let root: &Document = &found.root;
+        let sent = bring_image(found.source.as_ref(), self.destination, root, self.progress)?;
+        set_name(self.destination, root, &NameRule::Replace).map(|()| sent)
+    }
+
+    fn report(
+        &self,
+        found: &FoundBase,
+        delta: &Delta<'_>,
+        form: ImageForm,
+        read: u64,
+        sent: u64,
+    ) -> Incremental {
+        let Delta { base, changes, .. } = delta;
+        let compressed: u64 = base.image.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+        let full = u128::from(compressed) * u128::from(changes.tree.stored) / u128::from(base.stored.max(1));
+        Incremental {
+            added: changes.added,
+            changed: changes.changed,
+            removed: changes.removed,
+            unchanged: changes.unchanged,
+            content_compared: changes.compared,
+            bytes_read: read + changes.compared_bytes,
+            bytes_sent: sent,
+            full_bytes: u64::try_from(full).unwrap_or(u64::MAX),
+            layers_reused: base.image.layers.len() as u64,
+            ..Incremental::of(Some(found.address.clone()), form)
+        }
+    }
+}

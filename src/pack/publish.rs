@@ -1,0 +1,147 @@
+//! Publication of an image: its documents, the layers of its base, and its name.
+
+use crate::error::{Error, Kind, Result, Side};
+use crate::image::{Built, DEPTH_LIMIT};
+use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
+use crate::progress::Progress;
+use crate::stream::{Body, Unverified, try_for_each};
+use crate::transport::{self, Destination, Source, Transferred, send_again, transfer};
+use std::collections::HashSet;
+use std::io;
+
+/// The number of layers of a base that are brought to the destination at the same time.
+const CONCURRENT_BLOBS: usize = 6;
+
+/// The limit on the documents of a base that is copied. Two or three are usual.
+const DOCUMENT_COUNT_LIMIT: usize = 1000;
+
+/// The condition on which an image gets its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    /// It gets the name in any case.
+    Replace,
+    /// It gets the name if that still means the image with this digest, or still nothing.
+    UnlessMoved(Option<Digest>),
+}
+
+/// Uploads the documents of an image, the root last, and gives the root its name.
+pub(crate) fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
+    store_documents(destination, image)?;
+    set_name(destination, &image.root, &NameRule::Replace)
+}
+
+/// Uploads the documents of an image, the root last.
+pub fn store_documents(destination: &dyn Destination, image: &Built) -> Result<()> {
+    for config in &image.configs {
+        if !destination.contains(config.descriptor())? {
+            destination.upload(body_of(config))?;
+        }
+    }
+    // The root of an image for one platform is its only manifest.
+    for document in image.manifests.iter().filter(|manifest| **manifest != image.root).chain([&image.root]) {
+        destination.put_manifest(document)?;
+    }
+    Ok(())
+}
+
+/// Gives the root of an image its name.
+///
+/// # Errors
+/// [`Refused`](crate::error::Kind::Refused) if the rule does not allow it.
+pub fn set_name(destination: &dyn Destination, root: &Document, rule: &NameRule) -> Result<()> {
+    match rule {
+        NameRule::Replace => destination.commit(root),
+        NameRule::UnlessMoved(expected) => destination.commit_unless_moved(root, expected.as_ref()),
+    }
+}
+
+fn body_of(document: &Document) -> Body {
+    Unverified::new(io::Cursor::new(document.bytes().to_vec())).verify(document.descriptor())
+}
+
+/// Brings the layers of a base to the destination. They are not read if they are there already, or can be mounted. Returns
+/// the number of bytes that were sent.
+///
+/// # Errors
+/// Those of both sides.
+pub fn bring_layers(
+    from: &dyn Source,
+    to: &dyn Destination,
+    layers: &[Descriptor],
+    progress: &dyn Progress,
+) -> Result<u64> {
+    for_each_blob(layers, |layer| {
+        if to.exists(layer).map_err(|error| error.on(Side::Destination))? {
+            return Ok(0);
+        }
+        let is_copied = transfer(from, to, layer, progress)? == Transferred::Copied;
+        Ok(if is_copied { layer.size } else { 0 })
+    })
+}
+
+/// Sends the layers of a base whatever the destination says about them. Returns the number of bytes that were sent.
+///
+/// # Errors
+/// Those of both sides.
+pub fn send_layers(
+    from: &dyn Source,
+    to: &dyn Destination,
+    layers: &[Descriptor],
+    progress: &dyn Progress,
+) -> Result<u64> {
+    for_each_blob(layers, |layer| send_again(from, to, layer, progress).map(|()| layer.size))
+}
+
+fn for_each_blob(blobs: &[Descriptor], bring: impl Fn(&Descriptor) -> Result<u64> + Sync) -> Result<u64> {
+    let mut digests = HashSet::new();
+    let blobs: Vec<&Descriptor> = blobs.iter().filter(|blob| digests.insert(&blob.digest)).collect();
+    let sent = try_for_each(CONCURRENT_BLOBS, &blobs, |_, blob| bring(blob)).into_result()?;
+    Ok(sent.iter().sum())
+}
+
+/// Brings a whole image to the destination, byte for byte: everything that its root refers to, and then the root. Returns
+/// the number of bytes that were sent.
+///
+/// # Errors
+/// Those of both sides.
+pub fn bring_image(
+    from: &dyn Source,
+    to: &dyn Destination,
+    root: &Document,
+    progress: &dyn Progress,
+) -> Result<u64> {
+    let mut images = vec![(root.clone(), 0)];
+    let (mut documents, mut sent) = (Vec::new(), 0);
+    while let Some((document, depth)) = images.pop() {
+        if media_type::is_index(&document.descriptor().media_type) {
+            if depth == DEPTH_LIMIT {
+                return Err(document.malformed("its indexes are nested too deep"));
+            }
+            for entry in Index::parse(&document)?.manifests {
+                if media_type::is_document(&entry.media_type) {
+                    images.push((transport::fetch(from, &entry)?, depth + 1));
+                } else {
+                    sent += bring_layers(from, to, &[entry], progress)?;
+                }
+            }
+        } else {
+            let manifest = Manifest::parse(&document)?;
+            let blobs = [manifest.layers.as_slice(), &[manifest.config]].concat();
+            sent += bring_layers(from, to, &blobs, progress)?;
+        }
+        documents.push(document);
+        if documents.len() + images.len() > DOCUMENT_COUNT_LIMIT {
+            return Err(root.malformed("it lists too many images"));
+        }
+    }
+    for document in documents.iter().rev() {
+        to.put_manifest(document)?;
+        sent += document.bytes().len() as u64;
+    }
+    Ok(sent)
+}
+
+/// Returns whether an error says that a blob is not where it should be.
+pub fn has_lost_blob(error: &Error) -> bool {
+    error.kind() == Kind::NotFound || transport::is_missing_blob(error)
+}
