@@ -1,6 +1,7 @@
 //! Compares two trees, each of them an image or a directory: by path and by attribute.
 
 mod compare;
+mod quick;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,19 @@ pub struct Options {
     pub read: ReadOptions,
     /// The attributes that are not compared.
     pub ignore: BTreeSet<Attribute>,
+    /// The files of a directory whose content is read.
+    pub contents: Contents,
+}
+
+/// The files of a directory whose content is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Contents {
+    /// All.
+    #[default]
+    All,
+    /// Those whose size is that of the file in the image, and whose mtime is another. If both are the same, the content
+    /// counts as equal.
+    IfMtimeDiffers,
 }
 
 /// Two trees, and the differences between them.
@@ -64,7 +78,7 @@ impl Compared {
 
 /// Compares two trees. The digests of contents are compared, and attributes; only these are kept of an entry.
 ///
-/// Of layers with a table of contents nothing else is fetched, if the source serves ranges; it has the digests of the
+/// The content of each file of a directory is read, unless [`Options::contents`] says otherwise. Of layers with a table of contents nothing else is fetched, if the source serves ranges; it has the digests of the
 /// contents. All other layers are streamed and verified as a whole.
 ///
 /// # Errors
@@ -92,7 +106,24 @@ pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn P
         Side::Image(source) => read_image(source, &read, progress),
         Side::Directory(directory) => read_directory(directory, progress),
     };
-    let (left, right) = (read_side(left)?, read_side(right)?);
+    let (left, right) = match (options.contents, left, right) {
+        (Contents::All, ..) => (read_side(left)?, read_side(right)?),
+        (Contents::IfMtimeDiffers, Side::Image(_), Side::Directory(directory)) => {
+            ensure_directory(directory)?;
+            let left = read_side(left)?;
+            let right = quick::read_directory(directory, &left, progress)?;
+            (left, right)
+        }
+        (Contents::IfMtimeDiffers, Side::Directory(directory), Side::Image(_)) => {
+            ensure_directory(directory)?;
+            let right = read_side(right)?;
+            (quick::read_directory(directory, &right, progress)?, right)
+        }
+        (Contents::IfMtimeDiffers, ..) => {
+            return Err(Error::usage("only a directory and an image are compared by metadata first")
+                .with_hint("compare without --quick"));
+        }
+    };
     Ok(Compared { left, right, ignore: options.ignore.clone() })
 }
 
@@ -107,14 +138,11 @@ fn read_image(
 }
 
 fn read_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTree<PathNote>> {
-    if !directory.is_dir() {
-        return Err(Error::not_found(format!("there is no directory {}", directory.display())));
-    }
+    ensure_directory(directory)?;
     let task = progress.begin(&format!("reading {}", directory.display()), None);
     // The directory is the user's own, so its names may take any memory.
     let mut tree = Overlay::within(u64::MAX);
-    let options = WalkOptions { rule_files: RuleFiles::Apply, ..WalkOptions::default() };
-    for found in Walk::new(&[SourceSpec::new(directory)], &options)? {
+    for found in Walk::new(&[SourceSpec::new(directory)], &walk_options())? {
         let found = found?;
         let content = match found.file {
             Some(mut content) => identify(&found.entry, &mut content)?,
@@ -126,4 +154,16 @@ fn read_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTre
         tree.put(&found.entry, PathNote::Described(content))?;
     }
     Ok(tree.finish().with_first_names())
+}
+
+fn ensure_directory(directory: &Path) -> Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("there is no directory {}", directory.display())))
+}
+
+/// Returns the options by which a directory is read as `pack` reads it.
+fn walk_options() -> WalkOptions {
+    WalkOptions { rule_files: RuleFiles::Apply, ..WalkOptions::default() }
 }

@@ -189,6 +189,12 @@ impl<T> MergedTree<T> {
         self.entry(self.names.find(path)?)
     }
 
+    /// Returns the value of the entry at a path, to be changed for all names of the entry.
+    pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut T> {
+        let name = *self.names.value(self.names.find(path)?)?;
+        self.inodes.get_mut(name.inode()).map(|inode| &mut inode.value)
+    }
+
     /// Returns the entries at a path and below it, in the order of paths.
     pub fn below(&self, path: &TreePath) -> impl Iterator<Item = (Entry, &T)> + '_ {
         let nodes = self.names.find(path).map(|node| self.names.walk(node));

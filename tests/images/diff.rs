@@ -6,7 +6,7 @@ use super::{make_tree, memory, pack, pack_with, unpack};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use volio::diff::{Attribute, Options, Side, diff};
+use volio::diff::{Attribute, Contents, Options, Side, diff};
 use volio::error::Kind;
 use volio::layer::{Compression, Layer, Toc};
 use volio::oci::{Digest, Index, Manifest};
@@ -180,4 +180,80 @@ fn a_layer_with_another_content_than_the_image_says_is_an_integrity_error() {
     let error = diff(Side::Image(&sound), Side::Image(&image), &Options::default(), &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Integrity);
     assert!(error.to_string().starts_with("the content of a layer has the digest"), "{error}");
+}
+
+fn quick() -> Options {
+    Options { contents: Contents::IfMtimeDiffers, ..Options::default() }
+}
+
+fn rewrite(path: &Path, content: &str) {
+    let mtime = fs::metadata(path).unwrap().modified().unwrap();
+    fs::write(path, content).unwrap();
+    fs::File::options().write(true).open(path).unwrap().set_modified(mtime).unwrap();
+}
+
+#[test]
+fn a_quick_comparison_reads_a_file_only_if_its_size_is_equal_and_its_mtime_is_not() {
+    let (tree, image) = (tempfile::tempdir().unwrap(), memory());
+    let at = |name: &str| tree.path().join(name);
+    for name in ["hidden", "touched", "changed", "grown"] {
+        fs::write(at(name), "before").unwrap();
+    }
+    super::set_times(tree.path());
+    pack(&image, tree.path());
+    rewrite(&at("hidden"), "after!");
+    fs::File::options().write(true).open(at("touched")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::write(at("changed"), "after!").unwrap();
+    rewrite(&at("grown"), "longer than before");
+    let (of_image, of_tree) = (Side::Image(&image), Side::Directory(tree.path()));
+    let words = |lines: Vec<String>| {
+        let words = |line: &String| line.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ");
+        lines.iter().map(words).collect::<Vec<_>>()
+    };
+    let noticed = ["/changed content", "/changed mtime", "/grown size", "/touched mtime"];
+    assert_eq!(words(lines(of_image, of_tree, &quick())), noticed);
+    assert_eq!(words(lines(of_tree, of_image, &quick())), noticed);
+    let by_content = words(lines(of_image, of_tree, &Options::default()));
+    assert_eq!(by_content, [&noticed[..3], &["/hidden content"], &noticed[3..]].concat());
+}
+
+#[test]
+fn a_quick_comparison_of_two_files_that_became_one_reads_it() {
+    let (tree, image) = (tempfile::tempdir().unwrap(), memory());
+    let at = |name: &str| tree.path().join(name);
+    fs::write(at("a1"), "one").unwrap();
+    fs::write(at("b1"), "two").unwrap();
+    super::set_times(tree.path());
+    pack(&image, tree.path());
+    fs::remove_file(at("b1")).unwrap();
+    fs::hard_link(at("a1"), at("b1")).unwrap();
+    super::set_times(tree.path());
+    let found = lines(Side::Image(&image), Side::Directory(tree.path()), &quick());
+    assert_eq!(found, lines(Side::Image(&image), Side::Directory(tree.path()), &Options::default()));
+    assert!(found[0].starts_with("~ /b1 content sha256:"), "{found:?}");
+}
+
+#[test]
+fn a_quick_comparison_finds_what_a_full_one_finds_where_every_change_has_another_mtime() {
+    let (tree, image) = (tempfile::tempdir().unwrap(), memory());
+    make_large_tree(tree.path());
+    pack(&image, tree.path());
+    for (name, content) in [("cut", noise(7, 19 << 20)), ("one-frame", noise(8, (4 << 20) - 1024))] {
+        fs::write(tree.path().join(name), content).unwrap();
+    }
+    fs::write(tree.path().join("dir/again"), "CONTENT\n").unwrap();
+    fs::remove_file(tree.path().join("empty")).unwrap();
+    fs::create_dir(tree.path().join("empty")).unwrap();
+    let sides = (Side::Image(&image), Side::Directory(tree.path()));
+    let found = lines(sides.0, sides.1, &quick());
+    assert_eq!(found, lines(sides.0, sides.1, &Options::default()));
+    assert!(found.len() > 6, "{found:?}");
+}
+
+#[test]
+fn only_a_directory_and_an_image_are_compared_quickly() {
+    let image = memory();
+    pack(&image, tempfile::tempdir().unwrap().path());
+    let error = diff(Side::Image(&image), Side::Image(&image), &quick(), &Silent).unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage);
 }

@@ -147,3 +147,29 @@ For more information, try '--help'.
 "#]],
     );
 }
+
+#[test]
+fn a_quick_comparison_does_not_read_a_file_whose_size_and_mtime_are_equal() {
+    assert_screen(
+        changed().screen("diff --quick --ignore mtime oci:layout:v1 there"),
+        str![[r#"
+- /etc/hosts
++ /etc/more
+~ /hello mode 0644 0600
+-- stderr
+compared 5 paths: 3 differ
+-- exit 7
+
+"#]],
+    );
+    assert_screen(
+        changed().screen("diff --quick oci:layout:v1 oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: only a directory and an image are compared by metadata first
+hint: compare without --quick
+-- exit 2
+
+"#]],
+    );
+}

@@ -24,6 +24,10 @@ Options:
           
           [possible values: content, mode, owner, mtime, hardlink, xattr]
 
+      --quick
+          Compare a directory by metadata first: the content of a file counts as equal, and is not
+          read, if its size and mtime are those of the image
+
       --platform <OS/ARCH>
           Take images for this platform [default: the host's]
 
@@ -52,6 +56,7 @@ Output options:
 Examples:
   volio diff registry.example/data:v1 /data              what has changed since it was unpacked?
   volio diff registry.example/data:v1 registry.example/data:v2
+  volio diff --quick registry.example/data:v1 /data      files of equal size and mtime are not read
   volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
 FIRST and SECOND are an image or a directory each. An argument is a directory if it begins with / or

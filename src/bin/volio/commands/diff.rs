@@ -15,13 +15,14 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use volio::diff::{Attribute, Change, Compared, Difference, Options, Side, diff};
+use volio::diff::{Attribute, Change, Compared, Contents, Difference, Options, Side, diff};
 use volio::{Access, Error, Location, Platform, ReadOptions, Reference, Result, Source};
 
 const EXAMPLES: &str = "\
 Examples:
   volio diff registry.example/data:v1 /data              what has changed since it was unpacked?
   volio diff registry.example/data:v1 registry.example/data:v2
+  volio diff --quick registry.example/data:v1 /data      files of equal size and mtime are not read
   volio diff --ignore owner,mtime oci:backup restored    restored by somebody who is not root
 
 FIRST and SECOND are an image or a directory each. An argument is a directory if it begins with / or ., if the path exists, \
@@ -54,6 +55,11 @@ pub struct Diff {
     /// Do not compare these attributes
     #[arg(long, value_name = "ATTRIBUTE", value_enum, value_delimiter = ',')]
     ignore: Vec<IgnoredAttribute>,
+
+    /// Compare a directory by metadata first: the content of a file counts as equal, and is not read, if its
+    /// size and mtime are those of the image
+    #[arg(long)]
+    quick: bool,
 
     /// Take images for this platform [default: the host's]
     #[arg(long, value_name = "OS/ARCH")]
@@ -185,7 +191,8 @@ impl Diff {
             max_content: self.content.max_content,
             any_media_type: self.any_media_type,
         };
-        let options = Options { read, ignore };
+        let contents = if self.quick { Contents::IfMtimeDiffers } else { Contents::All };
+        let options = Options { read, ignore, contents };
         let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
         drop(progress);
 
