@@ -14,7 +14,8 @@ pub struct Base {
 }
 
 impl Base {
-    /// Reads the list of layers of an image, for all its platforms. `name` is its repository, which is recorded in the copy.
+    /// Reads the list of layers of an image, for all its platforms. `name` is its repository, with its tag if
+    /// that is known, and is recorded in the copy with the digest.
     ///
     /// # Errors
     /// Those of reading the image's documents.

@@ -280,7 +280,7 @@ copied 2 blobs, 626 B in [TIME]; 1 left out
         str![[r#"
 -- stderr
 error: source: the layout stick has no blob sha256:[DIGEST]
-hint: it holds only what oci:layout@sha256:[DIGEST] lacks: copy that image first to where this one shall be
+hint: it holds only what oci:layout:v1@sha256:[DIGEST] lacks: copy that image first to where this one shall be
 -- exit 4
 
 "#]],

@@ -148,7 +148,12 @@ impl Pull {
 impl SelectionArgs {
     /// Returns the options of the copy, after reading the images of `--since`.
     fn options(&self, access: &Access) -> Result<Options> {
-        let read = |image: &Location| Base::read(&image.without_name(), image.source(access)?.as_ref());
+        // The digest is added to the name.
+        let name = |image: &Location| match image.digest() {
+            Some(_) => image.without_name(),
+            None => image.to_string(),
+        };
+        let read = |image: &Location| Base::read(&name(image), image.source(access)?.as_ref());
         let since = self.since.iter().map(read).collect::<Result<_>>()?;
         let (platforms, concurrency) = (self.platforms.clone(), access.client.concurrency);
         Ok(Options { platforms, referrers: self.referrers, since, concurrency })
