@@ -6,6 +6,7 @@
 //! filled or exported.
 
 use super::fingerprint::fingerprint;
+use super::options::{ExportMode, ExportOptions};
 use super::progress::{ProgressRecorder, TransferProgress};
 use super::root::first_entry;
 use super::state::{ContentOrigin, ExportNeed, ImageStamp, KnownContent};
@@ -13,10 +14,11 @@ use super::usage::{Usage, usage};
 use super::volume::{Activity, ExportOutcome, Volume, VolumeLock};
 use super::volumes::VolumeStore;
 use crate::error::{Error, Kind, Result};
-use crate::pack::{self, Packed, pack};
-use crate::transport::Location;
+use crate::pack::{
+    self, ContentCheck, ImageForm, IncrementalOptions, Packed, ShrinkRule, pack, pack_incremental,
+};
 use crate::tree::SourceSpec;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -37,11 +39,11 @@ pub(super) enum WaitFor {
 pub(super) fn in_background(
     store: &Arc<VolumeStore>,
     volume: &Arc<Volume>,
-    to: Location,
+    to: ExportOptions,
     wait_for: WaitFor,
     lock: VolumeLock,
 ) -> Result<()> {
-    lock.set_activity(Activity::Exporting { image: to.to_string() });
+    lock.set_activity(Activity::Exporting { image: to.image.to_string() });
     let (store, volume) = (Arc::clone(store), Arc::clone(volume));
     let work = move || {
         // Recorded also after a panic: the next export is then tried later, and not at once.
@@ -81,7 +83,7 @@ impl Drop for ExportEnd<'_> {
 pub(super) fn export_and_wait(
     store: &Arc<VolumeStore>,
     volume: &Arc<Volume>,
-    to: Location,
+    to: ExportOptions,
     wait_for: WaitFor,
     (lock, then): (VolumeLock, Activity),
     deadline: Instant,
@@ -108,7 +110,7 @@ pub(super) fn outcome(volume: &Volume) -> Result<()> {
 pub(super) fn export(
     store: &VolumeStore,
     volume: &Volume,
-    to: &Location,
+    to: &ExportOptions,
     wait_for: WaitFor,
 ) -> Result<ExportOutcome> {
     let is_counted = match usage(store, volume)? {
@@ -120,7 +122,7 @@ pub(super) fn export(
     let directory = store.storage.volume_dir(&volume.name);
     let before = fingerprint(&directory)?;
     let is_empty = first_entry(&directory)?.is_none();
-    let name = to.to_string();
+    let name = to.image.to_string();
     let is_needed = match volume.state()?.needed(&name, &before, is_empty) {
         ExportNeed::Nothing => false,
         ExportNeed::IfMissing => is_missing(store, volume, to)?,
@@ -145,39 +147,87 @@ pub(super) fn export(
 }
 
 /// Returns `true` if the name has no image. Content that no container has changed creates an image, but replaces none.
-fn is_missing(store: &VolumeStore, volume: &Volume, to: &Location) -> Result<bool> {
-    let found = to.source(&(store.settings.access)()?).and_then(|source| source.resolve());
+fn is_missing(store: &VolumeStore, volume: &Volume, to: &ExportOptions) -> Result<bool> {
+    let found = to.image.source(&(store.settings.access)()?).and_then(|source| source.resolve());
     match found {
         Err(error) if error.kind() == Kind::NotFound => Ok(true),
         // Some registries deny access to a name that does not exist. Nothing is lost: the content has not changed.
         Err(error) if error.kind() != Kind::Denied => Err(error),
         _ => {
-            store.log(&format!("{}: not exported: nothing has changed, and {to} is there", volume.name));
+            store.log(&format!(
+                "{}: not exported: nothing has changed, and {} is there",
+                volume.name, to.image
+            ));
             Ok(false)
         }
     }
 }
 
 /// Packs the volume and tags the image.
-fn pack_volume(store: &VolumeStore, volume: &Volume, to: &Location, directory: &Path) -> Result<ImageStamp> {
-    store.log(&format!("{}: exporting it to {to}", volume.name));
+fn pack_volume(
+    store: &VolumeStore,
+    volume: &Volume,
+    to: &ExportOptions,
+    directory: &Path,
+) -> Result<ImageStamp> {
+    let ExportOptions { image, mode } = to;
+    store.log(&format!("{}: exporting it to {image}", volume.name));
     let begun = Instant::now();
-    let destination = to.destination(&(store.settings.access)()?)?;
+    let access = (store.settings.access)()?;
+    let destination = image.destination(&access)?;
     let log = |message: &str| store.log(&format!("{}: {message}", volume.name));
     let progress = ProgressRecorder { transfer: Arc::new(TransferProgress::default()), log: &log };
     // No rule files: a container that writes into a volume must not decide what is exported.
-    let packed =
-        pack(destination.as_ref(), &[SourceSpec::new(directory)], &pack::Options::default(), &progress)?;
+    let (sources, options) = ([SourceSpec::new(directory)], pack::Options::default());
+    let packed = match mode {
+        ExportMode::Full => pack(destination.as_ref(), &sources, &options, &progress)?,
+        ExportMode::Incremental => {
+            let base = pack::Base::current(image.clone(), access);
+            let incremental = incremental_options(store.storage.private_dir(&volume.name));
+            pack_incremental(destination.as_ref(), &base, &sources, &options, &incremental, &progress)?
+        }
+    };
     store.log(&format!(
-        "{}: exported {} entries as {} in {:.1} s{}",
+        "{}: exported {} entries as {} in {:.1} s{}{}",
         volume.name,
         packed.entries,
         packed.address,
         begun.elapsed().as_secs_f64(),
+        what_was_sent(&packed),
         left_out(&packed),
     ));
     let digest = packed.digest.to_string();
-    Ok(ImageStamp { image: to.to_string(), digest, at: store.timestamp(), subpath: None })
+    Ok(ImageStamp { image: image.to_string(), digest, at: store.timestamp(), subpath: None })
+}
+
+/// Returns the options of an incremental export, which must hold what a full one would: exported content may be replaced
+/// after it.
+fn incremental_options(temporary: PathBuf) -> IncrementalOptions {
+    IncrementalOptions {
+        // A program can set an mtime, so that equal metadata does not prove that a file was not changed.
+        content_check: ContentCheck::Always,
+        // A container may empty its volume.
+        shrink_rule: ShrinkRule::Any,
+        temporary: Some(temporary),
+        ..IncrementalOptions::default()
+    }
+}
+
+/// Returns a description of what an incremental export has sent.
+fn what_was_sent(packed: &Packed) -> String {
+    let Some(incremental) = &packed.incremental else { return String::new() };
+    match &incremental.form {
+        ImageForm::Unchanged => "; nothing differs from the image".to_owned(),
+        ImageForm::Full(reason) => format!("; packed in full: {reason}"),
+        ImageForm::Delta => format!(
+            "; {} added, {} changed, {} removed: sent {} bytes of about {}",
+            incremental.added,
+            incremental.changed,
+            incremental.removed,
+            incremental.bytes_sent,
+            incremental.full_bytes,
+        ),
+    }
 }
 
 /// Returns a description of the entries that are not in the image.

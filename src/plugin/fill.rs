@@ -8,7 +8,7 @@ use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
 use super::in_use::{self, InUse};
 use super::min_speed::SpeedGuard;
-use super::options::{FillOptions, FillPolicy, Ownership, PullPolicy};
+use super::options::{ExportOptions, FillOptions, FillPolicy, Ownership, PullPolicy};
 use super::progress::{ProgressRecorder, TransferProgress};
 use super::root::{first_entry, set_mode};
 use super::state::{ImageStamp, VolumeState};
@@ -18,7 +18,7 @@ use super::volumes::VolumeStore;
 use crate::disk::mountinfo;
 use crate::error::{Error, Result};
 use crate::stream::CancelToken;
-use crate::transport::{Location, Source};
+use crate::transport::Source;
 use crate::tree::ExtractOptions;
 use crate::unpack::{self, PathFilter, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -56,7 +56,7 @@ pub(super) struct FillRequest {
     pub(super) fill: FillOptions,
     pub(super) owner: Ownership,
     /// The image to which the current content has to be exported before it is replaced.
-    pub(super) export: Option<Location>,
+    pub(super) export: Option<ExportOptions>,
 }
 
 /// Fills the volume in a separate thread, which continues if the engine hangs up.
@@ -200,7 +200,7 @@ impl FillRun<'_> {
         if volume.state()?.is_stored(&fingerprint(target)?) {
             Ok(())
         } else {
-            Err(lost(&format!("{to} holds something else"))
+            Err(lost(&format!("{} holds something else", to.image))
                 .with_hint("export it with volio pack, or empty it"))
         }
     }

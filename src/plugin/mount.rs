@@ -6,7 +6,7 @@ use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
 use super::hooks::Hook;
 use super::in_use::{InUse, MountSnapshot};
-use super::options::{PullPolicy, VolumeOptions};
+use super::options::{ExportOptions, PullPolicy, VolumeOptions};
 use super::state::{ContentOrigin, KnownContent};
 use super::usage::{Usage, usage};
 use super::volume::{Activity, Volume, VolumeLock};
@@ -15,7 +15,6 @@ use super::volumes::{DOCKER_TIMEOUT, VolumeStore};
 use super::{CallError, Driver, fill, root};
 use crate::disk::mountinfo;
 use crate::error::{Error, Result};
-use crate::transport::Location;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -326,7 +325,7 @@ impl<'a> MountRequest<'a> {
     }
 
     /// Exports the volume if this was the last container, and waits for the end as long as the engine does.
-    fn export(&self, to: &Location) -> Result<()> {
+    fn export(&self, to: &ExportOptions) -> Result<()> {
         let Ok(lock) = self.volume.lock(Activity::Unmounting, self.deadline) else { return Ok(()) };
         if usage(self.store, &self.volume)? != Usage::Free {
             return Ok(());

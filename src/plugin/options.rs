@@ -23,6 +23,7 @@ const KNOWN: &[&str] = &[
     "gid",
     "mode",
     "export",
+    "export-mode",
     "pre-mount",
     "post-unmount",
     "cmd",
@@ -34,7 +35,7 @@ const KNOWN: &[&str] = &[
 pub(super) struct VolumeOptions {
     pub(super) fill: Option<FillOptions>,
     pub(super) owner: Ownership,
-    pub(super) export: Option<Location>,
+    pub(super) export: Option<ExportOptions>,
     /// The command of a volmex volume, which runs before each mount.
     pub(super) command: Option<String>,
     pub(super) pre_mount: Option<Vec<String>>,
@@ -52,6 +53,23 @@ pub(super) struct FillOptions {
     /// The part of the image that is taken: the content of a directory, or a file.
     pub(super) subpath: Option<TreePath>,
     pub(super) platform: Option<Platform>,
+}
+
+/// The image that a volume is exported to.
+#[derive(Clone, Debug)]
+pub(super) struct ExportOptions {
+    pub(super) image: Location,
+    pub(super) mode: ExportMode,
+}
+
+/// The form of an export.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ExportMode {
+    /// The whole volume is packed.
+    #[default]
+    Full,
+    /// What changed is added to the layers of the image that the name means.
+    Incremental,
 }
 
 /// The owner of the files, and the mode of the root directory.
@@ -128,7 +146,7 @@ impl VolumeOptions {
                 gid: given(options, "gid", id)?,
                 mode: given(options, "mode", mode)?,
             },
-            export: given(options, "export", destination)?,
+            export: ExportOptions::parse(options)?,
             command: options.get("cmd").map(|command| command.trim().to_owned()).filter(|c| !c.is_empty()),
             pre_mount: given(options, "pre-mount", |text| hooks::words("pre-mount", text))?,
             post_unmount: given(options, "post-unmount", |text| hooks::words("post-unmount", text))?,
@@ -163,6 +181,35 @@ impl FillOptions {
                 .with_hint("say so with -o policy=replace, or fill the volume once with pull=missing"))
         } else {
             Ok(Some(fill))
+        }
+    }
+}
+
+impl ExportOptions {
+    fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>> {
+        let mode = given(options, "export-mode", str::parse::<ExportMode>)?;
+        match (given(options, "export", destination)?, mode.unwrap_or_default()) {
+            (Some(Location::DockerArchive { .. }), ExportMode::Incremental) => {
+                Err(Error::usage("an archive for docker load holds whole images only")
+                    .with_hint("export to a registry, oci: or oci-archive:, or leave out export-mode"))
+            }
+            (Some(image), mode) => Ok(Some(Self { image, mode })),
+            (None, _) if mode.is_some() => {
+                Err(Error::usage("export-mode needs an export").with_hint("add -o export=REFERENCE"))
+            }
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+impl FromStr for ExportMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "full" => Ok(Self::Full),
+            "incremental" => Ok(Self::Incremental),
+            _ => Err(Error::usage("export-mode is full or incremental")),
         }
     }
 }
@@ -284,6 +331,9 @@ mod tests {
             &[("mode", "0999")],
             &[("mode", "17777")],
             &[("export", &format!("h.io/a@sha256:{}", "a".repeat(64)))],
+            &[("export-mode", "incremental")],
+            &[("export", "h.io/a"), ("export-mode", "sometimes")],
+            &[("export", "docker-archive:/a.tar"), ("export-mode", "incremental")],
             &[("pre-mount", "echo 'open")],
             &[("pre-mount", "")],
             &[("post-unmount", "[1]")],
@@ -318,6 +368,8 @@ mod tests {
             ("subpath", "/var//lib/./x/"),
             ("uid", "70"),
             ("mode", "2750"),
+            ("export", "h.io/b:v1"),
+            ("export-mode", "incremental"),
             ("pre-mount", r#"sh -c 'echo "$VOLIO_NAME"'"#),
             ("post-unmount", r#"["a b", "c"]"#),
             ("timeout", "5"),
@@ -327,6 +379,8 @@ mod tests {
         assert_eq!((fill.pull, fill.policy), (PullPolicy::Newer, FillPolicy::Replace));
         assert_eq!(fill.subpath, TreePath::parse("var/lib/x"));
         assert_eq!(spec.owner, Ownership { uid: Some(70), gid: None, mode: Some(0o2750) });
+        assert_eq!(spec.export.unwrap().mode, ExportMode::Incremental);
+        assert_eq!(parse(&[("export", "h.io/b:v1")]).unwrap().export.unwrap().mode, ExportMode::Full);
         assert_eq!(spec.pre_mount.unwrap(), ["sh", "-c", r#"echo "$VOLIO_NAME""#]);
         assert_eq!(spec.post_unmount.unwrap(), ["a b", "c"]);
         assert_eq!(spec.timeout, Duration::from_secs(5));

@@ -3,7 +3,7 @@
 use super::export::{self, WaitFor};
 use super::fingerprint::fingerprint;
 use super::in_use::{self, InUse};
-use super::options::VolumeOptions;
+use super::options::{ExportOptions, VolumeOptions};
 use super::protocol::ResponseBody;
 use super::volume::{Activity, Volume, VolumeLock};
 use super::volume_name::VolumeName;
@@ -69,7 +69,7 @@ impl VolumeStore {
     fn export_before_removal(
         self: &Arc<Self>,
         volume: &Arc<Volume>,
-        to: crate::transport::Location,
+        to: ExportOptions,
         lock: VolumeLock,
         deadline: Instant,
     ) -> Result<VolumeLock> {

@@ -1,6 +1,6 @@
 //! The status that `docker volume inspect` shows. It has no options that could contain a password.
 
-use super::options::{FillPolicy, PullPolicy, VolumeOptions};
+use super::options::{ExportMode, FillPolicy, PullPolicy, VolumeOptions};
 use super::state::{ImageStamp, VolumeState};
 use super::volume::Volume;
 use crate::error::Result;
@@ -16,7 +16,8 @@ pub(super) fn status(options: &Result<VolumeOptions>, volume: &Volume) -> Value 
             put("image", options.fill.as_ref().map(|fill| fill.image.to_string().into()));
             put("pull", options.fill.as_ref().map(|fill| pull(fill.pull).into()));
             put("policy", options.fill.as_ref().map(|fill| policy(fill.policy).into()));
-            put("export", options.export.as_ref().map(|export| export.to_string().into()));
+            put("export", options.export.as_ref().map(|export| export.image.to_string().into()));
+            put("exportMode", options.export.as_ref().map(|export| export_mode(export.mode).into()));
         }
         Err(error) => put("invalid", Some(error.to_string().into())),
     }
@@ -49,6 +50,13 @@ fn pull(pull: PullPolicy) -> &'static str {
         PullPolicy::Missing => "missing",
         PullPolicy::Newer => "newer",
         PullPolicy::Always => "always",
+    }
+}
+
+fn export_mode(mode: ExportMode) -> &'static str {
+    match mode {
+        ExportMode::Full => "full",
+        ExportMode::Incremental => "incremental",
     }
 }
 

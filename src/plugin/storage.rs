@@ -105,7 +105,8 @@ impl Storage {
         self.private_dir(name).join("new")
     }
 
-    fn private_dir(&self, name: &VolumeName) -> PathBuf {
+    /// Returns the directory for the plugin's files about a volume.
+    pub(super) fn private_dir(&self, name: &VolumeName) -> PathBuf {
         self.path.join(".volio").join(name.as_str())
     }
 

@@ -1,11 +1,12 @@
 //! Volumes that are packed when the last container lets go.
 
 use super::Service;
-use crate::registry::{Refusal, Registry};
+use crate::registry::{Refusal, Registry, noise};
 use serde_json::json;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
+use volio::transport::{Access, Location};
 
 #[test]
 fn the_last_container_that_lets_go_has_the_volume_packed_before_the_engine_is_answered() {
@@ -184,4 +185,59 @@ for _ in range(2):
     } else {
         assert_eq!(service.status("a")["mounts"], json!({"1": 2}))
     }
+}
+
+/// Returns the sizes of the layers of an exported image.
+fn layers(export: &str) -> Vec<u64> {
+    let source = export.parse::<Location>().unwrap().source(&Access::default()).unwrap();
+    let inspected = volio::inspect::inspect(source.as_ref()).unwrap();
+    inspected.images[0].layers.iter().map(|layer| layer.size).collect()
+}
+
+#[test]
+fn an_incremental_export_adds_what_changed_to_the_image_and_holds_what_a_full_one_would() {
+    let service = Service::start();
+    let export = format!("oci:{}:v1", service.path("export").display());
+    service.create("a", &[("export", &export), ("export-mode", "incremental")]);
+    let path = service.mount("a", "1").unwrap();
+    fs::write(path.join("large"), noise(500_000)).unwrap();
+    fs::write(path.join("small"), "one").unwrap();
+    service.unmount("a", "1");
+    assert_eq!(layers(&export).len(), 1);
+    assert_eq!(service.status("a")["exportMode"], json!("incremental"));
+
+    // A program that sets the time of a file hides the change from a comparison of metadata.
+    let path = service.mount("a", "2").unwrap();
+    let time = fs::metadata(path.join("small")).unwrap().modified().unwrap();
+    fs::write(path.join("small"), "two").unwrap();
+    fs::File::options().write(true).open(path.join("small")).unwrap().set_modified(time).unwrap();
+    service.unmount("a", "2");
+    let after = layers(&export);
+    assert!(after.len() == 2 && after[0] > 500_000 && after[1] < 5_000, "{after:?}");
+    let exported = service.unpack(&export);
+    assert_eq!(fs::read_to_string(exported.path().join("small")).unwrap(), "two");
+    assert_eq!(fs::read(exported.path().join("large")).unwrap(), noise(500_000));
+
+    // A container may remove almost everything. Then most of the image is dead, and it is packed in full.
+    let path = service.mount("a", "3").unwrap();
+    fs::remove_file(path.join("large")).unwrap();
+    service.unmount("a", "3");
+    assert_eq!(layers(&export).len(), 1);
+    assert!(!service.unpack(&export).path().join("large").exists());
+    let journal = service.journal.lock().unwrap().join("\n");
+    assert!(journal.contains("0 added, 1 changed, 0 removed: sent "), "{journal}");
+    assert!(journal.contains("packed in full: more than 50 % of its bytes would be dead"), "{journal}");
+}
+
+#[test]
+fn an_incremental_export_over_the_image_of_another_writer_holds_the_volume() {
+    let service = Service::start();
+    let export = service.pack("theirs", &[("theirs", "x"), ("file", "theirs")]);
+    service.create("a", &[("export", &export), ("export-mode", "incremental")]);
+    let path = service.mount("a", "1").unwrap();
+    fs::write(path.join("file"), "ours").unwrap();
+    service.unmount("a", "1");
+    let exported = service.unpack(&export);
+    assert_eq!(fs::read_to_string(exported.path().join("file")).unwrap(), "ours");
+    assert!(!exported.path().join("theirs").exists());
 }

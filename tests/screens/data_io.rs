@@ -1,5 +1,7 @@
 //! data-io's interface: `volio pack` and `volio unpack` without arguments, by the environment and by secrets.
 
+mod incremental;
+
 use super::{Workspace, assert_screen};
 use crate::registry::{Login, Registry};
 use snapbox::str;

@@ -48,6 +48,8 @@ pub struct EnvConfig {
     pub target: PathBuf,
     /// Refuse each new version once.
     pub announces: bool,
+    /// Transfer only what changed.
+    pub incremental: bool,
     variables: Variables,
 }
 
@@ -118,6 +120,7 @@ impl EnvConfig {
             direction,
             source: variables.path("VOLIO_SOURCE", SOURCE),
             target: variables.path("VOLIO_TARGET", TARGET),
+            incremental: variables.get("INCREMENTAL").is_some(),
             announces: unpacks && store.is_none() && variables.get("NO_CHECK").is_none(),
             image,
             store,
@@ -306,6 +309,16 @@ mod tests {
         for other in ["NO_CHECK", "NO_PULL"] {
             assert!(!config(Direction::Unpack, &[tag, (other, "1")]).unwrap().announces);
         }
+    }
+
+    #[test]
+    fn any_value_asks_for_what_changed_only() {
+        let tag = ("DATA_TAG", "h.io/a:1");
+        for (value, expected) in [("1", true), ("0", true), ("", false)] {
+            let config = config(Direction::Pack, &[tag, ("INCREMENTAL", value)]).unwrap();
+            assert_eq!(config.incremental, expected, "{value}");
+        }
+        assert!(!config(Direction::Pack, &[tag]).unwrap().incremental);
     }
 
     #[test]

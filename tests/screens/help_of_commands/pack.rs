@@ -199,7 +199,8 @@ error.
 Without IMAGE and SOURCE, pack works as data-io does: DATA_TAG names the image, with REGISTRY as its
 host if that is set, and /source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and
 REGISTRY_PASSWORD are the credentials. With NO_PUSH, the image is written to the layout
-/var/lib/volio/store, or VOLIO_STORE. A file in /run/secrets replaces the variable of the same name.
+/var/lib/volio/store, or VOLIO_STORE. INCREMENTAL stands for --incremental. A file in /run/secrets
+replaces the variable of the same name.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

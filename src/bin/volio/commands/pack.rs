@@ -73,8 +73,8 @@ files of root. ACLs are translated too. An owner that is not in any range is an 
 
 Without IMAGE and SOURCE, pack works as data-io does: DATA_TAG names the image, with REGISTRY as its host if that is set, \
 and /source, or VOLIO_SOURCE, is packed. REGISTRY_USERNAME and REGISTRY_PASSWORD are the credentials. With NO_PUSH, the \
-image is written to the layout /var/lib/volio/store, or VOLIO_STORE. A file in /run/secrets replaces the variable of the \
-same name.
+image is written to the layout /var/lib/volio/store, or VOLIO_STORE. INCREMENTAL stands for --incremental. A file in \
+/run/secrets replaces the variable of the same name.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -366,7 +366,10 @@ impl Pack {
         Ok(Invocation { image, sources, access, config: None })
     }
 
-    fn pack(self, invocation: &Invocation, progress: Display) -> Result<()> {
+    fn pack(mut self, invocation: &Invocation, progress: Display) -> Result<()> {
+        if invocation.config.as_ref().is_some_and(|config| config.incremental) {
+            self.incremental.enable();
+        }
         let epoch = environment::source_date_epoch(|name| invocation.variable(name))?;
         let options = Options {
             layer_size: self.tree.layer_size,
@@ -410,7 +413,7 @@ impl Pack {
 /// The error for an image that has no layers to add to.
 fn without_layers() -> Error {
     Error::usage("an image as data-io made them is one archive, to which nothing can be added")
-        .with_hint("leave out --format data-io, or --incremental and --base")
+        .with_hint("leave out --format data-io, or --incremental, --base and the variable INCREMENTAL")
 }
 
 /// Reads the patterns in a file.

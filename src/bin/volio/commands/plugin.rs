@@ -43,6 +43,7 @@ Options of a volume, each after -o:
   platform=OS/ARCH     take the image for this platform
   uid=N gid=N mode=N   the owner and group of the files, and the mode of the volume's root
   export=IMAGE         pack the volume when the last container has let go of it
+  export-mode=WHAT     full (the default), or incremental: add what changed to the image that is there
   pre-mount=COMMAND    run this before each mount; a failure keeps the container from starting
   post-unmount=COMMAND run this after each unmount; a failure keeps the volume from being exported
   cmd=COMMAND          run this before each mount, exactly as volmex did

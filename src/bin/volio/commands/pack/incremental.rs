@@ -47,6 +47,11 @@ pub struct IncrementalArgs {
 }
 
 impl IncrementalArgs {
+    /// Adds only what changed, as `--incremental` says, unless `--base` is given.
+    pub fn enable(&mut self) {
+        self.incremental = self.base.is_none();
+    }
+
     /// Returns the base of an image that is packed to `image`; `None` if everything is to be packed.
     pub fn base(&self, image: &Location, access: &Access) -> Option<Base> {
         match &self.base {
