@@ -22,7 +22,7 @@ pub struct JsonEntry<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     pub chunk_size: u64,
     /// `zeros`, as in Podman's tables of contents, or empty.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(borrow, skip_serializing_if = "is_empty")]
     pub chunk_type: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
     dev_major: u64,
@@ -30,7 +30,7 @@ pub struct JsonEntry<'a> {
     dev_minor: u64,
     /// The digest of the whole file. volio omits it: that of a single chunk is the same, and several chunks prove the file
     /// without a second hash of the whole.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(borrow, skip_serializing_if = "is_empty")]
     pub digest: Cow<'a, str>,
     /// The end of the frame. The readers of stargz do not need it.
     #[serde(skip_serializing_if = "is_zero")]
@@ -39,27 +39,28 @@ pub struct JsonEntry<'a> {
     gid: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub inner_offset: u64,
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(borrow, skip_serializing_if = "is_empty")]
     link_name: Cow<'a, str>,
     /// The bytes of the target as base64, if they are not UTF-8.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(borrow, skip_serializing_if = "is_empty")]
     link_name_raw: Cow<'a, str>,
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(borrow, skip_serializing_if = "is_empty")]
     modtime: Cow<'a, str>,
     /// Seconds since 1970, for a time outside the years 0 to 9999.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(borrow, skip_serializing_if = "is_empty")]
     modtime_raw: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
     mode: u64,
+    #[serde(borrow)]
     pub name: Cow<'a, str>,
     /// The bytes of the name as base64, if they are not UTF-8.
-    #[serde(skip_serializing_if = "is_empty")]
+    #[serde(borrow, skip_serializing_if = "is_empty")]
     name_raw: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
     pub offset: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub size: u64,
-    #[serde(rename = "type")]
+    #[serde(borrow, rename = "type")]
     pub kind: Cow<'a, str>,
     #[serde(skip_serializing_if = "is_zero")]
     uid: u64,
