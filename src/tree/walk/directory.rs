@@ -20,7 +20,7 @@ use crate::tree::race::{Changed, FileChange, is_about_entry};
 use crate::tree::xattr::XattrSource;
 use crate::tree::{Entry, EntryKind, Metadata, TreePath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, OFlags, Stat, fstat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -220,6 +220,7 @@ impl DirectoryWalk {
             FileType::RegularFile if self.reads_content() || self.builder.options.one_file_system => {
                 self.file(name, path)
             }
+            FileType::RegularFile => self.metadata_of_file(name, path).map(Some),
             _ => self.unopened(name, path).map(Some),
         }
     }
@@ -312,6 +313,26 @@ impl DirectoryWalk {
         };
         self.remember(&stat, path);
         Ok(Some(found))
+    }
+
+    /// Builds the entry for a regular file without its content. The attributes of an open file are read in two thirds of the
+    /// time that a path through `/proc` takes; the file need not be readable nevertheless.
+    fn metadata_of_file(&mut self, name: &CStr, path: &TreePath) -> Result<WalkedEntry, EntryFailure> {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::NONBLOCK;
+        let Ok(fd) = openat(self.stack.here()?, name, flags, Mode::empty()) else {
+            return self.unopened(name, path);
+        };
+        let stat = fstat(&fd)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Errno::STALE.into());
+        }
+        let size = EntryKind::File { size: stat.st_size.unsigned_abs() };
+        let kind = self.earlier_name(&stat).unwrap_or(size);
+        let xattrs = XattrSource::Open(fd.as_fd());
+        let entry = self.builder.entry(self.at.append(path), kind, &stat, xattrs)?;
+        self.remember(&stat, path);
+        Ok(WalkedEntry { entry, file: None })
     }
 
     fn reads_content(&self) -> bool {

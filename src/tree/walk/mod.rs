@@ -174,7 +174,7 @@ impl Walk {
         self.with_detail(WalkDetail::Sizes)
     }
 
-    /// Makes the walk yield entries with all their metadata and without content: no file in a directory is opened.
+    /// Makes the walk yield entries with all their metadata and without content: no file in a directory is read.
     #[must_use]
     pub fn metadata_only(self) -> Self {
         self.with_detail(WalkDetail::Metadata)
