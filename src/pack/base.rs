@@ -160,9 +160,9 @@ impl FoundBase {
         let mut notes = BaseNotes::default();
         let tree = image.tree_with(&mut notes)?.with_first_names();
         let (mut files, mut bytes, mut newest) = (0, 0u64, None);
-        for entry in tree.entries() {
-            newest = newest.max(Some(entry.metadata.mtime).filter(|time| *time <= now));
-            if let EntryKind::File { size } = entry.kind {
+        for (size, mtime) in tree.sizes_and_mtimes() {
+            newest = newest.max(Some(mtime).filter(|time| *time <= now));
+            if let Some(size) = size {
                 files += 1;
                 bytes = bytes.saturating_add(size);
             }

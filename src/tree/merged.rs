@@ -209,6 +209,18 @@ impl<T> MergedTree<T> {
         children.into_iter().filter_map(|node| self.entry(node))
     }
 
+    /// Returns the size of each file, and `None` for anything else, with the mtime. Each inode is returned once, however many
+    /// names it has, in no particular order.
+    pub fn sizes_and_mtimes(&self) -> impl Iterator<Item = (Option<u64>, Time)> + '_ {
+        self.inodes.iter().filter(|inode| inode.names > 0).map(|inode| {
+            let size = match inode.kind {
+                InodeKind::File(size) => Some(size),
+                _ => None,
+            };
+            (size, Time { seconds: inode.seconds, nanoseconds: inode.nanoseconds })
+        })
+    }
+
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.inodes.iter().map(|inode| inode.names as usize).sum()

@@ -24,6 +24,9 @@ const ENVELOPE_LIMIT: usize = 4 << 10;
 /// The most chunks of one file: 16 TiB, which is the largest file of ext4.
 const CHUNK_LIMIT: usize = 1 << 24;
 
+/// The reason for refusing a chunk that does not follow the one before it, or is more than the file has.
+const IMPOSSIBLE_CHUNK: &str = "a chunk of it cannot be there";
+
 /// An entry of a table of contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TocEntry {
@@ -47,8 +50,6 @@ struct ChunkCursor {
     offset: u64,
     /// The number of bytes that the file has from there on.
     left: u64,
-    /// True if all chunks were returned.
-    ended: bool,
 }
 
 /// A reader of a table of contents.
@@ -94,7 +95,7 @@ impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
             toc: toc.clone(),
             budget,
             last: (0..0, 0),
-            chunks: ChunkCursor { ended: true, ..ChunkCursor::default() },
+            chunks: ChunkCursor::default(),
             ahead: None,
             ended: false,
         })
@@ -111,6 +112,9 @@ impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
             while self.next_chunk()?.is_some() {}
             let Some(object) = self.next_object()? else { return Ok(None) };
             let json = parse(&object)?;
+            if json.kind == CHUNK {
+                return Err(invalid(&json.name, IMPOSSIBLE_CHUNK));
+            }
             let entry = json.entry().map_err(|why| invalid(&json.name, why))?;
             let digest = self.begin(&json, &entry)?;
             let item = match whiteout::parse(&entry.path) {
@@ -141,7 +145,8 @@ impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
         if let Some(first) = self.chunks.first.take() {
             return Ok(Some(first));
         }
-        if self.chunks.ended {
+        // The object after a complete file is not parsed here: it would be parsed twice.
+        if self.chunks.left == 0 {
             return Ok(None);
         }
         if let Some(object) = self.next_object()? {
@@ -157,11 +162,7 @@ impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
             self.ahead = Some(object);
             chunk?;
         }
-        self.chunks.ended = self.chunks.left == 0;
-        if !self.chunks.ended {
-            return Err(invalid(&self.chunks.name, "its chunks are less than the file"));
-        }
-        Ok(None)
+        Err(invalid(&self.chunks.name, "its chunks are less than the file"))
     }
 
     fn next_object(&mut self) -> Result<Option<Vec<u8>>> {
@@ -205,7 +206,7 @@ impl<R: Read, B: BorrowMut<Budget>> TocReader<R, B> {
         let lasts = chunk.size <= chunks.left && chunk.offset == chunks.offset;
         let in_layer = chunk.is_possible() && chunk.frame.end <= self.toc.frames_end();
         if !(lasts && in_layer) || chunks.count == CHUNK_LIMIT {
-            return Err(invalid(&json.name, "a chunk of it cannot be there"));
+            return Err(invalid(&json.name, IMPOSSIBLE_CHUNK));
         }
         // An archive has each byte once, in one order.
         let (frame, end) = &self.last;
