@@ -70,12 +70,11 @@ def add_files(tree, numbers):
 
 
 def rename_files(tree, numbers):
-    """Moves one per cent of the files to another directory."""
+    """Moves one per cent of the files to another directory. An archive has their content once more."""
     directory = tree / "renamed"
     directory.mkdir()
-    for number, path in enumerate(sample(tree, 0.01, numbers)):
-        path.rename(directory / f"{number}-{path.name}")
-    return []
+    return [path.rename(directory / f"{number}-{path.name}")
+            for number, path in enumerate(sample(tree, 0.01, numbers))]
 
 
 def delete_files(tree, numbers):

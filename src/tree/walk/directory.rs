@@ -318,8 +318,7 @@ impl DirectoryWalk {
     /// Builds the entry for a regular file without its content. The attributes of an open file are read in two thirds of the
     /// time that a path through `/proc` takes; the file need not be readable nevertheless.
     fn metadata_of_file(&mut self, name: &CStr, path: &TreePath) -> Result<WalkedEntry, EntryFailure> {
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::NONBLOCK;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::NONBLOCK;
         let Ok(fd) = openat(self.stack.here()?, name, flags, Mode::empty()) else {
             return self.unopened(name, path);
         };
