@@ -21,7 +21,7 @@ fn every_kind_of_change_is_seen_by_the_comparison() {
 
 /// Returns whether there was an entry for the change. If there was, it must be seen.
 fn is_seen(root: &std::path::Path, seed: u64, change: Change) -> bool {
-    let mut tree = RandomTree::make(root, seed, 30);
+    let mut tree = RandomTree::make(root, seed, 30, 2);
     let (entries, before) = (tree.entries(), Survey::of(root));
     let applied = tree.apply(change);
     tree.settle(&entries);
@@ -33,7 +33,7 @@ fn is_seen(root: &std::path::Path, seed: u64, change: Change) -> bool {
 fn the_same_seed_makes_the_same_trees_and_a_copy_is_identical() {
     with_seeds(4, |seed| {
         let place = tempfile::tempdir().unwrap();
-        let mut trees = ["one", "other"].map(|name| RandomTree::make(&place.path().join(name), seed, 25));
+        let mut trees = ["one", "other"].map(|name| RandomTree::make(&place.path().join(name), seed, 25, 2));
         for step in 0..3 {
             trees.iter_mut().for_each(|tree| tree.step(6));
             assert_identical(trees[0].root(), trees[1].root());
@@ -51,7 +51,7 @@ fn the_trees_have_every_kind_of_entry() {
     let (mut kinds, mut several_names, mut large, mut empty) = (BTreeSet::new(), false, false, false);
     for seed in 0..8 {
         let place = tempfile::tempdir().unwrap();
-        let tree = RandomTree::make(&place.path().join("tree"), seed, 25);
+        let tree = RandomTree::make(&place.path().join("tree"), seed, 25, 2);
         for entry in tree.entries() {
             kinds.insert(format!("{:?}", entry.kind));
             several_names |= entry.kind != Kind::Directory && entry.names > 1;

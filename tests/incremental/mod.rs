@@ -3,11 +3,16 @@
 //!
 //! `VOLIO_TEST_SEED` repeats the seed that a failed test names, and `VOLIO_TEST_CASES` runs more seeds.
 
-mod changes;
+mod chain;
+pub mod changes;
+mod digests;
+mod foreign;
 mod full;
 mod generator;
-mod judge;
-mod place;
-mod random;
+pub mod judge;
+mod killed;
+mod pack;
+pub mod place;
+pub mod random;
 mod structure;
-mod tree;
+pub mod tree;

@@ -20,8 +20,8 @@ impl Place {
     }
 
     /// Makes a random tree in the directory `tree`.
-    pub fn tree(&self, seed: u64, entries: usize) -> RandomTree {
-        RandomTree::make(&self.path("tree"), seed, entries)
+    pub fn tree(&self, seed: u64, entries: usize, large_files: usize) -> RandomTree {
+        RandomTree::make(&self.path("tree"), seed, entries, large_files)
     }
 
     /// A command of the program, in this directory.

@@ -117,12 +117,13 @@ fn kind_of(metadata: &fs::Metadata) -> Kind {
 }
 
 impl RandomTree {
-    /// Makes a tree of about this number of entries in a directory that does not exist.
-    pub fn make(root: &Path, seed: u64, entries: usize) -> Self {
+    /// Makes a tree of about this number of entries in a directory that does not exist, with at most this number of files of
+    /// several megabytes now and later.
+    pub fn make(root: &Path, seed: u64, entries: usize, large_files: usize) -> Self {
         fs::create_dir(root).unwrap();
         let random = Random::new(seed);
         let mut tree =
-            Self { root: root.to_owned(), random, step: 0, newest: (0, 0), large_files: 2, log: Vec::new() };
+            Self { root: root.to_owned(), random, step: 0, newest: (0, 0), large_files, log: Vec::new() };
         for _ in 0..entries {
             let kind = tree.any_kind();
             tree.add(kind);
@@ -132,6 +133,12 @@ impl RandomTree {
         tree.add(Kind::Directory);
         tree.settle(&[]);
         tree
+    }
+
+    /// Takes a tree that exists, such as one that was unpacked. Its next step is at the time of this number of steps.
+    pub fn over(root: &Path, seed: u64, step: i64) -> Self {
+        let random = Random::new(seed);
+        Self { root: root.to_owned(), random, step, newest: (0, 0), large_files: 0, log: Vec::new() }
     }
 
     pub fn root(&self) -> &Path {
@@ -269,7 +276,7 @@ impl RandomTree {
                 self.large_files -= 1;
                 (3 << 19) + self.random.below(3 << 19)
             }
-            _ => 300_000 + self.random.below(100_000),
+            _ => 20_000 + self.random.below(100_000),
         };
         let content = if self.random.one_in(3) {
             b"all work and no play ".iter().copied().cycle().take(length).collect()
