@@ -166,3 +166,53 @@ fn a_killed_pack_into_an_archive_keeps_the_archive_and_can_be_run_again() {
     assert!(volio(&["unpack", &first, target.to_str().unwrap()]).status().unwrap().success());
     assert_eq!(fs::read_dir(&target).unwrap().count(), 1, "the first image is still there");
 }
+
+/// Kills an incremental pack at moments all over its run. The tag means the image before or the complete image after, and the
+/// next run succeeds.
+#[test]
+fn an_incremental_pack_that_is_killed_leaves_the_tag_old_or_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+    fs::create_dir(&tree).unwrap();
+    make_tree(&tree);
+    for file in fs::read_dir(&tree).unwrap() {
+        // Young files would be read for the comparison.
+        let file = fs::File::options().write(true).open(file.unwrap().path()).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_500_000_000)).unwrap();
+    }
+    let registry = Registry::start();
+    let in_layout = format!("oci:{}:v1", layout.display());
+    let in_registry = registry.location("team/data", "v1").to_string();
+    for image in [&in_layout, &in_registry] {
+        let pack = |image: &str| {
+            volio(&["pack", "--incremental", "--max-dead", "95", image, tree.to_str().unwrap()])
+        };
+        let resolve = || {
+            let location: volio::Location = image.parse().unwrap();
+            location.source(&Access::default()).unwrap().resolve().unwrap()
+        };
+        assert!(pack(image).status().unwrap().success());
+        let (mut outcomes, mut delay) = ([0, 0], std::time::Duration::ZERO);
+        for n in 0..40 {
+            fs::write(tree.join("changing"), format!("version {n}")).unwrap();
+            let before = resolve();
+            let mut child = pack(image).spawn().unwrap();
+            std::thread::sleep(delay);
+            child.kill().unwrap();
+            let was_killed = !child.wait().unwrap().success();
+            let after = resolve();
+            outcomes[usize::from(after != before)] += 1;
+            assert!(was_killed || after != before);
+            // From the start to the end of a run, and again.
+            delay =
+                if was_killed { delay + std::time::Duration::from_millis(20) } else { Default::default() };
+        }
+        assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+        assert!(pack(image).status().unwrap().success());
+        let target = tempfile::tempdir().unwrap();
+        let unpack = ["unpack", image, target.path().to_str().unwrap()];
+        assert!(volio(&unpack).status().unwrap().success());
+        assert_same(&tree, target.path());
+        assert!(volio(&["verify", image]).status().unwrap().success());
+    }
+}

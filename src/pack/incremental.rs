@@ -14,6 +14,7 @@ use super::changes::{Changes, Comparer, ComparisonRules, DeltaEntries, learn_lef
 use super::documents::is_described;
 use super::dry_run::DryRun;
 use super::layering::{LayerPlan, LayerPlanner};
+use super::limits::{ContentCheck, Effect, IncrementalOptions};
 use super::publish::{
     NameRule, bring_image, bring_layers, has_lost_blob, send_layers, set_name, store_documents,
 };
@@ -28,69 +29,10 @@ use crate::progress::Progress;
 use crate::transport::{Destination, ImageSupport};
 use crate::tree::{PathRange, SkipList, SourceSpec, TreePath, Walk, now};
 use std::cell::{Cell, OnceCell};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The most times that a tree is compared because entries of it turned out to be unreadable, or moved.
 const MAX_COMPARISONS: u32 = 5;
-
-/// Options of [`pack_incremental`].
-#[derive(Clone, Debug)]
-pub struct IncrementalOptions {
-    /// The files whose contents are compared.
-    pub content_check: ContentCheck,
-    /// The most layers of an image; one that would have more is packed in full.
-    pub max_layers: usize,
-    /// The most bytes of an image, in percent, that belong to entries which higher layers have replaced or removed. If there
-    /// are more, the whole tree is packed.
-    pub max_dead: u8,
-    /// The smallest tree that may take the place of the base.
-    pub shrink_rule: ShrinkRule,
-    /// The effect on the destination.
-    pub effect: Effect,
-    /// The directory for unnamed files with large tables of contents; without one they stay in memory.
-    pub temporary: Option<PathBuf>,
-}
-
-impl Default for IncrementalOptions {
-    fn default() -> Self {
-        Self {
-            content_check: ContentCheck::WhereUncertain,
-            max_layers: 64,
-            max_dead: 50,
-            shrink_rule: ShrinkRule::AtMost(90),
-            effect: Effect::Write,
-            temporary: None,
-        }
-    }
-}
-
-/// The files whose contents are compared with those of the base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ContentCheck {
-    /// Those with equal metadata that proves nothing, because the mtime is too young, or is not the file's own.
-    WhereUncertain,
-    /// All with equal metadata.
-    Always,
-}
-
-/// The smallest tree that may take the place of the base. A disk that is not mounted looks like an empty directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShrinkRule {
-    /// Any tree.
-    Any,
-    /// One that has files, and lost at most so many percent of the files and bytes of the base.
-    AtMost(u8),
-}
-
-/// The effect of a pack on its destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// The image is stored.
-    Write,
-    /// Everything is read and computed, and nothing is stored.
-    DryRun,
-}
 
 /// Packs the sources into an image at the destination that has the layers of the base, and further layers with what
 /// changed.
@@ -187,7 +129,8 @@ impl Packer<'_> {
             pack_in_full(self.destination, self.sources, self.options, rule, self.progress, |entries| {
                 // The size of a base that cannot be read is not known.
                 let is_unknown = matches!(reason, FullReason::Unusable { .. });
-                if is_unknown && entries <= 1 { self.ensure_not_empty() } else { Ok(()) }
+                let rule = self.incremental.shrink_rule;
+                if is_unknown && entries <= 1 { rule.ensure_allows_empty() } else { Ok(()) }
             })?;
         let sent = packed.layers.iter().map(|layer| layer.size).sum();
         let base = found.map(|found| found.address.clone());
@@ -215,7 +158,7 @@ impl Packer<'_> {
         };
         // It was read for the comparison.
         let Some(base) = tree.get() else { return Ok(Step::Again) };
-        self.ensure_not_shrunk(&changes, base)?;
+        self.incremental.shrink_rule.ensure_allows(base, changes.tree)?;
         let entries = Arc::new(std::mem::take(&mut changes.delta));
         let mut delta = Delta { base, changes, entries, plans: Vec::new() };
         if delta.entries.paths.is_empty() {
@@ -223,12 +166,23 @@ impl Packer<'_> {
             if let Err(error) = checked {
                 return self.learn(error, skip_list);
             }
-            if is_described(found.source.as_ref(), &found.root, &self.options.image, &base.image)? {
+            if self.is_described(found, &base.image)? {
                 return self.keep(found, &delta).map(Step::Done);
             }
         } else {
-            let stored = self.plan(&mut delta, skip_list)?;
-            if let Some(reason) = self.reason_for_full_pack(&delta, stored) {
+            let stored = match self.plan(&mut delta, skip_list) {
+                Ok(stored) => stored,
+                Err(error) => return self.learn(error, skip_list),
+            };
+            let layers = delta.plans.len();
+            let reason = self.incremental.reason_for_full_pack(
+                base,
+                delta.changes.tree,
+                &delta.entries,
+                layers,
+                stored,
+            );
+            if let Some(reason) = reason {
                 return Ok(Step::InFull(reason));
             }
         }
@@ -309,35 +263,6 @@ impl Packer<'_> {
         Err(error)
     }
 
-    /// Refuses a tree that has lost too much.
-    fn ensure_not_shrunk(&self, changes: &Changes, base: &BaseTree) -> Result<()> {
-        let ShrinkRule::AtMost(percent) = self.incremental.shrink_rule else { return Ok(()) };
-        let has_lost = |before: u64, now: u64| {
-            let lost = before.saturating_sub(now);
-            u128::from(lost) * 100 > u128::from(before) * u128::from(percent)
-        };
-        if base.files > 0 && changes.tree.files == 0 {
-            return self.ensure_not_empty();
-        }
-        let lost =
-            [(base.files, changes.tree.files, "files"), (base.bytes, changes.tree.bytes, "bytes of files")];
-        match lost.into_iter().find(|(before, now, _)| has_lost(*before, *now)) {
-            None => Ok(()),
-            Some((before, now, what)) => Err(Error::refused(format!(
-                "the base has {before} {what} and the source has {now}: it lost more than {percent} %"
-            ))
-            .with_hint("--allow-shrink packs it nevertheless; --max-shrink sets the limit")),
-        }
-    }
-
-    fn ensure_not_empty(&self) -> Result<()> {
-        match self.incremental.shrink_rule {
-            ShrinkRule::Any => Ok(()),
-            ShrinkRule::AtMost(_) => Err(Error::refused("the source has no files, and the base has some")
-                .with_hint("--allow-shrink packs it nevertheless; look whether its disk is mounted")),
-        }
-    }
-
     /// Plans the layers of the delta. Returns the size of their archives, about.
     fn plan(&self, delta: &mut Delta<'_>, skip_list: &SkipList) -> Result<u64> {
         let range = PathRange { paths: Some(Arc::clone(&delta.entries.paths)), ..PathRange::default() };
@@ -355,17 +280,13 @@ impl Packer<'_> {
         Ok(stored)
     }
 
-    /// Returns the reason for which an image with a delta of this size would be too expensive to read.
-    fn reason_for_full_pack(&self, delta: &Delta<'_>, stored: u64) -> Option<FullReason> {
-        let IncrementalOptions { max_layers, max_dead, .. } = *self.incremental;
-        let layers = delta.base.image.layers.len() + delta.plans.len();
-        if layers > max_layers {
-            return Some(FullReason::TooManyLayers { layers, limit: max_layers });
+    /// Returns whether the documents of the base are those that this pack describes. A base that lacks the image for one of
+    /// its platforms is not, and gets new documents.
+    fn is_described(&self, found: &FoundBase, base: &BaseImage) -> Result<bool> {
+        match is_described(found.source.as_ref(), &found.root, &self.options.image, base) {
+            Err(error) if matches!(error.kind(), Kind::Integrity | Kind::NotFound) => Ok(false),
+            compared => compared,
         }
-        let all = delta.base.stored.saturating_add(stored);
-        let dead = all.saturating_sub(delta.changes.tree.stored);
-        let is_too_much = u128::from(dead) * 100 > u128::from(all) * u128::from(max_dead);
-        is_too_much.then_some(FullReason::TooMuchDead { limit: max_dead })
     }
 
     /// Packs what changed.

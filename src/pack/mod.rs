@@ -13,6 +13,7 @@ mod documents;
 mod dry_run;
 mod incremental;
 mod layering;
+mod limits;
 mod publish;
 mod report;
 mod upload;
@@ -20,7 +21,8 @@ mod warnings;
 
 pub use archive::read_archive;
 pub use base::{Base, BaseRole};
-pub use incremental::{ContentCheck, Effect, IncrementalOptions, ShrinkRule, pack_incremental};
+pub use incremental::pack_incremental;
+pub use limits::{ContentCheck, Effect, IncrementalOptions, ShrinkRule};
 pub(crate) use publish::publish;
 pub use report::{FullReason, ImageForm, Incremental, Packed, PackedLayer};
 pub(crate) use upload::upload_while_writing;

@@ -157,6 +157,8 @@ pub enum FullReason {
         /// The reason.
         why: String,
     },
+    /// What changed is as large as the whole tree.
+    EverythingDiffers,
     /// The image would have too many layers.
     TooManyLayers {
         /// The number of layers.
@@ -195,6 +197,7 @@ impl fmt::Display for FullReason {
         match self {
             Self::NoBase { name } => write!(f, "{name} does not exist yet"),
             Self::Unusable { why } => f.write_str(why),
+            Self::EverythingDiffers => f.write_str("everything differs from the base"),
             Self::TooManyLayers { layers, limit } => {
                 write!(f, "the image would have {layers} layers (--max-layers {limit})")
             }

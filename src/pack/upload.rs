@@ -73,6 +73,9 @@ pub fn upload_layers(
     plans: &[LayerPlan],
     progress: &dyn Progress,
 ) -> Result<Vec<UploadedLayer>> {
+    if plans.is_empty() {
+        return Ok(Vec::new());
+    }
     let workers = options.compression.workers()?;
     // Each layer holds blocks in memory. If the memory is too small for more workers, it is too small for these blocks.
     let concurrency = plans.len().min(CONCURRENT_LAYERS).min(memory_slots());

@@ -8,6 +8,7 @@ mod data_io;
 mod diff;
 mod digests;
 mod fidelity;
+mod incremental;
 pub mod layers;
 mod live;
 mod names;

@@ -25,7 +25,7 @@ mod uploads;
 pub use front::{Authority, Proxy};
 
 pub use proxy::CuttingProxy;
-pub use server::{Damage, Deletes, Locations, Login, Pages, Recorded, Refusal, Registry};
+pub use server::{Damage, Deletes, Locations, Login, Pages, Ranges, Recorded, Refusal, Registry};
 
 use crate::contract::TestTransport;
 use std::fs;

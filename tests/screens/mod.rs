@@ -11,6 +11,7 @@ mod diff;
 mod help;
 mod help_of_commands;
 mod hosts;
+mod incremental;
 mod inspect;
 mod login;
 mod ls;
@@ -158,7 +159,8 @@ fn assert_screen(screen: String, expected: impl IntoData) {
 /// Replaces the time and the rate in the summary line.
 fn without_times(text: &str) -> String {
     let sums_up = |line: &str| {
-        ["packed ", "unpacked ", "copied ", "verified "].iter().any(|verb| line.starts_with(verb))
+        let verbs = ["packed ", "unpacked ", "copied ", "verified "];
+        verbs.iter().any(|verb| line.starts_with(verb)) && !line.starts_with("packed in full")
     };
     text.split_inclusive('\n')
         .map(|line| match line.split_once(" in ").filter(|_| sums_up(line)) {

@@ -19,6 +19,9 @@ use tokio::time::{Sleep, sleep};
 pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, digest: &str) -> Response {
     let mut inside = shared.inside();
     let found = if elsewhere { inside.store.any_blob(digest) } else { inside.store.blob(repository, digest) };
+    let remembers = head.method == Method::HEAD && inside.behaviour.remembers_forgotten_blobs;
+    let found =
+        found.or_else(|| remembers.then(|| inside.store.forgotten_blob(repository, digest)).flatten());
     let Some(bytes) = found else { return error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN") };
     if inside.behaviour.blobs_elsewhere && !elsewhere {
         inside.links += 1;

@@ -117,6 +117,8 @@ pub struct Behaviour {
     pub hides_manifests: bool,
     /// Stores blobs without checking their digests.
     pub believes_digests: bool,
+    /// Answers HEAD as before for blobs that were deleted, as a cache does.
+    pub remembers_forgotten_blobs: bool,
     /// Supports the referrers API.
     pub lists_referrers: bool,
     /// The supported deletions.
@@ -278,6 +280,11 @@ impl Registry {
     /// Damages a stored blob or manifest.
     pub fn damage(&self, digest: &Digest, damage: Damage) {
         self.shared.inside().store.damage(&digest.to_string(), damage);
+    }
+
+    /// Deletes a blob, as a garbage collection does.
+    pub fn forget_blob(&self, repository: &str, digest: &Digest) {
+        self.shared.inside().store.forget_blob(repository, &digest.to_string());
     }
 
     /// Stores a manifest under a tag without checking it.

@@ -22,6 +22,8 @@ type Key = (String, String);
 #[derive(Default)]
 pub struct Store {
     blobs: HashMap<Key, Bytes>,
+    /// Blobs that were deleted.
+    forgotten: HashMap<Key, Bytes>,
     manifests: HashMap<Key, Stored>,
     /// Digests by repository and tag.
     tags: BTreeMap<Key, String>,
@@ -50,6 +52,16 @@ pub fn digest_of(bytes: &[u8]) -> String {
 impl Store {
     pub fn blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
         self.blobs.get(&(repository.to_owned(), digest.to_owned())).cloned()
+    }
+
+    pub fn forget_blob(&mut self, repository: &str, digest: &str) {
+        let key = (repository.to_owned(), digest.to_owned());
+        self.forgotten.extend(self.blobs.remove(&key).map(|bytes| (key, bytes)));
+    }
+
+    /// Returns a blob that was deleted.
+    pub fn forgotten_blob(&self, repository: &str, digest: &str) -> Option<Bytes> {
+        self.forgotten.get(&(repository.to_owned(), digest.to_owned())).cloned()
     }
 
     /// Returns a blob of any repository: the second host has no repositories.
