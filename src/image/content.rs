@@ -133,50 +133,64 @@ impl EntryVisitor for ContentIds {
 }
 
 /// Hashes the list of a content's chunks. Runs of zeros count by their length, however many chunks they are.
+#[derive(Default)]
 struct ChunkList {
-    list: Hasher,
-    /// The only chunk so far.
-    only: Option<Digest>,
-    is_empty: bool,
+    /// The size and the digest of the only chunk so far. Most contents are one chunk, and their lists are not hashed.
+    only: Option<(u64, Digest)>,
+    /// The hash of the list, unless it is empty or a single chunk.
+    list: Option<Hasher>,
     zeros: u64,
-}
-
-impl Default for ChunkList {
-    fn default() -> Self {
-        Self { list: Hasher::new(Algorithm::Sha256), only: None, is_empty: true, zeros: 0 }
-    }
 }
 
 impl ChunkList {
     fn add_zeros(&mut self, count: u64) {
+        self.begin_list();
         self.zeros += count;
-        (self.only, self.is_empty) = (None, false);
     }
 
     fn add_chunk(&mut self, size: u64, digest: Digest) {
-        self.end_zeros();
-        self.list.update(b"chunk");
-        self.list.update(&size.to_le_bytes());
-        self.list.update(digest.as_bytes());
-        self.only = Some(digest).filter(|_| self.is_empty);
-        self.is_empty = false;
+        if self.list.is_none() && self.only.is_none() {
+            self.only = Some((size, digest));
+            return;
+        }
+        let zeros = std::mem::take(&mut self.zeros);
+        let list = self.begin_list();
+        hash_zeros(list, zeros);
+        hash_chunk(list, size, &digest);
     }
 
-    fn end_zeros(&mut self) {
-        if self.zeros > 0 {
-            self.list.update(b"zeros");
-            self.list.update(&self.zeros.to_le_bytes());
-            self.zeros = 0;
+    /// Returns the hash of the list so far.
+    fn begin_list(&mut self) -> &mut Hasher {
+        let only = self.only.take();
+        let list = self.list.get_or_insert_with(|| Hasher::new(Algorithm::Sha256));
+        if let Some((size, digest)) = only {
+            hash_chunk(list, size, &digest);
         }
+        list
     }
 
-    fn finish(mut self) -> ContentId {
-        self.end_zeros();
-        match self.only {
-            Some(only) => ContentId::Whole(only),
-            None if self.is_empty => ContentId::Whole(Digest::of(b"")),
-            None => ContentId::Chunks(self.list.finish()),
+    fn finish(self) -> ContentId {
+        match (self.list, self.only) {
+            (Some(mut list), _) => {
+                hash_zeros(&mut list, self.zeros);
+                ContentId::Chunks(list.finish())
+            }
+            (None, Some((_, digest))) => ContentId::Whole(digest),
+            (None, None) => ContentId::Whole(Digest::of(b"")),
         }
+    }
+}
+
+fn hash_chunk(list: &mut Hasher, size: u64, digest: &Digest) {
+    list.update(b"chunk");
+    list.update(&size.to_le_bytes());
+    list.update(digest.as_bytes());
+}
+
+fn hash_zeros(list: &mut Hasher, count: u64) {
+    if count > 0 {
+        list.update(b"zeros");
+        list.update(&count.to_le_bytes());
     }
 }
 

@@ -9,6 +9,7 @@ use crate::layer::tar::Item;
 use crate::layer::whiteout::{self, PathMeaning};
 use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind};
+use memchr::memchr2;
 use serde::Deserialize;
 use std::borrow::BorrowMut;
 use std::io::{self, BufRead, BufReader, Read, Take};
@@ -246,17 +247,21 @@ impl<R: BufRead> ObjectReader<R> {
                 Err(error) => return Err(cannot_read(error)),
             };
             let mut complete = None;
-            for (at, byte) in bytes.iter().enumerate() {
+            let mut at = 0;
+            while let Some(byte) = bytes.get(at) {
+                at += 1;
                 match byte {
                     _ if escaped => escaped = false,
                     b'\\' if in_text => escaped = true,
                     b'"' => in_text = !in_text,
-                    b'{' | b'[' if !in_text => self.depth += 1,
-                    b'}' | b']' if !in_text => {
+                    // Most bytes are text: names, times and digests.
+                    _ if in_text => at += memchr2(b'"', b'\\', &bytes[at..]).unwrap_or(bytes.len() - at),
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => {
                         self.depth =
                             self.depth.checked_sub(1).ok_or_else(|| malformed("it closes too much"))?;
                         if self.depth == LIST_DEPTH {
-                            complete = Some(at + 1);
+                            complete = Some(at);
                             break;
                         }
                     }
