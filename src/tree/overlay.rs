@@ -30,6 +30,8 @@ pub struct Overlay<T = ()> {
     free_inodes: Vec<u32>,
     relocated: RelocatedPaths,
     leads_through_links: bool,
+    /// The directory of the last entry, which the next entry is often in too. It is `None` after entries were removed.
+    last_directory: Option<(TreePath, NodeId)>,
 }
 
 impl<T: Clone + Default> Overlay<T> {
@@ -42,6 +44,7 @@ impl<T: Clone + Default> Overlay<T> {
             free_inodes: Vec::new(),
             relocated: RelocatedPaths::default(),
             leads_through_links: false,
+            last_directory: None,
         }
     }
 
@@ -64,11 +67,8 @@ impl<T: Clone + Default> Overlay<T> {
         if path.is_root() && *kind != EntryKind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
-        let located = self.locate(path).and_then(|resolved| self.relocated.count(path, resolved));
-        let said = path;
-        let path = &located.map_err(|blocked| blocked.error(path))?;
-        self.leads_through_links |= path != said;
-        let parent = self.make_parents(path)?;
+        let (path, parent) = &self.place(path)?;
+        let parent = *parent;
         let linked = match kind {
             EntryKind::Hardlink { target } => Some(self.linked(path, target)?),
             _ => None,
@@ -83,13 +83,33 @@ impl<T: Clone + Default> Overlay<T> {
             Some(inode) => inode,
             None => self.add(Inode::new(kind, metadata, value))?,
         };
-        let node = if path.is_root() { NodeId::ROOT } else { self.names.make_child(parent, path.name())? };
+        let node = match before {
+            Some(node) => node,
+            None => self.names.add_child(parent, path.name())?,
+        };
         self.name(node, inode, linked.is_some());
         Ok(())
     }
 
+    /// Returns the path of an entry after the links in its path were resolved, and the directory that it is in. Missing
+    /// directories are created.
+    fn place(&mut self, path: &TreePath) -> Result<(TreePath, NodeId)> {
+        if let Some((directory, node)) = &self.last_directory
+            && path.is_child_of(directory)
+        {
+            return Ok((path.clone(), *node));
+        }
+        let located = self.locate(path).and_then(|resolved| self.relocated.count(path, resolved));
+        let located = located.map_err(|blocked| blocked.error(path))?;
+        self.leads_through_links |= located != *path;
+        let parent = self.make_parents(&located)?;
+        self.last_directory = located.parent().map(|directory| (directory, parent));
+        Ok((located, parent))
+    }
+
     /// Removes the entries of earlier layers at `path` and below.
     pub fn whiteout(&mut self, path: &TreePath) {
+        self.last_directory = None;
         let Ok(located) = self.locate(path) else { return };
         self.leads_through_links |= located != *path;
         let path = located;
@@ -102,6 +122,7 @@ impl<T: Clone + Default> Overlay<T> {
 
     /// Removes the entries of earlier layers in the directory `path`.
     pub fn opaque(&mut self, path: &TreePath) {
+        self.last_directory = None;
         let Ok(directory) = self.resolve(path) else { return };
         self.leads_through_links |= directory != *path;
         if let Some(directory) = self.names.find(&directory) {

@@ -108,6 +108,15 @@ impl TreePath {
             || self.0.strip_prefix(directory.0.as_slice()).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     }
 
+    /// Returns whether this is a direct child of `directory`.
+    pub fn is_child_of(&self, directory: &TreePath) -> bool {
+        let (path, above) = (self.as_bytes(), directory.as_bytes());
+        match path.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => path[..slash] == *above,
+            None => above.is_empty() && !self.is_root(),
+        }
+    }
+
     /// Returns this path relative to `directory`; `None` if it is not in that directory.
     pub fn below(&self, directory: &TreePath) -> Option<Self> {
         if directory.is_root() {

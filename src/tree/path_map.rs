@@ -148,9 +148,17 @@ impl<V> PathMap<V> {
     /// # Errors
     /// Those of [`hold`](Self::hold).
     pub fn make_child(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
-        if let Some(node) = self.child(parent, name) {
-            return Ok(node);
+        match self.child(parent, name) {
+            Some(node) => Ok(node),
+            None => self.add_child(parent, name),
         }
+    }
+
+    /// Creates the node of a name that the directory does not have. It must get a value, or be removed.
+    ///
+    /// # Errors
+    /// Those of [`hold`](Self::hold).
+    pub fn add_child(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
         let length = u8::try_from(name.len())
             .map_err(|_| Error::integrity("the image has a name of more than 255 bytes"))?;
         self.hold(size_of::<Node<V>>() + TABLE_ENTRY_MEMORY + name.len())?;

@@ -14,7 +14,7 @@ use crate::tree::path_range::{PathRange, Position};
 use crate::tree::race::{Changed, FileChange, OnChange, Stamp};
 use crate::tree::{Time, TreePath};
 use rustix::fd::BorrowedFd;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, StatxFlags, fstat, openat, statat, statx};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -109,7 +109,7 @@ impl SourceDirectories {
         }
         let mut stack = DirStack::new(fd);
         self.find_moved(root, &stat, &mut stack, &mut moved);
-        for directory in below {
+        for (n, directory) in below.iter().enumerate() {
             while stack.depth() >= directory.depth {
                 stack.leave();
             }
@@ -117,11 +117,23 @@ impl SourceDirectories {
             if stack.depth() + 1 != directory.depth {
                 continue;
             }
+            let has_listed_below = below.get(n + 1).is_some_and(|next| next.depth > directory.depth);
+            if !has_listed_below && self.is_unchanged(&mut stack, directory) {
+                continue;
+            }
             if let Ok(stat) = enter(&mut stack, directory) {
                 self.find_moved(directory, &stat, &mut stack, &mut moved);
             }
         }
         moved
+    }
+
+    /// Returns whether a directory below the current one is as it was listed, without opening it.
+    fn is_unchanged(&self, stack: &mut DirStack, directory: &LoggedDirectory) -> bool {
+        let (Ok(name), Ok(above)) = (CString::new(&*directory.name), stack.here()) else { return false };
+        statat(above, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+            FileId::from(&stat) == directory.id && !self.log.may_have_changed(directory, &Stamp::new(&stat))
+        })
     }
 
     /// Adds the entries of one directory that were moved into it.
