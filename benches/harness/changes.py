@@ -95,12 +95,15 @@ CHANGES = {
 
 
 def make_many(directory, quick):
-    """Makes 250 000 files of some bytes in 2500 directories."""
+    """Makes 250 000 files of some bytes in 2500 directories. Their mtimes are a second apart: those of the last two seconds
+    prove nothing, and such files would be read."""
     for number in range(25_000 if quick else 250_000):
         if number % 100 == 0:
             below = directory / f"{number // 10_000:02}" / f"directory-{number // 100 % 100:02}"
             below.mkdir(parents=True)
-        (below / f"file-{number}").write_text(f"the content of the file {number}\n")
+        path = below / f"file-{number}"
+        path.write_text(f"the content of the file {number}\n")
+        os.utime(path, (1_600_000_000 + number,) * 2)
 
 
 def make_changed(source, name, parent):
