@@ -324,3 +324,42 @@ fn layers_without_tables_of_contents_are_fetched_whole_without_a_warning() {
     assert_eq!(found[&PathBuf::from("a")].content, b"new");
     assert!(!unpacked.fetched.is_partial);
 }
+
+#[test]
+fn a_chain_of_incremental_packs_is_unpacked_without_what_later_ones_replaced() {
+    use volio::pack::{self, Base, IncrementalOptions, pack_incremental};
+    use volio::transport::Location;
+    use volio::tree::SourceSpec;
+    let place = tempfile::tempdir().unwrap();
+    let tree = place.path().join("tree");
+    fs::create_dir_all(tree.join("d")).unwrap();
+    let at = |version: u64| -> Location {
+        format!("oci:{}:v{version}", place.path().join("layout").display()).parse().unwrap()
+    };
+    // Files of several frames, each of which one version replaces or removes.
+    for n in 1..=4_usize {
+        fs::write(tree.join(format!("d/{n}")), noise(n * 3_000_000)).unwrap();
+    }
+    let (sources, options) = ([SourceSpec::new(&tree)], pack::Options::default());
+    for version in 1..=4_u64 {
+        let to = at(version).destination(&Access::default()).unwrap();
+        if version == 1 {
+            pack::pack(to.as_ref(), &sources, &options, &Silent).unwrap();
+            continue;
+        }
+        fs::write(tree.join(format!("d/{version}")), noise(1_000 + version as usize)).unwrap();
+        fs::write(tree.join("new"), noise(9_000 - version as usize)).unwrap();
+        let base = Base::image(at(version - 1), Access::default());
+        let incremental = IncrementalOptions { max_dead: 100, ..IncrementalOptions::default() };
+        pack_incremental(to.as_ref(), &base, &sources, &options, &incremental, &Silent).unwrap();
+    }
+    let source = at(4).source(&Access::default()).unwrap();
+    let counting = Counting::new(source.as_ref());
+    let target = tempfile::tempdir().unwrap();
+    let unpacked = unpack::unpack(&counting, target.path(), &Options::default(), &Silent).unwrap();
+    crate::snapshot::assert_same(&tree, target.path());
+    let (whole, ranges) = counting.taken();
+    assert!(whole + ranges < 3_200_000, "{whole} {ranges}");
+    assert!(unpacked.fetched.of > 30_000_000 && unpacked.fetched.is_partial, "{unpacked:?}");
+    assert_eq!(unpacked.layers, 4);
+}

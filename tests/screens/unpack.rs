@@ -314,3 +314,22 @@ fn a_part_of_a_layer_without_a_table_of_contents() {
     let expected = unpacked("2 entries, 20 B").replace("-- stderr\n", warning);
     assert_screens(&place, &[("unpack --subpath etc oci:layout:v1 out", expected)]);
 }
+
+#[test]
+fn content_that_later_layers_replace_is_left_out() {
+    let place = Workspace::with_tree();
+    fs::write(place.path().join("tree/large"), crate::registry::noise(9_000_000)).unwrap();
+    let place = place.and("pack oci:layout:v1 tree");
+    fs::write(place.path().join("tree/large"), "small").unwrap();
+    let place = place.and("pack --incremental --allow-shrink --max-dead 100 oci:layout:v1 tree");
+    let screen = place.screen("unpack --no-sync oci:layout:v1 restored");
+    assert!(screen.contains("unpacked 5 entries, 31 B from 2 layers in "), "{screen}");
+    // How well times are compressed depends on them.
+    assert!(
+        screen.contains("; fetched 1.")
+            && screen.contains(" KiB of 8.6 MiB: later layers replace the rest\n"),
+        "{screen}"
+    );
+    let json = place.screen("unpack --format json --quiet oci:layout:v1 again");
+    assert!(json.contains("\"bytesFetched\": ") && json.contains("\"bytesOfLayers\": 900"), "{json}");
+}
