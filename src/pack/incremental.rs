@@ -14,7 +14,7 @@ use super::changes::{Changes, Comparer, ComparisonRules, DeltaEntries, learn_lef
 use super::documents::is_described;
 use super::dry_run::DryRun;
 use super::layering::{LayerPlan, LayerPlanner};
-use super::limits::{ContentCheck, Effect, IncrementalOptions};
+use super::limits::{ContentCheck, DeltaSize, Effect, IncrementalOptions};
 use super::publish::{
     NameRule, bring_image, bring_layers, has_lost_blob, send_layers, set_name, store_documents,
 };
@@ -170,18 +170,11 @@ impl Packer<'_> {
                 return self.keep(found, &delta).map(Step::Done);
             }
         } else {
-            let stored = match self.plan(&mut delta, skip_list) {
-                Ok(stored) => stored,
+            let size = match self.plan(&mut delta, skip_list) {
+                Ok(size) => size,
                 Err(error) => return self.learn(error, skip_list),
             };
-            let layers = delta.plans.len();
-            let reason = self.incremental.reason_for_full_pack(
-                base,
-                delta.changes.tree,
-                &delta.entries,
-                layers,
-                stored,
-            );
+            let reason = self.incremental.reason_for_full_pack(base, &delta.changes, &delta.entries, size);
             if let Some(reason) = reason {
                 return Ok(Step::InFull(reason));
             }
@@ -263,8 +256,8 @@ impl Packer<'_> {
         Err(error)
     }
 
-    /// Plans the layers of the delta. Returns the size of their archives, about.
-    fn plan(&self, delta: &mut Delta<'_>, skip_list: &SkipList) -> Result<u64> {
+    /// Plans the layers of the delta.
+    fn plan(&self, delta: &mut Delta<'_>, skip_list: &SkipList) -> Result<DeltaSize> {
         let range = PathRange { paths: Some(Arc::clone(&delta.entries.paths)), ..PathRange::default() };
         let mut planner = LayerPlanner::new(self.options.layer_size);
         let removed = delta.entries.removed.values().map(|paths| paths.len() as u64).sum::<u64>();
@@ -277,7 +270,7 @@ impl Packer<'_> {
         }
         let plans = planner.finish().into_iter();
         delta.plans = plans.map(|plan| plan.restricted_to(&delta.entries)).collect();
-        Ok(stored)
+        Ok(DeltaSize { layers: delta.plans.len(), stored })
     }
 
     /// Returns whether the documents of the base are those that this pack describes. A base that lacks the image for one of

@@ -1,7 +1,7 @@
 //! The options of an incremental pack: how files are compared, and the limits on the image and on what a source may lose.
 
 use super::base::BaseTree;
-use super::changes::{DeltaEntries, TreeSize};
+use super::changes::{Changes, DeltaEntries, TreeSize};
 use super::report::FullReason;
 use crate::error::{Error, Result};
 use crate::layer::Limits;
@@ -68,18 +68,25 @@ pub enum Effect {
     DryRun,
 }
 
+/// The size of the layers of a delta.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeltaSize {
+    pub layers: usize,
+    /// The size of their archives together, in bytes, about.
+    pub stored: u64,
+}
+
 impl IncrementalOptions {
-    /// Returns the reason for which the whole tree is packed instead of a delta with these entries, of so many layers and
-    /// about so many bytes of archives.
+    /// Returns the reason for which the whole tree is packed instead of a delta.
     pub(super) fn reason_for_full_pack(
         &self,
         base: &BaseTree,
-        tree: TreeSize,
+        changes: &Changes,
         entries: &DeltaEntries,
-        delta_layers: usize,
-        stored: u64,
+        delta: DeltaSize,
     ) -> Option<FullReason> {
-        if stored >= tree.stored {
+        // All of the base would be dead.
+        if changes.unchanged == 0 && self.max_dead < 100 {
             return Some(FullReason::EverythingDiffers);
         }
         let mut removed = entries.removed.values().flatten();
@@ -87,12 +94,12 @@ impl IncrementalOptions {
             let why = "a path that was removed is too long for a whiteout".to_owned();
             return Some(FullReason::Unusable { why });
         }
-        let layers = base.image.layers.len() + delta_layers;
+        let layers = base.image.layers.len() + delta.layers;
         if layers > self.max_layers {
             return Some(FullReason::TooManyLayers { layers, limit: self.max_layers });
         }
-        let all = base.stored.saturating_add(stored);
-        let dead = all.saturating_sub(tree.stored);
+        let all = base.stored.saturating_add(delta.stored);
+        let dead = all.saturating_sub(changes.tree.stored);
         let is_too_much = u128::from(dead) * 100 > u128::from(all) * u128::from(self.max_dead);
         is_too_much.then_some(FullReason::TooMuchDead { limit: self.max_dead })
     }

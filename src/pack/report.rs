@@ -157,7 +157,7 @@ pub enum FullReason {
         /// The reason.
         why: String,
     },
-    /// What changed is as large as the whole tree.
+    /// No entry is as it is in the base.
     EverythingDiffers,
     /// The image would have too many layers.
     TooManyLayers {

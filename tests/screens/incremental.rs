@@ -184,7 +184,7 @@ hint: --allow-shrink packs it nevertheless; --max-shrink sets the limit
 oci:layout@sha256:[DIGEST]
 -- stderr
 packed 1 entry, 0 B into 1 layer of 193 B in [TIME]
-packed in full: everything differs from the base
+packed in full: more than 50 % of its bytes would be dead (--max-dead 50)
 -- exit 0
 
 "#]],
@@ -195,8 +195,8 @@ packed in full: everything differs from the base
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-packed 2 entries, 20 B into 1 layer of 361 B in [TIME]
-packed in full: everything differs from the base
+packed 1 of 2 entries into 1 layer of 361 B in [TIME]
+base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 1 added, 0 changed, 0 removed; read 20 B, sent 4.9 KiB (a full pack would have sent about 393 B)
 -- exit 0
 
 "#]],
@@ -238,7 +238,7 @@ For more information, try '--help'.
         str![[r#"
 -- stderr
 error: an image as data-io made them is one archive, to which nothing can be added
-hint: leave out --format data-io, or --incremental and --base
+hint: leave out --format data-io, or --incremental, --base and the variable INCREMENTAL
 -- exit 2
 
 "#]],

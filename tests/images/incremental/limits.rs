@@ -43,7 +43,9 @@ fn a_tree_with_nothing_of_the_base_is_packed_in_full() {
         fs::remove_file(series.at(path)).unwrap();
     }
     series.write("something-else", "else", NEWEST);
-    assert_form(&series.pack(), &ImageForm::Full(FullReason::EverythingDiffers));
+    set_time(&series.at(""), NEWEST, 0);
+    let packed = series.pack_with(|_, incremental| incremental.max_dead = 99).unwrap();
+    assert_form(&packed, &ImageForm::Full(FullReason::EverythingDiffers));
     series.assert_shows_tree();
 }
 
