@@ -14,7 +14,8 @@ use super::merge::{EntryPosition, EntryVisitor};
 use crate::error::{Error, Result};
 use crate::layer::{Chunk, ContentChunker, ContentPart, Item, TocEntry};
 use crate::oci::{Algorithm, Digest, Hasher};
-use crate::tree::{Content, Entry, EntryKind};
+use crate::tree::{Content, Entry, EntryKind, TreePath};
+use std::collections::HashMap;
 use std::io::{self, Read};
 
 /// Content is read in blocks of this size, in bytes, at multiples of it.
@@ -28,7 +29,7 @@ const SMALLEST_CUT: u64 = 2 << 20;
 const LARGEST_WHOLE: u64 = 16 << 20;
 
 /// The identity of a file's content. Of contents with the same size, equal digests of one kind say that they are equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ContentId {
     /// The digest of the content.
     Whole(Digest),
@@ -76,6 +77,11 @@ impl ContentId {
         }
     }
 
+    /// Returns the digests of both kinds that are known.
+    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
+        self.whole().into_iter().chain(self.chunks())
+    }
+
     fn chunks(&self) -> Option<&Digest> {
         match self {
             Self::Chunks(digest) => Some(digest),
@@ -99,6 +105,25 @@ pub fn identify(entry: &Entry, content: &mut dyn Content) -> Result<Option<Conte
     let EntryKind::File { size } = entry.kind else { return Ok(None) };
     let cannot_read = |error| Error::io(format!("cannot read {}", entry.path), error);
     ContentHasher::new(size).hash(content).map(Some).map_err(cannot_read)
+}
+
+/// Identifies the content of an entry that is read, and returns the chunks that it would be cut into when it is packed:
+/// the offset of each in the content, by its digest.
+///
+/// # Errors
+/// Those of reading.
+pub fn identify_chunks(
+    path: &TreePath,
+    size: u64,
+    content: &mut dyn Content,
+) -> Result<(ContentId, HashMap<Digest, u64>)> {
+    let cannot_read = |error| Error::io(format!("cannot read {path}"), error);
+    let mut hasher = ContentHasher::new(size);
+    let chunks = hasher.chunks.get_or_insert_with(ChunkHasher::default);
+    chunks.hashed.places = Some(HashMap::new());
+    hasher.read(content).map_err(cannot_read)?;
+    let places = hasher.end_chunks().map_err(cannot_read)?;
+    Ok((hasher.finish().map_err(cannot_read)?, places))
 }
 
 /// Identifies the contents of the files of an image.
@@ -203,25 +228,35 @@ struct ContentHasher {
 /// Cuts a content, and hashes its chunks.
 struct ChunkHasher {
     chunker: ContentChunker,
+    hashed: HashedChunks,
+}
+
+/// The chunks of a content so far.
+struct HashedChunks {
     list: ChunkList,
     chunk: Hasher,
     chunk_size: u64,
+    /// The offset of the current chunk.
+    offset: u64,
+    /// The offsets of the chunks, if they are wanted.
+    places: Option<HashMap<Digest, u64>>,
 }
 
 impl ContentHasher {
     fn new(size: u64) -> Self {
         let new = || Hasher::new(Algorithm::Sha256);
-        let chunks = || ChunkHasher {
-            chunker: ContentChunker::default(),
-            list: ChunkList::default(),
-            chunk: new(),
-            chunk_size: 0,
-        };
-        Self { whole: (size <= LARGEST_WHOLE).then(new), chunks: (size >= SMALLEST_CUT).then(chunks) }
+        Self {
+            whole: (size <= LARGEST_WHOLE).then(new),
+            chunks: (size >= SMALLEST_CUT).then(ChunkHasher::default),
+        }
     }
 
     fn hash(mut self, content: &mut dyn Content) -> io::Result<ContentId> {
         self.read(content)?;
+        self.finish()
+    }
+
+    fn finish(self) -> io::Result<ContentId> {
         let whole = self.whole.map(Hasher::finish);
         let chunks = self.chunks.map(ChunkHasher::finish).transpose()?;
         Ok(match (whole, chunks) {
@@ -230,6 +265,13 @@ impl ContentHasher {
             (None, Some(chunks)) => chunks,
             (None, None) => ContentId::Whole(Digest::of(b"")),
         })
+    }
+
+    /// Ends the last chunk, and returns the offsets of all chunks.
+    fn end_chunks(&mut self) -> io::Result<HashMap<Digest, u64>> {
+        let Some(chunks) = &mut self.chunks else { return Ok(HashMap::new()) };
+        chunks.end()?;
+        Ok(chunks.hashed.places.take().unwrap_or_default())
     }
 
     fn read(&mut self, mut content: &mut dyn Content) -> io::Result<()> {
@@ -277,48 +319,70 @@ impl ContentHasher {
     }
 }
 
-impl ChunkHasher {
-    fn add(&mut self, block: &[u8]) -> io::Result<()> {
-        let Self { chunker, list, chunk, chunk_size } = self;
-        chunker.push(block, &mut |part| hash_part(part, list, chunk, chunk_size))
-    }
-
-    fn add_zeros(&mut self, count: u64) -> io::Result<()> {
-        let Self { chunker, list, chunk, chunk_size } = self;
-        chunker.push_zeros(count, &mut |part| hash_part(part, list, chunk, chunk_size))
-    }
-
-    fn finish(mut self) -> io::Result<ContentId> {
-        let Self { chunker, list, chunk, chunk_size } = &mut self;
-        chunker.finish(&mut |part| hash_part(part, list, chunk, chunk_size))?;
-        Ok(self.list.finish())
+impl Default for ChunkHasher {
+    fn default() -> Self {
+        let hashed = HashedChunks {
+            list: ChunkList::default(),
+            chunk: Hasher::new(Algorithm::Sha256),
+            chunk_size: 0,
+            offset: 0,
+            places: None,
+        };
+        Self { chunker: ContentChunker::default(), hashed }
     }
 }
 
-fn hash_part(
-    part: ContentPart<'_>,
-    list: &mut ChunkList,
-    chunk: &mut Hasher,
-    chunk_size: &mut u64,
-) -> io::Result<()> {
-    match part {
-        ContentPart::Data(bytes) => {
-            chunk.update(bytes);
-            *chunk_size += bytes.len() as u64;
-        }
-        ContentPart::EndOfChunk => {
-            let chunk = std::mem::replace(chunk, Hasher::new(Algorithm::Sha256));
-            list.add_chunk(std::mem::take(chunk_size), chunk.finish());
-        }
-        ContentPart::Zeros(count) => list.add_zeros(count),
+impl ChunkHasher {
+    fn add(&mut self, block: &[u8]) -> io::Result<()> {
+        let Self { chunker, hashed } = self;
+        chunker.push(block, &mut |part| hashed.add(part))
     }
-    Ok(())
+
+    fn add_zeros(&mut self, count: u64) -> io::Result<()> {
+        let Self { chunker, hashed } = self;
+        chunker.push_zeros(count, &mut |part| hashed.add(part))
+    }
+
+    /// Ends the last chunk. Nothing is added after that.
+    fn end(&mut self) -> io::Result<()> {
+        let Self { chunker, hashed } = self;
+        chunker.finish(&mut |part| hashed.add(part))
+    }
+
+    fn finish(mut self) -> io::Result<ContentId> {
+        self.end()?;
+        Ok(self.hashed.list.finish())
+    }
+}
+
+impl HashedChunks {
+    fn add(&mut self, part: ContentPart<'_>) -> io::Result<()> {
+        match part {
+            ContentPart::Data(bytes) => {
+                self.chunk.update(bytes);
+                self.chunk_size += bytes.len() as u64;
+            }
+            ContentPart::EndOfChunk => {
+                let chunk = std::mem::replace(&mut self.chunk, Hasher::new(Algorithm::Sha256)).finish();
+                if let Some(places) = &mut self.places {
+                    places.entry(chunk.clone()).or_insert(self.offset);
+                }
+                self.offset += self.chunk_size;
+                self.list.add_chunk(std::mem::take(&mut self.chunk_size), chunk);
+            }
+            ContentPart::Zeros(count) => {
+                self.offset += count;
+                self.list.add_zeros(count);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Metadata, TreePath};
+    use crate::tree::Metadata;
 
     /// A content of stretches: so many bytes of a value, or so many zeros of a hole.
     struct Stretches(Vec<(u64, Option<u8>)>);

@@ -3,9 +3,10 @@
 
 use super::archive;
 use super::layer::ImageLayer;
+use super::open::Image;
 use crate::error::{Kind, Result};
 use crate::layer::{
-    Budget, FrameVerifier, Item, TocBytes, TocChecker, TocReader, VerifiedArchive, VerifiedToc,
+    Budget, FrameVerifier, Item, Toc, TocBytes, TocChecker, TocReader, VerifiedArchive, VerifiedToc,
 };
 use crate::stream::{Written, start_in};
 use crate::tree::Content;
@@ -16,6 +17,29 @@ use std::thread;
 pub struct IndexedLayer<'a> {
     layer: ImageLayer<'a>,
     toc: VerifiedToc,
+}
+
+impl Image<'_> {
+    /// Returns a layer with its table of contents, if that was fetched.
+    pub fn indexed_layer(&self, number: usize) -> Option<IndexedLayer<'_>> {
+        let layer = self.layers().nth(number)?;
+        Some(IndexedLayer::new(layer, self.fetched_toc(number)?.clone()))
+    }
+
+    /// Returns the number of tables of contents that were fetched, and of their bytes.
+    ///
+    /// # Errors
+    /// When a descriptor is malformed.
+    pub fn fetched_tocs(&self) -> Result<(u64, u64)> {
+        let mut fetched = (0, 0);
+        for (number, layer) in self.layers().enumerate() {
+            if self.fetched_toc(number).is_some() {
+                let size = Toc::of(layer.descriptor())?.map_or(0, |toc| toc.descriptor().size);
+                fetched = (fetched.0 + 1, fetched.1 + size);
+            }
+        }
+        Ok(fetched)
+    }
 }
 
 impl<'a> IndexedLayer<'a> {
@@ -51,7 +75,10 @@ impl<'a> IndexedLayer<'a> {
     /// Fetches the layer and shows each item of its archive to `visit`, after the table of contents has proved it. Fails
     /// at the end if the blob or its archive has another digest than the image says. `passed` is called with the number of
     /// bytes of each read.
-    pub(super) fn read_items(
+    ///
+    /// # Errors
+    /// Those of the source and of `visit`; [`Integrity`](Kind::Integrity) if the layer is not what the image says.
+    pub fn read_items(
         &self,
         budget: &mut Budget,
         passed: impl Fn(u64) + Send + 'static,

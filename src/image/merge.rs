@@ -1,10 +1,11 @@
 //! The merged tree of an image: all layers applied, from their tables of contents where they have them.
 
-use super::layer::ImageLayer;
 use super::open::Image;
+use super::spool::SpooledLayer;
 use crate::error::Result;
 use crate::layer::{Budget, Chunk, Item, TocEntry, VerifiedToc, Whiteout};
-use crate::tree::{Content, Entry, MergedTree, Overlay};
+use crate::tree::{Content, Entry, MergedTree, Overlay, SpoolDirectory};
+use std::collections::BTreeMap;
 
 /// The position of an entry in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,10 +85,50 @@ impl Image<'_> {
             overlay.begin_layer();
             match toc {
                 Some(toc) => merge_indexed(&mut overlay, number, toc, &mut budget, visitor),
-                None => merge_streamed(&mut overlay, number, layer, &mut budget, visitor),
+                None => {
+                    let read = |visit: &mut dyn FnMut(Item, &mut dyn Content) -> Result<()>| {
+                        layer.read_items(&mut budget, visit)
+                    };
+                    merge_streamed(&mut overlay, number, read, visitor)
+                }
             }
         })?;
         Ok(overlay.finish())
+    }
+}
+
+/// The layers of an image that were stored because they have no table of contents, by their numbers.
+pub type SpooledLayers = BTreeMap<usize, SpooledLayer>;
+
+impl Image<'_> {
+    /// Returns the tree of the image with a note for each entry, as [`tree_with`](Self::tree_with). Layers that have to be
+    /// streamed are stored in unnamed files at `place`, so that they are fetched once and can be read again.
+    ///
+    /// # Errors
+    /// Those of [`tree_with`](Self::tree_with) and [`ImageLayer::spool`](super::ImageLayer::spool).
+    pub fn tree_and_spools<V: EntryVisitor>(
+        &self,
+        visitor: &mut V,
+        mut place: impl FnMut() -> Result<SpoolDirectory>,
+    ) -> Result<(MergedTree<V::Note>, SpooledLayers)> {
+        let limits = &self.context().limits();
+        let mut overlay = Overlay::within(limits.max_names);
+        let mut budget = Budget::new(*limits);
+        let mut spools = SpooledLayers::new();
+        self.each_toc(|number, layer, toc| {
+            overlay.begin_layer();
+            let Some(toc) = toc else {
+                let spool = layer.spool(&place()?)?;
+                let read = |visit: &mut dyn FnMut(Item, &mut dyn Content) -> Result<()>| {
+                    spool.read_items(&mut budget, |_| {}, visit)
+                };
+                merge_streamed(&mut overlay, number, read, visitor)?;
+                spools.insert(number, spool);
+                return Ok(());
+            };
+            merge_indexed(&mut overlay, number, toc, &mut budget, visitor)
+        })?;
+        Ok((overlay.finish(), spools))
     }
 }
 
@@ -116,12 +157,11 @@ pub(super) fn merge_indexed<V: EntryVisitor>(
 fn merge_streamed<V: EntryVisitor>(
     overlay: &mut Overlay<V::Note>,
     number: usize,
-    layer: ImageLayer<'_>,
-    budget: &mut Budget,
+    read_items: impl FnOnce(&mut dyn FnMut(Item, &mut dyn Content) -> Result<()>) -> Result<()>,
     visitor: &mut V,
 ) -> Result<()> {
     let mut at = EntryPosition { layer: number, number: 0 };
-    layer.read_items(budget, |item, content| {
+    read_items(&mut |item, content| {
         match &item {
             Item::Entry(entry) => {
                 let note = visitor.streamed(at, entry, content)?;

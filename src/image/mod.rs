@@ -48,14 +48,14 @@ mod toc_store;
 
 pub use archive::LayerArchive;
 pub use builder::{BASE_DIGEST, BASE_NAME, BaseImage, Built, Description};
-pub use content::{ContentId, ContentIds, PathNote, identify};
+pub use content::{ContentId, ContentIds, PathNote, identify, identify_chunks};
 pub use context::ReadContext;
 pub use fetch::{FetchedLayer, fetch_each};
-pub use files::{ChunkReader, FileLocation, WantedFile};
+pub use files::{ChunkReader, ChunkSource, FileChunks, FileLocation, FrameChunks, WantedFile};
 pub use indexed::IndexedLayer;
 pub use layer::ImageLayer;
 pub use live::{LiveContent, LiveFiles};
-pub use merge::{EntryPosition, EntryVisitor};
+pub use merge::{EntryPosition, EntryVisitor, SpooledLayers};
 pub use open::{Image, ReadOptions, check_media_type};
 pub use platform::{DEPTH_LIMIT, DOCUMENTS_LIMIT, Offer, manifests, offers, ranked};
 pub use ranges::{FetchPlan, FetchedFrames};

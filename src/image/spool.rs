@@ -62,7 +62,10 @@ impl SpooledLayer {
 
     /// Reads the archive and shows each item to `visit`; compares it with the table of contents if there is one.
     /// `passed` is called with the number of bytes of each read.
-    pub(super) fn read_items(
+    ///
+    /// # Errors
+    /// Those of reading and of `visit`.
+    pub fn read_items(
         &self,
         budget: &mut Budget,
         passed: impl Fn(u64),

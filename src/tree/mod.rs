@@ -20,6 +20,7 @@ mod resolution;
 mod source_spec;
 mod stored;
 mod target_state;
+mod target_walk;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -29,6 +30,7 @@ pub(crate) use activity::now;
 pub use compare::{AtPath, Comparison, EntryPair, compare, pairs};
 pub use content::Content;
 pub use entry::{Entry, EntryKind, Metadata, Time};
+pub(crate) use extract::ExpectedAttributes;
 pub use extract::{AtomicTarget, ExtractOptions, Extracted, Extractor, Holes, SpoolDirectory, Target};
 pub use file::FileContent;
 pub use id_map::{IdMap, IdMaps, IdRange, Owner, Unmapped};
@@ -43,6 +45,7 @@ pub(crate) use resolution::{Resolution, Step};
 pub use source_spec::SourceSpec;
 pub use stored::StoredTree;
 pub use target_state::TargetState;
+pub(crate) use target_walk::{ClosedDirectory, FoundEntry, TargetFile, TargetFiles, TargetWalk};
 pub use walk::{
     LeftOut, LeftOutReason, ListedDirectories, RuleFiles, SkipList, Summary, Walk, WalkOptions, WalkedEntry,
     rule_lines,

@@ -49,6 +49,17 @@ pub struct TargetState {
     /// The paths of file systems in the target that were written to. Each has its own state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
+    /// Set when every entry is of the content: the directory was empty before, or everything else was removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exact: bool,
+    /// The time of the file system, in seconds and nanoseconds, after everything was extracted. A file whose inode has
+    /// changed later was changed by another program, or was not on the disk for certain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<(i64, u32)>,
+    /// The newest mtime of a file of the content, in seconds and nanoseconds, without those in the future. Files with such
+    /// an mtime may have changed in the source after they were packed, within the same tick of its clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<(i64, u32)>,
     /// Another content that was refused once, and will be accepted the next time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced: Option<String>,
@@ -64,6 +75,9 @@ impl TargetState {
             inode: 0,
             at: String::new(),
             volumes: Vec::new(),
+            exact: false,
+            settled: None,
+            newest: None,
             announced: None,
         }
     }

@@ -77,6 +77,7 @@ pub fn unpack_archive(
         removed: 0,
         extracted: Extracted { entries: contents.entries, bytes: contents.bytes, ..Extracted::default() },
         fetched: FetchedPart::default(),
+        sync: None,
     })
 }
 

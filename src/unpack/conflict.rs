@@ -6,6 +6,9 @@ use crate::oci::{Digest, Document, Platform};
 use crate::tree::{Target, TargetState, TreePath};
 use serde_json::{Map, Value};
 
+/// The key in the content of a target that a sync is changing. No wanted content has it.
+pub(super) const INTERIM: &str = "syncing";
+
 /// The action for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TargetAction {
@@ -117,6 +120,12 @@ fn refused(target: &Target, state: Option<&TargetState>, held: &TreePath, option
         ))
         .with_hint(
             "choose another directory; --keep is content with what is there, --merge extracts over it",
+        ),
+        Some(state) if state.content.get(INTERIM).is_some() => Error::refused(format!(
+            "{shown} is incomplete: `volio unpack --sync` was interrupted in it"
+        ))
+        .with_hint(
+            "run it again to complete the directory; --sync removes everything that the image does not have",
         ),
         Some(state) => Error::refused(format!(
             "{shown} is not empty: it holds {held}, and a part of {} over what was there before",

@@ -7,10 +7,12 @@ mod data_io;
 mod layers;
 mod links;
 mod selection;
+mod sync;
 
 pub use archive::{ArchiveOptions, unpack_archive};
 pub(crate) use conflict::digest as recorded_digest;
 pub use selection::PathFilter;
+pub use sync::{CompareBy, ForeignTarget, Run, SyncOptions, Synced};
 
 use crate::error::Result;
 use crate::image::{FetchedLayer, Image, LiveContent, ReadOptions, fetch_each};
@@ -22,7 +24,7 @@ use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, Ta
 use conflict::TargetAction;
 use layers::LayerExtraction;
 use selection::Selection;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The options of an unpack.
@@ -72,6 +74,9 @@ pub enum WriteMode {
         /// A file of the image may replace a directory of the target.
         replace_directories: bool,
     },
+    /// In place, so that the target becomes identical to the image: only what differs is fetched and written, and
+    /// everything else in the target is removed.
+    Sync(SyncOptions),
     /// Into a directory beside the target, which takes its place at the end.
     Atomic {
         /// A target that is not empty is replaced, instead of being refused.
@@ -142,6 +147,8 @@ pub struct Unpacked {
     pub extracted: Extracted,
     /// The part of the layers that was fetched.
     pub fetched: FetchedPart,
+    /// What a sync has done; `None` for other unpacks.
+    pub sync: Option<Synced>,
 }
 
 /// The part of an image's layers that was fetched.
@@ -166,6 +173,7 @@ impl Unpacked {
             removed: 0,
             extracted: Extracted::default(),
             fetched: FetchedPart::default(),
+            sync: None,
         }
     }
 }
@@ -219,6 +227,9 @@ pub(crate) fn unpack_if(
     }
     let content = conflict::state_content(&root, options);
     let job = Job { source, root: &root, content, options, progress };
+    if let WriteMode::Sync(how) = options.write {
+        return sync::run(&job, target, found, how);
+    }
     let replaces = options.write == WriteMode::Atomic { replace: true };
     let action = match &found {
         Some(found) if !replaces || job.is_there(found) => job.action(found)?,
@@ -308,7 +319,7 @@ impl Job<'_> {
 
     /// Extracts the image into a target.
     fn fill(&self, target: Target) -> Result<Unpacked> {
-        let image = match self.choose() {
+        let image = match self.choose(None) {
             Ok(image) => image,
             Err(error) => {
                 target.abandon();
@@ -326,7 +337,7 @@ impl Job<'_> {
             TargetAction::Extract => 0,
         };
         let force = match self.options.write {
-            WriteMode::InPlace => false,
+            WriteMode::InPlace | WriteMode::Sync(_) => false,
             WriteMode::Merge { replace_directories: force } | WriteMode::Atomic { replace: force } => force,
         };
         let tree = ExtractOptions { force, ..self.options.tree.clone() };
@@ -342,6 +353,10 @@ impl Job<'_> {
                 removed,
                 extracted: extractor.finish()?,
                 fetched,
+                sync: match (&image, self.options.write) {
+                    (Chosen::Image(image), WriteMode::Sync(_)) => Some(sync::whole_image(image)),
+                    _ => None,
+                },
             }),
             Err(error) => {
                 extractor.abandon();
@@ -350,8 +365,8 @@ impl Job<'_> {
         }
     }
 
-    /// Opens the image or the artifact that is extracted.
-    fn choose(&self) -> Result<Chosen<'_>> {
+    /// Opens the image or the artifact that is extracted. Large tables of contents are kept in a file at `temporary`.
+    fn choose(&self, temporary: Option<PathBuf>) -> Result<Chosen<'_>> {
         if self.options.read_as == ReadAs::Artifact {
             return artifact::select(self.root, self.source)
                 .map(|manifest| Chosen::Artifact(Box::new(manifest)));
@@ -363,7 +378,7 @@ impl Job<'_> {
             connections: *connections,
             // Only the disk limits content that is extracted.
             max_content: Some(u64::MAX),
-            temporary: None,
+            temporary,
             any_media_type: matches!(read_as, ReadAs::Image { any_media_type: true, .. }),
         };
         let image = Image::open_resolved(self.root.clone(), self.source, &read, self.progress)?;

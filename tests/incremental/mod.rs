@@ -15,4 +15,5 @@ mod pack;
 pub mod place;
 pub mod random;
 mod structure;
+mod sync;
 pub mod tree;

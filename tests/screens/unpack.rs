@@ -238,7 +238,10 @@ fn a_part_of_an_image() {
 fn options_that_contradict_each_other_or_cannot_be_parsed() {
     let place = Workspace::with_own_image();
     for (options, expected) in [
-        ("--force", failed("--force says what --merge or --atomic may replace", "give one of them too", 2)),
+        (
+            "--force",
+            failed("--force says what --merge, --atomic or --sync may replace", "give one of them too", 2),
+        ),
         ("--merge --atomic", conflict("--merge", "--atomic")),
         ("--keep --checksum", conflict("--keep", "--checksum")),
         ("--subpath a --strip 1", conflict("--subpath <PATH>", "--strip <N>")),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use volio::copy::{Copied, TagCopied};
 use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary};
 use volio::pack::{ImageForm, Incremental, Packed, PackedLayer};
-use volio::unpack::{Outcome, Unpacked};
+use volio::unpack::{Outcome, Synced, Unpacked};
 use volio::verify::{Damage, Verified};
 use volio::{ContainerConfig, Digest, Platform, Removed};
 
@@ -163,6 +163,39 @@ pub struct UnpackDocument<'a> {
     bytes_fetched: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes_of_layers: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sync: Option<SyncDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dry_run: Option<bool>,
+}
+
+/// What a sync has done, or would do.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SyncDocument {
+    fetched: u64,
+    requests: u64,
+    reused: u64,
+    written: u64,
+    attributes: u64,
+    removed: u64,
+    unchanged: u64,
+    kept_mounts: Vec<String>,
+}
+
+impl From<&Synced> for SyncDocument {
+    fn from(synced: &Synced) -> Self {
+        Self {
+            fetched: synced.fetched,
+            requests: synced.requests,
+            reused: synced.reused,
+            written: synced.written,
+            attributes: synced.attributes,
+            removed: synced.removed,
+            unchanged: synced.unchanged,
+            kept_mounts: synced.kept_mounts.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 impl<'a> UnpackDocument<'a> {
@@ -192,6 +225,8 @@ impl<'a> UnpackDocument<'a> {
             hardlinks_copied: extracted.hardlinks_copied,
             bytes_fetched: fetched.map(|fetched| fetched.bytes),
             bytes_of_layers: fetched.map(|fetched| fetched.of),
+            sync: unpacked.sync.as_ref().map(SyncDocument::from),
+            dry_run: unpacked.sync.as_ref().filter(|synced| synced.is_dry).map(|_| true),
         }
     }
 }

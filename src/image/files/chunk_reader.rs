@@ -7,11 +7,32 @@ use crate::layer::Chunk;
 use crate::tree::Content;
 use std::io::{self, Read};
 
-/// A reader of a file's content, chunk by chunk. Each chunk is verified by its digest before any byte of it is returned.
-pub struct ChunkReader<'f, 'a, C> {
-    frames: &'f mut FetchedFrames<'a>,
+/// A place that has the chunks of a content.
+pub trait ChunkSource {
+    /// Returns a chunk that is not zeros, verified by its digest.
+    ///
+    /// # Errors
+    /// Those of reading; [`Integrity`](crate::error::Kind::Integrity) if what is there has another digest.
+    fn chunk(&mut self, chunk: &Chunk) -> Result<&[u8]>;
+}
+
+/// The chunks in the frames of a layer that are fetched.
+pub struct FrameChunks<'f, 'a> {
+    /// The frames.
+    pub frames: &'f mut FetchedFrames<'a>,
     /// The number of the layer.
-    layer: usize,
+    pub layer: usize,
+}
+
+impl ChunkSource for FrameChunks<'_, '_> {
+    fn chunk(&mut self, chunk: &Chunk) -> Result<&[u8]> {
+        self.frames.chunk(self.layer, chunk)
+    }
+}
+
+/// A reader of a file's content, chunk by chunk. Each chunk is verified by its digest before any byte of it is returned.
+pub struct ChunkReader<S, C> {
+    source: S,
     /// Returns the chunks of the file, one by one.
     chunks: C,
     /// The next chunk, if it was looked at already.
@@ -20,10 +41,17 @@ pub struct ChunkReader<'f, 'a, C> {
     buffer: ContentBuffer,
 }
 
-impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
+impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<FrameChunks<'f, 'a>, C> {
     /// Creates a reader for these chunks of a layer. `chunks` is not called again after it has returned `None`.
     pub fn new(frames: &'f mut FetchedFrames<'a>, layer: usize, chunks: C) -> Self {
-        Self { frames, layer, chunks, next: None, buffer: ContentBuffer::default() }
+        Self::of(FrameChunks { frames, layer }, chunks)
+    }
+}
+
+impl<S: ChunkSource, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<S, C> {
+    /// Creates a reader for these chunks of a source. `chunks` is not called again after it has returned `None`.
+    pub fn of(source: S, chunks: C) -> Self {
+        Self { source, chunks, next: None, buffer: ContentBuffer::default() }
     }
 
     fn peek(&mut self) -> Option<&Result<Chunk>> {
@@ -46,7 +74,7 @@ impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
                 chunk.verify_zeros()?;
                 self.buffer.set_zeros(chunk.size);
             } else {
-                let chunk = self.frames.chunk(self.layer, &chunk)?;
+                let chunk = self.source.chunk(&chunk)?;
                 let bytes = self.buffer.bytes_mut();
                 bytes.clear();
                 bytes.extend_from_slice(chunk);
@@ -57,7 +85,7 @@ impl<'f, 'a, C: FnMut() -> Result<Option<Chunk>>> ChunkReader<'f, 'a, C> {
     }
 }
 
-impl<C: FnMut() -> Result<Option<Chunk>>> Read for ChunkReader<'_, '_, C> {
+impl<S: ChunkSource, C: FnMut() -> Result<Option<Chunk>>> Read for ChunkReader<S, C> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.advance()? {
             return Ok(0);
@@ -66,7 +94,7 @@ impl<C: FnMut() -> Result<Option<Chunk>>> Read for ChunkReader<'_, '_, C> {
     }
 }
 
-impl<C: FnMut() -> Result<Option<Chunk>>> Content for ChunkReader<'_, '_, C> {
+impl<S: ChunkSource, C: FnMut() -> Result<Option<Chunk>>> Content for ChunkReader<S, C> {
     fn skip_hole(&mut self) -> u64 {
         let is_hole = self.buffer.is_empty() && matches!(self.peek(), Some(Ok(next)) if next.zeros);
         // An error here occurs again in the next read, which returns it.

@@ -21,7 +21,7 @@ const MAX_REREAD: u64 = 4 << 30;
 
 /// The chunks of the files that are read from indexed layers. Keeping those of all files from the first time that the
 /// tables of contents are read would take more memory than reading them twice.
-pub(super) struct FileChunks<'i> {
+pub struct FileChunks<'i> {
     image: &'i Image<'i>,
     kept: BTreeMap<EntryPosition, Vec<Chunk>>,
     /// The reader for files that are not kept.
@@ -39,7 +39,7 @@ struct Cursor {
 }
 
 /// The chunks of one file, one by one.
-pub(super) enum ChunkIterator<'a> {
+pub enum ChunkIterator<'a> {
     Kept(slice::Iter<'a, Chunk>),
     /// A reader that stands at the entry of the file.
     Reader(&'a mut TocReader<TocBytes>),

@@ -10,7 +10,8 @@ mod chunk_reader;
 mod chunks;
 mod pieces;
 
-pub use chunk_reader::ChunkReader;
+pub use chunk_reader::{ChunkReader, ChunkSource, FrameChunks};
+pub use chunks::FileChunks;
 pub use pieces::Piece;
 
 use super::merge::{EntryPosition, EntryVisitor};
@@ -19,7 +20,6 @@ use super::ranges::FetchPlan;
 use crate::error::{Error, Result};
 use crate::layer::{Chunk, Item, TocEntry};
 use crate::tree::{Content, Entry, EntryKind, MergedTree};
-use chunks::FileChunks;
 use pieces::{LayerRereader, split};
 use std::io;
 use std::rc::Rc;

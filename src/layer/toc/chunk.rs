@@ -54,6 +54,17 @@ impl Chunk {
         self.ensure_digest(zeros(self.size))
     }
 
+    /// Verifies bytes that may be this chunk, wherever they are from.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) if they have another size or digest.
+    pub fn verify(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() as u64 != self.size {
+            return Err(self.missing("there are fewer bytes"));
+        }
+        self.ensure_digest(Digest::of(bytes))
+    }
+
     /// Verifies the chunk in its decompressed frame.
     ///
     /// # Errors

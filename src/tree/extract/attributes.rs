@@ -8,7 +8,7 @@ use super::retention::{Retained, SetAttributes};
 use crate::disk::directory::proc_path;
 use crate::tree::dir_stack::SETGID;
 use crate::tree::id_map::{ACLS, Unmapped, owning_group_permissions};
-use crate::tree::xattr::is_portable;
+use crate::tree::xattr::{XattrReader, XattrSource, is_portable};
 use crate::tree::{Metadata, Time};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{
@@ -17,6 +17,7 @@ use rustix::fs::{
     utimensat,
 };
 use rustix::io::{Errno, Result as SysResult};
+use rustix::process::{getegid, geteuid, getgroups};
 use std::borrow::Cow;
 
 /// The setuid and setgid bits: they give the owner's rights to every user that runs a file.
@@ -66,6 +67,30 @@ pub(super) struct Attributes<'a> {
     group_access: bool,
 }
 
+/// The rights of this process to set attributes.
+pub(super) struct Rights {
+    is_root: bool,
+    user: u32,
+    groups: Vec<u32>,
+}
+
+impl Rights {
+    /// The rights of the user of this process.
+    pub fn of_process() -> Self {
+        let groups = getgroups().unwrap_or_default().into_iter().chain([getegid()]);
+        Self {
+            is_root: geteuid().is_root(),
+            user: geteuid().as_raw(),
+            groups: groups.map(|group| group.as_raw()).collect(),
+        }
+    }
+
+    /// Returns whether files of this user can be given this owner and group.
+    fn may_give_to(&self, (uid, gid): (u32, u32)) -> bool {
+        self.is_root || (uid == self.user && self.groups.contains(&gid))
+    }
+}
+
 impl<'a> Attributes<'a> {
     /// The attributes of an entry, as the options want them.
     ///
@@ -111,6 +136,32 @@ impl<'a> Attributes<'a> {
         Mode::from_raw_mode(self.metadata.mode & 0o7777 & !dropped)
     }
 
+    /// Returns the metadata that an entry has on disk when it was extracted. Where the owner cannot be set, it is the one
+    /// that was found.
+    pub fn on_disk(mut self, is_directory: bool, found: &Metadata, rights: &Rights) -> Metadata {
+        let is_lost = !rights.may_give_to(self.owner());
+        let is_foreign = is_lost || self.is_given_away;
+        if self.group_access && is_directory {
+            self.metadata.to_mut().mode |= SETGID;
+        }
+        let metadata = self.metadata.to_mut();
+        if is_lost {
+            (metadata.uid, metadata.gid) = (found.uid, found.gid);
+        }
+        if is_foreign && !is_directory {
+            metadata.mode &= !SPECIAL;
+        }
+        metadata.xattrs.retain(|name, _| is_portable(name) && !(is_foreign && name == CAPABILITY));
+        if !rights.is_root {
+            let is_privileged =
+                |name: &Vec<u8>| name.starts_with(b"trusted.") || name.starts_with(b"security.");
+            metadata.xattrs.retain(|name, _| !is_privileged(name));
+            let kept = found.xattrs.iter().filter(|(name, _)| is_privileged(name));
+            metadata.xattrs.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        self.metadata.into_owned()
+    }
+
     /// Returns the group bits of the mode that depend on the ACL. In a file with an ACL these bits are its mask, the
     /// most that any user or group in it may do, and not the permissions of the owning group (acl(5)). A file that lost
     /// its ACL must not have them.
@@ -121,6 +172,20 @@ impl<'a> Attributes<'a> {
             _ => 0,
         }
     }
+}
+
+/// Removes the extended attributes of an open file that the tree does not have, except for ACLs, which [`apply`] removes.
+pub(super) fn drop_others(fd: BorrowedFd<'_>, wanted: &Metadata) -> SysResult<()> {
+    let found = XattrReader::new().read(XattrSource::Open(fd))?;
+    let is_other = |name: &&Vec<u8>| !wanted.xattrs.contains_key(*name) && !ACLS.contains(&name.as_slice());
+    for name in found.keys().filter(is_other) {
+        match fremovexattr(fd, name.as_slice()) {
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(errno) if is_unsupported(errno) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// The attributes that a new file has already.

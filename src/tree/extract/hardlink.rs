@@ -60,7 +60,7 @@ impl Extractor {
     }
 
     /// Creates a separate entry in place of a hard link.
-    fn copy(&mut self, above: BorrowedFd<'_>, target: &TreePath, path: &TreePath) -> Result<()> {
+    pub(super) fn copy(&mut self, above: BorrowedFd<'_>, target: &TreePath, path: &TreePath) -> Result<()> {
         let failed = |this: &Self, errno| this.io_error("read", target, errno);
         let stat = statat(above, target.name(), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(self, e))?;
         let xattrs = XattrSource::Named(above, target.name());

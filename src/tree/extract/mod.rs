@@ -20,6 +20,7 @@ mod hardlink;
 mod journal;
 mod make;
 mod provenance;
+mod replace;
 mod retention;
 mod spool;
 mod state;
@@ -29,12 +30,13 @@ pub use atomic::AtomicTarget;
 pub use content::Holes;
 pub use spool::SpoolDirectory;
 pub use target::Target;
+pub(super) use target::is_spared;
 
 use super::dir_stack::{DirOwnership, DirStack};
 use super::resolution::RelocatedPaths;
 use super::{Content, Entry, EntryKind, IdMaps, Metadata, NodeId, PathMap, TreePath, memory_exceeded};
 use crate::error::{Error, Result};
-use attributes::{Attributes, Lost};
+use attributes::{Attributes, Lost, Rights};
 use content::ContentWriter;
 use creation_defaults::CreationDefaults;
 use provenance::Provenance;
@@ -42,7 +44,7 @@ use retention::Retention;
 use rustix::fs::{FileType, fstat, fstatvfs, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
-use state::StateRecords;
+use state::{StateMode, StateRecords};
 use std::borrow::Cow;
 use std::io;
 use std::path::Path;
@@ -203,6 +205,18 @@ impl Extractor {
         self.is_exclusive
     }
 
+    /// Changes a target that holds a tree already, entry by entry. All of it may be replaced.
+    ///
+    /// # Errors
+    /// When the target cannot be opened again.
+    pub(crate) fn for_sync(target: Target, options: ExtractOptions) -> Result<Self> {
+        let mut extractor = Self::over(target, options, 1)?;
+        extractor.is_exclusive = true;
+        extractor.provenance = Provenance::new(false);
+        extractor.states.mode = StateMode::Sync;
+        Ok(extractor)
+    }
+
     /// Limits the memory for directories and the origins of paths, in bytes.
     #[must_use]
     pub fn with_memory_limit(self, memory_limit: u64) -> Self {
@@ -248,6 +262,9 @@ impl Extractor {
                 return Ok(());
             }
             self.put_below_root(entry, content)?;
+        }
+        if matches!(entry.kind, EntryKind::File { .. }) {
+            self.note_mtime(entry.metadata.mtime);
         }
         self.extracted.entries += u64::from(!is_counted);
         self.has_extracted = true;
@@ -326,6 +343,10 @@ impl Extractor {
         };
         let result = match &directory.metadata {
             Some(metadata) => {
+                if self.states.mode == StateMode::Sync && !directory.is_created {
+                    // The attributes that a directory has and the tree has not. An error is reported by what follows.
+                    let _ = attributes::drop_others(here, metadata);
+                }
                 let mut attributes = attributes_of(metadata, path, &self.options)?;
                 attributes.may_inherit = may_inherit;
                 attributes::apply_to_directory(here, &mut attributes, context)
@@ -383,6 +404,35 @@ impl Extractor {
         } else {
             error
         }
+    }
+}
+
+/// The attributes that entries have on disk when they were extracted by this process with some options.
+pub(crate) struct ExpectedAttributes {
+    options: ExtractOptions,
+    rights: Rights,
+}
+
+impl ExpectedAttributes {
+    /// The attributes with these options.
+    pub fn new(options: &ExtractOptions) -> Self {
+        Self { options: options.clone(), rights: Rights::of_process() }
+    }
+
+    /// Returns the metadata of an entry on disk. Where the process could not set its owner, that is the one that was
+    /// found.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::error::Kind::Usage) if the maps do not have the owner.
+    pub fn of(&self, entry: &Entry, found: &Metadata) -> Result<Metadata> {
+        let attributes = attributes_of(&entry.metadata, &entry.path, &self.options)?;
+        Ok(attributes.on_disk(entry.kind == EntryKind::Directory, found, &self.rights))
+    }
+
+    /// Returns whether an entry of this kind would be created.
+    pub fn creates(&self, kind: &EntryKind) -> bool {
+        let is_device = matches!(kind, EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. });
+        !is_device || (geteuid().is_root() && self.options.devices)
     }
 }
 

@@ -198,17 +198,12 @@ impl Extractor {
                     "the image has something else there; move the directory away, or use --force",
                 ));
             }
-            Err(Errno::BUSY) => return Err(self.mounted(path)),
+            Err(Errno::BUSY) => return Err(mounted(&self.target.shown, path)),
             Err(errno) => return Err(self.io_error("remove", path, errno)),
         }
         self.provenance.forget(path);
         self.directories.remove(path);
         Ok(())
-    }
-
-    fn mounted(&self, path: &TreePath) -> Error {
-        Error::refused(format!("something is mounted on {}{path}", self.target.shown))
-            .with_hint("the image has something else than a directory there")
     }
 
     /// Removes a directory with everything that was in it before, except for mount points.
@@ -223,7 +218,7 @@ impl Extractor {
         };
         match removed {
             Ok(Removed { mounted: None, .. }) => Ok(()),
-            Ok(Removed { mounted: Some(path), .. }) => Err(self.mounted(&full_path(&path))),
+            Ok(Removed { mounted: Some(path), .. }) => Err(mounted(&self.target.shown, &full_path(&path))),
             Err(RemovalError { path, errno }) => Err(self.io_error("remove", &full_path(&path), errno)),
         }
     }
@@ -259,6 +254,12 @@ impl Extractor {
         self.directories.remove(path);
         Ok(())
     }
+}
+
+/// The error for a mount point where the image has another kind of entry; `shown` is the target as messages show it.
+pub(super) fn mounted(shown: &str, path: &TreePath) -> Error {
+    Error::refused(format!("something is mounted on {shown}{path}"))
+        .with_hint("the image has something else than a directory there")
 }
 
 fn duplicate(path: &TreePath) -> Error {

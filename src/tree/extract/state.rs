@@ -5,17 +5,34 @@ use super::target::survey;
 use super::{Extractor, io_error};
 use crate::disk::directory::ensure_owner_access;
 use crate::error::{Error, Result};
-use crate::tree::TreePath;
 use crate::tree::target_state::{self, TargetState};
+use crate::tree::{Time, TreePath};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{fstat, fsync, sync, syncfs};
+use rustix::fs::{Stat, fstat, fsync, sync, syncfs};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// The kind of run that states are recorded of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum StateMode {
+    /// Entries are added. What is there, nobody has used yet, if the directory was empty before.
+    #[default]
+    Fill,
+    /// Entries are replaced and removed, in a directory that was in use. No later run may remove what this one has made.
+    Sync,
+}
+
 /// The states of a target and of the file systems in it.
 #[derive(Default)]
 pub(super) struct StateRecords {
+    pub(super) mode: StateMode,
+    /// The time of the file system when the run began.
+    begun: Option<Time>,
+    /// The newest mtime of a file that is not after the beginning.
+    newest: Option<Time>,
+    /// The content at the end, if another one is recorded until then.
+    final_content: Option<Value>,
     /// The content that the target is filled with; `None` if no state is recorded.
     content: Option<Value>,
     records: Vec<StateRecord>,
@@ -43,6 +60,11 @@ impl StateRecords {
     }
 }
 
+/// Returns the time of the last change of an inode.
+fn changed(stat: &Stat) -> Time {
+    Time { seconds: stat.st_ctime, nanoseconds: stat.st_ctime_nsec as u32 }
+}
+
 impl Extractor {
     /// Records that the target is being filled with `content`, before anything is put into it. A file system that is mounted
     /// in the target gets a state too when it is entered, because it may be mounted elsewhere the next time.
@@ -60,6 +82,16 @@ impl Extractor {
         let root = fcntl_dupfd_cloexec(self.stack.root(), 0);
         let root = root.map_err(|errno| self.io_error("open", &TreePath::root(), errno))?;
         self.begin_state_of(TreePath::root(), root)
+    }
+
+    /// Records that the target is being changed, and that it will have `content` at the end. Until then its content is
+    /// `interim`, which is not that of any complete target.
+    ///
+    /// # Errors
+    /// As [`begin_state`](Self::begin_state).
+    pub(crate) fn begin_sync_state(&mut self, interim: Value, content: Value) -> Result<()> {
+        self.states.final_content = Some(content);
+        self.begin_state(interim)
     }
 
     /// Notes that another file system was entered.
@@ -82,6 +114,7 @@ impl Extractor {
         let written = (|| {
             let previous = target_state::read(directory.as_fd());
             let alone = match &previous {
+                _ if self.states.mode == StateMode::Sync => false,
                 Some(previous) if !previous.complete => previous.claims(directory.as_fd()),
                 _ => survey(directory.as_fd(), &TreePath::root())?.foreign_entry.is_none(),
             };
@@ -92,6 +125,9 @@ impl Extractor {
                 inode: fstat(&directory)?.st_ino,
                 at: target_state::path_text(&path),
                 volumes: Vec::new(),
+                exact: false,
+                settled: previous.as_ref().and_then(|previous| previous.settled),
+                newest: previous.as_ref().and_then(|previous| previous.newest),
                 announced: None,
             };
             target_state::write(directory.as_fd(), &state)?;
@@ -99,6 +135,13 @@ impl Extractor {
         })();
         match written {
             Ok((state, previous)) => {
+                if path.is_root() {
+                    self.states.begun = fstat(&directory).ok().map(|stat| changed(&stat));
+                }
+                if self.states.mode == StateMode::Sync {
+                    // That of an interrupted run: nothing may be removed because of it any more.
+                    journal::remove(directory.as_fd());
+                }
                 let journal = state.alone.then(|| Journal::begin(directory.as_fd())).flatten();
                 self.states.records.push(StateRecord { path, directory, state, previous, journal });
                 Ok(())
@@ -145,6 +188,13 @@ impl Extractor {
         }
     }
 
+    /// Notes the mtime of a file of the content.
+    pub(crate) fn note_mtime(&mut self, mtime: Time) {
+        if self.states.begun.is_some_and(|begun| mtime <= begun) {
+            self.states.newest = self.states.newest.max(Some(mtime));
+        }
+    }
+
     /// Removes the journals, when all entries exist.
     pub(super) fn end_journals(&mut self) {
         for StateRecord { directory, journal, .. } in &mut self.states.records {
@@ -156,11 +206,23 @@ impl Extractor {
 
     /// Syncs every file system that was written to, and then records that the target is complete.
     pub(super) fn complete_state(&mut self) -> Result<()> {
+        let is_exact = |state: &TargetState| state.alone || self.states.mode == StateMode::Sync;
+        for StateRecord { directory, state, .. } in &mut self.states.records {
+            // A change of the inode, whose time is that of the file system and later than all others of this run.
+            let stamped = target_state::write(directory.as_fd(), state).and_then(|()| fstat(&*directory));
+            state.settled =
+                stamped.ok().map(|stat| changed(&stat)).map(|time| (time.seconds, time.nanoseconds));
+            state.newest = self.states.newest.map(|time| (time.seconds, time.nanoseconds));
+            state.exact = is_exact(state);
+        }
         self.sync()?;
         let paths = self.states.records.iter().map(|record| &record.state.at);
         let volumes: Vec<String> = paths.filter(|at| !at.is_empty()).cloned().collect();
         for StateRecord { path, directory, state, .. } in &mut self.states.records {
             state.complete = true;
+            if let Some(content) = &self.states.final_content {
+                state.content.clone_from(content);
+            }
             state.volumes.clone_from(&volumes);
             let written = target_state::write(directory.as_fd(), state)
                 .and_then(|()| if self.options.sync { fsync(&*directory) } else { Ok(()) });

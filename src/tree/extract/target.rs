@@ -29,10 +29,10 @@ const MAX_MOUNT_DEPTH: usize = 32;
 /// A directory to extract into, which is locked against other runs of volio.
 #[derive(Debug)]
 pub struct Target {
-    pub(super) path: PathBuf,
+    pub(in crate::tree) path: PathBuf,
     /// The path as messages show it.
-    pub(super) shown: String,
-    pub(super) root: OwnedFd,
+    pub(in crate::tree) shown: String,
+    pub(in crate::tree) root: OwnedFd,
     /// Set when the directory was created for this extraction.
     pub(super) is_created: bool,
     /// Set when this is a staging directory, which takes the place of the target later.
@@ -104,6 +104,26 @@ impl Target {
             Some(part) => Some(TargetState { complete: false, content: Value::Null, ..part }),
             None => self.states_below().into_iter().map(|(_, state)| state).reduce(combined),
         }
+    }
+
+    /// Returns the state that the directory itself has, if it was recorded there and not on a copy of it.
+    pub(crate) fn own_state(&self) -> Option<TargetState> {
+        self.state_at(&TreePath::root())
+    }
+
+    /// Returns the state of a file system that is mounted in the target, or of the target itself.
+    pub(crate) fn state_at(&self, path: &TreePath) -> Option<TargetState> {
+        let directory = self.directory(path)?;
+        let state = target_state::read(directory.as_fd())?;
+        let is_its_own = state.at == target_state::path_text(path)
+            && fstat(&directory).is_ok_and(|stat| stat.st_ino == state.inode);
+        is_its_own.then_some(state)
+    }
+
+    /// Returns whether a mount point in the target holds something that is not volio's own.
+    pub(crate) fn is_mount_empty(&self, path: &TreePath) -> bool {
+        let survey = self.directory(path).and_then(|fd| survey(fd.as_fd(), path).ok());
+        survey.is_some_and(|survey| survey.foreign_entry.is_none())
     }
 
     /// Returns a state that is complete only if the states of all its volumes confirm that.
@@ -202,7 +222,7 @@ impl Target {
     ///
     /// # Errors
     /// When there is no such directory.
-    pub(super) fn spool(&self) -> Result<SpoolDirectory> {
+    pub(crate) fn spool(&self) -> Result<SpoolDirectory> {
         let open = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 0);
         let first = match open(self.root.as_fd()).and_then(SpoolDirectory::new) {
             Err(errno @ (Errno::ROFS | Errno::ACCESS | Errno::PERM)) => errno,
@@ -216,6 +236,12 @@ impl Target {
         volumes.sort_by_key(|volume| std::cmp::Reverse(free(volume)));
         let spool = volumes.into_iter().find_map(|volume| SpoolDirectory::new(volume).ok());
         spool.ok_or_else(|| self.spool_error(first))
+    }
+
+    /// Returns the number of bytes that this user may still write to the file system of a directory in the target.
+    pub(crate) fn free_space(&self, path: &TreePath) -> Option<u64> {
+        let status = rustix::fs::fstatvfs(self.directory(path)?).ok()?;
+        Some(status.f_bavail.saturating_mul(status.f_frsize))
     }
 
     fn spool_error(&self, errno: Errno) -> Error {
@@ -301,7 +327,7 @@ fn survey_mounts(above: BorrowedFd<'_>, name: &CStr, path: &TreePath) -> Option<
 }
 
 /// Returns whether an entry does not count in the root of a file system or of a target.
-fn is_spared(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+pub(in crate::tree) fn is_spared(directory: BorrowedFd<'_>, name: &CStr) -> bool {
     let is_lost_and_found = || {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.is_ok_and(|stat| stat.st_uid == 0 && FileType::from_raw_mode(stat.st_mode).is_dir())

@@ -57,15 +57,22 @@ Target options:
           Extract over the contents of DIR: files are replaced, directories stay and get the image's
           attributes
 
+      --sync
+          Make DIR identical to the image: fetch and write what differs, and remove everything else
+
+      --dry-run
+          With --sync, print what would be done, and change nothing
+
       --force
           With --merge, replace directories by files too; with --atomic, replace a DIR that is not
-          empty
+          empty; with --sync, a DIR that volio did not fill
 
       --keep
           Do nothing if DIR holds any complete image
 
       --checksum
-          If DIR holds this image already, write it again, which restores changed files
+          If DIR holds this image already, write it again, which restores changed files; with
+          --sync, compare the contents of all files
 
       --atomic
           Fill a directory beside DIR, and replace DIR by it at the end: all or nothing
@@ -131,6 +138,7 @@ Examples:
   volio unpack --merge oci:patch:v2 /srv/site
   volio unpack registry.example/data:v1 - | ssh there tar -x -C /data
   volio unpack --atomic --force registry.example/site:v2 /srv/site
+  volio unpack --sync registry.example/site:v3 /srv/site     fetches and writes only what differs
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
   volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
 
@@ -140,6 +148,12 @@ empty mount points: its files would be mixed with those of the image.
 volio records the image in DIR, in the attribute user.volio.image or in a file .volio.json. So the
 same command completes an interrupted unpack, and does nothing if DIR has the image already. It does
 not notice files that were changed since; --checksum restores them.
+
+With --sync, DIR becomes identical to the image, also if it holds another version or was changed
+since: everything else in it is removed. DIR must have been filled by volio with the same options,
+or --force is given. A file that kept its size and its mtime although another program changed it is
+noticed if that was after the last unpack, and always with --checksum. Mount points in DIR stay; the
+exit code is 6 if the image does not have them.
 
 With - as DIR, the image is written to standard output as an uncompressed tar archive, of verified
 bytes only. If verification fails, the archive is left without its end, and the exit code is 3. The

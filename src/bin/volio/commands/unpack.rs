@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use volio::data_io::unpack_announced;
 use volio::progress::Progress;
 use volio::unpack::{
-    ArchiveOptions, FetchedPart, IfPresent, Options, Outcome, PathFilter, ReadAs, Unpacked, WriteMode,
-    unpack, unpack_archive,
+    ArchiveOptions, CompareBy, FetchedPart, ForeignTarget, IfPresent, Options, Outcome, PathFilter, ReadAs,
+    Run, SyncOptions, Synced, Unpacked, WriteMode, unpack, unpack_archive,
 };
 use volio::{
     Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, ReadOptions,
@@ -33,6 +33,7 @@ Examples:
   volio unpack --merge oci:patch:v2 /srv/site
   volio unpack registry.example/data:v1 - | ssh there tar -x -C /data
   volio unpack --atomic --force registry.example/site:v2 /srv/site
+  volio unpack --sync registry.example/site:v3 /srv/site     fetches and writes only what differs
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
   volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
 
@@ -42,6 +43,11 @@ files would be mixed with those of the image.
 volio records the image in DIR, in the attribute user.volio.image or in a file .volio.json. So the same command completes \
 an interrupted unpack, and does nothing if DIR has the image already. It does not notice files that were changed since; \
 --checksum restores them.
+
+With --sync, DIR becomes identical to the image, also if it holds another version or was changed since: everything else \
+in it is removed. DIR must have been filled by volio with the same options, or --force is given. A file that kept its size \
+and its mtime although another program changed it is noticed if that was after the last unpack, and always with --checksum. \
+Mount points in DIR stay; the exit code is 6 if the image does not have them.
 
 With - as DIR, the image is written to standard output as an uncompressed tar archive, of verified bytes only. If \
 verification fails, the archive is left without its end, and the exit code is 3. The line with the digest goes to stderr.
@@ -91,7 +97,16 @@ struct TargetArgs {
     #[arg(long, conflicts_with = "atomic")]
     merge: bool,
 
-    /// With --merge, replace directories by files too; with --atomic, replace a DIR that is not empty
+    /// Make DIR identical to the image: fetch and write what differs, and remove everything else
+    #[arg(long, conflicts_with_all = ["merge", "keep", "atomic", "artifact"])]
+    sync: bool,
+
+    /// With --sync, print what would be done, and change nothing
+    #[arg(long, requires = "sync")]
+    dry_run: bool,
+
+    /// With --merge, replace directories by files too; with --atomic, replace a DIR that is not empty; with --sync, a
+    /// DIR that volio did not fill
     #[arg(long)]
     force: bool,
 
@@ -99,7 +114,8 @@ struct TargetArgs {
     #[arg(long, conflicts_with = "checksum")]
     keep: bool,
 
-    /// If DIR holds this image already, write it again, which restores changed files
+    /// If DIR holds this image already, write it again, which restores changed files; with --sync, compare the contents of
+    /// all files
     #[arg(long)]
     checksum: bool,
 
@@ -180,14 +196,24 @@ impl From<Sparse> for Holes {
     }
 }
 
+impl TargetArgs {
+    fn sync_options(&self) -> SyncOptions {
+        SyncOptions {
+            compare: if self.checksum { CompareBy::Content } else { CompareBy::Metadata },
+            foreign: if self.force { ForeignTarget::Overwrite } else { ForeignTarget::Refuse },
+            run: if self.dry_run { Run::Dry } else { Run::Apply },
+        }
+    }
+}
+
 /// [`unpack`] or [`unpack_announced`].
 type UnpackFunction = fn(&dyn Source, &Path, &Options, &dyn Progress) -> Result<Unpacked>;
 
 impl Unpack {
     fn options(&self) -> Result<Options> {
         let Self { target_args: target, tree, .. } = self;
-        if target.force && !target.merge && !target.atomic {
-            return Err(Error::usage("--force says what --merge or --atomic may replace")
+        if target.force && !target.merge && !target.atomic && !target.sync {
+            return Err(Error::usage("--force says what --merge, --atomic or --sync may replace")
                 .with_hint("give one of them too"));
         }
         Ok(Options {
@@ -208,7 +234,9 @@ impl Unpack {
                 (None, Some(count)) if count > 0 => PathFilter::Strip(count),
                 _ => PathFilter::All,
             },
-            write: if target.merge {
+            write: if target.sync {
+                WriteMode::Sync(target.sync_options())
+            } else if target.merge {
                 WriteMode::Merge { replace_directories: target.force }
             } else if target.atomic {
                 WriteMode::Atomic { replace: target.force }
@@ -314,6 +342,7 @@ impl Unpack {
         let options = [
             (target.merge, "--merge"),
             (target.atomic, "--atomic"),
+            (target.sync, "--sync"),
             (target.force, "--force"),
             (target.keep, "--keep"),
             (target.checksum, "--checksum"),
@@ -353,10 +382,25 @@ impl Unpack {
             _ => super::address(image, &unpacked.digest),
         };
         match self.output.format {
-            Format::Text => output::results(|out| writeln!(out, "{address}")),
-            Format::Json => output::json(&UnpackDocument::new(&address, &unpacked)),
+            Format::Text => output::results(|out| writeln!(out, "{address}"))?,
+            Format::Json => output::json(&UnpackDocument::new(&address, &unpacked))?,
         }
+        unpacked.sync.as_ref().map_or(Ok(()), |synced| ensure_all_removed(synced, target))
     }
+}
+
+/// Fails if a sync could not remove everything that the image does not have.
+fn ensure_all_removed(synced: &Synced, target: &Path) -> Result<()> {
+    let Some(first) = synced.kept_mounts.first() else { return Ok(()) };
+    let more = match synced.kept_mounts.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {} more", count(more as u64, "mount point", "mount points")),
+    };
+    Err(Error::refused(format!(
+        "something is mounted on {}{more}, which the image does not have: it stays",
+        target.join(first.as_path()).display()
+    ))
+    .with_hint("unmount it and run the command again; everything else is done"))
 }
 
 /// Standard output, named in the errors of writing to it.
@@ -386,6 +430,7 @@ impl Write for StandardOutput {
 fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
     let target = target.display();
     match unpacked.outcome {
+        _ if unpacked.sync.is_some() => {}
         Outcome::Present => return format!("nothing to do: {target} holds this image"),
         Outcome::Kept => return format!("nothing to do: {target} keeps the image that it holds"),
         Outcome::Unpacked => {}
@@ -401,16 +446,21 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         fifos_skipped,
         hardlinks_copied,
     } = unpacked.extracted;
-    let mut line = format!(
-        "unpacked {}, {} from {}{} in {}",
-        count(entries, "entry", "entries"),
-        bytes(size),
-        count(unpacked.layers as u64, "layer", "layers"),
-        if unpacked.data_io { " that data-io made" } else { "" },
-        duration(time),
-    );
-    line.extend(rate(size, time).map(|rate| format!(", {rate}")));
-    if unpacked.fetched.is_partial {
+    let mut line = match &unpacked.sync {
+        Some(synced) => sync_summary(synced),
+        None => format!(
+            "unpacked {}, {} from {}{} in {}",
+            count(entries, "entry", "entries"),
+            bytes(size),
+            count(unpacked.layers as u64, "layer", "layers"),
+            if unpacked.data_io { " that data-io made" } else { "" },
+            duration(time),
+        ),
+    };
+    if unpacked.sync.is_none() {
+        line.extend(rate(size, time).map(|rate| format!(", {rate}")));
+    }
+    if unpacked.fetched.is_partial && unpacked.sync.is_none() {
         let FetchedPart { bytes: part, of, .. } = unpacked.fetched;
         line += &format!("; fetched {} of {}: later layers replace the rest", bytes(part), bytes(of));
     }
@@ -431,4 +481,19 @@ fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
         line += &format!("; removed: {removed} of an image that was interrupted");
     }
     line
+}
+
+/// Formats what a sync has done, or would do.
+fn sync_summary(synced: &Synced) -> String {
+    let Synced { is_dry, fetched, requests, reused, written, attributes, removed, unchanged, .. } = synced;
+    format!(
+        "{}fetched {} in {}; reused {} of local files; wrote {}, changed attributes of {attributes}, removed {removed}; \
+         {} unchanged",
+        if *is_dry { "dry run: " } else { "" },
+        bytes(*fetched),
+        count(*requests, "range", "ranges"),
+        bytes(*reused),
+        count(*written, "file", "files"),
+        count(*unchanged, "entry", "entries"),
+    )
 }

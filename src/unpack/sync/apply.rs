@@ -1,0 +1,300 @@
+//! The changes of a plan, made in an order in which no content is removed that another file still needs.
+
+use super::fetch::{Fetch, LayerMode};
+use super::plan::{Plan, Reuse, WantedFile};
+use super::reuse::Writes;
+use super::tree::SyncNote;
+use crate::error::{Error, Result};
+use crate::image::{ChunkReader, ChunkSource, EntryPosition, FetchPlan, FetchedFrames, Image, SpooledLayers};
+use crate::layer::{Budget, Chunk, Item, Limits};
+use crate::progress::Progress;
+use crate::tree::{Content, Entry, Extractor, MergedTree, TargetFile, TargetFiles, TreePath};
+use std::io;
+
+/// The result of the changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Applied {
+    /// The number of entries that were removed.
+    pub removed: u64,
+    /// Bytes and requests for contents that another process changed before they were used.
+    pub fetched_again: (u64, u64),
+}
+
+/// A target that is being changed.
+pub(super) struct Applier<'a> {
+    pub image: &'a Image<'a>,
+    pub tree: &'a MergedTree<SyncNote>,
+    pub extractor: &'a mut Extractor,
+    pub files: &'a TargetFiles,
+    /// A name that no entry has.
+    pub temporary: Vec<u8>,
+    pub limits: Limits,
+    pub progress: &'a dyn Progress,
+    /// Files whose local content was another one when it was read again.
+    pub stale: Vec<WantedFile>,
+}
+
+impl<'a> Applier<'a> {
+    /// Makes the changes.
+    ///
+    /// # Errors
+    /// Those of the source and of the operating system. What was changed by then stays, and the record of the target says
+    /// that it is incomplete.
+    pub fn run(
+        mut self,
+        plan: &Plan,
+        writes: &Writes,
+        mut fetch: Fetch<'_>,
+        spools: &SpooledLayers,
+    ) -> Result<Applied> {
+        for path in &plan.directories {
+            let (entry, note) = self.entry(path)?;
+            self.touch(path)?;
+            self.extractor.replace_by_directory(&entry, !matches!(note, SyncNote::Implied))?;
+        }
+        for file in &writes.local {
+            self.write_chunks(file, &mut fetch, None)?;
+        }
+        self.write_ranges(writes, &mut fetch)?;
+        self.write_layers(writes, &fetch, spools)?;
+        for file in &writes.duplicates {
+            self.write_chunks(file, &mut fetch, None)?;
+        }
+        for path in &plan.attributes {
+            self.change_attributes(path)?;
+        }
+        let fetched_again = self.write_stale(&mut fetch)?;
+        for path in &plan.specials {
+            let (entry, _) = self.entry(path)?;
+            self.touch(path)?;
+            self.extractor.replace(&entry, &mut io::empty(), &self.temporary)?;
+        }
+        for (path, first) in &plan.links {
+            self.touch(path)?;
+            self.extractor.replace_by_link(first, path, &self.temporary)?;
+        }
+        let mut removed = plan.removed;
+        for path in &plan.extras {
+            self.touch(path)?;
+            let found = self.extractor.remove_extra(path)?;
+            if found.is_mounted && !plan.kept_mounts.iter().any(|mount| mount.is_in(path)) {
+                // It was mounted meanwhile.
+                removed = removed.min(found.entries);
+            }
+        }
+        for path in &plan.directory_attributes {
+            self.describe(path)?;
+        }
+        Ok(Applied { removed, fetched_again })
+    }
+
+    fn entry(&self, path: &TreePath) -> Result<(Entry, &'a SyncNote)> {
+        let missing =
+            || Error::failed(format!("{path} was planned and is not in the image; this is a bug in volio"));
+        self.tree.get(path).ok_or_else(missing)
+    }
+
+    /// Notes that the directory of an entry changes, so that it gets its attributes again at the end.
+    fn touch(&mut self, path: &TreePath) -> Result<()> {
+        match path.parent() {
+            Some(parent) => self.describe(&parent),
+            None => Ok(()),
+        }
+    }
+
+    fn describe(&mut self, directory: &TreePath) -> Result<()> {
+        match self.tree.get(directory) {
+            // Its attributes are those of the directory that was there.
+            Some((entry, _)) if directory.is_root() && entry.is_implied_directory() => Ok(()),
+            Some((_, SyncNote::Implied)) => self.extractor.describe_directory(directory, None),
+            Some((entry, _)) => self.extractor.describe_directory(directory, Some(&entry.metadata)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes a file from chunks: of the target, and of the frames that are fetched. If a chunk of the target is another
+    /// one by now, the file is written later.
+    fn write_chunks(
+        &mut self,
+        file: &WantedFile,
+        fetch: &mut Fetch<'_>,
+        frames: Option<&mut FetchedFrames<'_>>,
+    ) -> Result<()> {
+        let (entry, _) = self.entry(&file.path)?;
+        self.touch(&file.path)?;
+        let mut source = MixedChunks::new(file, frames, self.files);
+        let mut chunks = fetch.chunks.of(file.at)?;
+        let mut content = ChunkReader::of(&mut source, || chunks.next());
+        match self.extractor.replace(&entry, &mut content, &self.temporary) {
+            Err(_) if source.is_stale => {
+                self.stale.push(WantedFile { reuse: None, ..file.clone() });
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    fn write_ranges(&mut self, writes: &Writes, fetch: &mut Fetch<'_>) -> Result<()> {
+        let by_ranges = |file: &&WantedFile| fetch.modes.get(&file.at.layer) == Some(&LayerMode::Ranges);
+        let files: Vec<&WantedFile> = writes.fetched.iter().filter(by_ranges).collect();
+        let plan = std::mem::replace(&mut fetch.ranges, FetchPlan::within(&self.limits));
+        let image = self.image;
+        image.fetch_frames(&plan, |frames| {
+            files.into_iter().try_for_each(|file| self.write_chunks(file, fetch, Some(frames)))
+        })
+    }
+
+    /// Fetches the contents that were not what they had been.
+    fn write_stale(&mut self, fetch: &mut Fetch<'_>) -> Result<(u64, u64)> {
+        let mut files = std::mem::take(&mut self.stale);
+        files.sort_by_key(|file| file.at);
+        let mut plan = FetchPlan::within(&self.limits);
+        for file in &files {
+            let mut chunks = fetch.chunks.of(file.at)?;
+            while let Some(chunk) = chunks.next()? {
+                plan.add(file.at.layer, &chunk)?;
+            }
+        }
+        let (image, fetched) = (self.image, (plan.bytes(), plan.requests()));
+        image.fetch_frames(&plan, |frames| {
+            files.iter().try_for_each(|file| self.write_chunks(file, fetch, Some(frames)))
+        })?;
+        Ok(fetched)
+    }
+
+    /// Writes the files of layers that are read as a whole.
+    fn write_layers(&mut self, writes: &Writes, fetch: &Fetch<'_>, spools: &SpooledLayers) -> Result<()> {
+        for files in writes.fetched.chunk_by(|one, other| one.at.layer == other.at.layer) {
+            let Some(number) = files.first().map(|file| file.at.layer) else { continue };
+            let mut wanted =
+                WantedItems { next: EntryPosition { layer: number, number: 0 }, files: files.iter() };
+            let mut budget = Budget::new(self.limits);
+            match fetch.modes.get(&number) {
+                Some(LayerMode::Stream) => {
+                    let Some(layer) = self.image.indexed_layer(number) else { continue };
+                    let task =
+                        self.progress.begin(&format!("fetching layer {}", number + 1), Some(layer.size()));
+                    let passed = move |bytes| task.advance(bytes);
+                    layer.read_items(&mut budget, passed, |item, content| {
+                        wanted.visit(&item, content, |file, content| self.write_content(file, content))
+                    })?;
+                }
+                Some(LayerMode::Spool) => {
+                    let Some(layer) = spools.get(&number) else { continue };
+                    layer.read_items(
+                        &mut budget,
+                        |_| {},
+                        |item, content| {
+                            wanted.visit(&item, content, |file, content| self.write_content(file, content))
+                        },
+                    )?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_content(&mut self, file: &WantedFile, content: &mut dyn Content) -> Result<()> {
+        let (entry, _) = self.entry(&file.path)?;
+        self.touch(&file.path)?;
+        self.extractor.replace(&entry, content, &self.temporary)
+    }
+
+    /// Changes the attributes of a file in place. One that was replaced meanwhile is written.
+    fn change_attributes(&mut self, file: &super::plan::InPlace) -> Result<()> {
+        let (entry, note) = self.entry(&file.path)?;
+        if self.extractor.change_attributes(&entry, file.id, file.links)? {
+            return Ok(());
+        }
+        match note {
+            SyncNote::File(at, content) if self.image.indexed_layer(at.layer).is_some() => {
+                let (path, at, content) = (file.path.clone(), *at, content.clone());
+                let size = match entry.kind {
+                    crate::tree::EntryKind::File { size } => size,
+                    _ => 0,
+                };
+                self.stale.push(WantedFile { path, size, at, content, reuse: None });
+                Ok(())
+            }
+            SyncNote::File(..) => {
+                Err(Error::failed(format!("{} was changed while it was compared", file.path))
+                    .with_hint("run the command again when nothing else works in the directory"))
+            }
+            _ => {
+                self.touch(&file.path)?;
+                self.extractor.replace(&entry, &mut io::empty(), &self.temporary)
+            }
+        }
+    }
+}
+
+/// The wanted files of a layer that is read as a whole.
+struct WantedItems<'f> {
+    /// The position of the next entry.
+    next: EntryPosition,
+    /// The remaining files, in the order of the layer.
+    files: std::slice::Iter<'f, WantedFile>,
+}
+
+impl WantedItems<'_> {
+    /// Calls `write` if an item is the next wanted file.
+    fn visit(
+        &mut self,
+        item: &Item,
+        content: &mut dyn Content,
+        write: impl FnOnce(&WantedFile, &mut dyn Content) -> Result<()>,
+    ) -> Result<()> {
+        let Item::Entry(_) = item else { return Ok(()) };
+        let at = self.next;
+        self.next.number += 1;
+        match self.files.as_slice().first() {
+            Some(file) if file.at == at => {
+                self.files.next();
+                write(file, content)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The chunks of one file: of a file of the target as far as that has them, and of frames.
+struct MixedChunks<'f, 'a> {
+    frames: Option<&'f mut FetchedFrames<'a>>,
+    layer: usize,
+    reuse: Option<(&'f Reuse, Option<TargetFile>)>,
+    buffer: Vec<u8>,
+    /// Set if the target did not have a chunk that it had before.
+    is_stale: bool,
+}
+
+impl<'f, 'a> MixedChunks<'f, 'a> {
+    fn new(file: &'f WantedFile, frames: Option<&'f mut FetchedFrames<'a>>, files: &TargetFiles) -> Self {
+        let reuse = file.reuse.as_ref().map(|reuse| (reuse, files.open(&reuse.source)));
+        Self { frames, layer: file.at.layer, reuse, buffer: Vec::new(), is_stale: false }
+    }
+
+    fn stale(&mut self) -> Error {
+        self.is_stale = true;
+        Error::failed("a file of the target was changed while it was used")
+    }
+}
+
+impl ChunkSource for &mut MixedChunks<'_, '_> {
+    fn chunk(&mut self, chunk: &Chunk) -> Result<&[u8]> {
+        let place = self.reuse.as_ref().and_then(|(reuse, _)| reuse.place(&chunk.digest, chunk.offset));
+        let Some(place) = place else {
+            if self.frames.is_none() {
+                return Err(self.stale());
+            }
+            let not_planned = || Error::failed("a chunk was not planned; this is a bug in volio");
+            return self.frames.as_mut().ok_or_else(not_planned)?.chunk(self.layer, chunk);
+        };
+        let size = usize::try_from(chunk.size).unwrap_or_default();
+        self.buffer.resize(size, 0);
+        let Some((_, Some(file))) = &self.reuse else { return Err(self.stale()) };
+        let is_there = file.read_at(place, &mut self.buffer).is_ok_and(|read| read == size)
+            && chunk.verify(&self.buffer).is_ok();
+        if is_there { Ok(&self.buffer) } else { Err(self.stale()) }
+    }
+}

@@ -1,0 +1,477 @@
+//! The comparison of a tree with a target, entry by entry in the order of paths.
+
+use super::check::Check;
+use super::links::LinkGroups;
+use super::plan::{InPlace, Plan, Reuse, WantedFile};
+use super::tree::SyncNote;
+use super::walks::{TemporaryName, Walks};
+use crate::error::{Error, Result};
+use crate::image::{ContentId, EntryPosition};
+use crate::tree::TargetState;
+use crate::tree::{
+    ClosedDirectory, Entry, EntryKind, ExpectedAttributes, FoundEntry, MergedTree, Metadata, Target,
+    TargetWalk, Time, TreePath,
+};
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// A file whose mtime is this close to the last change of its inode may have changed without a trace, in seconds. FAT has
+/// a resolution of two seconds.
+const RACY: i64 = 2;
+/// The most files whose content may be used for others.
+const MAX_OLD_FILES: usize = 100_000;
+
+/// The rules of a comparison.
+pub(super) struct Rules<'a> {
+    /// Reads the content of every file, whatever its metadata says.
+    pub checksum: bool,
+    /// Accepts foreign contents of mount points.
+    pub force: bool,
+    /// The reaction to directories that their owner may not enter.
+    pub closed: ClosedDirectory,
+    pub expected: &'a ExpectedAttributes,
+    pub target: &'a Target,
+}
+
+/// The times in the record of a target.
+#[derive(Clone, Copy)]
+struct RecordedTimes {
+    /// See [`TargetState::settled`].
+    settled: Time,
+    /// See [`TargetState::newest`].
+    newest: Time,
+}
+
+impl RecordedTimes {
+    fn of(state: &TargetState) -> Option<Self> {
+        let time = |(seconds, nanoseconds)| Time { seconds, nanoseconds };
+        Some(Self { settled: time(state.settled?), newest: time(state.newest?) })
+    }
+}
+
+/// Returns whether an mtime is so close to a moment, or after it, that a later change need not have changed it.
+fn is_racy(mtime: Time, moment: Time) -> bool {
+    Time { seconds: mtime.seconds.saturating_add(RACY), ..mtime } >= moment
+}
+
+/// The entry of the image that covers entries of the target, or the extra entry that they are in.
+enum Cover {
+    /// It is removed with what is in it.
+    Extra(TreePath),
+    /// Another kind of entry takes its place.
+    Replaced(TreePath),
+}
+
+/// A name of a file that has several.
+struct HardLink {
+    path: TreePath,
+    first: TreePath,
+    /// Set if the target has this name for the inode in which the first one stays.
+    is_named: bool,
+}
+
+/// A running comparison.
+pub(super) struct Comparison<'a> {
+    rules: Rules<'a>,
+    /// The times in the records of the target and of what is mounted in it, by file system.
+    recorded: HashMap<u64, RecordedTimes>,
+    links: LinkGroups,
+    hard_links: Vec<HardLink>,
+    checks: Vec<Check>,
+    cover: Option<Cover>,
+    /// The mount point with foreign contents that was entered.
+    foreign_mount: Option<TreePath>,
+    /// Directories in extras that lead to mount points.
+    kept: BTreeSet<TreePath>,
+    /// Entries that cannot be created here.
+    skipped: HashSet<TreePath>,
+    temporary: TemporaryName,
+    plan: Plan,
+}
+
+/// The result of a comparison by metadata.
+pub(super) struct Compared {
+    pub plan: Plan,
+    /// Files whose content must be read.
+    pub checks: Vec<Check>,
+    links: LinkGroups,
+    hard_links: Vec<HardLink>,
+    /// A name that no entry has.
+    pub temporary: Vec<u8>,
+}
+
+impl<'a> Comparison<'a> {
+    /// Creates a comparison with a target that has this root, and this record.
+    pub fn new(rules: Rules<'a>, root: &FoundEntry, record: Option<&TargetState>) -> Self {
+        let recorded = record.and_then(RecordedTimes::of).map(|times| (root.id.device, times));
+        Self {
+            rules,
+            recorded: recorded.into_iter().collect(),
+            links: LinkGroups::default(),
+            hard_links: Vec::new(),
+            checks: Vec::new(),
+            cover: None,
+            foreign_mount: None,
+            kept: BTreeSet::new(),
+            skipped: HashSet::new(),
+            temporary: TemporaryName::default(),
+            plan: Plan::default(),
+        }
+    }
+
+    /// Compares all entries. `found` are those of the target, the root first.
+    ///
+    /// # Errors
+    /// Those of `found`; [`Refused`](crate::error::Kind::Refused) if the changes cannot be made.
+    pub fn run(
+        mut self,
+        tree: &MergedTree<SyncNote>,
+        found: impl Iterator<Item = Result<FoundEntry>>,
+    ) -> Result<Compared> {
+        let mut wanted = tree.iter().peekable();
+        let mut found = Walks::of(found);
+        loop {
+            let order = match (wanted.peek(), found.peek()?) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((entry, _)), Some(found)) => entry.path.cmp(&found.path),
+            };
+            let entry = if order.is_le() { wanted.next() } else { None };
+            let there = if order.is_ge() { found.take() } else { None };
+            if let Some((entry, _)) = &entry {
+                self.temporary.exclude(entry.path.name());
+            }
+            if let Some(there) = &there {
+                self.links.note(there);
+            }
+            match (entry, there) {
+                (Some((entry, note)), Some(there)) => {
+                    if self.both(tree, &entry, note, &there)? {
+                        found.mounts.push(self.enter_mount(&there)?);
+                    }
+                }
+                (Some((entry, note)), None) => self.missing(&entry, note)?,
+                (None, Some(there)) => self.extra(there)?,
+                (None, None) => break,
+            }
+        }
+        let Self { plan, checks, links, hard_links, temporary, .. } = self;
+        Ok(Compared { plan, checks, links, hard_links, temporary: temporary.choose() })
+    }
+
+    /// Handles an entry that both have. Returns `true` if it is a mount point to be entered.
+    fn both(
+        &mut self,
+        tree: &MergedTree<SyncNote>,
+        entry: &Entry,
+        note: &SyncNote,
+        found: &FoundEntry,
+    ) -> Result<bool> {
+        let kind = tree.resolved_kind(entry);
+        if !self.is_created(entry) {
+            self.skipped.insert(entry.path.clone());
+            self.extra_at(found)?;
+            return Ok(false);
+        }
+        if found.is_mount_point {
+            return self.mount_point(entry, &kind, note, found);
+        }
+        if found.is_directory() && kind != EntryKind::Directory {
+            self.cover = Some(Cover::Replaced(found.path.clone()));
+        } else if kind != EntryKind::Directory && found.kind != Some(kind) {
+            self.note_old(found);
+        }
+        match &entry.kind {
+            EntryKind::Directory if found.is_directory() => self.directory(entry, note, found)?,
+            EntryKind::Directory => self.plan.directories.push(entry.path.clone()),
+            EntryKind::Hardlink { target } => {
+                let is_named = self.links.is_claimed_by(found, target);
+                self.hard_links.push(HardLink { path: entry.path.clone(), first: target.clone(), is_named });
+            }
+            EntryKind::File { size } => self.file(entry, *size, note, found)?,
+            _ => self.special(entry, found)?,
+        }
+        Ok(false)
+    }
+
+    /// Returns whether an entry can be created here, and is not another name of one that cannot.
+    fn is_created(&self, entry: &Entry) -> bool {
+        match &entry.kind {
+            EntryKind::Hardlink { target } => !self.skipped.contains(target),
+            kind => self.rules.expected.creates(kind),
+        }
+    }
+
+    fn mount_point(
+        &mut self,
+        entry: &Entry,
+        kind: &EntryKind,
+        note: &SyncNote,
+        found: &FoundEntry,
+    ) -> Result<bool> {
+        match (&entry.kind, found.is_directory()) {
+            (EntryKind::Directory, true) => {
+                self.directory(entry, note, found)?;
+                Ok(true)
+            }
+            (EntryKind::Directory, false) | (_, true) => Err(self.in_the_way(&found.path)),
+            _ => {
+                // It cannot be replaced. If it has the attributes of the entry, it is taken for that.
+                let is_same = found.kind.as_ref() == Some(kind)
+                    && found.has_attributes(&self.rules.expected.of(entry, &found.metadata)?);
+                if is_same {
+                    self.plan.unchanged += 1;
+                } else {
+                    self.plan.kept_mounts.push(found.path.clone());
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn in_the_way(&self, path: &TreePath) -> Error {
+        Error::refused(format!("something is mounted on {}{path}", self.rules.target.path().display()))
+            .with_hint("the image has another kind of entry there: unmount it; nothing was changed")
+    }
+
+    /// Begins to compare what is mounted in the target.
+    fn enter_mount(&mut self, mount: &FoundEntry) -> Result<TargetWalk> {
+        let (target, path) = (self.rules.target, &mount.path);
+        self.plan.mounts.push(path.clone());
+        let state = target.state_at(path);
+        if let Some(times) = state.as_ref().and_then(RecordedTimes::of) {
+            self.recorded.insert(mount.id.device, times);
+        }
+        let is_ours = state.is_some_and(|state| state.exact || state.alone || !state.complete);
+        if !is_ours && !target.is_mount_empty(path) {
+            if !self.rules.force {
+                return Err(Error::refused(format!(
+                    "{}{path} is a mount point with contents that volio did not write",
+                    target.path().display()
+                ))
+                .with_hint(
+                    "unmount it, or accept that files in it are replaced with --force; none is removed",
+                ));
+            }
+            self.foreign_mount = Some(path.clone());
+        }
+        TargetWalk::below(target, path, self.rules.closed)
+    }
+
+    fn directory(&mut self, entry: &Entry, note: &SyncNote, found: &FoundEntry) -> Result<()> {
+        let is_kept_as_is = entry.path.is_root() && entry.is_implied_directory();
+        let is_same = match note {
+            _ if found.is_opened_up => false,
+            _ if is_kept_as_is => true,
+            SyncNote::Implied => {
+                let implied = Entry {
+                    metadata: Metadata {
+                        uid: found.metadata.uid,
+                        gid: found.metadata.gid,
+                        ..Metadata::implied_directory()
+                    },
+                    ..entry.clone()
+                };
+                found.has_attributes(&self.rules.expected.of(&implied, &found.metadata)?)
+            }
+            _ => found.has_attributes(&self.rules.expected.of(entry, &found.metadata)?),
+        };
+        if is_same {
+            self.plan.unchanged += 1;
+        } else {
+            self.plan.directory_attributes.push(entry.path.clone());
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, entry: &Entry, size: u64, note: &SyncNote, found: &FoundEntry) -> Result<()> {
+        let old = match found.kind {
+            Some(EntryKind::File { size }) => Some(size),
+            _ => None,
+        };
+        let has_inode = old.is_some() && self.links.claim(found, &entry.path);
+        let wanted = self.rules.expected.of(entry, &found.metadata)?;
+        let has_attributes = found.has_attributes(&wanted);
+        let SyncNote::File(at, content) = note else {
+            match old {
+                Some(0) if has_inode && has_attributes => self.plan.unchanged += 1,
+                Some(0) if has_inode => self.plan.attributes.push(in_place(found)),
+                _ => self.plan.specials.push(entry.path.clone()),
+            }
+            return Ok(());
+        };
+        if old != Some(size) {
+            let file = wanted_file(&entry.path, size, *at, content);
+            self.write_over(file, old.is_some());
+        } else if self.must_read(found, &wanted) || !has_inode {
+            self.checks.push(Check {
+                file: wanted_file(&entry.path, size, *at, content),
+                has_attributes,
+                in_place: has_inode.then(|| in_place(found)),
+                is_whole: true,
+            });
+        } else if has_attributes {
+            self.plan.unchanged += 1;
+        } else {
+            self.plan.attributes.push(in_place(found));
+        }
+        Ok(())
+    }
+
+    /// Adds a file to be written. An old version of a large one may have some of its chunks.
+    fn write_over(&mut self, file: WantedFile, has_old: bool) {
+        if has_old && file.content.whole().is_none() {
+            self.checks.push(Check { file, has_attributes: false, in_place: None, is_whole: false });
+        } else {
+            self.plan.writes.push(file);
+        }
+    }
+
+    /// Returns whether metadata says too little about the content of a file.
+    fn must_read(&self, found: &FoundEntry, wanted: &Metadata) -> bool {
+        let mtime = found.metadata.mtime;
+        let recorded = self.recorded.get(&found.id.device);
+        self.rules.checksum
+            || mtime != wanted.mtime
+            || is_racy(mtime, found.changed)
+            // A change of the inode after the last run need not have been one of its attributes.
+            || recorded.is_none_or(|times| found.changed >= times.settled || is_racy(mtime, times.newest))
+    }
+
+    fn special(&mut self, entry: &Entry, found: &FoundEntry) -> Result<()> {
+        let is_same = found.kind.as_ref() == Some(&entry.kind)
+            && self.links.claim(found, &entry.path)
+            && found.has_attributes(&self.rules.expected.of(entry, &found.metadata)?);
+        if is_same {
+            self.plan.unchanged += 1;
+        } else {
+            self.plan.specials.push(entry.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Handles an entry that the target does not have.
+    fn missing(&mut self, entry: &Entry, note: &SyncNote) -> Result<()> {
+        if !self.is_created(entry) {
+            self.skipped.insert(entry.path.clone());
+            return Ok(());
+        }
+        let path = entry.path.clone();
+        match (&entry.kind, note) {
+            (EntryKind::Directory, _) => self.plan.directories.push(path),
+            (EntryKind::Hardlink { target }, _) => {
+                self.hard_links.push(HardLink { path, first: target.clone(), is_named: false });
+            }
+            (EntryKind::File { size }, SyncNote::File(at, content)) => {
+                self.plan.writes.push(wanted_file(&path, *size, *at, content));
+            }
+            _ => self.plan.specials.push(path),
+        }
+        Ok(())
+    }
+
+    /// Handles an entry that the image does not have.
+    fn extra(&mut self, found: FoundEntry) -> Result<()> {
+        match &self.cover {
+            Some(Cover::Extra(top)) if found.path.is_in(top) => {
+                if found.is_mount_point {
+                    self.keep_mount_in_extra(&top.clone(), &found.path);
+                } else {
+                    self.plan.removed += 1;
+                    self.note_old(&found);
+                }
+                Ok(())
+            }
+            Some(Cover::Replaced(top)) if found.path.is_in(top) => {
+                if found.is_mount_point {
+                    return Err(self.in_the_way(&found.path));
+                }
+                self.plan.removed += 1;
+                Ok(())
+            }
+            _ => self.extra_at(&found),
+        }
+    }
+
+    /// Handles an entry that is to be removed and in no other such entry.
+    fn extra_at(&mut self, found: &FoundEntry) -> Result<()> {
+        let is_foreign = self.foreign_mount.as_ref().is_some_and(|mount| found.path.is_in(mount));
+        if found.is_mount_point {
+            self.plan.kept_mounts.push(found.path.clone());
+        } else if is_foreign {
+            if let Some(mount) = &self.foreign_mount
+                && self.plan.kept_mounts.last() != Some(mount)
+            {
+                self.plan.kept_mounts.push(mount.clone());
+            }
+            // Nothing in it is removed.
+        } else {
+            self.plan.removed += 1;
+            self.note_old(found);
+            self.cover = Some(Cover::Extra(found.path.clone()));
+            self.plan.extras.push(found.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Keeps a mount point in an extra entry, and the directories that lead to it.
+    fn keep_mount_in_extra(&mut self, top: &TreePath, mount: &TreePath) {
+        self.plan.kept_mounts.push(mount.clone());
+        let above = std::iter::successors(mount.parent(), TreePath::parent);
+        for directory in above.take_while(|directory| directory.is_in(top)) {
+            if self.kept.insert(directory) {
+                self.plan.removed -= 1;
+            }
+        }
+    }
+
+    /// Notes a file that goes, for its content.
+    fn note_old(&mut self, found: &FoundEntry) {
+        if let Some(EntryKind::File { size: size @ 1.. }) = found.kind
+            && self.plan.old_files.len() < MAX_OLD_FILES
+        {
+            self.plan.old_files.push((size, found.path.clone()));
+        }
+    }
+}
+
+impl Compared {
+    /// Completes the plan when the contents of the checked files are known: hard links to files that are replaced are
+    /// made again, and files with names outside of the target are replaced instead of changed.
+    pub fn finish(mut self, tree: &MergedTree<SyncNote>) -> Plan {
+        let plan = &mut self.plan;
+        for file in std::mem::take(&mut plan.attributes) {
+            if !self.links.leads_out(file.id) {
+                plan.attributes.push(file);
+                continue;
+            }
+            match tree.get(&file.path) {
+                Some((Entry { kind: EntryKind::File { size }, .. }, SyncNote::File(at, content))) => {
+                    let reuse = Some(Reuse::whole(file.path.clone()));
+                    let wanted = wanted_file(&file.path, size, *at, content);
+                    plan.writes.push(WantedFile { reuse, ..wanted });
+                }
+                _ => plan.specials.push(file.path),
+            }
+        }
+        let replaced: HashSet<&TreePath> =
+            plan.writes.iter().map(|file| &file.path).chain(&plan.specials).collect();
+        for HardLink { path, first, is_named } in self.hard_links {
+            if is_named && !replaced.contains(&first) {
+                plan.unchanged += 1;
+            } else {
+                plan.links.push((path, first));
+            }
+        }
+        self.plan
+    }
+}
+
+fn wanted_file(path: &TreePath, size: u64, at: EntryPosition, content: &ContentId) -> WantedFile {
+    WantedFile { path: path.clone(), size, at, content: content.clone(), reuse: None }
+}
+
+fn in_place(found: &FoundEntry) -> InPlace {
+    InPlace { path: found.path.clone(), id: found.id, links: found.links }
+}

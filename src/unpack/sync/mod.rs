@@ -1,0 +1,457 @@
+//! Makes a target identical to an image, at the cost of what differs.
+//!
+//! 1. The tree of the image is merged from its tables of contents, while the target is walked ([`tree`]).
+//! 2. The two are compared by metadata ([`compare`]). Where that says too little, contents are read ([`check`]).
+//! 3. Contents that the target has elsewhere are found ([`reuse`]), and the rest is planned as ranges of layers, or as
+//!    whole layers ([`fetch`]). Nothing was changed so far.
+//! 4. The changes are made ([`apply`]): each entry is created beside the old one and renamed over it, extra entries are
+//!    removed last. Each byte is hashed before it counts, wherever it is from.
+//!
+//! While the target is changed, its record has a content that is not that of any image, so that no other run takes the
+//! target for complete or removes anything from it. A sync of any image completes it.
+
+mod apply;
+mod check;
+mod compare;
+mod fetch;
+mod links;
+mod plan;
+mod reuse;
+mod tree;
+mod walks;
+
+use super::conflict::INTERIM;
+use super::{Chosen, FetchedPart, IfPresent, Job, Options, Outcome, ReadAs, Unpacked, data_io};
+use crate::error::{Error, Result};
+use crate::image::{Image, SpooledLayers};
+use crate::stream::{start_in, worker_count};
+use crate::tree::{
+    ClosedDirectory, EntryKind, ExpectedAttributes, Extracted, Extractor, FoundEntry, MergedTree, Target,
+    TargetFiles, TargetState, TargetWalk, TreePath,
+};
+use apply::{Applied, Applier};
+use compare::{Compared, Comparison, Rules};
+use fetch::Fetch;
+use plan::Plan;
+use reuse::Writes;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use tree::{SyncNote, SyncNotes};
+
+/// The number of entries of a target that are passed on together, and the number of such batches that are read ahead of
+/// the comparison.
+const BATCH: usize = 256;
+const BATCHES_AHEAD: usize = 128;
+/// The most threads that read files of the target.
+const MAX_READERS: usize = 4;
+
+/// The options of a sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncOptions {
+    /// The way in which files are compared.
+    pub compare: CompareBy,
+    /// The reaction to a target that volio has not filled with the same options.
+    pub foreign: ForeignTarget,
+    /// Whether the changes are made.
+    pub run: Run,
+}
+
+/// The way in which files are compared that have the same size and mtime in the target and in the image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CompareBy {
+    /// They count as equal, unless the file was changed within two seconds of its mtime, or after the last run.
+    #[default]
+    Metadata,
+    /// Their contents are read.
+    Content,
+}
+
+/// The reaction to a target that volio has not filled with the same options, and that has contents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForeignTarget {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is made identical to the image: everything else in it is removed.
+    Overwrite,
+}
+
+/// Whether changes are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Run {
+    /// They are made.
+    #[default]
+    Apply,
+    /// They are counted, and nothing is changed.
+    Dry,
+}
+
+/// The result of a sync.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Set if nothing was changed, and the numbers are those of what would be.
+    pub is_dry: bool,
+    /// Bytes that were fetched, with tables of contents.
+    pub fetched: u64,
+    /// The number of requests for them.
+    pub requests: u64,
+    /// Bytes that were copied from files of the target.
+    pub reused: u64,
+    /// Entries that were created or replaced.
+    pub written: u64,
+    /// Entries that got other attributes in place.
+    pub attributes: u64,
+    /// Entries that were removed.
+    pub removed: u64,
+    /// Entries that were left alone.
+    pub unchanged: u64,
+    /// Mount points that stay although the image does not have them, with the directories that lead to them, or whose
+    /// extra contents stay.
+    pub kept_mounts: Vec<TreePath>,
+}
+
+/// Makes a target identical to the image. An empty one is filled as without a sync.
+///
+/// # Errors
+/// [`Refused`](crate::error::Kind::Refused) if the target holds something that volio has not unpacked there with the same
+/// options, or if the changes cannot be made; those of an unpack.
+pub(super) fn run(
+    job: &Job<'_>,
+    path: &Path,
+    found: Option<Target>,
+    options: SyncOptions,
+) -> Result<Unpacked> {
+    if job.options.read_as == ReadAs::Artifact {
+        return Err(Error::usage("an artifact cannot be synced")
+            .with_hint("unpack it into an empty directory, or over another one with --merge"));
+    }
+    let target = match (found, options.run) {
+        (None, Run::Dry) => return count_all(job),
+        (None, Run::Apply) => return fill(job, Target::open_or_create(path)?),
+        (Some(target), _) => target,
+    };
+    if target.foreign_entry()?.is_none() && target.own_state().is_none_or(|state| !is_interim(&state)) {
+        return if options.run == Run::Dry { count_all(job) } else { fill(job, target) };
+    }
+    if options.foreign == ForeignTarget::Refuse {
+        ensure_ours(&target, &job.content)?;
+    }
+    SyncRun { job, options }.run(target)
+}
+
+/// Fills an empty target.
+fn fill(job: &Job<'_>, target: Target) -> Result<Unpacked> {
+    let options = Options { if_present: IfPresent::Rewrite, ..job.options.clone() };
+    let job = Job { options: &options, content: job.content.clone(), ..*job };
+    let unpacked = job.fill(target)?;
+    let (written, fetched) = (unpacked.extracted.entries, unpacked.fetched.bytes);
+    let synced = Synced { written, fetched, ..unpacked.sync.clone().unwrap_or_default() };
+    Ok(Unpacked { sync: Some(synced), ..unpacked })
+}
+
+/// Counts what is in the image, for a target that is empty or does not exist.
+fn count_all(job: &Job<'_>) -> Result<Unpacked> {
+    let chosen = job.choose(None)?;
+    let Chosen::Image(image) = &chosen else { return Err(no_image()) };
+    let tree = image.tree_with(&mut SyncNotes)?;
+    let tree = tree::select(tree, &job.options.filter, &job.options.limits)?;
+    let synced = Synced { is_dry: true, written: tree.len() as u64, ..whole_image(image) };
+    Ok(unpacked(job, image, Outcome::Unpacked, Extracted::default(), synced))
+}
+
+/// Returns what it costs to fetch all layers of an image.
+pub(super) fn whole_image(image: &Image<'_>) -> Synced {
+    let layers = &image.manifest().layers;
+    let fetched = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+    Synced { fetched, requests: layers.len() as u64, ..Synced::default() }
+}
+
+fn unpacked(
+    job: &Job<'_>,
+    image: &Image<'_>,
+    outcome: Outcome,
+    extracted: Extracted,
+    synced: Synced,
+) -> Unpacked {
+    Unpacked {
+        outcome,
+        digest: job.root.descriptor().digest.clone(),
+        platform: image.config().platform.clone(),
+        layers: image.layers().len(),
+        data_io: false,
+        removed: 0,
+        extracted,
+        fetched: FetchedPart::default(),
+        sync: Some(synced),
+    }
+}
+
+fn no_image() -> Error {
+    Error::usage("an artifact cannot be synced")
+}
+
+fn is_interim(state: &TargetState) -> bool {
+    state.content.get(INTERIM).is_some()
+}
+
+/// Fails unless volio has filled a target with the same options, and nothing else was in it.
+fn ensure_ours(target: &Target, wanted: &Value) -> Result<()> {
+    let same_options = |content: &Value| {
+        let without_image = |content: &Value| {
+            let mut content = content.clone();
+            if let Some(content) = content.as_object_mut() {
+                content.remove("digest");
+                content.remove(INTERIM);
+            }
+            content
+        };
+        without_image(content) == without_image(wanted)
+    };
+    let shown = target.path().display();
+    match target.own_state() {
+        Some(state) if state.exact || state.alone || is_interim(&state) => {
+            if same_options(&state.content) {
+                return Ok(());
+            }
+            Err(Error::refused(format!("{shown} holds an image that was unpacked with other options"))
+                .with_hint("give the same --platform, --subpath, --strip and owners, or make it what these say with --force"))
+        }
+        Some(_) => Err(Error::refused(format!("{shown} holds files that were there before the image"))
+            .with_hint("they would be removed; --force does that, --merge keeps them")),
+        None => Err(Error::refused(format!("{shown} is not empty, and volio has not filled it"))
+            .with_hint("everything in it that the image does not have would be removed; --force does that")),
+    }
+}
+
+/// A sync of a target that is not empty.
+struct SyncRun<'a> {
+    job: &'a Job<'a>,
+    options: SyncOptions,
+}
+
+/// What was planned, before anything is changed.
+struct Prepared<'i> {
+    tree: MergedTree<SyncNote>,
+    spools: SpooledLayers,
+    plan: Plan,
+    writes: Writes,
+    fetch: Fetch<'i>,
+    temporary: Vec<u8>,
+}
+
+impl SyncRun<'_> {
+    fn run(&self, target: Target) -> Result<Unpacked> {
+        // A dry run makes no file in the target, not even one without a name.
+        let place = (!self.is_dry()).then(|| target.path().to_owned());
+        let chosen = self.job.choose(place)?;
+        let Chosen::Image(image) = &chosen else { return Err(no_image()) };
+        let files = TargetFiles::of(&target)?;
+        let state = target.own_state();
+        let prepared = self.prepare(image, &target, &files, state.as_ref())?;
+        let mut synced = prepared.counts(self.is_dry());
+        if self.is_dry() {
+            return Ok(unpacked(self.job, image, Outcome::Unpacked, Extracted::default(), synced));
+        }
+        let is_recorded = state.is_some_and(|state| state.complete && state.content == self.job.content);
+        if prepared.plan.is_empty() && prepared.writes.is_empty() && is_recorded {
+            return Ok(unpacked(self.job, image, Outcome::Present, Extracted::default(), synced));
+        }
+        ensure_space(&target, &prepared.fetch)?;
+        let (extracted, applied) = self.apply(image, target, &files, prepared)?;
+        synced.removed = applied.removed;
+        synced.fetched += applied.fetched_again.0;
+        synced.requests += applied.fetched_again.1;
+        Ok(unpacked(self.job, image, Outcome::Unpacked, extracted, synced))
+    }
+
+    fn is_dry(&self) -> bool {
+        self.options.run == Run::Dry
+    }
+
+    /// Compares the target with the image, and plans what is to be done.
+    fn prepare<'i>(
+        &self,
+        image: &'i Image<'i>,
+        target: &Target,
+        files: &TargetFiles,
+        state: Option<&TargetState>,
+    ) -> Result<Prepared<'i>> {
+        let closed = if self.is_dry() { ClosedDirectory::Fail } else { ClosedDirectory::OpenUp };
+        let walk = TargetWalk::below(target, &TreePath::root(), closed)?;
+        let root = TargetWalk::root(target)?;
+        let expected = ExpectedAttributes::new(&self.job.options.tree);
+        let rules = Rules {
+            checksum: self.options.compare == CompareBy::Content,
+            force: self.options.foreign == ForeignTarget::Overwrite,
+            closed,
+            expected: &expected,
+            target,
+        };
+        let comparison = Comparison::new(rules, &root, state);
+        let (tree, spools, compared) = thread::scope(|scope| -> Result<_> {
+            let (sender, batches) = sync_channel(BATCHES_AHEAD);
+            start_in(scope, move || send_in_batches(walk, &sender))?;
+            let (tree, spools) = self.merge(image, target)?;
+            let compared = comparison.run(&tree, std::iter::once(Ok(root)).chain(Batches::of(batches)))?;
+            Ok((tree, spools, compared))
+        })?;
+        self.plan(image, files, (tree, spools), compared)
+    }
+
+    /// Returns the tree that the target is to have.
+    fn merge(&self, image: &Image<'_>, target: &Target) -> Result<(MergedTree<SyncNote>, SpooledLayers)> {
+        let Options { filter, limits, .. } = self.job.options;
+        let (tree, spools) = if self.is_dry() {
+            (image.tree_with(&mut SyncNotes)?, SpooledLayers::new())
+        } else {
+            image.tree_and_spools(&mut SyncNotes, || target.spool())?
+        };
+        let is_as_is = matches!(self.job.options.read_as, ReadAs::Image { as_is: true, .. });
+        if !is_as_is && data_io::may_have_made(image) && data_io::has_archive(&tree) {
+            return Err(Error::usage("the image was made by data-io, and its data is an archive in it")
+                .with_hint("unpack it into an empty directory, or give --as-is to have the archive"));
+        }
+        let tree = tree::select(tree, filter, limits)?;
+        if self.options.foreign == ForeignTarget::Refuse {
+            tree::ensure_not_empty(&tree)?;
+        }
+        Ok((tree, spools))
+    }
+
+    /// Reads the contents that must be compared, finds those that the target has, and plans what is fetched.
+    fn plan<'i>(
+        &self,
+        image: &'i Image<'i>,
+        files: &TargetFiles,
+        (tree, spools): (MergedTree<SyncNote>, SpooledLayers),
+        mut compared: Compared,
+    ) -> Result<Prepared<'i>> {
+        let Options { limits, .. } = self.job.options;
+        let readers = worker_count(MAX_READERS);
+        let checks = std::mem::take(&mut compared.checks);
+        let total = checks.iter().map(|check| check.file.size).sum();
+        let task = self.job.progress.begin("comparing contents", Some(total));
+        check::run(checks, files, readers, &mut compared.plan, task.as_ref())?;
+        drop(task);
+        let temporary = compared.temporary.clone();
+        let mut plan = compared.finish(&tree);
+        let is_indexed = |layer| image.indexed_layer(layer).is_some();
+        let writes = reuse::find(&mut plan, &tree, files, readers, is_indexed)?;
+        let fetch = Fetch::plan(image, &writes, &plan, &spools, limits, self.job.options.tree.holes)?;
+        Ok(Prepared { tree, spools, plan, writes, fetch, temporary })
+    }
+
+    fn apply(
+        &self,
+        image: &Image<'_>,
+        target: Target,
+        files: &TargetFiles,
+        prepared: Prepared<'_>,
+    ) -> Result<(Extracted, Applied)> {
+        let Prepared { tree, spools, plan, writes, fetch, temporary } = prepared;
+        let Options { limits, tree: extract, .. } = self.job.options;
+        let mut extractor = Extractor::for_sync(target, extract.clone())?.with_memory_limit(limits.max_names);
+        let mut interim = self.job.content.clone();
+        if let Some(interim) = interim.as_object_mut() {
+            interim.insert(INTERIM.to_owned(), Value::Bool(true));
+        }
+        extractor.begin_sync_state(interim, self.job.content.clone())?;
+        for entry in tree.entries().filter(|entry| matches!(entry.kind, EntryKind::File { .. })) {
+            extractor.note_mtime(entry.metadata.mtime);
+        }
+        let applier = Applier {
+            image,
+            tree: &tree,
+            extractor: &mut extractor,
+            files,
+            temporary,
+            limits: *limits,
+            progress: self.job.progress,
+            stale: Vec::new(),
+        };
+        match applier.run(&plan, &writes, fetch, &spools) {
+            Ok(applied) => Ok((extractor.finish()?, applied)),
+            Err(error) => {
+                extractor.abandon();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Prepared<'_> {
+    fn counts(&self, is_dry: bool) -> Synced {
+        let Self { plan, writes, fetch, .. } = self;
+        Synced {
+            is_dry,
+            fetched: fetch.bytes,
+            requests: fetch.requests,
+            reused: fetch.reused,
+            written: plan.written() + writes.count(),
+            attributes: plan.attributes(),
+            removed: plan.removed,
+            unchanged: plan.unchanged,
+            kept_mounts: plan.kept_mounts.clone(),
+        }
+    }
+}
+
+/// Fails if a file system has too little space for what is written to it. Old files stay until they are replaced, so
+/// that the space that they take does not count.
+fn ensure_space(target: &Target, fetch: &Fetch<'_>) -> Result<()> {
+    for (mount, needed) in &fetch.space {
+        let Some(free) = target.free_space(mount) else { continue };
+        if *needed > free {
+            let shown = target.path().join(mount.as_path());
+            return Err(Error::failed(format!(
+                "{} has {free} bytes free, and the new files need {needed}: No space left on device",
+                shown.display()
+            ))
+            .with_hint(
+                "free some space there: old files stay until the new ones are complete; nothing was changed",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Sends the entries of a walk, many at once. Ends early if the receiver is gone, which has failed then.
+fn send_in_batches(walk: TargetWalk, sender: &SyncSender<Batch>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    for found in walk {
+        batch.push(found);
+        if batch.len() == BATCH && sender.send(std::mem::take(&mut batch)).is_err() {
+            return;
+        }
+    }
+    let _ = sender.send(batch);
+}
+
+type Batch = Vec<Result<FoundEntry>>;
+
+/// The entries that are sent in batches.
+struct Batches {
+    batches: Receiver<Batch>,
+    current: std::vec::IntoIter<Result<FoundEntry>>,
+}
+
+impl Batches {
+    fn of(batches: Receiver<Batch>) -> Self {
+        Self { batches, current: Vec::new().into_iter() }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<FoundEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(next) = self.current.next() {
+                return Some(next);
+            }
+            self.current = self.batches.recv().ok()?.into_iter();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The changes that make a target identical to a tree.
+
+use crate::disk::directory::FileId;
+use crate::image::{ContentId, EntryPosition};
+use crate::oci::Digest;
+use crate::tree::TreePath;
+use std::collections::HashMap;
+
+/// The changes, each list in the order of paths.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Files with content to be written.
+    pub writes: Vec<WantedFile>,
+    /// Directories to be created.
+    pub directories: Vec<TreePath>,
+    /// Other entries to be created: empty files, symbolic links, fifos, devices.
+    pub specials: Vec<TreePath>,
+    /// Names to be given to files, each with the first name of its file.
+    pub links: Vec<(TreePath, TreePath)>,
+    /// Files that get other attributes in place.
+    pub attributes: Vec<InPlace>,
+    /// Directories that get other attributes.
+    pub directory_attributes: Vec<TreePath>,
+    /// Entries to be removed with all that is in them.
+    pub extras: Vec<TreePath>,
+    /// Files that are removed or replaced, with their sizes: their content may be that of a file to be written.
+    pub old_files: Vec<(u64, TreePath)>,
+    /// The number of entries in the extras, without those that stay.
+    pub removed: u64,
+    /// The number of entries that are as they should be.
+    pub unchanged: u64,
+    /// Mount points that stay although the image does not have them, or has something else there.
+    pub kept_mounts: Vec<TreePath>,
+    /// Mount points that were entered.
+    pub mounts: Vec<TreePath>,
+}
+
+/// A file with content that is to be written.
+#[derive(Clone, Debug)]
+pub(super) struct WantedFile {
+    /// The path in the target.
+    pub path: TreePath,
+    /// The size in bytes.
+    pub size: u64,
+    /// The place of the content in the image.
+    pub at: EntryPosition,
+    /// The identity of the content.
+    pub content: ContentId,
+    /// Content in the target that may be used.
+    pub reuse: Option<Reuse>,
+}
+
+impl WantedFile {
+    /// Returns whether the target has the whole content.
+    pub fn has_whole_reuse(&self) -> bool {
+        matches!(&self.reuse, Some(Reuse { chunks: ChunkPlaces::Same, .. }))
+    }
+}
+
+/// A file of the target that has a part of a content, or all of it.
+#[derive(Clone, Debug)]
+pub(super) struct Reuse {
+    /// The path of the file.
+    pub source: TreePath,
+    /// The places of the chunks in it.
+    pub chunks: ChunkPlaces,
+}
+
+/// The places of the chunks of a content in a file.
+#[derive(Clone, Debug)]
+pub(super) enum ChunkPlaces {
+    /// The file has the whole content: each chunk is where it should be.
+    Same,
+    /// The file has chunks with these digests at these offsets.
+    ByDigest(HashMap<Digest, u64>),
+}
+
+impl Reuse {
+    /// A file with the whole content.
+    pub fn whole(source: TreePath) -> Self {
+        Self { source, chunks: ChunkPlaces::Same }
+    }
+
+    /// Returns whether nothing of a content is known to be in the source.
+    pub fn is_empty(&self) -> bool {
+        matches!(&self.chunks, ChunkPlaces::ByDigest(places) if places.is_empty())
+    }
+
+    /// Returns the offset of a chunk in the source, if it has it; `offset` is that in the wanted file.
+    pub fn place(&self, digest: &Digest, offset: u64) -> Option<u64> {
+        match &self.chunks {
+            ChunkPlaces::Same => Some(offset),
+            ChunkPlaces::ByDigest(places) => places.get(digest).copied(),
+        }
+    }
+}
+
+/// A file that gets other attributes in place.
+#[derive(Clone, Debug)]
+pub(super) struct InPlace {
+    /// The path in the target.
+    pub path: TreePath,
+    /// The inode that was found.
+    pub id: FileId,
+    /// The number of its names.
+    pub links: u64,
+}
+
+impl Plan {
+    /// Returns whether nothing is to be done, besides the files to be written.
+    pub fn is_empty(&self) -> bool {
+        self.directories.is_empty()
+            && self.specials.is_empty()
+            && self.links.is_empty()
+            && self.attributes.is_empty()
+            && self.directory_attributes.is_empty()
+            && self.extras.is_empty()
+    }
+
+    /// The number of entries that are created or replaced, without files with content.
+    pub fn written(&self) -> u64 {
+        (self.directories.len() + self.specials.len() + self.links.len()) as u64
+    }
+
+    /// The number of entries that get other attributes in place.
+    pub fn attributes(&self) -> u64 {
+        (self.attributes.len() + self.directory_attributes.len()) as u64
+    }
+}

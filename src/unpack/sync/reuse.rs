@@ -1,0 +1,155 @@
+//! Contents of files to be written that the target has elsewhere: under the old name of a file that was renamed, or in a
+//! file that stays. What is found is verified when it is copied.
+
+use super::check::identify_file;
+use super::plan::{Plan, Reuse, WantedFile};
+use super::tree::SyncNote;
+use crate::error::Result;
+use crate::oci::Digest;
+use crate::stream::try_for_each;
+use crate::tree::{EntryKind, MergedTree, TargetFiles, TreePath};
+use std::collections::{HashMap, HashSet};
+
+/// The files to be written, by where their contents are from.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    /// Files whose content the target has. Each comes before the one that replaces its source.
+    pub local: Vec<WantedFile>,
+    /// Files with content of the image, in its order.
+    pub fetched: Vec<WantedFile>,
+    /// Files with the content of one of those.
+    pub duplicates: Vec<WantedFile>,
+}
+
+impl Writes {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// The number of files.
+    pub fn count(&self) -> u64 {
+        (self.local.len() + self.fetched.len() + self.duplicates.len()) as u64
+    }
+}
+
+/// Finds local contents for the files of a plan, and takes the files from it. `is_indexed` says whether the chunks of a
+/// layer are known, without which nothing can be verified.
+///
+/// # Errors
+/// When the system has no threads.
+pub(super) fn find(
+    plan: &mut Plan,
+    tree: &MergedTree<SyncNote>,
+    files: &TargetFiles,
+    threads: usize,
+    is_indexed: impl Fn(usize) -> bool,
+) -> Result<Writes> {
+    let mut wanted = std::mem::take(&mut plan.writes);
+    wanted.sort_by_key(|file| file.at);
+    let needs = |file: &WantedFile| is_indexed(file.at.layer) && !file.has_whole_reuse();
+    let sizes: HashSet<u64> = wanted.iter().filter(|file| needs(file)).map(|file| file.size).collect();
+    if !sizes.is_empty() {
+        let mut sources = old_contents(plan, &sizes, files, threads)?;
+        add_contents_that_stay(&mut sources, &wanted, plan, tree);
+        for file in wanted.iter_mut().filter(|file| needs(file)) {
+            let source = file.content.digests().find_map(|digest| sources.get(digest));
+            if let Some((_, source)) = source.filter(|(size, _)| *size == file.size) {
+                file.reuse = Some(Reuse::whole(source.clone()));
+            }
+        }
+    }
+    let mut writes = Writes::default();
+    let mut first: HashMap<Digest, TreePath> = HashMap::new();
+    for mut file in wanted {
+        if file.has_whole_reuse() {
+            writes.local.push(file);
+            continue;
+        }
+        if is_indexed(file.at.layer) {
+            let leader = file.content.digests().find_map(|digest| first.get(digest)).cloned();
+            if let Some(leader) = leader {
+                file.reuse = Some(Reuse::whole(leader));
+                writes.duplicates.push(file);
+                continue;
+            }
+            first.extend(file.content.digests().map(|digest| (digest.clone(), file.path.clone())));
+        }
+        writes.fetched.push(file);
+    }
+    let in_circles = order(&mut writes.local);
+    writes.fetched.extend(in_circles.into_iter().map(|file| WantedFile { reuse: None, ..file }));
+    writes.fetched.sort_by_key(|file| file.at);
+    Ok(writes)
+}
+
+/// Sizes and paths of files by the digests of their contents.
+type Sources = HashMap<Digest, (u64, TreePath)>;
+
+/// Identifies the files that are removed or replaced and have one of these sizes.
+fn old_contents(plan: &Plan, sizes: &HashSet<u64>, files: &TargetFiles, threads: usize) -> Result<Sources> {
+    let old: Vec<&(u64, TreePath)> = plan.old_files.iter().filter(|(size, _)| sizes.contains(size)).collect();
+    let ids = try_for_each(threads, &old, |_, (_, path)| Ok(identify_file(files, path))).into_result()?;
+    let mut sources = Sources::new();
+    for ((size, path), id) in old.into_iter().zip(ids) {
+        for digest in id.iter().flat_map(|id| id.digests()) {
+            sources.entry(digest.clone()).or_insert_with(|| (*size, path.clone()));
+        }
+    }
+    Ok(sources)
+}
+
+/// Adds the files of the image that the target has already.
+fn add_contents_that_stay(
+    sources: &mut Sources,
+    wanted: &[WantedFile],
+    plan: &Plan,
+    tree: &MergedTree<SyncNote>,
+) {
+    let is_new: HashSet<&TreePath> = wanted.iter().map(|file| &file.path).collect();
+    let digests: HashSet<&Digest> = wanted.iter().flat_map(|file| file.content.digests()).collect();
+    let links: HashSet<&TreePath> = plan.links.iter().map(|(path, _)| path).collect();
+    let kept: HashSet<&TreePath> = plan.kept_mounts.iter().collect();
+    for (entry, note) in tree.iter() {
+        let (EntryKind::File { size }, SyncNote::File(_, id)) = (&entry.kind, note) else { continue };
+        let is_there =
+            || !is_new.contains(&entry.path) && !links.contains(&entry.path) && !kept.contains(&entry.path);
+        if id.digests().any(|digest| digests.contains(digest)) && is_there() {
+            for digest in id.digests() {
+                sources.entry(digest.clone()).or_insert_with(|| (*size, entry.path.clone()));
+            }
+        }
+    }
+}
+
+/// Orders files so that each comes before the one that replaces its source. Returns those whose sources replace each
+/// other in a circle.
+fn order(files: &mut Vec<WantedFile>) -> Vec<WantedFile> {
+    let numbers: HashMap<TreePath, usize> =
+        files.iter().enumerate().map(|(number, file)| (file.path.clone(), number)).collect();
+    // The file that replaces the source of each, unless that is the file itself.
+    let replaces: Vec<Option<usize>> = files
+        .iter()
+        .enumerate()
+        .map(|(number, file)| {
+            let source = file.reuse.as_ref().and_then(|reuse| numbers.get(&reuse.source)).copied();
+            source.filter(|source| *source != number)
+        })
+        .collect();
+    let mut waits_for = vec![0u32; files.len()];
+    for source in replaces.iter().flatten() {
+        waits_for[*source] += 1;
+    }
+    let mut ready: Vec<usize> = (0..files.len()).filter(|number| waits_for[*number] == 0).collect();
+    let mut unordered: Vec<Option<WantedFile>> = files.drain(..).map(Some).collect();
+    while let Some(number) = ready.pop() {
+        files.extend(unordered[number].take());
+        if let Some(source) = replaces[number] {
+            waits_for[source] -= 1;
+            if waits_for[source] == 0 {
+                ready.push(source);
+            }
+        }
+    }
+    unordered.into_iter().flatten().collect()
+}
