@@ -28,10 +28,15 @@ def regular_files(tree):
     return sorted(found)
 
 
+def largest_file(tree):
+    return max(regular_files(tree), key=lambda path: path.stat().st_size)
+
+
 def sample(tree, share, numbers):
-    """Returns this share of the files, but at least one."""
+    """Returns this share of the files; of few files the largest one."""
     files = regular_files(tree)
-    return numbers.sample(files, max(1, round(len(files) * share)))
+    count = round(len(files) * share)
+    return numbers.sample(files, count) if count else [largest_file(tree)]
 
 
 def replace_block(path, numbers):
@@ -54,7 +59,7 @@ def change_files(share):
 
 def change_blocks(tree, numbers):
     """Replaces ten blocks of the largest file."""
-    largest = max(regular_files(tree), key=lambda path: path.stat().st_size)
+    largest = largest_file(tree)
     for _ in range(BLOCKS):
         replace_block(largest, numbers)
     return [largest]
