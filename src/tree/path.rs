@@ -148,7 +148,16 @@ impl Borrow<[u8]> for TreePath {
 
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.names().cmp(other.names())
+        let (one, other) = (self.as_bytes(), other.as_bytes());
+        if one == other {
+            return std::cmp::Ordering::Equal;
+        }
+        // The first difference decides, and the end of a name comes before every byte of a longer one.
+        let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+        match one.iter().zip(other).find(|(one, other)| one != other) {
+            Some((one, other)) => rank(one).cmp(&rank(other)),
+            None => one.len().cmp(&other.len()),
+        }
     }
 }
 
@@ -201,6 +210,20 @@ mod tests {
         let mut paths = ["a.b", "a/c", "a", "a-b", "", "a/b/c", "b"].map(path);
         paths.sort();
         assert_eq!(paths.map(|p| p.to_string()), ["/", "/a", "/a/b/c", "/a/c", "/a-b", "/a.b", "/b"]);
+    }
+
+    #[test]
+    fn the_order_of_paths_is_that_of_their_names() {
+        let names: [&[u8]; 7] = [b"a", b"a\0", b"a\x01", b"a-", b"aa", b"\xff", b"."];
+        let mut paths = vec![TreePath::root()];
+        for one in names {
+            paths.push(TreePath::of_names([one].into_iter()));
+            paths.extend(names.map(|two| TreePath::of_names([one, two].into_iter())));
+            paths.extend(names.map(|three| TreePath::of_names([one, b"a", three].into_iter())));
+        }
+        for (one, other) in paths.iter().flat_map(|one| paths.iter().map(move |other| (one, other))) {
+            assert_eq!(one.cmp(other), one.names().cmp(other.names()), "{one} and {other}");
+        }
     }
 
     #[test]

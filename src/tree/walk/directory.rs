@@ -43,6 +43,8 @@ pub(super) struct DirectoryWalk {
     range: PathRange,
     detail: WalkDetail,
     log: DirectoryLog,
+    /// The buffer of [`list`].
+    buffer: Vec<u8>,
 }
 
 /// The first name of an inode that has several.
@@ -77,6 +79,7 @@ impl DirectoryWalk {
             range: PathRange::default(),
             detail: WalkDetail::Content,
             log: DirectoryLog::new(),
+            buffer: Vec::new(),
         })
     }
 
@@ -151,7 +154,7 @@ impl DirectoryWalk {
             let stat = fstat(root)?;
             let xattrs = XattrSource::Open(root);
             let entry = self.builder.entry(self.at.clone(), EntryKind::Directory, &stat, xattrs)?;
-            Ok((entry, stat, list(root)?))
+            Ok((entry, stat, list(root, &mut self.buffer)?))
         })();
         let (entry, stat, names) = found.map_err(|failure| self.read_error(&here, failure))?;
         self.count(&entry);
@@ -162,7 +165,8 @@ impl DirectoryWalk {
     /// Reads one entry of the current directory, again if it changes meanwhile; `None` when it is left out.
     fn visit(&mut self, entry: &DirEntry) -> Result<Option<WalkedEntry>> {
         let path = self.stack.path().join(entry.name.to_bytes());
-        match self.range.position(&self.at.append(&path)) {
+        let place = self.at.append(&path);
+        match self.range.position(&place) {
             Position::Inside => {}
             Position::Outside => return Ok(None),
             Position::After => {
@@ -174,7 +178,7 @@ impl DirectoryWalk {
             self.builder.summary.bookkeeping += 1;
             return Ok(None);
         }
-        if self.builder.skips(&self.at.append(&path)) {
+        if self.builder.skips(&place) {
             return Ok(None);
         }
         let mut file_type = entry.file_type;
@@ -183,7 +187,7 @@ impl DirectoryWalk {
                 Ok(found) => return Ok(found),
                 Err(failure) => failure,
             };
-            match self.builder.recover(&self.at.append(&path), failure, attempt) {
+            match self.builder.recover(&place, failure, attempt) {
                 Ok(Recovery::LeaveOut) => break,
                 // It may be something else now.
                 Ok(Recovery::Retry) => file_type = FileType::Unknown,
@@ -239,7 +243,7 @@ impl DirectoryWalk {
             self.builder.summary.mounts += 1;
             return Ok(WalkedEntry { entry, file: None });
         }
-        match list(fd.as_fd()) {
+        match list(fd.as_fd(), &mut self.buffer) {
             Ok(mut names) if self.builder.options.exclude_caches && is_cache(fd.as_fd()) => {
                 names.retain(|entry| entry.name.as_c_str() == CACHE_TAG);
                 self.builder.summary.excluded += 1;

@@ -70,9 +70,9 @@ pub(super) fn open_leased(open: impl Fn() -> Result<OwnedFd, Errno>) -> Result<O
     Err(Errno::AGAIN)
 }
 
-/// Lists a directory, sorted by the bytes of the names.
-pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<DirEntry>, Errno> {
-    let mut buffer = Vec::with_capacity(32 << 10);
+/// Lists a directory, sorted by the bytes of the names. The buffer is for the kernel, and is kept between calls.
+pub(super) fn list(directory: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<Vec<DirEntry>, Errno> {
+    buffer.reserve(32 << 10);
     let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {

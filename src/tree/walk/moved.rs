@@ -150,7 +150,7 @@ impl SourceDirectories {
         let above = stack.path().clone();
         let is_root = stack.depth() == 0;
         let Ok(here) = stack.here() else { return };
-        for entry in list(here).into_iter().flatten() {
+        for entry in list(here, &mut Vec::new()).into_iter().flatten() {
             if directory.entries.binary_search(&entry.hash()).is_err()
                 && !(is_root && is_bookkeeping(here, &entry.name))
                 && self.is_older_than_walk(here, &above, &entry)
