@@ -16,11 +16,11 @@ use super::storage::{make_private, sync_directory};
 use super::volume::{Activity, Volume, VolumeLock};
 use super::volumes::VolumeStore;
 use crate::disk::mountinfo;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::stream::CancelToken;
 use crate::transport::Source;
 use crate::tree::ExtractOptions;
-use crate::unpack::{self, PathFilter, unpack};
+use crate::unpack::{self, CompareBy, ForeignTarget, PathFilter, Run, SyncOptions, WriteMode, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
 use std::io;
@@ -142,18 +142,11 @@ impl FillRun<'_> {
         self.ensure_exported(&target)?;
         store.log(&format!("{}: filling it from {}", volume.name, fill.image));
         let begun = Instant::now();
-        let staging = store.storage.staging_dir(&volume.name);
-        let outcome = self.stage(source.as_ref(), &staging).and_then(|digest| {
-            let at = store.timestamp();
-            let image = fill.image.to_string();
-            self.swap(&staging, &target, ImageStamp { image, digest, at, subpath: subpath(fill) })
-        });
-        // The previous content, or an incomplete new one.
-        if let Err(error) = store.storage.trash.move_in(&staging) {
-            store.log(&format!("{}: {error}", volume.name));
-        }
-        store.storage.trash.empty(&|line| store.log(line));
-        let digest = outcome?;
+        let digest = if self.may_sync(&state, &target)? {
+            self.sync_or_replace(source.as_ref(), &target)?
+        } else {
+            self.replace(source.as_ref(), &target)?
+        };
         store.log(&format!(
             "{}: filled with {digest} in {:.1} s",
             volume.name,
@@ -162,23 +155,96 @@ impl FillRun<'_> {
         Ok(())
     }
 
+    /// Fills a directory beside the volume, and exchanges the two. Returns the digest of the image.
+    fn replace(&self, source: &dyn Source, target: &Path) -> Result<String> {
+        let Self { store, volume, .. } = self;
+        let staging = store.storage.staging_dir(&volume.name);
+        let outcome =
+            self.stage(source, &staging).and_then(|digest| self.swap(&staging, target, self.stamp(digest)));
+        // The previous content, or an incomplete new one.
+        if let Err(error) = store.storage.trash.move_in(&staging) {
+            store.log(&format!("{}: {error}", volume.name));
+        }
+        store.storage.trash.empty(&|line| store.log(line));
+        outcome
+    }
+
+    fn stamp(&self, digest: String) -> ImageStamp {
+        let fill = &self.request.fill;
+        let (image, at) = (fill.image.to_string(), self.store.timestamp());
+        ImageStamp { image, digest, at, subpath: subpath(fill) }
+    }
+
+    /// Returns `true` if the volume is to be changed in place: it has a version of the image.
+    fn may_sync(&self, state: &VolumeState, target: &Path) -> Result<bool> {
+        let fill = &self.request.fill;
+        let is_version = state.is_partly_synced()
+            || state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill));
+        Ok(fill.policy == FillPolicy::Sync && is_version && first_entry(target)?.is_some())
+    }
+
+    /// Makes the volume what the image has, in place if that is possible.
+    fn sync_or_replace(&self, source: &dyn Source, target: &Path) -> Result<String> {
+        match self.sync(source, target) {
+            // An image that cannot be compared with a directory, or an entry in the way.
+            Err(error) if matches!(error.kind(), Kind::Usage | Kind::Refused) => {
+                self.store.log(&format!("{}: it is filled beside itself: {error}", self.volume.name));
+                self.replace(source, target)
+            }
+            synced => synced,
+        }
+    }
+
+    /// Makes the volume what the image has, in place. Returns the digest of the image.
+    ///
+    /// If this fails or the plugin is killed, the volume is not handed out before it has succeeded.
+    fn sync(&self, source: &dyn Source, target: &Path) -> Result<String> {
+        ensure_not_in_use(target, target)?;
+        // The tag may move until the image is resolved again; then the volume has the later image.
+        let digest = source.resolve()?.descriptor().digest.to_string();
+        self.volume.update(|state| state.begin_sync(self.stamp(digest)))?;
+        let how = SyncOptions {
+            // A container can set the time of a file, so that equal metadata does not prove that it was not changed.
+            compare: CompareBy::Content,
+            // Whatever a container has left is replaced.
+            foreign: ForeignTarget::Overwrite,
+            run: Run::Apply,
+        };
+        let options = unpack::Options { write: WriteMode::Sync(how), ..self.unpack_options() };
+        let digest = self.unpack(source, target, &options)?;
+        let fingerprint = fingerprint(target)?;
+        let filled = self.stamp(digest.clone());
+        self.volume.update(|state| state.end_sync(filled, fingerprint))?;
+        Ok(digest)
+    }
+
     /// Returns an error if the volume holds data that its policy keeps.
     fn ensure_replaceable(&self, target: &Path) -> Result<()> {
         match first_entry(target)? {
-            Some(held) if self.request.fill.policy == FillPolicy::Once => Err(Error::refused(format!(
-                "{} holds data that is not from {}, such as {held}",
-                target.display(),
-                self.request.fill.image
-            ))
-            .with_hint("empty it, or make the volume with policy=replace")),
+            Some(held) if self.request.fill.policy == FillPolicy::Once && !self.is_partly_synced()? => {
+                Err(Error::refused(format!(
+                    "{} holds data that is not from {}, such as {held}",
+                    target.display(),
+                    self.request.fill.image
+                ))
+                .with_hint("empty it, or make the volume with policy=replace"))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn is_partly_synced(&self) -> Result<bool> {
+        self.volume.state().map(|state| state.is_partly_synced())
     }
 
     /// Ensures that the volume's content is stored in an image, if the volume has an export; exports it if that is due.
     fn ensure_exported(&self, target: &Path) -> Result<()> {
         let Self { store, volume, request, .. } = self;
         let Some(to) = &request.export else { return Ok(()) };
+        // What it held before was exported.
+        if self.is_partly_synced()? {
+            return Ok(());
+        }
         if first_entry(target)?.is_none() || volume.state()?.is_stored(&fingerprint(target)?) {
             return Ok(());
         }
@@ -213,23 +279,29 @@ impl FillRun<'_> {
         // If the image has no entry for its root, the root is as in other volumes.
         fs::create_dir(staging)
             .map_err(|error| Error::io(format!("cannot make {}", staging.display()), error))?;
+        self.unpack(source, staging, &self.unpack_options())
+    }
+
+    fn unpack_options(&self) -> unpack::Options {
+        let FillRequest { fill, owner, .. } = self.request;
         let mut options = unpack::Options {
-            platform: self.request.fill.platform.clone(),
-            filter: self.request.fill.subpath.clone().map_or(PathFilter::All, PathFilter::Subpath),
-            tree: ExtractOptions {
-                uid: self.request.owner.uid,
-                gid: self.request.owner.gid,
-                ..ExtractOptions::default()
-            },
+            platform: fill.platform.clone(),
+            filter: fill.subpath.clone().map_or(PathFilter::All, PathFilter::Subpath),
+            tree: ExtractOptions { uid: owner.uid, gid: owner.gid, ..ExtractOptions::default() },
             ..unpack::Options::default()
         };
         // An exported volume must unpack again, however deep a container made it, and limits cannot be given here.
         (options.limits.max_path, options.limits.max_depth) = (64 << 10, 2048);
+        options
+    }
+
+    /// Unpacks the image, and sets the mode of the volume's root. Returns the digest of the image.
+    fn unpack(&self, source: &dyn Source, target: &Path, options: &unpack::Options) -> Result<String> {
         let recorder =
             ProgressRecorder { transfer: Arc::clone(&self.progress), log: &self.store.settings.log };
-        let unpacked = unpack(source, staging, &options, &recorder)?;
-        set_mode(staging, self.request.owner)
-            .map_err(|error| Error::io(format!("cannot set the mode of {}", staging.display()), error))?;
+        let unpacked = unpack(source, target, options, &recorder)?;
+        set_mode(target, self.request.owner)
+            .map_err(|error| Error::io(format!("cannot set the mode of {}", target.display()), error))?;
         Ok(unpacked.digest.to_string())
     }
 

@@ -227,8 +227,9 @@ impl<'a> MountRequest<'a> {
             let Some(fill) = &self.options.fill else { return Ok(lock) };
             let state = self.volume.state()?;
             let is_needed = fill::is_needed(fill, &state, self.volume.has_fresh_fetch());
-            // A volume in use is not replaced. A volume that was never filled is not handed out.
-            if !is_needed || (fill.pull != PullPolicy::Missing && !self.may_be_replaced()?) {
+            // A volume in use is not replaced. A volume that was never filled, or is half of one image, is not handed out.
+            let may_stay = fill.pull != PullPolicy::Missing && !state.is_partly_synced();
+            if !is_needed || (may_stay && !self.may_be_replaced()?) {
                 return Ok(lock);
             }
             before = self.volume.fetches();

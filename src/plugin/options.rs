@@ -101,6 +101,8 @@ pub(super) enum FillPolicy {
     Once,
     /// Replace it.
     Replace,
+    /// Make it what the image has, in place: only what differs is fetched and written.
+    Sync,
 }
 
 impl VolumeOptions {
@@ -176,9 +178,10 @@ impl FillOptions {
             subpath: given(options, "subpath", subpath)?,
             platform: given(options, "platform", str::parse)?,
         };
-        if fill.pull != PullPolicy::Missing && fill.policy != FillPolicy::Replace {
-            Err(Error::usage("pull=newer and pull=always replace what the volume holds")
-                .with_hint("say so with -o policy=replace, or fill the volume once with pull=missing"))
+        if fill.pull != PullPolicy::Missing && fill.policy == FillPolicy::Once {
+            Err(Error::usage("pull=newer and pull=always replace what the volume holds").with_hint(
+                "say so with -o policy=replace or policy=sync, or fill the volume once with pull=missing",
+            ))
         } else {
             Ok(Some(fill))
         }
@@ -234,7 +237,8 @@ impl FromStr for FillPolicy {
         match text {
             "once" => Ok(Self::Once),
             "replace" => Ok(Self::Replace),
-            _ => Err(Error::usage("policy is once or replace")),
+            "sync" => Ok(Self::Sync),
+            _ => Err(Error::usage("policy is once, replace or sync")),
         }
     }
 }
@@ -377,6 +381,8 @@ mod tests {
         .unwrap();
         let fill = spec.fill.unwrap();
         assert_eq!((fill.pull, fill.policy), (PullPolicy::Newer, FillPolicy::Replace));
+        let synced = parse(&[("image", "h.io/a"), ("pull", "newer"), ("policy", "sync")]).unwrap();
+        assert_eq!(synced.fill.unwrap().policy, FillPolicy::Sync);
         assert_eq!(fill.subpath, TreePath::parse("var/lib/x"));
         assert_eq!(spec.owner, Ownership { uid: Some(70), gid: None, mode: Some(0o2750) });
         assert_eq!(spec.export.unwrap().mode, ExportMode::Incremental);

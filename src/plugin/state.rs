@@ -34,6 +34,10 @@ pub(super) struct VolumeState {
     /// The fingerprint of the staging directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     filling_content: Option<Fingerprint>,
+    /// The image that the volume is being changed to in place. Until that has succeeded, the volume has parts of two images,
+    /// which are neither handed out nor exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syncing: Option<ImageStamp>,
     /// Set if the volume has to be checked for an export. The content decides whether there is something to export.
     pub(super) export_due: bool,
     /// Set if a hook that prepares the content for an export has failed: nothing is exported before it succeeds.
@@ -243,17 +247,37 @@ impl VolumeState {
         (self.filling, self.filling_content) = (Some((filled, inode)), Some(fingerprint));
     }
 
+    /// Records that the volume is about to be changed in place. Its content is in an image, or is not kept.
+    pub(super) fn begin_sync(&mut self, filled: ImageStamp) {
+        self.syncing = Some(filled);
+        (self.filled, self.content, self.export_due) = (None, None, false);
+    }
+
+    /// Records that the volume was changed in place, and has this content now.
+    pub(super) fn end_sync(&mut self, filled: ImageStamp, fingerprint: Fingerprint) {
+        self.set_filled(filled, Some(fingerprint));
+    }
+
+    /// Returns `true` if a change in place has begun and not succeeded.
+    pub(super) fn is_partly_synced(&self) -> bool {
+        self.syncing.is_some()
+    }
+
+    fn set_filled(&mut self, filled: ImageStamp, content: Option<Fingerprint>) {
+        self.filled = Some(filled);
+        self.content = content.map(|fingerprint| KnownContent { fingerprint, origin: ContentOrigin::Filled });
+        self.export_due = false;
+        self.syncing = None;
+        self.last_error = None;
+    }
+
     /// Records the result of an exchange: the volume has this inode now.
     pub(super) fn end_swap(&mut self, inode: Option<u64>) {
         let (filling, content) = (self.filling.take(), self.filling_content.take());
         if let Some((filled, staged)) = filling
             && inode == Some(staged)
         {
-            self.filled = Some(filled);
-            self.content =
-                content.map(|fingerprint| KnownContent { fingerprint, origin: ContentOrigin::Filled });
-            self.export_due = false;
-            self.last_error = None;
+            self.set_filled(filled, content);
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn status(options: &Result<VolumeOptions>, volume: &Volume) -> Value 
         Ok(state) => {
             put("digest", state.filled.as_ref().map(|filled| filled.digest.clone().into()));
             put("lastFetch", state.filled.as_ref().map(moment));
+            put("partlySynced", state.is_partly_synced().then_some(true.into()));
             put("lastExport", state.exported.as_ref().map(moment));
             put("exportDue", state.export_due.then_some(true.into()));
             put("lastError", last_error(&state));
@@ -64,5 +65,6 @@ fn policy(policy: FillPolicy) -> &'static str {
     match policy {
         FillPolicy::Once => "once",
         FillPolicy::Replace => "replace",
+        FillPolicy::Sync => "sync",
     }
 }

@@ -10,6 +10,7 @@ mod protocol;
 mod removal;
 mod state;
 mod storage;
+mod synced;
 mod volmex;
 
 pub use gate::Gate;

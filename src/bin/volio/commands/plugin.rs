@@ -38,7 +38,7 @@ Examples:
 Options of a volume, each after -o:
   image=IMAGE          fill the volume from this image before a container gets it
   pull=WHEN            missing (once, the default), newer (when the name means another image) or always
-  policy=WHAT          once (keep what is there, the default) or replace, which newer and always need
+  policy=WHAT          once (keep what is there, the default), or replace or sync, which newer and always need
   subpath=PATH         take the contents of this directory of the image, or this file
   platform=OS/ARCH     take the image for this platform
   uid=N gid=N mode=N   the owner and group of the files, and the mode of the volume's root
