@@ -21,8 +21,8 @@ mod tree;
 mod walks;
 
 use super::conflict::INTERIM;
-use super::{Chosen, FetchedPart, IfPresent, Job, Options, Outcome, ReadAs, Unpacked, data_io};
-use crate::error::{Error, Result};
+use super::{Chosen, FetchedPart, IfPresent, Job, Options, Outcome, ReadAs, Unpacked, WriteMode, data_io};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Image, SpooledLayers};
 use crate::stream::{start_in, worker_count};
 use crate::tree::{
@@ -76,6 +76,9 @@ pub enum ForeignTarget {
     Refuse,
     /// It is made identical to the image: everything else in it is removed.
     Overwrite,
+    /// The image is extracted over its contents, as with [`WriteMode::Merge`], and so is an image that cannot be compared
+    /// with a directory: one that data-io made.
+    Merge,
 }
 
 /// Whether changes are made.
@@ -135,10 +138,25 @@ pub(super) fn run(
     if target.foreign_entry()?.is_none() && target.own_state().is_none_or(|state| !is_interim(&state)) {
         return if options.run == Run::Dry { count_all(job) } else { fill(job, target) };
     }
-    if options.foreign == ForeignTarget::Refuse {
-        ensure_ours(&target, &job.content)?;
+    match (options.foreign, ensure_ours(&target, &job.content)) {
+        (ForeignTarget::Refuse, Err(foreign)) => return Err(foreign),
+        (ForeignTarget::Merge, Err(_)) => return merge(job, target),
+        _ => {}
     }
-    SyncRun { job, options }.run(target)
+    let run = SyncRun { job, options };
+    match run.run(target) {
+        Err(error) if error.kind() == Kind::Usage && options.foreign == ForeignTarget::Merge => {
+            merge(job, Target::open_or_create(path)?)
+        }
+        synced => synced,
+    }
+}
+
+/// Extracts the image over the contents of a target.
+fn merge(job: &Job<'_>, target: Target) -> Result<Unpacked> {
+    let write = WriteMode::Merge { replace_directories: false };
+    let options = Options { write, if_present: IfPresent::Rewrite, ..job.options.clone() };
+    Job { options: &options, content: job.content.clone(), ..*job }.fill(target)
 }
 
 /// Fills an empty target.
@@ -314,7 +332,7 @@ impl SyncRun<'_> {
                 .with_hint("unpack it into an empty directory, or give --as-is to have the archive"));
         }
         let tree = tree::select(tree, filter, limits)?;
-        if self.options.foreign == ForeignTarget::Refuse {
+        if self.options.foreign != ForeignTarget::Overwrite {
             tree::ensure_not_empty(&tree)?;
         }
         Ok((tree, spools))

@@ -53,3 +53,48 @@ hint: leave out --format data-io, or --incremental, --base and the variable INCR
 "#]],
     );
 }
+
+/// Packs the tree into the store, with the user's own owner.
+fn pack(place: &Workspace) {
+    screen(place, "pack --quiet", &[("DATA_TAG", "registry.example/data:1"), ("NO_PUSH", "1")]);
+}
+
+#[test]
+fn a_target_of_its_own_is_made_what_the_image_is() {
+    let place = Workspace::with_tree();
+    let variables = [("DATA_TAG", "registry.example/data:1"), ("NO_PULL", "1"), ("INCREMENTAL", "1")];
+    pack(&place);
+    screen(&place, "unpack --quiet", &variables);
+    fs::write(place.path().join("target/extra"), "of a program").unwrap();
+    fs::write(place.path().join("tree/new"), "new\n").unwrap();
+    pack(&place);
+    // How well times are compressed depends on them.
+    let screen = screen(&place, "unpack", &variables);
+    assert!(screen.contains(" ranges; reused 0 B of local files; wrote 1 file, "), "{screen}");
+    assert!(screen.contains(" removed 1; 4 entries unchanged\n-- exit 0"), "{screen}");
+    assert!(place.path().join("target/new").exists());
+    assert!(!place.path().join("target/extra").exists());
+}
+
+#[test]
+fn a_target_that_held_other_files_keeps_them() {
+    let place = Workspace::with_tree();
+    let variables = [("DATA_TAG", "registry.example/data:1"), ("NO_PULL", "1"), ("INCREMENTAL", "1")];
+    fs::create_dir(place.path().join("target")).unwrap();
+    fs::write(place.path().join("target/mine"), "mine").unwrap();
+    for _ in 0..2 {
+        pack(&place);
+        assert_screen(
+            screen(&place, "unpack", &variables),
+            str![[r#"
+oci:/place/store@sha256:[DIGEST]
+-- stderr
+unpacked 4 entries, 26 B from 1 layer in [TIME]
+-- exit 0
+
+"#]],
+        );
+        fs::write(place.path().join("tree/etc/hosts"), "127.0.0.2 localhost\n").unwrap();
+    }
+    assert!(place.path().join("target/mine").exists());
+}

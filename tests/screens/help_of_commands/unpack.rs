@@ -163,7 +163,8 @@ Without IMAGE and DIR, unpack works as data-io does: DATA_TAG names the image, w
 host if that is set, and the image is extracted over / each time, or over VOLIO_TARGET.
 REGISTRY_USERNAME and REGISTRY_PASSWORD are the credentials. With NO_PULL, the image is read from
 the layout /var/lib/volio/store, or VOLIO_STORE. A version other than the one in the target is
-refused once, unless NO_CHECK is set. A file in /run/secrets replaces the variable of the same name.
+refused once, unless NO_CHECK is set. INCREMENTAL stands for --sync where VOLIO_TARGET holds nothing
+but what volio has unpacked there. A file in /run/secrets replaces the variable of the same name.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

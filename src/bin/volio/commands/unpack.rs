@@ -55,8 +55,8 @@ verification fails, the archive is left without its end, and the exit code is 3.
 Without IMAGE and DIR, unpack works as data-io does: DATA_TAG names the image, with REGISTRY as its host if that is set, \
 and the image is extracted over / each time, or over VOLIO_TARGET. REGISTRY_USERNAME and REGISTRY_PASSWORD are the \
 credentials. With NO_PULL, the image is read from the layout /var/lib/volio/store, or VOLIO_STORE. A version other than \
-the one in the target is refused once, unless NO_CHECK is set. A file in /run/secrets replaces the variable of the same \
-name.
+the one in the target is refused once, unless NO_CHECK is set. INCREMENTAL stands for --sync where VOLIO_TARGET holds \
+nothing but what volio has unpacked there. A file in /run/secrets replaces the variable of the same name.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -281,6 +281,10 @@ impl Unpack {
         let access = self.registries.access_for_data_io(&config, &progress)?;
         let image = config.location(&access)?;
         let write = match options.write {
+            // Nothing but the image belongs into such a target, which the root of a container never is.
+            WriteMode::InPlace if config.incremental && config.target != Path::new("/") => {
+                WriteMode::Sync(SyncOptions { foreign: ForeignTarget::Merge, ..SyncOptions::default() })
+            }
             WriteMode::InPlace => WriteMode::Merge { replace_directories: false },
             write => write,
         };
