@@ -14,7 +14,7 @@ mod live;
 mod names;
 mod owners;
 mod part;
-mod partial;
+pub mod partial;
 mod parts;
 mod proved;
 mod round_trip;

@@ -143,6 +143,7 @@ impl<'a> Comparison<'a> {
                 self.temporary.exclude(entry.path.name());
             }
             if let Some(there) = &there {
+                self.temporary.exclude(there.path.name());
                 self.links.note(there);
             }
             match (entry, there) {

@@ -47,21 +47,21 @@ impl<I: Iterator<Item = Result<FoundEntry>>> Walks<I> {
     }
 }
 
-/// A name for temporary entries that no entry of the image has.
+/// A name for temporary entries that no entry of the image or of the target has.
 #[derive(Default)]
 pub(super) struct TemporaryName(HashSet<Vec<u8>>);
 
 impl TemporaryName {
     const NAME: &'static [u8] = b".volio.new";
 
-    /// Notes a name of the image.
+    /// Notes a name.
     pub fn exclude(&mut self, name: &[u8]) {
         if name.starts_with(Self::NAME) {
             self.0.insert(name.to_vec());
         }
     }
 
-    /// Returns a name that the image does not have.
+    /// Returns a name that was not noted.
     pub fn choose(&self) -> Vec<u8> {
         let names = (0u64..).map(|number| [Self::NAME, number.to_string().as_bytes()].concat());
         // There are more numbers than names.
