@@ -24,6 +24,7 @@ const MAX_RANGES: u64 = 1 << 16;
 /// The live content of an image.
 pub struct LiveContent {
     tocs: Vec<VerifiedToc>,
+    /// Empty if it is not known what is live.
     files: Vec<LiveFiles>,
     limits: Limits,
 }
@@ -68,7 +69,7 @@ impl LiveContent {
         &self.tocs
     }
 
-    /// Returns the files of a layer that have live content.
+    /// Returns the files of a layer that have live content; `None` if that is not known, so that all content is needed.
     pub fn files(&self, layer: usize) -> Option<&LiveFiles> {
         self.files.get(layer)
     }
@@ -127,9 +128,9 @@ fn worthwhile(mut plan: FetchPlan, size: u64) -> Option<FetchPlan> {
 impl Image<'_> {
     /// Finds the live content of the image by its tables of contents, which are fetched and kept at `place`.
     ///
-    /// Returns `None` where this is of no use: the image has one layer, or a layer without a table of contents; the source
-    /// serves only whole blobs; the layers contradict each other or exceed the limits, which extracting them reports; or
-    /// their paths lead through symbolic links, which not every file system has.
+    /// Returns `None` where this is of no use: the image has one layer, or a layer without a table of contents, or the source
+    /// serves only whole blobs. All content counts as needed if the layers contradict each other or exceed the limits, which
+    /// extracting them reports, or if their paths lead through symbolic links, which not every file system has.
     ///
     /// # Errors
     /// Those of the source.
@@ -141,15 +142,16 @@ impl Image<'_> {
         }
         let limits = self.context().limits();
         let store = TocStore::new(Some(Arc::clone(place)), limits);
-        let found = self.fetch_tocs(&layers, &store).and_then(|tocs| {
-            let Some(tocs) = tocs else { return Ok(None) };
-            let files = live_files(&tocs, &limits)?;
-            Ok(files.map(|files| LiveContent { tocs, files, limits }))
-        });
-        match found {
-            Err(error) if error.kind() == Kind::Integrity => Ok(None),
-            found => found,
-        }
+        let tocs = match self.fetch_tocs(&layers, &store) {
+            Err(error) if error.kind() == Kind::Integrity => return Ok(None),
+            tocs => tocs?,
+        };
+        let Some(tocs) = tocs else { return Ok(None) };
+        let files = match live_files(&tocs, &limits) {
+            Err(error) if error.kind() == Kind::Integrity => Vec::new(),
+            files => files?,
+        };
+        Ok(Some(LiveContent { tocs, files, limits }))
     }
 
     /// Fetches the tables of contents of all layers; `None` if the source serves only whole blobs.
@@ -177,8 +179,9 @@ impl Image<'_> {
     }
 }
 
-/// Merges the tree of these tables of contents; `None` if paths lead through symbolic links.
-fn live_files(tocs: &[VerifiedToc], limits: &Limits) -> Result<Option<Vec<LiveFiles>>> {
+/// Merges the tree of these tables of contents, and returns the live files of each layer; none if paths lead through symbolic
+/// links.
+fn live_files(tocs: &[VerifiedToc], limits: &Limits) -> Result<Vec<LiveFiles>> {
     let mut overlay = Overlay::within(limits.max_names);
     let mut budget = Budget::new(*limits);
     let mut locator = Locator { files: vec![LiveFiles::default(); tocs.len()] };
@@ -187,7 +190,7 @@ fn live_files(tocs: &[VerifiedToc], limits: &Limits) -> Result<Option<Vec<LiveFi
         merge_indexed(&mut overlay, number, toc, &mut budget, &mut locator)?;
     }
     if overlay.leads_through_links() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let mut files = locator.files;
     for at in overlay.finish().values().flatten() {
@@ -195,7 +198,7 @@ fn live_files(tocs: &[VerifiedToc], limits: &Limits) -> Result<Option<Vec<LiveFi
             files.insert(at.number);
         }
     }
-    Ok(Some(files))
+    Ok(files)
 }
 
 /// Notes the position of each file with content.

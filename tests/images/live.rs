@@ -14,7 +14,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use volio::Result;
 use volio::error::Kind as ErrorKind;
-use volio::layer::{Compression, Contents, Layer};
+use volio::layer::{Compression, Contents, Layer, Toc};
 use volio::oci::{Digest, media_type};
 use volio::progress::Silent;
 use volio::stream::Body;
@@ -362,4 +362,23 @@ fn a_chain_of_incremental_packs_is_unpacked_without_what_later_ones_replaced() {
     assert!(whole + ranges < 3_200_000, "{whole} {ranges}");
     assert!(unpacked.fetched.of > 30_000_000 && unpacked.fetched.is_partial, "{unpacked:?}");
     assert_eq!(unpacked.layers, 4);
+}
+
+#[test]
+fn where_it_is_not_known_what_is_live_each_table_of_contents_is_still_fetched_once() {
+    let (old, new) = (noise(20_000), noise(300));
+    // The second layer reaches the directory through a link.
+    let layers: [&[(&str, &[u8])]; 2] =
+        [&[("d/", b""), ("d/f", &old), ("l->d", b"")], &[("l/f", &new), ("l/g", &new)]];
+    let image = memory();
+    let layers = layers.map(|files| indexed(&image, files));
+    publish(&image, &layers);
+    let tocs = layers.iter().map(|layer| Toc::of(&layer.descriptor).unwrap().unwrap().descriptor().size);
+    let counting = Counting::new(&image);
+    let (found, unpacked) = taken(&counting, &Options::default()).unwrap();
+    assert_eq!(found[&PathBuf::from("d/f")].content, new);
+    assert!(!unpacked.fetched.is_partial);
+    let (whole, ranges) = counting.taken();
+    assert_eq!(whole, unpacked.fetched.of);
+    assert_eq!(ranges, tocs.sum::<u64>());
 }
