@@ -41,8 +41,13 @@ pub(crate) fn reopen(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// Returns the names in a directory, in any order, without `.` and `..`.
 pub(crate) fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
+    names_from(reopen(directory)?.as_fd())
+}
+
+/// Returns the names in a directory that was just opened, from which nothing was read, as [`names_in`].
+pub(crate) fn names_from(directory: BorrowedFd<'_>) -> Result<Vec<CString>> {
     let mut buffer = Vec::with_capacity(32 << 10);
-    let mut entries = RawDir::new(reopen(directory)?, buffer.spare_capacity_mut());
+    let mut entries = RawDir::new(directory, buffer.spare_capacity_mut());
     let mut names = Vec::new();
     while let Some(entry) = entries.next() {
         let entry = entry?;

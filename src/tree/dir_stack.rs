@@ -5,7 +5,7 @@
 //! directory open and takes one step at a time, by a single name and without following links.
 
 use super::TreePath;
-pub(super) use crate::disk::directory::{FileId, names_in, open_directory};
+pub(super) use crate::disk::directory::{FileId, names_from, names_in, open_directory};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Stat, fstat};
 use rustix::io::{Errno, Result};
