@@ -1,7 +1,7 @@
 //! The examples for Kubernetes, compared with its API: every manifest, also those in the documents, has only fields that
 //! exist, with the right types, and needs no privilege. `engines/podman/pods.rs` runs them.
 
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaim, Pod, PodSecurityContext, PodSpec, SecurityContext,
 };
@@ -16,6 +16,7 @@ use std::fs;
 pub enum Object {
     Pod(Box<Pod>),
     Job(Box<Job>),
+    CronJob(Box<CronJob>),
     Claim,
 }
 
@@ -25,6 +26,7 @@ impl Object {
         match self {
             Self::Pod(pod) => pod.spec.as_ref(),
             Self::Job(job) => job.spec.as_ref()?.template.spec.as_ref(),
+            Self::CronJob(job) => job.spec.as_ref()?.job_template.spec.as_ref()?.template.spec.as_ref(),
             Self::Claim => None,
         }
     }
@@ -41,6 +43,7 @@ fn object(value: Value) -> Result<Object, String> {
     match (value["apiVersion"].as_str(), value["kind"].as_str()) {
         (Some("v1"), Some("Pod")) => Ok(Object::Pod(Box::new(exactly(value)?))),
         (Some("batch/v1"), Some("Job")) => Ok(Object::Job(Box::new(exactly(value)?))),
+        (Some("batch/v1"), Some("CronJob")) => Ok(Object::CronJob(Box::new(exactly(value)?))),
         (Some("v1"), Some("PersistentVolumeClaim")) => {
             exactly::<PersistentVolumeClaim>(value).map(|_| Object::Claim)
         }

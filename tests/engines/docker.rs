@@ -3,6 +3,7 @@
 mod data_io;
 mod image;
 mod migration;
+mod nightly_export;
 mod soak;
 mod volumes;
 mod volumes_exports;

@@ -304,3 +304,56 @@ fn kubernetes_image_volume_has_the_files_of_a_data_image_and_is_read_only() {
     let output = podman.run(&[&options.concat()[..], &[&server, "sh", "-c", script]].concat()).succeeded();
     assert_eq!(output, "from the image\nrefused");
 }
+
+#[test]
+#[ignore = "needs docker-registry, podman and root: run tests/run"]
+fn kubernetes_nightly_export_sends_what_changed_with_the_rights_of_the_example() {
+    let podman = Podman::start();
+    let (program, image) = (push_volio("pods-nightly-volio:1", &[]), repository("pods-nightly:nightly"));
+    let export = container_of(&example_of("nightly-export.yaml", &[]), "export");
+    let arguments: Vec<String> = export.args.into_iter().flatten().collect();
+    assert!(arguments.contains(&"registry.example/volume:nightly".to_owned()), "{arguments:?}");
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|argument| if argument.starts_with("registry.example/") { image.as_str() } else { argument })
+        .collect();
+    let volume = Directory::empty();
+    let write = |name: &str, content: &str| {
+        fs::write(volume.path().join(name), content).expect("write");
+        chown(volume.path().join(name), Some(10001), Some(10001)).expect("chown");
+    };
+    chown(volume.path(), Some(10001), Some(10001)).expect("chown");
+    // Most of the image does not change, so that later nights are not packed in full.
+    write(
+        "kept",
+        &(0..50_000_u32).map(|n| format!("{:x}", n.wrapping_mul(2_654_435_761))).collect::<String>(),
+    );
+    write("changed", "monday");
+    let mount = format!("{}:/data:ro", volume.text());
+    let options = ["run", "--rm", "--network=host", "--user=10001:10001", "--volume", &mount];
+    let night = || {
+        let output = podman.run(&[&options[..], &RESTRICTED, &[&program], &arguments].concat()).succeeded();
+        let (_, digest) = output.rsplit_once('@').unwrap_or_else(|| panic!("{output}"));
+        digest.trim().to_owned()
+    };
+    let layers = |digest: &str| {
+        let name = format!("{}@{digest}", image.trim_end_matches(":nightly"));
+        let inspected = volio(&["inspect", "--format", "json", &name]).succeeded();
+        let inspected: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
+        inspected["images"][0]["layers"].as_array().unwrap_or_else(|| panic!("{inspected:#}")).len()
+    };
+    let monday = night();
+    assert_eq!(night(), monday, "nothing changed, so there is no new image");
+    write("changed", "tuesday");
+    write("new", "new");
+    let tuesday = night();
+    assert_eq!((layers(&monday), layers(&tuesday)), (1, 2));
+
+    let target = Directory::empty();
+    for (digest, content) in [(&monday, "monday"), (&tuesday, "tuesday"), (&monday, "monday")] {
+        let name = format!("{}@{digest}", image.trim_end_matches(":nightly"));
+        volio(&["unpack", "--sync", &name, target.text()]).succeeded();
+        assert_eq!(fs::read_to_string(target.path().join("changed")).expect("a file"), content);
+        assert_eq!(target.path().join("new").exists(), content == "tuesday");
+    }
+}
