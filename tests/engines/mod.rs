@@ -14,6 +14,7 @@ mod network;
 mod oci_client;
 mod own_image;
 mod podman;
+mod postgresql;
 pub mod program;
 mod registry;
 mod registry_content;
