@@ -348,15 +348,21 @@ mod as_root {
     #[test]
     #[ignore = "needs root: run tests/run"]
     fn what_a_container_really_has_is_neither_replaced_exported_nor_removed_whatever_was_counted() {
+        what_a_container_has_is_kept("replace");
+    }
+
+    #[test]
+    #[ignore = "needs root: run tests/run"]
+    fn what_a_container_really_has_is_not_changed_in_place_either() {
+        what_a_container_has_is_kept("sync");
+    }
+
+    fn what_a_container_has_is_kept(policy: &str) {
         let service = Service::start();
         let image = service.pack("v1", &[("file", "one")]);
         let export = format!("oci:{}:v1", service.path("export").display());
-        let options = [
-            ("image", image.as_str()),
-            ("pull", "newer"),
-            ("policy", "replace"),
-            ("export", export.as_str()),
-        ];
+        let options =
+            [("image", image.as_str()), ("pull", "newer"), ("policy", policy), ("export", export.as_str())];
         service.create("a", &options);
         let path = service.mount("a", "1").unwrap();
         let container = Container::with(&path);

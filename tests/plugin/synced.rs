@@ -131,3 +131,25 @@ fn a_volume_that_is_half_of_one_image_is_neither_handed_out_nor_exported() {
     assert_eq!(service.status("a")["partlySynced"], Value::Null);
     service.unmount("a", "3");
 }
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn files_that_are_put_in_place_belong_to_whom_the_options_say_as_root() {
+    let service = Service::start();
+    let image = pack_version(&service, "one", b"large");
+    let options =
+        [("image", &*image), ("pull", "newer"), ("policy", "sync"), ("uid", "70"), ("mode", "0750")];
+    service.create("a", &options);
+    let path = service.mount("a", "1").unwrap();
+    service.unmount("a", "1");
+    let before = inode(&path.join("large"));
+    pack_version(&service, "two", b"large");
+    service.mount("a", "2").unwrap();
+    assert_eq!(names(&path), ["changed", "large", "only-in-two", "same"]);
+    assert_eq!(inode(&path.join("large")), before);
+    for name in ["changed", "large", "only-in-two"] {
+        assert_eq!(fs::metadata(path.join(name)).unwrap().uid(), 70, "{name}");
+    }
+    let root = fs::metadata(&path).unwrap();
+    assert_eq!((root.uid(), root.mode() & 0o7777), (70, 0o750));
+}
