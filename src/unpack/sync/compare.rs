@@ -1,6 +1,7 @@
 //! The comparison of a tree with a target, entry by entry in the order of paths.
 
 use super::check::Check;
+use super::is_interim;
 use super::links::LinkGroups;
 use super::plan::{InPlace, Plan, Reuse, WantedFile};
 use super::tree::SyncNote;
@@ -244,7 +245,8 @@ impl<'a> Comparison<'a> {
         if let Some(times) = state.as_ref().and_then(RecordedTimes::of) {
             self.recorded.insert(mount.id.device, times);
         }
-        let is_ours = state.is_some_and(|state| state.exact || state.alone || !state.complete);
+        // Otherwise it may have files that were there before an image was extracted over them.
+        let is_ours = state.is_some_and(|state| state.exact || state.alone || is_interim(&state));
         if !is_ours && !target.is_mount_empty(path) {
             if !self.rules.force {
                 return Err(Error::refused(format!(
