@@ -314,8 +314,9 @@ impl Destination for Registry {
         let new = self.address(digest);
         super::ensure_unmoved(&name, expected, named()?.as_ref(), &new)?;
         self.commit(root)?;
-        // A registry that is not consistent yet may still return the image from before.
-        let after = named()?;
+        // The name is set: that it cannot be read is not a failure. A registry that is not consistent yet may still return the
+        // image from before.
+        let Ok(after) = named() else { return Ok(()) };
         if after.as_ref() == expected {
             return Ok(());
         }
