@@ -153,3 +153,15 @@ pub struct Time {
     /// Additional nanoseconds, less than 10⁹.
     pub nanoseconds: u32,
 }
+
+impl From<(i64, u32)> for Time {
+    fn from((seconds, nanoseconds): (i64, u32)) -> Self {
+        Self { seconds, nanoseconds }
+    }
+}
+
+impl From<Time> for (i64, u32) {
+    fn from(Time { seconds, nanoseconds }: Time) -> Self {
+        (seconds, nanoseconds)
+    }
+}

@@ -31,6 +31,8 @@ pub(super) struct StateRecords {
     begun: Option<Time>,
     /// The newest mtime of a file that is not after the beginning.
     newest: Option<Time>,
+    /// The newest mtime of a file of the content at the end, if another one is recorded until then.
+    interim_newest: Option<Time>,
     /// The content at the end, if another one is recorded until then.
     final_content: Option<Value>,
     /// The content that the target is filled with; `None` if no state is recorded.
@@ -85,12 +87,19 @@ impl Extractor {
     }
 
     /// Records that the target is being changed, and that it will have `content` at the end. Until then its content is
-    /// `interim`, which is not that of any complete target.
+    /// `interim`, which is not that of any complete target. `newest` is the newest mtime of a file of the content: until the
+    /// end, the target has files of the old content and of this one.
     ///
     /// # Errors
     /// As [`begin_state`](Self::begin_state).
-    pub(crate) fn begin_sync_state(&mut self, interim: Value, content: Value) -> Result<()> {
+    pub(crate) fn begin_sync_state(
+        &mut self,
+        interim: Value,
+        content: Value,
+        newest: Option<Time>,
+    ) -> Result<()> {
         self.states.final_content = Some(content);
+        self.states.interim_newest = newest;
         self.begin_state(interim)
     }
 
@@ -127,7 +136,10 @@ impl Extractor {
                 volumes: Vec::new(),
                 exact: false,
                 settled: previous.as_ref().and_then(|previous| previous.settled),
-                newest: previous.as_ref().and_then(|previous| previous.newest),
+                newest: previous.as_ref().and_then(|previous| previous.newest).map(|newest| {
+                    // The older of the two, because files of both may be there if this run does not end.
+                    self.states.interim_newest.map_or(newest, |other| newest.min(other.into()))
+                }),
                 announced: None,
             };
             target_state::write(directory.as_fd(), &state)?;
@@ -210,9 +222,8 @@ impl Extractor {
         for StateRecord { directory, state, .. } in &mut self.states.records {
             // A change of the inode, whose time is that of the file system and later than all others of this run.
             let stamped = target_state::write(directory.as_fd(), state).and_then(|()| fstat(&*directory));
-            state.settled =
-                stamped.ok().map(|stat| changed(&stat)).map(|time| (time.seconds, time.nanoseconds));
-            state.newest = self.states.newest.map(|time| (time.seconds, time.nanoseconds));
+            state.settled = stamped.ok().map(|stat| changed(&stat).into());
+            state.newest = self.states.newest.map(Into::into);
             state.exact = is_exact(state);
         }
         self.sync()?;

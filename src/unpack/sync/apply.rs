@@ -105,7 +105,7 @@ impl<'a> Applier<'a> {
     fn describe(&mut self, directory: &TreePath) -> Result<()> {
         match self.tree.get(directory) {
             // Its attributes are those of the directory that was there.
-            Some((entry, _)) if directory.is_root() && entry.is_implied_directory() => Ok(()),
+            Some((_, SyncNote::Implied)) if directory.is_root() => Ok(()),
             Some((_, SyncNote::Implied)) => self.extractor.describe_directory(directory, None),
             Some((entry, _)) => self.extractor.describe_directory(directory, Some(&entry.metadata)),
             None => Ok(()),

@@ -45,8 +45,7 @@ struct RecordedTimes {
 
 impl RecordedTimes {
     fn of(state: &TargetState) -> Option<Self> {
-        let time = |(seconds, nanoseconds)| Time { seconds, nanoseconds };
-        Some(Self { settled: time(state.settled?), newest: time(state.newest?) })
+        Some(Self { settled: state.settled?.into(), newest: state.newest?.into() })
     }
 }
 
@@ -76,6 +75,8 @@ pub(super) struct Comparison<'a> {
     rules: Rules<'a>,
     /// The times in the records of the target and of what is mounted in it, by file system.
     recorded: HashMap<u64, RecordedTimes>,
+    /// The newest mtime of a file of the image that is not in the future.
+    newest: Option<Time>,
     links: LinkGroups,
     hard_links: Vec<HardLink>,
     checks: Vec<Check>,
@@ -108,6 +109,7 @@ impl<'a> Comparison<'a> {
         Self {
             rules,
             recorded: recorded.into_iter().collect(),
+            newest: None,
             links: LinkGroups::default(),
             hard_links: Vec::new(),
             checks: Vec::new(),
@@ -120,15 +122,18 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Compares all entries. `found` are those of the target, the root first.
+    /// Compares all entries. `found` are those of the target, the root first; `newest` is the newest mtime of a file of the
+    /// image that is not in the future.
     ///
     /// # Errors
     /// Those of `found`; [`Refused`](crate::error::Kind::Refused) if the changes cannot be made.
     pub fn run(
         mut self,
         tree: &MergedTree<SyncNote>,
+        newest: Option<Time>,
         found: impl Iterator<Item = Result<FoundEntry>>,
     ) -> Result<Compared> {
+        self.newest = newest;
         let mut wanted = tree.iter().peekable();
         let mut found = Walks::of(found);
         loop {
@@ -154,6 +159,8 @@ impl<'a> Comparison<'a> {
                     }
                 }
                 (Some((entry, note)), None) => self.missing(&entry, note)?,
+                // A part of an image need not have an entry for the root. The target stays as it is then.
+                (None, Some(there)) if there.path.is_root() => self.plan.unchanged += 1,
                 (None, Some(there)) => self.extra(there)?,
                 (None, None) => break,
             }
@@ -263,7 +270,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn directory(&mut self, entry: &Entry, note: &SyncNote, found: &FoundEntry) -> Result<()> {
-        let is_kept_as_is = entry.path.is_root() && entry.is_implied_directory();
+        let is_kept_as_is = entry.path.is_root() && matches!(note, SyncNote::Implied);
         let is_same = match note {
             _ if found.is_opened_up => false,
             _ if is_kept_as_is => true,
@@ -338,6 +345,9 @@ impl<'a> Comparison<'a> {
         self.rules.checksum
             || mtime != wanted.mtime
             || is_racy(mtime, found.changed)
+            // The source may have changed in the same tick after it was packed: the target has the later version if it
+            // goes back to an older image, and the earlier one otherwise.
+            || self.newest.is_some_and(|newest| is_racy(mtime, newest))
             // A change of the inode after the last run need not have been one of its attributes.
             || recorded.is_none_or(|times| found.changed >= times.settled || is_racy(mtime, times.newest))
     }

@@ -27,7 +27,7 @@ use crate::image::{Image, SpooledLayers};
 use crate::stream::{start_in, worker_count};
 use crate::tree::{
     ClosedDirectory, EntryKind, ExpectedAttributes, Extracted, Extractor, FoundEntry, MergedTree, Target,
-    TargetFiles, TargetState, TargetWalk, TreePath,
+    TargetFiles, TargetState, TargetWalk, Time, TreePath,
 };
 use apply::{Applied, Applier};
 use compare::{Compared, Comparison, Rules};
@@ -173,7 +173,7 @@ fn fill(job: &Job<'_>, target: Target) -> Result<Unpacked> {
 fn count_all(job: &Job<'_>) -> Result<Unpacked> {
     let chosen = job.choose(None)?;
     let Chosen::Image(image) = &chosen else { return Err(no_image()) };
-    let tree = image.tree_with(&mut SyncNotes)?;
+    let tree = image.tree_with(&mut SyncNotes::default())?;
     let tree = tree::select(tree, &job.options.filter, &job.options.limits)?;
     let synced = Synced { is_dry: true, written: tree.len() as u64, ..whole_image(image) };
     Ok(unpacked(job, image, Outcome::Unpacked, Extracted::default(), synced))
@@ -252,6 +252,8 @@ struct SyncRun<'a> {
 /// What was planned, before anything is changed.
 struct Prepared<'i> {
     tree: MergedTree<SyncNote>,
+    /// The newest mtime of a file of the image that is not in the future.
+    newest: Option<Time>,
     spools: SpooledLayers,
     plan: Plan,
     writes: Writes,
@@ -308,23 +310,31 @@ impl SyncRun<'_> {
             target,
         };
         let comparison = Comparison::new(rules, &root, state);
+        let mut notes = SyncNotes::for_target(state);
         let (tree, spools, compared) = thread::scope(|scope| -> Result<_> {
             let (sender, batches) = sync_channel(BATCHES_AHEAD);
             start_in(scope, move || send_in_batches(walk, &sender))?;
-            let (tree, spools) = self.merge(image, target)?;
-            let compared = comparison.run(&tree, std::iter::once(Ok(root)).chain(Batches::of(batches)))?;
+            let (tree, spools) = self.merge(image, target, &mut notes)?;
+            let found = std::iter::once(Ok(root)).chain(Batches::of(batches));
+            let compared = comparison.run(&tree, notes.newest, found)?;
             Ok((tree, spools, compared))
         })?;
-        self.plan(image, files, (tree, spools), compared)
+        let prepared = self.plan(image, files, (tree, spools), compared)?;
+        Ok(Prepared { newest: notes.newest, ..prepared })
     }
 
     /// Returns the tree that the target is to have.
-    fn merge(&self, image: &Image<'_>, target: &Target) -> Result<(MergedTree<SyncNote>, SpooledLayers)> {
+    fn merge(
+        &self,
+        image: &Image<'_>,
+        target: &Target,
+        notes: &mut SyncNotes,
+    ) -> Result<(MergedTree<SyncNote>, SpooledLayers)> {
         let Options { filter, limits, .. } = self.job.options;
         let (tree, spools) = if self.is_dry() {
-            (image.tree_with(&mut SyncNotes)?, SpooledLayers::new())
+            (image.tree_with(notes)?, SpooledLayers::new())
         } else {
-            image.tree_and_spools(&mut SyncNotes, || target.spool())?
+            image.tree_and_spools(notes, || target.spool())?
         };
         let is_as_is = matches!(self.job.options.read_as, ReadAs::Image { as_is: true, .. });
         if !is_as_is && data_io::may_have_made(image) && data_io::has_archive(&tree) {
@@ -358,7 +368,7 @@ impl SyncRun<'_> {
         let is_indexed = |layer| image.indexed_layer(layer).is_some();
         let writes = reuse::find(&mut plan, &tree, files, readers, is_indexed)?;
         let fetch = Fetch::plan(image, &writes, &plan, &spools, limits, self.job.options.tree.holes)?;
-        Ok(Prepared { tree, spools, plan, writes, fetch, temporary })
+        Ok(Prepared { tree, newest: None, spools, plan, writes, fetch, temporary })
     }
 
     fn apply(
@@ -368,14 +378,14 @@ impl SyncRun<'_> {
         files: &TargetFiles,
         prepared: Prepared<'_>,
     ) -> Result<(Extracted, Applied)> {
-        let Prepared { tree, spools, plan, writes, fetch, temporary } = prepared;
+        let Prepared { tree, newest, spools, plan, writes, fetch, temporary } = prepared;
         let Options { limits, tree: extract, .. } = self.job.options;
         let mut extractor = Extractor::for_sync(target, extract.clone())?.with_memory_limit(limits.max_names);
         let mut interim = self.job.content.clone();
         if let Some(interim) = interim.as_object_mut() {
             interim.insert(INTERIM.to_owned(), Value::Bool(true));
         }
-        extractor.begin_sync_state(interim, self.job.content.clone())?;
+        extractor.begin_sync_state(interim, self.job.content.clone(), newest)?;
         for entry in tree.entries().filter(|entry| matches!(entry.kind, EntryKind::File { .. })) {
             extractor.note_mtime(entry.metadata.mtime);
         }

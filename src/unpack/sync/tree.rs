@@ -4,7 +4,7 @@ use super::super::PathFilter;
 use crate::error::{Error, Result};
 use crate::image::{ContentId, ContentIds, EntryPosition, EntryVisitor};
 use crate::layer::{Chunk, Item, Limits, TocEntry};
-use crate::tree::{Content, Entry, EntryKind, MergedTree, Overlay, TreePath};
+use crate::tree::{Content, Entry, EntryKind, MergedTree, Overlay, TargetState, Time, TreePath};
 use std::collections::{HashMap, HashSet};
 
 /// A note about an entry.
@@ -20,7 +20,27 @@ pub(super) enum SyncNote {
 }
 
 /// Notes the place and the identity of each content.
-pub(super) struct SyncNotes;
+#[derive(Default)]
+pub(super) struct SyncNotes {
+    /// A time that is not in the future.
+    until: Option<Time>,
+    /// The newest mtime of a file in any layer that is not after that time. The image was packed later.
+    pub newest: Option<Time>,
+}
+
+impl SyncNotes {
+    /// Creates a visitor for a target with this record.
+    pub fn for_target(state: Option<&TargetState>) -> Self {
+        let until = state.and_then(|state| state.settled).map(Time::from);
+        Self { until, newest: None }
+    }
+
+    fn note_mtime(&mut self, entry: &Entry) {
+        if self.until.is_some_and(|until| entry.metadata.mtime <= until) {
+            self.newest = self.newest.max(Some(entry.metadata.mtime));
+        }
+    }
+}
 
 impl EntryVisitor for SyncNotes {
     type Note = SyncNote;
@@ -33,6 +53,7 @@ impl EntryVisitor for SyncNotes {
     ) -> Result<SyncNote> {
         match &entry.item {
             Item::Entry(listed) if has_content(listed) => {
+                self.note_mtime(listed);
                 let id = ContentIds.indexed(at, entry, chunks)?;
                 Ok(id.content().map_or(SyncNote::Described(at), |id| SyncNote::File(at, id.clone())))
             }
@@ -44,6 +65,7 @@ impl EntryVisitor for SyncNotes {
         if !has_content(entry) {
             return Ok(SyncNote::Described(at));
         }
+        self.note_mtime(entry);
         let id = ContentIds.streamed(at, entry, content)?;
         Ok(id.content().map_or(SyncNote::Described(at), |id| SyncNote::File(at, id.clone())))
     }
