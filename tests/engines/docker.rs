@@ -17,12 +17,12 @@ use super::program::{Finished, finish, volio};
 use super::services::{docker_host, repository};
 use super::survey::Survey;
 
-fn docker(arguments: &[&str]) -> Finished {
+pub fn docker(arguments: &[&str]) -> Finished {
     finish(Command::new("docker").env("DOCKER_HOST", docker_host()).args(arguments))
 }
 
 /// The tree at `/srv/data` of an image, in `data`.
-fn docker_gives_out(image: &str) -> Directory {
+pub fn docker_gives_out(image: &str) -> Directory {
     let target = Directory::empty();
     let container = docker(&["create", image]).succeeded();
     let mut archive = Command::new("docker")

@@ -9,6 +9,7 @@ mod containerd;
 mod docker;
 mod encrypted;
 mod fixture;
+mod incremental;
 mod login;
 mod network;
 mod oci_client;

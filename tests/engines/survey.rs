@@ -35,6 +35,13 @@ impl Survey {
         self
     }
 
+    /// Replaces mtimes before 1970 by 1970, which the engines of containers do.
+    pub fn not_before_1970(mut self) -> Survey {
+        let old = self.0.values_mut().filter(|found| found.mtime.0 < 0);
+        old.for_each(|found| found.mtime = (0, 0));
+        self
+    }
+
     /// Removes the directory itself. Some engines do not store its attributes.
     pub fn below_the_root(mut self) -> Survey {
         self.0.remove(Path::new(""));
@@ -55,6 +62,12 @@ impl Survey {
         self.0
             .values_mut()
             .for_each(|found| found.xattrs.retain(|name, _| !name.starts_with(prefix.as_bytes())));
+        self
+    }
+
+    /// Removes the entries whose paths the condition names.
+    pub fn without(mut self, condition: impl Fn(&Path) -> bool) -> Survey {
+        self.0.retain(|path, _| !condition(path));
         self
     }
 

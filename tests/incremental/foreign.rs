@@ -83,3 +83,15 @@ fn changes_are_packed_over_images_with_whiteouts_of_other_programs() {
         }
     });
 }
+
+/// An image in the format of data-io has an archive in its layer, and not the tree. An image over it has the tree all the same.
+#[test]
+fn an_image_in_the_format_of_data_io_is_a_base() {
+    let place = Place::new();
+    let mut tree = place.tree(1, 20, 1);
+    place.volio(&["pack", "--format", "data-io", "oci:base:v", "tree"]).succeeded();
+    tree.step(8);
+    place.volio(&["pack", "--allow-shrink", "--base", "oci:base:v", "oci:made:v", "tree"]).succeeded();
+    place.volio(&["unpack", "oci:made:v", "target"]).succeeded();
+    assert_identical(tree.root(), &place.path("target"));
+}
