@@ -34,8 +34,8 @@ no base: oci:layout:v1 does not exist yet: packed in full
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-packed 1 of 4 entries into 1 layer of 401 B in [TIME]
-base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 557 B)
+dry run: packed 1 of 4 entries into 1 layer of 401 B in [TIME]
+dry run: base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 557 B)
 -- exit 0
 
 "#]],

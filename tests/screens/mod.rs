@@ -159,7 +159,7 @@ fn assert_screen(screen: String, expected: impl IntoData) {
 /// Replaces the time and the rate in the summary line.
 fn without_times(text: &str) -> String {
     let sums_up = |line: &str| {
-        let verbs = ["packed ", "unpacked ", "copied ", "verified "];
+        let verbs = ["packed ", "dry run: packed ", "unpacked ", "copied ", "verified "];
         verbs.iter().any(|verb| line.starts_with(verb)) && !line.starts_with("packed in full")
     };
     text.split_inclusive('\n')

@@ -400,7 +400,10 @@ impl Pack {
             super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
         }
         if !self.output.quiet {
-            summary(&packed, base.as_ref(), begun.elapsed()).iter().for_each(|line| output::line(line));
+            let prefix = if is_dry_run { "dry run: " } else { "" };
+            for line in summary(&packed, base.as_ref(), begun.elapsed()) {
+                output::line(&format!("{prefix}{line}"));
+            }
         }
         if self.output.format.contains(&PackFormat::Json) {
             output::json(&PackDocument::new(&packed, is_dry_run))
