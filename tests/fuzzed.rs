@@ -114,6 +114,11 @@ fn tables_of_contents_at_random_are_read_or_refused() {
 }
 
 #[test]
+fn images_at_random_are_synced_over_directories_at_random_as_they_are_unpacked() {
+    fuzz("sync", 60);
+}
+
+#[test]
 fn layers_at_random_are_extracted_as_by_the_oracle() {
     fuzz("extractor", 300);
 }

@@ -10,7 +10,7 @@ use volio::tree::{
 };
 
 /// A change to a tree.
-enum LayerChange {
+pub(super) enum LayerChange {
     Layer,
     Put(Entry),
     Whiteout(TreePath),
@@ -18,7 +18,7 @@ enum LayerChange {
 }
 
 /// A decoder of bytes into changes: one byte for the kind of change, and the following ones for its path.
-struct Script<'a>(&'a [u8]);
+pub(super) struct Script<'a>(pub(super) &'a [u8]);
 
 impl Script<'_> {
     fn byte(&mut self) -> Option<u8> {
@@ -38,7 +38,7 @@ impl Script<'_> {
         TreePath::parse(names.join("/"))
     }
 
-    fn change(&mut self) -> Option<LayerChange> {
+    pub(super) fn change(&mut self) -> Option<LayerChange> {
         let what = self.byte()?;
         let kind = match what & 15 {
             0 => return Some(LayerChange::Layer),
@@ -79,7 +79,7 @@ fn own_gid() -> u32 {
 }
 
 /// Returns the content of a file, which depends on its entry. Half of it is zeros.
-fn content(entry: &Entry) -> Vec<u8> {
+pub(super) fn content(entry: &Entry) -> Vec<u8> {
     let EntryKind::File { size } = entry.kind else { return Vec::new() };
     let byte = entry.metadata.mode as u8 | 1;
     (0..size).map(|at| if at % 140_000 < 70_000 { byte } else { 0 }).collect()
@@ -134,7 +134,7 @@ fn extract(changes: &[LayerChange], target: &Path) -> (usize, Option<ErrorKind>)
 }
 
 /// Returns the entries on disk, and checks the content of every file.
-fn walk(target: &Path) -> Vec<Entry> {
+pub(super) fn walk(target: &Path) -> Vec<Entry> {
     let found = Walk::new(&[SourceSpec::new(target)], &WalkOptions::default()).unwrap();
     let see = |found: volio::Result<volio::tree::WalkedEntry>| {
         let found = found.unwrap();
@@ -149,7 +149,7 @@ fn walk(target: &Path) -> Vec<Entry> {
 }
 
 /// Returns entries in a form that does not depend on which name of a hard-linked file comes first.
-fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
+pub(super) fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
     let kinds: BTreeMap<TreePath, EntryKind> =
         entries.iter().map(|entry| (entry.path.clone(), entry.kind.clone())).collect();
     let named = |entry: &Entry| match &entry.kind {

@@ -6,10 +6,12 @@
 
 mod extractor;
 mod layers;
+mod sync;
 mod toc;
 
 pub use extractor::extractor;
 pub use layers::{archive, compressed};
+pub use sync::sync;
 pub use toc::toc;
 
 use std::fmt::{Debug, Display};
@@ -39,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("extractor", extractor),
     ("images", images),
     ("references", references),
+    ("sync", sync),
     ("toc", toc),
 ];
 
