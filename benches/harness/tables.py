@@ -43,8 +43,8 @@ def seconds(results, direction):
         medians, rounds = result["medians"], result["rounds"]
         cells = [result["title"], time_of(medians, FULL), time_of(medians, CHANGED), share_of_time(medians)]
         for tool in others:
-            once = ", once" if tool in rounds and rounds[tool] != result["runs"] else ""
-            cells.append(time_of(medians, tool) + once)
+            fewer = tool in rounds and rounds[tool] != result["runs"]
+            cells.append(time_of(medians, tool) + (f", rounds: {rounds[tool]}" if fewer else ""))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
