@@ -3,10 +3,11 @@
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, RawDir, Stat, StatxAttributes, StatxFlags, chmodat, fchmod, fstat, openat,
-    statat, statx,
+    stat, statat, statx,
 };
 use rustix::io::{Errno, Result};
 use std::ffi::CString;
+use std::path::Path;
 
 /// The identity of a file on this machine, whatever its name is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +16,13 @@ pub(crate) struct FileId {
     pub device: u64,
     /// The inode number in it.
     pub inode: u64,
+}
+
+impl FileId {
+    /// Returns the identity of the file that a path leads to, if there is one.
+    pub fn of(path: &Path) -> Option<Self> {
+        stat(path).ok().map(|stat| Self::from(&stat))
+    }
 }
 
 impl From<&Stat> for FileId {

@@ -108,6 +108,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Returns the local files and directories that are read.
+    fn local_paths(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Returns the same source for reads that end with an error as soon as `cancel` is cancelled. `None` if this source
     /// never waits for long.
     fn cancelled_by(&self, _cancel: &CancelToken) -> Option<Box<dyn Source + '_>> {

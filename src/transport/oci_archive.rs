@@ -81,6 +81,10 @@ impl Source for OciArchive {
         Ok(Some(self.find_blob(blob)?.range(range).unverified()))
     }
 
+    fn local_paths(&self) -> Vec<PathBuf> {
+        vec![self.archive.path().to_owned()]
+    }
+
     fn tags(&self) -> Result<Vec<String>> {
         Ok(layout_index::tags(&read_index(&self.archive)?))
     }

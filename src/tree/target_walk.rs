@@ -42,6 +42,19 @@ pub(crate) struct FoundEntry {
     pub is_opened_up: bool,
 }
 
+/// The state of a regular file, which tells whether another process has changed it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileState {
+    /// The identity of the inode.
+    pub id: FileId,
+    /// The number of names of the inode.
+    links: u64,
+    size: u64,
+    mtime: Time,
+    /// The time of the last change of the inode (ctime).
+    changed: Time,
+}
+
 /// The flags for opening a file without changing its atime, and without waiting if it is a fifo by now.
 const QUIETLY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
@@ -252,6 +265,15 @@ fn has(status: &Statx, fields: StatxFlags) -> bool {
 }
 
 impl FoundEntry {
+    /// Returns the state of this file; `None` if it is something else.
+    pub fn state(&self) -> Option<FileState> {
+        let Self { id, links, metadata: Metadata { mtime, .. }, changed, .. } = *self;
+        match self.kind {
+            Some(EntryKind::File { size }) => Some(FileState { id, links, size, mtime, changed }),
+            _ => None,
+        }
+    }
+
     /// Returns whether this is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == Some(EntryKind::Directory)
@@ -312,6 +334,13 @@ impl FoundEntry {
             is_mount_point: false,
             is_opened_up: false,
         }
+    }
+}
+
+impl FileState {
+    /// Returns the state of a file; `None` if it is something else.
+    pub fn of(stat: &Stat) -> Option<Self> {
+        FoundEntry::new(TreePath::root(), stat).state()
     }
 }
 

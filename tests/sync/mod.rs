@@ -4,6 +4,7 @@
 mod content;
 mod interrupted;
 mod mounts;
+mod races;
 mod targets;
 
 use crate::images::partial::Counting;

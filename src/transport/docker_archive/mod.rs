@@ -21,7 +21,7 @@ use manifest_json::{FILE, ManifestItem};
 use std::collections::{BTreeSet, HashMap};
 use std::io::Cursor;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The first bytes of compressed layers. Programs other than docker write such layers, and docker loads them.
 const COMPRESSIONS: [(&[u8], &str); 2] =
@@ -125,6 +125,10 @@ impl Source for DockerArchive {
             return Ok(None);
         }
         Ok(Some(self.find_blob(blob)?.range(range).unverified()))
+    }
+
+    fn local_paths(&self) -> Vec<PathBuf> {
+        vec![self.archive.path().to_owned()]
     }
 
     fn tags(&self) -> Result<Vec<String>> {

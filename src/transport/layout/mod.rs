@@ -245,6 +245,11 @@ impl Source for Layout {
         Ok(Some(Unverified::new(file.take(range.end - range.start))))
     }
 
+    fn local_paths(&self) -> Vec<PathBuf> {
+        // Any of them may be a symbolic link.
+        ["", "index.json", "blobs", "blobs/sha256"].map(|name| self.path.join(name)).into()
+    }
+
     fn tags(&self) -> Result<Vec<String>> {
         Ok(layout_index::tags(&self.index()?))
     }

@@ -11,9 +11,9 @@ use crate::disk::directory::{FileId, ensure_owner_access, proc_path};
 use crate::disk::remove::{self, RemovalError, RemovalRules, Removed};
 use crate::error::Result;
 use crate::tree::entry::xattrs_memory;
-use crate::tree::{Content, Entry, EntryKind, FoundEntry, Metadata, TreePath};
+use crate::tree::{Content, Entry, EntryKind, FileState, FoundEntry, Metadata, TreePath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, fstat, linkat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fstat, linkat, openat, renameat, unlinkat};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use std::ffi::CString;
 use std::fs::File;
@@ -106,26 +106,23 @@ impl Extractor {
         Ok(())
     }
 
-    /// Gives a regular file other attributes, in place. Returns `false`, and changes nothing, if it is not the file that
-    /// was found, or has more names now.
+    /// Gives a regular file other attributes, in place. Returns `false` if it is not the file that was seen, or was
+    /// changed since: its mtime, which tells that, is then not set.
     ///
     /// # Errors
     /// Those of the operating system.
-    pub(crate) fn change_attributes(&mut self, entry: &Entry, id: FileId, links: u64) -> Result<bool> {
+    pub(crate) fn change_attributes(&mut self, entry: &Entry, seen: &FileState) -> Result<bool> {
         let path = &entry.path;
         self.enter_for_change(path)?;
         let here = self.stack.here().map_err(|errno| io_error("enter", &self.target.shown, path, errno))?;
-        let file = match open_for_attributes(here, path.name()) {
-            Ok(file) => file,
+        let (file, state) = match open_for_attributes(here, path.name()) {
+            Ok(opened) => opened,
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::ACCESS | Errno::NXIO) => {
                 return Ok(false);
             }
             Err(errno) => return Err(self.io_error("open", path, errno)),
         };
-        let stat = fstat(&file).map_err(|errno| self.io_error("look at", path, errno))?;
-        #[allow(clippy::useless_conversion)] // The type of this field differs between processors.
-        let is_same = FileId::from(&stat) == id && u64::from(stat.st_nlink) <= links;
-        if !is_same || !FileType::from_raw_mode(stat.st_mode).is_file() {
+        if state.as_ref() != Some(seen) {
             return Ok(false);
         }
         let file = File::from(file);
@@ -229,8 +226,9 @@ fn beside(path: &TreePath, temporary: &[u8]) -> TreePath {
     path.parent().unwrap_or_default().join(temporary)
 }
 
-/// Opens a file to set its attributes, which its mode may forbid even to its owner.
-fn open_for_attributes(here: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+/// Opens a file to set its attributes, which its mode may forbid even to its owner. Returns also the state that it had; none
+/// if it is no regular file.
+fn open_for_attributes(here: BorrowedFd<'_>, name: &[u8]) -> Result<(OwnedFd, Option<FileState>), Errno> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || openat(here, name, flags | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
     match open() {
@@ -239,9 +237,15 @@ fn open_for_attributes(here: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Err
             let stat = fstat(&pin)?;
             let mode = Mode::from_raw_mode(stat.st_mode) | Mode::RUSR | Mode::WUSR;
             chmodat(CWD, proc_path(pin.as_fd()), mode, AtFlags::empty())?;
-            open()
+            let file = open()?;
+            let is_same = FileId::from(&fstat(&file)?) == FileId::from(&stat);
+            Ok((file, FileState::of(&stat).filter(|_| is_same)))
         }
-        opened => opened,
+        opened => {
+            let file = opened?;
+            let state = FileState::of(&fstat(&file)?);
+            Ok((file, state))
+        }
     }
 }
 

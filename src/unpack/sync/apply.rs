@@ -1,14 +1,15 @@
 //! The changes of a plan, made in an order in which no content is removed that another file still needs.
 
 use super::fetch::{Fetch, LayerMode};
-use super::plan::{Plan, Reuse, WantedFile};
+use super::plan::{InPlace, Plan, Reuse, WantedFile};
 use super::reuse::Writes;
 use super::tree::SyncNote;
 use crate::error::{Error, Result};
 use crate::image::{ChunkReader, ChunkSource, EntryPosition, FetchPlan, FetchedFrames, Image, SpooledLayers};
 use crate::layer::{Budget, Chunk, Item, Limits};
 use crate::progress::Progress;
-use crate::tree::{Content, Entry, Extractor, MergedTree, TargetFile, TargetFiles, TreePath};
+use crate::tree::{Content, Entry, EntryKind, Extractor, MergedTree, TargetFile, TargetFiles, TreePath};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 /// The result of the changes.
@@ -32,6 +33,8 @@ pub(super) struct Applier<'a> {
     pub progress: &'a dyn Progress,
     /// Files whose local content was another one when it was read again.
     pub stale: Vec<WantedFile>,
+    /// Files that could not be changed in place, so that their other names must be made again.
+    pub replaced: HashSet<TreePath>,
 }
 
 impl<'a> Applier<'a> {
@@ -47,6 +50,10 @@ impl<'a> Applier<'a> {
         mut fetch: Fetch<'_>,
         spools: &SpooledLayers,
     ) -> Result<Applied> {
+        // First, as removing other names of these files changes their ctime.
+        for file in &plan.attributes {
+            self.change_attributes(file)?;
+        }
         for path in &plan.directories {
             let (entry, note) = self.entry(path)?;
             self.touch(path)?;
@@ -56,20 +63,18 @@ impl<'a> Applier<'a> {
             self.write_chunks(file, &mut fetch, None)?;
         }
         self.write_ranges(writes, &mut fetch)?;
-        self.write_layers(writes, &fetch, spools)?;
+        self.write_layers(&writes.fetched, &fetch.modes, spools)?;
         for file in &writes.duplicates {
             self.write_chunks(file, &mut fetch, None)?;
         }
-        for path in &plan.attributes {
-            self.change_attributes(path)?;
-        }
-        let fetched_again = self.write_stale(&mut fetch)?;
+        let fetched_again = self.write_stale(&mut fetch, spools)?;
         for path in &plan.specials {
             let (entry, _) = self.entry(path)?;
             self.touch(path)?;
             self.extractor.replace(&entry, &mut io::empty(), &self.temporary)?;
         }
-        for (path, first) in &plan.links {
+        let split = plan.kept_links.iter().filter(|(_, first)| self.replaced.contains(first));
+        for (path, first) in plan.links.iter().chain(&split.cloned().collect::<Vec<_>>()) {
             self.touch(path)?;
             self.extractor.replace_by_link(first, path, &self.temporary)?;
         }
@@ -144,10 +149,15 @@ impl<'a> Applier<'a> {
         })
     }
 
-    /// Fetches the contents that were not what they had been.
-    fn write_stale(&mut self, fetch: &mut Fetch<'_>) -> Result<(u64, u64)> {
+    /// Writes the files whose local content was not what it had been.
+    fn write_stale(&mut self, fetch: &mut Fetch<'_>, spools: &SpooledLayers) -> Result<(u64, u64)> {
         let mut files = std::mem::take(&mut self.stale);
         files.sort_by_key(|file| file.at);
+        let image = self.image;
+        let (files, spooled): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| image.indexed_layer(file.at.layer).is_some());
+        let modes = spooled.iter().map(|file| (file.at.layer, LayerMode::Spool)).collect();
+        self.write_layers(&spooled, &modes, spools)?;
         let mut plan = FetchPlan::within(&self.limits);
         for file in &files {
             let mut chunks = fetch.chunks.of(file.at)?;
@@ -155,7 +165,7 @@ impl<'a> Applier<'a> {
                 plan.add(file.at.layer, &chunk)?;
             }
         }
-        let (image, fetched) = (self.image, (plan.bytes(), plan.requests()));
+        let fetched = (plan.bytes(), plan.requests());
         image.fetch_frames(&plan, |frames| {
             files.iter().try_for_each(|file| self.write_chunks(file, fetch, Some(frames)))
         })?;
@@ -163,13 +173,18 @@ impl<'a> Applier<'a> {
     }
 
     /// Writes the files of layers that are read as a whole.
-    fn write_layers(&mut self, writes: &Writes, fetch: &Fetch<'_>, spools: &SpooledLayers) -> Result<()> {
-        for files in writes.fetched.chunk_by(|one, other| one.at.layer == other.at.layer) {
+    fn write_layers(
+        &mut self,
+        files: &[WantedFile],
+        modes: &BTreeMap<usize, LayerMode>,
+        spools: &SpooledLayers,
+    ) -> Result<()> {
+        for files in files.chunk_by(|one, other| one.at.layer == other.at.layer) {
             let Some(number) = files.first().map(|file| file.at.layer) else { continue };
             let mut wanted =
                 WantedItems { next: EntryPosition { layer: number, number: 0 }, files: files.iter() };
             let mut budget = Budget::new(self.limits);
-            match fetch.modes.get(&number) {
+            match modes.get(&number) {
                 Some(LayerMode::Stream) => {
                     let Some(layer) = self.image.indexed_layer(number) else { continue };
                     let task =
@@ -201,27 +216,21 @@ impl<'a> Applier<'a> {
         self.extractor.replace(&entry, content, &self.temporary)
     }
 
-    /// Changes the attributes of a file in place. One that was replaced meanwhile is written.
-    fn change_attributes(&mut self, file: &super::plan::InPlace) -> Result<()> {
+    /// Changes the attributes of a file in place. One that was changed or replaced meanwhile is written.
+    fn change_attributes(&mut self, file: &InPlace) -> Result<()> {
         let (entry, note) = self.entry(&file.path)?;
-        if self.extractor.change_attributes(&entry, file.id, file.links)? {
+        if self.extractor.change_attributes(&entry, &file.seen)? {
             return Ok(());
         }
-        match note {
-            SyncNote::File(at, content) if self.image.indexed_layer(at.layer).is_some() => {
+        self.replaced.insert(file.path.clone());
+        match (note, entry.kind) {
+            (SyncNote::File(at, content), EntryKind::File { size }) => {
                 let (path, at, content) = (file.path.clone(), *at, content.clone());
-                let size = match entry.kind {
-                    crate::tree::EntryKind::File { size } => size,
-                    _ => 0,
-                };
                 self.stale.push(WantedFile { path, size, at, content, reuse: None });
                 Ok(())
             }
-            SyncNote::File(..) => {
-                Err(Error::failed(format!("{} was changed while it was compared", file.path))
-                    .with_hint("run the command again when nothing else works in the directory"))
-            }
             _ => {
+                let (entry, _) = self.entry(&file.path)?;
                 self.touch(&file.path)?;
                 self.extractor.replace(&entry, &mut io::empty(), &self.temporary)
             }

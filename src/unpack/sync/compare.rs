@@ -6,6 +6,7 @@ use super::links::LinkGroups;
 use super::plan::{InPlace, Plan, Reuse, WantedFile};
 use super::tree::SyncNote;
 use super::walks::{TemporaryName, Walks};
+use crate::disk::directory::FileId;
 use crate::error::{Error, Result};
 use crate::image::{ContentId, EntryPosition};
 use crate::tree::TargetState;
@@ -26,6 +27,8 @@ const MAX_OLD_FILES: usize = 100_000;
 pub(super) struct Rules<'a> {
     /// Reads the content of every file, whatever its metadata says.
     pub checksum: bool,
+    /// The files and directories of the image itself, if it lies on this machine.
+    pub image: Vec<FileId>,
     /// Accepts foreign contents of mount points.
     pub force: bool,
     /// The reaction to directories that their owner may not enter.
@@ -151,6 +154,7 @@ impl<'a> Comparison<'a> {
             if let Some(there) = &there {
                 self.temporary.exclude(there.path.name());
                 self.links.note(there);
+                self.ensure_not_image(there)?;
             }
             match (entry, there) {
                 (Some((entry, note)), Some(there)) => {
@@ -167,6 +171,16 @@ impl<'a> Comparison<'a> {
         }
         let Self { plan, checks, links, hard_links, temporary, .. } = self;
         Ok(Compared { plan, checks, links, hard_links, temporary: temporary.choose() })
+    }
+
+    /// Fails if an entry of the target belongs to the image that is read.
+    fn ensure_not_image(&self, found: &FoundEntry) -> Result<()> {
+        if !self.rules.image.contains(&found.id) {
+            return Ok(());
+        }
+        let shown = self.rules.target.path().display();
+        Err(Error::refused(format!("the image lies in {shown}, at {}, and would be removed", found.path))
+            .with_hint("move it out of there; nothing was changed"))
     }
 
     /// Handles an entry that both have. Returns `true` if it is a mount point to be entered.
@@ -306,7 +320,7 @@ impl<'a> Comparison<'a> {
         let SyncNote::File(at, content) = note else {
             match old {
                 Some(0) if has_inode && has_attributes => self.plan.unchanged += 1,
-                Some(0) if has_inode => self.plan.attributes.push(in_place(found)),
+                Some(0) if has_inode => self.plan.attributes.extend(in_place(found)),
                 _ => self.plan.specials.push(entry.path.clone()),
             }
             return Ok(());
@@ -318,13 +332,13 @@ impl<'a> Comparison<'a> {
             self.checks.push(Check {
                 file: wanted_file(&entry.path, size, *at, content),
                 has_attributes,
-                in_place: has_inode.then(|| in_place(found)),
+                in_place: in_place(found).filter(|_| has_inode),
                 is_whole: true,
             });
         } else if has_attributes {
             self.plan.unchanged += 1;
         } else {
-            self.plan.attributes.push(in_place(found));
+            self.plan.attributes.extend(in_place(found));
         }
         Ok(())
     }
@@ -455,7 +469,7 @@ impl Compared {
     pub fn finish(mut self, tree: &MergedTree<SyncNote>) -> Plan {
         let plan = &mut self.plan;
         for file in std::mem::take(&mut plan.attributes) {
-            if !self.links.leads_out(file.id) {
+            if !self.links.leads_out(file.seen.id) {
                 plan.attributes.push(file);
                 continue;
             }
@@ -470,9 +484,13 @@ impl Compared {
         }
         let replaced: HashSet<&TreePath> =
             plan.writes.iter().map(|file| &file.path).chain(&plan.specials).collect();
+        let changed: HashSet<&TreePath> = plan.attributes.iter().map(|file| &file.path).collect();
         for HardLink { path, first, is_named } in self.hard_links {
             if is_named && !replaced.contains(&first) {
                 plan.unchanged += 1;
+                if changed.contains(&first) {
+                    plan.kept_links.push((path, first));
+                }
             } else {
                 plan.links.push((path, first));
             }
@@ -485,6 +503,6 @@ fn wanted_file(path: &TreePath, size: u64, at: EntryPosition, content: &ContentI
     WantedFile { path: path.clone(), size, at, content: content.clone(), reuse: None }
 }
 
-fn in_place(found: &FoundEntry) -> InPlace {
-    InPlace { path: found.path.clone(), id: found.id, links: found.links }
+fn in_place(found: &FoundEntry) -> Option<InPlace> {
+    Some(InPlace { path: found.path.clone(), seen: found.state()? })
 }

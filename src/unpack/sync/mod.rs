@@ -22,6 +22,7 @@ mod walks;
 
 use super::conflict::INTERIM;
 use super::{Chosen, FetchedPart, IfPresent, Job, Options, Outcome, ReadAs, Unpacked, WriteMode, data_io};
+use crate::disk::directory::FileId;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Image, SpooledLayers};
 use crate::stream::{start_in, worker_count};
@@ -35,6 +36,7 @@ use fetch::Fetch;
 use plan::Plan;
 use reuse::Writes;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -304,6 +306,7 @@ impl SyncRun<'_> {
         let expected = ExpectedAttributes::new(&self.job.options.tree);
         let rules = Rules {
             checksum: self.options.compare == CompareBy::Content,
+            image: self.job.source.local_paths().iter().filter_map(|path| FileId::of(path)).collect(),
             force: self.options.foreign == ForeignTarget::Overwrite,
             closed,
             expected: &expected,
@@ -371,12 +374,12 @@ impl SyncRun<'_> {
         Ok(Prepared { tree, newest: None, spools, plan, writes, fetch, temporary })
     }
 
-    fn apply(
+    fn apply<'i>(
         &self,
-        image: &Image<'_>,
+        image: &'i Image<'i>,
         target: Target,
         files: &TargetFiles,
-        prepared: Prepared<'_>,
+        prepared: Prepared<'i>,
     ) -> Result<(Extracted, Applied)> {
         let Prepared { tree, newest, spools, plan, writes, fetch, temporary } = prepared;
         let Options { limits, tree: extract, .. } = self.job.options;
@@ -398,6 +401,7 @@ impl SyncRun<'_> {
             limits: *limits,
             progress: self.job.progress,
             stale: Vec::new(),
+            replaced: HashSet::new(),
         };
         match applier.run(&plan, &writes, fetch, &spools) {
             Ok(applied) => Ok((extractor.finish()?, applied)),

@@ -1,9 +1,8 @@
 //! The changes that make a target identical to a tree.
 
-use crate::disk::directory::FileId;
 use crate::image::{ContentId, EntryPosition};
 use crate::oci::Digest;
-use crate::tree::TreePath;
+use crate::tree::{FileState, TreePath};
 use std::collections::HashMap;
 
 /// The changes, each list in the order of paths.
@@ -17,6 +16,8 @@ pub(super) struct Plan {
     pub specials: Vec<TreePath>,
     /// Names to be given to files, each with the first name of its file.
     pub links: Vec<(TreePath, TreePath)>,
+    /// Names that files of `attributes` have, each with the first name of its file.
+    pub kept_links: Vec<(TreePath, TreePath)>,
     /// Files that get other attributes in place.
     pub attributes: Vec<InPlace>,
     /// Directories that get other attributes.
@@ -100,10 +101,8 @@ impl Reuse {
 pub(super) struct InPlace {
     /// The path in the target.
     pub path: TreePath,
-    /// The inode that was found.
-    pub id: FileId,
-    /// The number of its names.
-    pub links: u64,
+    /// The state of the file when it was compared.
+    pub seen: FileState,
 }
 
 impl Plan {

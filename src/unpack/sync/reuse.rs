@@ -47,6 +47,9 @@ pub(super) fn find(
 ) -> Result<Writes> {
     let mut wanted = std::mem::take(&mut plan.writes);
     wanted.sort_by_key(|file| file.at);
+    for file in wanted.iter_mut().filter(|file| !is_indexed(file.at.layer)) {
+        file.reuse = None;
+    }
     let needs = |file: &WantedFile| is_indexed(file.at.layer) && !file.has_whole_reuse();
     let sizes: HashSet<u64> = wanted.iter().filter(|file| needs(file)).map(|file| file.size).collect();
     if !sizes.is_empty() {
