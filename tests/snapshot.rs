@@ -73,7 +73,8 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     names[..length]
         .split(|byte| *byte == 0)
         // The host's label and volio's own state are not part of the tree.
-        .filter(|name| !name.is_empty() && *name != b"security.selinux" && !name.starts_with(b"user.volio."))
+        .filter(|name| !name.is_empty() && *name != b"security.selinux")
+        .filter(|name| !name.starts_with(b"user.volio.") && !name.starts_with(b"trusted.volio."))
         .map(|name| {
             let mut value = vec![0; 64 << 10];
             let length = lgetxattr(path, OsStr::from_bytes(name), &mut value[..]).unwrap();

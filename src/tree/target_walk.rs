@@ -108,6 +108,11 @@ impl TargetWalk {
         Ok(Self { shown, stack, levels: vec![level], xattrs: XattrReader::new(), closed })
     }
 
+    /// Returns the number of the mount that has the directory which is being read.
+    pub fn mount(&self) -> Option<u64> {
+        self.levels.last().and_then(|level| level.mount)
+    }
+
     /// Returns the entry of the target itself.
     ///
     /// # Errors

@@ -20,9 +20,9 @@ const USUAL_SIZE: usize = 256;
 ///
 /// Labels of security modules are the policy of a host, and wrong at best on another one. Overlayfs, fuse-overlayfs and
 /// container engines use attributes to hide files or to show other owners; on a host that interprets them, copied files
-/// would vanish or change their owners. `user.volio.` is the state of a target, which an image must not be able to
-/// forge.
-const HOST_PREFIXES: [&str; 11] = [
+/// would vanish or change their owners. `user.volio.` and `trusted.volio.` are the state of a target, which an image
+/// must not be able to forge.
+const HOST_PREFIXES: [&str; 12] = [
     "security.SMACK64",
     "security.apparmor",
     "security.evm",
@@ -30,6 +30,7 @@ const HOST_PREFIXES: [&str; 11] = [
     "security.ima",
     "security.selinux",
     "trusted.overlay.",
+    "trusted.volio.",
     "user.containers.override_",
     "user.fuseoverlayfs.",
     "user.overlay.",

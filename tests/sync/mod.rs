@@ -5,6 +5,7 @@ mod content;
 mod interrupted;
 mod mounts;
 mod races;
+mod records;
 mod targets;
 
 use crate::images::partial::Counting;

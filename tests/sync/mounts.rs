@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use volio::error::Kind;
 
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
     /// Mounts a directory of the same file system, which has the same device number, or a new file system.
-    fn at(directory: &Path, from: Option<&Path>) -> Option<Self> {
+    pub fn at(directory: &Path, from: Option<&Path>) -> Option<Self> {
         fs::create_dir_all(directory).unwrap();
         let mut mount = Command::new("mount");
         match from {

@@ -180,8 +180,7 @@ impl AtomicTarget {
         let old = self.open(&self.stage).map_err(|errno| failed(&TreePath::root(), errno))?;
         ensure_owner_access(old.as_fd());
         // If this run is killed now, the state lets the next one remove the old directory.
-        let inode = fstat(&old).map_err(|errno| failed(&TreePath::root(), errno))?.st_ino;
-        let _ = target_state::write(old.as_fd(), &TargetState { inode, ..TargetState::abandoned() });
+        let _ = target_state::write_bound(old.as_fd(), TargetState::abandoned());
         let full_path = |path: &[u8]| TreePath::parse(path).unwrap_or_default();
         match remove::contents(old.as_fd(), &RemovalRules::EVERYTHING) {
             Ok(Removed { mounted: None, .. }) => {}

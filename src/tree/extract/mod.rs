@@ -29,12 +29,14 @@ mod target;
 pub use atomic::AtomicTarget;
 pub use content::Holes;
 pub use spool::SpoolDirectory;
+pub(crate) use state::SyncMount;
 pub use target::Target;
 pub(super) use target::is_spared;
 
 use super::dir_stack::{DirOwnership, DirStack};
 use super::resolution::RelocatedPaths;
 use super::{Content, Entry, EntryKind, IdMaps, Metadata, NodeId, PathMap, TreePath, memory_exceeded};
+use crate::disk::directory::mount_id;
 use crate::error::{Error, Result};
 use attributes::{Attributes, Lost, Rights};
 use content::ContentWriter;
@@ -368,7 +370,15 @@ impl Extractor {
     fn goto(&mut self, path: &TreePath) -> Result<()> {
         self.stack.ascend_to(path);
         for name in path.names().skip(self.stack.depth()) {
+            let device = self.ownership().device;
+            let above = match self.states.mode {
+                StateMode::Sync => self.stack.here().ok().map(|here| (mount_id(here), device)),
+                StateMode::Fill => None,
+            };
             self.stack.enter(name).map_err(|errno| self.io_error("enter", path, errno))?;
+            if let Some((mount, device)) = above {
+                self.ensure_compared(mount, device)?;
+            }
             self.note_filesystem()?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::journal::{self, Journal};
 use super::target::survey;
 use super::{Extractor, io_error};
-use crate::disk::directory::ensure_owner_access;
+use crate::disk::directory::{ensure_owner_access, mount_id};
 use crate::error::{Error, Result};
 use crate::tree::target_state::{self, TargetState};
 use crate::tree::{Time, TreePath};
@@ -12,6 +12,7 @@ use rustix::fs::{Stat, fstat, fsync, sync, syncfs};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io;
 
 /// The kind of run that states are recorded of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +22,19 @@ pub(super) enum StateMode {
     Fill,
     /// Entries are replaced and removed, in a directory that was in use. No later run may remove what this one has made.
     Sync,
+}
+
+/// A mount point in a target that a sync enters.
+#[derive(Clone, Debug)]
+pub(crate) struct SyncMount {
+    pub path: TreePath,
+    /// The number of the mount that was compared; `None` if the kernel does not report it.
+    pub id: Option<u64>,
+    /// Set if it has contents that volio did not write. Nothing is removed from it, and its state never says that anything
+    /// may be removed.
+    pub is_foreign: bool,
+    /// Set if something in it is to be changed.
+    pub is_changed: bool,
 }
 
 /// The states of a target and of the file systems in it.
@@ -35,6 +49,8 @@ pub(super) struct StateRecords {
     interim_newest: Option<Time>,
     /// The content at the end, if another one is recorded until then.
     final_content: Option<Value>,
+    /// The mount points that a sync enters.
+    mounts: Vec<SyncMount>,
     /// The content that the target is filled with; `None` if no state is recorded.
     content: Option<Value>,
     records: Vec<StateRecord>,
@@ -88,19 +104,45 @@ impl Extractor {
 
     /// Records that the target is being changed, and that it will have `content` at the end. Until then its content is
     /// `interim`, which is not that of any complete target. `newest` is the newest mtime of a file of the content: until the
-    /// end, the target has files of the old content and of this one.
+    /// end, the target has files of the old content and of this one. `mounts` are the mount points that were compared;
+    /// those in which something will be changed get the same state.
     ///
     /// # Errors
-    /// As [`begin_state`](Self::begin_state).
+    /// As [`begin_state`](Self::begin_state); [`Refused`](crate::error::Kind::Refused) if a state cannot be replaced.
     pub(crate) fn begin_sync_state(
         &mut self,
         interim: Value,
         content: Value,
         newest: Option<Time>,
+        mounts: Vec<SyncMount>,
     ) -> Result<()> {
         self.states.final_content = Some(content);
         self.states.interim_newest = newest;
-        self.begin_state(interim)
+        self.states.mounts = mounts;
+        self.begin_state(interim)?;
+        let changed = self.states.mounts.iter().filter(|mount| mount.is_changed);
+        let paths: Vec<_> = changed.map(|mount| mount.path.clone()).collect();
+        paths.iter().try_for_each(|path| self.goto(path))
+    }
+
+    /// Ensures that a directory which a sync has just entered is on the mount that was compared: that of the directory
+    /// above, whose number is `above`, unless it is a mount point that was entered then. What was mounted or unmounted
+    /// since has other contents than those that are to be changed or removed.
+    pub(super) fn ensure_compared(&mut self, above: Option<u64>, device_above: u64) -> Result<()> {
+        let path = self.stack.path().clone();
+        let here = self.stack.here().map_err(|errno| io_error("enter", &self.target.shown, &path, errno))?;
+        let (id, device) = (mount_id(here), fstat(here).ok().map(|stat| stat.st_dev));
+        let compared = self.states.mounts.iter().find(|mount| mount.path == path);
+        let is_same = match compared {
+            Some(mount) => mount.id == id,
+            None => above == id && device == Some(device_above),
+        };
+        if is_same {
+            return Ok(());
+        }
+        let shown = self.display_directory(&path);
+        Err(Error::refused(format!("{shown} was mounted or unmounted while it was compared"))
+            .with_hint("nothing in it was changed; run the command again to complete the rest"))
     }
 
     /// Notes that another file system was entered.
@@ -120,33 +162,41 @@ impl Extractor {
 
     fn begin_state_of(&mut self, path: TreePath, directory: OwnedFd) -> Result<()> {
         let Some(content) = self.states.content.clone() else { return Ok(()) };
+        let previous = target_state::read(directory.as_fd());
         let written = (|| {
-            let previous = target_state::read(directory.as_fd());
+            let is_sync = self.states.mode == StateMode::Sync;
             let alone = match &previous {
-                _ if self.states.mode == StateMode::Sync => false,
+                _ if is_sync => false,
                 Some(previous) if !previous.complete => previous.claims(directory.as_fd()),
                 _ => survey(directory.as_fd(), &TreePath::root())?.foreign_entry.is_none(),
             };
+            let exact = if is_sync {
+                let foreign = self.states.mounts.iter().filter(|mount| mount.is_foreign);
+                !foreign.into_iter().any(|mount| path.is_in(&mount.path))
+            } else {
+                alone
+                    || previous.as_ref().is_some_and(|previous| {
+                        previous.may_be_removed()
+                            && previous.is_of(directory.as_fd())
+                            && previous.content == content
+                    })
+            };
             let state = TargetState {
-                complete: false,
                 content,
                 alone,
-                inode: fstat(&directory)?.st_ino,
                 at: target_state::path_text(&path),
-                volumes: Vec::new(),
-                exact: false,
+                exact,
                 settled: previous.as_ref().and_then(|previous| previous.settled),
                 newest: previous.as_ref().and_then(|previous| previous.newest).map(|newest| {
                     // The older of the two, because files of both may be there if this run does not end.
                     self.states.interim_newest.map_or(newest, |other| newest.min(other.into()))
                 }),
-                announced: None,
+                ..TargetState::abandoned()
             };
-            target_state::write(directory.as_fd(), &state)?;
-            Ok((state, previous))
+            target_state::write_bound(directory.as_fd(), state)
         })();
         match written {
-            Ok((state, previous)) => {
+            Ok(state) => {
                 if path.is_root() {
                     self.states.begun = fstat(&directory).ok().map(|stat| changed(&stat));
                 }
@@ -157,6 +207,16 @@ impl Extractor {
                 let journal = state.alone.then(|| Journal::begin(directory.as_fd())).flatten();
                 self.states.records.push(StateRecord { path, directory, state, previous, journal });
                 Ok(())
+            }
+            Err(errno @ (Errno::ROFS | Errno::ACCESS | Errno::PERM))
+                if self.states.mode == StateMode::Sync && previous.is_some() =>
+            {
+                // It would say that the directory has the old content.
+                let shown = self.display_directory(&path);
+                let errno = io::Error::from(errno);
+                Err(Error::refused(format!("the record of {shown} cannot be replaced: {errno}")).with_hint(
+                    "nothing was changed; run the command as the user that may write to the directory",
+                ))
             }
             Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Ok(()),
             Err(Errno::EXIST) => {
@@ -218,13 +278,13 @@ impl Extractor {
 
     /// Syncs every file system that was written to, and then records that the target is complete.
     pub(super) fn complete_state(&mut self) -> Result<()> {
-        let is_exact = |state: &TargetState| state.alone || self.states.mode == StateMode::Sync;
         for StateRecord { directory, state, .. } in &mut self.states.records {
             // A change of the inode, whose time is that of the file system and later than all others of this run.
+            state.settling = true;
             let stamped = target_state::write(directory.as_fd(), state).and_then(|()| fstat(&*directory));
+            state.settling = false;
             state.settled = stamped.ok().map(|stat| changed(&stat).into());
             state.newest = self.states.newest.map(Into::into);
-            state.exact = is_exact(state);
         }
         self.sync()?;
         let paths = self.states.records.iter().map(|record| &record.state.at);

@@ -115,8 +115,7 @@ impl Target {
     pub(crate) fn state_at(&self, path: &TreePath) -> Option<TargetState> {
         let directory = self.directory(path)?;
         let state = target_state::read(directory.as_fd())?;
-        let is_its_own = state.at == target_state::path_text(path)
-            && fstat(&directory).is_ok_and(|stat| stat.st_ino == state.inode);
+        let is_its_own = state.at == target_state::path_text(path) && state.is_of(directory.as_fd());
         is_its_own.then_some(state)
     }
 

@@ -1,7 +1,6 @@
 //! The comparison of a tree with a target, entry by entry in the order of paths.
 
 use super::check::Check;
-use super::is_interim;
 use super::links::LinkGroups;
 use super::plan::{InPlace, Plan, Reuse, WantedFile};
 use super::tree::SyncNote;
@@ -11,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::image::{ContentId, EntryPosition};
 use crate::tree::TargetState;
 use crate::tree::{
-    ClosedDirectory, Entry, EntryKind, ExpectedAttributes, FoundEntry, MergedTree, Metadata, Target,
-    TargetWalk, Time, TreePath,
+    ClosedDirectory, Entry, EntryKind, ExpectedAttributes, FoundEntry, MergedTree, Metadata, SyncMount,
+    Target, TargetWalk, Time, TreePath,
 };
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -84,8 +83,6 @@ pub(super) struct Comparison<'a> {
     hard_links: Vec<HardLink>,
     checks: Vec<Check>,
     cover: Option<Cover>,
-    /// The mount point with foreign contents that was entered.
-    foreign_mount: Option<TreePath>,
     /// Directories in extras that lead to mount points.
     kept: BTreeSet<TreePath>,
     /// Entries that cannot be created here.
@@ -117,7 +114,6 @@ impl<'a> Comparison<'a> {
             hard_links: Vec::new(),
             checks: Vec::new(),
             cover: None,
-            foreign_mount: None,
             kept: BTreeSet::new(),
             skipped: HashSet::new(),
             temporary: TemporaryName::default(),
@@ -261,26 +257,24 @@ impl<'a> Comparison<'a> {
     /// Begins to compare what is mounted in the target.
     fn enter_mount(&mut self, mount: &FoundEntry) -> Result<TargetWalk> {
         let (target, path) = (self.rules.target, &mount.path);
-        self.plan.mounts.push(path.clone());
+        let walk = TargetWalk::below(target, path, self.rules.closed)?;
         let state = target.state_at(path);
         if let Some(times) = state.as_ref().and_then(RecordedTimes::of) {
             self.recorded.insert(mount.id.device, times);
         }
-        // Otherwise it may have files that were there before an image was extracted over them.
-        let is_ours = state.is_some_and(|state| state.exact || state.alone || is_interim(&state));
-        if !is_ours && !target.is_mount_empty(path) {
-            if !self.rules.force {
-                return Err(Error::refused(format!(
-                    "{}{path} is a mount point with contents that volio did not write",
-                    target.path().display()
-                ))
-                .with_hint(
-                    "unmount it, or accept that files in it are replaced with --force; none is removed",
-                ));
-            }
-            self.foreign_mount = Some(path.clone());
+        // An incomplete record alone does not count: the image may have been extracted over files of the user.
+        let is_ours = state.is_some_and(|state| state.may_be_removed());
+        let is_foreign = !is_ours && !target.is_mount_empty(path);
+        if is_foreign && !self.rules.force {
+            return Err(Error::refused(format!(
+                "{}{path} is a mount point with contents that volio did not write",
+                target.path().display()
+            ))
+            .with_hint("unmount it, or accept that files in it are replaced with --force; none is removed"));
         }
-        TargetWalk::below(target, path, self.rules.closed)
+        let mount = SyncMount { path: path.clone(), id: walk.mount(), is_foreign, is_changed: false };
+        self.plan.mounts.push(mount);
+        Ok(walk)
     }
 
     fn directory(&mut self, entry: &Entry, note: &SyncNote, found: &FoundEntry) -> Result<()> {
@@ -423,13 +417,13 @@ impl<'a> Comparison<'a> {
 
     /// Handles an entry that is to be removed and in no other such entry.
     fn extra_at(&mut self, found: &FoundEntry) -> Result<()> {
-        let is_foreign = self.foreign_mount.as_ref().is_some_and(|mount| found.path.is_in(mount));
+        let foreign = self.plan.mounts.iter().filter(|mount| mount.is_foreign).map(|mount| &mount.path);
+        // The innermost.
+        let foreign = foreign.rev().find(|mount| found.path.is_in(mount));
         if found.is_mount_point {
             self.plan.kept_mounts.push(found.path.clone());
-        } else if is_foreign {
-            if let Some(mount) = &self.foreign_mount
-                && self.plan.kept_mounts.last() != Some(mount)
-            {
+        } else if let Some(mount) = foreign {
+            if !self.plan.kept_mounts.contains(mount) {
                 self.plan.kept_mounts.push(mount.clone());
             }
             // Nothing in it is removed.

@@ -185,6 +185,6 @@ fn has_locally(file: &WantedFile, chunk: &Chunk) -> bool {
 
 /// Returns the innermost mount point that a path is in.
 fn mount_of(plan: &Plan, path: &TreePath) -> TreePath {
-    let mounts = plan.mounts.iter().filter(|mount| path.is_in(mount));
+    let mounts = plan.mounts.iter().map(|mount| &mount.path).filter(|mount| path.is_in(mount));
     mounts.max_by_key(|mount| mount.as_bytes().len()).cloned().unwrap_or_default()
 }

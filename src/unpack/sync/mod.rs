@@ -27,8 +27,8 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Image, SpooledLayers};
 use crate::stream::{start_in, worker_count};
 use crate::tree::{
-    ClosedDirectory, EntryKind, ExpectedAttributes, Extracted, Extractor, FoundEntry, MergedTree, Target,
-    TargetFiles, TargetState, TargetWalk, Time, TreePath,
+    ClosedDirectory, EntryKind, ExpectedAttributes, Extracted, Extractor, FoundEntry, MergedTree, SyncMount,
+    Target, TargetFiles, TargetState, TargetWalk, Time, TreePath,
 };
 use apply::{Applied, Applier};
 use compare::{Compared, Comparison, Rules};
@@ -231,13 +231,17 @@ fn ensure_ours(target: &Target, wanted: &Value) -> Result<()> {
     };
     let shown = target.path().display();
     match target.own_state() {
-        Some(state) if state.exact || state.alone || is_interim(&state) => {
+        Some(state) if state.may_be_removed() => {
             if same_options(&state.content) {
                 return Ok(());
             }
             Err(Error::refused(format!("{shown} holds an image that was unpacked with other options"))
                 .with_hint("give the same --platform, --subpath, --strip and owners, or make it what these say with --force"))
         }
+        Some(state) if state.is_unproven => Err(Error::refused(format!(
+            "another user may have written the record of {shown}"
+        ))
+        .with_hint("everything in it that the image does not have would be removed; --force does that")),
         Some(_) => Err(Error::refused(format!("{shown} holds files that were there before the image"))
             .with_hint("they would be removed; --force does that, --merge keeps them")),
         None => Err(Error::refused(format!("{shown} is not empty, and volio has not filled it"))
@@ -388,7 +392,16 @@ impl SyncRun<'_> {
         if let Some(interim) = interim.as_object_mut() {
             interim.insert(INTERIM.to_owned(), Value::Bool(true));
         }
-        extractor.begin_sync_state(interim, self.job.content.clone(), newest)?;
+        let mounts = plan.mounts.iter().cloned().map(|mount| {
+            let is_changed = plan.changes(&mount.path, writes.all());
+            SyncMount { is_changed, ..mount }
+        });
+        if let Err(error) =
+            extractor.begin_sync_state(interim, self.job.content.clone(), newest, mounts.collect())
+        {
+            extractor.abandon();
+            return Err(error);
+        }
         for entry in tree.entries().filter(|entry| matches!(entry.kind, EntryKind::File { .. })) {
             extractor.note_mtime(entry.metadata.mtime);
         }

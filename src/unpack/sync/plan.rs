@@ -2,7 +2,7 @@
 
 use crate::image::{ContentId, EntryPosition};
 use crate::oci::Digest;
-use crate::tree::{FileState, TreePath};
+use crate::tree::{FileState, SyncMount, TreePath};
 use std::collections::HashMap;
 
 /// The changes, each list in the order of paths.
@@ -33,7 +33,7 @@ pub(super) struct Plan {
     /// Mount points that stay although the image does not have them, or has something else there.
     pub kept_mounts: Vec<TreePath>,
     /// Mount points that were entered.
-    pub mounts: Vec<TreePath>,
+    pub mounts: Vec<SyncMount>,
 }
 
 /// A file with content that is to be written.
@@ -114,6 +114,16 @@ impl Plan {
             && self.attributes.is_empty()
             && self.directory_attributes.is_empty()
             && self.extras.is_empty()
+    }
+
+    /// Returns whether something in a directory is to be changed. `writes` are the files to be written.
+    pub fn changes<'p>(&'p self, directory: &TreePath, writes: impl Iterator<Item = &'p WantedFile>) -> bool {
+        let lists = [&self.directories, &self.specials, &self.directory_attributes, &self.extras];
+        let mut changed = (lists.into_iter().flatten())
+            .chain(self.links.iter().map(|(path, _)| path))
+            .chain(self.attributes.iter().map(|file| &file.path))
+            .chain(writes.map(|file| &file.path));
+        changed.any(|path| path.is_in(directory))
     }
 
     /// The number of entries that are created or replaced, without files with content.

@@ -27,6 +27,11 @@ impl Writes {
         self.count() == 0
     }
 
+    /// Returns all of them.
+    pub fn all(&self) -> impl Iterator<Item = &WantedFile> {
+        self.local.iter().chain(&self.fetched).chain(&self.duplicates)
+    }
+
     /// The number of files.
     pub fn count(&self) -> u64 {
         (self.local.len() + self.fetched.len() + self.duplicates.len()) as u64
