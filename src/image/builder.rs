@@ -61,6 +61,16 @@ pub struct Built {
     pub platforms: Vec<Platform>,
 }
 
+impl BaseImage {
+    /// Returns the descriptors of its layers for an OCI manifest.
+    pub(crate) fn oci_layers(&self) -> Vec<Descriptor> {
+        let layers = self.layers.iter().cloned();
+        layers
+            .map(|layer| Descriptor { media_type: media_type::oci_layer(&layer.media_type), ..layer })
+            .collect()
+    }
+}
+
 impl Description {
     /// Returns the platforms of the image, each once.
     ///
@@ -95,6 +105,8 @@ impl Description {
 
     /// Builds the documents of the image that has the layers of `base`, and these layers over them, lowest first.
     ///
+    /// Layers of a base in Docker's format get the media types of the specification: the blobs are the same.
+    ///
     /// Annotations name the base, unless the description has other values for them. The base's own annotations, labels
     /// and execution are not inherited.
     ///
@@ -111,7 +123,7 @@ impl Description {
             annotate(BASE_NAME, name);
         }
         description.build_stack(&Stack {
-            layers: [base.layers.as_slice(), &own.layers].concat(),
+            layers: [base.oci_layers(), own.layers].concat(),
             diff_ids: [base.diff_ids.as_slice(), &own.diff_ids].concat(),
             history: [base.history.as_slice(), &own.history].concat(),
         })
@@ -238,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_over_a_base_has_its_layers_and_history_unchanged_and_names_it() {
+    fn an_image_over_a_base_has_its_layers_and_history_and_names_it() {
         let mut lower = Descriptor::of(media_type::DOCKER_LAYER_GZIP, b"lower");
         lower.annotations.insert("io.volio.toc.digest".to_owned(), "x".to_owned());
         let empty =
@@ -253,7 +265,11 @@ mod tests {
         let built = Description::default().build_over(&base, &[layer()]).unwrap();
         let manifest = Manifest::parse(&built.manifests[1]).unwrap();
         let config: ImageConfig = built.configs[1].parse().unwrap();
+        // An OCI manifest has OCI media types only; everything else stays.
+        lower.media_type = media_type::LAYER_GZIP.to_owned();
         assert_eq!(manifest.layers, [lower, layer().descriptor]);
+        let strict = oci_spec::image::ImageManifest::from_reader(built.manifests[1].bytes()).unwrap();
+        assert_eq!(*strict.layers()[0].media_type(), oci_spec::image::MediaType::ImageLayerGzip);
         assert_eq!(config.rootfs.diff_ids, [Digest::of(b"plain lower"), layer().diff_id]);
         assert_eq!(config.history[..2], [History::default(), empty]);
         assert_eq!(config.history[2].created_by.as_deref(), Some("volio pack"));

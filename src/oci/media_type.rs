@@ -89,6 +89,22 @@ pub fn layer_type(media_type: &str) -> LayerType {
     }
 }
 
+/// Returns the type that an OCI manifest has for a layer: that of the specification in place of Docker's, with the same
+/// compression. Other types stay as they are.
+pub fn oci_layer(media_type: &str) -> String {
+    let [layer, nondistributable, docker, foreign] = LAYER_TYPES;
+    for (docker, oci) in [(docker, layer), (foreign, nondistributable)] {
+        let compression = match media_type.strip_prefix(docker) {
+            Some("") => "",
+            Some(".gzip" | "+gzip") => "+gzip",
+            Some(".zstd" | "+zstd") => "+zstd",
+            _ => continue,
+        };
+        return format!("{oci}{compression}");
+    }
+    media_type.to_owned()
+}
+
 /// Returns whether registries store this type as a manifest and not as a blob.
 pub fn is_document(media_type: &str) -> bool {
     is_index(media_type) || is_manifest(media_type)
@@ -116,6 +132,26 @@ mod tests {
             "",
         ] {
             assert_eq!(layer_type(other), LayerType::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn docker_layer_types_have_counterparts_with_the_same_compression() {
+        let nondistributable = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar";
+        for (before, after) in [
+            (DOCKER_LAYER.to_owned(), LAYER.to_owned()),
+            (DOCKER_LAYER_GZIP.to_owned(), LAYER_GZIP.to_owned()),
+            (format!("{DOCKER_LAYER}.zstd"), LAYER_ZSTD.to_owned()),
+            (format!("{DOCKER_LAYER}+zstd"), LAYER_ZSTD.to_owned()),
+            (foreign.to_owned(), nondistributable.to_owned()),
+            (format!("{foreign}.gzip"), format!("{nondistributable}+gzip")),
+        ] {
+            assert_eq!(oci_layer(&before), after, "{before}");
+            assert_eq!(oci_layer(&after), after, "{after}");
+        }
+        for other in ["application/vnd.example+gzip", "application/vnd.docker.image.rootfs.diff.tar.xz", ""] {
+            assert_eq!(oci_layer(other), other);
         }
     }
 

@@ -46,7 +46,7 @@ fn is_image(
     base: &BaseImage,
 ) -> Result<bool> {
     let manifest = Manifest::parse(document)?;
-    let own = Manifest::new(manifest.config.clone(), base.layers.clone(), manifest.annotations.clone());
+    let own = Manifest::new(manifest.config.clone(), base.oci_layers(), manifest.annotations.clone());
     if manifest != own
         || document.descriptor().media_type != media_type::MANIFEST
         || manifest.config.media_type != media_type::CONFIG
