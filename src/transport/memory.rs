@@ -91,7 +91,8 @@ impl Destination for Memory {
     fn commit_unless_moved(&self, root: &Document, expected: Option<&Digest>) -> Result<()> {
         let mut store = self.store();
         let found = store.names.get(&self.name).map(|document| &document.descriptor().digest);
-        super::ensure_unmoved(&self.name, expected, found, &self.address(&root.descriptor().digest))?;
+        let new = &root.descriptor().digest;
+        super::ensure_unmoved(&self.name, expected, found, new, &self.address(new))?;
         store.names.insert(self.name.clone(), root.clone());
         Ok(())
     }

@@ -3,8 +3,8 @@
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 
-/// Fails unless a name still means what it meant before. `found` is what it means now, `new` the address of the image that
-/// should get the name.
+/// Fails unless a name still means what it meant before, or already means the image that should get it. `found` is what it
+/// means now; `new` is the digest of that image, and `address` its address.
 ///
 /// # Errors
 /// [`Refused`](Kind::Refused) if it means something else.
@@ -12,9 +12,10 @@ pub fn ensure_unmoved(
     name: &str,
     expected: Option<&Digest>,
     found: Option<&Digest>,
-    new: &str,
+    new: &Digest,
+    address: &str,
 ) -> Result<()> {
-    if expected == found {
+    if expected == found || found == Some(new) {
         return Ok(());
     }
     let shown = |digest: Option<&Digest>| digest.map_or("nothing".to_owned(), Digest::to_string);
@@ -23,7 +24,7 @@ pub fn ensure_unmoved(
         shown(expected),
         shown(found)
     ))
-    .with_hint(format!("nothing is lost: the new image is {new}, without a tag; run the command again")))
+    .with_hint(format!("nothing is lost: the new image is {address}, without a tag; run the command again")))
 }
 
 /// Returns what was found under a name; `None` if there is nothing.

@@ -191,11 +191,12 @@ impl Destination for OciArchiveWriter {
             .name
             .tag()
             .map_or_else(|| format!("the image in {path}"), |tag| format!("oci-archive:{path}:{tag}"));
-        let new = self.address(&root.descriptor().digest);
+        let new = &root.descriptor().digest;
+        let address = self.address(new);
         self.publish(root, |index| {
             let found = self.name.find(index, &format!("archive {path}"), |_| Ok(None));
             let found = moved_name::none_if_missing(found.map(|image| image.digest()))?;
-            super::ensure_unmoved(&name, expected, found.as_ref(), &new)
+            super::ensure_unmoved(&name, expected, found.as_ref(), new, &address)
         })
     }
 

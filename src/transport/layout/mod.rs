@@ -313,8 +313,8 @@ impl Destination for Layout {
         let mut index = self.index()?;
         let found = self.name.find(&index, &self.description(), |_| Ok(None)).map(|image| image.digest());
         let found = moved_name::none_if_missing(found)?;
-        let (name, new) = (self.shown_name(), self.address(&root.descriptor().digest));
-        super::ensure_unmoved(&name, expected, found.as_ref(), &new)?;
+        let (name, new) = (self.shown_name(), &root.descriptor().digest);
+        super::ensure_unmoved(&name, expected, found.as_ref(), new, &self.address(new))?;
         self.name.set(&mut index, root);
         self.replace_index(&index)
     }

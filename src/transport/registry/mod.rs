@@ -311,8 +311,8 @@ impl Destination for Registry {
             let found = moved_name::none_if_missing(self.resolve())?;
             Ok::<_, Error>(found.map(|document| document.descriptor().digest.clone()))
         };
-        let new = self.address(digest);
-        super::ensure_unmoved(&name, expected, named()?.as_ref(), &new)?;
+        let address = self.address(digest);
+        super::ensure_unmoved(&name, expected, named()?.as_ref(), digest, &address)?;
         self.commit(root)?;
         // The name is set: that it cannot be read is not a failure. A registry that is not consistent yet may still return the
         // image from before.
@@ -320,7 +320,7 @@ impl Destination for Registry {
         if after.as_ref() == expected {
             return Ok(());
         }
-        super::ensure_unmoved(&name, Some(digest), after.as_ref(), &new)
+        super::ensure_unmoved(&name, Some(digest), after.as_ref(), digest, &address)
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {
