@@ -178,6 +178,15 @@ impl FoundBase {
     }
 }
 
+impl BaseTree {
+    /// Returns the compressed size of so many bytes of archives, estimated by that of its layers.
+    pub fn compressed_size(&self, stored: u64) -> u64 {
+        let layers = self.image.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+        let size = u128::from(layers) * u128::from(stored) / u128::from(self.stored.max(1));
+        u64::try_from(size).unwrap_or(u64::MAX)
+    }
+}
+
 /// Returns the history of an image. If it does not have one step for each layer, such steps are made up: otherwise those of
 /// the layers that are added would seem to belong to lower ones.
 fn history(config: &ImageConfig) -> Vec<History> {

@@ -16,7 +16,7 @@ use super::dry_run::DryRun;
 use super::layering::{LayerPlan, LayerPlanner};
 use super::limits::{ContentCheck, DeltaSize, Effect, IncrementalOptions};
 use super::publish::{
-    NameRule, bring_image, bring_layers, has_lost_blob, send_layers, set_name, store_documents,
+    NameRule, bring_image, bring_layers, has_lost_blob, missing_bytes, send_layers, set_name, store_documents,
 };
 use super::report::{FullReason, ImageForm, Incremental};
 use super::upload::{UploadedLayer, upload_layers};
@@ -49,8 +49,8 @@ pub fn pack_incremental(
     progress: &dyn Progress,
 ) -> Result<Packed> {
     if destination.image_support() == ImageSupport::PlainOnly {
-        let what =
-            "this place holds whole images with plain layers, so that no layer of a base can be reused";
+        let what = "--incremental and --base cannot be used with docker-archive: it holds images with plain layers, so that no \
+                    layer of a base can be reused";
         return Err(Error::usage(what).with_hint("pack into a registry, a layout or an oci-archive"));
     }
     options.image.platforms()?;
@@ -99,7 +99,7 @@ impl Packer<'_> {
             }
             Found::Denied(error) => {
                 let why = format!("{error}: there may be no image yet");
-                return self.pack_in_full(None, FullReason::Unusable { why }, &NameRule::Replace);
+                return self.pack_in_full(None, FullReason::Unusable { why }, &NameRule::IfNew);
             }
         };
         let tree = OnceCell::new();
@@ -126,11 +126,11 @@ impl Packer<'_> {
 
     fn pack_in_full(&self, found: Option<&FoundBase>, reason: FullReason, rule: &NameRule) -> Result<Packed> {
         let mut packed =
-            pack_in_full(self.destination, self.sources, self.options, rule, self.progress, |entries| {
+            pack_in_full(self.destination, self.sources, self.options, rule, self.progress, |content| {
                 // The size of a base that cannot be read is not known.
                 let is_unknown = matches!(reason, FullReason::Unusable { .. });
                 let rule = self.incremental.shrink_rule;
-                if is_unknown && entries <= 1 { rule.ensure_allows_empty() } else { Ok(()) }
+                if is_unknown && content == 0 { rule.ensure_allows_empty() } else { Ok(()) }
             })?;
         let sent = packed.layers.iter().map(|layer| layer.size).sum();
         let base = found.map(|found| found.address.clone());
@@ -337,9 +337,13 @@ impl Packer<'_> {
             .chain(&image.manifests)
             .chain(Some(&image.root).filter(|root| image.manifests.first() != Some(root)));
         let own: u64 = layers.iter().map(|layer| layer.descriptor.size).sum();
-        let sent = own + brought + documents.map(|document| document.bytes().len() as u64).sum::<u64>();
-        let read = uploaded.iter().map(|layer| layer.contents.bytes).sum();
-        let report = self.report(found, &delta, ImageForm::Delta, read, sent);
+        let own = own + documents.map(|document| document.bytes().len() as u64).sum::<u64>();
+        let read: u64 = uploaded.iter().map(|layer| layer.contents.bytes).sum();
+        let added = uploaded.iter().map(|layer| layer.entries).sum::<u64>().saturating_mul(HEADER);
+        let reused = delta.changes.tree.stored.saturating_sub(read.saturating_add(added));
+        let full_bytes = own.saturating_add(delta.base.compressed_size(reused));
+        let report =
+            Incremental { full_bytes, ..self.report(found, &delta, ImageForm::Delta, read, own + brought) };
         let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
         let packed = Packed::new(self.destination, image, layers, uploaded, delta.changes.summary);
         let Changes { tree, .. } = delta.changes;
@@ -352,8 +356,7 @@ impl Packer<'_> {
     fn store(&self, found: &FoundBase, base: &BaseImage, image: &Built) -> Result<u64> {
         let (from, to, progress) = (found.source.as_ref(), self.destination, self.progress);
         if self.incremental.effect == Effect::DryRun {
-            let missing = base.layers.iter().map(|layer| Ok(if to.exists(layer)? { 0 } else { layer.size }));
-            return missing.sum();
+            return missing_bytes(to, &base.layers);
         }
         let brought = bring_layers(from, to, &base.layers, progress)?;
         match store_documents(to, image) {
@@ -368,14 +371,13 @@ impl Packer<'_> {
 
     /// Lets the name mean the base, because nothing has changed.
     fn keep(&self, found: &FoundBase, delta: &Delta<'_>) -> Result<Packed> {
-        let is_written = self.incremental.effect == Effect::Write;
         let sent = match self.base.role() {
+            BaseRole::Other => self.bring(found)?,
             // A layout without a tag may have been read under another one.
-            BaseRole::Current if is_written && self.base.location().is_repository() => {
+            BaseRole::Current if self.base.location().is_repository() => {
                 set_name(self.destination, &found.root, &self.name_rule(found)).map(|()| 0)?
             }
-            BaseRole::Other if is_written => self.bring(found)?,
-            _ => 0,
+            BaseRole::Current => 0,
         };
         let Changes { tree, summary, .. } = &delta.changes;
         warn_left_out(summary, self.progress);
@@ -389,7 +391,8 @@ impl Packer<'_> {
 
     fn bring(&self, found: &FoundBase) -> Result<u64> {
         let root: &Document = &found.root;
-        let sent = bring_image(found.source.as_ref(), self.destination, root, self.progress)?;
+        let effect = self.incremental.effect;
+        let sent = bring_image(found.source.as_ref(), self.destination, root, effect, self.progress)?;
         set_name(self.destination, root, &NameRule::Replace).map(|()| sent)
     }
 
@@ -402,8 +405,6 @@ impl Packer<'_> {
         sent: u64,
     ) -> Incremental {
         let Delta { base, changes, .. } = delta;
-        let compressed: u64 = base.image.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-        let full = u128::from(compressed) * u128::from(changes.tree.stored) / u128::from(base.stored.max(1));
         Incremental {
             added: changes.added,
             changed: changes.changed,
@@ -412,7 +413,7 @@ impl Packer<'_> {
             content_compared: changes.compared,
             bytes_read: read + changes.compared_bytes,
             bytes_sent: sent,
-            full_bytes: u64::try_from(full).unwrap_or(u64::MAX),
+            full_bytes: base.compressed_size(changes.tree.stored),
             layers_reused: base.image.layers.len() as u64,
             ..Incremental::of(Some(found.address.clone()), form)
         }

@@ -33,7 +33,7 @@ use crate::image::Description;
 use crate::layer::{Compression, Layer};
 use crate::oci::Platform;
 use crate::progress::Progress;
-use crate::transport::{Destination, ImageSupport};
+use crate::transport::{Destination, ImageSupport, is_missing_blob};
 use crate::tree::{SkipList, SourceSpec, Summary, Walk, WalkOptions};
 use layering::{LayerPlan, LayerPlanner};
 use publish::{NameRule, set_name, store_documents};
@@ -110,7 +110,8 @@ pub fn pack(
     pack_in_full(destination, sources, options, &NameRule::Replace, progress, |_| Ok(()))
 }
 
-/// Packs the whole tree. `check` can refuse it by the number of its entries, before anything of it can be seen.
+/// Packs the whole tree. `check` can refuse it by the number of its entries that are not directories, before it gets a
+/// name.
 fn pack_in_full(
     destination: &dyn Destination,
     sources: &[SourceSpec],
@@ -123,13 +124,21 @@ fn pack_in_full(
     options.image.platforms()?;
     let form = LayerForm { size: options.layer_size, format: ArchiveFormat::Layer };
     let (uploaded, summary) = pack_layers(destination, destination, sources, options, form, progress)?;
-    check(uploaded.iter().map(|layer| layer.entries).sum())?;
+    check(uploaded.iter().map(|layer| layer.content).sum())?;
     warn_left_out(&summary, progress);
     // SOURCE_DATE_EPOCH if it is set, else the newest time in the tree, but not the clock.
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
     let layers: Vec<Layer> = uploaded.iter().map(|uploaded| uploaded.layer.clone()).collect();
     let image = Description { created, ..options.image.clone() }.build(&layers)?;
-    store_documents(destination, &image)?;
+    store_documents(destination, &image).map_err(|error| {
+        if is_missing_blob(&error) {
+            // Nothing that the user named is missing.
+            Error::failed("the registry says that it lacks blobs that it has just received")
+                .with_source(error)
+        } else {
+            error
+        }
+    })?;
     set_name(destination, &image.root, rule)?;
     let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
     Ok(Packed::new(destination, image, layers, &uploaded, summary))

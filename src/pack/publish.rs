@@ -1,5 +1,6 @@
 //! Publication of an image: its documents, the layers of its base, and its name.
 
+use super::limits::Effect;
 use crate::error::{Error, Kind, Result, Side};
 use crate::image::{Built, DEPTH_LIMIT};
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
@@ -20,6 +21,8 @@ const DOCUMENT_COUNT_LIMIT: usize = 1000;
 pub enum NameRule {
     /// It gets the name in any case.
     Replace,
+    /// It gets the name if that means nothing. Whether it does could not be read before.
+    IfNew,
     /// It gets the name if that still means the image with this digest, or still nothing.
     UnlessMoved(Option<Digest>),
 }
@@ -51,6 +54,16 @@ pub fn store_documents(destination: &dyn Destination, image: &Built) -> Result<(
 pub fn set_name(destination: &dyn Destination, root: &Document, rule: &NameRule) -> Result<()> {
     match rule {
         NameRule::Replace => destination.commit(root),
+        // The repository exists by now, so that a registry that only denied a missing one answers.
+        NameRule::IfNew => destination.commit_unless_moved(root, None).map_err(|error| {
+            if error.kind() == Kind::Denied {
+                let what = "cannot read whether the name means an image that would be replaced";
+                let hint = "allow these credentials to pull as well; without --incremental, whatever the name means is replaced";
+                error.context(what).with_hint(hint)
+            } else {
+                error
+            }
+        }),
         NameRule::UnlessMoved(expected) => destination.commit_unless_moved(root, expected.as_ref()),
     }
 }
@@ -79,6 +92,17 @@ pub fn bring_layers(
     })
 }
 
+/// Returns the size of those of the blobs that the destination does not have.
+///
+/// # Errors
+/// Those of the destination.
+pub fn missing_bytes(to: &dyn Destination, blobs: &[Descriptor]) -> Result<u64> {
+    for_each_blob(blobs, |blob| {
+        let exists = to.exists(blob).map_err(|error| error.on(Side::Destination))?;
+        Ok(if exists { 0 } else { blob.size })
+    })
+}
+
 /// Sends the layers of a base whatever the destination says about them. Returns the number of bytes that were sent.
 ///
 /// # Errors
@@ -100,7 +124,7 @@ fn for_each_blob(blobs: &[Descriptor], bring: impl Fn(&Descriptor) -> Result<u64
 }
 
 /// Brings a whole image to the destination, byte for byte: everything that its root refers to, and then the root. Returns
-/// the number of bytes that were sent.
+/// the number of bytes that were sent, or that a dry run would have sent.
 ///
 /// # Errors
 /// Those of both sides.
@@ -108,8 +132,18 @@ pub fn bring_image(
     from: &dyn Source,
     to: &dyn Destination,
     root: &Document,
+    effect: Effect,
     progress: &dyn Progress,
 ) -> Result<u64> {
+    // The images of several platforms share layers.
+    let mut digests = HashSet::new();
+    let mut bring = |blobs: Vec<Descriptor>| {
+        let blobs: Vec<_> = blobs.into_iter().filter(|blob| digests.insert(blob.digest.clone())).collect();
+        match effect {
+            Effect::Write => bring_layers(from, to, &blobs, progress),
+            Effect::DryRun => missing_bytes(to, &blobs),
+        }
+    };
     let mut images = vec![(root.clone(), 0)];
     let (mut documents, mut sent) = (Vec::new(), 0);
     while let Some((document, depth)) = images.pop() {
@@ -121,13 +155,13 @@ pub fn bring_image(
                 if media_type::is_document(&entry.media_type) {
                     images.push((transport::fetch(from, &entry)?, depth + 1));
                 } else {
-                    sent += bring_layers(from, to, &[entry], progress)?;
+                    sent += bring(vec![entry])?;
                 }
             }
         } else {
             let manifest = Manifest::parse(&document)?;
             let blobs = [manifest.layers.as_slice(), &[manifest.config]].concat();
-            sent += bring_layers(from, to, &blobs, progress)?;
+            sent += bring(blobs)?;
         }
         documents.push(document);
         if documents.len() + images.len() > DOCUMENT_COUNT_LIMIT {

@@ -125,7 +125,8 @@ pub struct Incremental {
     pub bytes_read: u64,
     /// The number of bytes that were sent, or would have been sent with [`Effect::DryRun`](super::Effect::DryRun).
     pub bytes_sent: u64,
-    /// The number of bytes that a full pack sends, estimated by the compression of the base.
+    /// The number of bytes that a full pack sends: what was added, and the unchanged entries, estimated by the compression of
+    /// the base.
     pub full_bytes: u64,
     /// The number of layers of the base that the image has.
     pub layers_reused: u64,

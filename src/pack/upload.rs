@@ -24,6 +24,8 @@ pub struct UploadedLayer {
     pub summary: Summary,
     /// The number of entries of the tree in this layer, without directories that only lead to them.
     pub entries: u64,
+    /// The number of those that are not directories.
+    pub content: u64,
     /// The directories that were read for it.
     pub listed: ListedDirectories,
     /// The entries of a delta that were found.
@@ -36,6 +38,7 @@ struct ArchivedPart {
     summary: Summary,
     listed: ListedDirectories,
     entries: u64,
+    content: u64,
     found: DeltaCount,
 }
 
@@ -141,14 +144,14 @@ impl Uploader<'_> {
                 };
                 self.archive(plan, tree, layer, task)
             })?;
-        let ArchivedPart { contents, mut summary, listed, entries, found } = archived;
+        let ArchivedPart { contents, mut summary, listed, entries, content, found } = archived;
         let layer = Layer::new(compression, &contents, written, toc.as_ref());
         // The walk for the directories meets again what the walks for the files have counted.
         if plan.range.only_directories {
             let Summary { newest, attributes, .. } = summary;
             summary = Summary { newest, attributes, ..Summary::default() };
         }
-        Ok(UploadedLayer { layer, contents, summary, entries, listed, found })
+        Ok(UploadedLayer { layer, contents, summary, entries, content, listed, found })
     }
 
     /// Writes the archive of a layer.
@@ -161,7 +164,7 @@ impl Uploader<'_> {
     ) -> Result<ArchivedPart> {
         let mut holes = warnings::HoleWarnings::new(self.progress);
         let mut layer = PlanWriter { layer, last: TreePath::root(), ancestors: 0 };
-        let (mut links, mut count) = (Vec::new(), DeltaCount::default());
+        let (mut links, mut count, mut content) = (Vec::new(), DeltaCount::default(), 0);
         for found in tree.by_ref() {
             if self.is_abandoned.load(Ordering::Relaxed) {
                 return Err(Error::failed("another layer failed").with_source(broken_pipe()));
@@ -174,6 +177,7 @@ impl Uploader<'_> {
                 let kind = EntryKind::Hardlink { target: found.entry.path.clone() };
                 links.push(Entry { path: path.clone(), kind, metadata: found.entry.metadata.clone() });
             }
+            content += u64::from(found.entry.kind != EntryKind::Directory);
             holes.count(&found);
             count.add(plan, &found.entry);
             layer.append(plan, found, |bytes| task.advance(bytes))?;
@@ -190,7 +194,7 @@ impl Uploader<'_> {
         }
         let ((), contents) = layer.layer.finish()?;
         let (entries, summary) = (contents.entries - layer.ancestors, tree.summary());
-        Ok(ArchivedPart { contents, summary, listed: tree.into_listed(), entries, found: count })
+        Ok(ArchivedPart { contents, summary, listed: tree.into_listed(), entries, content, found: count })
     }
 }
 

@@ -32,10 +32,9 @@ no base: oci:layout:v1 does not exist yet: packed in full
     assert_screen(
         place.screen(&format!("{PACK} --dry-run")),
         str![[r#"
-oci:layout@sha256:[DIGEST]
 -- stderr
 dry run: packed 1 of 4 entries into 1 layer of 401 B in [TIME]
-dry run: base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 557 B)
+dry run: base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 5.5 KiB)
 -- exit 0
 
 "#]],
@@ -46,7 +45,7 @@ dry run: base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 
 oci:layout@sha256:[DIGEST]
 -- stderr
 packed 1 of 4 entries into 1 layer of 401 B in [TIME]
-base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 557 B)
+base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 5.5 KiB)
 -- exit 0
 
 "#]],
@@ -113,7 +112,7 @@ fn the_comparison_is_in_the_json_document() {
     "contentCompared": 2,
     "bytesRead": 100032,
     "bytesSent": 4997,
-    "fullBytes": 560,
+    "fullBytes": 5551,
     "layersReused": 1,
     "layersAdded": 1
   },
@@ -196,7 +195,31 @@ packed in full: more than 50 % of its bytes would be dead (--max-dead 50)
 oci:layout@sha256:[DIGEST]
 -- stderr
 packed 1 of 2 entries into 1 layer of 361 B in [TIME]
-base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 1 added, 0 changed, 0 removed; read 20 B, sent 4.9 KiB (a full pack would have sent about 393 B)
+base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 1 added, 0 changed, 0 removed; read 20 B, sent 4.9 KiB (a full pack would have sent about 4.9 KiB)
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn an_empty_source_is_refused_over_an_explicit_base() {
+    let place = workspace().and(PACK);
+    fs::create_dir_all(place.path().join("mount/point")).unwrap();
+    assert_screen(
+        place.screen("pack --base oci:layout:v1 oci:layout:v2 mount"),
+        str![[r#"
+-- stderr
+error: the source has no files
+hint: look whether its disk is mounted; --allow-shrink packs it nevertheless
+-- exit 6
+
+"#]],
+    );
+    assert_screen(
+        place.screen("pack --quiet --allow-shrink --base oci:layout:v1 oci:layout:v2 mount"),
+        str![[r#"
+oci:layout@sha256:[DIGEST]
 -- exit 0
 
 "#]],
@@ -247,7 +270,7 @@ hint: leave out --format data-io, or --incremental, --base and the variable INCR
         place.screen("pack --incremental docker-archive:a.tar:a:b tree"),
         str![[r#"
 -- stderr
-error: this place holds whole images with plain layers, so that no layer of a base can be reused
+error: --incremental and --base cannot be used with docker-archive: it holds images with plain layers, so that no layer of a base can be reused
 hint: pack into a registry, a layout or an oci-archive
 -- exit 2
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::images::layers::layer;
 use crate::images::memory;
 use volio::error::Kind;
-use volio::oci::{Index, Manifest};
-use volio::pack::FullReason;
+use volio::oci::{Index, Manifest, media_type};
+use volio::pack::{Effect, FullReason};
 use volio::transport::fetch;
 
 impl Series {
@@ -45,6 +45,38 @@ fn a_base_in_another_place_is_brought_along_and_named_by_its_digest() {
         }
     }
     assert_eq!(series.resolve("t").descriptor().digest, first.digest);
+}
+
+#[test]
+fn a_dry_run_of_a_copy_reports_what_the_copy_sends() {
+    let series = Series::new();
+    series.pack();
+    let base = Base::image(series.location("t"), Access::default());
+    let sent = |effect| {
+        let sources = [SourceSpec::new(series.at(""))];
+        let packed = pack_over(&base, &series.archive(), &sources, &Silent, |_, incremental| {
+            incremental.effect = effect;
+        });
+        let report = packed.unwrap().incremental.unwrap();
+        assert_eq!(report.form, ImageForm::Unchanged);
+        report.bytes_sent
+    };
+    let expected = sent(Effect::DryRun);
+    assert!(expected > 100_000, "{expected}");
+    assert!(series.archive().source(&Access::default()).is_err());
+    assert_eq!(sent(Effect::Write), expected);
+}
+
+#[test]
+fn a_full_pack_sends_at_least_what_a_delta_sent() {
+    let series = Series::new();
+    series.write("zeros", vec![0; 10_000_000], OLD);
+    series.pack();
+    series.write("noise", crate::registry::noise(500_000), NEWEST + 9);
+    let report = series.pack().incremental.unwrap();
+    assert!(report.bytes_sent > 500_000, "{report:?}");
+    assert!(report.full_bytes >= report.bytes_sent, "{report:?}");
+    assert!(report.full_bytes < report.bytes_sent + 200_000, "{report:?}");
 }
 
 #[test]
@@ -97,6 +129,37 @@ fn images_of_other_programs_are_read_once_and_extended() {
     }
     series.assert_shows_tree();
     assert_form(&series.pack(), &ImageForm::Unchanged);
+}
+
+#[test]
+fn layers_of_a_base_in_docker_format_have_oci_types_in_an_oci_manifest() {
+    let series = Series::new();
+    let one_platform = |options: &mut Options, _: &mut IncrementalOptions| {
+        options.image.platforms = vec!["linux/amd64".parse().unwrap()];
+        options.compression = "gzip".parse().unwrap();
+    };
+    series.pack_with(one_platform).unwrap();
+    let layer = Manifest::parse(&series.resolve("t")).unwrap().layers[0].clone();
+    assert_eq!(layer.media_type, media_type::LAYER_GZIP);
+    for manifest_type in [media_type::DOCKER_MANIFEST, media_type::MANIFEST] {
+        // What other programs make of such a base, and an OCI manifest with Docker's types.
+        let mut manifest = Manifest::parse(&series.resolve("t")).unwrap();
+        for layer in &mut manifest.layers {
+            media_type::DOCKER_LAYER_GZIP.clone_into(&mut layer.media_type);
+        }
+        manifest.media_type = Some(manifest_type.to_owned());
+        let destination = series.location("t").destination(&Access::default()).unwrap();
+        let document = Document::write(manifest_type, &manifest);
+        destination.put_manifest(&document).unwrap();
+        destination.commit(&document).unwrap();
+        drop(destination);
+        // Nothing changed in the tree, but the documents have to.
+        let packed = series.pack_with(one_platform).unwrap();
+        assert_delta(&packed);
+        assert_eq!(packed.incremental.unwrap().layers_added, 0);
+        assert_eq!(Manifest::parse(&series.resolve("t")).unwrap().layers, std::slice::from_ref(&layer));
+        series.assert_shows_tree();
+    }
 }
 
 #[test]

@@ -75,6 +75,23 @@ fn a_source_that_lost_too_much_is_refused() {
 }
 
 #[test]
+fn an_empty_source_is_refused_for_any_base_unless_everything_is_allowed() {
+    let series = Series::new();
+    series.pack();
+    fs::remove_dir_all(series.at("")).unwrap();
+    fs::create_dir_all(series.at("mount/point")).unwrap();
+    let base = Base::image(series.location("t"), Access::default());
+    let pack = |shrink_rule| {
+        let sources = [SourceSpec::new(series.at(""))];
+        pack_over(&base, &series.location("new"), &sources, &Silent, |_, incremental| {
+            incremental.shrink_rule = shrink_rule;
+        })
+    };
+    assert_eq!(pack(ShrinkRule::AtMost(100)).unwrap_err().to_string(), "the source has no files");
+    pack(ShrinkRule::Any).unwrap();
+}
+
+#[test]
 fn a_dry_run_computes_everything_and_writes_nothing() {
     let series = Series::new();
     let files = || crate::snapshot::snapshot(series.0.path());

@@ -103,8 +103,16 @@ fn another_writer_of_the_name_is_noticed_and_nothing_is_lost() {
     assert_shows(&lost, &series.at(""));
     assert_delta(&series.pack());
     series.assert_shows_tree();
-    // The same for a name that meant nothing.
+    // It is no failure that another run has made the same image.
+    series.write("d/a", "changed again", NEWEST + 19);
+    let publish_the_same = |_| _ = series.pack();
+    pack_with_changes(&series, 1, &publish_the_same).unwrap();
+    series.assert_shows_tree();
+    // The same as above for a name that meant nothing.
     let fresh = Series::new();
-    let create = |_| _ = fresh.pack();
+    let create = |_| {
+        fresh.pack();
+        fresh.write("d/a", "later", NEWEST + 30);
+    };
     assert_eq!(pack_with_changes(&fresh, 1, &create).map(|_| ()).unwrap_err().kind(), Kind::Refused);
 }

@@ -120,12 +120,59 @@ fn a_registry_that_denies_the_base_gets_a_whole_image_but_no_empty_one() {
     deny();
     let packed = pack_to(&series, &current(&image), &image).unwrap();
     assert!(matches!(packed.incremental.unwrap().form, ImageForm::Full(FullReason::Unusable { .. })));
-    fs::remove_dir_all(series.at("")).unwrap();
-    fs::create_dir(series.at("")).unwrap();
-    deny();
-    let error =
-        pack_over(&current(&image), &image, &[SourceSpec::new(series.at(""))], &Silent, |_, incremental| {
+    let before = image.source(&Access::default()).unwrap().resolve().unwrap();
+    let guarded = || {
+        let sources = [SourceSpec::new(series.at(""))];
+        pack_over(&current(&image), &image, &sources, &Silent, |_, incremental| {
             incremental.shrink_rule = ShrinkRule::AtMost(90);
-        });
-    assert_eq!(error.unwrap_err().kind(), Kind::Refused);
+        })
+    };
+    fs::remove_dir_all(series.at("")).unwrap();
+    for directory in ["", "empty", "empty/below"] {
+        fs::create_dir(series.at(directory)).unwrap();
+        deny();
+        let error = guarded().unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Refused, "the source has no files"));
+    }
+    assert_eq!(image.source(&Access::default()).unwrap().resolve().unwrap(), before);
+}
+
+#[test]
+fn a_registry_that_always_misses_layers_is_a_failure_and_nothing_that_was_not_found() {
+    let (registry, series) = (Registry::start(), Series::new());
+    let image = registry.location("team/data", "t");
+    pack_to(&series, &current(&image), &image).unwrap();
+    series.write("d/a", "changed", NEWEST + 9);
+    let body = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}"#;
+    let refusal = || Refusal {
+        method: Method::PUT,
+        path: "/manifests/",
+        status: 404,
+        body: body.to_owned(),
+        ..Refusal::default()
+    };
+    registry.behave(|behaviour| behaviour.refusals = (0..40).map(|_| refusal()).collect());
+    let error = pack_to(&series, &current(&image), &image).unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed, "{error}");
+}
+
+#[test]
+fn an_image_that_the_registry_denied_at_first_is_not_replaced() {
+    let (registry, series) = (Registry::start(), Series::new());
+    let image = registry.location("team/data", "t");
+    pack_to(&series, &current(&image), &image).unwrap();
+    let before = image.source(&Access::default()).unwrap().resolve().unwrap();
+    series.write("d/a", "changed", NEWEST + 9);
+    let deny = |times| {
+        let refusal =
+            || Refusal { method: Method::GET, path: "/manifests/t", status: 403, ..Refusal::default() };
+        registry.behave(|behaviour| behaviour.refusals = (0..times).map(|_| refusal()).collect());
+    };
+    for (times, kind) in [(1, Kind::Refused), (20, Kind::Denied)] {
+        deny(times);
+        let error = pack_to(&series, &current(&image), &image).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        deny(0);
+        assert_eq!(image.source(&Access::default()).unwrap().resolve().unwrap(), before);
+    }
 }

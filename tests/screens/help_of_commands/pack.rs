@@ -98,7 +98,7 @@ Incremental options:
 
       --max-shrink <PERCENT>
           Refuse a source that lost more of the base's files or bytes [default: 90 with
-          --incremental]
+          --incremental, and 100, which refuses an empty source only, with --base]
 
       --allow-shrink
           Pack a source whatever it lost, also an empty one

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use volio::data_io;
 use volio::error::Kind;
-use volio::pack::{Options, pack, pack_incremental, read_archive};
+use volio::pack::{ImageForm, Options, Packed, pack, pack_incremental, read_archive};
 use volio::progress::Progress;
 use volio::{
     Access, Compression, ContainerConfig, Description, Error, IdMaps, IdRange, Location, OnChange, Owner,
@@ -407,10 +407,18 @@ impl Pack {
         }
         if self.output.format.contains(&PackFormat::Json) {
             output::json(&PackDocument::new(&packed, is_dry_run))
+        } else if is_dry_run && !is_unchanged(&packed) {
+            // There is no such image.
+            Ok(())
         } else {
             output::results(|out| writeln!(out, "{}", packed.address))
         }
     }
+}
+
+/// Returns whether the image is the base itself.
+fn is_unchanged(packed: &Packed) -> bool {
+    packed.incremental.as_ref().is_some_and(|report| report.form == ImageForm::Unchanged)
 }
 
 /// The error for an image that has no layers to add to.

@@ -8,6 +8,8 @@ use volio::{Access, Location};
 
 /// The limit on what a source may lose if nobody looks at it.
 const UNATTENDED_SHRINK: u8 = 90;
+/// The limit for a base that the user names: only a source without files is refused.
+const ATTENDED_SHRINK: u8 = 100;
 
 /// Options for a pack of what changed.
 #[derive(Debug, Args)]
@@ -33,7 +35,7 @@ pub struct IncrementalArgs {
     #[arg(long, value_name = "PERCENT", requires = "comparison", default_value_t = 50, value_parser = clap::value_parser!(u8).range(..=100))]
     max_dead: u8,
 
-    /// Refuse a source that lost more of the base's files or bytes [default: 90 with --incremental]
+    /// Refuse a source that lost more of the base's files or bytes [default: 90 with --incremental, and 100, which refuses an empty source only, with --base]
     #[arg(long, value_name = "PERCENT", requires = "comparison", conflicts_with = "allow_shrink", value_parser = clap::value_parser!(u8).range(..=100))]
     max_shrink: Option<u8>,
 
@@ -62,8 +64,8 @@ impl IncrementalArgs {
 
     /// Returns the options of the library. `temporary` is a directory for unnamed files.
     pub fn options(&self, temporary: PathBuf) -> IncrementalOptions {
-        let unattended = self.incremental.then_some(UNATTENDED_SHRINK);
-        let limit = self.max_shrink.or(unattended).filter(|_| !self.allow_shrink);
+        let default = if self.incremental { UNATTENDED_SHRINK } else { ATTENDED_SHRINK };
+        let limit = Some(self.max_shrink.unwrap_or(default)).filter(|_| !self.allow_shrink);
         IncrementalOptions {
             content_check: if self.checksum { ContentCheck::Always } else { ContentCheck::WhereUncertain },
             max_layers: self.max_layers.into(),
