@@ -78,6 +78,8 @@ pub(crate) struct TargetWalk {
     levels: Vec<Level>,
     xattrs: XattrReader,
     closed: ClosedDirectory,
+    /// Directories with longer paths, in bytes, are not entered: no image has entries in them.
+    max_path: usize,
 }
 
 /// A directory that is being read.
@@ -89,11 +91,16 @@ struct Level {
 
 impl TargetWalk {
     /// Creates a walk over what is in a directory of the target, which may be a mount point. The directory itself is
-    /// not yielded.
+    /// not yielded. `max_path` is the longest path of an image in bytes; directories with longer ones are not entered.
     ///
     /// # Errors
     /// When the directory cannot be listed.
-    pub fn below(target: &Target, directory: &TreePath, closed: ClosedDirectory) -> Result<Self> {
+    pub fn below(
+        target: &Target,
+        directory: &TreePath,
+        closed: ClosedDirectory,
+        max_path: u64,
+    ) -> Result<Self> {
         let shown = target.shown.clone();
         let begin = || {
             let mut stack = DirStack::new(fcntl_dupfd_cloexec(&target.root, 0)?);
@@ -105,7 +112,14 @@ impl TargetWalk {
             Ok((stack, level))
         };
         let (stack, level) = begin().map_err(|errno| read_error(&shown, directory, errno))?;
-        Ok(Self { shown, stack, levels: vec![level], xattrs: XattrReader::new(), closed })
+        Ok(Self {
+            shown,
+            stack,
+            levels: vec![level],
+            xattrs: XattrReader::new(),
+            closed,
+            max_path: usize::try_from(max_path).unwrap_or(usize::MAX),
+        })
     }
 
     /// Returns the number of the mount that has the directory which is being read.
@@ -160,7 +174,8 @@ impl TargetWalk {
             found.kind =
                 Some(EntryKind::Symlink { target: readlinkat(here, name, Vec::new())?.into_bytes() });
         }
-        if found.kind == Some(EntryKind::Directory) && !found.is_mount_point {
+        let may_enter = !found.is_mount_point && found.path.as_bytes().len() <= self.max_path;
+        if found.kind == Some(EntryKind::Directory) && may_enter {
             return self.enter(name, found);
         }
         // The attributes of an open file are found in less time than by a path through `/proc`.

@@ -29,6 +29,24 @@ impl Drop for Mounted {
     }
 }
 
+#[test]
+fn a_file_system_that_does_not_say_its_size_is_not_full() {
+    let fixture = Fixture::new(&[("a", b"one")]);
+    fs::remove_dir_all(fixture.target()).unwrap();
+    fs::create_dir(fixture.at("mount")).unwrap();
+    let mount = Command::new("mount").args(["-t", "ramfs", "ramfs"]).arg(fixture.at("mount")).output();
+    if !mount.is_ok_and(|done| done.status.success()) {
+        return;
+    }
+    let _mounted = Mounted(fixture.at("mount"));
+    let target = fixture.at("mount").join("target");
+    synced(&fixture.image, &target, SyncOptions::default()).unwrap();
+    fixture.write("a", b"one, changed");
+    fixture.pack();
+    synced(&fixture.image, &target, SyncOptions::default()).unwrap();
+    assert_eq!(fs::read(target.join("a")).unwrap(), b"one, changed");
+}
+
 // Row 11.
 #[test]
 fn a_mount_point_that_the_image_does_not_have_stays_with_what_leads_to_it() {

@@ -2,6 +2,7 @@
 
 use super::{DRY, FORCE, Fixture, path, quick, run, set_mtime, synced};
 use crate::snapshot::{assert_same, snapshot};
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use volio::error::Kind;
@@ -201,4 +202,17 @@ fn every_kind_of_entry_becomes_every_other_kind() {
         }
         fixture.update();
     }
+}
+
+#[test]
+fn directories_that_are_deeper_than_any_path_of_an_image_are_removed() {
+    let fixture = Fixture::new(&[("a", b"one")]);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let mut at = open(fixture.target(), flags, Mode::empty()).unwrap();
+    for _ in 0..40 {
+        mkdirat(&at, "d".repeat(250), Mode::RWXU).unwrap();
+        at = openat(&at, "d".repeat(250), flags, Mode::empty()).unwrap();
+    }
+    mkdirat(&at, "last", Mode::RWXU).unwrap();
+    fixture.update();
 }

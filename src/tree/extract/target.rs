@@ -240,7 +240,8 @@ impl Target {
     /// Returns the number of bytes that this user may still write to the file system of a directory in the target.
     pub(crate) fn free_space(&self, path: &TreePath) -> Option<u64> {
         let status = rustix::fs::fstatvfs(self.directory(path)?).ok()?;
-        Some(status.f_bavail.saturating_mul(status.f_frsize))
+        // A file system without a size, such as ramfs, does not report its free space either.
+        (status.f_blocks > 0).then(|| status.f_bavail.saturating_mul(status.f_frsize))
     }
 
     fn spool_error(&self, errno: Errno) -> Error {

@@ -32,6 +32,8 @@ pub(super) struct Rules<'a> {
     pub force: bool,
     /// The reaction to directories that their owner may not enter.
     pub closed: ClosedDirectory,
+    /// The longest path of the image, in bytes.
+    pub max_path: u64,
     pub expected: &'a ExpectedAttributes,
     pub target: &'a Target,
 }
@@ -257,7 +259,7 @@ impl<'a> Comparison<'a> {
     /// Begins to compare what is mounted in the target.
     fn enter_mount(&mut self, mount: &FoundEntry) -> Result<TargetWalk> {
         let (target, path) = (self.rules.target, &mount.path);
-        let walk = TargetWalk::below(target, path, self.rules.closed)?;
+        let walk = TargetWalk::below(target, path, self.rules.closed, self.rules.max_path)?;
         let state = target.state_at(path);
         if let Some(times) = state.as_ref().and_then(RecordedTimes::of) {
             self.recorded.insert(mount.id.device, times);

@@ -46,6 +46,8 @@ use tree::{SyncNote, SyncNotes};
 /// the comparison.
 const BATCH: usize = 256;
 const BATCHES_AHEAD: usize = 128;
+/// The most bytes of the paths of a batch, apart from the last one.
+const BATCH_BYTES: usize = 64 << 10;
 /// The most threads that read files of the target.
 const MAX_READERS: usize = 4;
 
@@ -305,7 +307,8 @@ impl SyncRun<'_> {
         state: Option<&TargetState>,
     ) -> Result<Prepared<'i>> {
         let closed = if self.is_dry() { ClosedDirectory::Fail } else { ClosedDirectory::OpenUp };
-        let walk = TargetWalk::below(target, &TreePath::root(), closed)?;
+        let max_path = self.job.options.limits.max_path;
+        let walk = TargetWalk::below(target, &TreePath::root(), closed, max_path)?;
         let root = TargetWalk::root(target)?;
         let expected = ExpectedAttributes::new(&self.job.options.tree);
         let rules = Rules {
@@ -313,6 +316,7 @@ impl SyncRun<'_> {
             image: self.job.source.local_paths().iter().filter_map(|path| FileId::of(path)).collect(),
             force: self.options.foreign == ForeignTarget::Overwrite,
             closed,
+            max_path,
             expected: &expected,
             target,
         };
@@ -464,11 +468,15 @@ fn ensure_space(target: &Target, fetch: &Fetch<'_>) -> Result<()> {
 
 /// Sends the entries of a walk, many at once. Ends early if the receiver is gone, which has failed then.
 fn send_in_batches(walk: TargetWalk, sender: &SyncSender<Batch>) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
     for found in walk {
+        bytes += found.as_ref().map_or(0, |found| found.path.as_bytes().len());
         batch.push(found);
-        if batch.len() == BATCH && sender.send(std::mem::take(&mut batch)).is_err() {
-            return;
+        if batch.len() == BATCH || bytes >= BATCH_BYTES {
+            if sender.send(std::mem::take(&mut batch)).is_err() {
+                return;
+            }
+            bytes = 0;
         }
     }
     let _ = sender.send(batch);
