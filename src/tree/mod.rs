@@ -31,7 +31,7 @@ pub use compare::{AtPath, Comparison, EntryPair, compare, pairs};
 pub use content::Content;
 pub use entry::{Entry, EntryKind, Metadata, Time};
 pub use extract::{AtomicTarget, ExtractOptions, Extracted, Extractor, Holes, SpoolDirectory, Target};
-pub(crate) use extract::{ExpectedAttributes, SyncMount};
+pub(crate) use extract::{ExpectedAttributes, Place, SeenAs, SyncMount};
 pub use file::FileContent;
 pub use id_map::{IdMap, IdMaps, IdRange, Owner, Unmapped};
 pub use merged::MergedTree;

@@ -107,7 +107,14 @@ impl TargetWalk {
             stack.goto(directory)?;
             let here = stack.here()?;
             let mut names = names_in(here)?;
-            names.retain(|name| !super::extract::is_spared(here, name));
+            // A `lost+found` that cannot be read stays as well.
+            let is_readable = |name: &CStr| {
+                open_directory(here, name.to_bytes()).and_then(|fd| names_in(fd.as_fd())).is_ok()
+            };
+            names.retain(|name| {
+                let is_lost_and_found = name.to_bytes() == b"lost+found" && is_readable(name);
+                is_lost_and_found || !super::extract::is_spared(here, name)
+            });
             let level = Level::new(here, &fstat(here)?, names);
             Ok((stack, level))
         };

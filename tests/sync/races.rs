@@ -1,6 +1,6 @@
 //! Other processes that change the target after it was compared, and images that lie in the target.
 
-use super::{FORCE, Fixture, quick, set_mtime, synced};
+use super::{FORCE, Fixture, path, quick, set_mtime, synced};
 use crate::snapshot::{assert_same, snapshot};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -117,6 +117,36 @@ fn a_file_that_shares_its_inode_with_one_that_gets_its_own_is_changed_in_place()
 }
 
 #[test]
+fn a_directory_that_takes_the_place_of_a_file_after_the_comparison_keeps_its_contents() {
+    for case in ["attributes", "content", "extra", "link"] {
+        let fixture = Fixture::new(&[("f", b"content"), ("z", b"x")]);
+        match case {
+            "attributes" => set_mode(&fixture.tree().join("f"), 0o600),
+            "content" => fixture.write("f", b"other content"),
+            "extra" => fs::remove_file(fixture.tree().join("f")).unwrap(),
+            _ => {
+                fs::remove_file(fixture.tree().join("f")).unwrap();
+                fs::hard_link(fixture.tree().join("z"), fixture.tree().join("f")).unwrap();
+            }
+        }
+        {
+            fixture.pack();
+        };
+        let replaced = raced(&fixture, |target| {
+            fs::remove_file(target.join("f")).unwrap();
+            fs::create_dir(target.join("f")).unwrap();
+            fs::write(target.join("f/mine"), "mine").unwrap();
+        });
+        let error = replaced.unwrap_err();
+        assert!(error.to_string().contains("was replaced by a directory"), "{case}: {error}");
+        assert_eq!(fs::read(fixture.target().join("f/mine")).unwrap(), b"mine", "{case}");
+        // The next run sees it.
+        fixture.sync();
+        assert_same(&fixture.tree(), &fixture.target());
+    }
+}
+
+#[test]
 fn contents_that_the_target_has_are_used_for_layers_without_a_table_of_contents() {
     let fixture = Fixture::new(&[("p", &[7; 50_000]), ("q", &[7; 50_000]), ("z", b"x")]);
     pack_without_tables(&fixture);
@@ -167,4 +197,37 @@ fn an_image_that_lies_in_the_target_is_not_removed() {
     fs::rename(&archive, &beside).unwrap();
     synced(&OciArchive::open(&beside, Some("1"), None).unwrap(), &fixture.target(), FORCE).unwrap();
     assert_same(&fixture.tree(), &fixture.target());
+}
+
+#[test]
+fn a_lost_and_found_of_the_image_is_synced_and_an_empty_one_of_root_stays() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // A lost+found in the root of a source is left out, so that it is given as a source of its own.
+    let fixture = Fixture::new(&[("r/file", b"x"), ("lost/a", b"one"), ("lost/b", b"two")]);
+    let pack = |has_lost: bool| {
+        let found = SourceSpec::new(fixture.tree().join("lost")).at(path("lost+found"));
+        let sources = [SourceSpec::new(fixture.tree().join("r")), found];
+        let sources = if has_lost { &sources[..] } else { &sources[..1] };
+        pack::pack(&fixture.image, sources, &pack::Options::default(), &Silent).unwrap();
+    };
+    let lost = fixture.target().join("lost+found");
+    pack(true);
+    fixture.sync();
+    assert_eq!(fs::read(lost.join("b")).unwrap(), b"two");
+    fs::remove_file(fixture.tree().join("lost/b")).unwrap();
+    fixture.write("lost/a", b"changed");
+    pack(true);
+    fixture.sync();
+    assert!(!lost.join("b").exists());
+    assert_eq!(fs::read(lost.join("a")).unwrap(), b"changed");
+    assert_eq!(fixture.sync().written, 0);
+    pack(false);
+    fixture.sync();
+    assert!(!lost.exists());
+    fs::create_dir(&lost).unwrap();
+    let done = fixture.sync();
+    assert_eq!(done.removed, 0, "{done:?}");
+    assert!(lost.exists());
 }

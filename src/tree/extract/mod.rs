@@ -28,6 +28,7 @@ mod target;
 
 pub use atomic::AtomicTarget;
 pub use content::Holes;
+pub(crate) use replace::{Place, SeenAs};
 pub use spool::SpoolDirectory;
 pub(crate) use state::SyncMount;
 pub use target::Target;

@@ -9,14 +9,32 @@ use super::provenance::mounted;
 use super::{Extractor, PendingDirectory, attributes_of, io_error};
 use crate::disk::directory::{FileId, ensure_owner_access, proc_path};
 use crate::disk::remove::{self, RemovalError, RemovalRules, Removed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tree::entry::xattrs_memory;
 use crate::tree::{Content, Entry, EntryKind, FileState, FoundEntry, Metadata, TreePath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmodat, fstat, linkat, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, chmodat, fstat, linkat, openat, renameat, statat, unlinkat,
+};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use std::ffi::CString;
 use std::fs::File;
+
+/// The kind of an entry that is replaced or removed, as it was when the target was compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeenAs {
+    /// A directory, which goes with its contents.
+    Directory,
+    /// Anything else, or nothing. A directory that is there by now has contents that were not seen.
+    Other,
+}
+
+/// A temporary name, which no entry of the tree has, and what was seen under the final one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub temporary: &'a [u8],
+    pub seen: SeenAs,
+}
 
 /// The result of a removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,8 +64,8 @@ impl Extractor {
         Ok(())
     }
 
-    /// Creates an entry that is not a directory, in place of whatever has its path, except for a mount point. `temporary`
-    /// is a name that no entry of the tree has.
+    /// Creates an entry that is not a directory, in place of whatever has its path, except for a mount point and for a
+    /// directory that was not seen.
     ///
     /// # Errors
     /// As [`put`](Extractor::put).
@@ -55,8 +73,9 @@ impl Extractor {
         &mut self,
         entry: &Entry,
         content: &mut dyn Content,
-        temporary: &[u8],
+        place: Place<'_>,
     ) -> Result<()> {
+        let Place { temporary, .. } = place;
         super::ensure_possible(entry)?;
         self.enter_for_change(&entry.path)?;
         self.extracted.entries += 1;
@@ -69,7 +88,7 @@ impl Extractor {
         let is_created = skipped.devices_skipped == self.extracted.devices_skipped
             && skipped.symlinks_skipped == self.extracted.symlinks_skipped
             && skipped.fifos_skipped == self.extracted.fifos_skipped;
-        if is_created { self.take_name(temporary, &entry.path) } else { Ok(()) }
+        if is_created { self.take_name(place, &entry.path) } else { Ok(()) }
     }
 
     /// Gives the file at `first` another name, in place of whatever has that path.
@@ -80,8 +99,9 @@ impl Extractor {
         &mut self,
         first: &TreePath,
         path: &TreePath,
-        temporary: &[u8],
+        place: Place<'_>,
     ) -> Result<()> {
+        let Place { temporary, .. } = place;
         self.enter_for_change(first)?;
         let above = self.stack.here().and_then(|here| fcntl_dupfd_cloexec(here, 0));
         let above = above.map_err(|errno| self.io_error("look at", first, errno))?;
@@ -100,7 +120,7 @@ impl Extractor {
             self.copy(above.as_fd(), first, &beside)?;
             self.extracted.hardlinks_copied += 1;
         }
-        self.take_name(temporary, path)?;
+        self.take_name(place, path)?;
         // Renaming one name of a file to another one does nothing, and leaves both.
         self.remove_temporary(temporary);
         Ok(())
@@ -152,11 +172,38 @@ impl Extractor {
     /// Removes an entry with everything in it, except for mount points and the directories that lead to them.
     ///
     /// # Errors
-    /// Those of the operating system.
-    pub(crate) fn remove_extra(&mut self, path: &TreePath) -> Result<RemovedEntries> {
+    /// Those of the operating system, and if it is a directory that was not seen.
+    pub(crate) fn remove_extra(&mut self, path: &TreePath, seen: SeenAs) -> Result<RemovedEntries> {
         self.enter_for_change(path)?;
+        if seen == SeenAs::Other {
+            return self.remove_file(path);
+        }
         let Removed { entries, mounted } = self.remove_all_of(path, path.name())?;
         Ok(RemovedEntries { entries, is_mounted: mounted.is_some() })
+    }
+
+    /// Removes an entry that was no directory.
+    fn remove_file(&mut self, path: &TreePath) -> Result<RemovedEntries> {
+        let removed = self.stack.here().and_then(|here| {
+            // Some file systems remove directories with this call, or say EPERM.
+            match statat(here, path.name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => Err(Errno::ISDIR),
+                _ => unlinkat(here, path.name(), AtFlags::empty()),
+            }
+        });
+        match removed {
+            Ok(()) => Ok(RemovedEntries { entries: 1, is_mounted: false }),
+            Err(Errno::NOENT) => Ok(RemovedEntries::default()),
+            Err(Errno::BUSY) => Ok(RemovedEntries { entries: 0, is_mounted: true }),
+            Err(Errno::ISDIR) => Err(self.not_seen(path)),
+            Err(errno) => Err(self.io_error("remove", path, errno)),
+        }
+    }
+
+    /// The error for a directory with contents that were not compared.
+    fn not_seen(&self, path: &TreePath) -> Error {
+        Error::failed(format!("{}{path} was replaced by a directory while it was synced", self.target.shown))
+            .with_hint("run the command again when nothing else works in the directory: it stays until then")
     }
 
     /// Enters the directory of an entry, and makes it writable for its owner.
@@ -183,11 +230,16 @@ impl Extractor {
     }
 
     /// Renames the temporary entry in the current directory.
-    fn take_name(&mut self, temporary: &[u8], path: &TreePath) -> Result<()> {
+    fn take_name(&mut self, place: Place<'_>, path: &TreePath) -> Result<()> {
+        let Place { temporary, seen } = place;
         let rename =
             |this: &mut Self| this.stack.here().and_then(|here| renameat(here, temporary, here, path.name()));
         let mut renamed = rename(self);
         if matches!(renamed, Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST)) {
+            if seen == SeenAs::Other {
+                self.remove_temporary(temporary);
+                return Err(self.not_seen(path));
+            }
             if self.remove_all_of(path, path.name())?.mounted.is_some() {
                 self.remove_temporary(temporary);
                 return Err(mounted(&self.target.shown, path));

@@ -125,6 +125,11 @@ impl Target {
         survey.is_some_and(|survey| survey.foreign_entry.is_none())
     }
 
+    /// Returns whether a directory in the target has no entries.
+    pub(crate) fn is_empty_below(&self, path: &TreePath) -> bool {
+        self.directory(path).is_some_and(|fd| names_in(fd.as_fd()).is_ok_and(|names| names.is_empty()))
+    }
+
     /// Returns a state that is complete only if the states of all its volumes confirm that.
     fn confirmed(&self, state: TargetState) -> TargetState {
         let agrees = |volume_path: &String| {

@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use crate::image::{ChunkReader, ChunkSource, EntryPosition, FetchPlan, FetchedFrames, Image, SpooledLayers};
 use crate::layer::{Budget, Chunk, Item, Limits};
 use crate::progress::Progress;
-use crate::tree::{Content, Entry, EntryKind, Extractor, MergedTree, TargetFile, TargetFiles, TreePath};
+use crate::tree::{
+    Content, Entry, EntryKind, Extractor, MergedTree, Place, SeenAs, TargetFile, TargetFiles, TreePath,
+};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
@@ -27,6 +29,7 @@ pub(super) struct Applier<'a> {
     pub tree: &'a MergedTree<SyncNote>,
     pub extractor: &'a mut Extractor,
     pub files: &'a TargetFiles,
+    pub plan: &'a Plan,
     /// A name that no entry has.
     pub temporary: Vec<u8>,
     pub limits: Limits,
@@ -43,13 +46,8 @@ impl<'a> Applier<'a> {
     /// # Errors
     /// Those of the source and of the operating system. What was changed by then stays, and the record of the target says
     /// that it is incomplete.
-    pub fn run(
-        mut self,
-        plan: &Plan,
-        writes: &Writes,
-        mut fetch: Fetch<'_>,
-        spools: &SpooledLayers,
-    ) -> Result<Applied> {
+    pub fn run(mut self, writes: &Writes, mut fetch: Fetch<'_>, spools: &SpooledLayers) -> Result<Applied> {
+        let plan = self.plan;
         // First, as removing other names of these files changes their ctime.
         for file in &plan.attributes {
             self.change_attributes(file)?;
@@ -71,17 +69,19 @@ impl<'a> Applier<'a> {
         for path in &plan.specials {
             let (entry, _) = self.entry(path)?;
             self.touch(path)?;
-            self.extractor.replace(&entry, &mut io::empty(), &self.temporary)?;
+            let place = place(&self.temporary, self.plan, path);
+            self.extractor.replace(&entry, &mut io::empty(), place)?;
         }
         let split = plan.kept_links.iter().filter(|(_, first)| self.replaced.contains(first));
         for (path, first) in plan.links.iter().chain(&split.cloned().collect::<Vec<_>>()) {
             self.touch(path)?;
-            self.extractor.replace_by_link(first, path, &self.temporary)?;
+            let place = place(&self.temporary, self.plan, path);
+            self.extractor.replace_by_link(first, path, place)?;
         }
         let mut removed = plan.removed;
-        for path in &plan.extras {
+        for (path, seen) in &plan.extras {
             self.touch(path)?;
-            let found = self.extractor.remove_extra(path)?;
+            let found = self.extractor.remove_extra(path, *seen)?;
             if found.is_mounted && !plan.kept_mounts.iter().any(|mount| mount.is_in(path)) {
                 // It was mounted meanwhile.
                 removed = removed.min(found.entries);
@@ -130,7 +130,8 @@ impl<'a> Applier<'a> {
         let mut source = MixedChunks::new(file, frames, self.files);
         let mut chunks = fetch.chunks.of(file.at)?;
         let mut content = ChunkReader::of(&mut source, || chunks.next());
-        match self.extractor.replace(&entry, &mut content, &self.temporary) {
+        let place = place(&self.temporary, self.plan, &file.path);
+        match self.extractor.replace(&entry, &mut content, place) {
             Err(_) if source.is_stale => {
                 self.stale.push(WantedFile { reuse: None, ..file.clone() });
                 Ok(())
@@ -213,7 +214,8 @@ impl<'a> Applier<'a> {
     fn write_content(&mut self, file: &WantedFile, content: &mut dyn Content) -> Result<()> {
         let (entry, _) = self.entry(&file.path)?;
         self.touch(&file.path)?;
-        self.extractor.replace(&entry, content, &self.temporary)
+        let place = place(&self.temporary, self.plan, &file.path);
+        self.extractor.replace(&entry, content, place)
     }
 
     /// Changes the attributes of a file in place. One that was changed or replaced meanwhile is written.
@@ -232,10 +234,17 @@ impl<'a> Applier<'a> {
             _ => {
                 let (entry, _) = self.entry(&file.path)?;
                 self.touch(&file.path)?;
-                self.extractor.replace(&entry, &mut io::empty(), &self.temporary)
+                let place = place(&self.temporary, self.plan, &file.path);
+                self.extractor.replace(&entry, &mut io::empty(), place)
             }
         }
     }
+}
+
+/// Returns where an entry is created.
+fn place<'a>(temporary: &'a [u8], plan: &Plan, path: &TreePath) -> Place<'a> {
+    let is_directory = plan.replaced_directories.contains(path);
+    Place { temporary, seen: if is_directory { SeenAs::Directory } else { SeenAs::Other } }
 }
 
 /// The wanted files of a layer that is read as a whole.

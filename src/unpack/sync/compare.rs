@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::image::{ContentId, EntryPosition};
 use crate::tree::TargetState;
 use crate::tree::{
-    ClosedDirectory, Entry, EntryKind, ExpectedAttributes, FoundEntry, MergedTree, Metadata, SyncMount,
-    Target, TargetWalk, Time, TreePath,
+    ClosedDirectory, Entry, EntryKind, ExpectedAttributes, FoundEntry, MergedTree, Metadata, SeenAs,
+    SyncMount, Target, TargetWalk, Time, TreePath,
 };
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -64,6 +64,8 @@ enum Cover {
     Extra(TreePath),
     /// Another kind of entry takes its place.
     Replaced(TreePath),
+    /// It stays with what is in it: a `lost+found`.
+    Spared(TreePath),
 }
 
 /// A name of a file that has several.
@@ -200,6 +202,7 @@ impl<'a> Comparison<'a> {
         }
         if found.is_directory() && kind != EntryKind::Directory {
             self.cover = Some(Cover::Replaced(found.path.clone()));
+            self.plan.replaced_directories.insert(found.path.clone());
         } else if kind != EntryKind::Directory && found.kind != Some(kind) {
             self.note_old(found);
         }
@@ -413,8 +416,22 @@ impl<'a> Comparison<'a> {
                 self.plan.removed += 1;
                 Ok(())
             }
+            Some(Cover::Spared(top)) if found.path.is_in(top) => Ok(()),
             _ => self.extra_at(&found),
         }
+    }
+
+    /// Returns whether an entry is a `lost+found` that `mkfs` or `fsck` made, or may have made.
+    fn is_lost_and_found(&self, found: &FoundEntry) -> bool {
+        let root = found.path.parent().unwrap_or_default();
+        let is_in_mount = self.plan.mounts.iter().any(|mount| mount.path == root);
+        found.path.name() == b"lost+found"
+            && found.is_directory()
+            && found.metadata.uid == 0
+            && (is_in_mount || root.is_root())
+            && (is_in_mount
+                || self.rules.target.is_mount_point()
+                || self.rules.target.is_empty_below(&found.path))
     }
 
     /// Handles an entry that is to be removed and in no other such entry.
@@ -424,6 +441,8 @@ impl<'a> Comparison<'a> {
         let foreign = foreign.rev().find(|mount| found.path.is_in(mount));
         if found.is_mount_point {
             self.plan.kept_mounts.push(found.path.clone());
+        } else if self.is_lost_and_found(found) {
+            self.cover = Some(Cover::Spared(found.path.clone()));
         } else if let Some(mount) = foreign {
             if !self.plan.kept_mounts.contains(mount) {
                 self.plan.kept_mounts.push(mount.clone());
@@ -433,7 +452,8 @@ impl<'a> Comparison<'a> {
             self.plan.removed += 1;
             self.note_old(found);
             self.cover = Some(Cover::Extra(found.path.clone()));
-            self.plan.extras.push(found.path.clone());
+            let seen = if found.is_directory() { SeenAs::Directory } else { SeenAs::Other };
+            self.plan.extras.push((found.path.clone(), seen));
         }
         Ok(())
     }

@@ -414,13 +414,14 @@ impl SyncRun<'_> {
             tree: &tree,
             extractor: &mut extractor,
             files,
+            plan: &plan,
             temporary,
             limits: *limits,
             progress: self.job.progress,
             stale: Vec::new(),
             replaced: HashSet::new(),
         };
-        match applier.run(&plan, &writes, fetch, &spools) {
+        match applier.run(&writes, fetch, &spools) {
             Ok(applied) => Ok((extractor.finish()?, applied)),
             Err(error) => {
                 extractor.abandon();

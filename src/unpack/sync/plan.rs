@@ -2,8 +2,8 @@
 
 use crate::image::{ContentId, EntryPosition};
 use crate::oci::Digest;
-use crate::tree::{FileState, SyncMount, TreePath};
-use std::collections::HashMap;
+use crate::tree::{FileState, SeenAs, SyncMount, TreePath};
+use std::collections::{HashMap, HashSet};
 
 /// The changes, each list in the order of paths.
 #[derive(Debug, Default)]
@@ -22,8 +22,10 @@ pub(super) struct Plan {
     pub attributes: Vec<InPlace>,
     /// Directories that get other attributes.
     pub directory_attributes: Vec<TreePath>,
-    /// Entries to be removed with all that is in them.
-    pub extras: Vec<TreePath>,
+    /// Entries to be removed with all that is in them, and what they are.
+    pub extras: Vec<(TreePath, SeenAs)>,
+    /// Directories that other kinds of entries replace.
+    pub replaced_directories: HashSet<TreePath>,
     /// Files that are removed or replaced, with their sizes: their content may be that of a file to be written.
     pub old_files: Vec<(u64, TreePath)>,
     /// The number of entries in the extras, without those that stay.
@@ -118,9 +120,10 @@ impl Plan {
 
     /// Returns whether something in a directory is to be changed. `writes` are the files to be written.
     pub fn changes<'p>(&'p self, directory: &TreePath, writes: impl Iterator<Item = &'p WantedFile>) -> bool {
-        let lists = [&self.directories, &self.specials, &self.directory_attributes, &self.extras];
+        let lists = [&self.directories, &self.specials, &self.directory_attributes];
         let mut changed = (lists.into_iter().flatten())
             .chain(self.links.iter().map(|(path, _)| path))
+            .chain(self.extras.iter().map(|(path, _)| path))
             .chain(self.attributes.iter().map(|file| &file.path))
             .chain(writes.map(|file| &file.path));
         changed.any(|path| path.is_in(directory))
