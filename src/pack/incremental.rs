@@ -23,7 +23,7 @@ use super::upload::{UploadedLayer, upload_layers};
 use super::{ArchiveFormat, Options, Packed, PackedLayer, pack_in_full, rfc3339, warn_left_out};
 use crate::error::{Error, Kind, Result};
 use crate::image::{BaseImage, Built, Description, ReadOptions};
-use crate::layer::{Layer, Limits};
+use crate::layer::Layer;
 use crate::oci::Document;
 use crate::progress::Progress;
 use crate::transport::{Destination, ImageSupport};
@@ -229,7 +229,7 @@ impl Packer<'_> {
         let platform = self.options.image.platforms()?.into_iter().next();
         let read = ReadOptions {
             platform,
-            limits: Limits::default(),
+            limits: self.incremental.limits,
             temporary: self.incremental.temporary.clone(),
             ..ReadOptions::default()
         };

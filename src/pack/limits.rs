@@ -26,6 +26,8 @@ pub struct IncrementalOptions {
     pub effect: Effect,
     /// The directory for unnamed files with large tables of contents; without one they stay in memory.
     pub temporary: Option<PathBuf>,
+    /// The limits on the metadata of the base.
+    pub limits: Limits,
 }
 
 impl Default for IncrementalOptions {
@@ -37,6 +39,7 @@ impl Default for IncrementalOptions {
             shrink_rule: ShrinkRule::AtMost(90),
             effect: Effect::Write,
             temporary: None,
+            limits: Limits::default(),
         }
     }
 }

@@ -227,6 +227,29 @@ oci:layout@sha256:[DIGEST]
 }
 
 #[test]
+fn the_limits_on_a_base_can_be_raised() {
+    let place = workspace().and(PACK);
+    assert_screen(
+        place.screen("pack --quiet --max-depth 1 --base oci:layout:v1 oci:layout:v2 tree"),
+        str![[r#"
+-- stderr
+error: cannot read the base: the layer's entry /etc/hosts is in more directories than are allowed, and at most 1
+hint: raise the limit with --max-depth if you trust this image
+-- exit 3
+
+"#]],
+    );
+    assert_screen(
+        place.screen("pack --quiet --max-depth 2 --normalize --base oci:layout:v1 oci:layout:v2 tree"),
+        str![[r#"
+oci:layout@sha256:[DIGEST]
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
 fn options_that_cannot_work_are_usage_errors() {
     let place = workspace().and(PACK);
     assert_screen(

@@ -106,6 +106,32 @@ Incremental options:
       --dry-run
           Say what would be packed and sent, and write nothing
 
+Limits against hostile images:
+      --max-entries <N>
+          Refuse an image with more entries than this in all its layers together
+          
+          [default: 10000000]
+
+      --max-names <SIZE>
+          Refuse an image whose names, links and extended attributes take more memory than this
+          
+          [default: 134217728]
+
+      --max-metadata <SIZE>
+          Refuse an entry with larger headers and extended attributes than this
+          
+          [default: 1048576]
+
+      --max-path <SIZE>
+          Refuse a longer path than this
+          
+          [default: 4096]
+
+      --max-depth <N>
+          Refuse a path through more directories than this
+          
+          [default: 256]
+
 Image options:
       --platform <OS/ARCH>
           Make the image for these platforms [default: linux/amd64,linux/arm64]

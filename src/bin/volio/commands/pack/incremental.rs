@@ -1,6 +1,7 @@
 //! The options of `volio pack` for a pack of what changed.
 
 use crate::args::location;
+use crate::limit_args::LimitArgs;
 use clap::Args;
 use std::path::PathBuf;
 use volio::pack::{Base, ContentCheck, Effect, IncrementalOptions, ShrinkRule};
@@ -46,6 +47,9 @@ pub struct IncrementalArgs {
     /// Say what would be packed and sent, and write nothing
     #[arg(long, requires = "comparison")]
     pub dry_run: bool,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl IncrementalArgs {
@@ -73,6 +77,7 @@ impl IncrementalArgs {
             shrink_rule: limit.map_or(ShrinkRule::Any, ShrinkRule::AtMost),
             effect: if self.dry_run { Effect::DryRun } else { Effect::Write },
             temporary: Some(temporary),
+            limits: self.limits.limits(),
         }
     }
 }
