@@ -1,7 +1,6 @@
 //! The chunks of the files that are read. Those of files with few chunks are kept; those of others are read again from the
 //! table of contents.
 
-use super::{FileLocation, WantedFile};
 use crate::error::{Error, Result};
 use crate::image::merge::EntryPosition;
 use crate::image::open::Image;
@@ -23,7 +22,8 @@ const MAX_REREAD: u64 = 4 << 30;
 /// tables of contents are read would take more memory than reading them twice.
 pub struct FileChunks<'i> {
     image: &'i Image<'i>,
-    kept: BTreeMap<EntryPosition, Vec<Chunk>>,
+    /// Without spare capacity: most files are a single chunk.
+    kept: BTreeMap<EntryPosition, Box<[Chunk]>>,
     /// The reader for files that are not kept.
     cursor: Option<Cursor>,
     /// The bytes of tables of contents that may still be read for them.
@@ -50,12 +50,10 @@ impl<'i> FileChunks<'i> {
     ///
     /// # Errors
     /// Those of the tables of contents.
-    pub fn find(image: &'i Image<'i>, files: &[WantedFile]) -> Result<Self> {
-        let indexed = |(file, _): &WantedFile| match file {
-            FileLocation::Indexed(at) => Some(*at),
-            _ => None,
-        };
-        let wanted: BTreeSet<EntryPosition> = files.iter().filter_map(indexed).collect();
+    pub fn find(image: &'i Image<'i>, files: impl Iterator<Item = EntryPosition>) -> Result<Self> {
+        let mut wanted: Vec<EntryPosition> = files.collect();
+        wanted.sort_unstable();
+        wanted.dedup();
         let layers: BTreeSet<usize> = wanted.iter().map(|at| at.layer).collect();
         let (mut kept, mut free) = (BTreeMap::new(), MAX_KEPT_IN_ALL);
         for layer in layers {
@@ -135,7 +133,7 @@ impl Cursor {
     }
 
     /// Returns all chunks of the current entry; `None` if there are more than this.
-    fn few_chunks(&mut self, max: usize) -> Result<Option<Vec<Chunk>>> {
+    fn few_chunks(&mut self, max: usize) -> Result<Option<Box<[Chunk]>>> {
         let mut chunks = Vec::new();
         while let Some(chunk) = self.entries.next_chunk()? {
             if chunks.len() == max {
@@ -143,6 +141,6 @@ impl Cursor {
             }
             chunks.push(chunk);
         }
-        Ok(Some(chunks))
+        Ok(Some(chunks.into_boxed_slice()))
     }
 }

@@ -59,7 +59,11 @@ impl Image<'_> {
         files: &[WantedFile],
         mut read: impl FnMut(usize, &mut dyn Content) -> Result<()>,
     ) -> Result<()> {
-        let mut chunks = FileChunks::find(self, files)?;
+        let indexed = files.iter().filter_map(|(file, _)| match file {
+            FileLocation::Indexed(at) => Some(*at),
+            _ => None,
+        });
+        let mut chunks = FileChunks::find(self, indexed)?;
         let mut plan = FetchPlan::within(&self.context().limits());
         for (file, _) in files {
             if let FileLocation::Indexed(at) = file {

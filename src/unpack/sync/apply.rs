@@ -288,7 +288,7 @@ struct MixedChunks<'f, 'a> {
 
 impl<'f, 'a> MixedChunks<'f, 'a> {
     fn new(file: &'f WantedFile, frames: Option<&'f mut FetchedFrames<'a>>, files: &TargetFiles) -> Self {
-        let reuse = file.reuse.as_ref().map(|reuse| (reuse, files.open(&reuse.source)));
+        let reuse = file.reuse.as_deref().map(|reuse| (reuse, files.open(&reuse.source)));
         Self { frames, layer: file.at.layer, reuse, buffer: Vec::new(), is_stale: false }
     }
 

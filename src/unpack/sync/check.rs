@@ -86,8 +86,8 @@ impl Check {
                     plan.old_files.push((file.size, file.path.clone()));
                 }
                 let chunks = ChunkPlaces::ByDigest(places);
-                let reuse =
-                    Some(Reuse { source: file.path.clone(), chunks }).filter(|reuse| !reuse.is_empty());
+                let reuse = Reuse { source: file.path.clone(), chunks };
+                let reuse = (!reuse.is_empty()).then(|| Box::new(reuse));
                 plan.writes.push(WantedFile { reuse, ..file });
             }
         }

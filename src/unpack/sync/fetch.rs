@@ -4,7 +4,7 @@
 use super::plan::{Plan, WantedFile};
 use super::reuse::Writes;
 use crate::error::Result;
-use crate::image::{FetchPlan, FileChunks, FileLocation, Image, SpooledLayers};
+use crate::image::{FetchPlan, FileChunks, Image, SpooledLayers};
 use crate::layer::{Chunk, Limits};
 use crate::tree::{Holes, TreePath};
 use std::collections::BTreeMap;
@@ -174,8 +174,7 @@ fn find_chunks<'i>(image: &'i Image<'i>, writes: &Writes) -> Result<FileChunks<'
     let Writes { local, fetched, duplicates } = writes;
     let all = local.iter().chain(fetched).chain(duplicates);
     let indexed = all.filter(|file| image.indexed_layer(file.at.layer).is_some());
-    let located: Vec<_> = indexed.map(|file| (FileLocation::Indexed(file.at), file.size)).collect();
-    FileChunks::find(image, &located)
+    FileChunks::find(image, indexed.map(|file| file.at))
 }
 
 /// Returns whether the target has a chunk of a file.

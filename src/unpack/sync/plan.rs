@@ -50,13 +50,13 @@ pub(super) struct WantedFile {
     /// The identity of the content.
     pub content: ContentId,
     /// Content in the target that may be used.
-    pub reuse: Option<Reuse>,
+    pub reuse: Option<Box<Reuse>>,
 }
 
 impl WantedFile {
     /// Returns whether the target has the whole content.
     pub fn has_whole_reuse(&self) -> bool {
-        matches!(&self.reuse, Some(Reuse { chunks: ChunkPlaces::Same, .. }))
+        self.reuse.as_ref().is_some_and(|reuse| matches!(reuse.chunks, ChunkPlaces::Same))
     }
 }
 
@@ -80,8 +80,8 @@ pub(super) enum ChunkPlaces {
 
 impl Reuse {
     /// A file with the whole content.
-    pub fn whole(source: TreePath) -> Self {
-        Self { source, chunks: ChunkPlaces::Same }
+    pub fn whole(source: TreePath) -> Box<Self> {
+        Box::new(Self { source, chunks: ChunkPlaces::Same })
     }
 
     /// Returns whether nothing of a content is known to be in the source.

@@ -58,8 +58,11 @@ pub(super) fn find(
     let needs = |file: &WantedFile| is_indexed(file.at.layer) && !file.has_whole_reuse();
     let sizes: HashSet<u64> = wanted.iter().filter(|file| needs(file)).map(|file| file.size).collect();
     if !sizes.is_empty() {
-        let mut sources = old_contents(plan, &sizes, files, threads)?;
-        add_contents_that_stay(&mut sources, &wanted, plan, tree);
+        let digests: HashSet<&Digest> = wanted.iter().flat_map(|file| file.content.digests()).collect();
+        let mut sources = old_contents(plan, &sizes, &digests, files, threads)?;
+        plan.old_files = Vec::new();
+        add_contents_that_stay(&mut sources, &wanted, &digests, plan, tree);
+        drop(digests);
         for file in wanted.iter_mut().filter(|file| needs(file)) {
             let source = file.content.digests().find_map(|digest| sources.get(digest));
             if let Some((_, source)) = source.filter(|(size, _)| *size == file.size) {
@@ -67,37 +70,63 @@ pub(super) fn find(
             }
         }
     }
+    let mut leaders = find_leaders(&wanted, is_indexed);
     let mut writes = Writes::default();
-    let mut first: HashMap<Digest, TreePath> = HashMap::new();
-    for mut file in wanted {
+    // This list may be large: it is reduced in place.
+    let fetched = wanted.into_iter().enumerate().filter_map(|(number, mut file)| {
         if file.has_whole_reuse() {
             writes.local.push(file);
-            continue;
+        } else if let Some(leader) = leaders.remove(&number) {
+            file.reuse = Some(Reuse::whole(leader));
+            writes.duplicates.push(file);
+        } else {
+            return Some(file);
         }
-        if is_indexed(file.at.layer) {
-            let leader = file.content.digests().find_map(|digest| first.get(digest)).cloned();
-            if let Some(leader) = leader {
-                file.reuse = Some(Reuse::whole(leader));
-                writes.duplicates.push(file);
-                continue;
-            }
-            first.extend(file.content.digests().map(|digest| (digest.clone(), file.path.clone())));
-        }
-        writes.fetched.push(file);
-    }
+        None
+    });
+    writes.fetched = fetched.collect();
     let in_circles = order(&mut writes.local);
     writes.fetched.extend(in_circles.into_iter().map(|file| WantedFile { reuse: None, ..file }));
     writes.fetched.sort_by_key(|file| file.at);
     Ok(writes)
 }
 
+/// Finds files with the content of an earlier one, which is fetched. Returns the paths of those by the numbers of the files.
+fn find_leaders(wanted: &[WantedFile], is_indexed: impl Fn(usize) -> bool) -> HashMap<usize, TreePath> {
+    let mut first: HashMap<&Digest, u32> = HashMap::new();
+    let mut leaders = HashMap::new();
+    for (number, file) in wanted.iter().enumerate() {
+        if file.has_whole_reuse() || !is_indexed(file.at.layer) {
+            continue;
+        }
+        let leader = file.content.digests().find_map(|digest| first.get(digest)).copied();
+        if let Some(leader) = leader.and_then(|leader| wanted.get(leader as usize)) {
+            leaders.insert(number, leader.path.clone());
+        } else if let Ok(number) = u32::try_from(number) {
+            first.extend(file.content.digests().map(|digest| (digest, number)));
+        }
+    }
+    leaders
+}
+
 /// Sizes and paths of files by the digests of their contents.
 type Sources = HashMap<Digest, (u64, TreePath)>;
 
-/// Identifies the files that are removed or replaced and have one of these sizes.
-fn old_contents(plan: &Plan, sizes: &HashSet<u64>, files: &TargetFiles, threads: usize) -> Result<Sources> {
+/// Identifies the files that are removed or replaced and have one of these sizes. Those with other contents than the wanted
+/// ones are left out.
+fn old_contents(
+    plan: &Plan,
+    sizes: &HashSet<u64>,
+    digests: &HashSet<&Digest>,
+    files: &TargetFiles,
+    threads: usize,
+) -> Result<Sources> {
     let old: Vec<&(u64, TreePath)> = plan.old_files.iter().filter(|(size, _)| sizes.contains(size)).collect();
-    let ids = try_for_each(threads, &old, |_, (_, path)| Ok(identify_file(files, path))).into_result()?;
+    let identify = |_: usize, (_, path): &&(u64, TreePath)| {
+        let id = identify_file(files, path);
+        Ok(id.filter(|id| id.digests().any(|digest| digests.contains(digest))))
+    };
+    let ids = try_for_each(threads, &old, identify).into_result()?;
     let mut sources = Sources::new();
     for ((size, path), id) in old.into_iter().zip(ids) {
         for digest in id.iter().flat_map(|id| id.digests()) {
@@ -111,11 +140,11 @@ fn old_contents(plan: &Plan, sizes: &HashSet<u64>, files: &TargetFiles, threads:
 fn add_contents_that_stay(
     sources: &mut Sources,
     wanted: &[WantedFile],
+    digests: &HashSet<&Digest>,
     plan: &Plan,
     tree: &MergedTree<SyncNote>,
 ) {
     let is_new: HashSet<&TreePath> = wanted.iter().map(|file| &file.path).collect();
-    let digests: HashSet<&Digest> = wanted.iter().flat_map(|file| file.content.digests()).collect();
     let links: HashSet<&TreePath> = plan.links.iter().map(|(path, _)| path).collect();
     let kept: HashSet<&TreePath> = plan.kept_mounts.iter().collect();
     for (entry, note) in tree.iter() {
@@ -133,8 +162,8 @@ fn add_contents_that_stay(
 /// Orders files so that each comes before the one that replaces its source. Returns those whose sources replace each
 /// other in a circle.
 fn order(files: &mut Vec<WantedFile>) -> Vec<WantedFile> {
-    let numbers: HashMap<TreePath, usize> =
-        files.iter().enumerate().map(|(number, file)| (file.path.clone(), number)).collect();
+    let numbers: HashMap<&TreePath, usize> =
+        files.iter().enumerate().map(|(number, file)| (&file.path, number)).collect();
     // The file that replaces the source of each, unless that is the file itself.
     let replaces: Vec<Option<usize>> = files
         .iter()
