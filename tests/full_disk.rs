@@ -126,6 +126,30 @@ mod as_root {
 
     #[test]
     #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn before_a_first_sync_the_space_is_checked_and_with_more_of_it_the_sync_succeeds() {
+        let (small, directory) = (SmallFileSystem::mount("3m"), tempfile::tempdir().unwrap());
+        let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
+        make_tree(&tree, true);
+        let image = format!("oci:{}:v1", layout.display());
+        let tree = tree.to_str().unwrap();
+        succeeds(&["pack", &image, tree]);
+        for _ in 0..2 {
+            let target = small.0.path().to_str().unwrap();
+            runs_out_of_space(&["unpack", "--sync", &image, target]);
+            let names = fs::read_dir(target).unwrap().map(|entry| entry.unwrap().file_name());
+            assert!(names.into_iter().all(|name| name.to_string_lossy().starts_with(".volio.")));
+            // Two layers, whose tables of contents are read first.
+            fs::write(format!("{tree}/more"), "more").unwrap();
+            succeeds(&["pack", "--incremental", &image, tree]);
+        }
+        let larger = ["-o", "remount,size=20m"];
+        assert!(Command::new("mount").args(larger).arg(small.0.path()).status().unwrap().success());
+        succeeds(&["unpack", "--sync", &image, small.0.path().to_str().unwrap()]);
+        assert!(small.path("3").exists());
+    }
+
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
     fn while_an_archive_for_data_io_is_made_the_image_stays_as_it_was() {
         let (small, directory) = (SmallFileSystem::mount("2m"), tempfile::tempdir().unwrap());
         let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));

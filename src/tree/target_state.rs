@@ -142,7 +142,7 @@ pub(super) fn path_text(path: &TreePath) -> String {
 }
 
 /// Returns whether a name in the root of a target is reserved for volio. No image can have it there.
-pub(super) fn is_reserved_name(name: &[u8]) -> bool {
+pub(crate) fn is_reserved_name(name: &[u8]) -> bool {
     [FILE, NEW_FILE, SPOOL, JOURNAL].iter().any(|ours| ours.to_bytes() == name)
 }
 

@@ -2,6 +2,7 @@
 
 use super::FetchedPart;
 use super::selection::Selection;
+use super::space::FreeSpace;
 use crate::error::Result;
 use crate::image::{ChunkReader, FetchPlan, FetchedLayer, Image, IndexedLayer, LiveContent, LiveFiles};
 use crate::layer::{Budget, Item};
@@ -12,6 +13,8 @@ use std::io;
 /// The layers of an image on their way into a target.
 pub(super) struct LayerExtraction<'a, 's> {
     pub image: &'a Image<'a>,
+    /// The space in the target, if it is to be checked.
+    pub space: Option<&'a FreeSpace<'a>>,
     /// The live content of the image, if it is known.
     pub live: Option<&'a LiveContent>,
     pub selection: &'a mut Selection<'s>,
@@ -30,6 +33,9 @@ impl LayerExtraction<'_, '_> {
     pub fn extract(&mut self, number: usize, layer: &FetchedLayer<'_>) -> Result<()> {
         if self.selection.needs_survey() {
             layer.survey(self.budget, |next| self.selection.survey(next))?;
+        }
+        if let (0, None, FetchedLayer::Indexed(layer), Some(space)) = (number, self.live, layer, self.space) {
+            space.ensure_for_first(layer.entries(Budget::new(*self.budget.limits()))?)?;
         }
         let size = self.image.manifest().layers.get(number).map_or(0, |layer| layer.size);
         self.fetched.of += size;

@@ -7,6 +7,7 @@ mod data_io;
 mod layers;
 mod links;
 mod selection;
+mod space;
 mod sync;
 
 pub use archive::{ArchiveOptions, unpack_archive};
@@ -24,6 +25,7 @@ use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, Ta
 use conflict::TargetAction;
 use layers::LayerExtraction;
 use selection::Selection;
+use space::FreeSpace;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -341,9 +343,12 @@ impl Job<'_> {
             WriteMode::Merge { replace_directories: force } | WriteMode::Atomic { replace: force } => force,
         };
         let tree = ExtractOptions { force, ..self.options.tree.clone() };
+        // Only a sync checks the space: another unpack may be into a target that has some of the files already.
+        let is_sync = matches!(self.options.write, WriteMode::Sync(_));
+        let space = is_sync.then(|| FreeSpace::of(&target, self.options)).flatten();
         let extractor = Extractor::over(target, tree, image.layers())?;
         let mut extractor = extractor.with_memory_limit(self.options.limits.max_names);
-        match self.extract(&image, &mut extractor) {
+        match self.extract(&image, &mut extractor, space.as_ref()) {
             Ok((data_io, fetched)) => Ok(Unpacked {
                 outcome: Outcome::Unpacked,
                 digest: self.root.descriptor().digest.clone(),
@@ -387,7 +392,12 @@ impl Job<'_> {
 
     /// Extracts the layers, the lowest first, or the archive in the last one if data-io has made the image. Returns `true`
     /// in that case, and the part of the layers that was fetched.
-    fn extract(&self, chosen: &Chosen<'_>, extractor: &mut Extractor) -> Result<(bool, FetchedPart)> {
+    fn extract(
+        &self,
+        chosen: &Chosen<'_>,
+        extractor: &mut Extractor,
+        space: Option<&FreeSpace<'_>>,
+    ) -> Result<(bool, FetchedPart)> {
         let image = match chosen {
             Chosen::Image(image) => image,
             Chosen::Artifact(manifest) => {
@@ -414,8 +424,12 @@ impl Job<'_> {
         }
         let live =
             if last.is_none() && self.may_omit_dead(extractor) { image.live_content(&place)? } else { None };
+        if let (Some(space), Some(live)) = (space, &live) {
+            space.ensure_for(live)?;
+        }
         let mut extraction = LayerExtraction {
             image,
+            space,
             live: live.as_ref(),
             selection: &mut selection,
             extractor,

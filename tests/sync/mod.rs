@@ -6,6 +6,7 @@ mod interrupted;
 mod mounts;
 mod races;
 mod records;
+mod rights;
 mod targets;
 
 use crate::images::partial::Counting;

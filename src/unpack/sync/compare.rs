@@ -2,23 +2,21 @@
 
 use super::check::Check;
 use super::links::LinkGroups;
-use super::plan::{InPlace, Plan, Reuse, WantedFile};
+use super::plan::{Plan, Reuse, WantedFile, in_place, wanted_file};
+use super::times::{RecordedTimes, is_racy};
 use super::tree::SyncNote;
 use super::walks::{TemporaryName, Walks};
 use crate::disk::directory::FileId;
 use crate::error::{Error, Result};
-use crate::image::{ContentId, EntryPosition};
 use crate::tree::TargetState;
 use crate::tree::{
     ClosedDirectory, Entry, EntryKind, ExpectedAttributes, FoundEntry, MergedTree, Metadata, SeenAs,
-    SyncMount, Target, TargetWalk, Time, TreePath,
+    SyncMount, Target, TargetWalk, Time, TreePath, is_reserved_name,
 };
+use rustix::process::{Uid, geteuid};
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// A file whose mtime is this close to the last change of its inode may have changed without a trace, in seconds. FAT has
-/// a resolution of two seconds.
-const RACY: i64 = 2;
 /// The most files whose content may be used for others.
 const MAX_OLD_FILES: usize = 100_000;
 
@@ -36,26 +34,6 @@ pub(super) struct Rules<'a> {
     pub max_path: u64,
     pub expected: &'a ExpectedAttributes,
     pub target: &'a Target,
-}
-
-/// The times in the record of a target.
-#[derive(Clone, Copy)]
-struct RecordedTimes {
-    /// See [`TargetState::settled`].
-    settled: Time,
-    /// See [`TargetState::newest`].
-    newest: Time,
-}
-
-impl RecordedTimes {
-    fn of(state: &TargetState) -> Option<Self> {
-        Some(Self { settled: state.settled?.into(), newest: state.newest?.into() })
-    }
-}
-
-/// Returns whether an mtime is so close to a moment, or after it, that a later change need not have changed it.
-fn is_racy(mtime: Time, moment: Time) -> bool {
-    Time { seconds: mtime.seconds.saturating_add(RACY), ..mtime } >= moment
 }
 
 /// The entry of the image that covers entries of the target, or the extra entry that they are in.
@@ -83,6 +61,8 @@ pub(super) struct Comparison<'a> {
     recorded: HashMap<u64, RecordedTimes>,
     /// The newest mtime of a file of the image that is not in the future.
     newest: Option<Time>,
+    /// The user whose files can be changed in place; `None` if all can.
+    user: Option<u32>,
     links: LinkGroups,
     hard_links: Vec<HardLink>,
     checks: Vec<Check>,
@@ -114,6 +94,7 @@ impl<'a> Comparison<'a> {
             rules,
             recorded: recorded.into_iter().collect(),
             newest: None,
+            user: Some(geteuid()).filter(|user| !user.is_root()).map(Uid::as_raw),
             links: LinkGroups::default(),
             hard_links: Vec::new(),
             checks: Vec::new(),
@@ -165,7 +146,7 @@ impl<'a> Comparison<'a> {
                 (Some((entry, note)), None) => self.missing(&entry, note)?,
                 // A part of an image need not have an entry for the root. The target stays as it is then.
                 (None, Some(there)) if there.path.is_root() => self.plan.unchanged += 1,
-                (None, Some(there)) => self.extra(there)?,
+                (None, Some(there)) => self.extra(&there)?,
                 (None, None) => break,
             }
         }
@@ -194,7 +175,7 @@ impl<'a> Comparison<'a> {
         let kind = tree.resolved_kind(entry);
         if !self.is_created(entry) {
             self.skipped.insert(entry.path.clone());
-            self.extra_at(found)?;
+            self.extra(found)?;
             return Ok(false);
         }
         if found.is_mount_point {
@@ -221,10 +202,26 @@ impl<'a> Comparison<'a> {
 
     /// Returns whether an entry can be created here, and is not another name of one that cannot.
     fn is_created(&self, entry: &Entry) -> bool {
+        if self.is_reserved(&entry.path) {
+            return false;
+        }
         match &entry.kind {
             EntryKind::Hardlink { target } => !self.skipped.contains(target),
             kind => self.rules.expected.creates(kind),
         }
+    }
+
+    /// Returns whether the name of an entry is reserved for the record of the target, or of what is mounted in it.
+    fn is_reserved(&self, path: &TreePath) -> bool {
+        let has_record = |parent: &TreePath| {
+            parent.is_root() || self.plan.mounts.iter().any(|mount| mount.path == *parent)
+        };
+        let is_reserved = |path: &TreePath| {
+            is_reserved_name(path.name()) && path.parent().is_some_and(|parent| has_record(&parent))
+        };
+        // What is in a directory with such a name cannot be created either.
+        is_reserved(path)
+            || !self.skipped.is_empty() && path.parent().is_some_and(|parent| self.skipped.contains(&parent))
     }
 
     fn mount_point(
@@ -313,7 +310,7 @@ impl<'a> Comparison<'a> {
             Some(EntryKind::File { size }) => Some(size),
             _ => None,
         };
-        let has_inode = old.is_some() && self.links.claim(found, &entry.path);
+        let has_inode = old.is_some() && self.is_own(found) && self.links.claim(found, &entry.path);
         let wanted = self.rules.expected.of(entry, &found.metadata)?;
         let has_attributes = found.has_attributes(&wanted);
         let SyncNote::File(at, content) = note else {
@@ -342,6 +339,11 @@ impl<'a> Comparison<'a> {
         Ok(())
     }
 
+    /// Returns whether the process may change the attributes of an entry. An entry of another user is replaced.
+    fn is_own(&self, found: &FoundEntry) -> bool {
+        self.user.is_none_or(|user| user == found.metadata.uid)
+    }
+
     /// Adds a file to be written. An old version of a large one may have some of its chunks.
     fn write_over(&mut self, file: WantedFile, has_old: bool) {
         if has_old && file.content.whole().is_none() {
@@ -367,6 +369,7 @@ impl<'a> Comparison<'a> {
 
     fn special(&mut self, entry: &Entry, found: &FoundEntry) -> Result<()> {
         let is_same = found.kind.as_ref() == Some(&entry.kind)
+            && self.is_own(found)
             && self.links.claim(found, &entry.path)
             && found.has_attributes(&self.rules.expected.of(entry, &found.metadata)?);
         if is_same {
@@ -398,14 +401,14 @@ impl<'a> Comparison<'a> {
     }
 
     /// Handles an entry that the image does not have.
-    fn extra(&mut self, found: FoundEntry) -> Result<()> {
+    fn extra(&mut self, found: &FoundEntry) -> Result<()> {
         match &self.cover {
             Some(Cover::Extra(top)) if found.path.is_in(top) => {
                 if found.is_mount_point {
                     self.keep_mount_in_extra(&top.clone(), &found.path);
                 } else {
                     self.plan.removed += 1;
-                    self.note_old(&found);
+                    self.note_old(found);
                 }
                 Ok(())
             }
@@ -417,7 +420,7 @@ impl<'a> Comparison<'a> {
                 Ok(())
             }
             Some(Cover::Spared(top)) if found.path.is_in(top) => Ok(()),
-            _ => self.extra_at(&found),
+            _ => self.extra_at(found),
         }
     }
 
@@ -513,12 +516,4 @@ impl Compared {
         }
         self.plan
     }
-}
-
-fn wanted_file(path: &TreePath, size: u64, at: EntryPosition, content: &ContentId) -> WantedFile {
-    WantedFile { path: path.clone(), size, at, content: content.clone(), reuse: None }
-}
-
-fn in_place(found: &FoundEntry) -> Option<InPlace> {
-    Some(InPlace { path: found.path.clone(), seen: found.state()? })
 }

@@ -17,10 +17,12 @@ mod fetch;
 mod links;
 mod plan;
 mod reuse;
+mod times;
 mod tree;
 mod walks;
 
 use super::conflict::INTERIM;
+use super::space::too_little;
 use super::{Chosen, FetchedPart, IfPresent, Job, Options, Outcome, ReadAs, Unpacked, WriteMode, data_io};
 use crate::disk::directory::FileId;
 use crate::error::{Error, Kind, Result};
@@ -454,12 +456,8 @@ fn ensure_space(target: &Target, fetch: &Fetch<'_>) -> Result<()> {
     for (mount, needed) in &fetch.space {
         let Some(free) = target.free_space(mount) else { continue };
         if *needed > free {
-            let shown = target.path().join(mount.as_path());
-            return Err(Error::failed(format!(
-                "{} has {free} bytes free, and the new files need {needed}: No space left on device",
-                shown.display()
-            ))
-            .with_hint(
+            let place = target.path().join(mount.as_path());
+            return Err(too_little(&place, free, *needed).with_hint(
                 "free some space there: old files stay until the new ones are complete; nothing was changed",
             ));
         }

@@ -2,7 +2,7 @@
 
 use crate::image::{ContentId, EntryPosition};
 use crate::oci::Digest;
-use crate::tree::{FileState, SeenAs, SyncMount, TreePath};
+use crate::tree::{FileState, FoundEntry, SeenAs, SyncMount, TreePath};
 use std::collections::{HashMap, HashSet};
 
 /// The changes, each list in the order of paths.
@@ -138,4 +138,14 @@ impl Plan {
     pub fn attributes(&self) -> u64 {
         (self.attributes.len() + self.directory_attributes.len()) as u64
     }
+}
+
+/// Returns a file to be written, without content in the target.
+pub(super) fn wanted_file(path: &TreePath, size: u64, at: EntryPosition, content: &ContentId) -> WantedFile {
+    WantedFile { path: path.clone(), size, at, content: content.clone(), reuse: None }
+}
+
+/// Returns a file that stays in its inode.
+pub(super) fn in_place(found: &FoundEntry) -> Option<InPlace> {
+    Some(InPlace { path: found.path.clone(), seen: found.state()? })
 }
