@@ -131,3 +131,22 @@ fn too_little_space_is_found_before_anything_is_changed() {
     fixture.sync();
     assert_same(&fixture.tree(), &fixture.target());
 }
+
+#[test]
+fn a_dry_run_says_that_a_mount_point_would_stay() {
+    let fixture = Fixture::new(&[("a", b"one")]);
+    let volio = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_volio")).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let layout = format!("oci:{}:v", fixture.at("layout").display());
+    let (tree, target) = (fixture.tree().display().to_string(), fixture.at("synced").display().to_string());
+    volio(&["pack", &layout, &tree]);
+    volio(&["unpack", &layout, &target]);
+    let Some(_mounted) = Mounted::at(&fixture.at("synced/mount"), None) else { return };
+    let dry = volio(&["unpack", "--sync", "--dry-run", &layout, &target]);
+    assert!(dry.contains(": it would stay\n"), "{dry}");
+    assert!(dry.contains("everything else would be done"), "{dry}");
+    let done = volio(&["unpack", "--sync", &layout, &target]);
+    assert!(done.contains(": it stays\n") && done.contains("everything else is done"), "{done}");
+}

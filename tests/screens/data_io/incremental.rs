@@ -70,7 +70,7 @@ fn a_target_of_its_own_is_made_what_the_image_is() {
     pack(&place);
     // How well times are compressed depends on them.
     let screen = screen(&place, "unpack", &variables);
-    assert!(screen.contains(" ranges; reused 0 B of local files; wrote 1 file, "), "{screen}");
+    assert!(screen.contains(" ranges; reused 0 B of local files; wrote 1 entry, "), "{screen}");
     assert!(screen.contains(" removed 1; 4 entries unchanged\n-- exit 0"), "{screen}");
     assert!(place.path().join("target/new").exists());
     assert!(!place.path().join("target/extra").exists());

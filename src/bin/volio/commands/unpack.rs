@@ -400,11 +400,16 @@ fn ensure_all_removed(synced: &Synced, target: &Path) -> Result<()> {
         0 => String::new(),
         more => format!(", and {} more", count(more as u64, "mount point", "mount points")),
     };
+    let (stays, hint) = if synced.is_dry {
+        ("it would stay", "unmount it; everything else would be done, with this exit code")
+    } else {
+        ("it stays", "unmount it and run the command again; everything else is done")
+    };
     Err(Error::refused(format!(
-        "something is mounted on {}{more}, which the image does not have: it stays",
+        "something is mounted on {}{more}, which the image does not have: {stays}",
         target.join(first.as_path()).display()
     ))
-    .with_hint("unmount it and run the command again; everything else is done"))
+    .with_hint(hint))
 }
 
 /// Standard output, named in the errors of writing to it.
@@ -497,7 +502,7 @@ fn sync_summary(synced: &Synced) -> String {
         bytes(*fetched),
         count(*requests, "range", "ranges"),
         bytes(*reused),
-        count(*written, "file", "files"),
+        count(*written, "entry", "entries"),
         count(*unchanged, "entry", "entries"),
     )
 }
