@@ -11,8 +11,8 @@ use std::slice;
 /// The largest number of chunks of a file that are kept, for a file of about 1 GiB. Reading a table of contents once more
 /// costs little beside reading a larger file.
 const MAX_KEPT: usize = 1024;
-/// The largest number of chunks of all files that are kept: some 8 MiB.
-const MAX_KEPT_IN_ALL: usize = 100_000;
+/// The largest number of chunks of all files that are kept: some 8 MiB with the lists that they are in.
+const MAX_KEPT_IN_ALL: usize = 50_000;
 /// The limit on what is read of tables of contents for the files whose chunks are not kept, in bytes of JSON.
 /// Tables of contents have the order of paths, in which files are read, and then each is read once. Another order can make
 /// it necessary to begin again for each file.

@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The most files whose content may be used for others.
-const MAX_OLD_FILES: usize = 100_000;
+const MAX_OLD_FILES: usize = 65_536;
 
 /// The rules of a comparison.
 pub(super) struct Rules<'a> {

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::oci::Digest;
 use crate::stream::try_for_each;
 use crate::tree::{EntryKind, MergedTree, TargetFiles, TreePath};
-use std::collections::{HashMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 /// The files to be written, by where their contents are from.
 #[derive(Debug, Default)]
@@ -159,7 +160,7 @@ fn add_contents_that_stay(
     }
 }
 
-/// Orders files so that each comes before the one that replaces its source. Returns those whose sources replace each
+/// Orders files so that each comes before the one that replaces its source, and otherwise as they were. Returns those whose sources replace each
 /// other in a circle.
 fn order(files: &mut Vec<WantedFile>) -> Vec<WantedFile> {
     let numbers: HashMap<&TreePath, usize> =
@@ -177,16 +178,46 @@ fn order(files: &mut Vec<WantedFile>) -> Vec<WantedFile> {
     for source in replaces.iter().flatten() {
         waits_for[*source] += 1;
     }
-    let mut ready: Vec<usize> = (0..files.len()).filter(|number| waits_for[*number] == 0).collect();
+    // The first one in the order of the image is taken: its chunks are read in that order.
+    let mut ready: BinaryHeap<Reverse<usize>> =
+        (0..files.len()).filter(|number| waits_for[*number] == 0).map(Reverse).collect();
     let mut unordered: Vec<Option<WantedFile>> = files.drain(..).map(Some).collect();
-    while let Some(number) = ready.pop() {
+    while let Some(Reverse(number)) = ready.pop() {
         files.extend(unordered[number].take());
         if let Some(source) = replaces[number] {
             waits_for[source] -= 1;
             if waits_for[source] == 0 {
-                ready.push(source);
+                ready.push(Reverse(source));
             }
         }
     }
     unordered.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{ContentId, EntryPosition};
+
+    #[test]
+    fn files_keep_their_order_unless_one_replaces_the_source_of_another() {
+        let file = |number: u64, path: &str, source: &str| WantedFile {
+            path: TreePath::parse(path).unwrap(),
+            size: 1,
+            at: EntryPosition { layer: 0, number },
+            content: ContentId::Whole(Digest::of(path.as_bytes())),
+            reuse: Some(Reuse::whole(TreePath::parse(source).unwrap())),
+        };
+        let mut files =
+            vec![file(0, "a", "old/a"), file(1, "b", "old/b"), file(2, "c", "d"), file(3, "d", "old/d")];
+        assert!(order(&mut files).is_empty());
+        let names: Vec<_> = files.iter().map(|file| file.path.to_string()).collect();
+        assert_eq!(names, ["/a", "/b", "/c", "/d"]);
+
+        let mut files =
+            vec![file(0, "log", "new"), file(1, "log.1", "log"), file(2, "x", "y"), file(3, "y", "x")];
+        let in_circle = order(&mut files);
+        let names: Vec<_> = files.iter().map(|file| file.path.to_string()).collect();
+        assert_eq!((names, in_circle.len()), (vec!["/log.1".to_owned(), "/log".to_owned()], 2));
+    }
 }
