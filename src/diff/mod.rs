@@ -32,12 +32,12 @@ pub struct Options {
     /// The attributes that are not compared.
     pub ignore: BTreeSet<Attribute>,
     /// The files of a directory whose content is read.
-    pub contents: Contents,
+    pub contents: ContentComparison,
 }
 
 /// The files of a directory whose content is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Contents {
+pub enum ContentComparison {
     /// All.
     #[default]
     All,
@@ -107,19 +107,19 @@ pub fn diff(left: Side<'_>, right: Side<'_>, options: &Options, progress: &dyn P
         Side::Directory(directory) => read_directory(directory, progress),
     };
     let (left, right) = match (options.contents, left, right) {
-        (Contents::All, ..) => (read_side(left)?, read_side(right)?),
-        (Contents::IfMtimeDiffers, Side::Image(_), Side::Directory(directory)) => {
+        (ContentComparison::All, ..) => (read_side(left)?, read_side(right)?),
+        (ContentComparison::IfMtimeDiffers, Side::Image(_), Side::Directory(directory)) => {
             ensure_directory(directory)?;
             let left = read_side(left)?;
             let right = quick::read_directory(directory, &left, progress)?;
             (left, right)
         }
-        (Contents::IfMtimeDiffers, Side::Directory(directory), Side::Image(_)) => {
+        (ContentComparison::IfMtimeDiffers, Side::Directory(directory), Side::Image(_)) => {
             ensure_directory(directory)?;
             let right = read_side(right)?;
             (quick::read_directory(directory, &right, progress)?, right)
         }
-        (Contents::IfMtimeDiffers, ..) => {
+        (ContentComparison::IfMtimeDiffers, ..) => {
             return Err(Error::usage("only a directory and an image are compared by metadata first")
                 .with_hint("compare without --quick"));
         }

@@ -68,7 +68,7 @@ pub(super) enum ExportMode {
     /// The whole volume is packed.
     #[default]
     Full,
-    /// What changed is added to the layers of the image that the name means.
+    /// The changes are added to the layers of the image that the name means.
     Incremental,
 }
 

@@ -149,7 +149,7 @@ pub struct Unpacked {
     pub extracted: Extracted,
     /// The part of the layers that was fetched.
     pub fetched: FetchedPart,
-    /// What a sync has done; `None` for other unpacks.
+    /// The result of a sync; `None` for other unpacks.
     pub sync: Option<Synced>,
 }
 

@@ -6,7 +6,7 @@ use super::{make_tree, memory, pack, pack_with, unpack};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use volio::diff::{Attribute, Contents, Options, Side, diff};
+use volio::diff::{Attribute, ContentComparison, Options, Side, diff};
 use volio::error::Kind;
 use volio::layer::{Compression, Layer, Toc};
 use volio::oci::{Digest, Index, Manifest};
@@ -183,7 +183,7 @@ fn a_layer_with_another_content_than_the_image_says_is_an_integrity_error() {
 }
 
 fn quick() -> Options {
-    Options { contents: Contents::IfMtimeDiffers, ..Options::default() }
+    Options { contents: ContentComparison::IfMtimeDiffers, ..Options::default() }
 }
 
 fn rewrite(path: &Path, content: &str) {

@@ -169,7 +169,7 @@ pub struct UnpackDocument<'a> {
     dry_run: Option<bool>,
 }
 
-/// What a sync has done, or would do.
+/// The changes of a sync, made or planned.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SyncDocument {

@@ -22,7 +22,7 @@ pub(super) struct Check {
 }
 
 /// The result of reading a file.
-enum Outcome {
+enum ContentMatch {
     Same,
     /// It has other content, with these chunks.
     Different(HashMap<Digest, u64>),
@@ -52,11 +52,11 @@ pub(super) fn run(
 }
 
 impl Check {
-    fn read(&self, files: &TargetFiles) -> Outcome {
+    fn read(&self, files: &TargetFiles) -> ContentMatch {
         let WantedFile { path, size, content, .. } = &self.file;
-        let Some(found) = files.open(path) else { return Outcome::Different(HashMap::new()) };
+        let Some(found) = files.open(path) else { return ContentMatch::Different(HashMap::new()) };
         if self.is_whole && found.size() != *size {
-            return Outcome::Different(HashMap::new());
+            return ContentMatch::Different(HashMap::new());
         }
         let (id, places) = if content.whole().is_some() {
             (identify_file(files, path), HashMap::new())
@@ -69,19 +69,19 @@ impl Check {
         };
         let is_same = self.is_whole
             && id.is_some_and(|id| id.comparable(content).is_some_and(|[found, wanted]| found == wanted));
-        if is_same { Outcome::Same } else { Outcome::Different(places) }
+        if is_same { ContentMatch::Same } else { ContentMatch::Different(places) }
     }
 
-    fn add_to(self, plan: &mut Plan, outcome: Outcome) {
+    fn add_to(self, plan: &mut Plan, outcome: ContentMatch) {
         let Self { file, has_attributes, in_place, is_whole } = self;
         match (outcome, in_place) {
-            (Outcome::Same, Some(_)) if has_attributes => plan.unchanged += 1,
-            (Outcome::Same, Some(in_place)) => plan.attributes.push(in_place),
-            (Outcome::Same, None) => {
+            (ContentMatch::Same, Some(_)) if has_attributes => plan.unchanged += 1,
+            (ContentMatch::Same, Some(in_place)) => plan.attributes.push(in_place),
+            (ContentMatch::Same, None) => {
                 let reuse = Some(Reuse::whole(file.path.clone()));
                 plan.writes.push(WantedFile { reuse, ..file });
             }
-            (Outcome::Different(places), _) => {
+            (ContentMatch::Different(places), _) => {
                 if is_whole {
                     plan.old_files.push((file.size, file.path.clone()));
                 }

@@ -27,7 +27,7 @@ pub(super) enum LayerMode {
     Spool,
 }
 
-/// What is fetched, and what is used of the target.
+/// The contents that are fetched, and those that are used of the target.
 pub(super) struct Fetch<'i> {
     /// The chunks of all files of indexed layers.
     pub chunks: FileChunks<'i>,

@@ -60,7 +60,7 @@ pub struct SyncOptions {
     pub compare: CompareBy,
     /// The reaction to a target that volio has not filled with the same options.
     pub foreign: ForeignTarget,
-    /// Whether the changes are made.
+    /// The choice between making the changes and counting them.
     pub run: Run,
 }
 
@@ -87,7 +87,7 @@ pub enum ForeignTarget {
     Merge,
 }
 
-/// Whether changes are made.
+/// The choice between making the changes and counting them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Run {
     /// They are made.
@@ -259,7 +259,7 @@ struct SyncRun<'a> {
     options: SyncOptions,
 }
 
-/// What was planned, before anything is changed.
+/// A plan with all that it needs, before anything is changed.
 struct Prepared<'i> {
     tree: MergedTree<SyncNote>,
     /// The newest mtime of a file of the image that is not in the future.

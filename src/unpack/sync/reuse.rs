@@ -160,8 +160,8 @@ fn add_contents_that_stay(
     }
 }
 
-/// Orders files so that each comes before the one that replaces its source, and otherwise as they were. Returns those whose sources replace each
-/// other in a circle.
+/// Orders files so that each comes before the one that replaces its source, and otherwise as they were. Returns those
+/// whose sources replace each other in a circle.
 fn order(files: &mut Vec<WantedFile>) -> Vec<WantedFile> {
     let numbers: HashMap<&TreePath, usize> =
         files.iter().enumerate().map(|(number, file)| (&file.path, number)).collect();

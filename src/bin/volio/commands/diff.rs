@@ -15,7 +15,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use volio::diff::{Attribute, Change, Compared, Contents, Difference, Options, Side, diff};
+use volio::diff::{Attribute, Change, Compared, ContentComparison, Difference, Options, Side, diff};
 use volio::{Access, Error, Location, Platform, ReadOptions, Reference, Result, Source};
 
 const EXAMPLES: &str = "\
@@ -191,7 +191,7 @@ impl Diff {
             max_content: self.content.max_content,
             any_media_type: self.any_media_type,
         };
-        let contents = if self.quick { Contents::IfMtimeDiffers } else { Contents::All };
+        let contents = if self.quick { ContentComparison::IfMtimeDiffers } else { ContentComparison::All };
         let options = Options { read, ignore, contents };
         let compared = diff(first.side(), second.side(), &options, progress.as_ref())?;
         drop(progress);
