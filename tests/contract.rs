@@ -301,7 +301,7 @@ pub fn a_commit_replaces_what_the_name_meant(transport: &dyn TestTransport) {
     assert_eq!(resolve("other"), other);
 }
 
-// incremental.md A3, row 30.
+// Reported of other programs: the last of two writers of a tag wins silently.
 pub fn a_name_that_was_moved_meanwhile_is_not_replaced(transport: &dyn TestTransport) {
     let commit = |word: &str, expected: Option<&Document>| {
         let destination = transport.destination("t").unwrap();

@@ -82,7 +82,8 @@ fn copied(from: &str, to: &str) -> Result<Copied> {
     copy(source(from).as_ref(), destination(to).as_ref(), &Options::default(), &Silent)
 }
 
-/// incremental.md A3, row 39: each blob is in a bundle once, although two platforms list it.
+/// Reported of other programs: a blob is in a bundle twice. Each blob is in a bundle once, although two platforms
+/// list it.
 #[test]
 fn a_bundle_of_the_fifth_version_completes_the_third_in_a_registry_and_in_a_layout() {
     let outside = Outside::new();
@@ -111,7 +112,7 @@ fn a_bundle_of_the_fifth_version_completes_the_third_in_a_registry_and_in_a_layo
     assert!(!index.contains("io.volio.since"), "{index}");
 }
 
-/// incremental.md A3, row 38.
+/// Reported of other programs: the history is written before the bundle is complete.
 #[test]
 fn bundles_in_the_wrong_order_name_the_version_that_is_missing() {
     let outside = Outside::new();
@@ -182,7 +183,7 @@ impl Source for Failing<'_> {
     }
 }
 
-/// incremental.md A3, row 38.
+/// Reported of other programs: the history is written before the bundle is complete.
 #[test]
 fn a_run_that_failed_leaves_the_previous_bundle_as_it_was() {
     let outside = Outside::new();

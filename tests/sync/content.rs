@@ -13,7 +13,7 @@ use volio::transport::Source;
 use volio::unpack::{SyncOptions, WriteMode, unpack};
 use volio::{Result, pack};
 
-// Row 16.
+// Reported of other programs: a small edit causes most of a large file to be fetched.
 #[test]
 fn blocks_that_changed_in_a_large_file_cost_their_chunks() {
     let mut content = noise(1, 24 << 20);
@@ -30,7 +30,8 @@ fn blocks_that_changed_in_a_large_file_cost_their_chunks() {
     assert!(done.fetched < size / 5 && done.reused > size * 3 / 4, "{done:?}");
 }
 
-// Row 9; renamed files are found by their content.
+// Reported of other programs: new mtimes without new contents cause everything to be sent again. Renamed files are
+// found by their content.
 #[test]
 fn renamed_and_copied_files_are_not_fetched() {
     let large = noise(2, 9 << 20);
@@ -66,7 +67,8 @@ fn files_that_exchange_their_contents_are_right_afterwards() {
     fixture.update();
 }
 
-// Rows 1 and 7.
+// Reported of other programs: chmod and chown of a whole tree cause everything to be sent again; a change of
+// extended attributes alone is missed.
 #[test]
 fn other_attributes_are_set_in_place_without_fetching_anything() {
     let fixture = Fixture::new(&[("a", b"one"), ("dir/b", b"two"), ("dir/c", b"three")]);
@@ -91,7 +93,8 @@ fn other_attributes_are_set_in_place_without_fetching_anything() {
     assert_eq!((done.written, done.attributes), (0, 3), "{done:?}");
 }
 
-// Rows 2, 3 and 35.
+// Reported of other programs: a change is missed if size and mtime are restored; a second change within the same
+// tick of the clock is missed; clock skew and mtimes in the future.
 #[test]
 fn a_change_that_keeps_size_and_mtime_is_noticed() {
     let fixture = Fixture::new(&[("file", b"before"), ("other", b"other")]);
@@ -123,7 +126,7 @@ fn an_image_with_other_content_and_the_old_times_is_noticed_with_checksum() {
     assert_same(&fixture.tree(), &fixture.target());
 }
 
-// Row 13.
+// Reported of other programs: a running program is harmed by a change in place.
 #[test]
 fn an_open_file_and_a_name_outside_of_the_target_keep_the_old_content() {
     use std::io::Read;
@@ -143,7 +146,7 @@ fn an_open_file_and_a_name_outside_of_the_target_keep_the_old_content() {
     assert_eq!(fs::metadata(fixture.at("mode")).unwrap().mode(), mode);
 }
 
-// Row 26.
+// Reported of other programs: a hard link leads into a lower layer.
 #[test]
 fn groups_of_hard_links_are_joined_split_and_lose_their_first_name() {
     let fixture = Fixture::new(&[("a", b"one"), ("c", b"two"), ("e", b"three")]);
@@ -187,7 +190,8 @@ impl Source for Meddling<'_> {
     }
 }
 
-// Rows 14 and 15.
+// Reported of other programs: the old file is overwritten while it is still needed; a damaged local chunk is used
+// again.
 #[test]
 fn content_that_changes_while_it_is_reused_is_fetched() {
     let mut content = noise(3, 32 << 20);
@@ -206,7 +210,7 @@ fn content_that_changes_while_it_is_reused_is_fetched() {
     assert!(done.fetched > 31 << 20, "{done:?}");
 }
 
-// Row 12.
+// Reported of other programs: a symbolic link that is planted meanwhile leads outside.
 #[test]
 fn a_link_that_is_planted_is_replaced_and_never_followed() {
     let fixture = Fixture::new(&[("dir/file", b"content"), ("other", b"x")]);
@@ -252,7 +256,7 @@ impl Source for Whole<'_> {
     }
 }
 
-// Rows 17 and 18.
+// Reported of other programs: a registry without ranges sends the whole blob; a part costs more than the whole.
 #[test]
 fn a_sync_never_costs_more_than_a_full_unpack() {
     let files: Vec<(String, Vec<u8>)> = (0..400).map(|n| (format!("{n}"), noise(n, 9000))).collect();
@@ -273,7 +277,7 @@ fn a_sync_never_costs_more_than_a_full_unpack() {
     assert_same(&fixture.tree(), &fixture.target());
 }
 
-// Row 20.
+// Reported of other programs: the same content is fetched twice.
 #[test]
 fn content_that_several_new_files_have_is_fetched_once() {
     let fixture = Fixture::new(&[("file", &noise(5, 9 << 20))]);

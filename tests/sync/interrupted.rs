@@ -101,7 +101,8 @@ fn an_ordinary_unpack_removes_nothing_from_an_incomplete_target() {
     fixture.update();
 }
 
-// Row 28: what was not on the disk for certain is read.
+// Reported of other programs: what was not on the disk counts as complete after a crash. What was not on the disk
+// for certain is read.
 #[test]
 fn files_of_an_interrupted_run_are_compared_by_content() {
     let fixture = incomplete();

@@ -1,5 +1,5 @@
-//! `unpack --sync`: what it changes, what it must not touch, and what it fetches. The rows are those of the list of failures that
-//! other programs were reported to have.
+//! `unpack --sync`: what it changes, what it must not touch, and what it fetches. Comments name the failures that other
+//! programs were reported to have.
 
 mod content;
 mod interrupted;

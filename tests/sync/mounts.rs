@@ -47,7 +47,7 @@ fn a_file_system_that_does_not_say_its_size_is_not_full() {
     assert_eq!(fs::read(target.join("a")).unwrap(), b"one, changed");
 }
 
-// Row 11.
+// Reported of other programs: deletion crosses or removes mount points.
 #[test]
 fn a_mount_point_that_the_image_does_not_have_stays_with_what_leads_to_it() {
     let fixture = Fixture::new(&[("a", b"one"), ("gone/x/file", b"x")]);
@@ -108,7 +108,7 @@ fn contents_of_a_mount_point_are_synced_if_volio_wrote_them_and_never_removed_ot
     assert!(mount.join("theirs").exists() && mount.join("file").exists());
 }
 
-// Row 27.
+// Reported of other programs: sparse files are expanded.
 #[test]
 fn too_little_space_is_found_before_anything_is_changed() {
     let fixture = Fixture::new(&[("a", b"one")]);

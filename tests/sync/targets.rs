@@ -70,7 +70,7 @@ fn other_options_than_those_of_the_unpack_are_refused() {
     unpack(&fixture.image, &fixture.target(), &owner, &Silent).unwrap_err();
 }
 
-// Row 10.
+// Reported of other programs: deletion reaches neighbours of the selected part.
 #[test]
 fn nothing_outside_of_the_selection_is_removed_and_an_empty_one_is_refused() {
     let fixture = Fixture::new(&[("dir/a", b"one"), ("dir/b", b"two"), ("empty-one", b"")]);
@@ -149,7 +149,7 @@ fn a_dry_run_says_what_a_run_does_and_changes_nothing() {
     assert!(planned.written >= 5 && !missing.exists(), "{planned:?}");
 }
 
-// Row 20.
+// Reported of other programs: the same content is fetched twice.
 #[test]
 fn a_second_run_on_the_same_target_is_refused() {
     let fixture = Fixture::new(&[("a", b"one")]);
@@ -171,7 +171,8 @@ fn sockets_and_files_with_names_of_temporary_ones_are_removed_and_the_image_may_
     assert_eq!(done.written, 1, "{done:?}");
 }
 
-// Rows 24, 41.
+// Reported of other programs: whiteouts and changes of type are misread; directories without files lose their
+// attributes.
 #[test]
 fn every_kind_of_entry_becomes_every_other_kind() {
     let kinds = ["file", "directory", "link", "fifo", "nothing", "empty"];

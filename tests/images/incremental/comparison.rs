@@ -27,7 +27,7 @@ fn only_what_changed_is_in_the_delta_with_the_directories_that_lead_to_it() {
     );
 }
 
-// A3, row 42.
+// Reported of other programs: no change adds an empty layer.
 #[test]
 fn nothing_is_packed_and_nothing_written_if_nothing_changed() {
     let series = Series::new();
@@ -40,7 +40,7 @@ fn nothing_is_packed_and_nothing_written_if_nothing_changed() {
     assert!(files() == before);
 }
 
-// A3, row 42.
+// Reported of other programs: no change adds an empty layer.
 #[test]
 fn other_labels_make_new_documents_without_a_layer() {
     let series = Series::new();
@@ -60,7 +60,8 @@ fn other_labels_make_new_documents_without_a_layer() {
     series.assert_shows_tree();
 }
 
-// A3, rows 1 and 7.
+// Reported of other programs: chmod and chown of a whole tree cause everything to be sent again; a change of
+// extended attributes alone is missed.
 #[test]
 fn a_change_of_metadata_alone_takes_that_entry_and_reads_no_other() {
     let series = Series::new();
@@ -80,7 +81,7 @@ fn a_change_of_metadata_alone_takes_that_entry_and_reads_no_other() {
     }
 }
 
-// A3, row 2.
+// Reported of other programs: a change is missed if size and mtime are restored.
 #[test]
 fn a_restored_mtime_hides_a_change_unless_all_contents_are_compared() {
     let series = Series::new();
@@ -94,7 +95,7 @@ fn a_restored_mtime_hides_a_change_unless_all_contents_are_compared() {
     series.assert_shows_tree();
 }
 
-// A3, row 3.
+// Reported of other programs: a second change within the same tick of the clock is missed.
 #[test]
 fn a_second_change_within_the_granularity_of_the_clock_is_noticed() {
     let series = Series::new();
@@ -112,7 +113,7 @@ fn a_second_change_within_the_granularity_of_the_clock_is_noticed() {
     series.assert_shows_tree();
 }
 
-// A3, row 35.
+// Reported of other programs: clock skew and mtimes in the future.
 #[test]
 fn a_time_in_the_future_proves_nothing_and_does_not_hide_young_files() {
     let series = Series::new();
@@ -130,7 +131,8 @@ fn a_time_in_the_future_proves_nothing_and_does_not_hide_young_files() {
     series.assert_shows_tree();
 }
 
-// A3, rows 5 and 6.
+// Reported of other programs: inode numbers that change make every file new; device ids that change make every
+// directory changed.
 #[test]
 fn the_same_tree_elsewhere_is_unchanged() {
     let series = Series::new();
@@ -144,7 +146,7 @@ fn the_same_tree_elsewhere_is_unchanged() {
     assert_form(&packed, &ImageForm::Unchanged);
 }
 
-// A3, row 9.
+// Reported of other programs: new mtimes without new contents cause everything to be sent again.
 #[test]
 fn times_that_are_replaced_prove_nothing_and_equal_contents_are_no_change() {
     let normalize = |options: &mut Options, _: &mut IncrementalOptions| {
@@ -171,7 +173,7 @@ fn times_that_are_replaced_prove_nothing_and_equal_contents_are_no_change() {
     assert_form(&series.pack_with(clamp).unwrap(), &ImageForm::Unchanged);
 }
 
-// A3, row 24.
+// Reported of other programs: whiteouts and changes of type are misread.
 #[test]
 fn an_entry_may_become_any_other_kind_and_only_the_topmost_removed_path_has_a_whiteout() {
     type Make = fn(&Path);
@@ -216,7 +218,7 @@ fn an_entry_may_become_any_other_kind_and_only_the_topmost_removed_path_has_a_wh
     }
 }
 
-// A3, row 25.
+// Reported of other programs: names that begin with .wh. become deletions.
 #[test]
 fn a_new_file_with_the_name_of_a_whiteout_is_refused() {
     let series = Series::new();
@@ -228,7 +230,7 @@ fn a_new_file_with_the_name_of_a_whiteout_is_refused() {
     assert_eq!(series.resolve("t"), before);
 }
 
-// A3, rows 22 and 27.
+// Reported of other programs: layers change with the version of a compressor; sparse files are expanded.
 #[test]
 fn the_layers_of_the_base_stay_as_they_are_and_holes_stay_holes() {
     let series = Series::new();

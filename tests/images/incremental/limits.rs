@@ -4,7 +4,7 @@ use super::*;
 use volio::error::Kind;
 use volio::pack::{Effect, FullReason};
 
-// A3, row 23.
+// Reported of other programs: an image has more layers than engines mount.
 #[test]
 fn an_image_with_too_many_layers_is_packed_in_full() {
     let series = Series::new();

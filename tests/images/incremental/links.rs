@@ -1,4 +1,4 @@
-//! Files with several names (A3, row 26): a delta has all names of a file or none.
+//! Files with several names: a delta has all names of a file or none.
 
 use super::*;
 

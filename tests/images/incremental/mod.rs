@@ -1,5 +1,5 @@
-//! Packs of what changed: every image shows exactly its tree, and the delta has what it must and nothing else. Rows are those
-//! of the survey of incremental tools in the design notes: A3.
+//! Packs of what changed: every image shows exactly its tree, and the delta has what it must and nothing else. Comments
+//! name the failures that other programs were reported to have.
 
 mod bases;
 mod comparison;

@@ -81,7 +81,7 @@ fn a_tree_that_never_rests_is_packed_in_full() {
     series.assert_shows_tree();
 }
 
-// A3, row 30.
+// Reported of other programs: the last of two writers of a tag wins silently.
 #[test]
 fn another_writer_of_the_name_is_noticed_and_nothing_is_lost() {
     let series = Series::new();

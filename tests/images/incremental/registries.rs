@@ -62,7 +62,7 @@ fn the_base_of_another_repository_is_mounted_and_that_of_another_registry_copied
     }
 }
 
-// A3, row 29.
+// Reported of other programs: a registry says that a blob is there, and it is gone.
 #[test]
 fn layers_that_vanished_behind_a_cache_are_sent_again_once() {
     let (registry, other, series) = (Registry::start(), Registry::start(), Series::new());
@@ -79,7 +79,7 @@ fn layers_that_vanished_behind_a_cache_are_sent_again_once() {
     assert_shows(&copy, &series.at(""));
 }
 
-// A3, row 29.
+// Reported of other programs: a registry says that a blob is there, and it is gone.
 #[test]
 fn a_layer_that_is_gone_for_good_leads_to_a_whole_pack() {
     let (registry, series) = (Registry::start(), Series::new());
@@ -95,7 +95,8 @@ fn a_layer_that_is_gone_for_good_leads_to_a_whole_pack() {
     assert_shows(&image, &series.at(""));
 }
 
-// A3, rows 17 and 19: registries without ranges.
+// Reported of other programs: a registry without ranges sends the whole blob; a table of contents is too large.
+// Registries without ranges.
 #[test]
 fn a_registry_without_ranges_is_read_as_a_whole() {
     let (registry, series) = (Registry::start(), Series::new());
