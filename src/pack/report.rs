@@ -9,7 +9,7 @@ use crate::tree::{LeftOut, Summary};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The result of [`pack`].
+/// The result of [`pack`](super::pack).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Packed {
