@@ -35,7 +35,7 @@ pub struct LiveFiles {
     /// One bit for each entry, by its number.
     bits: Vec<u64>,
     /// The number of files with content.
-    stored: u64,
+    with_content: u64,
     /// The number of files with live content.
     live: u64,
 }
@@ -49,7 +49,7 @@ impl LiveFiles {
 
     /// Returns whether a file has dead content.
     pub fn has_dead(&self) -> bool {
-        self.live < self.stored
+        self.live < self.with_content
     }
 
     fn insert(&mut self, number: u64) {
@@ -74,8 +74,9 @@ impl LiveContent {
         self.files.get(layer)
     }
 
-    /// Returns the ranges with the live content of a layer, which has this size in bytes. `None` if it is fetched as a whole: nothing of it is dead, more
-    /// than 60 percent of it are wanted, or the ranges would take more requests than the whole.
+    /// Returns the ranges with the live content of a layer, which has this size in bytes. `None` if it is fetched as a
+    /// whole: nothing of it is dead, more than 60 percent of it are wanted, or the ranges would take more requests than
+    /// the whole.
     ///
     /// # Errors
     /// Those of reading the table of contents.
@@ -101,13 +102,13 @@ impl LiveContent {
                 return Ok(None);
             }
         }
-        Ok(worthwhile(plan, size))
+        Ok(limit_requests(plan, size))
     }
 }
 
 /// Joins ranges until they take hardly more requests than a layer of this size, which is fetched in parts of the same size
 /// as the ranges. Returns `None` if that is impossible without most of the layer.
-fn worthwhile(mut plan: FetchPlan, size: u64) -> Option<FetchPlan> {
+fn limit_requests(mut plan: FetchPlan, size: u64) -> Option<FetchPlan> {
     let parts = if size <= 2 * REQUEST_SIZE { 1 } else { size.div_ceil(REQUEST_SIZE) };
     let mut gap = GAP;
     loop {
@@ -221,7 +222,7 @@ impl EntryVisitor for Locator {
             return Ok(None);
         }
         if let Some(files) = self.files.get_mut(at.layer) {
-            files.stored += 1;
+            files.with_content += 1;
         }
         Ok(Some(at))
     }

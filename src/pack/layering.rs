@@ -7,6 +7,7 @@
 //! A file of more than twice the target is a layer by itself. The last layer has all directories. If there are too many
 //! layers, the target is doubled.
 
+use super::base::HEADER;
 use super::changes::DeltaEntries;
 use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind, PathRange, TreePath};
@@ -17,11 +18,9 @@ use std::sync::Arc;
 /// A file that is larger than the target by this factor is a layer by itself.
 const ALONE_FACTOR: u64 = 2;
 /// The most layers of an image. Docker allows 125, and later changes add more.
-const MAX_LAYERS: usize = 64;
+pub const MAX_LAYERS: usize = 64;
 /// The number of times that the target may double: 512 MiB become 2 EiB.
 const DOUBLINGS: u32 = 32;
-/// The size of an entry in the archive without its content, in bytes.
-const HEADER: u64 = 512;
 
 /// The content of one layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use super::base::BaseTree;
 use super::changes::{Changes, DeltaEntries, TreeSize};
+use super::layering::MAX_LAYERS;
 use super::report::FullReason;
 use crate::error::{Error, Result};
 use crate::layer::Limits;
@@ -34,7 +35,7 @@ impl Default for IncrementalOptions {
     fn default() -> Self {
         Self {
             content_check: ContentCheck::WhereUncertain,
-            max_layers: 64,
+            max_layers: MAX_LAYERS,
             max_dead: 50,
             shrink_rule: ShrinkRule::AtMost(90),
             effect: Effect::Write,

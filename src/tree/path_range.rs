@@ -78,9 +78,11 @@ impl PathRange {
             Bound::Excluded(last) => path <= last,
         };
         let paths = self.paths.as_deref();
-        if is_after || paths.is_some_and(|paths| paths.ends_before(path)) {
+        if is_after || paths.is_some_and(|paths| paths.is_before(path)) {
             Position::After
-        } else if is_before || self.without.contains(path) || paths.is_some_and(|paths| !paths.leads_on(path))
+        } else if is_before
+            || self.without.contains(path)
+            || paths.is_some_and(|paths| !paths.contains_or_leads_to(path))
         {
             Position::Outside
         } else {

@@ -25,14 +25,14 @@ impl PathSet {
     }
 
     /// Returns whether the path, or one below it, is in the set.
-    pub fn leads_on(&self, path: &TreePath) -> bool {
+    pub fn contains_or_leads_to(&self, path: &TreePath) -> bool {
         // The contents of a directory follow it directly.
         let mut from = self.0.range::<TreePath, _>((Bound::Included(path), Bound::Unbounded));
         from.next().is_some_and(|first| first.is_in(path))
     }
 
     /// Returns whether the path comes after all paths of the set.
-    pub(super) fn ends_before(&self, path: &TreePath) -> bool {
+    pub(super) fn is_before(&self, path: &TreePath) -> bool {
         self.0.last().is_none_or(|last| last < path)
     }
 

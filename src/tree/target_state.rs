@@ -51,8 +51,8 @@ pub struct TargetState {
     pub alone: bool,
     /// The inode number of the directory. A copy of the state on another directory claims nothing.
     pub inode: u64,
-    /// A property that a copy of the directory does not have, besides the inode number: see [`origin`]. The root of a file system has
-    /// the same inode number on every file system of its type.
+    /// A property that a copy of the directory does not have, besides the inode number: see [`origin`]. The root of a file
+    /// system has the same inode number on every file system of its type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// The path of the directory in the target: empty for the target itself, not empty for a file system mounted in it.

@@ -8,7 +8,7 @@ use crate::tree::{ClosedDirectory, EntryKind, Holes, Target, TargetWalk, TreePat
 use std::path::{Path, PathBuf};
 
 /// The size of a block of a file system, in bytes.
-const BLOCK: u64 = 4 << 10;
+pub(super) const BLOCK: u64 = 4 << 10;
 
 /// The space in an empty target.
 pub(super) struct FreeSpace<'a> {

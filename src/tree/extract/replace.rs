@@ -135,17 +135,14 @@ impl Extractor {
         let path = &entry.path;
         self.enter_for_change(path)?;
         let here = self.stack.here().map_err(|errno| io_error("enter", &self.target.shown, path, errno))?;
-        let (file, state) = match open_for_attributes(here, path.name()) {
-            Ok(opened) => opened,
+        let file = match open_for_attributes(here, path.name(), seen) {
+            Ok(Some(file)) => File::from(file),
+            Ok(None) => return Ok(false),
             Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::ACCESS | Errno::NXIO) => {
                 return Ok(false);
             }
             Err(errno) => return Err(self.io_error("open", path, errno)),
         };
-        if state.as_ref() != Some(seen) {
-            return Ok(false);
-        }
-        let file = File::from(file);
         let attributes = attributes_of(&entry.metadata, path, &self.options)?;
         attributes::drop_others(file.as_fd(), &entry.metadata)
             .map_err(|errno| self.io_error("remove an extended attribute of", path, errno))?;
@@ -278,25 +275,32 @@ fn beside(path: &TreePath, temporary: &[u8]) -> TreePath {
     path.parent().unwrap_or_default().join(temporary)
 }
 
-/// Opens a file to set its attributes, which its mode may forbid even to its owner. Returns also the state that it had; none
-/// if it is no regular file.
-fn open_for_attributes(here: BorrowedFd<'_>, name: &[u8]) -> Result<(OwnedFd, Option<FileState>), Errno> {
+/// Opens a file to set its attributes; `None` if it is not as it was seen. If its mode forbids that even to its owner, the
+/// mode is changed, but only that of the file that was seen: another one may have names outside of the target.
+fn open_for_attributes(
+    here: BorrowedFd<'_>,
+    name: &[u8],
+    seen: &FileState,
+) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let open = || openat(here, name, flags | OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
     match open() {
         Err(Errno::ACCESS) => {
             let pin = openat(here, name, flags | OFlags::PATH, Mode::empty())?;
             let stat = fstat(&pin)?;
+            if FileState::of(&stat).as_ref() != Some(seen) {
+                return Ok(None);
+            }
             let mode = Mode::from_raw_mode(stat.st_mode) | Mode::RUSR | Mode::WUSR;
             chmodat(CWD, proc_path(pin.as_fd()), mode, AtFlags::empty())?;
             let file = open()?;
             let is_same = FileId::from(&fstat(&file)?) == FileId::from(&stat);
-            Ok((file, FileState::of(&stat).filter(|_| is_same)))
+            Ok(is_same.then_some(file))
         }
         opened => {
             let file = opened?;
-            let state = FileState::of(&fstat(&file)?);
-            Ok((file, state))
+            let is_seen = FileState::of(&fstat(&file)?).as_ref() == Some(seen);
+            Ok(is_seen.then_some(file))
         }
     }
 }

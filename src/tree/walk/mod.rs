@@ -162,7 +162,8 @@ impl Walk {
             branch.restrict_to(range);
         }
         if let Some(paths) = &range.paths {
-            let ancestors: BTreeSet<_> = self.ancestors.filter(|path| paths.leads_on(path)).collect();
+            let ancestors: BTreeSet<_> =
+                self.ancestors.filter(|path| paths.contains_or_leads_to(path)).collect();
             self.ancestors = ancestors.into_iter().peekable();
         }
         self

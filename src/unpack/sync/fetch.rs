@@ -7,14 +7,13 @@ use crate::error::Result;
 use crate::image::{FetchPlan, FileChunks, Image, SpooledLayers};
 use crate::layer::{Chunk, Limits};
 use crate::tree::{Holes, TreePath};
+use crate::unpack::space::BLOCK;
 use std::collections::BTreeMap;
 
 /// The share of a layer, in percent, above which all of it is fetched.
 const WHOLE_LAYER: u64 = 60;
 /// The cost of a request, as bytes that could be fetched meanwhile.
 const REQUEST_COST: u64 = 64 << 10;
-/// The size of a block of a file system, in bytes.
-const BLOCK: u64 = 4 << 10;
 
 /// The way in which the wanted files of a layer are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
