@@ -49,6 +49,7 @@ pub mod list;
 pub mod pack;
 pub mod plugin;
 pub mod progress;
+pub mod service;
 pub mod unpack;
 pub mod verify;
 
@@ -71,6 +72,7 @@ pub use tree::{
 };
 
 mod disk;
+mod process;
 #[cfg(test)]
 mod testing;
 

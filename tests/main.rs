@@ -21,6 +21,7 @@ mod plugin; // the volume plugin, with the requests of engines
 mod registry; // the registry client, against a registry in this process
 mod restricted; // a user without a name and a home, and a read-only root
 mod screens; // the program as users see it
+mod service; // verbs that run unattended
 mod sidecar; // a pack that waits for a signal
 mod snapshot; // a tree, recorded by an independent implementation
 mod sync; // `unpack --sync`

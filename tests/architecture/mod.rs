@@ -20,11 +20,12 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "disk" | "oci" => &["error"],
         "stream" => &["oci", "error", "progress"],
         "tree" => &["disk", "error", "progress"],
+        "process" => &["stream"],
         "layer" => &["tree", "stream", "oci", "error"],
         "transport" => &["stream", "oci", "disk", "error", "progress"],
         "image" => &["layer", "transport", "tree", "stream", "oci", "error", "progress"],
         verb if VERBS.contains(&verb) => BELOW_THE_VERBS,
-        "data_io" | "plugin" => return Some([VERBS, BELOW_THE_VERBS].concat()),
+        "data_io" | "plugin" | "service" => return Some([VERBS, BELOW_THE_VERBS, &["process"]].concat()),
         _ => return None,
     };
     Some(allowed.to_vec())

@@ -1,0 +1,242 @@
+//! One run: the hooks around the work, in this order:
+//!
+//! 1. `--before`. If it fails, there is no work.
+//! 2. The work.
+//! 3. `--on-error`, if one of the two failed. It does not run after an interruption.
+//! 4. `--after`, always if `--before` has begun: also after an error, an interruption, a time-out or a panic. If this
+//!    process is killed, it runs at the next start: see [`JobState`].
+
+use super::clock::Clock;
+use super::hook::{Hook, HookContext, Variables};
+use super::state::JobState;
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::stream::{CancelToken, start};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// The longest time for which interrupted work is waited for, until it has aborted its uploads.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The time for interrupted work to end after it has aborted its uploads. Work that continues is abandoned: all that it
+/// writes can be interrupted at any moment.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time between two looks at the cancellation.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The hooks of each run.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// The hook before the work.
+    pub before: Option<Hook>,
+    /// The hook after the work, whatever happened.
+    pub after: Option<Hook>,
+    /// The hook after a failure.
+    pub on_error: Option<Hook>,
+}
+
+/// The result of work that was successful.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The digest of the image.
+    pub digest: Digest,
+    /// The number of bytes that were sent or fetched.
+    pub bytes: u64,
+    /// The change that the work made.
+    pub change: Change,
+}
+
+/// A change, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something is new.
+    Changed,
+    /// Everything was there already.
+    Unchanged,
+}
+
+/// The report about a run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The result of `--before` and the work.
+    pub outcome: Result<Done>,
+    /// Set if the run was interrupted; `outcome` is an error then.
+    pub interrupted: bool,
+    /// The first error of a hook.
+    pub hook_error: Option<Error>,
+    /// The duration of the work.
+    pub duration: Duration,
+}
+
+impl Report {
+    /// Returns the result of the work, or the error of a hook after it.
+    ///
+    /// # Errors
+    /// If the work or a hook failed.
+    pub fn into_result(self) -> Result<Done> {
+        match (self.outcome, self.hook_error) {
+            (Ok(done), Some(error)) => {
+                Err(error.context(format!("the work is done, with the image {}", done.digest)))
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+/// Runs of the same work with the same hooks.
+#[derive(Clone)]
+pub struct Runner {
+    /// The hooks.
+    pub hooks: Hooks,
+    /// Their surroundings.
+    pub context: HookContext,
+    /// The image, as the command names it.
+    pub image: String,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Runner {
+    /// Runs the command of `--after` if the last run was killed. An error is logged and returned; the next run is not
+    /// affected by it.
+    pub fn recover(&self, state: Option<&mut JobState>) -> Option<Error> {
+        let state = state.filter(|state| state.was_killed())?;
+        let log = &*self.context.log;
+        let outcome = match &self.hooks.after {
+            Some(after) => {
+                log.warning("hook", "the last run was killed: its --after runs now");
+                self.run_hook(
+                    after,
+                    &self.variables().with("VOLIO_RESULT", "killed"),
+                    &CancelToken::default(),
+                )
+            }
+            None => Ok(()),
+        };
+        if let Err(error) = state.end(None) {
+            log.warning("state", &error.to_string());
+        }
+        outcome.err()
+    }
+
+    /// Runs the hooks and the work. The work gets a token that is cancelled with `cancel`, and ends soon then; otherwise it
+    /// is abandoned, with its thread.
+    pub fn run(
+        &self,
+        mut state: Option<&mut JobState>,
+        cancel: &CancelToken,
+        work: impl FnOnce(&CancelToken) -> Result<Done> + Send + 'static,
+    ) -> Report {
+        let begun = (self.clock.now(), self.clock.elapsed());
+        if let Some(state) = &mut state
+            && let Err(error) = cancel.check().and_then(|()| state.begin(begun.0))
+        {
+            // Nothing has begun, so nothing has to be undone.
+            return self.report(Err(error), None, begun.1, cancel);
+        }
+        let (mut hook_error, mut variables) = (None, self.variables());
+        let before = self.hooks.before.as_ref().map(|hook| self.run_hook(hook, &variables, cancel));
+        let outcome = match before {
+            Some(Err(error)) => {
+                hook_error = Some(again(&error));
+                Err(error)
+            }
+            _ => run_work(work, cancel),
+        };
+        let duration = self.clock.elapsed().saturating_sub(begun.1);
+        let interrupted = outcome.is_err() && cancel.is_cancelled();
+        variables = describe(variables, &outcome, interrupted, duration);
+        let on_error = self.hooks.on_error.as_ref().filter(|_| outcome.is_err() && !interrupted);
+        // The program may be ended by a second signal meanwhile, and then the note remains.
+        for hook in [on_error, self.hooks.after.as_ref()].into_iter().flatten() {
+            if let Err(error) = self.run_hook(hook, &variables, &CancelToken::default()) {
+                hook_error.get_or_insert(error);
+            }
+        }
+        if let Some(state) = state
+            && let Err(error) = state.end(outcome.is_ok().then_some(begun.0))
+        {
+            self.context.log.warning("state", &error.to_string());
+        }
+        Report { outcome, interrupted, hook_error, duration }
+    }
+
+    fn report(
+        &self,
+        outcome: Result<Done>,
+        hook_error: Option<Error>,
+        begun: Duration,
+        cancel: &CancelToken,
+    ) -> Report {
+        let duration = self.clock.elapsed().saturating_sub(begun);
+        Report { interrupted: outcome.is_err() && cancel.is_cancelled(), outcome, hook_error, duration }
+    }
+
+    fn variables(&self) -> Variables {
+        Variables::default().with("VOLIO_IMAGE", self.image.as_str())
+    }
+
+    /// Runs a hook, and logs its error.
+    fn run_hook(&self, hook: &Hook, variables: &Variables, cancel: &CancelToken) -> Result<()> {
+        hook.run(variables, None, &self.context, cancel)
+            .inspect_err(|error| self.context.log.error("hook", &error.to_string()))
+    }
+}
+
+/// Adds the result to the variables.
+fn describe(
+    variables: Variables,
+    outcome: &Result<Done>,
+    interrupted: bool,
+    duration: Duration,
+) -> Variables {
+    let variables = variables.with("VOLIO_SECONDS", format!("{:.3}", duration.as_secs_f64()));
+    match outcome {
+        Ok(done) => variables
+            .with("VOLIO_RESULT", if done.change == Change::Changed { "success" } else { "unchanged" })
+            .with("VOLIO_DIGEST", done.digest.to_string())
+            .with("VOLIO_BYTES", done.bytes.to_string()),
+        Err(error) => variables
+            .with("VOLIO_RESULT", if interrupted { "interrupted" } else { "failed" })
+            // A zero byte cannot be in a variable.
+            .with("VOLIO_ERROR", error.to_string().replace('\0', "\\0")),
+    }
+}
+
+/// Copies what is shown of an error.
+fn again(error: &Error) -> Error {
+    Error::new(error.kind(), error.to_string())
+}
+
+/// Does the work on another thread, so that it can be abandoned.
+fn run_work(
+    work: impl FnOnce(&CancelToken) -> Result<Done> + Send + 'static,
+    cancel: &CancelToken,
+) -> Result<Done> {
+    cancel.check()?;
+    let (sender, result) = channel();
+    let token = CancelToken::default();
+    let passed = token.clone();
+    // The receiver may have gone.
+    start(move || _ = sender.send(work(&passed)))?;
+    let panicked = || Error::failed("the work has panicked").with_hint("this is a fault of volio: report it");
+    loop {
+        match result.recv_timeout(CHECK_INTERVAL) {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Disconnected) => return Err(panicked()),
+            Err(RecvTimeoutError::Timeout) if cancel.is_cancelled() => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+    token.cancel();
+    end_of(&result, &token).unwrap_or_else(|| Err(Error::failed("interrupted")))
+}
+
+/// Waits for the end of work that was cancelled; `None` if it does not end.
+fn end_of(result: &Receiver<Result<Done>>, token: &CancelToken) -> Option<Result<Done>> {
+    let begun = Instant::now();
+    token.wait_for_guards(ABORT_TIMEOUT);
+    let left = ABORT_TIMEOUT.saturating_sub(begun.elapsed()).min(END_TIMEOUT);
+    result.recv_timeout(left).ok()
+}
