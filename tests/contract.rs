@@ -53,6 +53,8 @@ macro_rules! suite {
             a_commit_replaces_what_the_name_meant
             a_name_that_was_moved_meanwhile_is_not_replaced
             a_blob_that_was_stored_exists
+            an_attached_document_is_found_by_its_tag
+            a_document_with_a_subject_is_listed_as_its_referrer
             documents_exist_after_they_were_put
             missing_images_and_blobs_are_not_found
             a_range_of_a_blob_has_the_right_bytes
@@ -329,6 +331,69 @@ pub fn a_blob_that_was_stored_exists(transport: &dyn TestTransport) {
     assert!(!destination.exists(&descriptor).unwrap());
     destination.upload(made(b"data")).unwrap();
     assert!(destination.exists(&descriptor).unwrap());
+}
+
+pub fn an_attached_document_is_found_by_its_tag(transport: &dyn TestTransport) {
+    let attach = |destination: &dyn Destination, tag: &str, word: &str| {
+        let attachment = image(destination, word);
+        destination.put_manifest(&attachment).unwrap();
+        destination.attach(tag, &attachment).unwrap();
+        attachment
+    };
+    let destination = transport.destination("t").unwrap();
+    let document = publish(&*destination, "first");
+    let subject = &document.descriptor().digest;
+    let [signature, sbom] = ["sig", "sbom"].map(|ending| format!("sha256-{}.{ending}", subject.hex()));
+    assert_eq!(destination.tagged(&signature).unwrap(), None);
+
+    let first = attach(&*destination, &signature, "signature");
+    assert_eq!(destination.tagged(&signature).unwrap().as_ref(), Some(&first));
+    transport.settle(&*destination);
+    for _ in 0..2 {
+        assert_eq!(transport.source("t").unwrap().tagged(&signature).unwrap().as_ref(), Some(&first));
+        assert_eq!(destination.tagged(&signature).unwrap().as_ref(), Some(&first));
+    }
+
+    // Another writer replaces it, and attaches something else.
+    let destination = transport.destination("t").unwrap();
+    assert_eq!(destination.tagged(&signature).unwrap(), Some(first));
+    let second = attach(&*destination, &signature, "another signature");
+    let other = attach(&*destination, &sbom, "list");
+    destination.publish_attachments().unwrap();
+    let source = transport.source("whatever").unwrap();
+    for (tag, expected) in [(&signature, second), (&sbom, other)] {
+        assert_eq!(source.tagged(tag).unwrap().as_ref(), Some(&expected));
+        assert_eq!(destination.tagged(tag).unwrap(), Some(expected));
+    }
+    assert_eq!(source.tagged(&signature.replace(".sig", ".att")).unwrap(), None);
+}
+
+pub fn a_document_with_a_subject_is_listed_as_its_referrer(transport: &dyn TestTransport) {
+    let destination = transport.destination("t").unwrap();
+    let document = publish(&*destination, "first");
+    let about = |subject: &Document, word: &str| {
+        let mut manifest: serde_json::Value = image(&*destination, word).parse().unwrap();
+        manifest["subject"] = serde_json::to_value(subject.descriptor()).unwrap();
+        manifest["artifactType"] = word.into();
+        let referrer = Document::new(media_type::MANIFEST, manifest.to_string().into_bytes());
+        destination.put_manifest(&referrer).unwrap();
+        referrer
+    };
+    let [one, two] = ["one", "two"].map(|word| about(&document, word));
+    about(&one, "deep");
+    destination.put_manifest(&two).unwrap();
+    transport.settle(&*destination);
+    let source = transport.source("t").unwrap();
+    let listed = |subject: &Document| {
+        let referrers = source.referrers(&subject.descriptor().digest).unwrap();
+        let mut types: Vec<_> = referrers.iter().map(|entry| entry.extra.get("artifactType")).collect();
+        types.sort_by_key(|kind| kind.as_ref().map(ToString::to_string));
+        types
+    };
+    assert_eq!(listed(&document), [Some("one".into()), Some("two".into())]);
+    assert_eq!(listed(&one), [Some("deep".into())]);
+    assert_eq!(listed(&two), []);
+    assert_eq!(fetch(&*source, one.descriptor()).unwrap(), one);
 }
 
 pub fn documents_exist_after_they_were_put(transport: &dyn TestTransport) {

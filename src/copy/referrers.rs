@@ -3,7 +3,7 @@
 
 use super::Copy;
 use crate::error::{Error, Kind, Result, Side};
-use crate::oci::{Digest, media_type};
+use crate::oci::{Digest, attachment_tags, media_type};
 use crate::transport;
 
 /// The longest chain of referrers that is followed. A signature of an SBOM has length two.
@@ -31,7 +31,9 @@ impl Copy<'_> {
 
     /// Copies the attachments of a document, with their tags.
     fn copy_attachments_of(&mut self, subject: &Digest) -> Result<()> {
-        for (tag, document) in self.from.attachments(subject).map_err(|error| error.on(Side::Source))? {
+        for tag in attachment_tags(subject) {
+            let attachment = self.from.tagged(&tag).map_err(|error| error.on(Side::Source))?;
+            let Some(document) = attachment else { continue };
             if !self.present.contains(&document.descriptor().digest) {
                 self.copy_document(&document, 0)?;
                 self.report.referrers += 1;

@@ -8,7 +8,7 @@ use super::with_foreign_urls;
 use crate::error::{Error, Result};
 use crate::oci::{
     ARTIFACT_TYPE, CONTAINERD_NAME, DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, REF_NAME, Reference,
-    SINCE, attachment_tags, is_attachment_tag, media_type,
+    SINCE, is_attachment_tag, media_type,
 };
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -159,10 +159,13 @@ impl ImageName {
     }
 
     /// Lets the name mean this image. Another image that had the name keeps its other names. It is removed from the index
-    /// if it has none.
+    /// if it has none. If the name means this image already, its entry is kept, with its other names and annotations.
     pub fn set(&self, index: &mut Index, root: &Document) {
         let tag = self.tag.as_deref().unwrap_or(DEFAULT_TAG);
         let digest = &root.descriptor().digest;
+        if keep_entry(index, tag, root.descriptor()) {
+            return;
+        }
         let before = index.manifests.iter().filter(|entry| names(entry).any(|name| name == tag));
         let was_unambiguous = ImageEntries::new(before.cloned().collect()).is_some();
         index.manifests.retain_mut(|entry| {
@@ -181,6 +184,20 @@ impl ImageName {
         entry.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
         index.manifests.push(entry);
     }
+}
+
+/// Returns whether the only entry with this name is one for `root`, and updates the annotation of incomplete copies then.
+/// Other annotations of the entry may be another program's.
+fn keep_entry(index: &mut Index, name: &str, root: &Descriptor) -> bool {
+    let mut named = index.manifests.iter_mut().filter(|entry| names(entry).any(|other| other == name));
+    let (Some(entry), None) = (named.next(), named.next()) else { return false };
+    let is_same =
+        entry.digest == root.digest && entry.size == root.size && entry.media_type == root.media_type;
+    if is_same {
+        entry.annotations.remove(SINCE);
+        entry.annotations.extend(root.annotations.clone());
+    }
+    is_same
 }
 
 /// Finds the image with this digest: an entry, or entries that act as an index with this digest.
@@ -263,25 +280,37 @@ pub fn tags(index: &Index) -> Vec<String> {
     tags.into_iter().map(str::to_owned).collect()
 }
 
-/// Returns the attachments of the manifest or the index with this digest, with their tags.
-pub fn attachments(
+/// Returns the document with this tag; `None` if the index has no such tag.
+///
+/// # Errors
+/// [`Usage`](crate::error::Kind::Usage) if several images have the tag; those of `fetch`.
+pub fn tagged(
     index: &Index,
-    subject: &Digest,
-    fetch: impl Fn(&Descriptor) -> Result<Document>,
-) -> Result<Vec<(String, Document)>> {
-    let mut attachments = Vec::new();
-    for tag in attachment_tags(subject) {
-        if let Some(entry) = index.manifests.iter().find(|entry| ref_name(entry) == Some(&tag)) {
-            attachments.push((tag, fetch(entry)?));
-        }
+    tag: &str,
+    storage: &str,
+    fetch: impl FnOnce(&Descriptor) -> Result<Document>,
+) -> Result<Option<Document>> {
+    let entries: Vec<Descriptor> = entries_named(index, tag).into_iter().cloned().collect();
+    if entries.is_empty() {
+        return Ok(None);
     }
-    Ok(attachments)
+    let image = ImageEntries::new(entries.clone()).ok_or_else(|| ambiguous(&entries, tag, storage))?;
+    image.root(fetch).map(Some)
 }
 
 /// Returns the entries of images that have no name.
 pub fn untagged(index: &Index) -> Vec<Descriptor> {
     let is_unnamed = |entry: &&Descriptor| is_image(entry) && names(entry).next().is_none();
     index.manifests.iter().filter(is_unnamed).cloned().collect()
+}
+
+/// Returns whether two lists of entries have the same images with the same names, whatever else they have.
+pub fn has_same_images(before: &[Descriptor], after: &[Descriptor]) -> bool {
+    fn images(entries: &[Descriptor]) -> Vec<(&Digest, Vec<&str>)> {
+        let images = entries.iter().filter(|entry| is_image(entry));
+        images.map(|entry| (&entry.digest, names(entry).collect())).collect()
+    }
+    images(before) == images(after)
 }
 
 /// Returns whether an entry is an image, and neither a referrer nor an attachment.

@@ -20,6 +20,8 @@ pub struct Memory {
 struct Store {
     blobs: HashMap<Digest, Vec<u8>>,
     names: HashMap<String, Document>,
+    /// The stored manifests that have a subject, as entries of its list of referrers.
+    referrers: HashMap<Digest, Vec<Descriptor>>,
 }
 
 impl Memory {
@@ -63,6 +65,14 @@ impl Source for Memory {
         tags.sort_unstable();
         Ok(tags)
     }
+
+    fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(self.store().referrers.get(subject).cloned().unwrap_or_default())
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        Ok(self.store().names.get(tag).cloned())
+    }
 }
 
 impl Destination for Memory {
@@ -79,7 +89,14 @@ impl Destination for Memory {
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
-        self.store().blobs.insert(document.descriptor().digest.clone(), document.bytes().to_vec());
+        let mut store = self.store();
+        store.blobs.insert(document.descriptor().digest.clone(), document.bytes().to_vec());
+        if let Some((subject, entry)) = document.as_referrer() {
+            let known = store.referrers.entry(subject).or_default();
+            if known.iter().all(|other| other.digest != entry.digest) {
+                known.push(entry);
+            }
+        }
         Ok(())
     }
 
@@ -94,6 +111,15 @@ impl Destination for Memory {
         let new = &root.descriptor().digest;
         super::ensure_unmoved(&self.name, expected, found, new, &self.address(new))?;
         store.names.insert(self.name.clone(), root.clone());
+        Ok(())
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        Source::tagged(self, tag)
+    }
+
+    fn attach(&self, tag: &str, document: &Document) -> Result<()> {
+        self.store().names.insert(tag.to_owned(), document.clone());
         Ok(())
     }
 

@@ -94,13 +94,13 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Returns the manifests that cosign attached to the manifest or the index with this digest, with their tags, which
-    /// contain the digest: signatures, attestations and SBOMs.
+    /// Returns the document with another tag of the same storage, such as that of a signature; `None` if no document has
+    /// the tag. It does not depend on the name.
     ///
     /// # Errors
-    /// Those of reading them.
-    fn attachments(&self, _subject: &Digest) -> Result<Vec<(String, Document)>> {
-        Ok(Vec::new())
+    /// Those of reading it.
+    fn tagged(&self, _tag: &str) -> Result<Option<Document>> {
+        Ok(None)
     }
 
     /// Returns the repository, if this is one of a registry, for [`Destination::mount`].
@@ -169,12 +169,32 @@ pub trait Destination: Send + Sync {
     /// Returns the location of the image with this digest: `repo@sha256:…`.
     fn address(&self, digest: &Digest) -> String;
 
-    /// Gives an existing document a tag that is not the name, such as the one of a signature.
+    /// Returns the document with another tag of the same storage, as it is after what was written before: an archive has
+    /// the tags that it will have when the name is set. Blobs of the document that are used again must be looked for with
+    /// [`contains`](Self::contains), so that no removal deletes them meanwhile.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    fn tagged(&self, _tag: &str) -> Result<Option<Document>> {
+        Ok(None)
+    }
+
+    /// Gives an existing document a tag that is not the name, such as the one of a signature. Readers see it at once, or when
+    /// the name is set.
     ///
     /// # Errors
     /// [`Usage`](crate::error::Kind::Usage) if the storage has no such tags; those of writing.
     fn attach(&self, tag: &str, _document: &Document) -> Result<()> {
         Err(Error::usage(format!("this place cannot give an image the tag {tag} of an attachment")))
+    }
+
+    /// Shows readers the referrers that were put and the documents that were attached, without a change of the name. Only an
+    /// archive needs that, which is replaced as a whole: all others show them at once.
+    ///
+    /// # Errors
+    /// Those of writing. Nothing is attached then.
+    fn publish_attachments(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Mounts a blob from another repository of the same registry, without a transfer. Returns `false` if the registry

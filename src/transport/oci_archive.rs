@@ -16,8 +16,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Other lists of images, which `docker save` writes too. They are removed when an image is added: programs that read them
-/// instead of the index would not find it.
+/// Other lists of images, which `docker save` writes too. They are removed when the images change: programs that read them
+/// instead of the index would not see that.
 const OTHER_LISTS: [&str; 2] = ["manifest.json", "repositories"];
 
 /// A reader of an archive, bound to the name of an image in it.
@@ -89,8 +89,9 @@ impl Source for OciArchive {
         Ok(layout_index::tags(&read_index(&self.archive)?))
     }
 
-    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
-        layout_index::attachments(&read_index(&self.archive)?, subject, |entry| super::fetch(self, entry))
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        let index = read_index(&self.archive)?;
+        layout_index::tagged(&index, tag, &self.description(), |entry| super::fetch(self, entry))
     }
 
     fn untagged(&self) -> Result<Vec<Digest>> {
@@ -130,8 +131,9 @@ impl OciArchiveWriter {
         })
     }
 
-    /// Publishes the archive, in which the name means this document. `check` sees the index of the archive that is replaced.
-    fn publish(&self, root: &Document, check: impl FnOnce(&Index) -> Result<()>) -> Result<()> {
+    /// Publishes the archive, in which the name means this document, if there is one. `check` sees the index of the archive
+    /// that is replaced.
+    fn publish(&self, root: Option<&Document>, check: impl FnOnce(&Index) -> Result<()>) -> Result<()> {
         let close = |contents: &Contents<'_>| {
             let mut index = match contents.old() {
                 Some(old) => read_index(old)?,
@@ -142,13 +144,16 @@ impl OciArchiveWriter {
             for entry in self.referrers().drain(..) {
                 referrers::insert(&mut index, entry);
             }
-            for (name, document) in self.attachments.lock().unwrap_or_else(PoisonError::into_inner).drain(..)
-            {
+            for (name, document) in self.attachments().drain(..) {
                 name.set(&mut index, &document);
             }
-            self.name.set(&mut index, root);
+            if let Some(root) = root {
+                self.name.set(&mut index, root);
+            }
             let mut dropped = unneeded_members(contents, &before, &index.manifests);
-            dropped.extend(OTHER_LISTS.map(str::to_owned));
+            if !layout_index::has_same_images(&before, &index.manifests) {
+                dropped.extend(OTHER_LISTS.map(str::to_owned));
+            }
             let index = Document::write(media_type::INDEX, &index).bytes().to_vec();
             let marker = (MARKER.0.to_owned(), MARKER.1.as_bytes().to_vec());
             Ok(Closing { last: vec![marker, (INDEX_FILE.to_owned(), index)], dropped })
@@ -159,6 +164,11 @@ impl OciArchiveWriter {
     fn referrers(&self) -> MutexGuard<'_, Vec<Descriptor>> {
         // No code panics while it holds the lock.
         self.referrers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attachments(&self) -> MutexGuard<'_, Vec<(ImageName, Document)>> {
+        // No code panics while it holds the lock.
+        self.attachments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,7 +192,7 @@ impl Destination for OciArchiveWriter {
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
-        self.publish(root, |_| Ok(()))
+        self.publish(Some(root), |_| Ok(()))
     }
 
     fn commit_unless_moved(&self, root: &Document, expected: Option<&Digest>) -> Result<()> {
@@ -193,17 +203,33 @@ impl Destination for OciArchiveWriter {
             .map_or_else(|| format!("the image in {path}"), |tag| format!("oci-archive:{path}:{tag}"));
         let new = &root.descriptor().digest;
         let address = self.address(new);
-        self.publish(root, |index| {
+        self.publish(Some(root), |index| {
             let found = self.name.find(index, &format!("archive {path}"), |_| Ok(None));
             let found = moved_name::none_if_missing(found.map(|image| image.digest()))?;
             super::ensure_unmoved(&name, expected, found.as_ref(), new, &address)
         })
     }
 
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        let is_named = |(name, _): &&(ImageName, Document)| name.tag() == Some(tag);
+        if let Some((_, document)) = self.attachments().iter().rev().find(is_named) {
+            return Ok(Some(document.clone()));
+        }
+        self.writer.read_existing(|existing| {
+            let Some(archive) = existing else { return Ok(None) };
+            let storage = format!("archive {}", archive.path().display());
+            layout_index::tagged(&read_index(archive)?, tag, &storage, |entry| fetch_from(archive, entry))
+        })
+    }
+
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {
         let attachment = (ImageName::new(Some(tag), None), document.clone());
-        self.attachments.lock().unwrap_or_else(PoisonError::into_inner).push(attachment);
+        self.attachments().push(attachment);
         Ok(())
+    }
+
+    fn publish_attachments(&self) -> Result<()> {
+        self.publish(None, |_| Ok(()))
     }
 
     fn directory(&self) -> Option<PathBuf> {
@@ -220,12 +246,8 @@ impl Destination for OciArchiveWriter {
 fn unneeded_members(contents: &Contents<'_>, before: &[Descriptor], after: &[Descriptor]) -> HashSet<String> {
     let gone: Vec<Descriptor> = before.iter().filter(|entry| !after.contains(entry)).cloned().collect();
     let (Some(old), false) = (contents.old(), gone.is_empty()) else { return HashSet::new() };
-    let fetch = |entry: &Descriptor| {
-        let absent = || Error::not_found(format!("there is no document {}", entry.digest));
-        let bytes = contents.read(&member_name(&entry.digest), DOCUMENT_LIMIT)?.ok_or_else(absent)?;
-        Unverified::new(Cursor::new(bytes.clone())).verify(entry).drain()?;
-        Ok(Document::new(entry.media_type.clone(), bytes))
-    };
+    let fetch =
+        |entry: &Descriptor| verified(entry, contents.read(&member_name(&entry.digest), DOCUMENT_LIMIT)?);
     let (mut needed, mut unneeded) = (HashMap::new(), HashMap::new());
     if collect_reachable(after, fetch, &mut needed).is_err() {
         return HashSet::new();
@@ -235,6 +257,23 @@ fn unneeded_members(contents: &Contents<'_>, before: &[Descriptor], after: &[Des
     let needed: HashSet<String> =
         needed.keys().flat_map(|digest| old.link_chain(&member_name(digest))).collect();
     unneeded.keys().map(member_name).filter(|name| !needed.contains(name)).collect()
+}
+
+/// Reads and verifies a document in an archive.
+fn fetch_from(archive: &TarArchive, entry: &Descriptor) -> Result<Document> {
+    let bytes = archive.read(&member_name(&entry.digest), DOCUMENT_LIMIT)?;
+    verified(entry, bytes)
+}
+
+/// Verifies the bytes of a document.
+///
+/// # Errors
+/// [`NotFound`](Kind::NotFound) if there are none, [`Integrity`](Kind::Integrity) if they do not match.
+fn verified(entry: &Descriptor, bytes: Option<Vec<u8>>) -> Result<Document> {
+    let absent = || Error::not_found(format!("there is no document {}", entry.digest));
+    let bytes = bytes.ok_or_else(absent)?;
+    Unverified::new(Cursor::new(bytes.clone())).verify(entry).drain()?;
+    Ok(Document::new(entry.media_type.clone(), bytes))
 }
 
 /// Returns the name of the member that holds a blob.

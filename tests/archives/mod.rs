@@ -1,5 +1,6 @@
 //! Images in archives: packed, copied, unpacked, and written by several writers at once.
 
+mod attachments;
 mod bundles;
 mod docker;
 mod part;

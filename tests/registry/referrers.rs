@@ -5,7 +5,7 @@ use axum::http::Method;
 use std::io::Cursor;
 use volio::copy::{self, Copied, copy};
 use volio::error::Kind;
-use volio::oci::{Descriptor, Document, Index, media_type, referrers_tag};
+use volio::oci::{Descriptor, Document, Index, attachment_tags, media_type, referrers_tag};
 use volio::progress::Silent;
 use volio::stream::Body;
 use volio::transport::layout::Layout;
@@ -190,7 +190,9 @@ fn attachments_of_cosign_are_copied_with_the_image_and_counted() {
         assert_eq!(done.referrers, 3 + 4, "{place}");
         let stick = place.source(&access).unwrap();
         assert_eq!(stick.tags().unwrap(), tags);
-        assert_eq!(stick.attachments(&image.descriptor().digest).unwrap().len(), 3);
+        for tag in attachment_tags(&image.descriptor().digest) {
+            assert!(stick.tagged(&tag).unwrap().is_some(), "{place} {tag}");
+        }
     }
     let nameless: volio::transport::Location = layout.to_string().trim_end_matches(":v1").parse().unwrap();
     let stick = nameless.source(&access).unwrap();

@@ -148,6 +148,12 @@ impl ArchiveWriter {
         })
     }
 
+    /// Calls `read` with the archive that is replaced, if there is one: as it was when the writer was created, or after the
+    /// last time that it was published.
+    pub fn read_existing<T>(&self, read: impl FnOnce(Option<&TarArchive>) -> Result<T>) -> Result<T> {
+        read(lock(&self.existing).as_ref())
+    }
+
     /// Returns whether there is a member with this name and the content of this blob, which is read.
     pub fn contains(&self, name: &str, blob: &Descriptor) -> Result<bool> {
         // A damaged blob counts as missing, so that it is replaced.

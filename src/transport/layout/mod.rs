@@ -254,8 +254,8 @@ impl Source for Layout {
         Ok(layout_index::tags(&self.index()?))
     }
 
-    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
-        layout_index::attachments(&self.index()?, subject, |entry| super::fetch(self, entry))
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        layout_index::tagged(&self.index()?, tag, &self.description(), |entry| super::fetch(self, entry))
     }
 
     fn untagged(&self) -> Result<Vec<Digest>> {
@@ -317,6 +317,10 @@ impl Destination for Layout {
         super::ensure_unmoved(&name, expected, found.as_ref(), new, &self.address(new))?;
         self.name.set(&mut index, root);
         self.replace_index(&index)
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        Source::tagged(self, tag)
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {

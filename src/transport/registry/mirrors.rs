@@ -134,8 +134,8 @@ impl Source for MirroredSource {
         self.registry()?.referrers(subject)
     }
 
-    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
-        self.registry()?.attachments(subject)
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        Source::tagged(self.registry()?, tag)
     }
 
     fn cancelled_by(&self, cancel: &CancelToken) -> Option<Box<dyn Source + '_>> {

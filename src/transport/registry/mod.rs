@@ -68,7 +68,7 @@ use self::token::Scopes;
 use self::upload::Upload;
 use super::{Access, Destination, Origin, RetryDelay, Source, moved_name, with_foreign_urls};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Document, Reference, attachment_tags, media_type};
+use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
 use crate::stream::{Body, CancelToken, Unverified, Written};
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use reqwest::{Method, StatusCode, Url};
@@ -234,20 +234,11 @@ impl Source for Registry {
         self.list_referrers(subject)
     }
 
-    fn attachments(&self, subject: &Digest) -> Result<Vec<(String, Document)>> {
-        let mut found = Vec::new();
-        for tag in attachment_tags(subject) {
-            // A SHA-512 digest is too long for a tag, so nothing can be attached to it.
-            let Ok(reference) = self.reference.with_tag(&tag) else { continue };
-            let attachment =
-                Self { reference, client: Arc::clone(&self.client), cancel: self.cancel.clone() };
-            match attachment.resolve() {
-                Ok(document) => found.push((tag, document)),
-                Err(error) if error.kind() == Kind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        // What cannot be a tag is not one. The tag of an attachment to a SHA-512 digest would be too long.
+        let Ok(reference) = self.reference.with_tag(tag) else { return Ok(None) };
+        let tagged = Self { reference, client: Arc::clone(&self.client), cancel: self.cancel.clone() };
+        moved_name::none_if_missing(tagged.resolve())
     }
 
     fn origin(&self) -> Option<Origin> {
@@ -321,6 +312,10 @@ impl Destination for Registry {
             return Ok(());
         }
         super::ensure_unmoved(&name, Some(digest), after.as_ref(), digest, &address)
+    }
+
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        Source::tagged(self, tag)
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {
