@@ -49,6 +49,7 @@ pub mod list;
 pub mod pack;
 pub mod plugin;
 pub mod progress;
+pub mod prune;
 pub mod service;
 pub mod unpack;
 pub mod verify;
@@ -56,7 +57,7 @@ pub mod verify;
 pub use error::{Error, Result};
 pub use image::{Description, ReadOptions};
 pub use layer::{Compression, Limits};
-pub use oci::{ContainerConfig, Descriptor, Digest, Document, Platform, Reference};
+pub use oci::{ContainerConfig, Descriptor, Digest, Document, Platform, Reference, TagMatch, TagTemplate};
 pub use stream::CancelToken;
 pub use transport::memory::Memory;
 pub use transport::registry::{

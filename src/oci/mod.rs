@@ -14,6 +14,7 @@ mod members;
 mod platform;
 mod reference;
 mod referrer;
+mod tag_template;
 
 pub use config::{ContainerConfig, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
@@ -25,6 +26,7 @@ pub(crate) use members::{Members, null_is_default};
 pub use platform::{Fit, Platform};
 pub use reference::Reference;
 pub use referrer::{ARTIFACT_TYPE, attachment_tags, is_attachment_tag, referrers_tag};
+pub use tag_template::{TagMatch, TagTemplate};
 
 /// The annotation with the name of an image in an image layout (image-spec, "Image Layout", `index.json`).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
-const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "verify"];
+const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "verify", "prune"];
 const BELOW_THE_VERBS: &[&str] =
     &["transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
 
