@@ -2,7 +2,7 @@
 //!
 //! A **tree** is packed into a **layer**; layers make an **image**; images live in **transports**. The verbs are
 //! modules, each with a function of the same name, its options and its result: [`pack`], [`unpack`], [`copy`],
-//! [`list`], [`cat`], [`diff`], [`inspect`] and [`verify`].
+//! [`list`], [`cat`], [`diff`], [`inspect`], [`verify`] and [`sign`].
 //!
 //! A [`Location`] names an image in a registry, a layout, or an archive, and opens it as a [`Source`] or a [`Destination`]:
 //!
@@ -51,6 +51,7 @@ pub mod plugin;
 pub mod progress;
 pub mod prune;
 pub mod service;
+pub mod sign;
 pub mod unpack;
 pub mod verify;
 
@@ -71,6 +72,7 @@ pub use tree::{
     Entry, EntryKind, ExtractOptions, Extracted, Holes, IdMaps, IdRange, MergedTree, Metadata, OnChange,
     Owner, RuleFiles, SourceSpec, Time, TreePath, WalkOptions, rule_lines,
 };
+pub use trust::{PublicKey, Signed, Signer, SigningKey};
 
 mod disk;
 mod process;
@@ -91,3 +93,5 @@ pub mod stream;
 pub mod transport;
 #[doc(hidden)]
 pub mod tree;
+#[doc(hidden)]
+pub mod trust;

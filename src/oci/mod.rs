@@ -25,7 +25,7 @@ pub use members::Unknown;
 pub(crate) use members::{Members, null_is_default};
 pub use platform::{Fit, Platform};
 pub use reference::Reference;
-pub use referrer::{ARTIFACT_TYPE, attachment_tags, is_attachment_tag, referrers_tag};
+pub use referrer::{ARTIFACT_TYPE, SUBJECT, attachment_tags, is_attachment_tag, referrers_tag};
 pub use tag_template::{TagMatch, TagTemplate};
 
 /// The annotation with the name of an image in an image layout (image-spec, "Image Layout", `index.json`).

@@ -58,6 +58,8 @@ impl Document {
 
 /// The field of a descriptor with the type of an artifact.
 pub const ARTIFACT_TYPE: &str = "artifactType";
+/// The field of a manifest with the descriptor of the manifest that it refers to.
+pub const SUBJECT: &str = "subject";
 
 #[cfg(test)]
 mod tests {

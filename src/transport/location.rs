@@ -97,6 +97,22 @@ impl Location {
         })
     }
 
+    /// Opens the place of an existing image for writing what is attached to it, such as signatures.
+    ///
+    /// # Errors
+    /// [`Usage`](crate::error::Kind::Usage) if nothing can be attached to an image there.
+    pub fn attachment_destination(&self, access: &Access) -> Result<Box<dyn Destination>> {
+        Ok(match self {
+            Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
+            Self::Layout { directory, tag, .. } => Box::new(Layout::create(directory, tag.as_deref())?),
+            Self::OciArchive { file, tag, .. } => Box::new(OciArchiveWriter::create(file, tag.as_deref())?),
+            Self::DockerArchive { .. } => {
+                return Err(Error::usage(format!("nothing can be attached to {self}"))
+                    .with_hint("use an oci-archive, a layout or a registry"));
+            }
+        })
+    }
+
     /// Opens the location for a removal, of a tag or, by its digest, of an image.
     ///
     /// # Errors

@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
-const VERBS: &[&str] = &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "verify", "prune"];
+const VERBS: &[&str] =
+    &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "verify", "prune", "sign"];
 const BELOW_THE_VERBS: &[&str] =
-    &["transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
+    &["trust", "transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
 
 /// Returns the top-level modules that a module may import, besides itself.
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
@@ -23,7 +24,8 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "process" => &["stream"],
         "layer" => &["tree", "stream", "oci", "error"],
         "transport" => &["stream", "oci", "disk", "error", "progress"],
-        "image" => &["layer", "transport", "tree", "stream", "oci", "error", "progress"],
+        "trust" => &["transport", "stream", "oci", "disk", "error", "progress"],
+        "image" => &["trust", "layer", "transport", "tree", "stream", "oci", "error", "progress"],
         verb if VERBS.contains(&verb) => BELOW_THE_VERBS,
         "data_io" | "plugin" | "service" => return Some([VERBS, BELOW_THE_VERBS, &["process"]].concat()),
         _ => return None,

@@ -4,7 +4,7 @@ use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "pack",
     "unpack",
     "copy",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 17] = [
     "diff",
     "inspect",
     "verify",
+    "sign",
     "tags",
     "rm",
     "login",
@@ -45,6 +46,7 @@ Commands:
   diff         Show what differs between two images, or an image and a directory
   inspect      Show the manifests and the configuration of an image
   verify       Verify every blob of an image
+  sign         Sign an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
   login        Store a user name and a password for a registry, after checking them
@@ -87,6 +89,7 @@ Commands:
   diff         Show what differs between two images, or an image and a directory
   inspect      Show the manifests and the configuration of an image
   verify       Verify every blob of an image
+  sign         Sign an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
   login        Store a user name and a password for a registry, after checking them

@@ -1,7 +1,7 @@
 //! The command line: the program's own help and its commands.
 
 use crate::commands::{
-    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, tags, unpack, verify,
+    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, sign, tags, unpack, verify,
 };
 use crate::exit::{self, Exit};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -62,6 +62,7 @@ pub enum Command {
     Diff(diff::Diff),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
+    Sign(sign::Sign),
     Tags(tags::Tags),
     Rm(rm::Rm),
     Login(login::Login),
@@ -85,6 +86,7 @@ impl Command {
             Self::Cat(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Verify(args) => args.run(),
+            Self::Sign(args) => args.run(),
             Self::Tags(args) => args.run(),
             Self::Rm(args) => args.run(),
             Self::Login(args) => args.run(),

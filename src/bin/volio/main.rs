@@ -17,6 +17,7 @@ mod limit_args;
 mod output;
 mod progress;
 mod signal;
+mod signature_args;
 mod terminal;
 
 use clap::Parser;

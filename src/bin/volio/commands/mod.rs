@@ -11,6 +11,7 @@ pub mod man;
 pub mod pack;
 pub mod plugin;
 pub mod rm;
+pub mod sign;
 pub mod tags;
 pub mod unpack;
 pub mod verify;

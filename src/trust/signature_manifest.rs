@@ -1,0 +1,86 @@
+//! The manifest of simple signatures: the one with the tag `sha256-HEX.sig`, with one layer for each signature (cosign,
+//! `specs/SIGNATURE_SPEC.md`).
+
+use super::payload;
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Document, Manifest, attachment_tags, media_type};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The annotation of a layer with the signature of its payload, in base64.
+const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+
+/// The signatures of a manifest, without their payloads.
+#[derive(Default)]
+pub struct SignatureManifest {
+    layers: Vec<Descriptor>,
+    /// The annotations of the manifest, which volio keeps.
+    annotations: BTreeMap<String, String>,
+}
+
+/// A simple signature whose payload was not read yet.
+pub struct StoredSignature<'a> {
+    /// The descriptor of the payload.
+    pub payload: &'a Descriptor,
+    /// The signature in ASN.1 DER.
+    pub signature: Vec<u8>,
+}
+
+impl SignatureManifest {
+    /// Returns the tag of the signatures of the manifest or index with this digest.
+    pub fn tag(subject: &Digest) -> String {
+        let [signatures, ..] = attachment_tags(subject);
+        signatures
+    }
+
+    /// Parses the document with this tag.
+    ///
+    /// # Errors
+    /// [`Integrity`](crate::error::Kind::Integrity) if it is not a manifest.
+    pub fn parse(document: &Document) -> Result<Self> {
+        if !media_type::is_manifest(&document.descriptor().media_type) {
+            return Err(document.malformed("signatures are listed in a manifest"));
+        }
+        let Manifest { layers, annotations, .. } = Manifest::parse(document)?;
+        Ok(Self { layers, annotations })
+    }
+
+    /// Returns the signatures, and for a layer that is not a signature the reason.
+    pub fn signatures(&self) -> impl ExactSizeIterator<Item = Result<StoredSignature<'_>>> {
+        self.layers.iter().map(|layer| {
+            let invalid = |why: String| Error::integrity(format!("the signature is not valid: {why}"));
+            if layer.media_type != payload::MEDIA_TYPE {
+                return Err(invalid(format!("its payload has the media type {:?}", layer.media_type)));
+            }
+            let text = layer
+                .annotations
+                .get(SIGNATURE)
+                .ok_or_else(|| invalid(format!("it has no annotation {SIGNATURE}")))?;
+            let signature = BASE64_STANDARD.decode(text).map_err(|error| invalid(error.to_string()))?;
+            Ok(StoredSignature { payload: layer, signature })
+        })
+    }
+
+    /// Adds a signature of a payload.
+    pub fn add(&mut self, payload: &[u8], signature: &[u8]) {
+        let mut layer = Descriptor::of(payload::MEDIA_TYPE, payload);
+        layer.annotations.insert(SIGNATURE.to_owned(), BASE64_STANDARD.encode(signature));
+        self.layers.push(layer);
+    }
+
+    /// Returns the config and the manifest.
+    pub fn documents(&self) -> (Document, Document) {
+        let payloads: Vec<_> = self.layers.iter().map(|layer| &layer.digest).collect();
+        // The diff_ids of the signatures are the digests of the payloads, which are stored as they are.
+        let config = json!({
+            "architecture": "", "os": "", "config": {},
+            "rootfs": { "type": "layers", "diff_ids": payloads },
+        });
+        let config = Document::write(media_type::CONFIG, &config);
+        let manifest =
+            Manifest::new(config.descriptor().clone(), self.layers.clone(), self.annotations.clone());
+        (config, Document::write(media_type::MANIFEST, &manifest))
+    }
+}
