@@ -12,7 +12,7 @@ truncate -s 64M "$1"
 if [ "$0" = exfat ]; then
     device=$(losetup --find --show "$1")
     trap 'losetup --detach "$device"' EXIT
-    mount.exfat-fuse "$device" "$2" > mount.log
+    mount.exfat-fuse -o umask=022 "$device" "$2" > mount.log
 else
     mount -t "$0" -o loop "$1" "$2"
 fi
@@ -100,5 +100,83 @@ fn an_error_of_the_disk_ends_the_run_also_on_such_a_file_system() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{file_system}: {stderr}");
         assert!(stderr.contains("No space left on device"), "{file_system}: {stderr}");
+    }
+}
+
+#[test]
+#[ignore = "needs root to mount vfat and exFAT: run tests/run"]
+fn names_that_the_file_system_takes_for_one_are_refused_and_both_are_named() {
+    let file_systems = mountable();
+    assert!(!file_systems.is_empty(), "neither vfat nor exFAT can be mounted here");
+    for file_system in file_systems {
+        let directory = tempfile::tempdir().unwrap();
+        for (tree, one, other) in [
+            ("files", "Name", "name"),
+            ("directories", "Sub/one", "sub/two"),
+            ("mixed", "Both", "both/file"),
+            ("letters", "Ä1", "ä1"),
+        ] {
+            for path in [one, other] {
+                let path = directory.path().join(tree).join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, path.to_str().unwrap()).unwrap();
+            }
+        }
+        let script = "for tree in files directories mixed letters; do
+                $VOLIO pack --quiet oci:layout:$tree $tree > /dev/null
+                code=0; $VOLIO unpack oci:layout:$tree target/$tree || code=$?; test $code = 6
+                mkdir target/synced-$tree; touch target/synced-$tree/kept
+                code=0; $VOLIO unpack --sync --force oci:layout:$tree target/synced-$tree || code=$?; test $code = 6
+            done
+            cat target/files/* > seen
+            mkdir user; touch user/README; $VOLIO pack --quiet oci:layout:user user > /dev/null
+            mkdir target/merged; echo mine > target/merged/readme
+            code=0; $VOLIO unpack --merge oci:layout:user target/merged || code=$?; test $code = 6
+            cat target/merged/* >> seen";
+        let output = on(file_system, directory.path(), script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{file_system}: {stderr}");
+        for named in [
+            "files/name cannot be created beside target/files/Name: the file system takes",
+            "synced-files/Name",
+        ] {
+            assert!(stderr.contains(named), "{file_system}, {named}: {stderr}");
+        }
+        let seen = fs::read_to_string(directory.path().join("seen")).unwrap();
+        assert!(seen.ends_with("files/Namemine\n"), "{file_system}: {seen}");
+    }
+}
+
+#[test]
+#[ignore = "needs root to mount vfat and exFAT: run tests/run"]
+fn a_sync_to_names_that_differ_in_case_only_keeps_their_contents() {
+    let file_systems = mountable();
+    assert!(!file_systems.is_empty(), "neither vfat nor exFAT can be mounted here");
+    for file_system in file_systems {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        fs::create_dir_all(tree.join("Sub")).unwrap();
+        fs::write(tree.join("Sub/below"), "below").unwrap();
+        fs::write(tree.join("Name"), "content").unwrap();
+        fs::write(tree.join("other"), "other").unwrap();
+        let script = "$VOLIO pack --quiet oci:layout:v1 tree > /dev/null
+            $VOLIO unpack oci:layout:v1 target/data
+            mv tree/Name tree/name; mv tree/Sub tree/sub
+            $VOLIO pack --quiet oci:layout:v2 tree > /dev/null
+            $VOLIO unpack --sync oci:layout:v2 target/data
+            cp -r target/data copy; ls target/data > names
+            $VOLIO unpack --sync --dry-run oci:layout:v2 target/data";
+        let output = on(file_system, directory.path(), script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{file_system}: {stderr}");
+        let names = fs::read_to_string(directory.path().join("names")).unwrap();
+        assert_eq!(names, "name\nother\nsub\n", "{file_system}");
+        for (path, content) in [("name", "content"), ("sub/below", "below"), ("other", "other")] {
+            assert_eq!(fs::read_to_string(directory.path().join("copy").join(path)).unwrap(), content);
+        }
+        assert!(
+            stderr.contains("wrote 0 entries") || stderr.contains("0 entries, "),
+            "{file_system}: {stderr}"
+        );
     }
 }

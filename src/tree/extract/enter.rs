@@ -124,6 +124,10 @@ impl Extractor {
 
     /// Enters a directory, or reads a symbolic link and stays.
     fn step(&mut self, name: &[u8], missing: Missing) -> Result<Entered, NotEntered> {
+        let path = self.stack.path().join(name);
+        if self.directories.get(&path).is_none() {
+            self.ensure_spelling(&path).map_err(NotEntered::Failed)?;
+        }
         let mut entered = self.stack.enter(name);
         if entered == Err(Errno::NOENT) && missing == Missing::Create {
             self.create_implied(name).map_err(NotEntered::Failed)?;
@@ -131,12 +135,9 @@ impl Extractor {
         }
         match entered {
             Ok(()) => self.note_filesystem().map(|()| Entered::Directory).map_err(NotEntered::Failed),
-            Err(Errno::NOENT) => Err(Blocked::Missing(self.stack.path().join(name)).into()),
+            Err(Errno::NOENT) => Err(Blocked::Missing(path).into()),
             Err(Errno::NOTDIR | Errno::LOOP) => self.read_link(name).map(Entered::Link),
-            Err(errno) => {
-                let path = self.stack.path().join(name);
-                Err(NotEntered::Failed(self.io_error("enter", &path, errno)))
-            }
+            Err(errno) => Err(NotEntered::Failed(self.io_error("enter", &path, errno))),
         }
     }
 

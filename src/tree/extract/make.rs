@@ -28,6 +28,7 @@ impl Extractor {
     ) -> Result<T> {
         let mut created = self.stack.here().and_then(|here| create(here, path.name()));
         if matches!(created, Err(Errno::EXIST)) {
+            self.ensure_spelling(path)?;
             self.clear(path)?;
             created = self.stack.here().and_then(|here| create(here, path.name()));
         }
@@ -65,7 +66,10 @@ impl Extractor {
                 self.describe(entry, true, may_inherit)
             }
             Err(Errno::EXIST) => match open_directory(here, path.name()) {
-                Ok(fd) => self.keep_directory(entry, fd.as_fd()),
+                Ok(fd) => {
+                    self.ensure_spelling(path)?;
+                    self.keep_directory(entry, fd.as_fd())
+                }
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     self.make(path, |here, name| mkdirat(here, name, Mode::RWXU))?;
                     let may_inherit = self.passes_acls_on();

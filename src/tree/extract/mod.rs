@@ -12,6 +12,7 @@
 
 mod atomic;
 mod attributes;
+mod case_folding;
 mod content;
 mod creation_defaults;
 mod enter;
@@ -148,6 +149,8 @@ pub struct Extractor {
     extracted: Extracted,
     /// Set when an entry was extracted, even if a whiteout has removed it again.
     has_extracted: bool,
+    /// Set when a sync found a case-insensitive file system in the target.
+    folds_case: bool,
 }
 
 /// A directory that gets its attributes when nothing more is put into it.
@@ -199,6 +202,7 @@ impl Extractor {
             retention: Retention::default(),
             extracted: Extracted::default(),
             has_extracted: false,
+            folds_case: false,
             target,
         })
     }

@@ -78,6 +78,9 @@ impl Extractor {
         let Place { temporary, .. } = place;
         super::ensure_possible(entry)?;
         self.enter_for_change(&entry.path)?;
+        if self.folds_case {
+            self.ensure_spelling(&entry.path)?;
+        }
         self.extracted.entries += 1;
         let beside = Entry { path: beside(&entry.path, temporary), ..entry.clone() };
         let skipped = self.extracted;
@@ -106,6 +109,9 @@ impl Extractor {
         let above = self.stack.here().and_then(|here| fcntl_dupfd_cloexec(here, 0));
         let above = above.map_err(|errno| self.io_error("look at", first, errno))?;
         self.enter_for_change(path)?;
+        if self.folds_case {
+            self.ensure_spelling(path)?;
+        }
         self.extracted.entries += 1;
         let beside = beside(path, temporary);
         let is_linked = self.make(&beside, |here, name| {

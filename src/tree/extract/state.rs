@@ -122,7 +122,8 @@ impl Extractor {
         self.begin_state(interim)?;
         let changed = self.states.mounts.iter().filter(|mount| mount.is_changed);
         let paths: Vec<_> = changed.map(|mount| mount.path.clone()).collect();
-        paths.iter().try_for_each(|path| self.goto(path))
+        paths.iter().try_for_each(|path| self.goto(path))?;
+        self.note_case_folding(paths.iter())
     }
 
     /// Ensures that a directory which a sync has just entered is on the mount that was compared: that of the directory

@@ -52,6 +52,11 @@ impl<'a> Applier<'a> {
         for file in &plan.attributes {
             self.change_attributes(file)?;
         }
+        // A new name may be an old one in another spelling. Contents of what is removed are fetched then.
+        let mut removed = plan.removed;
+        if self.extractor.folds_case() {
+            removed = self.remove_extras()?;
+        }
         for path in &plan.directories {
             let (entry, note) = self.entry(path)?;
             self.touch(path)?;
@@ -78,6 +83,18 @@ impl<'a> Applier<'a> {
             let place = place(&self.temporary, self.plan, path);
             self.extractor.replace_by_link(first, path, place)?;
         }
+        if !self.extractor.folds_case() {
+            removed = self.remove_extras()?;
+        }
+        for path in &plan.directory_attributes {
+            self.describe(path)?;
+        }
+        Ok(Applied { removed, fetched_again })
+    }
+
+    /// Removes what the image does not have. Returns the number of removed entries.
+    fn remove_extras(&mut self) -> Result<u64> {
+        let plan = self.plan;
         let mut removed = plan.removed;
         for (path, seen) in &plan.extras {
             self.touch(path)?;
@@ -87,10 +104,7 @@ impl<'a> Applier<'a> {
                 removed = removed.min(found.entries);
             }
         }
-        for path in &plan.directory_attributes {
-            self.describe(path)?;
-        }
-        Ok(Applied { removed, fetched_again })
+        Ok(removed)
     }
 
     fn entry(&self, path: &TreePath) -> Result<(Entry, &'a SyncNote)> {
