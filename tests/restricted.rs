@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -49,6 +49,46 @@ fn a_user_without_a_name_packs_and_unpacks_on_a_read_only_root() {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(!text.contains("warning") && !text.contains("not restored"), "{text}");
+}
+
+/// A script that packs more new unreadable files than a summary names, as a user that may not read them.
+const UNREADABLE: &str = r#"
+cp "$0" "$1/volio"
+mkdir "$1/tree" "$1/tree/many" "$1/work"
+echo data > "$1/tree/file"
+chown -R 12345 "$1"
+exec setpriv --reuid 12345 --clear-groups env -i sh -ec '
+    cd work
+    ../volio pack --quiet oci:image:v1 ../tree
+    (umask 777; seq -f "../tree/many/%g" 6000 | xargs touch)
+    echo more > ../tree/new
+    ../volio pack --incremental --skip-unreadable oci:image:v1 ../tree
+    ../volio ls oci:image:v1'
+"#;
+
+#[test]
+fn new_files_that_cannot_be_read_are_left_out_of_a_delta_however_many_they_are() {
+    if !rustix::process::geteuid().is_root() {
+        return writeln!(
+            std::io::stderr(),
+            "SKIPPED: files that cannot be read, because root can run this only"
+        )
+        .unwrap();
+    }
+    let place = tempfile::tempdir().unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new("sh")
+        .args(["-ec", UNREADABLE, env!("CARGO_BIN_EXE_volio"), place.path().to_str().unwrap()])
+        .current_dir(place.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(stderr.contains("1 added, 2 changed, 0 removed"), "{stderr}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains("many/")).count(),
+        0
+    );
 }
 
 /// The id map of `podman unshare`: the id of root without root's rights, and a range of ids for all other users.

@@ -84,6 +84,7 @@ impl DirectoryWalk {
     }
 
     pub fn restrict_to(&mut self, range: PathRange) {
+        self.builder.summary.names_all = range.paths.is_some();
         self.range = range;
     }
 

@@ -40,6 +40,7 @@ impl StoredWalk {
     }
 
     pub fn restrict_to(&mut self, range: PathRange) {
+        self.builder.summary.names_all = range.paths.is_some();
         self.range = range;
     }
 

@@ -60,10 +60,12 @@ pub struct Summary {
     pub unreadable: u64,
     /// Entries that changed while they were read.
     pub changed: u64,
-    /// The first [`MAX_NAMED`](Self::MAX_NAMED) unreadable and changed entries.
+    /// The first [`MAX_NAMED`](Self::MAX_NAMED) unreadable and changed entries, or all of them in a walk over chosen paths.
     pub left_out: Vec<LeftOut>,
     /// The newest mtime of all entries; `None` where there were none.
     pub newest: Option<Time>,
+    /// Names all unreadable and changed entries: a walk over chosen paths was asked for each of them.
+    pub(crate) names_all: bool,
 }
 
 impl Summary {
@@ -73,8 +75,11 @@ impl Summary {
     /// Adds two summaries.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
+        let names_all = self.names_all || other.names_all;
         self.left_out.extend(other.left_out);
-        self.left_out.truncate(Self::MAX_NAMED);
+        if !names_all {
+            self.left_out.truncate(Self::MAX_NAMED);
+        }
         for (name, count) in other.attributes {
             *self.attributes.entry(name).or_default() += count;
         }
@@ -88,6 +93,7 @@ impl Summary {
             changed: self.changed + other.changed,
             left_out: self.left_out,
             newest: self.newest.max(other.newest),
+            names_all,
         }
     }
 
@@ -96,7 +102,7 @@ impl Summary {
             LeftOutReason::Unreadable(_) => self.unreadable += 1,
             LeftOutReason::Changed(_) => self.changed += 1,
         }
-        if self.left_out.len() < Self::MAX_NAMED {
+        if self.names_all || self.left_out.len() < Self::MAX_NAMED {
             self.left_out.push(LeftOut { path, reason });
         }
     }
