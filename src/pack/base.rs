@@ -3,6 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::image::{
     BaseImage, ContentId, ContentIds, EntryPosition, EntryVisitor, Image, PathNote, ReadOptions,
+    check_media_type,
 };
 use crate::layer::{Chunk, Item, TocEntry};
 use crate::oci::{Document, History, ImageConfig};
@@ -157,6 +158,11 @@ impl FoundBase {
         progress: &dyn Progress,
     ) -> Result<BaseTree> {
         let image = Image::open_resolved(self.root.clone(), self.source.as_ref(), options, progress)?;
+        // Checked here, because the hint of other commands is an option that a pack does not have.
+        let checked = image.manifest().layers.iter().try_for_each(|layer| check_media_type(layer, progress));
+        checked.map_err(|error| {
+            error.with_hint("its layers cannot be those of an image: choose another base")
+        })?;
         let mut notes = BaseNotes::default();
         let tree = image.tree_with(&mut notes)?.with_first_names();
         let (mut files, mut bytes, mut newest) = (0, 0u64, None);

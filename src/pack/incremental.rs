@@ -231,6 +231,7 @@ impl Packer<'_> {
             platform,
             limits: self.incremental.limits,
             temporary: self.incremental.temporary.clone(),
+            any_media_type: true,
             ..ReadOptions::default()
         };
         found.read(self.base.reference(), &read, now(), self.progress)

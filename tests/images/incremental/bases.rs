@@ -163,6 +163,23 @@ fn layers_of_a_base_in_docker_format_have_oci_types_in_an_oci_manifest() {
 }
 
 #[test]
+fn a_base_with_a_layer_of_another_media_type_is_refused_without_a_hint_to_other_commands() {
+    let series = Series::new();
+    series.pack_with(|options, _| options.image.platforms = vec!["linux/amd64".parse().unwrap()]).unwrap();
+    let mut manifest = Manifest::parse(&series.resolve("t")).unwrap();
+    "application/vnd.oci.image.layer.v1.tar+xz".clone_into(&mut manifest.layers[0].media_type);
+    let destination = series.location("t").destination(&Access::default()).unwrap();
+    let document = Document::write(media_type::MANIFEST, &manifest);
+    destination.put_manifest(&document).unwrap();
+    destination.commit(&document).unwrap();
+    drop(destination);
+    let base = Base::image(series.location("t"), Access::default());
+    let error = series.pack_to(&base, &series.location("other")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    assert!(error.hint().unwrap().contains("choose another base"), "{:?}", error.hint());
+}
+
+#[test]
 fn a_damaged_base_is_replaced_by_a_whole_image_if_it_has_the_name_and_an_error_otherwise() {
     let series = Series::new();
     let packed = series.pack();
