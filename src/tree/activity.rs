@@ -39,6 +39,10 @@ const PAUSE: Duration = Duration::from_millis(8);
 const MIN_PAUSE_SIZE: u64 = 64 << 10;
 const MAX_PAUSES: u32 = 4;
 
+/// The time for which two changes of a file may get the same stamp: more than a tick of the clock that stamps files, which
+/// is 1 to 10 ms on Linux.
+const TICK: Duration = Duration::from_millis(20);
+
 /// Decides which files must be read twice.
 pub(super) struct Activity {
     /// The number of pauses that are left.
@@ -97,6 +101,19 @@ impl Activity {
 pub(crate) fn now() -> Time {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Time { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanoseconds: since.subsec_nanos() }
+}
+
+/// Waits until a further change of a file gets another stamp than it has now. Without this, an image could have a content
+/// that is changed in the same tick, and the next comparison by stamps would not notice it. A later file is older by then,
+/// so that a tree that nothing writes to costs one such pause at most.
+pub(super) fn wait_for_next_tick(stat: &Stat) {
+    let stamp = Stamp::new(stat).latest();
+    let nanoseconds = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
+    let age = nanoseconds(now()) - nanoseconds(stamp);
+    // A time in the future was not given by this clock.
+    if let Some(age) = u64::try_from(age).ok().map(Duration::from_nanos).filter(|age| *age <= TICK) {
+        thread::sleep(TICK - age);
+    }
 }
 
 /// Waits for a program that may be in the middle of a store into a mapping.

@@ -345,3 +345,14 @@ fn an_entry_that_is_created_or_removed_after_its_directory_was_read_is_not_a_cha
         fs::rename(root.join("a/1.new"), root.join("a/1")).unwrap();
     });
 }
+
+#[test]
+fn a_file_is_read_when_its_next_change_would_get_another_stamp() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("file");
+    fs::write(&path, "text").unwrap();
+    let stamp = fs::metadata(&path).unwrap().modified().unwrap();
+    assert_eq!(names(&walk(root.path())), ["/file"]);
+    // The walk has read it by now, and the longest tick is one hundredth of a second.
+    assert!(stamp.elapsed().unwrap() > std::time::Duration::from_millis(10));
+}

@@ -3,7 +3,7 @@
 use super::skip_list::SkipList;
 use super::summary::{LeftOutReason, Summary};
 use super::{WalkOptions, WalkedEntry};
-use crate::tree::activity::{Activity, Care, wait_for_write};
+use crate::tree::activity::{Activity, Care, wait_for_next_tick, wait_for_write};
 use crate::tree::file::{FileContent, READ_AT_ONCE, ReadFailure, read_at_once};
 use crate::tree::id_map::{Owner, Unmapped};
 use crate::tree::race::{FileChange, MAX_ATTEMPTS, OnChange, is_about_entry};
@@ -158,6 +158,7 @@ impl EntryBuilder {
         let mut entry = self.entry(path, EntryKind::File { size }, stat, XattrSource::Open(fd.as_fd()))?;
         let care = self.activity.care(&fd, stat);
         if care != Care::Once {
+            wait_for_next_tick(stat);
             wait_for_write(&fd);
         }
         let content = if size <= READ_AT_ONCE {
