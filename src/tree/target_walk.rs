@@ -14,11 +14,12 @@ use crate::error::{Error, Result};
 use crate::tree::activity::Care;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Statx, StatxAttributes, StatxFlags, StatxTimestamp, fstat,
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, Statx, StatxAttributes, StatxFlags, StatxTimestamp, fstat,
     makedev, openat, readlinkat, statat, statx,
 };
 use rustix::io::{Errno, fcntl_dupfd_cloexec, pread, retry_on_intr};
 use std::ffi::{CStr, CString};
+use std::path::Path;
 use std::vec;
 
 /// An entry of a target.
@@ -408,6 +409,13 @@ impl TargetFiles {
         Ok(Self { root, shown: target.shown.clone() })
     }
 
+    /// The files of a directory that is only read. `None` if it cannot be opened.
+    pub fn at(directory: &Path) -> Option<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, directory, flags, Mode::empty()).ok()?;
+        Some(Self { root, shown: directory.display().to_string() })
+    }
+
     /// Opens a regular file, by single steps that follow no link. `None` if there is none that can be read.
     pub fn open(&self, path: &TreePath) -> Option<TargetFile> {
         let mut stack = DirStack::new(fcntl_dupfd_cloexec(&self.root, 0).ok()?);
@@ -423,6 +431,11 @@ impl TargetFile {
     /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.stat.st_size.unsigned_abs()
+    }
+
+    /// The time of the last change of the content.
+    pub fn mtime(&self) -> Time {
+        Time { seconds: self.stat.st_mtime, nanoseconds: self.stat.st_mtime_nsec as u32 }
     }
 
     /// Returns the content, from its beginning. Reading fails if the file changes meanwhile.

@@ -48,6 +48,9 @@ pub struct Options {
     pub read_as: ReadAs,
     /// The number of ranges that are fetched at the same time if a part of the image is unpacked.
     pub connections: usize,
+    /// A directory with another version of the image, for a sync: contents that it has are copied and not fetched. They
+    /// are verified as what is fetched.
+    pub reuse_from: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -61,6 +64,7 @@ impl Default for Options {
             if_present: IfPresent::default(),
             read_as: ReadAs::default(),
             connections: ClientOptions::default().concurrency,
+            reuse_from: None,
         }
     }
 }
@@ -227,24 +231,40 @@ pub(crate) fn unpack_if(
     if let Some(found) = &found {
         check(found, &root)?;
     }
-    let content = conflict::state_content(&root, options);
-    let job = Job { source, root: &root, content, options, progress };
-    if let WriteMode::Sync(how) = options.write {
-        return sync::run(&job, target, found, how);
-    }
-    let replaces = options.write == WriteMode::Atomic { replace: true };
-    let action = match &found {
-        Some(found) if !replaces || job.is_there(found) => job.action(found)?,
-        _ => TargetAction::Extract,
-    };
-    match (action, options.write) {
-        (TargetAction::Skip, _) => Ok(job.present()),
-        (_, WriteMode::Atomic { replace }) => {
-            drop(found);
-            job.staged(target, replace)
-        }
-        _ => job.fill(found.map_or_else(|| Target::open_or_create(target), Ok)?),
-    }
+    Job::new(source, &root, options, progress).run(target, found)
+}
+
+/// Unpacks the image when the name was resolved before: `root` is the index or the manifest that it stands for.
+///
+/// # Errors
+/// As [`unpack`].
+pub(crate) fn unpack_resolved(
+    source: &dyn Source,
+    root: &Document,
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Unpacked> {
+    Job::new(source, root, options, progress).run(target, Target::open(target)?)
+}
+
+/// Returns whether the record of a directory says that it holds this image, unpacked with these options, and complete.
+///
+/// # Errors
+/// When the directory cannot be opened, or another run is at work in it.
+pub(crate) fn is_present(root: &Document, target: &Path, options: &Options) -> Result<bool> {
+    let wanted = conflict::state_content(root, options);
+    let state = Target::open(target)?.and_then(|target| target.state());
+    Ok(state.is_some_and(|state| state.complete && state.content == wanted))
+}
+
+/// Returns the digest of the complete image that a directory holds, by its record.
+///
+/// # Errors
+/// As [`is_present`].
+pub(crate) fn present_digest(target: &Path) -> Result<Option<Digest>> {
+    let kept = Target::open(target)?.as_ref().map(kept).transpose()?.flatten();
+    Ok(kept.map(|kept| kept.digest))
 }
 
 /// Returns the complete image that a target holds.
@@ -291,7 +311,36 @@ struct Job<'a> {
     progress: &'a dyn Progress,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(
+        source: &'a dyn Source,
+        root: &'a Document,
+        options: &'a Options,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Self { source, root, content: conflict::state_content(root, options), options, progress }
+    }
+
+    /// Unpacks the image into a target, which was opened if it exists.
+    fn run(&self, path: &Path, found: Option<Target>) -> Result<Unpacked> {
+        if let WriteMode::Sync(how) = self.options.write {
+            return sync::run(self, path, found, how);
+        }
+        let replaces = self.options.write == WriteMode::Atomic { replace: true };
+        let action = match &found {
+            Some(found) if !replaces || self.is_there(found) => self.action(found)?,
+            _ => TargetAction::Extract,
+        };
+        match (action, self.options.write) {
+            (TargetAction::Skip, _) => Ok(self.present()),
+            (_, WriteMode::Atomic { replace }) => {
+                drop(found);
+                self.staged(path, replace)
+            }
+            _ => self.fill(found.map_or_else(|| Target::open_or_create(path), Ok)?),
+        }
+    }
+
     fn action(&self, target: &Target) -> Result<TargetAction> {
         conflict::action(target, &self.content, self.options)
     }

@@ -2,15 +2,14 @@
 
 use super::fetch::{Fetch, LayerMode};
 use super::plan::{InPlace, Plan, Reuse, WantedFile};
+use super::reuse::ReusableFiles;
 use super::reuse::Writes;
 use super::tree::SyncNote;
 use crate::error::{Error, Result};
 use crate::image::{ChunkReader, ChunkSource, EntryPosition, FetchPlan, FetchedFrames, Image, SpooledLayers};
 use crate::layer::{Budget, Chunk, Item, Limits};
 use crate::progress::Progress;
-use crate::tree::{
-    Content, Entry, EntryKind, Extractor, MergedTree, Place, SeenAs, TargetFile, TargetFiles, TreePath,
-};
+use crate::tree::{Content, Entry, EntryKind, Extractor, MergedTree, Place, SeenAs, TargetFile, TreePath};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
@@ -28,7 +27,7 @@ pub(super) struct Applier<'a> {
     pub image: &'a Image<'a>,
     pub tree: &'a MergedTree<SyncNote>,
     pub extractor: &'a mut Extractor,
-    pub files: &'a TargetFiles,
+    pub files: ReusableFiles<'a>,
     pub plan: &'a Plan,
     /// A name that no entry has.
     pub temporary: Vec<u8>,
@@ -301,8 +300,12 @@ struct MixedChunks<'f, 'a> {
 }
 
 impl<'f, 'a> MixedChunks<'f, 'a> {
-    fn new(file: &'f WantedFile, frames: Option<&'f mut FetchedFrames<'a>>, files: &TargetFiles) -> Self {
-        let reuse = file.reuse.as_deref().map(|reuse| (reuse, files.open(&reuse.source)));
+    fn new(
+        file: &'f WantedFile,
+        frames: Option<&'f mut FetchedFrames<'a>>,
+        files: ReusableFiles<'_>,
+    ) -> Self {
+        let reuse = file.reuse.as_deref().map(|reuse| (reuse, files.open(reuse)));
         Self { frames, layer: file.at.layer, reuse, buffer: Vec::new(), is_stale: false }
     }
 

@@ -1,6 +1,6 @@
 //! Contents of the target's files that must be read, because their metadata says too little.
 
-use super::plan::{ChunkPlaces, InPlace, Plan, Reuse, WantedFile};
+use super::plan::{ChunkPlaces, InPlace, Plan, Reuse, ReusedTree, WantedFile};
 use crate::error::Result;
 use crate::image::{ContentId, identify, identify_chunks};
 use crate::oci::Digest;
@@ -86,7 +86,7 @@ impl Check {
                     plan.old_files.push((file.size, file.path.clone()));
                 }
                 let chunks = ChunkPlaces::ByDigest(places);
-                let reuse = Reuse { source: file.path.clone(), chunks };
+                let reuse = Reuse { tree: ReusedTree::Target, source: file.path.clone(), chunks };
                 let reuse = (!reuse.is_empty()).then(|| Box::new(reuse));
                 plan.writes.push(WantedFile { reuse, ..file });
             }

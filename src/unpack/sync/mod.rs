@@ -11,6 +11,7 @@
 //! target for complete or removes anything from it. A sync of any image completes it.
 
 mod apply;
+mod batches;
 mod check;
 mod compare;
 mod fetch;
@@ -29,27 +30,22 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Image, SpooledLayers};
 use crate::stream::{start_in, worker_count};
 use crate::tree::{
-    ClosedDirectory, EntryKind, ExpectedAttributes, Extracted, Extractor, FoundEntry, MergedTree, SyncMount,
-    Target, TargetFiles, TargetState, TargetWalk, Time, TreePath,
+    ClosedDirectory, EntryKind, ExpectedAttributes, Extracted, Extractor, MergedTree, SyncMount, Target,
+    TargetFiles, TargetState, TargetWalk, Time, TreePath,
 };
 use apply::{Applied, Applier};
+use batches::{BATCHES_AHEAD, Batches, send_in_batches};
 use compare::{Compared, Comparison, Rules};
 use fetch::Fetch;
 use plan::Plan;
-use reuse::Writes;
+use reuse::{ReusableFiles, Writes};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use tree::{SyncNote, SyncNotes};
 
-/// The number of entries of a target that are passed on together, and the number of such batches that are read ahead of
-/// the comparison.
-const BATCH: usize = 256;
-const BATCHES_AHEAD: usize = 128;
-/// The most bytes of the paths of a batch, apart from the last one.
-const BATCH_BYTES: usize = 64 << 10;
 /// The most threads that read files of the target.
 const MAX_READERS: usize = 4;
 
@@ -136,21 +132,29 @@ pub(super) fn run(
         return Err(Error::usage("an artifact cannot be synced")
             .with_hint("unpack it into an empty directory, or over another one with --merge"));
     }
+    let other = job.options.reuse_from.as_deref().and_then(TargetFiles::at);
     let target = match (found, options.run) {
         (None, Run::Dry) => return count_all(job),
-        (None, Run::Apply) => return fill(job, Target::open_or_create(path)?),
+        (None, Run::Apply) => Target::open_or_create(path)?,
         (Some(target), _) => target,
     };
     if target.foreign_entry()?.is_none() && target.own_state().is_none_or(|state| !is_interim(&state)) {
-        return if options.run == Run::Dry { count_all(job) } else { fill(job, target) };
+        return match (options.run, &other) {
+            (Run::Dry, _) => count_all(job),
+            (Run::Apply, None) => fill(job, target),
+            (Run::Apply, Some(_)) => match (SyncRun { job, options, other }).run(target) {
+                // One that data-io made cannot be compared. Nothing was changed.
+                Err(error) if error.kind() == Kind::Usage => fill(job, Target::open_or_create(path)?),
+                synced => synced,
+            },
+        };
     }
     match (options.foreign, ensure_ours(&target, &job.content)) {
         (ForeignTarget::Refuse, Err(foreign)) => return Err(foreign),
         (ForeignTarget::Merge, Err(_)) => return merge(job, target),
         _ => {}
     }
-    let run = SyncRun { job, options };
-    match run.run(target) {
+    match (SyncRun { job, options, other }).run(target) {
         Err(error) if error.kind() == Kind::Usage && options.foreign == ForeignTarget::Merge => {
             merge(job, Target::open_or_create(path)?)
         }
@@ -257,6 +261,8 @@ fn ensure_ours(target: &Target, wanted: &Value) -> Result<()> {
 struct SyncRun<'a> {
     job: &'a Job<'a>,
     options: SyncOptions,
+    /// Another version of the image, whose contents may be used.
+    other: Option<TargetFiles>,
 }
 
 /// A plan with all that it needs, before anything is changed.
@@ -294,6 +300,10 @@ impl SyncRun<'_> {
         synced.fetched += applied.fetched_again.0;
         synced.requests += applied.fetched_again.1;
         Ok(unpacked(self.job, image, Outcome::Unpacked, extracted, synced))
+    }
+
+    fn reusable<'f>(&'f self, target: &'f TargetFiles) -> ReusableFiles<'f> {
+        ReusableFiles { target, other: self.other.as_ref() }
     }
 
     fn is_dry(&self) -> bool {
@@ -379,7 +389,7 @@ impl SyncRun<'_> {
         let temporary = compared.temporary.clone();
         let mut plan = compared.finish(&tree);
         let is_indexed = |layer| image.indexed_layer(layer).is_some();
-        let writes = reuse::find(&mut plan, &tree, files, readers, is_indexed)?;
+        let writes = reuse::find(&mut plan, &tree, self.reusable(files), readers, is_indexed)?;
         let fetch = Fetch::plan(image, &writes, &plan, &spools, limits, self.job.options.tree.holes)?;
         Ok(Prepared { tree, newest: None, spools, plan, writes, fetch, temporary })
     }
@@ -415,7 +425,7 @@ impl SyncRun<'_> {
             image,
             tree: &tree,
             extractor: &mut extractor,
-            files,
+            files: self.reusable(files),
             plan: &plan,
             temporary,
             limits: *limits,
@@ -463,47 +473,4 @@ fn ensure_space(target: &Target, fetch: &Fetch<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Sends the entries of a walk, many at once. Ends early if the receiver is gone, which has failed then.
-fn send_in_batches(walk: TargetWalk, sender: &SyncSender<Batch>) {
-    let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
-    for found in walk {
-        bytes += found.as_ref().map_or(0, |found| found.path.as_bytes().len());
-        batch.push(found);
-        if batch.len() == BATCH || bytes >= BATCH_BYTES {
-            if sender.send(std::mem::take(&mut batch)).is_err() {
-                return;
-            }
-            bytes = 0;
-        }
-    }
-    let _ = sender.send(batch);
-}
-
-type Batch = Vec<Result<FoundEntry>>;
-
-/// The entries that are sent in batches.
-struct Batches {
-    batches: Receiver<Batch>,
-    current: std::vec::IntoIter<Result<FoundEntry>>,
-}
-
-impl Batches {
-    fn of(batches: Receiver<Batch>) -> Self {
-        Self { batches, current: Vec::new().into_iter() }
-    }
-}
-
-impl Iterator for Batches {
-    type Item = Result<FoundEntry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(next) = self.current.next() {
-                return Some(next);
-            }
-            self.current = self.batches.recv().ok()?.into_iter();
-        }
-    }
 }

@@ -49,20 +49,31 @@ pub(super) struct WantedFile {
     pub at: EntryPosition,
     /// The identity of the content.
     pub content: ContentId,
-    /// Content in the target that may be used.
+    /// Content on this machine that may be used.
     pub reuse: Option<Box<Reuse>>,
 }
 
 impl WantedFile {
-    /// Returns whether the target has the whole content.
+    /// Returns whether a file on this machine has the whole content.
     pub fn has_whole_reuse(&self) -> bool {
         self.reuse.as_ref().is_some_and(|reuse| matches!(reuse.chunks, ChunkPlaces::Same))
     }
 }
 
-/// A file of the target that has a part of a content, or all of it.
+/// A directory whose files may have contents of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReusedTree {
+    /// The target, whose files are replaced and removed.
+    Target,
+    /// Another version of the image, which does not change.
+    OtherVersion,
+}
+
+/// A file of the target, or of another version, that has a part of a content, or all of it.
 #[derive(Clone, Debug)]
 pub(super) struct Reuse {
+    /// The directory that the file is in.
+    pub tree: ReusedTree,
     /// The path of the file.
     pub source: TreePath,
     /// The places of the chunks in it.
@@ -79,9 +90,9 @@ pub(super) enum ChunkPlaces {
 }
 
 impl Reuse {
-    /// A file with the whole content.
+    /// A file of the target with the whole content.
     pub fn whole(source: TreePath) -> Box<Self> {
-        Box::new(Self { source, chunks: ChunkPlaces::Same })
+        Box::new(Self { tree: ReusedTree::Target, source, chunks: ChunkPlaces::Same })
     }
 
     /// Returns whether nothing of a content is known to be in the source.

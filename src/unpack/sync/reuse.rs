@@ -1,15 +1,38 @@
-//! Contents of files to be written that the target has elsewhere: under the old name of a file that was renamed, or in a
-//! file that stays. What is found is verified when it is copied.
+//! Contents of files to be written that this machine has: in the target, under the old name of a file that was renamed or
+//! in a file that stays, or in a directory with another version. What is found is verified when it is copied.
 
 use super::check::identify_file;
-use super::plan::{Plan, Reuse, WantedFile};
+use super::plan::{ChunkPlaces, Plan, Reuse, ReusedTree, WantedFile};
 use super::tree::SyncNote;
 use crate::error::Result;
+use crate::image::identify_chunks;
 use crate::oci::Digest;
 use crate::stream::try_for_each;
-use crate::tree::{EntryKind, MergedTree, TargetFiles, TreePath};
+use crate::tree::{EntryKind, MergedTree, TargetFile, TargetFiles, Time, TreePath};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+
+/// The smallest size of a file of another version whose chunks are searched: smaller files are usually one chunk.
+const MIN_SIZE_FOR_CHUNKS: u64 = 1 << 20;
+
+/// The files whose contents may be used.
+#[derive(Clone, Copy)]
+pub(super) struct ReusableFiles<'a> {
+    /// Those of the target.
+    pub target: &'a TargetFiles,
+    /// Those of another version.
+    pub other: Option<&'a TargetFiles>,
+}
+
+impl ReusableFiles<'_> {
+    /// Opens a file that is to be used.
+    pub fn open(&self, reuse: &Reuse) -> Option<TargetFile> {
+        match reuse.tree {
+            ReusedTree::Target => self.target.open(&reuse.source),
+            ReusedTree::OtherVersion => self.other?.open(&reuse.source),
+        }
+    }
+}
 
 /// The files to be written, by where their contents are from.
 #[derive(Debug, Default)]
@@ -47,7 +70,7 @@ impl Writes {
 pub(super) fn find(
     plan: &mut Plan,
     tree: &MergedTree<SyncNote>,
-    files: &TargetFiles,
+    files: ReusableFiles<'_>,
     threads: usize,
     is_indexed: impl Fn(usize) -> bool,
 ) -> Result<Writes> {
@@ -56,11 +79,14 @@ pub(super) fn find(
     for file in wanted.iter_mut().filter(|file| !is_indexed(file.at.layer)) {
         file.reuse = None;
     }
+    if let Some(other) = files.other {
+        find_in_other_version(&mut wanted, tree, other, threads, &is_indexed)?;
+    }
     let needs = |file: &WantedFile| is_indexed(file.at.layer) && !file.has_whole_reuse();
     let sizes: HashSet<u64> = wanted.iter().filter(|file| needs(file)).map(|file| file.size).collect();
     if !sizes.is_empty() {
         let digests: HashSet<&Digest> = wanted.iter().flat_map(|file| file.content.digests()).collect();
-        let mut sources = old_contents(plan, &sizes, &digests, files, threads)?;
+        let mut sources = old_contents(plan, &sizes, &digests, files.target, threads)?;
         plan.old_files = Vec::new();
         add_contents_that_stay(&mut sources, &wanted, &digests, plan, tree);
         drop(digests);
@@ -90,6 +116,47 @@ pub(super) fn find(
     writes.fetched.extend(in_circles.into_iter().map(|file| WantedFile { reuse: None, ..file }));
     writes.fetched.sort_by_key(|file| file.at);
     Ok(writes)
+}
+
+/// Finds contents in another version, in the files with the same paths. A file with the size and the mtime of the image's
+/// is taken for the same; the chunks of other large files are searched.
+fn find_in_other_version(
+    wanted: &mut [WantedFile],
+    tree: &MergedTree<SyncNote>,
+    other: &TargetFiles,
+    threads: usize,
+    is_indexed: impl Fn(usize) -> bool,
+) -> Result<()> {
+    let needs = |file: &WantedFile| is_indexed(file.at.layer) && file.reuse.is_none();
+    let candidates: Vec<(usize, Option<Time>)> = wanted
+        .iter()
+        .enumerate()
+        .filter(|(_, file)| needs(file))
+        .map(|(number, file)| (number, tree.get(&file.path).map(|(entry, _)| entry.metadata.mtime)))
+        .collect();
+    let find = |_: usize, (number, mtime): &(usize, Option<Time>)| {
+        let Some(file) = wanted.get(*number) else { return Ok(None) };
+        let Some(found) = other.open(&file.path) else { return Ok(None) };
+        let size = found.size();
+        let chunks = if size == file.size && *mtime == Some(found.mtime()) {
+            ChunkPlaces::Same
+        } else if size >= MIN_SIZE_FOR_CHUNKS && file.size >= MIN_SIZE_FOR_CHUNKS {
+            // One that cannot be read has nothing to use.
+            let identified = identify_chunks(&file.path, size, &mut found.into_content());
+            ChunkPlaces::ByDigest(identified.map(|(_, places)| places).unwrap_or_default())
+        } else {
+            return Ok(None);
+        };
+        let reuse = Reuse { tree: ReusedTree::OtherVersion, source: file.path.clone(), chunks };
+        Ok((!reuse.is_empty()).then(|| Box::new(reuse)))
+    };
+    let reuses = try_for_each(threads, &candidates, find).into_result()?;
+    for ((number, _), reuse) in candidates.iter().zip(reuses) {
+        if let Some(file) = wanted.get_mut(*number) {
+            file.reuse = reuse;
+        }
+    }
+    Ok(())
 }
 
 /// Finds files with the content of an earlier one, which is fetched. Returns the paths of those by the numbers of the files.
@@ -170,7 +237,9 @@ fn order(files: &mut Vec<WantedFile>) -> Vec<WantedFile> {
         .iter()
         .enumerate()
         .map(|(number, file)| {
-            let source = file.reuse.as_ref().and_then(|reuse| numbers.get(&reuse.source)).copied();
+            // No file of another version is replaced.
+            let reuse = file.reuse.as_ref().filter(|reuse| reuse.tree == ReusedTree::Target);
+            let source = reuse.and_then(|reuse| numbers.get(&reuse.source)).copied();
             source.filter(|source| *source != number)
         })
         .collect();
