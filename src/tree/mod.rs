@@ -45,7 +45,7 @@ pub(crate) use resolution::{Resolution, Step};
 pub use source_spec::SourceSpec;
 pub use stored::StoredTree;
 pub use target_state::TargetState;
-pub(crate) use target_state::is_reserved_name;
+pub(crate) use target_state::{WATCH_DIRECTORY, is_reserved_name};
 pub(crate) use target_walk::{ClosedDirectory, FileState, FoundEntry, TargetFile, TargetFiles, TargetWalk};
 pub use walk::{
     LeftOut, LeftOutReason, ListedDirectories, RuleFiles, SkipList, Summary, Walk, WalkOptions, WalkedEntry,

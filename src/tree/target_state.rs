@@ -32,6 +32,8 @@ const NEW_FILE: &CStr = c".volio.json.new";
 pub(super) const SPOOL: &CStr = c".volio.spool";
 /// The name of the journal of a run.
 pub(super) const JOURNAL: &CStr = c".volio.made";
+/// The directory for what a run records that follows a tag. It is private, and holds no part of the tree.
+pub(crate) const WATCH_DIRECTORY: &str = ".volio.watch";
 /// The bit of a directory in which only their owners may replace entries, and only its owner may write attributes.
 const STICKY: u32 = 0o1000;
 /// The type of tmpfs.
@@ -143,7 +145,8 @@ pub(super) fn path_text(path: &TreePath) -> String {
 
 /// Returns whether a name in the root of a target is reserved for volio. No image can have it there.
 pub(crate) fn is_reserved_name(name: &[u8]) -> bool {
-    [FILE, NEW_FILE, SPOOL, JOURNAL].iter().any(|ours| ours.to_bytes() == name)
+    name == WATCH_DIRECTORY.as_bytes()
+        || [FILE, NEW_FILE, SPOOL, JOURNAL].iter().any(|ours| ours.to_bytes() == name)
 }
 
 /// Returns whether an entry of a directory was left there by volio.
@@ -152,7 +155,18 @@ pub(super) fn is_left_by_volio(directory: BorrowedFd<'_>, name: &CStr) -> bool {
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
     };
-    if name == FILE { read_file(directory).is_some() } else { is_reserved_name(name.to_bytes()) && is_file() }
+    match name.to_bytes() {
+        _ if name == FILE => read_file(directory).is_some(),
+        _ if is_watch_directory(directory, name) => true,
+        name => is_reserved_name(name) && is_file(),
+    }
+}
+
+/// Returns whether an entry of a directory is that of a run that follows a tag, which another user did not create.
+pub(super) fn is_watch_directory(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+    name.to_bytes() == WATCH_DIRECTORY.as_bytes()
+        && statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir() && is_of_user_or_root(&stat))
 }
 
 /// Returns whether an entry of a directory is the file that is used instead of the attribute, and was written by volio.

@@ -7,8 +7,8 @@
 
 use super::{Extractor, PendingDirectory};
 use crate::error::{Error, Result};
-use crate::tree::TreePath;
 use crate::tree::resolution::{Blocked, Resolution, Step};
+use crate::tree::{TreePath, is_reserved_name};
 use rustix::fs::{Mode, mkdirat, readlinkat};
 use rustix::io::Errno;
 use std::borrow::Cow;
@@ -125,6 +125,9 @@ impl Extractor {
     /// Enters a directory, or reads a symbolic link and stays.
     fn step(&mut self, name: &[u8], missing: Missing) -> Result<Entered, NotEntered> {
         let path = self.stack.path().join(name);
+        if is_reserved_name(name) && self.states.is_reserved(&path) {
+            return Err(Blocked::Missing(path).into());
+        }
         if self.directories.get(&path).is_none() {
             self.ensure_spelling(&path).map_err(NotEntered::Failed)?;
         }

@@ -257,6 +257,9 @@ impl Extractor {
         if entry.path.is_root() {
             is_counted = self.is_counted(&entry.path);
             self.put_root(entry)?;
+        } else if self.states.is_reserved(&entry.path) {
+            // An image must not be able to write the state of a target.
+            return Ok(());
         } else {
             let entry = &match self.enter_parent(&entry.path)? {
                 Cow::Borrowed(_) => Cow::Borrowed(entry),
@@ -265,7 +268,7 @@ impl Extractor {
             is_counted = self.is_counted(&entry.path);
             self.skipped.remove(&entry.path);
             if self.states.is_reserved(&entry.path) {
-                // An image must not be able to write the state of a target.
+                // A symbolic link leads there.
                 return Ok(());
             }
             self.put_below_root(entry, content)?;

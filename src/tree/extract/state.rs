@@ -70,11 +70,18 @@ struct StateRecord {
 }
 
 impl StateRecords {
-    /// Returns whether an entry cannot be extracted because its name is reserved for the state.
+    /// Returns whether an entry cannot be extracted because its name, or that of a directory that it is in, is reserved for
+    /// the state.
     pub fn is_reserved(&self, path: &TreePath) -> bool {
+        if !path.names().any(target_state::is_reserved_name) {
+            return false;
+        }
         let has_state = |parent| self.records.iter().any(|record| record.path == parent);
-        target_state::is_reserved_name(path.name())
-            && path.parent().is_some_and(|parent| parent.is_root() || has_state(parent))
+        let is_reserved = |path: &TreePath| {
+            target_state::is_reserved_name(path.name())
+                && path.parent().is_some_and(|parent| parent.is_root() || has_state(parent))
+        };
+        std::iter::successors(Some(path.clone()), TreePath::parent).any(|path| is_reserved(&path))
     }
 }
 

@@ -4,7 +4,8 @@ use super::creation_defaults::{default_acl, set_default_acl};
 use super::hostile::Sandbox;
 use super::users::as_ordinary_user;
 use super::*;
-use crate::tree::target_state;
+use crate::error::Kind;
+use crate::tree::target_state::{self, WATCH_DIRECTORY};
 use rustix::fd::AsFd;
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, openat, renameat_with};
 use serde_json::json;
@@ -347,4 +348,23 @@ fn an_abandoned_run_leaves_nothing() {
         assert_eq!(target.exists(), is_there);
         assert!(!is_there || state_of(&target).is_none());
     }
+}
+
+#[test]
+fn an_image_cannot_write_into_the_directory_of_a_run_that_follows_a_tag() {
+    let target = tempfile::tempdir().unwrap();
+    let own = target.path().join(WATCH_DIRECTORY);
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("note.json"), "mine").unwrap();
+    assert_eq!(Target::open(target.path()).unwrap().unwrap().foreign_entry().unwrap(), None);
+    let within = file(".volio.watch/note.json", "forged");
+    extract(&[within, file("file", "data")], target.path()).unwrap();
+    assert_eq!(fs::read_to_string(own.join("note.json")).unwrap(), "mine");
+    for through in ["link/note.json", "link/new/file"] {
+        let entries = [symlink("link", ".volio.watch"), file(through, "forged")];
+        let error = extract(&entries, target.path()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Integrity, "{error}");
+    }
+    assert_eq!(fs::read_dir(&own).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(own.join("note.json")).unwrap(), "mine");
 }

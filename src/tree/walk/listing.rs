@@ -102,7 +102,9 @@ pub(super) fn is_bookkeeping(root: BorrowedFd<'_>, name: &CStr) -> bool {
     let is_lost_and_found = name.to_bytes() == LOST_AND_FOUND
         && statat(root, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_uid == 0)
         && is_mount_point(root);
-    is_lost_and_found || target_state::is_state_file(root, name)
+    is_lost_and_found
+        || target_state::is_state_file(root, name)
+        || target_state::is_watch_directory(root, name)
 }
 
 /// Returns a directory as messages show it, without a trailing `/`, so that a path can be appended.
