@@ -2,6 +2,7 @@
 
 use super::log::Log;
 use crate::error::{Error, Result};
+use crate::oci::Digest;
 use crate::process::{self, Ended};
 use crate::stream::CancelToken;
 use crate::transport::Environment;
@@ -109,6 +110,11 @@ impl Hook {
     /// Returns the name of the hook: that of its option without the dashes.
     pub fn event(&self) -> &'static str {
         self.event
+    }
+
+    /// Returns a digest that another command does not have. The command itself may hold secrets.
+    pub(super) fn command_digest(&self) -> Digest {
+        Digest::of(format!("{:?}", self.command).as_bytes())
     }
 
     /// Runs the hook in this directory, or that of the program, and waits for its end. Its output is logged.

@@ -6,8 +6,10 @@
 mod clock;
 mod hook;
 mod log;
+pub mod publish;
 mod run;
 mod state;
+pub mod watch;
 
 pub use clock::Clock;
 pub use hook::{Hook, HookContext, VARIABLES, Variables};

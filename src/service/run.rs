@@ -210,10 +210,10 @@ fn again(error: &Error) -> Error {
 }
 
 /// Does the work on another thread, so that it can be abandoned.
-fn run_work(
-    work: impl FnOnce(&CancelToken) -> Result<Done> + Send + 'static,
+pub(super) fn run_work<T: Send + 'static>(
+    work: impl FnOnce(&CancelToken) -> Result<T> + Send + 'static,
     cancel: &CancelToken,
-) -> Result<Done> {
+) -> Result<T> {
     cancel.check()?;
     let (sender, result) = channel();
     let token = CancelToken::default();
@@ -234,7 +234,7 @@ fn run_work(
 }
 
 /// Waits for the end of work that was cancelled; `None` if it does not end.
-fn end_of(result: &Receiver<Result<Done>>, token: &CancelToken) -> Option<Result<Done>> {
+fn end_of<T>(result: &Receiver<Result<T>>, token: &CancelToken) -> Option<Result<T>> {
     let begun = Instant::now();
     token.wait_for_guards(ABORT_TIMEOUT);
     let left = ABORT_TIMEOUT.saturating_sub(begun.elapsed()).min(END_TIMEOUT);

@@ -1,0 +1,270 @@
+//! The course of a watch: when something is done next, and what is said about it.
+
+use super::backoff::{until_hook, until_poll};
+use super::publishing::{Found, Publishing, judged, summary};
+use super::{Watch, WatchOptions};
+use crate::error::{Error, Kind, Result};
+use crate::oci::Digest;
+use crate::service::log::Log;
+use crate::service::publish::{Judged, Note, Publisher};
+use crate::service::run::{Runner, run_work};
+use crate::service::state::JobState;
+use crate::stream::CancelToken;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A watch that is running.
+pub(super) struct Follower {
+    options: WatchOptions,
+    runner: Runner,
+    state: Option<JobState>,
+    publishing: Publishing,
+    /// The condition that was logged last.
+    condition: Condition,
+    /// The number of failures since the last success.
+    failures: u32,
+    has_succeeded: bool,
+    /// The time of the next poll, by the clock.
+    next_poll: Duration,
+    hook: HookAttempts,
+    /// The problem with old versions that was logged last.
+    untidy: Option<String>,
+}
+
+/// The condition of a watch. A line is logged when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Condition {
+    Started,
+    Published(Digest),
+    Rejected(Digest),
+    Failing(Kind, Option<u16>),
+}
+
+/// The attempts of `--on-change` for one version.
+#[derive(Debug, Default)]
+struct HookAttempts {
+    version: Option<Digest>,
+    failures: u32,
+    /// The time of the next attempt, by the clock.
+    next: Duration,
+}
+
+/// The result of a poll, and of the publication that followed.
+enum Polled {
+    Published(Digest),
+    /// The version was rejected, with the error if that was now.
+    Rejected(Digest, Option<Error>),
+}
+
+impl Follower {
+    pub fn new(watch: Watch, publisher: Publisher) -> Self {
+        let Watch { target: _, options, open, runner, progress, state } = watch;
+        let publishing = Publishing {
+            publisher: Arc::new(Mutex::new(publisher)),
+            open,
+            before_publish: options.before_publish.clone(),
+            context: runner.context.clone(),
+            image: runner.image.clone(),
+            progress,
+        };
+        let next_poll = runner.clock.elapsed();
+        Self {
+            options,
+            runner,
+            state,
+            publishing,
+            condition: Condition::Started,
+            failures: 0,
+            has_succeeded: false,
+            next_poll,
+            hook: HookAttempts::default(),
+            untidy: None,
+        }
+    }
+
+    fn log(&self) -> &dyn Log {
+        &*self.runner.context.log
+    }
+
+    /// Does what is due, and returns the time until the next turn.
+    ///
+    /// # Errors
+    /// The last one, if there were too many failures, or trying again makes no sense.
+    pub fn turn(&mut self, cancel: &CancelToken) -> Result<Duration> {
+        if self.runner.clock.elapsed() >= self.next_poll {
+            let polled = self.poll(cancel);
+            if cancel.is_cancelled() {
+                return Ok(Duration::ZERO);
+            }
+            self.judge(polled)?;
+        }
+        let hook = self.run_on_change(cancel);
+        let now = self.runner.clock.elapsed();
+        let next = hook.map_or(self.next_poll, |hook| hook.min(self.next_poll));
+        Ok(next.saturating_sub(now))
+    }
+
+    fn poll(&mut self, cancel: &CancelToken) -> Result<Polled> {
+        let publishing = self.publishing.clone();
+        let version = match run_work(move |_| publishing.poll(), cancel)? {
+            Found::Published(version) => return Ok(Polled::Published(version)),
+            Found::Rejected(version) => return Ok(Polled::Rejected(version, None)),
+            Found::New(version) => version,
+        };
+        self.log().info("watch", &format!("{} is {version} now", self.runner.image));
+        let publishing = self.publishing.clone();
+        let report = self.runner.run(self.state.as_mut(), cancel, move |cancel| publishing.publish(cancel));
+        match report.outcome {
+            Ok(done) => Ok(Polled::Published(done.digest)),
+            Err(error) => {
+                let publisher = self.publishing.publisher();
+                let is_rejected = self.publishing.is_rejected(&publisher, &version);
+                if is_rejected { Ok(Polled::Rejected(version, Some(error))) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Logs a change, and plans the next poll.
+    fn judge(&mut self, polled: Result<Polled>) -> Result<()> {
+        let asked = polled.as_ref().err().and_then(Error::retry_after);
+        match polled {
+            Ok(Polled::Published(version)) => {
+                self.succeed(Condition::Published(version));
+                self.has_succeeded = true;
+                self.failures = 0;
+                self.tidy();
+            }
+            Ok(Polled::Rejected(version, None)) => {
+                self.succeed(Condition::Rejected(version));
+                self.failures = 0;
+            }
+            Ok(Polled::Rejected(version, Some(error))) => {
+                self.condition = Condition::Rejected(version);
+                self.log().error("watch", &format!("{error}; the version before stays"));
+                self.fail(error)?;
+                self.failures = 0;
+            }
+            Err(error) => {
+                let condition = Condition::Failing(summary(&error).0, summary(&error).1);
+                if self.condition != condition {
+                    self.condition = condition;
+                    self.log().error("watch", &describe(&error));
+                }
+                self.fail(error)?;
+            }
+        }
+        self.next_poll = self.runner.clock.elapsed() + until_poll(self.options.period, self.failures, asked);
+        Ok(())
+    }
+
+    fn succeed(&mut self, condition: Condition) {
+        let image = &self.runner.image;
+        if let Condition::Failing(..) = self.condition {
+            let failures = self.failures;
+            self.log().info("watch", &format!("{image} can be followed again, after {failures} failures"));
+        }
+        match &condition {
+            _ if condition == self.condition => {}
+            Condition::Rejected(version) => {
+                let text = format!("{image} is {version}, which --before-publish has rejected");
+                self.log().warning("watch", &text);
+            }
+            Condition::Published(version) if self.condition == Condition::Started => {
+                self.log().info("watch", &format!("{image} is {version}"));
+            }
+            _ => {}
+        }
+        self.condition = condition;
+    }
+
+    /// Counts a failure.
+    ///
+    /// # Errors
+    /// The error, if no more failures are accepted.
+    fn fail(&mut self, error: Error) -> Result<()> {
+        self.failures = self.failures.saturating_add(1);
+        let is_permanent = !self.has_succeeded && matches!(error.kind(), Kind::Usage | Kind::Refused);
+        let accepted =
+            if self.has_succeeded { self.options.max_failures } else { self.options.init_failures };
+        match accepted {
+            _ if is_permanent => Err(error),
+            Some(accepted) if self.failures > accepted => {
+                Err(error.context(format!("giving up after {} failures", self.failures)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tidy(&mut self) {
+        let left = match self.publishing.publisher().tidy() {
+            Ok(errors) => errors.into_iter().next(),
+            Err(error) => Some(error),
+        };
+        let text = left.map(|error| error.to_string());
+        if let Some(text) = text.as_ref().filter(|text| Some(*text) != self.untidy.as_ref()) {
+            self.log().warning("watch", &format!("an old version stays: {text}"));
+        }
+        self.untidy = text;
+    }
+
+    /// Runs `--on-change` if it has not succeeded for the published version. Returns the time of the next attempt.
+    fn run_on_change(&mut self, cancel: &CancelToken) -> Option<Duration> {
+        let hook = self.options.on_change.clone()?;
+        let (version, tree) = {
+            let publisher = self.publishing.publisher();
+            let version = publisher.current().ok().flatten()?;
+            if publisher.note().announced.as_ref() == Some(&judged(&hook, &version)) {
+                return None;
+            }
+            let tree = publisher.tree(&version);
+            (version, tree)
+        };
+        if self.hook.version.as_ref() != Some(&version) {
+            self.hook = HookAttempts { version: Some(version.clone()), ..HookAttempts::default() };
+        }
+        if self.hook.failures >= self.options.on_change_attempts {
+            return None;
+        }
+        if self.runner.clock.elapsed() < self.hook.next {
+            return Some(self.hook.next);
+        }
+        let variables = self.publishing.variables(&version, &tree);
+        let run = hook.run(&variables, Some(&tree), &self.runner.context, cancel);
+        match run.and_then(|()| self.note_announced(judged(&hook, &version))) {
+            Ok(()) => None,
+            Err(_) if cancel.is_cancelled() => None,
+            Err(error) => self.hook_failed(&error),
+        }
+    }
+
+    /// Notes that `--on-change` has succeeded for a version. If that cannot be noted, the hook will run again.
+    fn note_announced(&self, judged: Judged) -> Result<()> {
+        let publisher = self.publishing.publisher();
+        publisher.write_note(&Note { announced: Some(judged), ..publisher.note() })
+    }
+
+    /// Counts a failure of `--on-change`, and returns the time of the next attempt.
+    fn hook_failed(&mut self, error: &Error) -> Option<Duration> {
+        let attempts = self.options.on_change_attempts;
+        self.hook.failures += 1;
+        self.hook.next = self.runner.clock.elapsed() + until_hook(self.hook.failures);
+        if self.hook.failures == 1 {
+            self.log().error("hook", &describe(error));
+        }
+        if self.hook.failures >= attempts {
+            let text =
+                format!("--on-change has failed {attempts} times, and is not tried again for this version");
+            self.log().error("hook", &text);
+            return None;
+        }
+        Some(self.hook.next)
+    }
+}
+
+/// Returns an error with its hint.
+fn describe(error: &Error) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    }
+}
