@@ -72,7 +72,7 @@ pub use tree::{
     Entry, EntryKind, ExtractOptions, Extracted, Holes, IdMaps, IdRange, MergedTree, Metadata, OnChange,
     Owner, RuleFiles, SourceSpec, Time, TreePath, WalkOptions, rule_lines,
 };
-pub use trust::{PublicKey, Signed, Signer, SigningKey};
+pub use trust::{Identity, ImageName, PublicKey, Requirement, SignaturePolicy, Signed, Signer, SigningKey};
 
 mod disk;
 mod process;

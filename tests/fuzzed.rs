@@ -24,6 +24,16 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             );
             return vec![format!("{{\"version\":1,\"entries\":[{entries}]}}").into(), b"8:20:40".to_vec()];
         }
+        "policy" => {
+            let identity =
+                r#"{"type":"remapIdentity","prefix":"registry.example:5000","signedPrefix":"h.io"}"#;
+            let signed =
+                format!(r#"[{{"type":"sigstoreSigned","keyPath":"/a","signedIdentity":{identity}}}]"#);
+            let policy = format!(
+                r#"{{"default":{signed},"transports":{{"docker":{{"registry.example:5000":{signed}}}}}}}"#
+            );
+            return vec![format!("{policy}\0h.io/team/data:v1").into()];
+        }
         _ => return vec![(0..=255).cycle().take(300).collect(), b"{}".to_vec()],
     };
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hostile").join(kind);
@@ -101,6 +111,11 @@ fn names_at_random_are_read_or_refused() {
 #[test]
 fn credentials_at_random_are_read_or_refused() {
     fuzz("credentials", 50);
+}
+
+#[test]
+fn policies_at_random_are_read_or_refused() {
+    fuzz("policy", 1000);
 }
 
 #[test]

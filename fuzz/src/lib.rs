@@ -6,11 +6,13 @@
 
 mod extractor;
 mod layers;
+mod policy;
 mod sync;
 mod toc;
 
 pub use extractor::extractor;
 pub use layers::{archive, compressed};
+pub use policy::policy;
 pub use sync::sync;
 pub use toc::toc;
 
@@ -40,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("documents", documents),
     ("extractor", extractor),
     ("images", images),
+    ("policy", policy),
     ("references", references),
     ("sync", sync),
     ("toc", toc),

@@ -236,7 +236,8 @@ impl Location {
         }
     }
 
-    fn scheme(&self) -> &'static str {
+    /// Returns the name of the transport, as skopeo spells it.
+    pub(crate) fn scheme(&self) -> &'static str {
         match self {
             Self::Registry(_) => "docker",
             Self::Layout { .. } => "oci",

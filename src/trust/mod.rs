@@ -8,12 +8,14 @@
 //! | simple signing ([`payload`]) | a manifest with the tag `sha256-HEX.sig` ([`signature_manifest`]) | digest and name of the image | podman, skopeo, CRI-O, bootc; cosign if there is no bundle |
 //! | sigstore bundle ([`bundle`]) | a referrer of the image | digest of the image | cosign 3 and later |
 //!
-//! [`Signer`] writes both. [`find_signatures`] reads both, from any [`Source`](crate::transport::Source).
+//! [`Signer`] writes both. [`find_signatures`] reads both, from any [`Source`](crate::transport::Source). A
+//! [`SignaturePolicy`] says which of them are required of an image.
 
 mod bundle;
 mod find;
 mod key;
 mod payload;
+mod policy;
 mod signature_manifest;
 mod signer;
 
@@ -21,4 +23,5 @@ pub use bundle::Bundle;
 pub use find::{Claim, Form, Signature, find_signatures};
 pub use key::{PublicKey, SigningKey};
 pub use payload::Payload;
+pub use policy::{Identity, ImageName, Requirement, SignaturePolicy};
 pub use signer::{Signed, Signer};
