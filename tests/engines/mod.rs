@@ -21,6 +21,7 @@ mod registry;
 mod registry_content;
 mod services;
 mod skopeo;
+mod skopeo_policies;
 pub mod survey;
 mod systemd;
 mod umoci;
