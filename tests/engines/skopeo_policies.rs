@@ -105,10 +105,8 @@ fn volio_accepts(policy: &Value, image: &str, claimed: &str) -> bool {
     })
 }
 
-/// Packs an image for one platform. Returns its digest.
-fn pack(image: &str) -> String {
-    let source = Directory::empty();
-    fs::write(source.path().join("file"), "text").expect("write");
+/// Packs a directory for one platform. Returns the digest of the image.
+fn pack(image: &str, source: &Directory) -> String {
     let arguments = ["--compression", "gzip", "--platform", "linux/amd64"];
     volio(&[&["pack", image, source.text()], &arguments[..]].concat()).digest()
 }
@@ -119,8 +117,9 @@ fn skopeo_and_volio_accept_the_same_names_in_signatures() {
     let gnupg = GnuPg::new();
     let (data, other) = (repository("policy/data"), repository("policy/other"));
     let host = data.split('/').next().expect("a host");
-    let digest = pack(&format!("{data}:v1"));
-    assert_eq!(pack(&format!("{other}:v1")), digest);
+    let source = Directory::empty();
+    let digest = pack(&format!("{data}:v1"), &source);
+    assert_eq!(pack(&format!("{other}:v1"), &source), digest);
     let manifest = gnupg.work.join("manifest");
     let raw = tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{data}:v1")]);
     fs::write(&manifest, raw).expect("write");
@@ -210,7 +209,7 @@ fn skopeo_and_volio_choose_the_same_scope_for_images_in_registries() {
     let work = Directory::empty();
     let data = repository("policy-scopes/team/data");
     let host = data.split('/').next().expect("a host");
-    let digest = pack(&format!("{data}:v1"));
+    let digest = pack(&format!("{data}:v1"), &Directory::empty());
     let mut scopes: Vec<String> = ["", "/policy-scopes", "/policy-scopes/team", "/policy-scopes/team/data"]
         .map(|path| format!("{host}{path}"))
         .into_iter()
@@ -219,7 +218,7 @@ fn skopeo_and_volio_choose_the_same_scope_for_images_in_registries() {
     scopes.insert(0, format!("{data}:v1"));
     scopes.extend(["*.0.0.1", "*.0.1", "*.1", ""].map(str::to_owned));
     // These do not match.
-    scopes.extend([format!("{data}@{digest}"), format!("{data}:v2"), format!("{host}0")]);
+    scopes.extend([format!("{data}@{digest}"), format!("{data}:v2"), "127.0.0.1:1".to_owned()]);
     scopes.extend(
         ["/policy", "/policy-scopes/te", "/policy-scopes/team/data2"].map(|path| format!("{host}{path}")),
     );
@@ -234,8 +233,8 @@ fn skopeo_and_volio_choose_the_same_scope_for_paths() {
     let work = Directory::empty();
     let at = |path: &str| work.join(path);
     fs::create_dir_all(at("images/a")).expect("mkdir");
-    pack(&format!("oci:{}:v1", at("images/a/layout")));
-    pack(&format!("oci-archive:{}:v1", at("images/a/data.tar")));
+    pack(&format!("oci:{}:v1", at("images/a/layout")), &Directory::empty());
+    pack(&format!("oci-archive:{}:v1", at("images/a/data.tar")), &Directory::empty());
     symlink(at("images/a"), at("link")).expect("symlink");
     for (transport, name) in [("oci", "layout"), ("oci-archive", "data.tar")] {
         let scopes = [
@@ -290,7 +289,7 @@ fn volio_reads_no_policy_that_skopeo_refuses() {
         scope("oci", "/srv/images"),
         scope("oci-archive", ""),
         scope("docker-archive", ""),
-        scope("containers-storage", "h.io/a"),
+        scope("containers-storage", "[overlay@/srv]"),
     ];
     let invalid = [
         String::new(),

@@ -62,7 +62,10 @@ fn refuse_name(scope: &str) -> Option<String> {
         return None;
     }
     let complete = match &name {
-        Ok(name) if name.to_string() != scope => format!(": write {name}"),
+        // Without a slash a host that is not valid would be the name of a repository.
+        Ok(name) if name.to_string() != scope && (scope.contains('/') || !scope.contains('.')) => {
+            format!(": write {name}")
+        }
         _ => ": write HOST[:PORT][/NAMESPACE][/REPOSITORY[:TAG]] or HOST/REPOSITORY@DIGEST".to_owned(),
     };
     Some(format!("no image has the scope {scope:?}{complete}"))
