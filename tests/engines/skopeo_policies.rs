@@ -305,7 +305,6 @@ fn volio_reads_no_policy_that_skopeo_refuses() {
         r#"{"default":[{"Type":"reject"}]}"#.to_owned(),
         r#"{"default":[{"type":"reject","x":1}]}"#.to_owned(),
         signed(""),
-        signed(r#","keyPath":"""#),
         with_key(r#","keyData":"eA==""#),
         with_key(r#","keyPath":"/a""#),
         with_key(r#","threshold":1"#),
