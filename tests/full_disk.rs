@@ -14,10 +14,13 @@ mod as_root {
 
     impl SmallFileSystem {
         fn mount(size: &str) -> Self {
+            Self::mount_with(&format!("size={size}"))
+        }
+
+        fn mount_with(options: &str) -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let options = format!("size={size}");
             let mounted = Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+                .args(["-t", "tmpfs", "-o", options, "tmpfs"])
                 .arg(directory.path())
                 .status()
                 .unwrap();
@@ -146,6 +149,60 @@ mod as_root {
         assert!(Command::new("mount").args(larger).arg(small.0.path()).status().unwrap().success());
         succeeds(&["unpack", "--sync", &image, small.0.path().to_str().unwrap()]);
         assert!(small.path("3").exists());
+    }
+
+    // The space in bytes is checked before, and the number of inodes is not.
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn in_the_middle_of_a_sync_each_file_is_old_or_new_and_with_more_room_the_sync_is_completed() {
+        let small = SmallFileSystem::mount_with("size=20m,nr_inodes=60");
+        let directory = tempfile::tempdir().unwrap();
+        let (tree, target) = (directory.path().join("tree"), small.path("target"));
+        let image = format!("oci:{}:v1", directory.path().join("layout").display());
+        let version = |n: u8| -> Vec<u8> { format!("version {n} ").repeat(1000).into_bytes() };
+        fs::create_dir(&tree).unwrap();
+        for n in 0..20 {
+            fs::write(tree.join(format!("{n:03}")), version(1)).unwrap();
+        }
+        let (tree, target) = (tree.to_str().unwrap(), target.to_str().unwrap());
+        succeeds(&["pack", &image, tree]);
+        succeeds(&["unpack", "--sync", &image, target]);
+        for n in (0..20).step_by(2).chain(20..100) {
+            fs::write(format!("{tree}/{n:03}"), version(2)).unwrap();
+        }
+        fs::remove_file(format!("{tree}/001")).unwrap();
+        succeeds(&["pack", "--incremental", &image, tree]);
+
+        let sync = ["unpack", "--sync", &image, target];
+        for _ in 0..2 {
+            let output = volio(&sync);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{stderr}");
+            assert!(
+                stderr.contains("No space left on device") && stderr.contains("no inodes left"),
+                "{stderr}"
+            );
+            let mut count = 0;
+            for file in fs::read_dir(target).unwrap().map(|file| file.unwrap().path()) {
+                if !file.to_string_lossy().contains("/.volio.") {
+                    let content = fs::read(&file).unwrap();
+                    assert!(content == version(1) || content == version(2), "{}", file.display());
+                    count += 1;
+                }
+            }
+            assert!(count > 20, "nothing was written: {count}");
+            // Without a sync it is neither taken for complete nor emptied.
+            let unpacked = volio(&["unpack", &image, target]);
+            assert_eq!(unpacked.status.code(), Some(6), "{}", String::from_utf8_lossy(&unpacked.stderr));
+        }
+        let larger = ["-o", "remount,nr_inodes=1000"];
+        assert!(Command::new("mount").args(larger).arg(small.0.path()).status().unwrap().success());
+        succeeds(&sync);
+        succeeds(&["diff", &image, target]);
+        assert!(fs::read_dir(target).unwrap().all(|file| {
+            let name = file.unwrap().file_name();
+            name == ".volio.json" || !name.to_string_lossy().starts_with(".volio")
+        }));
     }
 
     #[test]

@@ -68,3 +68,26 @@ fn cores_inodes_directories_and_file_systems_do_not_change_the_digest() {
         }
     });
 }
+
+#[test]
+#[ignore = "needs root to mount an ext4: run tests/run"]
+fn an_ext4_that_lists_its_entries_in_another_order_does_not_change_the_digest() {
+    /// Makes a file system without hashed directories, copies `$1` into it, and runs the rest of the arguments.
+    const MOUNT: &str = r#"
+truncate -s 200M "$0/ext4"; mkfs.ext4 -q -O ^dir_index -b 1024 -I 256 "$0/ext4"
+mkdir "$0/mounted"; mount -o loop "$0/ext4" "$0/mounted"
+cp -a "$1" "$0/mounted/tree"; shift; "$@"; umount "$0/mounted"
+"#;
+    with_seeds(2, |seed| {
+        let plan = Plan { options: &["--layer-size", "1M"], ..Plan::default() };
+        let mut chain = Chain::start(20_000 + seed, plan);
+        chain.tree.step(10);
+        let expected = digest_of(&chain, &[], chain.tree.root(), "usual");
+        let place = chain.place.path("");
+        let place = place.to_str().unwrap().trim_end_matches('/');
+        let tree = chain.tree.root().to_str().unwrap();
+        let prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", MOUNT, place, tree];
+        let mounted = format!("{place}/mounted/tree");
+        assert_eq!(digest_of(&chain, &prefix, Path::new(&mounted), "on-ext4"), expected);
+    });
+}

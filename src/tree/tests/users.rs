@@ -267,3 +267,27 @@ fn an_unreadable_entry_is_left_out_and_named_if_the_options_say_so() {
     assert_eq!((summary.unreadable, summary.changed), (2, 0));
     fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn the_mode_of_a_file_that_was_swapped_stays_as_it_is() {
+    let Some(dir) = as_ordinary_user("the_mode_of_a_file_that_was_swapped_stays_as_it_is") else { return };
+    // Not even their owner may open them.
+    for (name, content) in [("closed", "content"), ("other", "another")] {
+        fs::write(dir.join(name), content).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0)).unwrap();
+    }
+    let seen = FileState::of(&rustix::fs::stat(dir.join("closed")).unwrap()).unwrap();
+    let change = || {
+        let target = Target::open(&dir).unwrap().unwrap();
+        let mut extractor = Extractor::for_sync(target, quick()).unwrap();
+        let (mut wanted, _) = file("closed", "content");
+        wanted.metadata.mode = 0o640;
+        extractor.change_attributes(&wanted, &seen).unwrap()
+    };
+    let mode = || fs::symlink_metadata(dir.join("closed")).unwrap().permissions().mode() & 0o7777;
+    // It may have another name, outside of the target.
+    fs::rename(dir.join("closed"), dir.join("kept")).unwrap();
+    fs::rename(dir.join("other"), dir.join("closed")).unwrap();
+    assert!(!change());
+    assert_eq!(mode(), 0);
+}
