@@ -50,7 +50,8 @@ pub struct TargetState {
     /// A description of the content, by the verb that fills the directory. This module only compares it.
     pub content: Value,
     /// Set when the directory was empty before.
-    pub alone: bool,
+    #[serde(rename = "alone")]
+    pub was_empty: bool,
     /// The inode number of the directory. A copy of the state on another directory claims nothing.
     pub inode: u64,
     /// A property that a copy of the directory does not have, besides the inode number: see [`origin`]. The root of a file
@@ -65,12 +66,12 @@ pub struct TargetState {
     pub volumes: Vec<String>,
     /// Set when a sync may remove every entry: the directory was empty before, or the run that wrote the state is a sync
     /// that removes everything else.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub exact: bool,
+    #[serde(rename = "exact", default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_only_image_entries: bool,
     /// The time of the file system, in seconds and nanoseconds, after everything was extracted. A file whose inode has
     /// changed later was changed by another program, or was not on the disk for certain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled: Option<(i64, u32)>,
+    #[serde(rename = "settled", default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<(i64, u32)>,
     /// The newest mtime of a file of the content, in seconds and nanoseconds, without those in the future. Files with such
     /// an mtime may have changed in the source after they were packed, within the same tick of its clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,8 +81,8 @@ pub struct TargetState {
     pub announced: Option<String>,
     /// Set for a moment after everything was extracted: some file systems do not change the time of an inode when an
     /// attribute gets the value that it has.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub settling: bool,
+    #[serde(rename = "settling", default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_finishing: bool,
     /// Set when another user may have written the state, so that it does not say that anything may be removed.
     #[serde(skip)]
     pub is_unproven: bool,
@@ -93,16 +94,16 @@ impl TargetState {
         Self {
             complete: false,
             content: Value::Null,
-            alone: true,
+            was_empty: true,
             inode: 0,
             origin: None,
             at: String::new(),
             volumes: Vec::new(),
-            exact: false,
-            settled: None,
+            has_only_image_entries: false,
+            finished_at: None,
             newest: None,
             announced: None,
-            settling: false,
+            is_finishing: false,
             is_unproven: false,
         }
     }
@@ -128,13 +129,13 @@ impl TargetState {
     ///
     /// It has to be the state of the directory ([`is_of`](Self::is_of)); [`read`] has seen to it that nobody else wrote it.
     pub(crate) fn may_be_removed(&self) -> bool {
-        self.exact || self.alone
+        self.has_only_image_entries || self.was_empty
     }
 
     /// Returns whether everything in the directory came from volio: it was empty before, and never complete, so that nobody
     /// had a reason to use it.
     pub(super) fn claims(&self, directory: BorrowedFd<'_>) -> bool {
-        self.alone && !self.complete && self.is_of(directory)
+        self.was_empty && !self.complete && self.is_of(directory)
     }
 }
 
@@ -198,11 +199,14 @@ fn origin(directory: BorrowedFd<'_>) -> Option<String> {
 ///
 /// A state says that entries may be removed only if no other user can have written it. That is the attribute of a directory
 /// whose attributes only root and the user of this process may write, a file that belongs to one of them and that nobody
-/// else may write, or the trusted attribute, if there is no other state that may be newer. Of any other state, `exact` is
-/// cleared. `alone` counts only in a directory that is private ([`is_private`]), because the journal lies there too.
+/// else may write, or the trusted attribute, if there is no other state that may be newer. Of any other state,
+/// `has_only_image_entries` is cleared. `was_empty` counts only in a directory that is private ([`is_private`]), because
+/// the journal lies there too.
 pub(super) fn read(directory: BorrowedFd<'_>) -> Option<TargetState> {
-    let proven = |state: TargetState| TargetState { alone: state.alone && is_private(directory), ..state };
-    let unproven = |state| TargetState { alone: false, exact: false, is_unproven: true, ..state };
+    let proven =
+        |state: TargetState| TargetState { was_empty: state.was_empty && is_private(directory), ..state };
+    let unproven =
+        |state| TargetState { was_empty: false, has_only_image_entries: false, is_unproven: true, ..state };
     match (read_attribute(directory, ATTRIBUTE), read_file(directory)) {
         (Some(state), _) if has_safe_attributes(directory) => Some(proven(state)),
         (_, Some((state, stat))) if is_safe_file(&stat) => Some(proven(state)),

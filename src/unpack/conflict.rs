@@ -7,7 +7,7 @@ use crate::tree::{Target, TargetState, TreePath};
 use serde_json::{Map, Value};
 
 /// The key in the content of a target that a sync is changing. No wanted content has it.
-pub(super) const INTERIM: &str = "syncing";
+pub(super) const SYNC_IN_PROGRESS: &str = "syncing";
 
 /// The action for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) fn action(target: &Target, wanted: &Value, options: &Options) -> Resu
         }
         Some(state) if state.content == *wanted => Ok(TargetAction::Extract),
         // The run was not completed, and the target was empty before: all entries are from volio.
-        Some(state) if !state.complete && state.alone => Ok(TargetAction::RemoveInterrupted),
+        Some(state) if !state.complete && state.was_empty => Ok(TargetAction::RemoveInterrupted),
         _ if is_merge(options) => Ok(TargetAction::Extract),
         state => Err(refused(target, state.as_ref(), &held, options)),
     }
@@ -121,7 +121,7 @@ fn refused(target: &Target, state: Option<&TargetState>, held: &TreePath, option
         .with_hint(
             "choose another directory; --keep is content with what is there, --merge extracts over it",
         ),
-        Some(state) if state.content.get(INTERIM).is_some() => Error::refused(format!(
+        Some(state) if state.content.get(SYNC_IN_PROGRESS).is_some() => Error::refused(format!(
             "{shown} is incomplete: `volio unpack --sync` was interrupted in it"
         ))
         .with_hint(

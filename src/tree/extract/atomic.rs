@@ -104,7 +104,7 @@ impl AtomicTarget {
         let mut target = Target::from_fd(&path, stage, made)?;
         target.is_stage = true;
         let other = target_state::read(target.root.as_fd())
-            .filter(|state| state.complete && state.alone && state.content != *content);
+            .filter(|state| state.complete && state.was_empty && state.content != *content);
         if let Some(other) = other {
             // It was complete and never renamed, so that nobody has used it.
             target_state::write(target.root.as_fd(), &TargetState { complete: false, ..other }).map_err(

@@ -178,7 +178,7 @@ impl Extractor {
     /// # Errors
     /// When the target cannot be listed.
     pub fn over(target: Target, options: ExtractOptions, layers: usize) -> Result<Self> {
-        let is_claimed = target.state().is_some_and(|state| state.alone && !state.complete);
+        let is_claimed = target.state().is_some_and(|state| state.was_empty && !state.complete);
         let is_exclusive = is_claimed || target.foreign_entry()?.is_none();
         let opened = fcntl_dupfd_cloexec(&target.root, 0).and_then(|root| Ok((fstat(&root)?, root)));
         let (stat, root) =

@@ -173,16 +173,16 @@ impl Extractor {
         let previous = target_state::read(directory.as_fd());
         let written = (|| {
             let is_sync = self.states.mode == StateMode::Sync;
-            let alone = match &previous {
+            let was_empty = match &previous {
                 _ if is_sync => false,
                 Some(previous) if !previous.complete => previous.claims(directory.as_fd()),
                 _ => survey(directory.as_fd(), &TreePath::root())?.foreign_entry.is_none(),
             };
-            let exact = if is_sync {
+            let has_only_image_entries = if is_sync {
                 let foreign = self.states.mounts.iter().filter(|mount| mount.is_foreign);
                 !foreign.into_iter().any(|mount| path.is_in(&mount.path))
             } else {
-                alone
+                was_empty
                     || previous.as_ref().is_some_and(|previous| {
                         previous.may_be_removed()
                             && previous.is_of(directory.as_fd())
@@ -191,10 +191,10 @@ impl Extractor {
             };
             let state = TargetState {
                 content,
-                alone,
+                was_empty,
                 at: target_state::path_text(&path),
-                exact,
-                settled: previous.as_ref().and_then(|previous| previous.settled),
+                has_only_image_entries,
+                finished_at: previous.as_ref().and_then(|previous| previous.finished_at),
                 newest: previous.as_ref().and_then(|previous| previous.newest).map(|newest| {
                     // The older of the two, because files of both may be there if this run does not end.
                     self.states.interim_newest.map_or(newest, |other| newest.min(other.into()))
@@ -212,7 +212,7 @@ impl Extractor {
                     // That of an interrupted run: nothing may be removed because of it any more.
                     journal::remove(directory.as_fd());
                 }
-                let journal = state.alone.then(|| Journal::begin(directory.as_fd())).flatten();
+                let journal = state.was_empty.then(|| Journal::begin(directory.as_fd())).flatten();
                 self.states.records.push(StateRecord { path, directory, state, previous, journal });
                 Ok(())
             }
@@ -288,10 +288,10 @@ impl Extractor {
     pub(super) fn complete_state(&mut self) -> Result<()> {
         for StateRecord { directory, state, .. } in &mut self.states.records {
             // A change of the inode, whose time is that of the file system and later than all others of this run.
-            state.settling = true;
+            state.is_finishing = true;
             let stamped = target_state::write(directory.as_fd(), state).and_then(|()| fstat(&*directory));
-            state.settling = false;
-            state.settled = stamped.ok().map(|stat| changed(&stat).into());
+            state.is_finishing = false;
+            state.finished_at = stamped.ok().map(|stat| changed(&stat).into());
             state.newest = self.states.newest.map(Into::into);
         }
         self.sync()?;

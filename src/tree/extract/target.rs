@@ -285,12 +285,12 @@ fn mounts_below(directory: &Path) -> Vec<TreePath> {
 
 /// Combines the states of two file systems in one target.
 fn combined(one: TargetState, other: TargetState) -> TargetState {
-    let alone = one.alone && other.alone;
+    let was_empty = one.was_empty && other.was_empty;
     if one.content == other.content {
-        TargetState { complete: one.complete && other.complete, alone, ..one }
+        TargetState { complete: one.complete && other.complete, was_empty, ..one }
     } else {
         // They were filled with different contents, so that together they are neither.
-        TargetState { complete: false, alone, content: Value::Null, ..one }
+        TargetState { complete: false, was_empty, content: Value::Null, ..one }
     }
 }
 

@@ -265,10 +265,10 @@ fn a_state_in_a_directory_that_others_may_write_removes_nothing() {
         let target = tempfile::tempdir().unwrap();
         fs::write(target.path().join("precious"), "data").unwrap();
         forge(target.path(), false);
-        assert!(state_of(target.path()).unwrap().alone);
+        assert!(state_of(target.path()).unwrap().was_empty);
         fs::set_permissions(target.path(), fs::Permissions::from_mode(mode)).unwrap();
         let found = Target::open(target.path()).unwrap().unwrap();
-        assert!(!found.state().unwrap().alone);
+        assert!(!found.state().unwrap().was_empty);
         assert_eq!(found.remove_interrupted().unwrap(), 0);
         assert!(target.path().join("precious").exists());
     }
@@ -290,7 +290,7 @@ fn a_target_is_incomplete_while_it_is_filled_and_complete_at_the_end() {
     let mut extractor = Extractor::new(target.path(), quick()).unwrap();
     extractor.begin_state(json!({"digest": "a"})).unwrap();
     let record = state_of(target.path()).unwrap();
-    assert!(!record.complete && record.alone && record.content == json!({"digest": "a"}));
+    assert!(!record.complete && record.was_empty && record.content == json!({"digest": "a"}));
     put(&mut extractor, &directory("")).unwrap();
     put(&mut extractor, &file("a", "")).unwrap();
     extractor.finish().unwrap();
@@ -299,7 +299,7 @@ fn a_target_is_incomplete_while_it_is_filled_and_complete_at_the_end() {
     // Over other files, it claims nothing.
     let mut extractor = Extractor::new(target.path(), quick()).unwrap();
     extractor.begin_state(json!({"digest": "b"})).unwrap();
-    assert!(!state_of(target.path()).unwrap().alone);
+    assert!(!state_of(target.path()).unwrap().was_empty);
     drop(extractor);
     assert_eq!(Target::open(target.path()).unwrap().unwrap().remove_interrupted().unwrap(), 0);
     assert!(target.path().join("a").exists());

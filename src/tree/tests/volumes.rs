@@ -82,7 +82,7 @@ fn two_volumes_below_a_root_that_cannot_be_written() {
 fn target_is_incomplete(target: &Path, extractor: Extractor) -> bool {
     drop(extractor);
     let record = Target::open(target).unwrap().unwrap().state().unwrap();
-    !record.complete && record.alone
+    !record.complete && record.was_empty
 }
 
 #[test]

@@ -364,7 +364,7 @@ impl<'a> Comparison<'a> {
             // goes back to an older image, and the earlier one otherwise.
             || self.newest.is_some_and(|newest| is_racy(mtime, newest))
             // A change of the inode after the last run need not have been one of its attributes.
-            || recorded.is_none_or(|times| found.changed >= times.settled || is_racy(mtime, times.newest))
+            || recorded.is_none_or(|times| found.changed >= times.finished_at || is_racy(mtime, times.newest))
     }
 
     fn special(&mut self, entry: &Entry, found: &FoundEntry) -> Result<()> {

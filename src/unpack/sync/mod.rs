@@ -22,7 +22,7 @@ mod times;
 mod tree;
 mod walks;
 
-use super::conflict::INTERIM;
+use super::conflict::SYNC_IN_PROGRESS;
 use super::space::too_little;
 use super::{Chosen, FetchedPart, IfPresent, Job, Options, Outcome, ReadAs, Unpacked, WriteMode, data_io};
 use crate::disk::directory::FileId;
@@ -138,7 +138,8 @@ pub(super) fn run(
         (None, Run::Apply) => Target::open_or_create(path)?,
         (Some(target), _) => target,
     };
-    if target.foreign_entry()?.is_none() && target.own_state().is_none_or(|state| !is_interim(&state)) {
+    if target.foreign_entry()?.is_none() && target.own_state().is_none_or(|state| !is_incomplete_sync(&state))
+    {
         return match (options.run, &other) {
             (Run::Dry, _) => count_all(job),
             (Run::Apply, None) => fill(job, target),
@@ -220,8 +221,8 @@ fn no_image() -> Error {
     Error::usage("an artifact cannot be synced")
 }
 
-fn is_interim(state: &TargetState) -> bool {
-    state.content.get(INTERIM).is_some()
+fn is_incomplete_sync(state: &TargetState) -> bool {
+    state.content.get(SYNC_IN_PROGRESS).is_some()
 }
 
 /// Fails unless volio has filled a target with the same options, and nothing else was in it.
@@ -231,7 +232,7 @@ fn ensure_ours(target: &Target, wanted: &Value) -> Result<()> {
             let mut content = content.clone();
             if let Some(content) = content.as_object_mut() {
                 content.remove("digest");
-                content.remove(INTERIM);
+                content.remove(SYNC_IN_PROGRESS);
             }
             content
         };
@@ -406,7 +407,7 @@ impl SyncRun<'_> {
         let mut extractor = Extractor::for_sync(target, extract.clone())?.with_memory_limit(limits.max_names);
         let mut interim = self.job.content.clone();
         if let Some(interim) = interim.as_object_mut() {
-            interim.insert(INTERIM.to_owned(), Value::Bool(true));
+            interim.insert(SYNC_IN_PROGRESS.to_owned(), Value::Bool(true));
         }
         let mounts = plan.mounts.iter().cloned().map(|mount| {
             let is_changed = plan.changes(&mount.path, writes.all());

@@ -9,8 +9,8 @@ const RACY: i64 = 2;
 /// The times in the record of a target.
 #[derive(Clone, Copy)]
 pub(super) struct RecordedTimes {
-    /// See [`TargetState::settled`].
-    pub settled: Time,
+    /// See [`TargetState::finished_at`].
+    pub finished_at: Time,
     /// See [`TargetState::newest`].
     pub newest: Time,
 }
@@ -18,7 +18,7 @@ pub(super) struct RecordedTimes {
 impl RecordedTimes {
     /// Returns the times, if the record has them.
     pub fn of(state: &TargetState) -> Option<Self> {
-        Some(Self { settled: state.settled?.into(), newest: state.newest?.into() })
+        Some(Self { finished_at: state.finished_at?.into(), newest: state.newest?.into() })
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) struct SyncNotes {
 impl SyncNotes {
     /// Creates a visitor for a target with this record.
     pub fn for_target(state: Option<&TargetState>) -> Self {
-        let until = state.and_then(|state| state.settled).map(Time::from);
+        let until = state.and_then(|state| state.finished_at).map(Time::from);
         Self { until, newest: None }
     }
 
