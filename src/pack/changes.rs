@@ -175,7 +175,7 @@ impl Comparer<'_> {
         }
         match missing.or(expected.next()) {
             None => Ok(Some((count, bytes))),
-            Some(_) if learn_left_out(skip_list, &tree.summary(), &uncertain, &PathSet::default()) => {
+            Some(_) if record_left_out(skip_list, &tree.summary(), &uncertain, &PathSet::default()) => {
                 Ok(None)
             }
             Some(path) => Err(moved_meanwhile(path)),
@@ -185,19 +185,19 @@ impl Comparer<'_> {
 
 /// Adds the wanted entries that a walk has left out to the skip list; returns whether there are any. Unreadable directories
 /// are entries nevertheless.
-pub(super) fn learn_left_out(
+pub(super) fn record_left_out(
     skip_list: &mut SkipList,
     summary: &Summary,
     wanted: &PathSet,
     directories: &PathSet,
 ) -> bool {
-    let mut has_learnt = false;
+    let mut is_any_new = false;
     for left in &summary.left_out {
         if wanted.contains(&left.path) && !directories.contains(&left.path) {
-            has_learnt |= skip_list.add(&left.path, left.reason);
+            is_any_new |= skip_list.add(&left.path, left.reason);
         }
     }
-    has_learnt
+    is_any_new
 }
 
 /// The error for a tree that changed between the comparison and the reading.

@@ -10,7 +10,7 @@
 //! ([`FullReason`]).
 
 use super::base::{Base, BaseRole, BaseTree, Found, FoundBase, HEADER, stored_size};
-use super::changes::{Changes, Comparer, ComparisonRules, DeltaEntries, learn_left_out, moved_meanwhile};
+use super::changes::{Changes, Comparer, ComparisonRules, DeltaEntries, moved_meanwhile, record_left_out};
 use super::documents::is_described;
 use super::dry_run::DryRun;
 use super::layering::{LayerPlan, LayerPlanner};
@@ -164,7 +164,7 @@ impl Packer<'_> {
         if delta.entries.paths.is_empty() {
             let checked = delta.changes.listed.check(self.options.tree.on_change, &mut delta.changes.summary);
             if let Err(error) = checked {
-                return self.learn(error, skip_list);
+                return self.retry_comparison(error, skip_list);
             }
             if self.is_described(found, &base.image)? {
                 return self.keep(found, &delta).map(Step::Done);
@@ -172,7 +172,7 @@ impl Packer<'_> {
         } else {
             let size = match self.plan(&mut delta, skip_list) {
                 Ok(size) => size,
-                Err(error) => return self.learn(error, skip_list),
+                Err(error) => return self.retry_comparison(error, skip_list),
             };
             let reason = self.incremental.reason_for_full_pack(base, &delta.changes, &delta.entries, size);
             if let Some(reason) = reason {
@@ -220,7 +220,7 @@ impl Packer<'_> {
             Ok(Some(changes)) => Ok(Step::Done(changes)),
             Ok(None) => Ok(Step::Again),
             Err(error) if is_unreadable.get() => self.without_base(error),
-            Err(error) => self.learn(error, skip_list),
+            Err(error) => self.retry_comparison(error, skip_list),
         }
     }
 
@@ -249,8 +249,8 @@ impl Packer<'_> {
     }
 
     /// Compares again after an error, if that may help.
-    fn learn<T>(&self, error: Error, skip_list: &mut SkipList) -> Result<Step<T>> {
-        if skip_list.learn(&error, &self.options.tree, 0) {
+    fn retry_comparison<T>(&self, error: Error, skip_list: &mut SkipList) -> Result<Step<T>> {
+        if skip_list.record_failure(&error, &self.options.tree, 0) {
             self.progress.warn(&format!("{error}; the tree is compared again"));
             return Ok(Step::Again);
         }
@@ -290,16 +290,17 @@ impl Packer<'_> {
         let uploaded =
             upload_layers(*destination, sources, options, format, skip_list, &delta.plans, *progress)?;
         let DeltaEntries { paths, directories, .. } = &*delta.entries;
-        let found: u64 = uploaded.iter().map(|layer| layer.found.entries).sum();
-        let new_directory = uploaded.iter().find_map(|layer| layer.found.new_directory.as_ref());
+        let found: u64 = uploaded.iter().map(|layer| layer.delta_found.entries).sum();
+        let new_directory = uploaded.iter().find_map(|layer| layer.delta_found.new_directory.as_ref());
         if found != paths.len() as u64 || new_directory.is_some() {
-            let learnt =
-                uploaded.iter().filter(|layer| learn_left_out(skip_list, &layer.summary, paths, directories));
-            if learnt.count() > 0 {
+            let recorded = uploaded
+                .iter()
+                .filter(|layer| record_left_out(skip_list, &layer.summary, paths, directories));
+            if recorded.count() > 0 {
                 return Ok(Step::Again);
             }
             let root = TreePath::root();
-            return self.learn(moved_meanwhile(new_directory.unwrap_or(&root)), skip_list);
+            return self.retry_comparison(moved_meanwhile(new_directory.unwrap_or(&root)), skip_list);
         }
         let (on_change, summary) = (options.tree.on_change, &mut delta.changes.summary);
         let mut listed = uploaded.iter().map(|layer| &layer.listed).chain([&delta.changes.listed]);
@@ -307,7 +308,7 @@ impl Packer<'_> {
         drop(listed);
         match checked {
             Ok(()) => Ok(Step::Done(uploaded)),
-            Err(error) => self.learn(error, skip_list),
+            Err(error) => self.retry_comparison(error, skip_list),
         }
     }
 

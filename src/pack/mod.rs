@@ -168,7 +168,7 @@ pub(crate) fn pack_layers(
         let on_change = options.tree.on_change;
         match uploaded.iter().try_for_each(|layer| layer.listed.check(on_change, &mut summary)) {
             Ok(()) => return Ok((uploaded, summary)),
-            Err(error) if skip_list.learn(&error, &options.tree, moves) => {
+            Err(error) if skip_list.record_failure(&error, &options.tree, moves) => {
                 progress.warn(&format!("{error}; the tree is packed anew"));
                 moves += 1;
             }
@@ -211,7 +211,7 @@ fn with_retries<T>(
     loop {
         match attempt(skip_list) {
             Err(error) if wait_for_retry(destination, &error, failures, progress) => failures += 1,
-            Err(error) if skip_list.learn(&error, tree, changes) => {
+            Err(error) if skip_list.record_failure(&error, tree, changes) => {
                 progress.warn(&format!("{error}; the layer is made anew"));
                 changes += 1;
                 if tree.leaves_out_cause_of(&error) {

@@ -29,7 +29,7 @@ pub struct UploadedLayer {
     /// The directories that were read for it.
     pub listed: ListedDirectories,
     /// The entries of a delta that were found.
-    pub found: DeltaCount,
+    pub delta_found: DeltaCount,
 }
 
 /// A part of the tree that was written as a layer.
@@ -39,7 +39,7 @@ struct ArchivedPart {
     listed: ListedDirectories,
     entries: u64,
     content: u64,
-    found: DeltaCount,
+    delta_found: DeltaCount,
 }
 
 /// The entries of a delta that a walk has found again.
@@ -144,14 +144,14 @@ impl Uploader<'_> {
                 };
                 self.archive(plan, tree, layer, task)
             })?;
-        let ArchivedPart { contents, mut summary, listed, entries, content, found } = archived;
+        let ArchivedPart { contents, mut summary, listed, entries, content, delta_found } = archived;
         let layer = Layer::new(compression, &contents, written, toc.as_ref());
         // The walk for the directories meets again what the walks for the files have counted.
         if plan.range.only_directories {
             let Summary { newest, attributes, .. } = summary;
             summary = Summary { newest, attributes, ..Summary::default() };
         }
-        Ok(UploadedLayer { layer, contents, summary, entries, content, listed, found })
+        Ok(UploadedLayer { layer, contents, summary, entries, content, listed, delta_found })
     }
 
     /// Writes the archive of a layer.
@@ -194,7 +194,14 @@ impl Uploader<'_> {
         }
         let ((), contents) = layer.layer.finish()?;
         let (entries, summary) = (contents.entries - layer.ancestors, tree.summary());
-        Ok(ArchivedPart { contents, summary, listed: tree.into_listed(), entries, content, found: count })
+        Ok(ArchivedPart {
+            contents,
+            summary,
+            listed: tree.into_listed(),
+            entries,
+            content,
+            delta_found: count,
+        })
     }
 }
 

@@ -135,19 +135,21 @@ fn an_entry_that_vanishes_is_left_out_if_changes_are_skipped() {
 }
 
 #[test]
-fn a_skip_list_learns_from_an_error_as_the_policy_says() {
+fn a_failure_is_added_to_the_skip_list_as_the_policy_says() {
     let error = |name: &str| Changed { path: path(name), change: FileChange::Touched }.into_error("/x");
     let mut skip_list = SkipList::default();
-    assert!(!skip_list.learn(&error("a"), &with_policy(OnChange::Fail), 0));
+    assert!(!skip_list.record_failure(&error("a"), &with_policy(OnChange::Fail), 0));
     let retry = with_policy(OnChange::Retry);
-    let answers = [0, 1, 2, 3].map(|attempts| skip_list.learn(&error("a"), &retry, attempts));
+    let answers = [0, 1, 2, 3].map(|attempts| skip_list.record_failure(&error("a"), &retry, attempts));
     assert_eq!(answers, [true, true, true, false]);
     assert_eq!(skip_list.paths().count(), 0);
     let skip = with_policy(OnChange::Skip);
-    assert!(skip_list.learn(&error("a"), &skip, 0) && skip_list.learn(&error("b"), &skip, 100));
-    assert!(!skip_list.learn(&error("a"), &skip, 1), "an entry that is left out cannot change");
+    assert!(
+        skip_list.record_failure(&error("a"), &skip, 0) && skip_list.record_failure(&error("b"), &skip, 100)
+    );
+    assert!(!skip_list.record_failure(&error("a"), &skip, 1), "an entry that is left out cannot change");
     assert_eq!(skip_list.paths().count(), 2);
-    assert!(!skip_list.learn(&crate::Error::failed("no space"), &skip, 0));
+    assert!(!skip_list.record_failure(&crate::Error::failed("no space"), &skip, 0));
 }
 
 #[test]

@@ -426,7 +426,7 @@ fn a_dead_mount_and_a_failing_disk_are_left_out_if_the_options_say_so() {
     let content =
         Walk::new(std::slice::from_ref(&source), &options).unwrap().find_map(|found| found.unwrap().file);
     let error = content.unwrap().read_to_end(&mut Vec::new()).unwrap_err();
-    assert!(skip_list.learn(&crate::Error::io("cannot read", error), &options, 0));
+    assert!(skip_list.record_failure(&crate::Error::io("cannot read", error), &options, 0));
     let (seen, summary) = walk_skipping(&[source], &options, &skip_list).unwrap();
     assert!(
         !names(&seen)

@@ -17,7 +17,7 @@ pub struct SkipList(BTreeMap<TreePath, LeftOutReason>);
 impl SkipList {
     /// Returns whether another walk may succeed after this error of a walk, or of reading an entry. Adds the entry that
     /// the error names, if the options say that it is left out. `attempts` is the number of walks that failed before.
-    pub fn learn(&mut self, error: &Error, options: &WalkOptions, attempts: u32) -> bool {
+    pub fn record_failure(&mut self, error: &Error, options: &WalkOptions, attempts: u32) -> bool {
         if let Some(Unreadable { path, errno }) = Unreadable::cause_of(error) {
             return options.skip_unreadable && self.add(path, LeftOutReason::Unreadable(*errno));
         }
@@ -51,7 +51,7 @@ impl SkipList {
                 }
             };
             if let Some(error) = error
-                && !self.learn(&error, options, 0)
+                && !self.record_failure(&error, options, 0)
             {
                 return Err(error);
             }

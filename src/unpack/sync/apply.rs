@@ -58,7 +58,7 @@ impl<'a> Applier<'a> {
         }
         for path in &plan.directories {
             let (entry, note) = self.entry(path)?;
-            self.touch(path)?;
+            self.restore_parent_at_end(path)?;
             self.extractor.replace_by_directory(&entry, !matches!(note, SyncNote::Implied))?;
         }
         for file in &writes.local {
@@ -72,13 +72,13 @@ impl<'a> Applier<'a> {
         let fetched_again = self.write_stale(&mut fetch, spools)?;
         for path in &plan.specials {
             let (entry, _) = self.entry(path)?;
-            self.touch(path)?;
+            self.restore_parent_at_end(path)?;
             let place = place(&self.temporary, self.plan, path);
             self.extractor.replace(&entry, &mut io::empty(), place)?;
         }
         let split = plan.kept_links.iter().filter(|(_, first)| self.replaced.contains(first));
         for (path, first) in plan.links.iter().chain(&split.cloned().collect::<Vec<_>>()) {
-            self.touch(path)?;
+            self.restore_parent_at_end(path)?;
             let place = place(&self.temporary, self.plan, path);
             self.extractor.replace_by_link(first, path, place)?;
         }
@@ -86,7 +86,7 @@ impl<'a> Applier<'a> {
             removed = self.remove_extras()?;
         }
         for path in &plan.directory_attributes {
-            self.describe(path)?;
+            self.restore_directory_at_end(path)?;
         }
         Ok(Applied { removed, fetched_again })
     }
@@ -96,7 +96,7 @@ impl<'a> Applier<'a> {
         let plan = self.plan;
         let mut removed = plan.removed;
         for (path, seen) in &plan.extras {
-            self.touch(path)?;
+            self.restore_parent_at_end(path)?;
             let found = self.extractor.remove_extra(path, *seen)?;
             if found.is_mounted && !plan.kept_mounts.iter().any(|mount| mount.is_in(path)) {
                 // It was mounted meanwhile.
@@ -113,14 +113,14 @@ impl<'a> Applier<'a> {
     }
 
     /// Notes that the directory of an entry changes, so that it gets its attributes again at the end.
-    fn touch(&mut self, path: &TreePath) -> Result<()> {
+    fn restore_parent_at_end(&mut self, path: &TreePath) -> Result<()> {
         match path.parent() {
-            Some(parent) => self.describe(&parent),
+            Some(parent) => self.restore_directory_at_end(&parent),
             None => Ok(()),
         }
     }
 
-    fn describe(&mut self, directory: &TreePath) -> Result<()> {
+    fn restore_directory_at_end(&mut self, directory: &TreePath) -> Result<()> {
         match self.tree.get(directory) {
             // Its attributes are those of the directory that was there.
             Some((_, SyncNote::Implied)) if directory.is_root() => Ok(()),
@@ -139,7 +139,7 @@ impl<'a> Applier<'a> {
         frames: Option<&mut FetchedFrames<'_>>,
     ) -> Result<()> {
         let (entry, _) = self.entry(&file.path)?;
-        self.touch(&file.path)?;
+        self.restore_parent_at_end(&file.path)?;
         let mut source = MixedChunks::new(file, frames, self.files);
         let mut chunks = fetch.chunks.of(file.at)?;
         let mut content = ChunkReader::of(&mut source, || chunks.next());
@@ -226,7 +226,7 @@ impl<'a> Applier<'a> {
 
     fn write_content(&mut self, file: &WantedFile, content: &mut dyn Content) -> Result<()> {
         let (entry, _) = self.entry(&file.path)?;
-        self.touch(&file.path)?;
+        self.restore_parent_at_end(&file.path)?;
         let place = place(&self.temporary, self.plan, &file.path);
         self.extractor.replace(&entry, content, place)
     }
@@ -246,7 +246,7 @@ impl<'a> Applier<'a> {
             }
             _ => {
                 let (entry, _) = self.entry(&file.path)?;
-                self.touch(&file.path)?;
+                self.restore_parent_at_end(&file.path)?;
                 let place = place(&self.temporary, self.plan, &file.path);
                 self.extractor.replace(&entry, &mut io::empty(), place)
             }
