@@ -169,7 +169,7 @@ pub(crate) fn pack_layers(
         match uploaded.iter().try_for_each(|layer| layer.listed.check(on_change, &mut summary)) {
             Ok(()) => return Ok((uploaded, summary)),
             Err(error) if skip_list.record_failure(&error, &options.tree, moves) => {
-                progress.warn(&format!("{error}; the tree is packed anew"));
+                progress.warn(&format!("{error}; the tree is packed again"));
                 moves += 1;
             }
             Err(error) => return Err(error),
@@ -212,7 +212,7 @@ fn with_retries<T>(
         match attempt(skip_list) {
             Err(error) if wait_for_retry(destination, &error, failures, progress) => failures += 1,
             Err(error) if skip_list.record_failure(&error, tree, changes) => {
-                progress.warn(&format!("{error}; the layer is made anew"));
+                progress.warn(&format!("{error}; the layer is made again"));
                 changes += 1;
                 if tree.leaves_out_cause_of(&error) {
                     skip_list.survey(sources, tree)?;

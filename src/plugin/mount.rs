@@ -81,7 +81,7 @@ impl VolumeStore {
 
     /// Reverts a mount after its response could not be delivered. Fetched content is kept for the next mount.
     pub(super) fn undo_mount(self: &Arc<Self>, driver: Driver, name: &VolumeName, id: &str) {
-        self.log(&format!("{name}: whoever wanted it hung up; it is not counted as mounted"));
+        self.log(&format!("{name}: the caller hung up; it is not counted as mounted"));
         self.volume(name).mark_fetch_unused();
         if let Err(failure) = self.unmount(driver, name, id, false) {
             self.log(&format!("{name}: {}", failure.into_error()));

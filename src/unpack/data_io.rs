@@ -125,6 +125,6 @@ fn each_entry(
 
 /// Adds the context to an error of the archive.
 fn damaged(error: Error) -> Error {
-    let hint = "data-io packed it like that, or it was cut off then: pack the data anew";
+    let hint = "data-io packed it like that, or it was cut off then: pack the data again";
     error.context("the data.tar.gz in the image is damaged").with_hint(hint)
 }

@@ -189,5 +189,5 @@ fn a_file_that_is_moved_past_the_reader_is_in_the_image() {
     assert_eq!(fs::read(target.path().join("a/moved")).unwrap(), b"z/moved");
     let warnings = mover.warnings.lock().unwrap();
     assert!(warnings[0].contains("/a/moved changed while it was read: it was moved"), "{warnings:?}");
-    assert!(warnings[0].ends_with("the tree is packed anew"), "{warnings:?}");
+    assert!(warnings[0].ends_with("the tree is packed again"), "{warnings:?}");
 }

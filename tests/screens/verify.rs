@@ -60,7 +60,7 @@ fn all_damage_is_named_and_the_address_is_not_printed() {
 error: configuration of linux/arm64: blob sha256:[DIGEST] should have 290 bytes and has 289
 error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 462 bytes and has 461
 error: 2 of 6 blobs in oci:layout@sha256:[DIGEST] are not what they should be
-hint: copy the image anew from a place where it is sound
+hint: copy the image again from a place where it is sound
 -- exit 3
 
 "#]],
@@ -95,7 +95,7 @@ fn damage_as_json() {
 error: configuration of linux/arm64: blob sha256:[DIGEST] should have 290 bytes and has 289
 error: layer 1 of linux/amd64, layer 1 of linux/arm64: blob sha256:[DIGEST] should have 462 bytes and has 461
 error: 2 of 6 blobs in oci:layout@sha256:[DIGEST] are not what they should be
-hint: copy the image anew from a place where it is sound
+hint: copy the image again from a place where it is sound
 -- exit 3
 
 "#]],

@@ -133,7 +133,7 @@ impl Extractor {
     }
 
     /// Gives a regular file other attributes, in place. Returns `false` if it is not the file that was seen, or was
-    /// changed since: its mtime, which tells that, is then not set.
+    /// changed since: its mtime, by which that is noticed, is then not set.
     ///
     /// # Errors
     /// Those of the operating system.

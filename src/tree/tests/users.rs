@@ -274,7 +274,7 @@ fn the_mode_of_a_file_that_was_swapped_stays_as_it_is() {
     // Not even their owner may open them.
     for (name, content) in [("closed", "content"), ("other", "another")] {
         fs::write(dir.join(name), content).unwrap();
-        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let seen = FileState::of(&rustix::fs::stat(dir.join("closed")).unwrap()).unwrap();
     let change = || {

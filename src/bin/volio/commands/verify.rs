@@ -77,7 +77,7 @@ impl Verify {
                 verified.damage.len(),
                 count(verified.blobs, "blob", "blobs"),
             ))
-            .with_hint("copy the image anew from a place where it is sound"));
+            .with_hint("copy the image again from a place where it is sound"));
         }
         if !self.output.quiet {
             output::line(&summary(&verified, begun.elapsed()));

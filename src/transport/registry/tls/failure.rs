@@ -124,9 +124,9 @@ fn explain_certificate(error: &C, host: &str) -> (String, String) {
             ("its certificate was revoked".to_owned(), format!("the operator of {host} must replace it"))
         }
         C::BadEncoding => {
-            ("its certificate cannot be read".to_owned(), format!("the operator of {host} must make it anew"))
+            ("its certificate cannot be read".to_owned(), format!("the operator of {host} must replace it"))
         }
-        _ => ("its certificate is not taken".to_owned(), format!("the operator of {host} must make it anew")),
+        _ => ("its certificate is not taken".to_owned(), format!("the operator of {host} must replace it")),
     }
 }
 
@@ -157,7 +157,7 @@ fn explain_names(presented: &[String], host: &str) -> (String, String) {
 /// Explains why webpki rejected a certificate.
 fn explain_webpki(error: &webpki::Error, host: &str) -> (String, String) {
     use webpki::Error as E;
-    let anew = format!("the operator of {host} must make it anew");
+    let replacement = format!("the operator of {host} must replace it");
     match error {
         E::CaUsedAsEndEntity => (
             "its certificate is not trusted on this machine: it is that of an authority".to_owned(),
@@ -166,9 +166,9 @@ fn explain_webpki(error: &webpki::Error, host: &str) -> (String, String) {
             ),
         ),
         E::UnsupportedCriticalExtension => explain_critical(host),
-        E::UnsupportedCertVersion => ("its certificate is not of X.509 version 3".to_owned(), anew),
+        E::UnsupportedCertVersion => ("its certificate is not of X.509 version 3".to_owned(), replacement),
         E::NameConstraintViolation => {
-            ("the authority of its certificate may not vouch for this host".to_owned(), anew)
+            ("the authority of its certificate may not vouch for this host".to_owned(), replacement)
         }
         E::EndEntityUsedAsCa | E::PathLenConstraintViolated => (
             "a certificate between its own and its authority's may sign no other".to_owned(),
@@ -180,7 +180,7 @@ fn explain_webpki(error: &webpki::Error, host: &str) -> (String, String) {
             "there are too many certificates between its own and its authority's".to_owned(),
             format!("the operator of {host} must send the right chain of certificates"),
         ),
-        _ => ("its certificate breaks the rules of X.509".to_owned(), anew),
+        _ => ("its certificate breaks the rules of X.509".to_owned(), replacement),
     }
 }
 
