@@ -52,6 +52,7 @@ pub mod progress;
 pub mod prune;
 pub mod service;
 pub mod sign;
+pub mod tags;
 pub mod unpack;
 pub mod verify;
 

@@ -32,7 +32,7 @@ impl Copy<'_> {
             .into_iter()
             .filter(|blob| {
                 let digest = &blob.descriptor.digest;
-                !self.present.contains(digest) && digests.insert(digest)
+                !self.known.present.contains(digest) && digests.insert(digest)
             })
             .collect();
         let (from, to, progress) = (self.from, self.to, self.progress);
@@ -51,7 +51,7 @@ impl Copy<'_> {
                     self.report.bytes_copied += blob.size;
                 }
             }
-            self.present.insert(blob.digest.clone());
+            self.known.present.insert(blob.digest.clone());
         }
         results.failure.map_or(Ok(()), |(_, error)| Err(error))
     }

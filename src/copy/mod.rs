@@ -93,16 +93,25 @@ pub fn copy(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Copied> {
-    copy_image(from, to, options, progress, &mut HashSet::new())
+    copy_image(from, to, options, progress, &mut Known::default())
 }
 
-/// Copies the image. `present` is what the destination is known to have.
+/// The state that the copies of several tags share.
+#[derive(Default)]
+struct Known {
+    /// The blobs and documents that the destination is known to have. Platforms and tags share layers.
+    present: HashSet<Digest>,
+    /// The documents whose referrers and attachments were copied.
+    followed: HashSet<Digest>,
+}
+
+/// Copies the image.
 fn copy_image(
     from: &dyn Source,
     to: &dyn Destination,
     options: &Options,
     progress: &dyn Progress,
-    present: &mut HashSet<Digest>,
+    known: &mut Known,
 ) -> Result<Copied> {
     let whole = from.resolve().map_err(|error| error.on(Side::Source))?;
     if to.image_support() == ImageSupport::PlainOnly {
@@ -110,7 +119,7 @@ fn copy_image(
     }
     let root = platforms::choose(&whole, &options.platforms, from).map_err(|error| error.on(Side::Source))?;
     let report = Copied::new(to, &root, &whole);
-    let mut copy = Copy { from, to, options, progress, present, documents: Vec::new(), report };
+    let mut copy = Copy { from, to, options, progress, known, documents: Vec::new(), report };
     copy.copy_document(&root, 0)?;
     if options.referrers {
         copy.copy_referrers()?;
@@ -127,8 +136,7 @@ struct Copy<'a> {
     to: &'a dyn Destination,
     options: &'a Options,
     progress: &'a dyn Progress,
-    /// The blobs and documents that the destination is known to have. Platforms and tags share layers.
-    present: &'a mut HashSet<Digest>,
+    known: &'a mut Known,
     /// The manifests and indexes of this image.
     documents: Vec<Digest>,
     report: Copied,
@@ -164,7 +172,7 @@ impl Copy<'_> {
             return Err(Error::failed(why).on(Side::Source));
         }
         self.to.put_manifest(document).map_err(|error| error.on(Side::Destination))?;
-        self.present.insert(digest.clone());
+        self.known.present.insert(digest.clone());
         self.documents.push(digest.clone());
         Ok(())
     }
@@ -174,7 +182,7 @@ impl Copy<'_> {
         if !media_type::is_document(&entry.media_type) {
             return self.copy_blobs([BlobToCopy { descriptor: entry, is_in_base: false }]);
         }
-        if self.present.contains(&entry.digest) {
+        if self.known.present.contains(&entry.digest) {
             self.documents.push(entry.digest.clone());
             return Ok(());
         }

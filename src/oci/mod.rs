@@ -25,7 +25,9 @@ pub use members::Unknown;
 pub(crate) use members::{Members, null_is_default};
 pub use platform::{Fit, Platform};
 pub use reference::Reference;
-pub use referrer::{ARTIFACT_TYPE, SUBJECT, attachment_tags, is_attachment_tag, referrers_tag};
+pub use referrer::{
+    ARTIFACT_TYPE, SUBJECT, attachment_subject, attachment_tags, is_attachment_tag, referrers_tag, tags_about,
+};
 pub use tag_template::{TagMatch, TagTemplate};
 
 /// The annotation with the name of an image in an image layout (image-spec, "Image Layout", `index.json`).

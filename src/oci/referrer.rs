@@ -22,14 +22,36 @@ pub fn attachment_tags(subject: &Digest) -> [String; 3] {
     ATTACHMENTS.map(|ending| format!("{}-{}{ending}", subject.algorithm().name(), subject.hex()))
 }
 
-/// Returns whether the tag is for something that is attached to another image, and not for an image.
+/// Returns whether the tag is for something that is attached to another image, and not for an image: a tag of
+/// [`attachment_tags`] or of [`referrers_tag`]. Hexadecimal digits in upper case are not those of a digest.
 pub fn is_attachment_tag(tag: &str) -> bool {
-    let digest = ATTACHMENTS.iter().find_map(|ending| tag.strip_suffix(ending)).unwrap_or(tag);
+    let (digest, has_suffix) = without_suffix(tag);
     digest.split_once('-').is_some_and(|(algorithm, hex)| {
-        matches!(algorithm, "sha256" | "sha512")
-            && hex.len() >= 64
-            && hex.bytes().all(|b| b.is_ascii_hexdigit())
+        let is_long_enough = match (algorithm, hex.len()) {
+            ("sha256", 64) => true,
+            ("sha512", 128) => has_suffix,
+            ("sha512", 64) => !has_suffix,
+            _ => false,
+        };
+        is_long_enough && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     })
+}
+
+/// Returns the digest in the tag of an attachment. `None` for the tag of an image, and for the tag of an index of referrers
+/// whose digest was cut.
+pub fn attachment_subject(tag: &str) -> Option<Digest> {
+    let (digest, _) = without_suffix(tag);
+    digest.replacen('-', ":", 1).parse().ok().filter(|_| is_attachment_tag(tag))
+}
+
+/// Returns all tags under which something may be attached to the manifest or index with this digest.
+pub fn tags_about(subject: &Digest) -> impl Iterator<Item = String> {
+    attachment_tags(subject).into_iter().chain([referrers_tag(subject)])
+}
+
+fn without_suffix(tag: &str) -> (&str, bool) {
+    let suffix = ATTACHMENTS.iter().find_map(|suffix| tag.strip_suffix(suffix));
+    suffix.map_or((tag, false), |digest| (digest, true))
 }
 
 #[derive(Deserialize)]
@@ -98,9 +120,20 @@ mod tests {
             "latest.sig",
             "sha256-",
             "v1-e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            &tags[0].to_uppercase(),
+            &tags[0].replace("e3b0", "E3B0"),
+            &tags[0].replace("e3b0", "e3b"),
+            &tags[0].replace("e3b0", "e3b00"),
+            &tags[0].replace("sha256", "sha512"),
+            &tags[0].replace(".sig", ".vex"),
         ] {
             assert!(!is_attachment_tag(tag), "{tag}");
+            assert_eq!(attachment_subject(tag), None, "{tag}");
         }
+        assert!(tags_about(&subject).all(|tag| attachment_subject(&tag).as_ref() == Some(&subject)));
+        let mut hasher = crate::oci::Hasher::new(crate::oci::Algorithm::Sha512);
+        hasher.update(b"");
+        assert!(tags_about(&hasher.finish()).all(|tag| is_attachment_tag(&tag)));
     }
 
     #[test]

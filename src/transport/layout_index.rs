@@ -319,7 +319,7 @@ fn is_image(entry: &Descriptor) -> bool {
 }
 
 /// Returns the names of an entry, the shortest first.
-fn names(entry: &Descriptor) -> impl Iterator<Item = &str> {
+pub fn names(entry: &Descriptor) -> impl Iterator<Item = &str> {
     NAMES.iter().filter_map(|key| entry.annotations.get(*key).map(String::as_str))
 }
 

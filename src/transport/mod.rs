@@ -18,6 +18,7 @@ mod access;
 mod archive;
 mod client_options;
 pub mod docker_archive;
+mod documents;
 mod environment;
 mod gc;
 pub mod layout;
@@ -33,6 +34,7 @@ mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
 pub use client_options::ClientOptions;
+pub use documents::document_digests;
 pub use environment::Environment;
 pub use location::Location;
 pub use moved_name::ensure_unmoved;
@@ -226,7 +228,8 @@ pub trait Destination: Send + Sync {
 /// The removal of images; bound to one name.
 pub trait Removal: Send + Sync {
     /// Removes a tag, or an image if the name is a digest. A layout also deletes the blobs that no other image needs.
-    /// `force` also removes tags that were not named, where they cannot be kept.
+    /// `force` also removes tags that were not named, where they cannot be kept. With the last tag of an image, the
+    /// attachments and referrers of its manifests go, unless another image has these manifests.
     ///
     /// # Errors
     /// [`NotFound`](crate::error::Kind::NotFound) if there is no such image, [`Refused`](crate::error::Kind::Refused)
@@ -252,6 +255,11 @@ pub struct Removed {
     pub digest: Digest,
     /// The removed tags.
     pub tags: Vec<String>,
+    /// The attachments and referrers that were removed with the last tag of their image: their tags, and the digests of
+    /// those that have none.
+    pub attachments: Vec<String>,
+    /// The reason why attachments or referrers of the image may have been left, if that is so.
+    pub attachments_left: Option<String>,
     /// The number of deleted blobs. A registry deletes blobs later, so it is zero there.
     pub blobs: u64,
     /// The size of the deleted blobs in bytes.
@@ -263,7 +271,15 @@ pub struct Removed {
 impl Removed {
     /// A removal without any tags or blobs.
     fn nothing(digest: Digest) -> Self {
-        Self { digest, tags: Vec::new(), blobs: 0, bytes: 0, blobs_left: None }
+        Self {
+            digest,
+            tags: Vec::new(),
+            attachments: Vec::new(),
+            attachments_left: None,
+            blobs: 0,
+            bytes: 0,
+            blobs_left: None,
+        }
     }
 }
 

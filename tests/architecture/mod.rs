@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 const VERBS: &[&str] =
-    &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "verify", "prune", "sign"];
+    &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "tags", "verify", "prune", "sign"];
 const BELOW_THE_VERBS: &[&str] =
     &["trust", "transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
 

@@ -1,5 +1,7 @@
 //! Tests of the registry client against a registry in this process.
 
+mod attachment_removal;
+mod attachments;
 mod certificates;
 mod downloads;
 mod faults;

@@ -1,5 +1,6 @@
 //! `volio rm`.
 
+use super::tags::with_signatures;
 use super::{Workspace, assert_screen};
 use snapbox::str;
 
@@ -93,6 +94,42 @@ fn a_place_instead_of_an_image() {
 error: rm: registry.example/data names no image
 hint: write registry.example/data:TAG; volio tags registry.example/data lists them
 -- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn the_last_tag_takes_the_signatures_with_it() {
+    let place = with_signatures();
+    assert_screen(
+        place.screen("rm oci:layout:v1"),
+        str![[r#"
+oci:layout@sha256:[DIGEST]
+-- stderr
+removed the tag v1
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("rm --format json oci:layout:latest"),
+        str![[r#"
+{
+  "address": "oci:layout@sha256:[DIGEST]",
+  "digest": "sha256:[DIGEST]",
+  "tags": [
+    "latest"
+  ],
+  "attachments": [
+    "sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig"
+  ],
+  "blobs": 6,
+  "bytes": 3237
+}
+-- stderr
+removed the tag latest and 1 attachment; deleted 6 blobs, 3.2 KiB
+-- exit 0
 
 "#]],
     );

@@ -114,3 +114,86 @@ v1
 "#]],
     );
 }
+
+/// A layout with an image that has a signature, and a signature of an image that is not there.
+pub fn with_signatures() -> Workspace {
+    let place = Workspace::with_image().and("copy oci:layout:v1 oci:layout:latest").with_artifact("a/b", &[]);
+    place.with_index(|index| {
+        let name = "org.opencontainers.image.ref.name";
+        let entries = index["manifests"].as_array_mut().unwrap();
+        let image = entries[0]["digest"].as_str().unwrap().replace(':', "-");
+        let signature = entries.iter_mut().find(|entry| entry["annotations"][name] == "chart").unwrap();
+        let mut other = signature.clone();
+        signature["annotations"][name] = format!("{image}.sig").into();
+        other["annotations"][name] = format!("sha256-{}.att", "0".repeat(64)).into();
+        entries.push(other);
+    })
+}
+
+#[test]
+fn signatures_are_not_images_and_are_listed_with_the_images_that_they_belong_to() {
+    let place = with_signatures();
+    assert_screen(
+        place.screen("tags oci:layout"),
+        str![[r#"
+latest
+v1
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("tags --attachments oci:layout"),
+        str![[r#"
+latest
+  sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig
+v1
+  sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig
+@sha256:[DIGEST]
+  sha256-0000000000000000000000000000000000000000000000000000000000000000.att
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("tags --attachments --format json oci:layout"),
+        str![[r#"
+{
+  "place": "oci:layout",
+  "tags": [
+    "latest",
+    "v1"
+  ],
+  "attachments": [
+    {
+      "tag": "sha256-0000000000000000000000000000000000000000000000000000000000000000.att",
+      "subject": "sha256:[DIGEST]",
+      "images": []
+    },
+    {
+      "tag": "sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig",
+      "subject": "sha256:[DIGEST]",
+      "images": [
+        "latest",
+        "v1"
+      ]
+    }
+  ]
+}
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("copy --all-tags oci:layout oci:copy"),
+        str![[r#"
+oci:copy@sha256:[DIGEST]
+oci:copy@sha256:[DIGEST]
+-- stderr
+warning: signatures and other attachments are not copied without --referrers, such as sha256-0000000000000000000000000000000000000000000000000000000000000000.att (2 in all)
+copied 3 blobs, 1.0 KiB in [TIME]
+-- exit 0
+
+"#]],
+    );
+}

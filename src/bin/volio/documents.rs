@@ -442,6 +442,11 @@ pub struct RmDocument<'a> {
     address: &'a str,
     digest: &'a Digest,
     tags: &'a [String],
+    /// The tags of attachments and the digests of referrers that went with their image.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    attachments: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments_left: Option<&'a str>,
     blobs: u64,
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -450,7 +455,16 @@ pub struct RmDocument<'a> {
 
 impl<'a> RmDocument<'a> {
     pub fn new(address: &'a str, removed: &'a Removed) -> Self {
-        let Removed { digest, tags, blobs, bytes, blobs_left, .. } = removed;
-        Self { address, digest, tags, blobs: *blobs, bytes: *bytes, blobs_left: blobs_left.as_deref() }
+        let Removed { digest, tags, attachments, blobs, bytes, .. } = removed;
+        Self {
+            address,
+            digest,
+            tags,
+            attachments,
+            attachments_left: removed.attachments_left.as_deref(),
+            blobs: *blobs,
+            bytes: *bytes,
+            blobs_left: removed.blobs_left.as_deref(),
+        }
     }
 }

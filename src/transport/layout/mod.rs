@@ -3,6 +3,7 @@
 //! A blob is written to a temporary file, synced and renamed, so that a blob with its name is complete. `index.json` is
 //! replaced in the same way, under a lock, so that two writers do not lose each other's images.
 
+mod attachments;
 mod directory;
 mod removal;
 mod resume;

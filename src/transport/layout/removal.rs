@@ -8,6 +8,7 @@
 //! Blobs that a removal left alone are deleted later: the file [`PENDING_FILE`] lists the images that they belong to, and
 //! the next removal or the next writer deletes those that are not needed.
 
+use super::attachments::Split;
 use super::directory::IfMissing;
 use super::{Layout, io_error, layout_index, open_regular_file};
 use crate::disk::lock::FileLock;
@@ -52,11 +53,25 @@ impl Removal for Layout {
             return Err(Error::refused(format!("{digest} has several tags: {}", tags.join(", ")))
                 .with_hint("name one of the tags, or use --force if all of them shall go"));
         }
+        let mut removed = Removed { tags, ..Removed::nothing(digest) };
         index.manifests = kept;
+        let mut all_gone = gone;
+        match self.split_attached(&all_gone, &removed.digest, index.manifests.clone()) {
+            Ok(Split { attached, kept }) => {
+                index.manifests = kept;
+                removed.attachments = attached.iter().map(shown_name).collect();
+                all_gone.extend(attached);
+            }
+            Err(error) => removed.attachments_left = Some(error.to_string()),
+        }
         self.replace_index(&index)?;
-        let removed = Removed { tags, ..Removed::nothing(digest) };
-        self.delete_unneeded_blobs(removed, &gone, &index.manifests)
+        self.delete_unneeded_blobs(removed, &all_gone, &index.manifests)
     }
+}
+
+/// Returns the tag of an entry, or its digest.
+fn shown_name(entry: &Descriptor) -> String {
+    ref_name(entry).map_or_else(|| entry.digest.to_string(), str::to_owned)
 }
 
 impl Layout {

@@ -15,9 +15,10 @@
 //! | certificates | [`tls`] |
 //! | an upload: whole or in chunks, resumed after errors and by other processes | [`upload`] (decisions), [`session`] (requests), [`body`] (the stream), [`upload_policy`] (limits of registries), [`saved_session`] |
 //! | a download: ranges, parallel connections, resuming | [`download`], [`rate`] |
-//! | manifests, tags, referrers, removal | [`manifest`], [`pagination`], [`referrers`], [`removal`] |
+//! | manifests, tags, referrers, removal | [`manifest`], [`pagination`], [`referrers`], [`removal`], [`attachments`] |
 //! | mirrors | [`registries_conf`], [`mirrors`] |
 
+mod attachments;
 mod auth;
 mod auth_file;
 mod auth_file_editor;

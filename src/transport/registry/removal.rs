@@ -1,15 +1,17 @@
 //! Removal of tags and images (distribution-spec, "Content Management").
 //!
 //! A command that names a tag means the tag alone, but not every registry can delete one: distribution before 3 deletes
-//! only an image with all its tags. That is refused if another tag points to the same image. Referrers and indexes that
-//! list the image are not checked. The registry's garbage collection frees the space.
+//! only an image with all its tags. That is refused if another tag points to the same image. Indexes that list the image
+//! are not checked. Attachments and referrers go with the last tag ([`attachments`](super::attachments)). The registry's
+//! garbage collection frees the space.
 
+use super::attachments::RemovedAttachments;
 use super::http::{Request, wait};
 use super::token::Scopes;
 use super::{CONTENT_DIGEST, Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, media_type};
-use crate::transport::{Removal, Removed, Source};
+use crate::transport::{Removal, Removed, Source, document_digests, fetch};
 use reqwest::header::ACCEPT;
 use reqwest::{Method, StatusCode};
 
@@ -18,7 +20,18 @@ const TAGS_LIMIT: usize = 100;
 
 impl Removal for Registry {
     fn remove(&self, force: bool) -> Result<Removed> {
-        let digest = self.resolve()?.descriptor().digest.clone();
+        let root = self.resolve()?;
+        // Indexes below the root are read before it is removed.
+        let subjects = document_digests(&root, |entry| fetch(self, entry));
+        let removed = self.remove_image(root.descriptor().digest.clone(), force)?;
+        let RemovedAttachments { names, left } = self.remove_attachments(subjects);
+        Ok(Removed { attachments: names, attachments_left: left, ..removed })
+    }
+}
+
+impl Registry {
+    /// Removes the tag, or the image with its tags.
+    fn remove_image(&self, digest: Digest, force: bool) -> Result<Removed> {
         let tag = self.reference.tag();
         if let (Some(tag), Some(_)) = (tag, self.reference.digest())
             && self.digest_of_tag(tag)? != Some(digest.clone())
@@ -51,11 +64,9 @@ impl Removal for Registry {
         }
         Ok(Removed { tags, ..Removed::nothing(digest) })
     }
-}
 
-impl Registry {
     /// Deletes a manifest by its tag or its digest. Returns `false` if the registry does not support that.
-    fn delete(&self, name: &str) -> Result<bool> {
+    pub(super) fn delete(&self, name: &str) -> Result<bool> {
         use StatusCode as S;
         let what = format!("remove {name} from {}", self.reference.name());
         let request = Request::new(Method::DELETE, self.manifest_url(name), what);
@@ -101,7 +112,7 @@ impl Registry {
     }
 
     /// Returns the digest that a tag points to, if it exists.
-    fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>> {
+    pub(super) fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>> {
         let what = format!("look at the tag {tag} of {}", self.reference.name());
         let request = Request::new(Method::HEAD, self.manifest_url(tag), what)
             .header(ACCEPT, &media_type::DOCUMENTS.join(", "));

@@ -32,7 +32,7 @@ Copy options:
 
       --referrers
           Copy the image's referrers too, such as signatures, and the attachments that cosign named
-          by tags
+          by tags, also those of its platforms
 
       --since <IMAGE>
           Leave out layers that this image has; may be given several times
@@ -71,7 +71,11 @@ be inspected, and copied to a location that has those images.
 
 With --all-tags, FROM and TO are HOST/REPOSITORY, oci:DIR or an archive without a tag. If the image
 of one tag is damaged, the other tags are copied, and the exit code reports the damage. Signatures
-and other referrers are copied with --referrers only.
+and other attachments are copied with --referrers only, once with the images that they belong to;
+their tags are not images.
+
+With --referrers, a tag of signatures or attestations (.sig, .att) that has others in TO is not
+replaced, with a warning.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.
 -- exit 0

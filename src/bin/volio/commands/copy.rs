@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::copy::{Base, Copied, Options, TagCopied, copy, copy_tags};
 use volio::progress::Progress;
-use volio::{Access, Error, ImageSupport, Location, Platform, Result};
+use volio::{Access, Error, ImageSupport, Location, Platform, Result, tags};
 
 const COPY_EXAMPLES: &str = "\
 Examples:
@@ -30,8 +30,10 @@ With --since, layers that the named images have are left out. The copy in TO is 
 copied to a location that has those images.
 
 With --all-tags, FROM and TO are HOST/REPOSITORY, oci:DIR or an archive without a tag. If the image of one tag is damaged, \
-the other tags are copied, and the exit code reports the damage. Signatures and other referrers are copied with \
---referrers only.
+the other tags are copied, and the exit code reports the damage. Signatures and other attachments are copied with \
+--referrers only, once with the images that they belong to; their tags are not images.
+
+With --referrers, a tag of signatures or attestations (.sig, .att) that has others in TO is not replaced, with a warning.
 
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
@@ -107,7 +109,8 @@ struct SelectionArgs {
     #[arg(long, conflicts_with = "digestfile")]
     all_tags: bool,
 
-    /// Copy the image's referrers too, such as signatures, and the attachments that cosign named by tags
+    /// Copy the image's referrers too, such as signatures, and the attachments that cosign named by tags,
+    /// also those of its platforms
     #[arg(long)]
     referrers: bool,
 
@@ -226,11 +229,11 @@ impl CopyArgs {
         report_failures(done)
     }
 
-    /// Returns the tags to copy, at least one: copying nothing would look like success.
+    /// Returns the tags to copy, at least one of an image: copying nothing would look like success.
     fn tags(&self, access: &Access) -> Result<Vec<String>> {
         let source = self.from.source(access)?;
-        let (tags, untagged) = (source.tags()?, source.untagged()?);
-        if tags.is_empty() {
+        let (tags, untagged) = (tags::list(source.as_ref())?, source.untagged()?);
+        if tags.images.is_empty() {
             let error = Error::not_found(format!("--all-tags: {} has no tags", self.from.without_name()));
             return Err(error.with_hint(if untagged.is_empty() {
                 "it holds no image".to_owned()
@@ -241,7 +244,7 @@ impl CopyArgs {
         if !untagged.is_empty() {
             output::warning(&format!("not copied: {}", super::without_tag(&untagged)));
         }
-        Ok(tags)
+        Ok([tags.images, tags.attachments].concat())
     }
 
     fn copy_tags(

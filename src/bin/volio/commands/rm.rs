@@ -18,6 +18,10 @@ With a TAG, only that tag is removed; other tags of the same image stay. Some re
 its tags: if it has others, the command fails with exit code 6, unless --force is given. With a DIGEST, the image and its \
 tag are removed; if it has several tags, --force is necessary too.
 
+With the last tag of an image, its signatures and other attachments are removed: those of the image and of its platforms, \
+by their tags (.sig, .att, .sbom) or as referrers. What another image with a tag has keeps its attachments. In a \
+registry with more than 1000 tags they stay.
+
 In a layout, blobs that no other image needs are removed too. A registry frees the space when it collects its garbage.
 
 The last line of the output is what was removed, with its digest: REPOSITORY@DIGEST.";
@@ -68,6 +72,12 @@ fn summary(removed: &Removed) -> String {
         [name] => format!("removed the tag {}", printable(name)),
         names => format!("removed the tags {}", printable(&names.join(", "))),
     };
+    if !removed.attachments.is_empty() {
+        line += &format!(" and {}", count(removed.attachments.len() as u64, "attachment", "attachments"));
+    }
+    if let Some(why) = &removed.attachments_left {
+        line += &format!("; attachments such as signatures may be left: {}", printable(why));
+    }
     if removed.blobs > 0 {
         line += &format!("; deleted {}, {}", count(removed.blobs, "blob", "blobs"), bytes(removed.bytes));
     }
