@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// The longest time for which interrupted work is waited for, until it has aborted its uploads.
-const ABORT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time for interrupted work to end after it has aborted its uploads. Work that continues is abandoned: all that it
 /// writes can be interrupted at any moment.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -70,6 +70,10 @@ pub struct Report {
 }
 
 impl Report {
+    fn not_begun(error: Error) -> Self {
+        Self { outcome: Err(error), interrupted: false, hook_error: None, duration: Duration::ZERO }
+    }
+
     /// Returns the result of the work, or the error of a hook after it.
     ///
     /// # Errors
@@ -124,16 +128,28 @@ impl Runner {
     /// is abandoned, with its thread.
     pub fn run(
         &self,
+        state: Option<&mut JobState>,
+        cancel: &CancelToken,
+        work: impl FnOnce(&CancelToken) -> Result<Done> + Send + 'static,
+    ) -> Report {
+        self.run_within(ABORT_TIMEOUT, state, cancel, work)
+    }
+
+    /// Does the same. Interrupted work has the time `abort` to end.
+    pub(super) fn run_within(
+        &self,
+        abort: Duration,
         mut state: Option<&mut JobState>,
         cancel: &CancelToken,
         work: impl FnOnce(&CancelToken) -> Result<Done> + Send + 'static,
     ) -> Report {
         let begun = (self.clock.now(), self.clock.elapsed());
-        if let Some(state) = &mut state
-            && let Err(error) = cancel.check().and_then(|()| state.begin(begun.0))
-        {
+        let noted = state.as_mut().map_or(Ok(()), |state| state.begin(begun.0));
+        match noted {
             // Nothing has begun, so nothing has to be undone.
-            return self.report(Err(error), None, begun.1, cancel);
+            Err(error) if self.hooks.after.is_some() => return Report::not_begun(error),
+            Err(error) => self.context.log.warning("state", &error.to_string()),
+            Ok(()) => {}
         }
         let (mut hook_error, mut variables) = (None, self.variables());
         let before = self.hooks.before.as_ref().map(|hook| self.run_hook(hook, &variables, cancel));
@@ -142,7 +158,7 @@ impl Runner {
                 hook_error = Some(again(&error));
                 Err(error)
             }
-            _ => run_work(work, cancel),
+            _ => run_work_within(abort, work, cancel),
         };
         let duration = self.clock.elapsed().saturating_sub(begun.1);
         let interrupted = outcome.is_err() && cancel.is_cancelled();
@@ -160,17 +176,6 @@ impl Runner {
             self.context.log.warning("state", &error.to_string());
         }
         Report { outcome, interrupted, hook_error, duration }
-    }
-
-    fn report(
-        &self,
-        outcome: Result<Done>,
-        hook_error: Option<Error>,
-        begun: Duration,
-        cancel: &CancelToken,
-    ) -> Report {
-        let duration = self.clock.elapsed().saturating_sub(begun);
-        Report { interrupted: outcome.is_err() && cancel.is_cancelled(), outcome, hook_error, duration }
     }
 
     fn variables(&self) -> Variables {
@@ -214,6 +219,14 @@ pub(super) fn run_work<T: Send + 'static>(
     work: impl FnOnce(&CancelToken) -> Result<T> + Send + 'static,
     cancel: &CancelToken,
 ) -> Result<T> {
+    run_work_within(ABORT_TIMEOUT, work, cancel)
+}
+
+fn run_work_within<T: Send + 'static>(
+    abort: Duration,
+    work: impl FnOnce(&CancelToken) -> Result<T> + Send + 'static,
+    cancel: &CancelToken,
+) -> Result<T> {
     cancel.check()?;
     let (sender, result) = channel();
     let token = CancelToken::default();
@@ -230,13 +243,13 @@ pub(super) fn run_work<T: Send + 'static>(
         }
     }
     token.cancel();
-    end_of(&result, &token).unwrap_or_else(|| Err(Error::failed("interrupted")))
+    end_of(&result, &token, abort).unwrap_or_else(|| Err(Error::failed("interrupted")))
 }
 
 /// Waits for the end of work that was cancelled; `None` if it does not end.
-fn end_of<T>(result: &Receiver<Result<T>>, token: &CancelToken) -> Option<Result<T>> {
+fn end_of<T>(result: &Receiver<Result<T>>, token: &CancelToken, limit: Duration) -> Option<Result<T>> {
     let begun = Instant::now();
-    token.wait_for_guards(ABORT_TIMEOUT);
-    let left = ABORT_TIMEOUT.saturating_sub(begun.elapsed()).min(END_TIMEOUT);
+    token.wait_for_guards(limit);
+    let left = limit.saturating_sub(begun.elapsed()).min(END_TIMEOUT);
     result.recv_timeout(left).ok()
 }

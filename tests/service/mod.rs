@@ -1,6 +1,10 @@
 //! Verbs that run unattended.
 
+mod clock;
+mod health;
 mod hooks;
+mod program;
+mod schedule;
 
 use std::sync::{Arc, Mutex};
 use std::thread;
