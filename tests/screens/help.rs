@@ -128,6 +128,8 @@ Environment:
   HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
+  VOLIO_OPTION        the value of --option of any command, such as VOLIO_AUTHFILE; or
+  VOLIO_OPTION_FILE   a file with it
 
 Exit codes:
     0  done

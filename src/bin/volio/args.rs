@@ -14,7 +14,7 @@ use volio::{
 };
 
 /// Options for the access to registries.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Registry options")]
 pub struct RegistryArgs {
     /// Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]
@@ -203,7 +203,7 @@ pub fn tree_path() -> impl TypedValueParser<Value = TreePath> {
 }
 
 /// Options for the output.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Output options")]
 pub struct OutputArgs {
     /// Print the result for people, or as one JSON document

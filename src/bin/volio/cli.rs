@@ -29,6 +29,8 @@ Environment:
   HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
   NO_COLOR            when set, no colour
+  VOLIO_OPTION        the value of --option of any command, such as VOLIO_AUTHFILE; or
+  VOLIO_OPTION_FILE   a file with it
 ";
 
 /// Move directories in and out of OCI registries, without Docker
@@ -77,7 +79,7 @@ impl Command {
     pub fn run(self) -> Result<Exit> {
         match self {
             Self::Diff(args) => return args.run(),
-            Self::Pack(args) => args.run(),
+            Self::Pack(args) => return args.run(),
             Self::Unpack(args) => args.run(),
             Self::Copy(args) => args.run(),
             Self::Push(args) => args.run(),

@@ -1,5 +1,6 @@
 //! Exit codes. They are part of the interface and do not change.
 
+use crate::signal;
 use std::process::ExitCode;
 use volio::error::Kind;
 
@@ -35,6 +36,8 @@ pub enum Exit {
     Refused = 6,
     /// Differences found by `volio diff`.
     Differs = 7,
+    /// An interruption by a signal. The code is 128 plus the number of the signal.
+    Interrupted = 130,
 }
 
 impl From<Kind> for Exit {
@@ -53,7 +56,10 @@ impl From<Kind> for Exit {
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        match exit {
+            Exit::Interrupted => Self::from(signal::received().unwrap_or(exit as u8)),
+            _ => Self::from(exit as u8),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use clap::Args;
 use volio::Limits;
 
 /// Limits on the metadata that an image makes volio hold in memory.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits against hostile images")]
 pub struct LimitArgs {
     /// Refuse an image with more entries than this in all its layers together
@@ -38,7 +38,7 @@ impl LimitArgs {
 }
 
 /// The limit on content that a command reads without writing it to a disk.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits against hostile images")]
 pub struct ContentLimitArg {
     /// Refuse more content than this, plain, in all layers together [default: 1G, and 1000 times what is stored]

@@ -7,6 +7,7 @@
 
 mod args;
 mod cli;
+mod clock;
 mod commands;
 mod data_io;
 mod documents;
@@ -19,13 +20,22 @@ mod progress;
 mod signal;
 mod signature_args;
 mod terminal;
+mod unattended;
+mod variables;
 
 use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     signal::handle_file_size_limit();
-    match cli::Cli::try_parse() {
+    let line = match variables::apply(std::env::args_os().collect(), &environment::process()) {
+        Ok(line) => line,
+        Err(error) => {
+            output::error(&error);
+            return exit::Exit::from(error.kind()).into();
+        }
+    };
+    match cli::Cli::try_parse_from(&line.arguments) {
         Ok(cli) => match run(cli.command) {
             Ok(exit) => exit.into(),
             Err(error) => {
@@ -33,7 +43,7 @@ fn main() -> ExitCode {
                 exit::Exit::from(error.kind()).into()
             }
         },
-        Err(error) => output::usage_error(&error),
+        Err(error) => line.usage_error(&error),
     }
 }
 
@@ -41,13 +51,21 @@ fn run(command: cli::Command) -> volio::Result<exit::Exit> {
     match &command {
         // The plugin handles signals itself: it stops after its open requests.
         cli::Command::Plugin(_) => command.run(),
+        cli::Command::Pack(pack) if pack.is_unattended() && !pack.wait_for_signal => {
+            signal::SignalGate::new()?.stoppable(|| command.run())
+        }
         cli::Command::Pack(pack) if pack.wait_for_signal => {
             let gate = signal::SignalGate::new()?;
             pack.check()?;
             if !pack.is_quiet() {
                 output::line("waiting for SIGTERM");
             }
-            gate.wait_then(|| command.run())
+            let is_unattended = pack.is_unattended();
+            if is_unattended {
+                gate.wait_then_stoppable(|| command.run())
+            } else {
+                gate.wait_then(|| command.run())
+            }
         }
         _ => signal::interruptible(|| command.run()),
     }

@@ -1,6 +1,7 @@
 //! Output: results on stdout, everything else on stderr.
 
 use crate::exit::Exit;
+use clap::ValueEnum;
 use clap::builder::styling::{AnsiColor, Style};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
@@ -8,7 +9,9 @@ use std::borrow::Cow;
 use std::error::Error as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use volio::error::is_harmful;
+use volio::service::Level;
 use volio::{Error, Result};
 
 /// Writes results to stdout.
@@ -58,18 +61,78 @@ impl<W: Write> Write for JsonEscaper<W> {
     }
 }
 
+/// The form of the lines on stderr. The variants have no help texts, because those would double the length of every
+/// help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+static JSON_LINES: AtomicBool = AtomicBool::new(false);
+
+/// Sets the form of all lines on stderr that follow.
+pub fn set_format(format: LogFormat) {
+    JSON_LINES.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+/// A line of a log in JSON.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    time: String,
+    level: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+/// Prints a message on stderr, in the form of [`set_format`]. Errors are ignored, because there is no other place to report
+/// them.
+pub fn log(level: Level, topic: Option<&str>, message: &str, hint: Option<&str>) {
+    if !JSON_LINES.load(Ordering::Relaxed) {
+        let message = printable(message);
+        match level {
+            Level::Info => write_line(&message),
+            Level::Warning => write_line(&format!("{} {message}", paint("warning:", AnsiColor::Yellow))),
+            Level::Error => print_error(message.as_ref(), hint),
+        }
+        return;
+    }
+    let level = match level {
+        Level::Info => "info",
+        Level::Warning => "warning",
+        Level::Error => "error",
+    };
+    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+    let mut text = Vec::new();
+    // Strings can always be serialized, and a vector takes all bytes.
+    let _ = serde_json::to_writer(JsonEscaper(&mut text), &JsonLine { time, level, topic, message, hint });
+    write_line(&String::from_utf8_lossy(&text));
+}
+
 /// Prints an error and its hint on stderr.
 pub fn error(error: &Error) {
-    print_error(&error.to_string(), error.hint());
+    log(Level::Error, None, &error.to_string(), error.hint());
 }
 
 /// Prints a warning on stderr.
 pub fn warning(message: &str) {
-    line(&format!("{} {}", paint("warning:", AnsiColor::Yellow), printable(message)));
+    log(Level::Warning, None, message, None);
 }
 
-/// Prints a line on stderr. Errors are ignored, because there is no other place to report them.
+/// Prints a line on stderr, whose text is harmless.
 pub fn line(text: &str) {
+    if JSON_LINES.load(Ordering::Relaxed) {
+        log(Level::Info, None, text, None);
+    } else {
+        write_line(text);
+    }
+}
+
+fn write_line(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -101,9 +164,9 @@ fn argument(error: &clap::Error) -> String {
 }
 
 fn print_error(message: &str, hint: Option<&str>) {
-    line(&format!("{} {}", paint("error:", AnsiColor::Red), printable(message)));
+    write_line(&format!("{} {}", paint("error:", AnsiColor::Red), printable(message)));
     if let Some(hint) = hint {
-        line(&format!("{} {}", paint("hint:", AnsiColor::Cyan), printable(hint)));
+        write_line(&format!("{} {}", paint("hint:", AnsiColor::Cyan), printable(hint)));
     }
 }
 

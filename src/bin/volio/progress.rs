@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use volio::progress::{Progress, Silent, Task};
+use volio::service::Status;
 
 /// The time between two lines in a log.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -44,6 +45,17 @@ impl Display {
         Self(Arc::new(Warnings))
     }
 
+    /// A display that shows warnings only, or nothing.
+    pub fn warnings_unless(quiet: bool) -> Self {
+        if quiet { Self(Arc::new(Silent)) } else { Self::warnings() }
+    }
+
+    /// The same display, of which a status notes that bytes move.
+    pub fn observed_by(mut self, status: &Arc<Status>) -> Self {
+        let shown = std::mem::replace(&mut self.0, Arc::new(Silent));
+        Self(Arc::new(Observed { events: status.observe(shown.clone()), shown }))
+    }
+
     fn new(verb: &'static str, quiet: bool, bars: bool) -> Self {
         Self(if quiet {
             Arc::new(Silent)
@@ -74,6 +86,28 @@ impl Drop for Display {
 
 impl Show for Silent {
     fn finish(&self) {}
+}
+
+/// A display whose events pass through a status.
+struct Observed {
+    events: Arc<dyn Progress>,
+    shown: Arc<dyn Show>,
+}
+
+impl Progress for Observed {
+    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
+        self.events.begin(what, total)
+    }
+
+    fn warn(&self, message: &str) {
+        self.events.warn(message);
+    }
+}
+
+impl Show for Observed {
+    fn finish(&self) {
+        self.shown.finish();
+    }
 }
 
 /// Shows warnings only.

@@ -6,7 +6,7 @@
 use crate::output;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::{process, thread};
@@ -17,6 +17,9 @@ use volio::{CancelToken, Error, Result};
 const ABORT_TIMEOUT: Duration = Duration::from_secs(20);
 
 static CANCEL: LazyLock<CancelToken> = LazyLock::new(CancelToken::default);
+static STOP: LazyLock<CancelToken> = LazyLock::new(CancelToken::default);
+/// The exit code for the signal that stopped a command; 0 if there was none.
+static RECEIVED: AtomicU8 = AtomicU8::new(0);
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Makes a write beyond `ulimit -f` fail like one to a full disk. By default `SIGXFSZ` kills the program without a
@@ -29,6 +32,16 @@ pub fn handle_file_size_limit() {
 /// Returns the token that cancels all transfers of this program.
 pub fn cancel_token() -> CancelToken {
     CANCEL.clone()
+}
+
+/// Returns the token that stops a command which runs unattended.
+pub fn stop_token() -> CancelToken {
+    STOP.clone()
+}
+
+/// Returns the exit code for the signal that stopped such a command: 128 plus its number.
+pub fn received() -> Option<u8> {
+    Some(RECEIVED.load(Ordering::SeqCst)).filter(|code| *code != 0)
 }
 
 /// Does the work. The first signal aborts it and ends the program, and a second signal ends the program at once.
@@ -71,6 +84,31 @@ impl SignalGate {
         // `next` returns only with a signal, because nothing closes the iterator.
         let _ = self.0.forever().next();
         interruptible_by(Some(self.0), work)
+    }
+
+    /// Waits for the first signal and then does the work, which the next one stops.
+    pub fn wait_then_stoppable<T>(mut self, work: impl FnOnce() -> T) -> T {
+        let _ = self.0.forever().next();
+        self.stoppable(work)
+    }
+
+    /// Does work that ends by itself when [`stop_token`] is cancelled, which the first signal does: it has something to
+    /// put in order at the end. A second signal ends the program at once.
+    pub fn stoppable<T>(mut self, work: impl FnOnce() -> T) -> T {
+        let listen = move || {
+            for signal in self.0.forever() {
+                // 130 or 143.
+                let code = 128 + signal;
+                if STOP.is_cancelled() {
+                    process::exit(code);
+                }
+                RECEIVED.store(code.try_into().unwrap_or(u8::MAX), Ordering::SeqCst);
+                STOP.cancel();
+            }
+        };
+        // If the thread cannot be started, signals have no effect: they are caught and not handled.
+        let _ = thread::Builder::new().spawn(listen);
+        work()
     }
 }
 

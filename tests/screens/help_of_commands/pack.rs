@@ -174,6 +174,61 @@ Output options:
       --digestfile <FILE>
           Write the digest of the image to this file
 
+Unattended options:
+      --every <DURATION>
+          Pack now, and again after each of these times, until SIGTERM: 90s, 15m, 6h, 1d
+
+      --cron <LINE>
+          Pack at these times, until SIGTERM: minute, hour, day, month, weekday, in the time zone
+          TZ; or @daily
+
+      --jitter <DURATION>
+          Delay each run by a random time up to this
+          
+          [default: 0]
+
+      --on-exit
+          At SIGTERM, pack once more
+
+      --grace <DURATION>
+          The time between SIGTERM and SIGKILL here; a last pack that needs longer is interrupted
+          
+          [default: 30s]
+
+      --max-failures <N>
+          Give up after so many failures in a row
+
+      --before <COMMAND>
+          Run this before the work: a command line for sh -c, or a JSON array of words; if it fails,
+          there is no work
+
+      --after <COMMAND>
+          Run this after the work, also if it failed, and at the next start if volio was killed
+
+      --on-error <COMMAND>
+          Run this after a failure
+
+      --hook-timeout <DURATION>
+          End a command of these, with all its processes, after this time
+          
+          [default: 5m]
+
+      --listen <ADDRESS:PORT>
+          Serve /healthz, /readyz and /metrics on this address; :PORT is all addresses
+
+      --log <FORMAT>
+          Print lines on stderr as text, or each as a JSON object
+          
+          [default: text]
+          [possible values: text, json]
+
+      --termination-log <FILE>
+          Write the error to this file at the end, such as /dev/termination-log
+
+      --state <DIR>
+          Note here which runs have begun and succeeded [default: volio in XDG_STATE_HOME or
+          ~/.local/state]
+
 Examples:
   volio pack registry.example/data:v1 /srv/data
   volio pack oci:backup:monday /srv/data              into a layout, which is created if it is

@@ -1,14 +1,20 @@
 //! `volio pack`: packs directories and files into an image.
 
+mod image;
 mod incremental;
+mod service;
 mod summary;
 
+use self::image::ImageArgs;
 use self::incremental::IncrementalArgs;
+use self::service::ScheduleArgs;
 use self::summary::summary;
-use crate::args::{AbsolutePath, KeyValue, RegistryArgs, Words, location, size};
+use crate::args::{RegistryArgs, location, size};
 use crate::data_io::{Direction, EnvConfig};
 use crate::documents::PackDocument;
+use crate::exit::Exit;
 use crate::progress::Display;
+use crate::unattended::UnattendedArgs;
 use crate::{environment, output};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
@@ -18,14 +24,15 @@ use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use volio::data_io;
 use volio::error::Kind;
-use volio::pack::{ImageForm, Options, Packed, pack, pack_incremental, read_archive};
+use volio::pack::{Base, ImageForm, Options, Packed, pack, pack_incremental, read_archive};
 use volio::progress::Progress;
+use volio::service::{Change, Done};
 use volio::{
-    Access, Compression, ContainerConfig, Description, Error, IdMaps, IdRange, Location, OnChange, Owner,
-    Platform, Result, RuleFiles, SourceSpec, Time, WalkOptions, rule_lines,
+    Access, Compression, Error, IdMaps, IdRange, Location, OnChange, Owner, Result, RuleFiles, SourceSpec,
+    Time, WalkOptions, rule_lines,
 };
 
 const EXAMPLES: &str = "\
@@ -79,7 +86,7 @@ image is written to the layout /var/lib/volio/store, or VOLIO_STORE. INCREMENTAL
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
 /// Pack directories and files into an image
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Pack {
     /// The image to write: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
@@ -101,6 +108,10 @@ pub struct Pack {
     registries: RegistryArgs,
     #[command(flatten)]
     output: PackOutputArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+    #[command(flatten)]
+    unattended: UnattendedArgs,
 
     /// Write the digest of the image to this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Output options")]
@@ -112,7 +123,7 @@ pub struct Pack {
 }
 
 /// Options for the tree.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Tree options")]
 struct TreeArgs {
     /// Leave out paths that match this pattern, as in .gitignore
@@ -165,7 +176,7 @@ struct TreeArgs {
 }
 
 /// Options for the output and for the form of the image.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output options")]
 struct PackOutputArgs {
     /// Print the result as text or as one JSON document; data-io packs an image as data-io made them. May be given twice
@@ -234,43 +245,6 @@ impl TreeArgs {
     }
 }
 
-/// Options for the image's documents.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Image options")]
-struct ImageArgs {
-    /// Make the image for these platforms [default: linux/amd64,linux/arm64]
-    #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
-    platforms: Vec<Platform>,
-
-    /// Set a label in the image's configuration
-    #[arg(long = "label", value_name = "KEY=VALUE")]
-    labels: Vec<KeyValue>,
-
-    /// Set an annotation on the image's manifests and index
-    #[arg(long = "annotation", value_name = "KEY=VALUE")]
-    annotations: Vec<KeyValue>,
-
-    /// The program that a container runs: one word, or a JSON array of words
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    entrypoint: Option<Words>,
-
-    /// The program's arguments, written as --entrypoint
-    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
-    cmd: Option<Words>,
-
-    /// Set an environment variable for containers
-    #[arg(long, value_name = "NAME=VALUE")]
-    env: Vec<KeyValue>,
-
-    /// The user that containers run as
-    #[arg(long, value_name = "USER[:GROUP]")]
-    user: Option<String>,
-
-    /// The directory that containers start in
-    #[arg(long, value_name = "DIR")]
-    workdir: Option<AbsolutePath>,
-}
-
 /// The image, the sources and the access, from the arguments or from data-io's variables.
 struct Invocation {
     image: Location,
@@ -324,6 +298,7 @@ impl Pack {
     /// Checks the command before it waits for a signal, while the user can still correct it. Credentials that a registry
     /// rejects are an error now. Other failures of a registry are not, because they may be over when the wait is.
     pub fn check(&self) -> Result<()> {
+        self.check_unattended()?;
         super::clear_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;
         let invocation = self.invocation(&Display::warnings())?;
@@ -341,11 +316,15 @@ impl Pack {
     }
 
     /// Packs, and prints the result.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<Exit> {
         super::clear_digestfile(self.digestfile.as_deref())?;
+        if self.is_unattended() {
+            return self.run_unattended();
+        }
         let progress = Display::start("pack", self.output.quiet);
         let invocation = self.invocation(&progress)?;
-        self.pack(&invocation, progress).map_err(|error| invocation.explain(error))
+        let packed = self.pack(&invocation, progress).map_err(|error| invocation.explain(error));
+        packed.map(|_| Exit::Done)
     }
 
     /// Returns the image and the sources of the arguments, or of data-io's variables without arguments.
@@ -366,7 +345,7 @@ impl Pack {
         Ok(Invocation { image, sources, access, config: None })
     }
 
-    fn pack(mut self, invocation: &Invocation, progress: Display) -> Result<()> {
+    fn pack(mut self, invocation: &Invocation, progress: Display) -> Result<Done> {
         if invocation.config.as_ref().is_some_and(|config| config.incremental) {
             self.incremental.enable();
         }
@@ -374,8 +353,8 @@ impl Pack {
         let options = Options {
             layer_size: self.tree.layer_size,
             compression: self.tree.compression,
-            tree: self.tree.walk_options(epoch, invocation.rule_files())?,
-            image: self.image_args.describe(),
+            tree: self.tree.clone().walk_options(epoch, invocation.rule_files())?,
+            image: self.image_args.clone().describe(),
         };
         let begun = Instant::now();
         let destination = invocation.image.destination(&invocation.access)?;
@@ -395,24 +374,45 @@ impl Pack {
         };
         drop(progress);
 
+        self.print(&packed, base.as_ref(), begun.elapsed())?;
+        Ok(done(&packed))
+    }
+
+    /// Prints the result, unless it is one of many and says that nothing has changed.
+    fn print(&self, packed: &Packed, base: Option<&Base>, time: Duration) -> Result<()> {
         let is_dry_run = self.incremental.dry_run;
         if !is_dry_run {
             super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
         }
+        if self.schedule.is_given() && is_unchanged(packed) {
+            return Ok(());
+        }
         if !self.output.quiet {
             let prefix = if is_dry_run { "dry run: " } else { "" };
-            for line in summary(&packed, base.as_ref(), begun.elapsed()) {
+            for line in summary(packed, base, time) {
                 output::line(&format!("{prefix}{line}"));
             }
         }
         if self.output.format.contains(&PackFormat::Json) {
-            output::json(&PackDocument::new(&packed, is_dry_run))
-        } else if is_dry_run && !is_unchanged(&packed) {
+            output::json(&PackDocument::new(packed, is_dry_run))
+        } else if is_dry_run && !is_unchanged(packed) {
             // There is no such image.
             Ok(())
         } else {
             output::results(|out| writeln!(out, "{}", packed.address))
         }
+    }
+}
+
+/// Returns what the log and the hooks of an unattended pack say about the result.
+fn done(packed: &Packed) -> Done {
+    Done {
+        digest: packed.digest.clone(),
+        bytes: match &packed.incremental {
+            Some(report) => report.bytes_sent,
+            None => packed.layers.iter().map(|layer| layer.size).sum(),
+        },
+        change: if is_unchanged(packed) { Change::Unchanged } else { Change::Changed },
     }
 }
 
@@ -448,49 +448,4 @@ fn layer_size(text: &str) -> Result<u64> {
 /// Parses a source. File names are bytes and need not be UTF-8.
 fn source() -> impl TypedValueParser<Value = SourceSpec> {
     OsStringValueParser::new().try_map(|text| SourceSpec::parse(&text))
-}
-
-impl ImageArgs {
-    /// Returns the description of the image. If a key is given twice, the last value counts.
-    fn describe(self) -> Description {
-        let words = |words: Option<Words>| words.map(|words| words.0).unwrap_or_default();
-        let map = |pairs: Vec<KeyValue>| pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
-        Description {
-            platforms: self.platforms,
-            labels: map(self.labels),
-            annotations: map(self.annotations),
-            execution: ContainerConfig {
-                user: self.user,
-                env: variables(self.env),
-                entrypoint: words(self.entrypoint),
-                cmd: words(self.cmd),
-                working_dir: self.workdir.map(|path| path.0),
-                ..ContainerConfig::default()
-            },
-            ..Description::default()
-        }
-    }
-}
-
-/// Returns environment variables in the order of their first occurrence, each once with its last value.
-fn variables(pairs: Vec<KeyValue>) -> Vec<String> {
-    let mut variables: Vec<KeyValue> = Vec::with_capacity(pairs.len());
-    for pair in pairs {
-        match variables.iter_mut().find(|known| known.key == pair.key) {
-            Some(known) => known.value = pair.value,
-            None => variables.push(pair),
-        }
-    }
-    variables.into_iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_variable_that_is_set_twice_has_its_last_value() {
-        let pairs = ["A=1", "B=2", "A=3"].map(|text| text.parse().unwrap());
-        assert_eq!(variables(pairs.into()), ["A=3", "B=2"]);
-    }
 }

@@ -13,7 +13,7 @@ const UNATTENDED_SHRINK: u8 = 90;
 const ATTENDED_SHRINK: u8 = 100;
 
 /// Options for a pack of what changed.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Incremental options")]
 pub struct IncrementalArgs {
     /// Add only what changed to the image that IMAGE names now; without one, pack everything
