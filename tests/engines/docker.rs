@@ -4,6 +4,7 @@ mod data_io;
 mod image;
 mod migration;
 mod nightly_export;
+mod scheduled_export;
 mod soak;
 mod volumes;
 mod volumes_exports;

@@ -122,3 +122,32 @@ fn postgresql_is_reset_to_its_seed_by_the_commands_of_the_page() {
     // Each page has a checksum.
     server.shell("pg_ctl stop && pg_checksums --check").succeeded();
 }
+
+#[test]
+#[ignore = "needs docker-registry, PostgreSQL and root: run tests/run"]
+fn postgresql_is_dumped_before_each_pack_and_a_dump_that_fails_keeps_the_last_good_one() {
+    let server = Server::start();
+    let image = repository("dumped:latest");
+    server.shell("mkdir -p server/backup").succeeded();
+    server.sql("CREATE TABLE facts AS SELECT n FROM generate_series(1, 1000) n");
+    // The dump gets its name when it is complete.
+    let dump = "pg_dump --no-sync --format custom --file server/backup/.new postgres && mv server/backup/.new server/backup/db.dump";
+    let pack = format!(
+        "volio pack --incremental --state server --exclude .new --before \"{dump}\" {image} server/backup"
+    );
+    server.shell(&pack).succeeded();
+    server.sql("INSERT INTO facts SELECT n FROM generate_series(1001, 2000) n");
+    server.shell(&pack).succeeded();
+    // The database is down: there is no new image.
+    server.shell("pg_ctl stop --mode fast").succeeded();
+    let told = server.shell(&pack).failed_with(1);
+    assert!(
+        told.contains("before: pg_dump: error") && told.contains("--before failed: exit status"),
+        "{told}"
+    );
+    server.shell("pg_ctl start --wait --log \"$PGDATA.log\"").succeeded();
+    server.sql("DROP TABLE facts");
+    server.shell(&format!("volio unpack {image} server/restored")).succeeded();
+    server.shell("pg_restore --exit-on-error --dbname postgres server/restored/db.dump").succeeded();
+    assert_eq!(server.sql("SELECT count(*) FROM facts"), "2000");
+}

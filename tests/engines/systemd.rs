@@ -35,7 +35,20 @@ fn systemd_accepts_the_units() {
         let unit = unit.replace("volio plugin", &format!("volio plugin{volmex}"));
         fs::write(work.path().join(name), unit).expect("write");
     }
-    let verify = ["verify", "--man=no", &work.join("volio.socket"), &work.join("volio.service")];
+    for name in ["volio-backup.service", "volio-backup-once.service", "volio-backup.timer"] {
+        let unit = fs::read_to_string(format!("examples/systemd/{name}")).expect("the unit");
+        fs::write(work.path().join(name), unit.replace(INSTALLED, env!("CARGO_BIN_EXE_volio")))
+            .expect("write");
+    }
+    let units = [
+        "volio.socket",
+        "volio.service",
+        "volio-backup.service",
+        "volio-backup-once.service",
+        "volio-backup.timer",
+    ];
+    let verify =
+        ["verify", "--man=no"].map(str::to_owned).into_iter().chain(units.map(|unit| work.join(unit)));
     let output = Command::new("systemd-analyze").args(verify).output().expect("systemd-analyze");
     let stderr = String::from_utf8_lossy(&output.stderr);
     // It also reads the machine's other units. Their errors do not count.

@@ -1,0 +1,65 @@
+//! `examples/compose/scheduled-export.yml`: a container that exports a volume by a schedule.
+
+use super::super::fixture::Directory;
+use super::super::own_image::push_volio;
+use super::super::program::{Finished, finish};
+use super::super::services::{closed_repository, credentials, docker_host};
+use super::super::volume_plugin::{Docker, wait_until};
+use serde_json::json;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+const PROJECT: &str = "scheduled-export";
+
+struct Example {
+    place: Directory,
+    program: String,
+    image: String,
+}
+
+impl Example {
+    fn new() -> Self {
+        // Docker 20.10 knows no zstd.
+        let program = push_volio("scheduled-export-volio:1", &["--compression", "gzip"]);
+        let (place, image) = (Directory::empty(), closed_repository("scheduled-export:latest"));
+        let (user, password) = credentials();
+        let registry = image.split('/').next().expect("a host");
+        let login = json!({"auths": {registry: {"username": user, "password": password}}});
+        fs::write(place.path().join("auth.json"), login.to_string()).expect("write");
+        // The containers of this dockerd have a network only where they have the host's.
+        fs::write(place.path().join("network.yml"), "services:\n  export: {network_mode: host}\n")
+            .expect("write");
+        Self { place, program, image }
+    }
+
+    fn compose(&self, arguments: &[&str]) -> Finished {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/compose/scheduled-export.yml");
+        let mut compose = Command::new("docker-compose");
+        compose.env("DOCKER_HOST", docker_host()).env("AUTHFILE", self.place.join("auth.json"));
+        compose.env("VOLIO_IMAGE", &self.program).env("IMAGE", &self.image).env("SCHEDULE", "* * * * * *");
+        compose.args(["--project-name", PROJECT, "--file", example, "--file"]);
+        finish(compose.arg(self.place.path().join("network.yml")).args(arguments))
+    }
+
+    fn has(&self, file: &str) -> bool {
+        let mut list = Command::new(env!("CARGO_BIN_EXE_volio"));
+        list.args(["ls", "--authfile", &self.place.join("auth.json"), &self.image]);
+        String::from_utf8_lossy(&list.output().expect("volio").stdout).contains(file)
+    }
+}
+
+#[test]
+#[ignore = "needs docker-registry, dockerd, docker-compose and root: run tests/run"]
+fn compose_exports_a_volume_by_a_schedule_and_once_more_at_the_end() {
+    let docker = Docker::shared();
+    let example = Example::new();
+    example.compose(&["up", "--detach"]).succeeded();
+    let volume = PathBuf::from(docker.inspect(&format!("{PROJECT}_data"), "{{.Mountpoint}}"));
+    fs::write(volume.join("first"), "1").expect("write");
+    wait_until("the volume is exported", || example.has("first"));
+    fs::write(volume.join("second"), "2").expect("write");
+    example.compose(&["stop"]).succeeded();
+    assert!(example.has("second"));
+    example.compose(&["down", "--volumes"]).succeeded();
+}
