@@ -25,7 +25,7 @@ pub enum Schedule {
     /// Again after this time, from beginning to beginning, measured by a clock that never jumps.
     Every(Duration),
     /// At the times of a line of cron.
-    Cron(CronLine),
+    Cron(Box<CronLine>),
 }
 
 /// A line of cron in a time zone.
@@ -71,7 +71,7 @@ impl Schedule {
         })?;
         let cron = CronLine { cron, zone };
         match cron.next(now) {
-            Some(_) => Ok(Self::Cron(cron)),
+            Some(_) => Ok(Self::Cron(Box::new(cron))),
             None => Err(wrong("there is no such time: it would never run".to_owned())),
         }
     }
@@ -132,7 +132,7 @@ mod tests {
     fn line(line: &str, zone: &str) -> CronLine {
         let zone = Zone::find(Some(OsStr::new(zone))).unwrap();
         match Schedule::cron(line, zone, at("2026-01-01T00:00:00Z")).unwrap() {
-            Schedule::Cron(line) => line,
+            Schedule::Cron(line) => *line,
             Schedule::Every(_) => panic!(),
         }
     }
