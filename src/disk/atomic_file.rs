@@ -61,7 +61,14 @@ impl AtomicFile {
 
     /// Syncs the file and renames it: it survives a power cut from here on. If root replaces a file of another user,
     /// the new one belongs to that user too.
-    pub fn publish(mut self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    pub fn publish(self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        self.sync_for(directory, name)?;
+        self.rename(directory, name)?;
+        sync(directory)
+    }
+
+    /// Syncs the file, which is complete, and gives it the owner of the file that it is to replace.
+    pub fn sync_for(&self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         if let Ok(old) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
             && geteuid().is_root()
             && FileType::from_raw_mode(old.st_mode).is_file()
@@ -72,12 +79,16 @@ impl AtomicFile {
                 let _ = fchown(self.file(), Some(Uid::from_raw(old.st_uid)), Some(Gid::from_raw(old.st_gid)));
             }
         }
-        self.file().sync_all()?;
+        self.file().sync_all()
+    }
+
+    /// Renames the file, after it was synced. The name survives a power cut after the directory was synced too.
+    pub fn rename(mut self, directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         if let Some(temporary) = &self.name {
             renameat(&self.directory, temporary, directory, name)?;
         }
         self.name = None;
-        sync(directory)
+        Ok(())
     }
 }
 

@@ -5,10 +5,9 @@ use crate::error::{Error, Kind, Result, Side};
 use crate::image::{Built, DEPTH_LIMIT};
 use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
 use crate::progress::Progress;
-use crate::stream::{Body, Unverified, try_for_each};
+use crate::stream::try_for_each;
 use crate::transport::{self, Destination, Source, Transferred, send_again, transfer};
 use std::collections::HashSet;
-use std::io;
 
 /// The number of layers of a base that are brought to the destination at the same time.
 const CONCURRENT_BLOBS: usize = 6;
@@ -35,16 +34,9 @@ pub(crate) fn publish(destination: &dyn Destination, image: &Built) -> Result<()
 
 /// Uploads the documents of an image, the root last.
 pub fn store_documents(destination: &dyn Destination, image: &Built) -> Result<()> {
-    for config in &image.configs {
-        if !destination.contains(config.descriptor())? {
-            destination.upload(body_of(config))?;
-        }
-    }
     // The root of an image for one platform is its only manifest.
-    for document in image.manifests.iter().filter(|manifest| **manifest != image.root).chain([&image.root]) {
-        destination.put_manifest(document)?;
-    }
-    Ok(())
+    let below = image.manifests.iter().filter(|manifest| **manifest != image.root);
+    destination.put_documents(&image.configs, &below.chain([&image.root]).collect::<Vec<_>>())
 }
 
 /// Gives the root of an image its name.
@@ -66,10 +58,6 @@ pub fn set_name(destination: &dyn Destination, root: &Document, rule: &NameRule)
         }),
         NameRule::UnlessMoved(expected) => destination.commit_unless_moved(root, expected.as_ref()),
     }
-}
-
-fn body_of(document: &Document) -> Body {
-    Unverified::new(io::Cursor::new(document.bytes().to_vec())).verify(document.descriptor())
 }
 
 /// Brings the layers of a base to the destination. They are not read if they are there already, or can be mounted. Returns

@@ -44,7 +44,7 @@ pub use transfer::{Transferred, is_missing_blob, send_again, transfer};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document};
 use crate::stream::{Body, CancelToken, Unverified, Written};
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -150,6 +150,20 @@ pub trait Destination: Send + Sync {
     /// # Errors
     /// Those of writing, and a rejection by the registry.
     fn put_manifest(&self, document: &Document) -> Result<()>;
+
+    /// Stores the documents of an image: configs, unless they exist, and manifests, each after those that it refers to.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload) and [`put_manifest`](Self::put_manifest).
+    fn put_documents(&self, configs: &[Document], manifests: &[&Document]) -> Result<()> {
+        for config in configs {
+            if !self.contains(config.descriptor())? {
+                let body = Unverified::new(io::Cursor::new(config.bytes().to_vec()));
+                self.upload(body.verify(config.descriptor()))?;
+            }
+        }
+        manifests.iter().try_for_each(|manifest| self.put_manifest(manifest))
+    }
 
     /// Lets the name mean this document, which must exist. From then on the image can be seen.
     ///

@@ -9,7 +9,8 @@ use crate::disk::atomic_file::{self, AtomicFile};
 use crate::disk::directory::open_directory;
 use crate::disk::lock::FileLock;
 use crate::error::{Error, Result};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
+use crate::stream::try_for_each;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
@@ -100,11 +101,34 @@ impl LayoutDirectory {
         file.map_err(|error| self.io_error("create a file in", error))
     }
 
-    /// Gives a temporary file the name of the blob that it contains.
-    pub fn publish(&self, file: AtomicFile, digest: &Digest) -> Result<()> {
-        let directory = self.blobs_of(digest.algorithm().name(), IfMissing::Create)?;
-        let published = file.publish(directory.as_fd(), OsStr::new(&digest.hex()));
-        published.map_err(|error| self.io_error(&format!("write the blob {digest} to"), error))
+    /// Syncs temporary files, and gives each the name of the blob that it contains. The names are not synced before the
+    /// index is replaced ([`sync_blobs`](Self::sync_blobs)).
+    pub fn publish(&self, files: Vec<(AtomicFile, Digest)>) -> Result<()> {
+        let io_error = |digest: &Digest, error| self.io_error(&format!("write the blob {digest} to"), error);
+        let blobs_of = |digest: &Digest| self.blobs_of(digest.algorithm().name(), IfMissing::Create);
+        // The file system writes its journal once for all that wait for it at the same time.
+        try_for_each(files.len(), &files, |_, (file, digest)| {
+            let synced = file.sync_for(blobs_of(digest)?.as_fd(), OsStr::new(&digest.hex()));
+            synced.map_err(|error| io_error(digest, error))
+        })
+        .into_result()?;
+        for (file, digest) in files {
+            let renamed = file.rename(blobs_of(&digest)?.as_fd(), OsStr::new(&digest.hex()));
+            renamed.map_err(|error| io_error(&digest, error))?;
+        }
+        Ok(())
+    }
+
+    /// Syncs the names of the blobs, also of those that other writers have published.
+    pub fn sync_blobs(&self) -> Result<()> {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            // A directory that cannot be opened has no blobs of this writer.
+            if let Ok(blobs) = self.blobs_of(algorithm.name(), IfMissing::Fail) {
+                atomic_file::sync(blobs.as_fd())
+                    .map_err(|error| self.io_error("write the blobs of", error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Replaces a file in the directory itself, atomically.

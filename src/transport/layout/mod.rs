@@ -1,7 +1,8 @@
 //! OCI image layouts: a directory with blobs and an index of them (image-spec, "Image Layout").
 //!
 //! A blob is written to a temporary file, synced and renamed, so that a blob with its name is complete. `index.json` is
-//! replaced in the same way, under a lock, so that two writers do not lose each other's images.
+//! replaced in the same way, after the names of the blobs were synced, and under a lock, so that two writers do not lose each
+//! other's images.
 
 mod attachments;
 mod directory;
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -137,7 +138,9 @@ impl Layout {
 
     /// Replaces the index. The layout must be locked.
     fn replace_index(&self, index: &Index) -> Result<()> {
-        self.existing_directory()?.replace(INDEX_FILE, Document::write(media_type::INDEX, index).bytes())?;
+        let directory = self.existing_directory()?;
+        directory.sync_blobs()?;
+        directory.replace(INDEX_FILE, Document::write(media_type::INDEX, index).bytes())?;
         self.remove_stale_partials(&self.path.join(INDEX_FILE));
         Ok(())
     }
@@ -148,6 +151,17 @@ impl Layout {
         let mut index = self.index()?;
         name.set(&mut index, document);
         self.replace_index(&index)
+    }
+
+    /// Adds a manifest that refers to another one to the index.
+    fn note_referrer(&self, document: &Document) -> Result<()> {
+        let Some(entry) = referrers::entry(document) else { return Ok(()) };
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        if referrers::insert(&mut index, entry) {
+            self.replace_index(&index)?;
+        }
+        Ok(())
     }
 
     /// Reads the index. A layout without one has an empty index.
@@ -290,19 +304,33 @@ impl Destination for Layout {
         io::copy(&mut body, &mut file.file())
             .map_err(|error| io_error("write a blob to", &self.path, error))?;
         let written = body.finish()?;
-        directory.publish(file, &written.digest)?;
+        directory.publish(vec![(file, written.digest.clone())])?;
         Ok(written)
     }
 
     fn put_manifest(&self, document: &Document) -> Result<()> {
-        self.upload(Body::new(io::Cursor::new(document.bytes().to_vec())))?;
-        let Some(entry) = referrers::entry(document) else { return Ok(()) };
-        let _lock = self.lock()?;
-        let mut index = self.index()?;
-        if referrers::insert(&mut index, entry) {
-            self.replace_index(&index)?;
+        self.put_documents(&[], &[document])
+    }
+
+    fn put_documents(&self, configs: &[Document], manifests: &[&Document]) -> Result<()> {
+        self.prepare()?;
+        let mut documents = Vec::new();
+        for config in configs {
+            if !self.contains(config.descriptor())? {
+                documents.push(config);
+            }
         }
-        Ok(())
+        documents.extend(manifests);
+        let directory = self.existing_directory()?;
+        let write = |document: &&Document| {
+            let file = directory.create_file()?;
+            file.file()
+                .write_all(document.bytes())
+                .map_err(|error| io_error("write a document to", &self.path, error))?;
+            Ok((file, document.descriptor().digest.clone()))
+        };
+        directory.publish(documents.iter().map(write).collect::<Result<_>>()?)?;
+        manifests.iter().try_for_each(|manifest| self.note_referrer(manifest))
     }
 
     fn commit(&self, root: &Document) -> Result<()> {
