@@ -83,7 +83,7 @@ impl Budget {
         if path.as_bytes().len() as u64 > max_path {
             return exceeded("has a longer path than is allowed", max_path, "--max-path");
         }
-        if path.names().count() as u64 > max_depth {
+        if path.depth() as u64 > max_depth {
             return exceeded("is in more directories than are allowed", max_depth, "--max-depth");
         }
         self.entries += 1;

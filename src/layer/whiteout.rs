@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result};
 use crate::tree::{Entry, EntryKind, Metadata, TreePath};
+use memchr::memmem;
 
 /// The prefix of every whiteout. A file of an image cannot have such a name.
 const PREFIX: &[u8] = b".wh.";
@@ -37,6 +38,9 @@ pub enum PathMeaning {
 /// # Errors
 /// The reason why it is neither an entry nor a whiteout.
 pub fn parse(path: &TreePath) -> std::result::Result<PathMeaning, &'static str> {
+    if memmem::find(path.as_bytes(), PREFIX).is_none() {
+        return Ok(PathMeaning::Entry);
+    }
     let Some(parent) = path.parent() else { return Ok(PathMeaning::Entry) };
     if path.names().any(|name| name.starts_with(AUFS) && name != OPAQUE) {
         return Ok(PathMeaning::Ignored);

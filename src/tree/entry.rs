@@ -47,7 +47,9 @@ impl Entry {
         // The kernel uses the low bits of larger numbers, which are another device.
         let is_device = |major: u32, minor: u32| major < 1 << 12 && minor < 1 << 20;
         match &self.kind {
-            _ if self.path.names().any(is_long) => Some("has a name of more than 255 bytes"),
+            _ if is_long(self.path.as_bytes()) && self.path.names().any(is_long) => {
+                Some("has a name of more than 255 bytes")
+            }
             // To the kernel, the highest number means "leave the owner as it is".
             _ if *uid == u32::MAX || *gid == u32::MAX => Some("has an owner or a group above 4294967294"),
             _ if mtime.nanoseconds >= 1_000_000_000 => Some("has an mtime that cannot be"),

@@ -231,8 +231,11 @@ impl<T> MergedTree<T> {
         self.len() == 0
     }
 
-    /// Returns the kind of an entry; for a hard link, that of the entry that it leads to.
+    /// Returns the kind of an entry of this tree; for a hard link, that of the entry that it leads to.
     pub fn resolved_kind(&self, entry: &Entry) -> EntryKind {
+        if !matches!(entry.kind, EntryKind::Hardlink { .. }) {
+            return entry.kind.clone();
+        }
         let name = self.names.find(&entry.path).and_then(|node| self.names.value(node));
         name.map_or_else(|| entry.kind.clone(), |name| self.inodes[name.inode()].kind())
     }

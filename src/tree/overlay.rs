@@ -13,10 +13,11 @@
 //! - A whiteout removes entries of earlier layers, and never entries of the same layer, whatever their order is.
 
 use super::merged::{Inode, MergedTree, Name};
-use super::path_map::{NodeId, PathMap};
+use super::path_map::{NameSlot, NodeId, PathMap};
 use super::resolution::{Blocked, RelocatedPaths, Resolution, Step};
 use super::{Entry, EntryKind, TreePath};
 use crate::error::{Error, Result};
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 /// Layers over layers, in memory. Each entry has a value of type `T`.
@@ -67,15 +68,16 @@ impl<T: Clone + Default> Overlay<T> {
         if path.is_root() && *kind != EntryKind::Directory {
             return Err(Error::integrity("the root of the image is not a directory"));
         }
-        let (path, parent) = &self.place(path)?;
+        let (path, parent) = &self.locate_in(path)?;
         let parent = *parent;
         let linked = match kind {
             EntryKind::Hardlink { target } => Some(self.linked(path, target)?),
             _ => None,
         };
-        let before = if path.is_root() { Some(NodeId::ROOT) } else { self.names.child(parent, path.name()) };
+        let slot =
+            if path.is_root() { NameSlot::Taken(NodeId::ROOT) } else { self.names.slot(parent, path.name()) };
         if *kind != EntryKind::Directory
-            && let Some(before) = before
+            && let NameSlot::Taken(before) = slot
         {
             self.clear_directory(before, path)?;
         }
@@ -83,9 +85,9 @@ impl<T: Clone + Default> Overlay<T> {
             Some(inode) => inode,
             None => self.add(Inode::new(kind, metadata, value))?,
         };
-        let node = match before {
-            Some(node) => node,
-            None => self.names.add_child(parent, path.name())?,
+        let node = match slot {
+            NameSlot::Taken(node) => node,
+            NameSlot::Free(hash) => self.names.add_child(parent, path.name(), hash)?,
         };
         self.name(node, inode, linked.is_some());
         Ok(())
@@ -93,18 +95,18 @@ impl<T: Clone + Default> Overlay<T> {
 
     /// Returns the path of an entry after the links in its path were resolved, and the directory that it is in. Missing
     /// directories are created.
-    fn place(&mut self, path: &TreePath) -> Result<(TreePath, NodeId)> {
+    fn locate_in<'p>(&mut self, path: &'p TreePath) -> Result<(Cow<'p, TreePath>, NodeId)> {
         if let Some((directory, node)) = &self.last_directory
             && path.is_child_of(directory)
         {
-            return Ok((path.clone(), *node));
+            return Ok((Cow::Borrowed(path), *node));
         }
         let located = self.locate(path).and_then(|resolved| self.relocated.count(path, resolved));
         let located = located.map_err(|blocked| blocked.error(path))?;
         self.leads_through_links |= located != *path;
         let parent = self.make_parents(&located)?;
         self.last_directory = located.parent().map(|directory| (directory, parent));
-        Ok((located, parent))
+        Ok((Cow::Owned(located), parent))
     }
 
     /// Removes the entries of earlier layers at `path` and below.
@@ -234,7 +236,7 @@ impl<T: Clone + Default> Overlay<T> {
     /// Returns the directory of a path, in which links were resolved already. Missing directories are created.
     fn make_parents(&mut self, path: &TreePath) -> Result<NodeId> {
         let mut node = NodeId::ROOT;
-        let depth = path.names().count().saturating_sub(1);
+        let depth = path.depth().saturating_sub(1);
         for name in path.names().take(depth) {
             node = match self.names.child(node, name) {
                 Some(child) => child,

@@ -1,6 +1,7 @@
 //! Paths of entries below the root of their tree.
 
 use crate::error::is_harmful;
+use memchr::{memchr, memchr_iter};
 use std::borrow::Borrow;
 use std::ffi::OsStr;
 use std::fmt;
@@ -25,6 +26,9 @@ impl TreePath {
     /// `None` if it has a `..`, which could lead out of the tree, or a NUL, which no file system can hold.
     pub fn parse(path: impl AsRef<[u8]>) -> Option<Self> {
         let path = path.as_ref();
+        if is_clean(path) {
+            return Some(Self(path.to_vec()));
+        }
         let mut clean = Vec::with_capacity(path.len());
         for name in path.split(|b| *b == b'/') {
             match name {
@@ -42,14 +46,15 @@ impl TreePath {
         Some(Self(clean))
     }
 
-    /// The path with these names. Each must be one that a directory can hold.
-    pub(super) fn of_names<'a>(names: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut path = Vec::new();
+    /// The path with these names, the last one first. Each must be one that a directory can hold.
+    pub(super) fn of_names_upwards<'a>(names: impl Iterator<Item = &'a [u8]> + Clone) -> Self {
+        let length = names.clone().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1);
+        let mut path = vec![b'/'; length];
+        let mut end = length;
         for name in names {
-            if !path.is_empty() {
-                path.push(b'/');
-            }
-            path.extend_from_slice(name);
+            let begin = end - name.len();
+            path[begin..end].copy_from_slice(name);
+            end = begin.saturating_sub(1);
         }
         Self(path)
     }
@@ -102,6 +107,11 @@ impl TreePath {
         self.0.split(|b| *b == b'/').filter(|name| !name.is_empty())
     }
 
+    /// Returns the number of names.
+    pub fn depth(&self) -> usize {
+        if self.is_root() { 0 } else { 1 + memchr_iter(b'/', &self.0).count() }
+    }
+
     /// Returns whether this is `directory` or below it.
     pub fn is_in(&self, directory: &TreePath) -> bool {
         directory.is_root()
@@ -138,6 +148,16 @@ impl TreePath {
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
+}
+
+/// Returns whether bytes are the path of an entry as they are; `false` for some that are, too.
+fn is_clean(path: &[u8]) -> bool {
+    // Nearly all paths of a table of contents begin with a name and have no name that begins with a dot.
+    let begins_or_ends = |byte| path.first() == Some(&byte) || path.last() == Some(&byte);
+    !begins_or_ends(b'/')
+        && path.first() != Some(&b'.')
+        && memchr(0, path).is_none()
+        && memchr_iter(b'/', path).all(|at| !matches!(path.get(at + 1), Some(b'/' | b'.')))
 }
 
 impl Borrow<[u8]> for TreePath {
@@ -206,6 +226,26 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_parsed_name_by_name() {
+        let texts = [
+            "", "a", "a/b", "/", "a//b", "a/", "/a", ".", "./a", ".a/b", "a/.b", "a/./b", "a./b.", "a/.",
+            "a/../b",
+        ];
+        for text in texts {
+            let names: Vec<&str> = text.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
+            let expected = (!names.contains(&"..")).then(|| names.join("/"));
+            let parsed = TreePath::parse(text);
+            assert_eq!(
+                parsed.as_ref().map(TreePath::as_bytes),
+                expected.as_deref().map(str::as_bytes),
+                "{text}"
+            );
+            let depth = parsed.as_ref().map(TreePath::depth);
+            assert_eq!(depth, expected.map(|_| names.len()), "{text}");
+        }
+    }
+
+    #[test]
     fn the_contents_of_a_directory_follow_it_directly() {
         let mut paths = ["a.b", "a/c", "a", "a-b", "", "a/b/c", "b"].map(path);
         paths.sort();
@@ -217,9 +257,9 @@ mod tests {
         let names: [&[u8]; 7] = [b"a", b"a\0", b"a\x01", b"a-", b"aa", b"\xff", b"."];
         let mut paths = vec![TreePath::root()];
         for one in names {
-            paths.push(TreePath::of_names([one].into_iter()));
-            paths.extend(names.map(|two| TreePath::of_names([one, two].into_iter())));
-            paths.extend(names.map(|three| TreePath::of_names([one, b"a", three].into_iter())));
+            paths.push(TreePath::of_names_upwards([one].into_iter()));
+            paths.extend(names.map(|two| TreePath::of_names_upwards([two, one].into_iter())));
+            paths.extend(names.map(|three| TreePath::of_names_upwards([three, b"a", one].into_iter())));
         }
         for (one, other) in paths.iter().flat_map(|one| paths.iter().map(move |other| (one, other))) {
             assert_eq!(one.cmp(other), one.names().cmp(other.names()), "{one} and {other}");

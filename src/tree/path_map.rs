@@ -24,6 +24,17 @@ impl NodeId {
     pub const ROOT: Self = Self(ROOT);
 }
 
+/// The node of a name in a directory, or what it takes to add it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NameSlot {
+    Taken(NodeId),
+    Free(NameHash),
+}
+
+/// The hash of a name in a directory, for a map.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameHash(u64);
+
 /// A map from paths to values with a limit on its memory.
 #[derive(Debug)]
 pub(crate) struct PathMap<V> {
@@ -135,12 +146,20 @@ impl<V> PathMap<V> {
 
     /// Returns the node of this name in a directory.
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        match self.slot(parent, name) {
+            NameSlot::Taken(node) => Some(node),
+            NameSlot::Free(_) => None,
+        }
+    }
+
+    /// Returns the node of this name in a directory, or its hash.
+    pub fn slot(&self, parent: NodeId, name: &[u8]) -> NameSlot {
         let hash = self.hasher.hash_one((parent.0, name));
         let is_it = |id: &u32| {
             let node = &self.nodes[*id as usize];
             node.parent == parent.0 && name_of(&self.names, node) == name
         };
-        self.table.find(hash, is_it).copied().map(NodeId)
+        self.table.find(hash, is_it).map_or(NameSlot::Free(NameHash(hash)), |id| NameSlot::Taken(NodeId(*id)))
     }
 
     /// Returns the node of this name in a directory, and creates it if it does not exist.
@@ -148,17 +167,18 @@ impl<V> PathMap<V> {
     /// # Errors
     /// Those of [`hold`](Self::hold).
     pub fn make_child(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
-        match self.child(parent, name) {
-            Some(node) => Ok(node),
-            None => self.add_child(parent, name),
+        match self.slot(parent, name) {
+            NameSlot::Taken(node) => Ok(node),
+            NameSlot::Free(hash) => self.add_child(parent, name, hash),
         }
     }
 
-    /// Creates the node of a name that the directory does not have. It must get a value, or be removed.
+    /// Creates the node of a name that the directory does not have. `name_hash` is that of its [`slot`](Self::slot). The
+    /// node must get a value, or be removed.
     ///
     /// # Errors
     /// Those of [`hold`](Self::hold).
-    pub fn add_child(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
+    pub fn add_child(&mut self, parent: NodeId, name: &[u8], name_hash: NameHash) -> Result<NodeId> {
         let length = u8::try_from(name.len())
             .map_err(|_| Error::integrity("the image has a name of more than 255 bytes"))?;
         self.hold(size_of::<Node<V>>() + TABLE_ENTRY_MEMORY + name.len())?;
@@ -176,7 +196,7 @@ impl<V> PathMap<V> {
             let node = &nodes[*id as usize];
             hasher.hash_one((node.parent, name_of(names, node)))
         };
-        table.insert_unique(hash(&id), id, hash);
+        table.insert_unique(name_hash.0, id, hash);
         Ok(NodeId(id))
     }
 
@@ -262,14 +282,9 @@ impl<V> PathMap<V> {
 
     /// Returns the path of a node.
     pub fn path(&self, node: NodeId) -> TreePath {
-        let mut nodes = Vec::new();
-        let mut next = Some(node);
-        while let Some(node) = next {
-            nodes.push(node);
-            next = self.parent(node);
-        }
-        nodes.pop();
-        TreePath::of_names(nodes.into_iter().rev().map(|node| self.name(node)))
+        let below_root = |node: &NodeId| *node != NodeId::ROOT;
+        let nodes = std::iter::successors(Some(node), |node| self.parent(*node)).take_while(below_root);
+        TreePath::of_names_upwards(nodes.map(|node| self.name(node)))
     }
 
     /// Returns the nodes below a directory with values of layers before this one, each before the directory that
