@@ -1,4 +1,5 @@
-//! Operations on disk that every other module may use: removal of trees, mounts, locks, and atomic replacement of files.
+//! Operations on disk that every other module may use: removal of trees, mounts, locks, atomic replacement of files, and
+//! working directories of threads.
 
 pub(crate) mod atomic_file;
 pub(crate) mod directory;
@@ -7,3 +8,4 @@ pub(crate) mod mountinfo;
 pub(crate) mod remove;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod working_directory;

@@ -10,6 +10,7 @@
 
 use super::base::{BaseNote, BaseTree, stored_size};
 use super::warnings::LimitWarnings;
+use crate::disk::working_directory;
 use crate::error::{Error, Result};
 use crate::image::identify;
 use crate::progress::Progress;
@@ -209,8 +210,10 @@ pub(super) fn moved_meanwhile(path: &TreePath) -> Error {
         .with_hint("pack a snapshot, stop what writes there, or leave out what changes with --on-change skip")
 }
 
-/// Sends the entries of a tree without their contents, in batches. It ends early if nobody receives them any more.
+/// Sends the entries of a tree without their contents, in batches, from a thread of its own. It ends early if nobody receives
+/// them any more.
 fn walk(tree: Walk, send: &SyncSender<Vec<Result<Entry>>>) -> (Summary, ListedDirectories) {
+    working_directory::separate();
     let mut tree = tree.metadata_only();
     let mut batch = Vec::with_capacity(BATCH);
     for found in tree.by_ref() {

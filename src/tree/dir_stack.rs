@@ -6,6 +6,7 @@
 
 use super::TreePath;
 pub(super) use crate::disk::directory::{FileId, names_from, names_in, open_directory};
+use crate::disk::working_directory::Visit;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Stat, fstat};
 use rustix::io::{Errno, Result};
@@ -45,6 +46,8 @@ pub(super) struct DirStack {
     levels: Vec<DirLevel>,
     /// The first level that is open; those above it were closed because of [`MAX_OPEN`].
     open_from: usize,
+    /// Of the current directory, since it was entered or returned to.
+    visit: Visit,
 }
 
 #[derive(Debug)]
@@ -58,7 +61,7 @@ struct DirLevel {
 impl DirStack {
     /// A stack that is at the root of a tree.
     pub fn new(root: OwnedFd) -> Self {
-        Self { root, path: TreePath::root(), levels: Vec::new(), open_from: 0 }
+        Self { root, path: TreePath::root(), levels: Vec::new(), open_from: 0, visit: Visit::begin() }
     }
 
     /// The root of the tree.
@@ -103,6 +106,15 @@ impl DirStack {
         })
     }
 
+    /// Returns the current directory, open, with the visit to it.
+    ///
+    /// # Errors
+    /// As [`here`](Self::here).
+    pub fn visited(&mut self) -> Result<(BorrowedFd<'_>, Visit)> {
+        let visit = self.visit;
+        self.here().map(|here| (here, visit))
+    }
+
     /// Enters the directory `name`.
     ///
     /// # Errors
@@ -118,6 +130,7 @@ impl DirStack {
     /// Enters the directory `name`, which is open already.
     pub fn push(&mut self, name: &[u8], fd: OwnedFd, stat: &Stat) {
         self.path = self.path.join(name);
+        self.visit = Visit::begin();
         self.levels.push(DirLevel { id: stat.into(), ownership: stat.into(), fd: Some(fd) });
         if self.levels.len() - self.open_from > MAX_OPEN {
             self.levels[self.open_from].fd = None;
@@ -128,6 +141,7 @@ impl DirStack {
     /// Goes up one directory; does nothing at the root.
     pub fn leave(&mut self) {
         self.levels.pop();
+        self.visit = Visit::begin();
         self.open_from = self.open_from.min(self.levels.len());
         self.path = self.path.parent().unwrap_or_default();
     }

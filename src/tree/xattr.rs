@@ -1,11 +1,12 @@
 //! Extended attributes: reading them, and the choice of those that belong to a tree.
 
 use crate::disk::directory::proc_path;
+use crate::disk::working_directory::{self, Visit};
 use rustix::fd::BorrowedFd;
 use rustix::fs::{fgetxattr, flistxattr, lgetxattr, llistxattr};
 use rustix::io::{Errno, Result};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -55,6 +56,48 @@ pub(super) enum XattrSource<'a> {
     /// A name in a directory, for files that cannot be opened, such as symbolic links. The kernel has no call for that
     /// before 6.13. A path through `/proc` resolves the directory by its descriptor and follows no link.
     Named(BorrowedFd<'a>, &'a [u8]),
+    /// A name in a directory that is visited. If the thread has a working directory of its own, that is used instead of
+    /// `/proc`.
+    Visited(BorrowedFd<'a>, Visit, &'a CStr),
+}
+
+/// The way to the attributes of a file.
+enum Way<'a> {
+    Open(BorrowedFd<'a>),
+    Proc(PathBuf),
+    WorkingDirectory(&'a CStr),
+}
+
+impl<'a> Way<'a> {
+    fn to(source: XattrSource<'a>) -> Self {
+        match source {
+            XattrSource::Open(fd) => Self::Open(fd),
+            XattrSource::Named(directory, name) => Self::Proc(path_in(directory, name)),
+            XattrSource::Visited(directory, visit, name) if working_directory::enter(directory, visit) => {
+                Self::WorkingDirectory(name)
+            }
+            XattrSource::Visited(directory, _, name) => Self::Proc(path_in(directory, name.to_bytes())),
+        }
+    }
+
+    fn list(&self, list: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Open(fd) => flistxattr(fd, list),
+            // There is no `/proc`, so that files which cannot be opened have no known attributes.
+            Self::Proc(path) => {
+                llistxattr(path, list).or_else(|errno| if errno == Errno::NOENT { Ok(0) } else { Err(errno) })
+            }
+            Self::WorkingDirectory(name) => llistxattr(*name, list),
+        }
+    }
+
+    fn get(&self, attribute: &[u8], value: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Open(fd) => fgetxattr(fd, attribute, value),
+            Self::Proc(path) => lgetxattr(path, attribute, value),
+            Self::WorkingDirectory(name) => lgetxattr(*name, attribute, value),
+        }
+    }
 }
 
 /// A reader of the attributes that belong to a tree.
@@ -67,7 +110,7 @@ pub(super) struct XattrReader {
 
 impl XattrReader {
     pub fn new() -> Self {
-        Self { list: vec![0; MAX_SIZE], value: vec![0; MAX_SIZE], left_out: Vec::new() }
+        Self { list: vec![0; USUAL_SIZE], value: vec![0; USUAL_SIZE], left_out: Vec::new() }
     }
 
     /// Removes the attributes that do not belong to a tree.
@@ -78,17 +121,9 @@ impl XattrReader {
 
     /// Reads the attributes that belong to a tree. There are none if the file system does not support or report them.
     pub fn read(&mut self, source: XattrSource<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-        let path = match source {
-            XattrSource::Open(_) => PathBuf::new(),
-            XattrSource::Named(directory, name) => path_in(directory, name),
-        };
-        let listed = read_at_most(&mut self.list, |list| match source {
-            XattrSource::Open(fd) => flistxattr(fd, list),
-            XattrSource::Named(..) => llistxattr(&path, list),
-        });
-        let length = match listed {
-            // NOENT: there is no /proc, so that files which cannot be opened have no known attributes.
-            Err(Errno::NOTSUP | Errno::PERM | Errno::NOENT) => 0,
+        let way = Way::to(source);
+        let length = match read_at_most(&mut self.list, |list| way.list(list)) {
+            Err(Errno::NOTSUP | Errno::PERM) => 0,
             length => length?,
         };
         let mut xattrs = BTreeMap::new();
@@ -99,11 +134,7 @@ impl XattrReader {
                 self.left_out.push(prefix);
                 continue;
             }
-            let got = read_at_most(&mut self.value, |value| match source {
-                XattrSource::Open(fd) => fgetxattr(fd, name, value),
-                XattrSource::Named(..) => lgetxattr(&path, name, value),
-            });
-            match got {
+            match read_at_most(&mut self.value, |value| way.get(name, value)) {
                 Ok(length) => drop(xattrs.insert(name.to_vec(), self.value[..length].to_vec())),
                 // It was removed since it was listed, or only privileged users may read it.
                 Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}
@@ -114,10 +145,13 @@ impl XattrReader {
     }
 }
 
-/// Calls `read` with the begin of a buffer, and with all of it if that is too small.
-fn read_at_most(buffer: &mut [u8], mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<usize> {
+/// Calls `read` with the begin of a buffer, and with as much as there can be if that is too small.
+fn read_at_most(buffer: &mut Vec<u8>, mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<usize> {
     match read(&mut buffer[..USUAL_SIZE]) {
-        Err(Errno::RANGE) => read(buffer),
+        Err(Errno::RANGE) => {
+            buffer.resize(MAX_SIZE, 0);
+            read(buffer)
+        }
         result => result,
     }
 }

@@ -13,6 +13,7 @@ use super::stat::{EntryBuilder, EntryFailure, Recovery, entry_kind};
 use super::summary::{LeftOutReason, Summary};
 use super::{WalkDetail, WalkOptions, WalkedEntry};
 use crate::disk::directory::is_mount_point;
+use crate::disk::working_directory;
 use crate::error::{self, Error, Result};
 use crate::tree::dir_stack::{DirStack, FileId};
 use crate::tree::path_range::{PathRange, Position};
@@ -225,7 +226,9 @@ impl DirectoryWalk {
             FileType::RegularFile if self.reads_content() || self.builder.options.one_file_system => {
                 self.file(name, path)
             }
-            FileType::RegularFile => self.metadata_of_file(name, path).map(Some),
+            FileType::RegularFile if !working_directory::is_separate() => {
+                self.metadata_of_file(name, path).map(Some)
+            }
             _ => self.unopened(name, path).map(Some),
         }
     }
@@ -288,7 +291,8 @@ impl DirectoryWalk {
         if !FileType::from_raw_mode(stat.st_mode).is_dir() {
             return Err(Errno::STALE.into());
         }
-        let xattrs = XattrSource::Named(self.stack.here()?, name.to_bytes());
+        let (here, visit) = self.stack.visited()?;
+        let xattrs = XattrSource::Visited(here, visit, name);
         let entry = self.builder.entry(self.at.append(path), EntryKind::Directory, &stat, xattrs)?;
         self.builder.leave_out(entry.path.clone(), LeftOutReason::unreadable(errno));
         Ok(WalkedEntry { entry, file: None })
@@ -357,7 +361,8 @@ impl DirectoryWalk {
             _ => entry_kind(&stat).ok_or(Errno::STALE)?,
         };
         let kind = self.earlier_name(&stat).unwrap_or(kind);
-        let xattrs = XattrSource::Named(self.stack.here()?, name.to_bytes());
+        let (here, visit) = self.stack.visited()?;
+        let xattrs = XattrSource::Visited(here, visit, name);
         let entry = self.builder.entry(self.at.append(path), kind, &stat, xattrs)?;
         self.remember(&stat, path);
         Ok(WalkedEntry { entry, file: None })
