@@ -10,6 +10,7 @@ use super::walk::entry_kind;
 use super::xattr::{XattrReader, XattrSource};
 use super::{EntryKind, FileContent, Metadata, Time, TreePath};
 use crate::disk::directory::{ensure_owner_access, mount_id};
+use crate::disk::working_directory;
 use crate::error::{Error, Result};
 use crate::tree::activity::Care;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,6 +21,7 @@ use rustix::fs::{
 use rustix::io::{Errno, fcntl_dupfd_cloexec, pread, retry_on_intr};
 use std::ffi::{CStr, CString};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::vec;
 
 /// An entry of a target.
@@ -175,7 +177,7 @@ impl TargetWalk {
     fn visit(&mut self, name: &CStr) -> Result<FoundEntry, Errno> {
         let path = self.stack.path().join(name.to_bytes());
         let Some(Level { device, mount, .. }) = self.levels.last() else { return Err(Errno::NOENT) };
-        let here = self.stack.here()?;
+        let (here, visit) = self.stack.visited()?;
         let (mut found, is_mounted) = stat_entry(path, here, name)?;
         found.is_mount_point = is_mounted.is_mount_point(*mount, found.id.device != *device);
         if matches!(found.kind, Some(EntryKind::Symlink { .. })) {
@@ -187,11 +189,12 @@ impl TargetWalk {
             return self.enter(name, found);
         }
         // The attributes of an open file are found in less time than by a path through `/proc`.
-        let file = Some(here).filter(|_| matches!(found.kind, Some(EntryKind::File { .. })));
-        let file = file.and_then(|here| openat(here, name, QUIETLY, Mode::empty()).ok());
+        let is_opened =
+            matches!(found.kind, Some(EntryKind::File { .. })) && !working_directory::is_separate();
+        let file = is_opened.then(|| openat(here, name, QUIETLY, Mode::empty()).ok()).flatten();
         let source = match &file {
             Some(file) => XattrSource::Open(file.as_fd()),
-            None => XattrSource::Named(here, name.to_bytes()),
+            None => XattrSource::Visited(here, visit, name),
         };
         match self.xattrs.read(source) {
             Ok(xattrs) => found.metadata.xattrs = xattrs,
@@ -387,6 +390,8 @@ fn read_error(shown: &str, path: &TreePath, errno: Errno) -> Error {
 pub(crate) struct TargetFiles {
     root: OwnedFd,
     shown: String,
+    /// Stacks that are in the directories of the last files: the next ones are often beside them.
+    stacks: Mutex<Vec<DirStack>>,
 }
 
 /// An open file of a target.
@@ -406,22 +411,29 @@ impl TargetFiles {
     pub fn of(target: &Target) -> Result<Self> {
         let root = fcntl_dupfd_cloexec(&target.root, 0)
             .map_err(|errno| Error::io(format!("cannot open {}", target.path().display()), errno))?;
-        Ok(Self { root, shown: target.shown.clone() })
+        Ok(Self { root, shown: target.shown.clone(), stacks: Mutex::default() })
     }
 
     /// The files of a directory that is only read. `None` if it cannot be opened.
     pub fn at(directory: &Path) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, directory, flags, Mode::empty()).ok()?;
-        Some(Self { root, shown: directory.display().to_string() })
+        Some(Self { root, shown: directory.display().to_string(), stacks: Mutex::default() })
     }
 
     /// Opens a regular file, by single steps that follow no link. `None` if there is none that can be read.
     pub fn open(&self, path: &TreePath) -> Option<TargetFile> {
-        let mut stack = DirStack::new(fcntl_dupfd_cloexec(&self.root, 0).ok()?);
-        stack.goto(&path.parent()?).ok()?;
+        let parent = path.parent()?;
+        let last = self.stacks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut stack = match last {
+            Some(stack) => stack,
+            None => DirStack::new(fcntl_dupfd_cloexec(&self.root, 0).ok()?),
+        };
+        // After an error the stack is not used again: it may be in a directory that is gone.
+        stack.goto(&parent).ok()?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = openat(stack.here().ok()?, path.name(), flags, Mode::empty()).ok()?;
+        self.stacks.lock().unwrap_or_else(PoisonError::into_inner).push(stack);
         let stat = fstat(&fd).ok().filter(|stat| FileType::from_raw_mode(stat.st_mode).is_file())?;
         Some(TargetFile { fd, stat, shown: format!("{}{path}", self.shown), path: path.clone() })
     }

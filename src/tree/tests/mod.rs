@@ -1,6 +1,7 @@
 //! Tests of walking and extracting, on real directories.
 
 mod agreement;
+mod attributes;
 mod changing;
 mod creation_defaults;
 mod hostile;

@@ -1,5 +1,6 @@
 //! The entries of a target on their way from the thread that walks it to the one that compares them.
 
+use crate::disk::working_directory;
 use crate::error::Result;
 use crate::tree::{FoundEntry, TargetWalk};
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -11,8 +12,10 @@ pub(super) const BATCHES_AHEAD: usize = 128;
 /// The most bytes of the paths of a batch, apart from the last one.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// Sends the entries of a walk, many at once. Ends early if the receiver is gone, which has failed then.
+/// Sends the entries of a walk, many at once, from a thread of its own. Ends early if the receiver is gone, which has failed
+/// then.
 pub(super) fn send_in_batches(walk: TargetWalk, sender: &SyncSender<Batch>) {
+    working_directory::separate();
     let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
     for found in walk {
         bytes += found.as_ref().map_or(0, |found| found.path.as_bytes().len());

@@ -1,12 +1,12 @@
 //! Contents of the target's files that must be read, because their metadata says too little.
 
-use super::plan::{ChunkPlaces, InPlace, Plan, Reuse, ReusedTree, WantedFile};
+use super::plan::{ChunkPlaces, InPlace, OldFile, Plan, Reuse, ReusedTree, WantedFile};
 use crate::error::Result;
-use crate::image::{ContentId, identify, identify_chunks};
+use crate::image::{self, ContentId, identify_chunks};
 use crate::oci::Digest;
 use crate::progress::Task;
 use crate::stream::try_for_each;
-use crate::tree::{Entry, EntryKind, Metadata, TargetFiles, TreePath};
+use crate::tree::{Entry, EntryKind, Metadata, TargetFile, TargetFiles, TreePath};
 use std::collections::HashMap;
 
 /// A file of the target that is to be compared with its content in the image.
@@ -24,8 +24,8 @@ pub(super) struct Check {
 /// The result of reading a file.
 enum ContentMatch {
     Same,
-    /// It has other content, with these chunks.
-    Different(HashMap<Digest, u64>),
+    /// It has other content, with these chunks, or cannot be read.
+    Different(Option<ContentId>, HashMap<Digest, u64>),
 }
 
 /// Reads the contents, and adds what follows to the plan.
@@ -54,12 +54,13 @@ pub(super) fn run(
 impl Check {
     fn read(&self, files: &TargetFiles) -> ContentMatch {
         let WantedFile { path, size, content, .. } = &self.file;
-        let Some(found) = files.open(path) else { return ContentMatch::Different(HashMap::new()) };
+        let unknown = ContentMatch::Different(None, HashMap::new());
+        let Some(found) = files.open(path) else { return unknown };
         if self.is_whole && found.size() != *size {
-            return ContentMatch::Different(HashMap::new());
+            return unknown;
         }
         let (id, places) = if content.whole().is_some() {
-            (identify_file(files, path), HashMap::new())
+            (identify(path, found), HashMap::new())
         } else {
             let found_size = found.size();
             match identify_chunks(path, found_size, &mut found.into_content()) {
@@ -68,8 +69,11 @@ impl Check {
             }
         };
         let is_same = self.is_whole
-            && id.is_some_and(|id| id.comparable(content).is_some_and(|[found, wanted]| found == wanted));
-        if is_same { ContentMatch::Same } else { ContentMatch::Different(places) }
+            && id
+                .as_ref()
+                .and_then(|id| id.comparable(content))
+                .is_some_and(|[found, wanted]| found == wanted);
+        if is_same { ContentMatch::Same } else { ContentMatch::Different(id, places) }
     }
 
     fn add_to(self, plan: &mut Plan, outcome: ContentMatch) {
@@ -81,9 +85,10 @@ impl Check {
                 let reuse = Some(Reuse::whole(file.path.clone()));
                 plan.writes.push(WantedFile { reuse, ..file });
             }
-            (ContentMatch::Different(places), _) => {
+            (ContentMatch::Different(id, places), _) => {
                 if is_whole {
-                    plan.old_files.push((file.size, file.path.clone()));
+                    let (path, size) = (file.path.clone(), file.size);
+                    plan.old_files.push(OldFile { path, size, content: id.map(Box::new) });
                 }
                 let chunks = ChunkPlaces::ByDigest(places);
                 let reuse = Reuse { tree: ReusedTree::Target, source: file.path.clone(), chunks };
@@ -96,8 +101,11 @@ impl Check {
 
 /// Identifies the content of a file of the target; `None` if it cannot be read.
 pub(super) fn identify_file(files: &TargetFiles, path: &TreePath) -> Option<ContentId> {
-    let found = files.open(path)?;
-    let kind = EntryKind::File { size: found.size() };
+    identify(path, files.open(path)?)
+}
+
+fn identify(path: &TreePath, file: TargetFile) -> Option<ContentId> {
+    let kind = EntryKind::File { size: file.size() };
     let entry = Entry { path: path.clone(), kind, metadata: Metadata::default() };
-    identify(&entry, &mut found.into_content()).ok().flatten()
+    image::identify(&entry, &mut file.into_content()).ok().flatten()
 }

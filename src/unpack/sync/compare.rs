@@ -1,8 +1,9 @@
 //! The comparison of a tree with a target, entry by entry in the order of paths.
 
 use super::check::Check;
+use super::compared::{Compared, HardLink};
 use super::links::LinkGroups;
-use super::plan::{Plan, Reuse, WantedFile, in_place, wanted_file};
+use super::plan::{OldFile, Plan, WantedFile, in_place, wanted_file};
 use super::times::{RecordedTimes, is_racy};
 use super::tree::SyncNote;
 use super::walks::{TemporaryName, Walks};
@@ -46,14 +47,6 @@ enum Cover {
     Spared(TreePath),
 }
 
-/// A name of a file that has several.
-struct HardLink {
-    path: TreePath,
-    first: TreePath,
-    /// Set if the target has this name for the inode in which the first one stays.
-    is_named: bool,
-}
-
 /// A running comparison.
 pub(super) struct Comparison<'a> {
     rules: Rules<'a>,
@@ -73,17 +66,6 @@ pub(super) struct Comparison<'a> {
     skipped: HashSet<TreePath>,
     temporary: TemporaryName,
     plan: Plan,
-}
-
-/// The result of a comparison by metadata.
-pub(super) struct Compared {
-    pub plan: Plan,
-    /// Files whose content must be read.
-    pub checks: Vec<Check>,
-    links: LinkGroups,
-    hard_links: Vec<HardLink>,
-    /// A name that no entry has.
-    pub temporary: Vec<u8>,
 }
 
 impl<'a> Comparison<'a> {
@@ -477,43 +459,7 @@ impl<'a> Comparison<'a> {
         if let Some(EntryKind::File { size: size @ 1.. }) = found.kind
             && self.plan.old_files.len() < MAX_OLD_FILES
         {
-            self.plan.old_files.push((size, found.path.clone()));
+            self.plan.old_files.push(OldFile { path: found.path.clone(), size, content: None });
         }
-    }
-}
-
-impl Compared {
-    /// Completes the plan when the contents of the checked files are known: hard links to files that are replaced are
-    /// made again, and files with names outside of the target are replaced instead of changed.
-    pub fn finish(mut self, tree: &MergedTree<SyncNote>) -> Plan {
-        let plan = &mut self.plan;
-        for file in std::mem::take(&mut plan.attributes) {
-            if !self.links.leads_out(file.seen.id) {
-                plan.attributes.push(file);
-                continue;
-            }
-            match tree.get(&file.path) {
-                Some((Entry { kind: EntryKind::File { size }, .. }, SyncNote::File(at, content))) => {
-                    let reuse = Some(Reuse::whole(file.path.clone()));
-                    let wanted = wanted_file(&file.path, size, *at, content);
-                    plan.writes.push(WantedFile { reuse, ..wanted });
-                }
-                _ => plan.specials.push(file.path),
-            }
-        }
-        let replaced: HashSet<&TreePath> =
-            plan.writes.iter().map(|file| &file.path).chain(&plan.specials).collect();
-        let changed: HashSet<&TreePath> = plan.attributes.iter().map(|file| &file.path).collect();
-        for HardLink { path, first, is_named } in self.hard_links {
-            if is_named && !replaced.contains(&first) {
-                plan.unchanged += 1;
-                if changed.contains(&first) {
-                    plan.kept_links.push((path, first));
-                }
-            } else {
-                plan.links.push((path, first));
-            }
-        }
-        self.plan
     }
 }

@@ -14,6 +14,7 @@ mod apply;
 mod batches;
 mod check;
 mod compare;
+mod compared;
 mod fetch;
 mod links;
 mod plan;
@@ -35,7 +36,8 @@ use crate::tree::{
 };
 use apply::{Applied, Applier};
 use batches::{BATCHES_AHEAD, Batches, send_in_batches};
-use compare::{Compared, Comparison, Rules};
+use compare::{Comparison, Rules};
+use compared::Compared;
 use fetch::Fetch;
 use plan::Plan;
 use reuse::{ReusableFiles, Writes};

@@ -26,8 +26,8 @@ pub(super) struct Plan {
     pub extras: Vec<(TreePath, SeenAs)>,
     /// Directories that other kinds of entries replace.
     pub replaced_directories: HashSet<TreePath>,
-    /// Files that are removed or replaced, with their sizes: their content may be that of a file to be written.
-    pub old_files: Vec<(u64, TreePath)>,
+    /// Files that are removed or replaced: their content may be that of a file to be written.
+    pub old_files: Vec<OldFile>,
     /// The number of entries in the extras, without those that stay.
     pub removed: u64,
     /// The number of entries that are as they should be.
@@ -36,6 +36,17 @@ pub(super) struct Plan {
     pub kept_mounts: Vec<TreePath>,
     /// Mount points that were entered.
     pub mounts: Vec<SyncMount>,
+}
+
+/// A file with content that is removed or replaced.
+#[derive(Clone, Debug)]
+pub(super) struct OldFile {
+    /// The path in the target.
+    pub path: TreePath,
+    /// The size in bytes.
+    pub size: u64,
+    /// The identity of the content, if it was read already. It is boxed because most are not.
+    pub content: Option<Box<ContentId>>,
 }
 
 /// A file with content that is to be written.

@@ -2,7 +2,7 @@
 //! in a file that stays, or in a directory with another version. What is found is verified when it is copied.
 
 use super::check::identify_file;
-use super::plan::{ChunkPlaces, Plan, Reuse, ReusedTree, WantedFile};
+use super::plan::{ChunkPlaces, OldFile, Plan, Reuse, ReusedTree, WantedFile};
 use super::tree::SyncNote;
 use crate::error::Result;
 use crate::image::identify_chunks;
@@ -189,16 +189,19 @@ fn old_contents(
     files: &TargetFiles,
     threads: usize,
 ) -> Result<Sources> {
-    let old: Vec<&(u64, TreePath)> = plan.old_files.iter().filter(|(size, _)| sizes.contains(size)).collect();
-    let identify = |_: usize, (_, path): &&(u64, TreePath)| {
-        let id = identify_file(files, path);
+    let old: Vec<&OldFile> = plan.old_files.iter().filter(|old| sizes.contains(&old.size)).collect();
+    let identify = |_: usize, old: &&OldFile| {
+        let id = match &old.content {
+            Some(id) => Some((**id).clone()),
+            None => identify_file(files, &old.path),
+        };
         Ok(id.filter(|id| id.digests().any(|digest| digests.contains(digest))))
     };
     let ids = try_for_each(threads, &old, identify).into_result()?;
     let mut sources = Sources::new();
-    for ((size, path), id) in old.into_iter().zip(ids) {
+    for (old, id) in old.into_iter().zip(ids) {
         for digest in id.iter().flat_map(|id| id.digests()) {
-            sources.entry(digest.clone()).or_insert_with(|| (*size, path.clone()));
+            sources.entry(digest.clone()).or_insert_with(|| (old.size, old.path.clone()));
         }
     }
     Ok(sources)
