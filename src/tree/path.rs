@@ -62,7 +62,8 @@ impl TreePath {
     /// Returns the path of `name` in this directory. The name must be one that a directory can hold.
     #[must_use]
     pub fn join(&self, name: &[u8]) -> Self {
-        let mut path = self.0.clone();
+        let mut path = Vec::with_capacity(self.0.len() + 1 + name.len());
+        path.extend_from_slice(&self.0);
         if !path.is_empty() {
             path.push(b'/');
         }

@@ -9,7 +9,7 @@ use crate::layer::tar::Item;
 use crate::layer::whiteout::{self, PathMeaning};
 use crate::oci::Digest;
 use crate::tree::{Entry, EntryKind};
-use memchr::memchr2;
+use memchr::{memchr, memchr_iter, memchr2};
 use serde::Deserialize;
 use std::borrow::BorrowMut;
 use std::io::{self, BufRead, BufReader, Read, Take};
@@ -237,6 +237,9 @@ const LIST_DEPTH: usize = 2;
 impl<R: BufRead> ObjectReader<R> {
     /// Returns the next object; `None` at the end, if the text around the list is valid.
     fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        if let Some(object) = self.next_simple()? {
+            return Ok(Some(object));
+        }
         let mut object = Vec::new();
         let (mut in_text, mut escaped) = (false, false);
         loop {
@@ -284,6 +287,24 @@ impl<R: BufRead> ObjectReader<R> {
         self.end().map(|()| None)
     }
 
+    /// Returns the next object if it is in the buffer, follows another one, and has neither objects nor escaped characters in
+    /// it. Nearly all are so, and they are found in a fraction of the time. The object itself is checked when it is parsed.
+    fn next_simple(&mut self) -> Result<Option<Vec<u8>>> {
+        if self.depth != LIST_DEPTH || self.envelope.is_empty() {
+            return Ok(None);
+        }
+        let bytes = match self.text.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+            Err(error) => return Err(cannot_read(error)),
+        };
+        let Some(object) = bytes.strip_prefix(b",").and_then(simple_object).map(<[u8]>::to_vec) else {
+            return Ok(None);
+        };
+        self.text.consume(1 + object.len());
+        Ok(Some(object))
+    }
+
     /// Returns the offset at which the object begins, and checks what precedes it.
     fn begin_of(&mut self, object: &[u8]) -> Result<usize> {
         // The first object follows the beginning of the list, and any other one follows a comma.
@@ -319,6 +340,18 @@ impl<R: BufRead> ObjectReader<R> {
     }
 }
 
+/// Returns the object at the beginning of a text, if it has neither objects nor escaped characters in it.
+fn simple_object(text: &[u8]) -> Option<&[u8]> {
+    let object = &text[..=memchr(b'}', text)?];
+    let count = |byte| memchr_iter(byte, object).count();
+    // With an even number of quotes before it, the brace is not in a string.
+    let is_simple = object.starts_with(b"{")
+        && count(b'{') == 1
+        && count(b'"').is_multiple_of(2)
+        && memchr(b'\\', object).is_none();
+    is_simple.then_some(object)
+}
+
 fn parse(object: &[u8]) -> Result<JsonEntry<'_>> {
     serde_json::from_slice(object).map_err(|error| malformed(&error.to_string()))
 }
@@ -339,5 +372,68 @@ fn cannot_read(error: io::Error) -> Error {
         Ok(error) => error,
         Err(error) if error.raw_os_error().is_none() => malformed(&error.to_string()),
         Err(error) => Error::io("cannot read the layer's table of contents", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn objects(text: &str, buffer: usize) -> std::result::Result<Vec<String>, String> {
+        let text = BufReader::with_capacity(buffer, text.as_bytes());
+        let mut reader = ObjectReader { text, envelope: Vec::new(), depth: 0 };
+        let mut objects = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(object)) => objects.push(String::from_utf8(object).unwrap()),
+                Ok(None) => return Ok(objects),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_is_found_wherever_the_buffer_ends() {
+        let all = [
+            r#"{"name":"a","size":1}"#,
+            r#"{"name":"b"}"#,
+            r#"{"name":"{}"}"#,
+            r#"{"name":"}{"}"#,
+            r#"{"name":"\"}"}"#,
+            r#"{"name":"a\\"}"#,
+            r#"{"name":"],[","xattrs":{"user.}":"x"}}"#,
+            r#"{"list":[{"a":1},{"b":2}]}"#,
+            "{ }",
+            "{}",
+        ];
+        for number in 0..all.len() {
+            // Each object is the first one, and each follows each.
+            let all = [&all[number..], &all[..number]].concat();
+            for separator in [",", ", ", " ,\n"] {
+                let text = format!(r#"{{"entries":[{}],"version":1}}"#, all.join(separator));
+                for buffer in [1, 2, 3, 5, 8, 13, 21, 34, 1000] {
+                    assert_eq!(objects(&text, buffer).unwrap(), all, "{separator:?}, {buffer}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_list_of_objects_is_malformed_wherever_the_buffer_ends() {
+        let begin = r#"{"entries":[{"name":"a"}"#;
+        let end = r#"{"name":"b"}],"version":1}"#;
+        for between in [
+            "", " ", ",,", ",]", ",],[", "},{", ",1,", ",\"x\",", ",{", ",}", ",[", ",\"", ",{\"a\":", "]",
+            ",{}}",
+        ] {
+            let text = format!("{begin}{between}{end}");
+            for buffer in [1, 2, 3, 5, 8, 13, 21, 34, 1000] {
+                let found = objects(&text, buffer);
+                // An object that is none is noticed when it is parsed.
+                let parsed =
+                    found.map(|objects| objects.iter().all(|object| parse(object.as_bytes()).is_ok()));
+                assert_ne!(parsed, Ok(true), "{text}, {buffer}");
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn send_in_batches(walk: TargetWalk, sender: &SyncSender<Batch>) {
         bytes += found.as_ref().map_or(0, |found| found.path.as_bytes().len());
         batch.push(found);
         if batch.len() == BATCH || bytes >= BATCH_BYTES {
-            if sender.send(std::mem::take(&mut batch)).is_err() {
+            if sender.send(std::mem::replace(&mut batch, Vec::with_capacity(BATCH))).is_err() {
                 return;
             }
             bytes = 0;
