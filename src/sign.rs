@@ -3,16 +3,12 @@
 //! Both are needed. podman and skopeo look at the signature of the manifest for their platform only, and a copy of the whole
 //! image needs that of the index.
 
-use crate::error::{Error, Kind, Result, Side};
-use crate::image::DEPTH_LIMIT;
-use crate::oci::{Descriptor, Digest, Document, Index, media_type};
+use crate::error::{Result, Side};
+use crate::image;
+use crate::oci::Digest;
 use crate::progress::Progress;
-use crate::transport::{self, Destination, Source};
+use crate::transport::{Destination, Source};
 use crate::trust::{Signed, Signer};
-use std::collections::HashSet;
-
-/// The limit on the manifests and indexes of one image.
-const DOCUMENT_COUNT_LIMIT: usize = 1000;
 
 /// The result of signing an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,58 +44,10 @@ pub fn sign(
     progress: &dyn Progress,
 ) -> Result<SignedImage> {
     let root = from.resolve().map_err(|error| error.on(Side::Source))?;
-    let mut documents = Documents { from, progress, found: Vec::new(), digests: HashSet::new() };
-    documents.add(root.descriptor(), &root, 0).map_err(|error| error.on(Side::Source))?;
+    let documents = image::documents(&root, from, progress).map_err(|error| error.on(Side::Source))?;
     let signatures = signer
-        .sign(&documents.found, to)
+        .sign(&documents, to)
         .and_then(|signatures| to.publish_attachments().map(|()| signatures))
         .map_err(|error| error.on(Side::Destination))?;
     Ok(SignedImage { digest: root.descriptor().digest.clone(), signatures })
-}
-
-/// The manifests and indexes of an image, each after those below it.
-struct Documents<'a> {
-    from: &'a dyn Source,
-    progress: &'a dyn Progress,
-    found: Vec<Descriptor>,
-    digests: HashSet<Digest>,
-}
-
-impl Documents<'_> {
-    fn add(&mut self, descriptor: &Descriptor, document: &Document, depth: usize) -> Result<()> {
-        if !self.digests.insert(descriptor.digest.clone()) {
-            return Ok(());
-        }
-        if self.digests.len() > DOCUMENT_COUNT_LIMIT {
-            return Err(
-                document.malformed(&format!("it is one of more than {DOCUMENT_COUNT_LIMIT} documents"))
-            );
-        }
-        if media_type::is_index(&descriptor.media_type) {
-            if depth == DEPTH_LIMIT {
-                return Err(document.malformed("its indexes are nested too deep"));
-            }
-            for entry in Index::parse(document)?.manifests {
-                if !media_type::is_document(&entry.media_type) {
-                    continue;
-                }
-                match transport::fetch(self.from, &entry) {
-                    // Mirrors and partial copies often omit platforms.
-                    Err(error) if error.kind() == Kind::NotFound => self.progress.warn(&format!(
-                        "{} is not signed, because it is not there, although the index lists it",
-                        entry.digest
-                    )),
-                    Err(error) => return Err(error),
-                    Ok(below) => self.add(&entry, &below, depth + 1)?,
-                }
-            }
-        } else if !media_type::is_manifest(&descriptor.media_type) {
-            return Err(Error::failed(format!(
-                "{} is a {}, which is not an image that volio knows",
-                descriptor.digest, descriptor.media_type
-            )));
-        }
-        self.found.push(descriptor.clone());
-        Ok(())
-    }
 }

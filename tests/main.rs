@@ -23,6 +23,7 @@ mod restricted; // a user without a name and a home, and a read-only root
 mod screens; // the program as users see it
 mod service; // verbs that run unattended
 mod sidecar; // a pack that waits for a signal
+mod signatures; // signatures of images
 mod snapshot; // a tree, recorded by an independent implementation
 mod sync; // `unpack --sync`
 mod transports; // the contract, for layouts, archives and memory

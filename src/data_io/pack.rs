@@ -52,8 +52,8 @@ pub fn pack(
     let (layer, packed) = spool.send(destination, outer, time, progress)?;
     let description = Description { created: time.and_then(rfc3339), ..options.image };
     let image = archive_image(&description, &layer, is_docker)?;
-    publish(destination, &image)?;
-    Ok(Packed::new(destination, image, vec![packed], &sent, summary))
+    let signed = publish(destination, &image, options.signer.as_deref())?;
+    Ok(Packed { signed, ..Packed::new(destination, image, vec![packed], &sent, summary) })
 }
 
 /// Returns the options for the archive.

@@ -2,14 +2,16 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::image::{
-    BaseImage, ContentId, ContentIds, EntryPosition, EntryVisitor, Image, PathNote, ReadOptions,
-    check_media_type,
+    BaseImage, ContentId, ContentIds, EntryPosition, EntryVisitor, Image, PathNote, ReadOptions, SignedPart,
+    SignedSource, check_media_type,
 };
 use crate::layer::{Chunk, Item, TocEntry};
-use crate::oci::{Document, History, ImageConfig};
+use crate::oci::{Digest, Document, History, ImageConfig};
 use crate::progress::Progress;
 use crate::transport::{Access, Location, Source};
 use crate::tree::{Content, Entry, EntryKind, MergedTree, Time};
+use crate::trust::{SignaturePolicy, Signer};
+use std::sync::Arc;
 
 /// The size of an entry in an archive without its content, in bytes.
 pub const HEADER: u64 = 512;
@@ -20,6 +22,7 @@ pub struct Base {
     location: Location,
     access: Access,
     role: BaseRole,
+    policy: Option<Arc<SignaturePolicy>>,
 }
 
 /// The relation of a base to the name that the new image gets.
@@ -34,12 +37,19 @@ pub enum BaseRole {
 impl Base {
     /// The image that the name of the destination means now, if there is one. `location` is that of the destination.
     pub fn current(location: Location, access: Access) -> Self {
-        Self { location, access, role: BaseRole::Current }
+        Self { location, access, role: BaseRole::Current, policy: None }
     }
 
     /// Another image, which must exist.
     pub fn image(location: Location, access: Access) -> Self {
-        Self { location, access, role: BaseRole::Other }
+        Self { location, access, role: BaseRole::Other, policy: None }
+    }
+
+    /// Requires signatures of the base. Without this, a base of an image that is signed must have a signature by the same
+    /// key: the new signature is about the layers of the base too.
+    #[must_use]
+    pub fn signed_as(self, policy: Arc<SignaturePolicy>) -> Self {
+        Self { policy: Some(policy), ..self }
     }
 
     /// The relation to the name that the new image gets.
@@ -52,12 +62,15 @@ impl Base {
         &self.location
     }
 
-    /// Resolves the base.
+    /// Resolves the base of an image that `signer` signs.
     ///
     /// # Errors
-    /// [`NotFound`](Kind::NotFound) if an image that must exist does not; those of the source.
-    pub(super) fn find(&self) -> Result<Found> {
-        match self.try_find() {
+    /// [`NotFound`](Kind::NotFound) if an image that must exist does not, [`Integrity`](Kind::Integrity) if it is not signed
+    /// as required; those of the source.
+    pub(super) fn find(&self, signer: Option<&Signer>) -> Result<Found> {
+        let of_signer = || Some(Arc::new(SignaturePolicy::from_keys(vec![signer?.key().public().clone()])));
+        let policy = self.policy.clone().or_else(of_signer);
+        match self.try_find(policy.as_deref()) {
             Ok((source, root)) => {
                 let address = format!("{}@{}", self.location.without_name(), root.descriptor().digest);
                 Ok(Found::Image(FoundBase { source, root, address }))
@@ -66,15 +79,23 @@ impl Base {
             Err(error) if error.kind() == Kind::NotFound => Ok(Found::Nothing),
             // Some registries deny access to a repository that does not exist yet.
             Err(error) if error.kind() == Kind::Denied => Ok(Found::Denied(error)),
+            Err(error) if error.kind() == Kind::Integrity && policy.is_some() => {
+                let (_, root) = self.try_find(None)?;
+                Ok(Found::Unsigned { digest: root.descriptor().digest.clone(), error })
+            }
             Err(error) => Err(error),
         }
     }
 
-    fn try_find(&self) -> Result<(Box<dyn Source>, Document)> {
+    fn try_find(&self, policy: Option<&SignaturePolicy>) -> Result<(Box<dyn Source>, Document)> {
         let source = match self.role {
             // A mirror may have the image from before.
             BaseRole::Current => self.location.source_without_mirrors(&self.access)?,
             BaseRole::Other => self.location.source(&self.access)?,
+        };
+        let source = match policy {
+            None => source,
+            Some(policy) => Box::new(SignedSource::new(source, &self.location, policy, SignedPart::Whole)?),
         };
         let root = source.resolve()?;
         Ok((source, root))
@@ -96,6 +117,11 @@ pub(super) enum Found {
     Nothing,
     /// The registry does not say whether there is one.
     Denied(Error),
+    /// It is not signed as required.
+    Unsigned {
+        digest: Digest,
+        error: Error,
+    },
 }
 
 /// A base that was resolved.

@@ -16,18 +16,20 @@ use super::dry_run::DryRun;
 use super::layering::{LayerPlan, LayerPlanner};
 use super::limits::{ContentCheck, DeltaSize, Effect, IncrementalOptions};
 use super::publish::{
-    NameRule, bring_image, bring_layers, has_lost_blob, missing_bytes, send_layers, set_name, store_documents,
+    NameRule, bring_image, bring_layers, has_lost_blob, missing_bytes, send_layers, set_name, sign,
+    store_documents,
 };
 use super::report::{FullReason, ImageForm, Incremental};
 use super::upload::{UploadedLayer, upload_layers};
 use super::{ArchiveFormat, Options, Packed, PackedLayer, pack_in_full, rfc3339, warn_left_out};
 use crate::error::{Error, Kind, Result};
-use crate::image::{BaseImage, Built, Description, ReadOptions};
+use crate::image::{self, BaseImage, Built, Description, ReadOptions};
 use crate::layer::Layer;
 use crate::oci::Document;
 use crate::progress::Progress;
 use crate::transport::{Destination, ImageSupport};
 use crate::tree::{PathRange, SkipList, SourceSpec, TreePath, Walk, now};
+use crate::trust::Signed;
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
@@ -90,7 +92,7 @@ enum Step<T> {
 
 impl Packer<'_> {
     fn run(&self) -> Result<Packed> {
-        let found = match self.base.find()? {
+        let found = match self.base.find(self.options.signer.as_deref())? {
             Found::Image(found) => found,
             Found::Nothing => {
                 let name = self.base.location().to_string();
@@ -100,6 +102,11 @@ impl Packer<'_> {
             Found::Denied(error) => {
                 let why = format!("{error}: there may be no image yet");
                 return self.pack_in_full(None, FullReason::Unusable { why }, &NameRule::IfNew);
+            }
+            Found::Unsigned { digest, error } => {
+                let why = format!("the base is not signed: {error}");
+                let rule = NameRule::UnlessMoved(Some(digest));
+                return self.pack_in_full(None, FullReason::Unusable { why }, &rule);
             }
         };
         let tree = OnceCell::new();
@@ -332,6 +339,7 @@ impl Packer<'_> {
             }
             stored => stored?,
         };
+        let signed = sign(self.destination, &image, self.options.signer.as_deref())?;
         set_name(self.destination, &image.root, &self.name_rule(found))?;
         let documents = image
             .configs
@@ -350,7 +358,7 @@ impl Packer<'_> {
         let packed = Packed::new(self.destination, image, layers, uploaded, delta.changes.summary);
         let Changes { tree, .. } = delta.changes;
         let incremental = Some(Incremental { layers_added: uploaded.len() as u64, ..report });
-        Ok(Step::Done(Packed { entries: tree.entries, bytes: tree.bytes, incremental, ..packed }))
+        Ok(Step::Done(Packed { entries: tree.entries, bytes: tree.bytes, incremental, signed, ..packed }))
     }
 
     /// Brings the layers of the base to the destination, and stores the documents. Returns the number of bytes that were sent
@@ -375,12 +383,17 @@ impl Packer<'_> {
     fn keep(&self, found: &FoundBase, delta: &Delta<'_>) -> Result<Packed> {
         let sent = match self.base.role() {
             BaseRole::Other => self.bring(found)?,
-            // A layout without a tag may have been read under another one.
-            BaseRole::Current if self.base.location().is_repository() => {
-                set_name(self.destination, &found.root, &self.name_rule(found)).map(|()| 0)?
-            }
             BaseRole::Current => 0,
         };
+        let signed = self.sign_base(found)?;
+        match self.base.role() {
+            BaseRole::Other => set_name(self.destination, &found.root, &NameRule::Replace)?,
+            // A layout without a tag may have been read under another one.
+            BaseRole::Current if self.base.location().is_repository() => {
+                set_name(self.destination, &found.root, &self.name_rule(found))?;
+            }
+            BaseRole::Current => self.destination.publish_attachments()?,
+        }
         let Changes { tree, summary, .. } = &delta.changes;
         warn_left_out(summary, self.progress);
         let root = found.root.clone();
@@ -388,14 +401,20 @@ impl Packer<'_> {
         let image = Built { configs: Vec::new(), manifests: Vec::new(), root, platforms };
         let packed = Packed::new(self.destination, image, Vec::new(), &[], summary.clone());
         let incremental = Some(self.report(found, delta, ImageForm::Unchanged, 0, sent));
-        Ok(Packed { entries: tree.entries, bytes: tree.bytes, incremental, ..packed })
+        Ok(Packed { entries: tree.entries, bytes: tree.bytes, incremental, signed, ..packed })
+    }
+
+    /// Signs the base, which is the image. It may have been signed by another key only.
+    fn sign_base(&self, found: &FoundBase) -> Result<Option<Signed>> {
+        let Some(signer) = &self.options.signer else { return Ok(None) };
+        let documents = image::documents(&found.root, found.source.as_ref(), self.progress)?;
+        signer.sign(&documents, self.destination).map(Some)
     }
 
     fn bring(&self, found: &FoundBase) -> Result<u64> {
         let root: &Document = &found.root;
         let effect = self.incremental.effect;
-        let sent = bring_image(found.source.as_ref(), self.destination, root, effect, self.progress)?;
-        set_name(self.destination, root, &NameRule::Replace).map(|()| sent)
+        bring_image(found.source.as_ref(), self.destination, root, effect, self.progress)
     }
 
     fn report(

@@ -35,8 +35,10 @@ use crate::oci::Platform;
 use crate::progress::Progress;
 use crate::transport::{Destination, ImageSupport, is_missing_blob};
 use crate::tree::{SkipList, SourceSpec, Summary, Walk, WalkOptions};
+use crate::trust::Signer;
 use layering::{LayerPlan, LayerPlanner};
-use publish::{NameRule, set_name, store_documents};
+use publish::{NameRule, set_name, sign, store_documents};
+use std::sync::Arc;
 use upload::{UploadedLayer, upload_layers};
 
 /// The default target size of a layer, in bytes of its archive.
@@ -53,6 +55,8 @@ pub struct Options {
     pub tree: WalkOptions,
     /// The documents of the image.
     pub image: Description,
+    /// The key that signs the image before it gets its name.
+    pub signer: Option<Arc<Signer>>,
 }
 
 /// The layers of a tree.
@@ -79,6 +83,7 @@ impl Default for Options {
             layer_size: LAYER_SIZE,
             tree: WalkOptions::default(),
             image: Description::default(),
+            signer: None,
         }
     }
 }
@@ -139,9 +144,10 @@ fn pack_in_full(
             error
         }
     })?;
+    let signed = sign(destination, &image, options.signer.as_deref())?;
     set_name(destination, &image.root, rule)?;
     let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
-    Ok(Packed::new(destination, image, layers, &uploaded, summary))
+    Ok(Packed { signed, ..Packed::new(destination, image, layers, &uploaded, summary) })
 }
 
 /// Uploads the tree as layers to `upload_to`. `destination` is where the image goes. Everything is packed again if a

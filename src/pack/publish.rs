@@ -7,6 +7,7 @@ use crate::oci::{Descriptor, Digest, Document, Index, Manifest, media_type};
 use crate::progress::Progress;
 use crate::stream::try_for_each;
 use crate::transport::{self, Destination, Source, Transferred, send_again, transfer};
+use crate::trust::{Signed, Signer};
 use std::collections::HashSet;
 
 /// The number of layers of a base that are brought to the destination at the same time.
@@ -26,10 +27,15 @@ pub enum NameRule {
     UnlessMoved(Option<Digest>),
 }
 
-/// Uploads the documents of an image, the root last, and gives the root its name.
-pub(crate) fn publish(destination: &dyn Destination, image: &Built) -> Result<()> {
+/// Uploads the documents of an image, the root last, signs them, and gives the root its name.
+pub(crate) fn publish(
+    destination: &dyn Destination,
+    image: &Built,
+    signer: Option<&Signer>,
+) -> Result<Option<Signed>> {
     store_documents(destination, image)?;
-    set_name(destination, &image.root, &NameRule::Replace)
+    let signed = sign(destination, image, signer)?;
+    set_name(destination, &image.root, &NameRule::Replace).map(|()| signed)
 }
 
 /// Uploads the documents of an image, the root last.
@@ -37,6 +43,15 @@ pub fn store_documents(destination: &dyn Destination, image: &Built) -> Result<(
     // The root of an image for one platform is its only manifest.
     let below = image.manifests.iter().filter(|manifest| **manifest != image.root);
     destination.put_documents(&image.configs, &below.chain([&image.root]).collect::<Vec<_>>())
+}
+
+/// Signs the documents of an image, which the destination has. The image has no name yet, so that nobody who requires a
+/// signature sees it without one.
+pub fn sign(destination: &dyn Destination, image: &Built, signer: Option<&Signer>) -> Result<Option<Signed>> {
+    let Some(signer) = signer else { return Ok(None) };
+    let manifests = image.manifests.iter().filter(|manifest| **manifest != image.root);
+    let documents = manifests.chain([&image.root]).map(Document::descriptor);
+    signer.sign(documents, destination).map(Some)
 }
 
 /// Gives the root of an image its name.

@@ -6,6 +6,7 @@ use crate::layer::{Contents, Layer};
 use crate::oci::{Digest, Platform};
 use crate::transport::Destination;
 use crate::tree::{LeftOut, Summary};
+use crate::trust::Signed;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -43,6 +44,8 @@ pub struct Packed {
     pub skipped: Vec<LeftOut>,
     /// The comparison with a base; `None` if none was asked for.
     pub incremental: Option<Incremental>,
+    /// The signatures; `None` if the image was not to be signed.
+    pub signed: Option<Signed>,
 }
 
 /// A layer of a packed image.
@@ -87,6 +90,7 @@ impl Packed {
             changed_skipped: summary.changed,
             skipped: summary.left_out,
             incremental: None,
+            signed: None,
         }
     }
 }

@@ -8,8 +8,9 @@
 //! | simple signing ([`payload`]) | a manifest with the tag `sha256-HEX.sig` ([`signature_manifest`]) | digest and name of the image | podman, skopeo, CRI-O, bootc; cosign if there is no bundle |
 //! | sigstore bundle ([`bundle`]) | a referrer of the image | digest of the image | cosign 3 and later |
 //!
-//! [`Signer`] writes both. [`find_signatures`] reads both, from any [`Source`](crate::transport::Source). A
-//! [`SignaturePolicy`] says which of them are required of an image.
+//! [`Signer`] writes both. [`find_signatures`] reads both, from any [`Source`](crate::transport::Source), and
+//! [`ensure_signed`] decides by them whether an image satisfies a [`SignaturePolicy`].
+//! [`SignedSource`](crate::image::SignedSource) applies that to a source, and so to all verbs.
 
 mod bundle;
 mod find;
@@ -18,6 +19,7 @@ mod payload;
 mod policy;
 mod signature_manifest;
 mod signer;
+mod verification;
 
 pub use bundle::Bundle;
 pub use find::{Claim, Form, Signature, find_signatures};
@@ -25,3 +27,4 @@ pub use key::{PublicKey, SigningKey};
 pub use payload::Payload;
 pub use policy::{Identity, ImageName, Requirement, SignaturePolicy};
 pub use signer::{Signed, Signer};
+pub use verification::ensure_signed;

@@ -18,6 +18,7 @@ mod ls;
 mod pack;
 mod plugin;
 mod rm;
+mod signatures;
 mod streams;
 mod tags;
 mod unpack;

@@ -7,7 +7,7 @@ use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary};
 use volio::pack::{ImageForm, Incremental, Packed, PackedLayer};
 use volio::unpack::{Outcome, Synced, Unpacked};
 use volio::verify::{Damage, Verified};
-use volio::{ContainerConfig, Digest, Platform, Removed};
+use volio::{ContainerConfig, Digest, Platform, Removed, Signed};
 
 /// Converts a list of results into a list of documents.
 fn list<'a, T, D: From<&'a T>>(items: &'a [T]) -> Vec<D> {
@@ -35,6 +35,9 @@ pub struct PackDocument<'a> {
     /// Absent without a comparison with a base.
     #[serde(skip_serializing_if = "Option::is_none")]
     incremental: Option<IncrementalDocument<'a>>,
+    /// Absent if the image was not to be signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signatures: Option<SignaturesDocument>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
 }
@@ -97,6 +100,21 @@ struct SkippedDocument {
     reason: String,
 }
 
+/// Signatures that were stored.
+#[derive(Serialize)]
+pub struct SignaturesDocument {
+    /// The number of manifests and indexes.
+    documents: u64,
+    added: u64,
+    present: u64,
+}
+
+impl From<&Signed> for SignaturesDocument {
+    fn from(signed: &Signed) -> Self {
+        Self { documents: signed.documents, added: signed.added, present: signed.present }
+    }
+}
+
 impl<'a> PackDocument<'a> {
     pub fn new(packed: &'a Packed, dry_run: bool) -> Self {
         let skipped = packed.skipped.iter();
@@ -121,6 +139,7 @@ impl<'a> PackDocument<'a> {
                 })
                 .collect(),
             incremental: packed.incremental.as_ref().map(IncrementalDocument::from),
+            signatures: packed.signed.as_ref().map(SignaturesDocument::from),
             dry_run,
         }
     }

@@ -1,13 +1,71 @@
-//! Arguments for signatures: the key that signs.
+//! Arguments for signatures: the key that signs, and the keys or the policy that an image must satisfy.
 
 use crate::environment;
+use crate::human::count;
 use clap::{Args, ValueHint};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use volio::{Error, Location, Result, Signer, SigningKey};
+use std::sync::Arc;
+use volio::progress::Progress;
+use volio::{
+    Access, Error, Location, PublicKey, Result, SignaturePolicy, Signed, SignedPart, SignedSource, Signer,
+    SigningKey, Source,
+};
 
 /// The maximum size of a key on standard input, in bytes.
 const KEY_LIMIT: u64 = 64 << 10;
+
+/// Options for the signatures that an image must have.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Signature options")]
+pub struct VerificationArgs {
+    /// Read images only if this public key has signed them; of several, any one [env: VOLIO_VERIFY_KEY]
+    #[arg(long = "verify-key", value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "policy")]
+    keys: Vec<PathBuf>,
+
+    /// Read images only if they satisfy this policy, as in containers-policy.json(5)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    policy: Option<PathBuf>,
+}
+
+impl VerificationArgs {
+    /// Returns arguments with these keys.
+    pub fn of_keys(keys: Vec<PathBuf>, policy: Option<PathBuf>) -> Self {
+        Self { keys, policy }
+    }
+
+    /// Returns the policy that images must satisfy; `None` if nothing is required.
+    ///
+    /// # Errors
+    /// When a key or the policy cannot be read.
+    pub fn policy(&self) -> Result<Option<Arc<SignaturePolicy>>> {
+        if let Some(file) = &self.policy {
+            return SignaturePolicy::read(file).map(|policy| Some(Arc::new(policy)));
+        }
+        let mut files = self.keys.clone();
+        if files.is_empty() {
+            files.extend(environment::variable("VOLIO_VERIFY_KEY").map(PathBuf::from));
+        }
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let keys = files.iter().map(|file| PublicKey::read(file)).collect::<Result<Vec<_>>>()?;
+        Ok(Some(Arc::new(SignaturePolicy::from_keys(keys))))
+    }
+
+    /// Opens an image for reading. If signatures are required, only a signed one can be read.
+    ///
+    /// # Errors
+    /// As [`policy`](Self::policy) and [`Location::source`].
+    pub fn source(&self, image: &Location, access: &Access, part: SignedPart) -> Result<Box<dyn Source>> {
+        let policy = self.policy()?;
+        let source = image.source(access)?;
+        match policy {
+            None => Ok(source),
+            Some(policy) => Ok(Box::new(SignedSource::new(source, image, &policy, part)?)),
+        }
+    }
+}
 
 /// Options for signing an image that is written.
 #[derive(Debug, Default, Args)]
@@ -33,11 +91,11 @@ impl SigningArgs {
         self.sign_key.as_deref() == Some(Path::new("-"))
     }
 
-    /// Returns the signer; `None` if there is no key.
+    /// Returns the signer; `None` if there is no key. It warns if no name is known to sign for.
     ///
     /// # Errors
     /// When the key cannot be read, or the image is in a place without signatures.
-    pub fn signer(&self, image: &Location) -> Result<Option<Signer>> {
+    pub fn signer(&self, image: &Location, progress: &dyn Progress) -> Result<Option<Signer>> {
         let named = self.sign_key.clone();
         let Some(file) = named.or_else(|| environment::variable("VOLIO_SIGN_KEY").map(PathBuf::from)) else {
             if self.sign_identity.is_empty() {
@@ -52,7 +110,14 @@ impl SigningArgs {
             .with_hint("use an oci-archive, a layout or a registry"));
         }
         let key = if self.reads_standard_input() { read_standard_input()? } else { SigningKey::read(&file)? };
-        Signer::new(key, self.references(image)?).map(Some)
+        let references = self.references(image)?;
+        if references.is_empty() {
+            progress.warn(
+                "it is signed by bundles only: the signatures that podman and skopeo read need the name that the image has in \
+                 a registry, which --sign-identity gives",
+            );
+        }
+        Signer::new(key, references).map(Some)
     }
 
     /// Returns the names to sign for.
@@ -67,6 +132,16 @@ impl SigningArgs {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// Formats the signatures of an image in one line.
+pub fn summary(signed: &Signed) -> String {
+    let documents = count(signed.documents, "manifest or index", "manifests and indexes");
+    let present = match signed.present {
+        0 => String::new(),
+        present => format!("; {present} by this key were there already"),
+    };
+    format!("signed {documents}: {} added{present}", count(signed.added, "signature", "signatures"))
 }
 
 /// Reads a private key from standard input.

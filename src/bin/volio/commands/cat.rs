@@ -3,11 +3,12 @@
 use crate::args::{RegistryArgs, location, tree_path};
 use crate::limit_args::{ContentLimitArg, LimitArgs};
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use crate::{environment, output};
 use clap::Args;
 use std::io::{self, Write};
 use volio::cat::cat;
-use volio::{Location, Platform, ReadOptions, Result, TreePath};
+use volio::{Location, Platform, ReadOptions, Result, SignedPart, TreePath};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +51,8 @@ pub struct Cat {
     #[command(flatten)]
     content: ContentLimitArg,
     #[command(flatten)]
+    signatures: VerificationArgs,
+    #[command(flatten)]
     registries: RegistryArgs,
 }
 
@@ -58,7 +61,8 @@ impl Cat {
     pub fn run(self) -> Result<()> {
         let progress = Display::start_beside_results("cat", self.quiet);
         let access = self.registries.access(&progress)?;
-        let source = self.image.source(&access)?;
+        let part = SignedPart::Platform(self.platform.clone());
+        let source = self.signatures.source(&self.image, &access, part)?;
         let options = ReadOptions {
             platform: self.platform.clone(),
             limits: self.limits.limits(),

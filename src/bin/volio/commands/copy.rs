@@ -5,12 +5,13 @@ use crate::documents::{CopyDocument, TagDocument};
 use crate::human::{bytes, count, duration, rate};
 use crate::output;
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use clap::{Args, ValueHint};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::copy::{Base, Copied, Options, TagCopied, copy, copy_tags};
 use volio::progress::Progress;
-use volio::{Access, Error, ImageSupport, Location, Platform, Result, tags};
+use volio::{Access, Error, ImageSupport, Location, Platform, Result, SignedPart, tags};
 
 const COPY_EXAMPLES: &str = "\
 Examples:
@@ -87,6 +88,8 @@ struct CopyArgs {
 
     #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    signatures: VerificationArgs,
     #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
@@ -185,7 +188,7 @@ impl CopyArgs {
     fn copy_image(self, options: &Options, access: &Access, progress: Display) -> Result<()> {
         super::clear_digestfile(self.digestfile.as_deref())?;
         let begun = Instant::now();
-        let from = self.from.source(access)?;
+        let from = self.signatures.source(&self.from, access, self.signed_part())?;
         let to = self.to.destination(access)?;
         let copied = copy(from.as_ref(), to.as_ref(), options, progress.as_ref())?;
         drop(progress);
@@ -229,6 +232,15 @@ impl CopyArgs {
         report_failures(done)
     }
 
+    /// Returns the part of the image that must be signed, if signatures are required.
+    fn signed_part(&self) -> SignedPart {
+        match (self.selection.platforms.as_slice(), &self.to) {
+            ([], Location::DockerArchive { .. }) => SignedPart::Platform(None),
+            ([one], _) => SignedPart::Platform(Some(one.clone())),
+            _ => SignedPart::Whole,
+        }
+    }
+
     /// Returns the tags to copy, at least one of an image: copying nothing would look like success.
     fn tags(&self, access: &Access) -> Result<Vec<String>> {
         let source = self.from.source(access)?;
@@ -256,7 +268,7 @@ impl CopyArgs {
     ) -> Result<Vec<TagCopied>> {
         let open = |tag: &str| {
             let (from, to) = (self.from.with_tag(tag)?, self.to.with_tag(tag)?);
-            Ok((from.source(access)?, to.destination(access)?))
+            Ok((self.signatures.source(&from, access, self.signed_part())?, to.destination(access)?))
         };
         copy_tags(tags, open, options, progress)
     }

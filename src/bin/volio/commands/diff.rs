@@ -6,6 +6,7 @@ use crate::exit::Exit;
 use crate::human::count;
 use crate::limit_args::{ContentLimitArg, LimitArgs};
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use crate::{environment, output};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, ValueHint};
@@ -16,7 +17,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use volio::diff::{Attribute, Change, Compared, ContentComparison, Difference, Options, Side, diff};
-use volio::{Access, Error, Location, Platform, ReadOptions, Reference, Result, Source};
+use volio::{Error, Location, Platform, ReadOptions, Reference, Result, SignedPart, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,6 +74,8 @@ pub struct Diff {
     limits: LimitArgs,
     #[command(flatten)]
     content: ContentLimitArg,
+    #[command(flatten)]
+    signatures: VerificationArgs,
     #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
@@ -132,9 +135,9 @@ impl Operand {
         }
     }
 
-    fn open(self, access: &Access) -> Result<OpenOperand> {
+    fn open(self, open_image: impl Fn(&Location) -> Result<Box<dyn Source>>) -> Result<OpenOperand> {
         match self {
-            Self::Image(location) => Ok(OpenOperand::Image(location.source(access)?)),
+            Self::Image(location) => Ok(OpenOperand::Image(open_image(&location)?)),
             Self::Directory(directory) if directory.symlink_metadata().is_err_and(is_missing) => {
                 let shown = directory.display();
                 let error = Error::not_found(format!("there is no directory {shown}"));
@@ -181,7 +184,9 @@ impl Diff {
     pub fn run(self) -> Result<Exit> {
         let progress = Display::start("diff", self.output.quiet);
         let access = self.registries.access(&progress)?;
-        let (first, second) = (self.first.open(&access)?, self.second.open(&access)?);
+        let (signatures, part) = (&self.signatures, SignedPart::Platform(self.platform.clone()));
+        let open = |image: &Location| signatures.source(image, &access, part.clone());
+        let (first, second) = (self.first.open(open)?, self.second.open(open)?);
         let ignore: BTreeSet<Attribute> = self.ignore.into_iter().map(Attribute::from).collect();
         let read = ReadOptions {
             platform: self.platform,

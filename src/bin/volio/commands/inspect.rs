@@ -5,11 +5,12 @@ use crate::documents::InspectDocument;
 use crate::human::{bytes, count};
 use crate::output::{self, printable};
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use clap::Args;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary, inspect};
-use volio::{ContainerConfig, Digest, Location, Platform, Result};
+use volio::{ContainerConfig, Digest, Location, Platform, Result, SignedPart};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +32,8 @@ pub struct Inspect {
     image: Location,
 
     #[command(flatten)]
+    signatures: VerificationArgs,
+    #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -39,7 +42,8 @@ pub struct Inspect {
 impl Inspect {
     /// Prints the summary.
     pub fn run(self) -> Result<()> {
-        let source = self.image.source(&self.registries.access(&Display::warnings())?)?;
+        let access = self.registries.access(&Display::warnings())?;
+        let source = self.signatures.source(&self.image, &access, SignedPart::Whole)?;
         let inspected = inspect(source.as_ref())?;
         let address = super::address(&self.image, &inspected.digest);
         match self.output.format {

@@ -3,6 +3,7 @@
 use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
 use crate::limit_args::{ContentLimitArg, LimitArgs};
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use crate::{environment, output};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,7 +13,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use volio::list::list;
 use volio::{
-    Entry, EntryKind, Error, Location, MergedTree, Metadata, Platform, ReadOptions, Result, Time, TreePath,
+    Entry, EntryKind, Error, Location, MergedTree, Metadata, Platform, ReadOptions, Result, SignedPart, Time,
+    TreePath,
 };
 
 const EXAMPLES: &str = "\
@@ -60,6 +62,8 @@ pub struct Ls {
     #[command(flatten)]
     content: ContentLimitArg,
     #[command(flatten)]
+    signatures: VerificationArgs,
+    #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -70,7 +74,8 @@ impl Ls {
     pub fn run(self) -> Result<()> {
         let progress = Display::start("ls", self.output.quiet);
         let access = self.registries.access(&progress)?;
-        let source = self.image.source(&access)?;
+        let part = SignedPart::Platform(self.platform.clone());
+        let source = self.signatures.source(&self.image, &access, part)?;
         let options = ReadOptions {
             platform: self.platform.clone(),
             limits: self.limits.limits(),

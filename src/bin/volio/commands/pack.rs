@@ -14,6 +14,7 @@ use crate::data_io::{Direction, EnvConfig};
 use crate::documents::PackDocument;
 use crate::exit::Exit;
 use crate::progress::Display;
+use crate::signature_args::SigningArgs;
 use crate::unattended::UnattendedArgs;
 use crate::{environment, output};
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -104,6 +105,8 @@ pub struct Pack {
     incremental: IncrementalArgs,
     #[command(flatten)]
     image_args: ImageArgs,
+    #[command(flatten)]
+    signing: SigningArgs,
     #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
@@ -252,6 +255,8 @@ struct Invocation {
     access: Access,
     /// data-io's variables, if there are no arguments.
     config: Option<EnvConfig>,
+    /// The key that signs is on standard input.
+    reads_key: bool,
 }
 
 impl Invocation {
@@ -270,6 +275,10 @@ impl Invocation {
         let mut sources = self.sources.clone();
         let mut archives = sources.iter_mut().filter(|source| source.is_standard_input());
         let (first, another) = (archives.next(), archives.next().is_some());
+        if first.is_some() && self.reads_key {
+            return Err(Error::usage("standard input cannot be a source and the key at the same time")
+                .with_hint("give --sign-key a file"));
+        }
         if another {
             return Err(Error::usage("standard input can be one source only"));
         }
@@ -339,10 +348,12 @@ impl Pack {
                 sources,
                 access,
                 config: Some(config),
+                reads_key: self.signing.reads_standard_input(),
             });
         };
         let (sources, access) = (self.sources.clone(), self.registries.access(progress)?);
-        Ok(Invocation { image, sources, access, config: None })
+        let reads_key = self.signing.reads_standard_input();
+        Ok(Invocation { image, sources, access, config: None, reads_key })
     }
 
     fn pack(mut self, invocation: &Invocation, progress: Display) -> Result<Done> {
@@ -355,12 +366,13 @@ impl Pack {
             compression: self.tree.compression,
             tree: self.tree.clone().walk_options(epoch, invocation.rule_files())?,
             image: self.image_args.clone().describe(),
+            signer: self.signing.signer(&invocation.image, progress.as_ref())?.map(Arc::new),
         };
         let begun = Instant::now();
         let destination = invocation.image.destination(&invocation.access)?;
         let sources = invocation.with_standard_input(progress.as_ref())?;
         let temporary = environment::temporary(|name| invocation.variable(name));
-        let base = self.incremental.base(&invocation.image, &invocation.access);
+        let base = self.incremental.base(&invocation.image, &invocation.access)?;
         let is_data_io = self.output.format.contains(&PackFormat::DataIo);
         let (to, report) = (destination.as_ref(), progress.as_ref());
         let packed = match &base {

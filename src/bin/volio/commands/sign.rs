@@ -1,15 +1,15 @@
 //! `volio sign`: signs an image.
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
-use crate::human::count;
+use crate::documents::SignaturesDocument;
 use crate::output;
 use crate::progress::Display;
-use crate::signature_args::SigningArgs;
+use crate::signature_args::{SigningArgs, summary};
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use std::path::PathBuf;
 use volio::sign::{SignedImage, sign};
-use volio::{Digest, Error, Location, PublicKey, Result, Signer};
+use volio::{Digest, Error, Location, PublicKey, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,7 +54,7 @@ impl Sign {
     pub fn run(self) -> Result<()> {
         let progress = Display::start("sign", self.output.quiet);
         let signing = SigningArgs::of_key(self.key, self.sign_identity);
-        let signer = signing.signer(&self.image)?.ok_or_else(|| {
+        let signer = signing.signer(&self.image, progress.as_ref())?.ok_or_else(|| {
             Error::usage("a key is needed").with_hint("give --key FILE, or set VOLIO_SIGN_KEY")
         })?;
         let access = self.registries.access(&progress)?;
@@ -65,8 +65,7 @@ impl Sign {
 
         let address = super::address(&self.image, &signed.digest);
         if !self.output.quiet {
-            output::line(&summary(&signed));
-            warn_without_names(&signer);
+            output::line(&summary(&signed.signatures));
         }
         match self.output.format {
             Format::Json => output::json(&SignDocument::new(&address, &signed, signer.key().public())),
@@ -81,44 +80,13 @@ impl Sign {
 struct SignDocument<'a> {
     address: &'a str,
     digest: &'a Digest,
-    /// The number of manifests and indexes.
-    documents: u64,
-    added: u64,
-    present: u64,
+    signatures: SignaturesDocument,
     key_hint: &'a str,
 }
 
 impl<'a> SignDocument<'a> {
     fn new(address: &'a str, signed: &'a SignedImage, key: &'a PublicKey) -> Self {
         let SignedImage { digest, signatures, .. } = signed;
-        Self {
-            address,
-            digest,
-            documents: signatures.documents,
-            added: signatures.added,
-            present: signatures.present,
-            key_hint: key.hint(),
-        }
-    }
-}
-
-/// Formats the result in one line.
-fn summary(signed: &SignedImage) -> String {
-    let signatures = &signed.signatures;
-    let documents = count(signatures.documents, "manifest or index", "manifests and indexes");
-    let present = match signatures.present {
-        0 => String::new(),
-        present => format!("; {present} by this key were there already"),
-    };
-    format!("signed {documents}: {} added{present}", count(signatures.added, "signature", "signatures"))
-}
-
-/// Warns that there are no signatures that podman and skopeo read.
-pub fn warn_without_names(signer: &Signer) {
-    if signer.references().is_empty() {
-        output::warning(
-            "signed as bundles only: the signatures that podman and skopeo read need the name of an image in a registry, \
-             which --sign-identity gives",
-        );
+        Self { address, digest, signatures: SignaturesDocument::from(signatures), key_hint: key.hint() }
     }
 }

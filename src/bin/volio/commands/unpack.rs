@@ -6,6 +6,7 @@ use crate::documents::UnpackDocument;
 use crate::human::{bytes, count, counts, duration, rate};
 use crate::limit_args::LimitArgs;
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use crate::{environment, output};
 use clap::{Args, ValueEnum, ValueHint};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -19,7 +20,7 @@ use volio::unpack::{
 };
 use volio::{
     Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, ReadOptions,
-    Result, Source, TreePath,
+    Result, SignedPart, Source, TreePath,
 };
 
 /// The size of the buffer for standard output, in bytes.
@@ -83,6 +84,8 @@ pub struct Unpack {
     target_args: TargetArgs,
     #[command(flatten)]
     tree: TreeArgs,
+    #[command(flatten)]
+    signatures: VerificationArgs,
     #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
@@ -317,7 +320,7 @@ impl Unpack {
         }
         let progress = Display::start("unpack", self.output.quiet);
         let access = self.registries.access(&progress)?;
-        let source = image.source(&access)?;
+        let source = self.signatures.source(image, &access, SignedPart::Platform(platform.clone()))?;
         let temporary = environment::temporary(environment::variable);
         let read = ReadOptions {
             platform,
@@ -373,7 +376,8 @@ impl Unpack {
     ) -> Result<()> {
         let options = &Options { connections: access.client.concurrency, ..options.clone() };
         let begun = Instant::now();
-        let source = image.source(access)?;
+        let part = SignedPart::Platform(options.platform.clone());
+        let source = self.signatures.source(image, access, part)?;
         let unpacked = unpack(source.as_ref(), target, options, progress.as_ref())?;
         drop(progress);
 

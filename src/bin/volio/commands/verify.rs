@@ -5,11 +5,13 @@ use crate::documents::VerifyDocument;
 use crate::human::{bytes, count, duration, rate};
 use crate::limit_args::ContentLimitArg;
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use crate::{environment, output};
-use clap::Args;
+use clap::{Args, ValueHint};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use volio::verify::{Options, Verified, verify};
-use volio::{Error, Location, Platform, Result};
+use volio::{Error, Location, Platform, Result, SignedPart};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +43,14 @@ pub struct Verify {
     #[arg(long)]
     any_media_type: bool,
 
+    /// Verify first that this public key has signed the image; of several, any one [env: VOLIO_VERIFY_KEY]
+    #[arg(long = "key", visible_alias = "verify-key", value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "policy")]
+    keys: Vec<PathBuf>,
+
+    /// Verify first that the image satisfies this policy, as in containers-policy.json(5)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    policy: Option<PathBuf>,
+
     #[command(flatten)]
     content: ContentLimitArg,
     #[command(flatten)]
@@ -54,7 +64,10 @@ impl Verify {
     pub fn run(self) -> Result<()> {
         let begun = Instant::now();
         let progress = Display::start("verify", self.output.quiet);
-        let source = self.image.source(&self.registries.access(&progress)?)?;
+        let access = self.registries.access(&progress)?;
+        let signatures = VerificationArgs::of_keys(self.keys, self.policy);
+        let part = self.platform.clone().map_or(SignedPart::Whole, |one| SignedPart::Platform(Some(one)));
+        let source = signatures.source(&self.image, &access, part)?;
         let options = Options {
             platform: self.platform,
             max_content: self.content.max_content,

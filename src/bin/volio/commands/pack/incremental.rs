@@ -2,10 +2,11 @@
 
 use crate::args::location;
 use crate::limit_args::LimitArgs;
+use crate::signature_args::VerificationArgs;
 use clap::Args;
 use std::path::PathBuf;
 use volio::pack::{Base, ContentCheck, Effect, IncrementalOptions, ShrinkRule};
-use volio::{Access, Location};
+use volio::{Access, Location, Result};
 
 /// The limit on what a source may lose if nobody looks at it.
 const UNATTENDED_SHRINK: u8 = 90;
@@ -50,6 +51,8 @@ pub struct IncrementalArgs {
 
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    signatures: VerificationArgs,
 }
 
 impl IncrementalArgs {
@@ -59,11 +62,19 @@ impl IncrementalArgs {
     }
 
     /// Returns the base of an image that is packed to `image`; `None` if everything is to be packed.
-    pub fn base(&self, image: &Location, access: &Access) -> Option<Base> {
-        match &self.base {
-            Some(base) => Some(Base::image(base.clone(), access.clone())),
-            None => self.incremental.then(|| Base::current(image.clone(), access.clone())),
-        }
+    ///
+    /// # Errors
+    /// When the keys that must have signed it cannot be read.
+    pub fn base(&self, image: &Location, access: &Access) -> Result<Option<Base>> {
+        let base = match &self.base {
+            Some(base) => Base::image(base.clone(), access.clone()),
+            None if self.incremental => Base::current(image.clone(), access.clone()),
+            None => return Ok(None),
+        };
+        Ok(Some(match self.signatures.policy()? {
+            Some(policy) => base.signed_as(policy),
+            None => base,
+        }))
     }
 
     /// Returns the options of the library. `temporary` is a directory for unnamed files.

@@ -2,14 +2,16 @@
 
 use crate::human::{bytes, count, counts, duration, rate};
 use crate::output::printable;
+use crate::signature_args;
 use std::time::Duration;
 use volio::pack::{Base, BaseRole, ImageForm, Incremental, Packed};
 
-/// Formats the result: a line about the work, and one about the base if there was a comparison.
+/// Formats the result: a line about the work, one about the base if there was a comparison, and one about the signatures if it was signed.
 pub fn summary(packed: &Packed, base: Option<&Base>, time: Duration) -> Vec<String> {
     let compared = packed.incremental.as_ref().zip(base);
     let reason = compared.map(|(report, base)| printable(&reason(report, base)).into_owned());
-    work(packed, time).into_iter().chain(reason).collect()
+    let signed = packed.signed.as_ref().map(signature_args::summary);
+    work(packed, time).into_iter().chain(reason).chain(signed).collect()
 }
 
 /// Formats the result of the work in one line: what was packed, into what, how fast, and what was left out. `None` if nothing was packed.
