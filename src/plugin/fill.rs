@@ -17,9 +17,11 @@ use super::volume::{Activity, Volume, VolumeLock};
 use super::volumes::VolumeStore;
 use crate::disk::mountinfo;
 use crate::error::{Error, Kind, Result};
+use crate::image::{SignedPart, SignedSource};
 use crate::stream::CancelToken;
-use crate::transport::Source;
+use crate::transport::{Access, Source};
 use crate::tree::ExtractOptions;
+use crate::trust::{PublicKey, SignaturePolicy};
 use crate::unpack::{self, CompareBy, ForeignTarget, PathFilter, Run, SyncOptions, WriteMode, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
@@ -128,7 +130,7 @@ impl FillRun<'_> {
 
         let mut access = (store.settings.access)()?;
         access.client.cancel = self.cancel.clone();
-        let source = fill.image.source(&access)?;
+        let source = self.signed_source(&access)?;
         if fill.pull == PullPolicy::Newer
             && state.filled.as_ref().is_some_and(|filled| is_filled_from(filled, fill))
         {
@@ -153,6 +155,21 @@ impl FillRun<'_> {
             begun.elapsed().as_secs_f64()
         ));
         Ok(())
+    }
+
+    /// Opens the image. It can be read only if it is signed as the options of the volume and those of the plugin require.
+    fn signed_source(&self, access: &Access) -> Result<Box<dyn Source>> {
+        let FillRequest { fill, .. } = &self.request;
+        let of_volume = match &fill.verify_key {
+            Some(file) => Some(Arc::new(SignaturePolicy::from_keys(vec![PublicKey::read(file)?]))),
+            None => None,
+        };
+        let mut source = fill.image.source(access)?;
+        for policy in [of_volume, self.store.settings.signatures.clone()].into_iter().flatten() {
+            let part = SignedPart::Platform(fill.platform.clone());
+            source = Box::new(SignedSource::new(source, &fill.image, &policy, part)?);
+        }
+        Ok(source)
     }
 
     /// Fills a directory beside the volume, and exchanges the two. Returns the digest of the image.

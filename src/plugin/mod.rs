@@ -45,6 +45,7 @@ pub use socket::Socket;
 
 use crate::error::{Error, Result};
 use crate::transport::Access;
+use crate::trust::SignaturePolicy;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ pub struct Settings {
     pub min_speed: MinSpeed,
     /// Returns the access to registries; called for each fetch and each export, because users log in later.
     pub access: Box<dyn Fn() -> Result<Access> + Send + Sync>,
+    /// The signatures that every image must have from which a volume is filled.
+    pub signatures: Option<Arc<SignaturePolicy>>,
     /// Receives the lines of the log.
     pub log: Box<dyn Fn(&str) + Send + Sync>,
     /// Returns the current time.

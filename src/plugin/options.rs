@@ -6,6 +6,7 @@ use crate::oci::Platform;
 use crate::transport::Location;
 use crate::tree::TreePath;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ const KNOWN: &[&str] = &[
     "policy",
     "subpath",
     "platform",
+    "verify-key",
     "uid",
     "gid",
     "mode",
@@ -53,6 +55,8 @@ pub(super) struct FillOptions {
     /// The part of the image that is taken: the content of a directory, or a file.
     pub(super) subpath: Option<TreePath>,
     pub(super) platform: Option<Platform>,
+    /// The file with the public key that must have signed the image.
+    pub(super) verify_key: Option<PathBuf>,
 }
 
 /// The image that a volume is exported to.
@@ -161,7 +165,7 @@ impl VolumeOptions {
 impl FillOptions {
     fn parse(options: &BTreeMap<String, String>) -> Result<Option<Self>> {
         let Some(image) = given(options, "image", location)? else {
-            return match ["pull", "policy", "subpath", "platform"]
+            return match ["pull", "policy", "subpath", "platform", "verify-key"]
                 .iter()
                 .find(|key| options.contains_key(**key))
             {
@@ -177,6 +181,7 @@ impl FillOptions {
             policy: given(options, "policy", str::parse)?.unwrap_or_default(),
             subpath: given(options, "subpath", subpath)?,
             platform: given(options, "platform", str::parse)?,
+            verify_key: given(options, "verify-key", absolute_path)?,
         };
         if fill.pull != PullPolicy::Missing && fill.policy == FillPolicy::Once {
             Err(Error::usage("pull=newer and pull=always replace what the volume holds").with_hint(
@@ -280,6 +285,14 @@ fn destination(text: &str) -> Result<Location> {
 }
 
 /// Parses a path inside an image.
+fn absolute_path(text: &str) -> Result<PathBuf> {
+    if Path::new(text).is_absolute() {
+        return Ok(text.into());
+    }
+    Err(Error::usage("verify-key is not a file with a full path")
+        .with_hint("write the path that the plugin sees, such as /etc/volio/release.pub"))
+}
+
 fn subpath(text: &str) -> Result<TreePath> {
     TreePath::parse(text).filter(|path| !path.is_root()).ok_or_else(|| {
         Error::usage("subpath is not a path inside the image").with_hint("write a path without '..'")

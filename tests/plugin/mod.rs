@@ -8,6 +8,7 @@ mod hooks;
 mod kept;
 mod protocol;
 mod removal;
+mod signed;
 mod state;
 mod storage;
 mod synced;
@@ -88,6 +89,7 @@ impl Service {
             mount_grace: SOON * 2,
             min_speed: MinSpeed::default(),
             access: Box::new(move || Ok(access.clone())),
+            signatures: None,
             log: Box::new(move |line| journal.lock().unwrap().push(line.to_owned())),
             clock: SystemTime::now,
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),

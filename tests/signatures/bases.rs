@@ -1,7 +1,6 @@
 //! Incremental packs that are signed: the new signature is about the layers of the base too.
 
-use super::{Place, public, signer};
-use std::fs;
+use super::{Place, public, signer, write};
 use std::sync::Arc;
 use volio::error::Kind;
 use volio::pack::{self, Base, ImageForm, IncrementalOptions, Packed, pack_incremental};
@@ -11,8 +10,7 @@ use volio::{Result, SignaturePolicy, SignedPart, SourceSpec};
 
 fn pack_again(place: &Place, base: &Base, content: &str, key: &str) -> Result<Packed> {
     let tree = place.path("tree");
-    fs::write(tree.join("file"), content).unwrap();
-    // The base has a second file, so that a change of one is not a change of everything.
+    write(&tree, content);
     let options = pack::Options { signer: Some(Arc::new(signer(key))), ..pack::Options::default() };
     let incremental = IncrementalOptions { max_dead: 100, ..IncrementalOptions::default() };
     let to = place.location.destination(&Access::default()).unwrap();

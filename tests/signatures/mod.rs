@@ -7,6 +7,7 @@ use crate::registry::Registry;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tempfile::TempDir;
 use volio::error::Kind;
 use volio::pack::{self, Packed, pack};
@@ -28,6 +29,14 @@ pub fn public(name: &str) -> PublicKey {
 
 fn file(name: &str, ending: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/keys/{name}.{ending}"))
+}
+
+/// Writes the file of a tree. Its time is always the same, so that the digest depends on the content only.
+fn write(tree: &Path, content: &str) {
+    fs::write(tree.join("file"), content).unwrap();
+    for path in [&tree.join("file"), tree] {
+        fs::File::open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
 }
 
 /// A place with an image.
@@ -74,7 +83,7 @@ impl Place {
     pub fn pack(&self, content: &str, signer: Option<Signer>) -> Packed {
         let tree = self.path("tree");
         fs::create_dir_all(&tree).unwrap();
-        fs::write(tree.join("file"), content).unwrap();
+        write(&tree, content);
         let options = pack::Options { signer: signer.map(Arc::new), ..pack::Options::default() };
         let to = self.location.destination(&Access::default()).unwrap();
         pack(&*to, &[SourceSpec::new(&tree)], &options, &Silent).unwrap()
@@ -177,7 +186,7 @@ fn an_image_is_signed_before_it_gets_its_name() {
     fs::write(place.path("layout/index.json"), index.to_string()).unwrap();
     place.pack("three", None);
     let tree = place.path("tree");
-    fs::write(tree.join("file"), "two").unwrap();
+    write(&tree, "two");
     let options = pack::Options { signer: Some(Arc::new(signer("signer"))), ..pack::Options::default() };
     let to = place.location.destination(&Access::default()).unwrap();
     let error = pack(&*to, &[SourceSpec::new(&tree)], &options, &Silent).unwrap_err();
@@ -198,7 +207,7 @@ fn a_changed_image_under_the_same_name_is_refused_before_a_byte_reaches_the_targ
             .unwrap_err(),
         cat::cat(
             &place.trusting(&["signer"], host()),
-            &["file".parse().unwrap()],
+            &[volio::TreePath::parse("file").unwrap()],
             &volio::ReadOptions::default(),
             &mut Vec::new(),
             &Silent,

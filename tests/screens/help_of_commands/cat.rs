@@ -62,6 +62,14 @@ Limits against hostile images:
           Refuse more content than this, plain, in all layers together [default: 1G, and 1000 times
           what is stored]
 
+Signature options:
+      --verify-key <FILE>
+          Read images only if this public key has signed them; of several, any one [env:
+          VOLIO_VERIFY_KEY]
+
+      --policy <FILE>
+          Read images only if they satisfy this policy, as in containers-policy.json(5)
+
 Registry options:
       --authfile <FILE>
           Take credentials from this file only, like docker's config.json [env: REGISTRY_AUTH_FILE]

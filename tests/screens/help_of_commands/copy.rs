@@ -37,6 +37,9 @@ Copy options:
       --since <IMAGE>
           Leave out layers that this image has; may be given several times
 
+Signature options:
+  [as in volio cat]
+
 Registry options:
   [as in volio cat]
 

@@ -38,6 +38,9 @@ Options:
 Limits against hostile images:
   [as in volio cat]
 
+Signature options:
+  [as in volio cat]
+
 Registry options:
   [as in volio cat]
 

@@ -132,6 +132,21 @@ Limits against hostile images:
           
           [default: 256]
 
+Signature options:
+      --verify-key <FILE>
+          Read images only if this public key has signed them; of several, any one [env:
+          VOLIO_VERIFY_KEY]
+
+      --policy <FILE>
+          Read images only if they satisfy this policy, as in containers-policy.json(5)
+
+      --sign-key <FILE>
+          Sign the image with this private key, PKCS#8 in PEM; - reads standard input [env:
+          VOLIO_SIGN_KEY]
+
+      --sign-identity <HOST/REPOSITORY:TAG>
+          Sign for this name; may be given several times [default: IMAGE, if it is in a registry]
+
 Image options:
       --platform <OS/ARCH>
           Make the image for these platforms [default: linux/amd64,linux/arm64]

@@ -117,6 +117,9 @@ Tree options:
           [default: auto]
           [possible values: auto, always, never]
 
+Signature options:
+  [as in volio cat]
+
 Registry options:
   [as in volio cat]
 

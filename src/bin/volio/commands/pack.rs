@@ -255,8 +255,6 @@ struct Invocation {
     access: Access,
     /// data-io's variables, if there are no arguments.
     config: Option<EnvConfig>,
-    /// The key that signs is on standard input.
-    reads_key: bool,
 }
 
 impl Invocation {
@@ -275,10 +273,6 @@ impl Invocation {
         let mut sources = self.sources.clone();
         let mut archives = sources.iter_mut().filter(|source| source.is_standard_input());
         let (first, another) = (archives.next(), archives.next().is_some());
-        if first.is_some() && self.reads_key {
-            return Err(Error::usage("standard input cannot be a source and the key at the same time")
-                .with_hint("give --sign-key a file"));
-        }
         if another {
             return Err(Error::usage("standard input can be one source only"));
         }
@@ -310,6 +304,7 @@ impl Pack {
         self.check_unattended()?;
         super::clear_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;
+        self.ensure_one_standard_input()?;
         let invocation = self.invocation(&Display::warnings())?;
         environment::source_date_epoch(|name| invocation.variable(name))?;
         for source in invocation.sources.iter().filter(|source| !source.is_standard_input()) {
@@ -326,6 +321,7 @@ impl Pack {
 
     /// Packs, and prints the result.
     pub fn run(self) -> Result<Exit> {
+        self.ensure_one_standard_input()?;
         super::clear_digestfile(self.digestfile.as_deref())?;
         if self.is_unattended() {
             return self.run_unattended();
@@ -334,6 +330,19 @@ impl Pack {
         let invocation = self.invocation(&progress)?;
         let packed = self.pack(&invocation, progress).map_err(|error| invocation.explain(error));
         packed.map(|_| Exit::Done)
+    }
+
+    /// Fails if standard input is to be an archive and a key.
+    fn ensure_one_standard_input(&self) -> Result<()> {
+        if self.signing.reads_standard_input() && self.sources.iter().any(SourceSpec::is_standard_input) {
+            return Err(Error::usage("standard input cannot be a source and the key at the same time")
+                .with_hint("give --sign-key a file"));
+        }
+        if self.signing.reads_standard_input() && self.is_unattended() {
+            return Err(Error::usage("a key on standard input can be read once only, and not for every run")
+                .with_hint("give --sign-key a file"));
+        }
+        Ok(())
     }
 
     /// Returns the image and the sources of the arguments, or of data-io's variables without arguments.
@@ -348,12 +357,10 @@ impl Pack {
                 sources,
                 access,
                 config: Some(config),
-                reads_key: self.signing.reads_standard_input(),
             });
         };
         let (sources, access) = (self.sources.clone(), self.registries.access(progress)?);
-        let reads_key = self.signing.reads_standard_input();
-        Ok(Invocation { image, sources, access, config: None, reads_key })
+        Ok(Invocation { image, sources, access, config: None })
     }
 
     fn pack(mut self, invocation: &Invocation, progress: Display) -> Result<Done> {

@@ -3,6 +3,7 @@
 use crate::args::RegistryArgs;
 use crate::output::{self, printable};
 use crate::progress::Display;
+use crate::signature_args::VerificationArgs;
 use clap::{Args, ValueHint};
 use rustix::io::{FdFlags, fcntl_setfd};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -40,6 +41,7 @@ Options of a volume, each after -o:
   pull=WHEN            missing (once, the default), newer (when the name means another image) or always
   policy=WHAT          once (keep what is there, the default), or replace or sync, which newer and always need
   subpath=PATH         take the contents of this directory of the image, or this file
+  verify-key=FILE      fill it only if this public key has signed the image
   platform=OS/ARCH     take the image for this platform
   uid=N gid=N mode=N   the owner and group of the files, and the mode of the volume's root
   export=IMAGE         pack the volume when the last container has let go of it
@@ -78,6 +80,8 @@ pub struct PluginArgs {
     patience: u64,
 
     #[command(flatten)]
+    signatures: VerificationArgs,
+    #[command(flatten)]
     registries: RegistryArgs,
 }
 
@@ -95,6 +99,7 @@ impl PluginArgs {
         let storage = self.storage()?;
         // Errors in the arguments are found now and not when the first volume is mounted.
         self.registries.access(&Display::warnings())?;
+        let signatures = self.signatures.policy()?;
         let (registries, sockets) = (self.registries, self.sockets);
         let plugin = Plugin::open(Settings {
             storage: storage.clone(),
@@ -104,6 +109,7 @@ impl PluginArgs {
             mount_grace: MOUNT_GRACE,
             min_speed: MinSpeed::default(),
             access: Box::new(move || registries.access(&Display::warnings())),
+            signatures,
             log: Box::new(|line| output::line(&printable(line))),
             clock: SystemTime::now,
             search_path: env::var_os("PATH").unwrap_or_default(),

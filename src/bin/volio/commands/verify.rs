@@ -17,7 +17,10 @@ const EXAMPLES: &str = "\
 Examples:
   volio verify registry.example/data:v1
   volio verify oci:/media/stick:v1
+  volio verify --key release.pub oci:/media/stick:v1
   volio verify --platform linux/arm64 --format json registry.example/app:v1
+
+With --key or --policy, the signatures of the image are verified first; docs/trust.md has more about them.
 
 Every blob is read, and its size and digest are verified. The archive of each layer is decompressed, verified against its \
 diff_id and read entry by entry. Nothing is stored.
@@ -67,6 +70,7 @@ impl Verify {
         let access = self.registries.access(&progress)?;
         let signatures = VerificationArgs::of_keys(self.keys, self.policy);
         let part = self.platform.clone().map_or(SignedPart::Whole, |one| SignedPart::Platform(Some(one)));
+        let is_signed = signatures.policy()?.is_some();
         let source = signatures.source(&self.image, &access, part)?;
         let options = Options {
             platform: self.platform,
@@ -94,6 +98,9 @@ impl Verify {
         }
         if !self.output.quiet {
             output::line(&summary(&verified, begun.elapsed()));
+            if is_signed {
+                output::line("its signatures satisfy what was required");
+            }
         }
         match self.output.format {
             Format::Text => output::results(|out| writeln!(out, "{address}")),
