@@ -159,7 +159,7 @@ fn packing_and_signing() {
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-packed 4 entries, 26 B into 1 layer of 562 B in [TIME]
+packed 4 entries, 26 B into 1 layer of 565 B in [TIME]
 signed 3 manifests and indexes: 6 signatures added
 -- exit 0
 
@@ -175,6 +175,7 @@ fn verifying_a_signed_image() {
 oci:layout@sha256:[DIGEST]
 -- stderr
 verified 6 blobs, 3.2 KiB of 2 images in [TIME]
+its signatures satisfy what was required
 -- exit 0
 
 "#]],
@@ -251,8 +252,8 @@ fn the_standard_input_as_key_and_as_archive_at_once() {
         with_keys().screen("pack --sign-key - oci:layout:v2 -"),
         str![[r#"
 -- stderr
-error: cannot use the key on standard input: this is not a private key in PEM (PKCS#8)
-hint: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out KEY.pem
+error: standard input cannot be a source and the key at the same time
+hint: give --sign-key a file
 -- exit 2
 
 "#]],

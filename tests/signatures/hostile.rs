@@ -120,7 +120,7 @@ fn bundles_of_other_images_and_broken_ones_are_refused() {
         by_another_key,
         valid.replace("sig\":\"", "sig\":\"AAAA").into_bytes(),
         valid.replace("\"payload\":\"", "\"payload\":\"AAAA").into_bytes(),
-        valid[..valid.len() / 2].as_bytes().to_vec(),
+        valid.as_bytes()[..valid.len() / 2].to_vec(),
         b"{}".to_vec(),
     ] {
         plant_bundle(&place, &root, &bytes);

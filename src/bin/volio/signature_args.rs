@@ -68,7 +68,7 @@ impl VerificationArgs {
 }
 
 /// Options for signing an image that is written.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Signature options")]
 pub struct SigningArgs {
     /// Sign the image with this private key, PKCS#8 in PEM; - reads standard input [env: VOLIO_SIGN_KEY]

@@ -338,7 +338,7 @@ impl Pack {
             return Err(Error::usage("standard input cannot be a source and the key at the same time")
                 .with_hint("give --sign-key a file"));
         }
-        if self.signing.reads_standard_input() && self.is_unattended() {
+        if self.signing.reads_standard_input() && self.schedule.is_given() {
             return Err(Error::usage("a key on standard input can be read once only, and not for every run")
                 .with_hint("give --sign-key a file"));
         }
