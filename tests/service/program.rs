@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use volio::Digest;
 use volio::transport::Access;
 
@@ -424,7 +425,7 @@ fn a_month_of_runs_leaves_no_descriptor_and_no_thread() {
     let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", running.child.id())).unwrap().count();
     let runs = || place.diary().matches("after ").count();
     eventually("some runs", || runs() >= 2);
-    thread::sleep(std::time::Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     let before = (count("fd"), count("task"));
     eventually("more runs", || runs() >= 8);
     eventually("as few as before", || count("fd") <= before.0 && count("task") <= before.1);
@@ -433,4 +434,31 @@ fn a_month_of_runs_leaves_no_descriptor_and_no_thread() {
     let left: Vec<_> =
         fs::read_dir(place.path("state/volio/jobs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(left.len(), 1, "the note, and no lock: {left:?}");
+}
+
+#[test]
+fn a_pack_that_is_killed_at_any_moment_runs_an_after_for_each_before() {
+    let place = Place::new();
+    let note = place.note();
+    let options = ["--incremental", "--before", &note, "--after", &note];
+    for kill in 0..20_u64 {
+        fs::write(place.path("tree/file"), kill.to_string()).unwrap();
+        let running = Running::start(place.pack(&options, &place.image()));
+        thread::sleep(Duration::from_millis(kill * 37 % 190));
+        running.signal(Signal::KILL);
+        running.end();
+        // A hook that was running ends by itself, before the next start.
+        thread::sleep(Duration::from_millis(100));
+    }
+    let (code, said) = run(place.pack(&options, &place.image()));
+    assert_eq!(code, Some(0), "{said}");
+    let diary = place.diary();
+    let lines: Vec<&str> = diary.lines().collect();
+    for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("before")) {
+        assert!(
+            lines.get(number + 1).is_some_and(|next| next.starts_with("after")),
+            "{number} {line}: {diary}"
+        );
+    }
+    assert!(diary.contains("after killed"), "{diary}");
 }

@@ -78,6 +78,14 @@ impl UnattendedArgs {
         output::set_format(self.log);
     }
 
+    /// Checks the hooks.
+    ///
+    /// # Errors
+    /// When one is not a command.
+    pub fn check(&self) -> Result<()> {
+        self.hooks().map(drop)
+    }
+
     /// Returns the hooks of each run.
     ///
     /// # Errors

@@ -301,6 +301,7 @@ impl Pack {
     /// Checks the command before it waits for a signal, while the user can still correct it. Credentials that a registry
     /// rejects are an error now. Other failures of a registry are not, because they may be over when the wait is.
     pub fn check(&self) -> Result<()> {
+        self.unattended.set_log_format();
         self.check_unattended()?;
         super::clear_digestfile(self.digestfile.as_deref())?;
         self.tree.check()?;

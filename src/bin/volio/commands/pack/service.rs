@@ -120,6 +120,7 @@ impl Pack {
 
     /// Refuses what makes no sense unattended.
     pub(super) fn check_unattended(&self) -> Result<()> {
+        self.unattended.check()?;
         if self.incremental.dry_run {
             return Err(Error::usage("--dry-run runs neither hooks nor a schedule").with_hint("leave it out"));
         }
