@@ -4,7 +4,7 @@
 //! 2. The work.
 //! 3. `--on-error`, if one of the two failed. It does not run after an interruption.
 //! 4. `--after`, always if `--before` has begun: also after an error, an interruption, a time-out or a panic. If this
-//!    process is killed, it runs at the next start: see [`JobState`].
+//!    process is killed, or the command fails, it runs at the next start: see [`JobState`].
 
 use super::clock::Clock;
 use super::hook::{Hook, HookContext, Variables};
@@ -21,6 +21,8 @@ pub(super) const ABORT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time for interrupted work to end after it has aborted its uploads. Work that continues is abandoned: all that it
 /// writes can be interrupted at any moment.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// The maximum length of an error in a variable, in characters. Linux has 128 KiB for one variable.
+const MAX_ERROR: usize = 8 << 10;
 /// The time between two looks at the cancellation.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -109,7 +111,7 @@ impl Runner {
         let log = &*self.context.log;
         let outcome = match &self.hooks.after {
             Some(after) => {
-                log.warning("hook", "the last run was killed: its --after runs now");
+                log.warning("hook", "the last run was killed, or its --after has failed: it runs now");
                 self.run_hook(
                     after,
                     &self.variables().with("VOLIO_RESULT", "killed"),
@@ -118,7 +120,7 @@ impl Runner {
             }
             None => Ok(()),
         };
-        if let Err(error) = state.end(None) {
+        if let Err(error) = state.end(None, outcome.is_ok()) {
             log.warning("state", &error.to_string());
         }
         outcome.err()
@@ -165,13 +167,15 @@ impl Runner {
         variables = describe(variables, &outcome, interrupted, duration);
         let on_error = self.hooks.on_error.as_ref().filter(|_| outcome.is_err() && !interrupted);
         // The program may be ended by a second signal meanwhile, and then the note remains.
+        let mut is_complete = true;
         for hook in [on_error, self.hooks.after.as_ref()].into_iter().flatten() {
-            if let Err(error) = self.run_hook(hook, &variables, &CancelToken::default()) {
-                hook_error.get_or_insert(error);
-            }
+            let outcome = self.run_hook(hook, &variables, &CancelToken::default());
+            // The last one decides.
+            is_complete = outcome.is_ok() || self.hooks.after.is_none();
+            hook_error = hook_error.or(outcome.err());
         }
         if let Some(state) = state
-            && let Err(error) = state.end(outcome.is_ok().then_some(begun.0))
+            && let Err(error) = state.end(outcome.is_ok().then_some(begun.0), is_complete)
         {
             self.context.log.warning("state", &error.to_string());
         }
@@ -204,8 +208,16 @@ fn describe(
             .with("VOLIO_BYTES", done.bytes.to_string()),
         Err(error) => variables
             .with("VOLIO_RESULT", if interrupted { "interrupted" } else { "failed" })
-            // A zero byte cannot be in a variable.
-            .with("VOLIO_ERROR", error.to_string().replace('\0', "\\0")),
+            .with("VOLIO_ERROR", variable(error)),
+    }
+}
+
+/// Returns an error as the value of a variable, which has a limited size and no zero byte.
+fn variable(error: &Error) -> String {
+    let text = error.to_string().replace('\0', "\\0");
+    match text.char_indices().nth(MAX_ERROR) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

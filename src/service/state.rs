@@ -91,7 +91,7 @@ impl JobState {
         Ok(Self { file, note: Note { job: job.to_owned(), ..note }, _lock: lock })
     }
 
-    /// Returns whether the last run has not ended: it was killed.
+    /// Returns whether the last run has not ended: it was killed, or its `--after` has failed.
     pub fn was_killed(&self) -> bool {
         self.note.running_since.is_some()
     }
@@ -111,13 +111,15 @@ impl JobState {
         self.write(Note { running_since: Some(unix_seconds(now)), ..self.note.clone() })
     }
 
-    /// Notes that the run has ended, with the time at which it began if it was successful.
+    /// Notes that the run has ended, with the time at which it began if it was successful. Unless `is_complete`, its
+    /// `--after` is still due.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn end(&mut self, success: Option<SystemTime>) -> Result<()> {
+    pub fn end(&mut self, success: Option<SystemTime>, is_complete: bool) -> Result<()> {
         let last_success = success.map(unix_seconds).or(self.note.last_success);
-        self.write(Note { running_since: None, last_success, ..self.note.clone() })
+        let running_since = self.note.running_since.filter(|_| !is_complete);
+        self.write(Note { running_since, last_success, ..self.note.clone() })
     }
 
     fn write(&mut self, note: Note) -> Result<()> {

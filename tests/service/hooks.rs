@@ -271,6 +271,27 @@ fn a_run_that_was_killed_is_noted_and_its_after_runs_at_the_next_start() {
 }
 
 #[test]
+fn an_after_that_fails_is_due_at_the_next_start() {
+    let place = Place::new();
+    let mut state = place.state().unwrap();
+    let broken = place.runner(Hooks { after: place.note("after", "exit 1"), ..Hooks::default() });
+    let report = broken.run(Some(&mut state), &CancelToken::default(), |_| done());
+    assert!(report.outcome.is_ok() && state.was_killed() && state.last_success().is_some());
+    assert!(broken.recover(Some(&mut state)).is_some() && state.was_killed());
+    let mended = place.runner(place.all());
+    assert!(mended.recover(Some(&mut state)).is_none() && !state.was_killed());
+    assert_eq!(place.diary(), "after success\nafter killed\nafter killed\n");
+}
+
+#[test]
+fn an_error_of_any_length_reaches_the_hooks() {
+    let place = Place::new();
+    let runner = place.runner(place.all());
+    run(&runner, |_| Err(Error::failed("ä\0".repeat(1 << 20)))).into_result().unwrap_err();
+    assert!(place.diary().contains("after failed ä"), "no --after");
+}
+
+#[test]
 fn two_processes_with_the_same_job_wait_for_each_other() {
     let place = Place::new();
     let first = place.state().unwrap();
