@@ -66,8 +66,8 @@ pub use transport::registry::{
     LoggedIn, StoredIn, login, login_file, logout, named_auth_file, parse_host as parse_registry_host,
 };
 pub use transport::{
-    Access, ClientOptions, CredentialSource, Destination, Environment, ImageSupport, Location, Proxies,
-    Proxy, Removal, Removed, Retry, Secret, Source, Tls,
+    Access, BulkRemoval, ClientOptions, CredentialSource, Destination, Environment, ImageSupport, Location,
+    Proxies, Proxy, Removal, Removed, Retry, Secret, Source, Tls,
 };
 pub use tree::{
     Entry, EntryKind, ExtractOptions, Extracted, Holes, IdMaps, IdRange, MergedTree, Metadata, OnChange,

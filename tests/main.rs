@@ -18,6 +18,7 @@ mod interrupted; // packs that are killed while they publish
 mod kubernetes; // the examples for Kubernetes, compared with its API
 mod limited_file_systems; // unpacking on vfat and exFAT
 mod plugin; // the volume plugin, with the requests of engines
+mod prune; // retention
 mod registry; // the registry client, against a registry in this process
 mod restricted; // a user without a name and a home, and a read-only root
 mod screens; // the program as users see it

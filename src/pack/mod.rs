@@ -16,6 +16,7 @@ mod layering;
 mod limits;
 mod publish;
 mod report;
+mod tags;
 mod upload;
 mod warnings;
 
@@ -25,6 +26,7 @@ pub use incremental::pack_incremental;
 pub use limits::{ContentCheck, Effect, IncrementalOptions, ShrinkRule};
 pub(crate) use publish::publish;
 pub use report::{FullReason, ImageForm, Incremental, Packed, PackedLayer};
+pub use tags::add_tags;
 pub(crate) use upload::upload_while_writing;
 pub(crate) use warnings::warn_left_out;
 

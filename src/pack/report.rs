@@ -3,7 +3,7 @@
 use super::upload::UploadedLayer;
 use crate::image::Built;
 use crate::layer::{Contents, Layer};
-use crate::oci::{Digest, Platform};
+use crate::oci::{Digest, Document, Platform};
 use crate::transport::Destination;
 use crate::tree::{LeftOut, Summary};
 use crate::trust::Signed;
@@ -18,6 +18,8 @@ pub struct Packed {
     pub address: String,
     /// The digest of the index, or of the manifest if there is only one.
     pub digest: Digest,
+    /// The index, or the manifest if there is only one.
+    pub(crate) root: Document,
     /// The platforms of the image.
     pub platforms: Vec<Platform>,
     /// The layers that were packed, lowest first. Those of a base are not among them.
@@ -77,6 +79,7 @@ impl Packed {
         Self {
             address: destination.address(&digest),
             digest,
+            root: image.root,
             platforms: image.platforms,
             layers,
             entries: uploaded.iter().map(|layer| layer.entries).sum(),

@@ -40,6 +40,11 @@ impl Zone {
         })
     }
 
+    /// Returns the zone, for calendars.
+    pub fn time_zone(&self) -> TimeZone {
+        self.0.clone()
+    }
+
     /// Formats a time with its offset from UTC: `2026-11-29 02:00:00 +01:00`.
     pub fn format(&self, time: SystemTime) -> String {
         match Timestamp::try_from(time) {

@@ -2,7 +2,7 @@
 
 use super::docker_archive::{DockerArchive, DockerArchiveWriter};
 use super::oci_archive::{OciArchive, OciArchiveWriter};
-use super::{Access, Destination, Removal, Source, layout::Layout, registry::Registry};
+use super::{Access, BulkRemoval, Destination, Removal, Source, layout::Layout, registry::Registry};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 use std::ffi::OsStr;
@@ -127,6 +127,23 @@ impl Location {
             Self::OciArchive { .. } | Self::DockerArchive { .. } => {
                 return Err(Error::usage(format!("cannot remove {self}: archives are only added to"))
                     .with_hint("copy the images that shall stay into another archive"));
+            }
+        })
+    }
+
+    /// Opens the repository or the layout for the removal of several images, for retention.
+    ///
+    /// # Errors
+    /// As [`removal`](Self::removal).
+    pub fn bulk_removal(&self, access: &Access) -> Result<Box<dyn BulkRemoval>> {
+        Ok(match self {
+            Self::Registry(reference) => Box::new(Registry::new(reference.clone(), access)?),
+            Self::Layout { directory, .. } => Box::new(Layout::open(directory, None, None)?),
+            Self::OciArchive { .. } | Self::DockerArchive { .. } => {
+                return Err(Error::usage(format!(
+                    "cannot remove anything from {self}: archives are only added to"
+                ))
+                .with_hint("copy the images that shall stay into another archive"));
             }
         })
     }

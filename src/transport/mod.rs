@@ -16,6 +16,7 @@
 
 mod access;
 mod archive;
+mod bulk_removal;
 mod client_options;
 pub mod docker_archive;
 mod documents;
@@ -33,6 +34,7 @@ mod retry;
 mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
+pub use bulk_removal::{BulkRemoval, Garbage, TagOutcome, TagsRemoved};
 pub use client_options::ClientOptions;
 pub use documents::document_digests;
 pub use environment::Environment;

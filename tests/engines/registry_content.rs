@@ -90,6 +90,36 @@ fn a_removal_that_would_remove_other_tags_is_refused() {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo: run tests/run"]
+fn a_prune_keeps_the_images_of_a_chain_whole() {
+    let (image, source) = (repository("pruned"), directory("unlike what other tests push, 1"));
+    fs::write(source.path().join("large"), vec![9; 300_000]).expect("write");
+    let pack = |tag: &str, arguments: &[&str]| {
+        volio(&[&["pack"], arguments, &[&format!("{image}:{tag}"), source.text()]].concat()).digest()
+    };
+    let first = pack("d-2026-01-01", &[]);
+    pack("stable", &[]);
+    for day in 2..=4 {
+        fs::write(source.path().join("file"), format!("changed {day}")).expect("write");
+        let base = format!("{image}:d-2026-01-0{}", day - 1);
+        pack(&format!("d-2026-01-0{day}"), &["--base", &base]);
+    }
+    let prune = ["prune", "--tag-template", "d-{date}", "--keep-last", "2", &image];
+    let shown = volio(&prune).succeeded();
+    // This registry removes images only, and the first one has another tag.
+    assert!(shown.contains("this one is also stable"), "{shown}");
+    assert_eq!(tags(&image), ["d-2026-01-01", "d-2026-01-03", "d-2026-01-04", "stable"]);
+    for tag in ["d-2026-01-01", "d-2026-01-03", "d-2026-01-04"] {
+        volio(&["verify", &format!("{image}:{tag}")]).succeeded();
+        tool("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{image}:{tag}")]);
+    }
+    volio(&["rm", &format!("{image}:stable")]).failed_with(6);
+    volio(&["inspect", &format!("{image}@{first}")]).succeeded();
+    let kept: Vec<&str> = shown.lines().filter(|line| !line.starts_with("remove")).collect();
+    assert_eq!(volio(&prune).succeeded(), kept.join("\n"), "a second run has nothing to do");
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo: run tests/run"]
 fn referrers_are_copied_and_listed_under_the_tag_of_the_specification() {
     let (from, to) = (repository("signed:1"), repository("signed-copy:1"));
     let (source, work) = (directory("signed"), Directory::empty());

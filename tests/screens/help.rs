@@ -4,7 +4,7 @@ use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "pack",
     "unpack",
     "copy",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 18] = [
     "sign",
     "tags",
     "rm",
+    "prune",
     "login",
     "logout",
     "plugin",
@@ -49,6 +50,7 @@ Commands:
   sign         Sign an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
+  prune        Remove the images of a repository or a layout that no rule keeps
   login        Store a user name and a password for a registry, after checking them
   logout       Remove the user name and the password for a registry
   plugin       Serve volumes to Docker and Podman
@@ -92,6 +94,7 @@ Commands:
   sign         Sign an image
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
+  prune        Remove the images of a repository or a layout that no rule keeps
   login        Store a user name and a password for a registry, after checking them
   logout       Remove the user name and the password for a registry
   plugin       Serve volumes to Docker and Podman

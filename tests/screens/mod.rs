@@ -17,6 +17,7 @@ mod login;
 mod ls;
 mod pack;
 mod plugin;
+mod prune;
 mod rm;
 mod signatures;
 mod streams;

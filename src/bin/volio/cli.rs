@@ -1,7 +1,8 @@
 //! The command line: the program's own help and its commands.
 
 use crate::commands::{
-    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, rm, sign, tags, unpack, verify,
+    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, prune, rm, sign, tags, unpack,
+    verify,
 };
 use crate::exit::{self, Exit};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -67,6 +68,7 @@ pub enum Command {
     Sign(sign::Sign),
     Tags(tags::Tags),
     Rm(rm::Rm),
+    Prune(prune::Prune),
     Login(login::Login),
     Logout(login::Logout),
     Plugin(plugin::PluginArgs),
@@ -91,6 +93,7 @@ impl Command {
             Self::Sign(args) => args.run(),
             Self::Tags(args) => args.run(),
             Self::Rm(args) => args.run(),
+            Self::Prune(args) => args.run(),
             Self::Login(args) => args.run(),
             Self::Logout(args) => args.run(),
             Self::Plugin(args) => args.run(),

@@ -20,6 +20,9 @@ fn list<'a, T, D: From<&'a T>>(items: &'a [T]) -> Vec<D> {
 pub struct PackDocument<'a> {
     address: &'a str,
     digest: &'a Digest,
+    /// The tags of `--tag` and `--tag-template`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
     platforms: &'a [Platform],
     layers: Vec<PackedLayerDocument<'a>>,
     entries: u64,
@@ -116,11 +119,12 @@ impl From<&Signed> for SignaturesDocument {
 }
 
 impl<'a> PackDocument<'a> {
-    pub fn new(packed: &'a Packed, dry_run: bool) -> Self {
+    pub fn new(packed: &'a Packed, tags: Vec<String>, dry_run: bool) -> Self {
         let skipped = packed.skipped.iter();
         Self {
             address: &packed.address,
             digest: &packed.digest,
+            tags,
             platforms: &packed.platforms,
             layers: list(&packed.layers),
             entries: packed.entries,

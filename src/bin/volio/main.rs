@@ -17,6 +17,7 @@ mod human;
 mod limit_args;
 mod output;
 mod progress;
+mod retention_args;
 mod signal;
 mod signature_args;
 mod terminal;

@@ -5,6 +5,7 @@
 //! other's images.
 
 mod attachments;
+mod bulk_removal;
 mod directory;
 mod removal;
 mod resume;

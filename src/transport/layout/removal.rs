@@ -133,7 +133,7 @@ impl Layout {
 
     /// Deletes the blobs that only removed entries need: those of `gone`, and those of earlier removals. The layout must
     /// be locked.
-    fn delete_unneeded_blobs(
+    pub(super) fn delete_unneeded_blobs(
         &self,
         mut removed: Removed,
         gone: &[Descriptor],

@@ -23,6 +23,7 @@ mod auth;
 mod auth_file;
 mod auth_file_editor;
 mod body;
+mod bulk_removal;
 mod challenge;
 mod client;
 mod connection_error;

@@ -57,10 +57,7 @@ impl Registry {
             .with_hint("use --force if all of them shall go"));
         }
         if !self.delete(&digest.to_string())? {
-            let registry = self.reference.registry();
-            return Err(Error::failed(format!("{registry} does not let images be removed")).with_hint(
-                "deletion must be enabled in the registry (distribution: REGISTRY_STORAGE_DELETE_ENABLED=true)",
-            ));
+            return Err(self.deletion_is_disabled());
         }
         Ok(Removed { tags, ..Removed::nothing(digest) })
     }
@@ -85,6 +82,14 @@ impl Registry {
             S::NOT_FOUND => Ok(self.digest_of_tag(name)?.is_none()),
             status => Ok(status.is_success()),
         }
+    }
+
+    /// Returns the error for a registry that cannot remove images.
+    pub(super) fn deletion_is_disabled(&self) -> Error {
+        let registry = self.reference.registry();
+        Error::failed(format!("{registry} does not let images be removed")).with_hint(
+            "deletion must be enabled in the registry (distribution: REGISTRY_STORAGE_DELETE_ENABLED=true)",
+        )
     }
 
     /// Returns the tags that point to an image.

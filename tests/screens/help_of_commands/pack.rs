@@ -172,6 +172,55 @@ Image options:
       --workdir <DIR>
           The directory that containers start in
 
+Tag options:
+      --tag <TAG>
+          Give the image this tag too; may be given several times
+
+      --tag-template <TEMPLATE>
+          Give the image a tag of this form too, such as '{date}-{digest:.8}'; the --keep options
+          look only at such tags
+
+Retention options:
+      --keep-last <N>
+          Keep the newest N images; with unlimited, all
+
+      --keep-hourly <N>
+          Keep the newest image of each of the last N hours that have one
+
+      --keep-daily <N>
+          Keep the newest image of each of the last N days that have one
+
+      --keep-weekly <N>
+          Keep the newest image of each of the last N weeks that have one
+
+      --keep-monthly <N>
+          Keep the newest image of each of the last N months that have one
+
+      --keep-yearly <N>
+          Keep the newest image of each of the last N years that have one
+
+      --keep-within <SPAN>
+          Keep all images that are at most this much older than the newest: 1y6m, 14d, 36h; m stands
+          for months
+
+      --keep-within-hourly <SPAN>
+          Keep the newest image of each hour within this span
+
+      --keep-within-daily <SPAN>
+          Keep the newest image of each day within this span
+
+      --keep-within-weekly <SPAN>
+          Keep the newest image of each week within this span
+
+      --keep-within-monthly <SPAN>
+          Keep the newest image of each month within this span
+
+      --keep-within-yearly <SPAN>
+          Keep the newest image of each year within this span
+
+      --keep-tag <TAG>
+          Keep the image with this tag in any case
+
 Registry options:
   [as in volio cat]
 

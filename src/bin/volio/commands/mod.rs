@@ -10,6 +10,7 @@ pub mod ls;
 pub mod man;
 pub mod pack;
 pub mod plugin;
+pub mod prune;
 pub mod rm;
 pub mod sign;
 pub mod tags;

@@ -4,11 +4,13 @@ mod image;
 mod incremental;
 mod service;
 mod summary;
+mod tags;
 
 use self::image::ImageArgs;
 use self::incremental::IncrementalArgs;
 use self::service::ScheduleArgs;
 use self::summary::summary;
+use self::tags::TagArgs;
 use crate::args::{RegistryArgs, location, size};
 use crate::data_io::{Direction, EnvConfig};
 use crate::documents::PackDocument;
@@ -25,7 +27,7 @@ use std::io::{self, IsTerminal};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use volio::data_io;
 use volio::error::Kind;
 use volio::pack::{Base, ImageForm, Options, Packed, pack, pack_incremental, read_archive};
@@ -107,6 +109,8 @@ pub struct Pack {
     image_args: ImageArgs,
     #[command(flatten)]
     signing: SigningArgs,
+    #[command(flatten)]
+    tags: TagArgs,
     #[command(flatten)]
     registries: RegistryArgs,
     #[command(flatten)]
@@ -307,6 +311,7 @@ impl Pack {
         self.tree.check()?;
         self.ensure_one_standard_input()?;
         let invocation = self.invocation(&Display::warnings())?;
+        self.tags.check(&invocation.image)?;
         environment::source_date_epoch(|name| invocation.variable(name))?;
         for source in invocation.sources.iter().filter(|source| !source.is_standard_input()) {
             source.path.metadata().map_err(|error| {
@@ -368,6 +373,7 @@ impl Pack {
         if invocation.config.as_ref().is_some_and(|config| config.incremental) {
             self.incremental.enable();
         }
+        self.tags.check(&invocation.image)?;
         let epoch = environment::source_date_epoch(|name| invocation.variable(name))?;
         let options = Options {
             layer_size: self.tree.layer_size,
@@ -376,7 +382,7 @@ impl Pack {
             image: self.image_args.clone().describe(),
             signer: self.signing.signer(&invocation.image, progress.as_ref())?.map(Arc::new),
         };
-        let begun = Instant::now();
+        let (begun, time) = (Instant::now(), SystemTime::now());
         let destination = invocation.image.destination(&invocation.access)?;
         let sources = invocation.with_standard_input(progress.as_ref())?;
         let temporary = environment::temporary(|name| invocation.variable(name));
@@ -394,12 +400,18 @@ impl Pack {
         };
         drop(progress);
 
-        self.print(&packed, base.as_ref(), begun.elapsed())?;
+        let is_dry_run = self.incremental.dry_run;
+        let tags = if is_dry_run { Vec::new() } else { self.tags.add(to, &packed, time)? };
+        self.print(&packed, base.as_ref(), tags, begun.elapsed())?;
+        if !is_dry_run {
+            let Invocation { image, access, .. } = invocation;
+            self.tags.prune(image, access, destination, &packed, self.output.quiet)?;
+        }
         Ok(done(&packed))
     }
 
     /// Prints the result, unless it is one of many and says that nothing has changed.
-    fn print(&self, packed: &Packed, base: Option<&Base>, time: Duration) -> Result<()> {
+    fn print(&self, packed: &Packed, base: Option<&Base>, tags: Vec<String>, time: Duration) -> Result<()> {
         let is_dry_run = self.incremental.dry_run;
         if !is_dry_run {
             super::write_digest(self.digestfile.as_deref(), &packed.digest)?;
@@ -414,7 +426,7 @@ impl Pack {
             }
         }
         if self.output.format.contains(&PackFormat::Json) {
-            output::json(&PackDocument::new(packed, is_dry_run))
+            output::json(&PackDocument::new(packed, tags, is_dry_run))
         } else if is_dry_run && !is_unchanged(packed) {
             // There is no such image.
             Ok(())

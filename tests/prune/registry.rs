@@ -1,0 +1,254 @@
+//! `prune` of a repository in a registry.
+
+use super::{fates, keep_last};
+use crate::registry::{Deletes, Registry};
+use axum::http::Method;
+use std::time::SystemTime;
+use volio::error::Kind;
+use volio::oci::{Digest, attachment_tags, media_type};
+use volio::prune::{Effect, EmptyResult, Options, Pruned, prune};
+use volio::transport::{Access, BulkRemoval, Garbage, Source, TagsRemoved, registry};
+use volio::{Error, Result};
+
+fn manifest(text: &str) -> Vec<u8> {
+    let config = r#"{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
+    format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"annotations":{{{text}}}}}"#).into_bytes()
+}
+
+fn index_of(children: &[&[u8]]) -> Vec<u8> {
+    let entry = |child: &&[u8]| {
+        let (kind, digest) = (media_type::MANIFEST, Digest::of(child));
+        format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":{}}}"#, child.len())
+    };
+    let entries: Vec<String> = children.iter().map(entry).collect();
+    format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(",")).into_bytes()
+}
+
+/// Starts a registry with an image for each of the first days of 2026, and one with another tag.
+fn registry(deletes: Deletes, days: u32) -> Registry {
+    let registry = Registry::start();
+    for day in 1..=days {
+        plant(&registry, &format!("d-2026-01-0{day}"), &manifest(&format!(r#""day":"{day}""#)));
+    }
+    plant(&registry, "release", &manifest(r#""day":"release""#));
+    registry.behave(|behaviour| behaviour.deletes = deletes);
+    registry
+}
+
+fn plant(registry: &Registry, tag: &str, manifest: &[u8]) {
+    registry.plant("data", tag, media_type::MANIFEST, manifest.to_vec());
+}
+
+fn client(registry: &Registry) -> registry::Registry {
+    let name = format!("{}/data", registry.host());
+    registry::Registry::new(name.parse().unwrap(), &Access::default()).unwrap()
+}
+
+fn run(registry: &Registry, options: &Options) -> Result<Pruned> {
+    let client = client(registry);
+    prune(&client, &client, options)
+}
+
+fn tags(registry: &Registry) -> Vec<String> {
+    client(registry).tags().unwrap()
+}
+
+#[test]
+fn tags_of_another_form_are_kept_and_listed_and_only_tags_are_removed() {
+    let registry = registry(Deletes::All, 3);
+    let dry_run = Options { effect: Effect::DryRun, ..keep_last(2) };
+    let expected = [
+        "remove d-2026-01-01: no rule keeps it",
+        "keep d-2026-01-02: last",
+        "keep d-2026-01-03: last",
+        "keep release: does not match the template",
+    ];
+    assert_eq!(fates(&run(&registry, &dry_run).unwrap()), expected);
+    assert!(registry.paths(Method::DELETE).is_empty());
+    assert_eq!(fates(&run(&registry, &keep_last(2)).unwrap()), expected);
+    assert_eq!(registry.paths(Method::DELETE), ["/v2/data/manifests/d-2026-01-01"]);
+    assert_eq!(tags(&registry), ["d-2026-01-02", "d-2026-01-03", "release"]);
+    assert!(!registry.paths(Method::GET).iter().any(|path| path.ends_with("release")), "it need not be read");
+    // Again: nothing is left to do.
+    assert_eq!(run(&registry, &keep_last(2)).unwrap().removed().count(), 0);
+}
+
+#[test]
+fn rules_that_keep_nothing_are_refused_unless_that_is_wanted() {
+    let registry = registry(Deletes::All, 2);
+    let mut typo = keep_last(0);
+    assert_eq!(run(&registry, &typo).unwrap_err().kind(), Kind::Usage, "no rule keeps anything");
+    typo.policy.tags = vec!["d-2026-1-2".into()];
+    let error = run(&registry, &typo).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error}");
+    let everywhere = Options { empty_result: EmptyResult::Allow, template: None, ..typo.clone() };
+    assert_eq!(run(&registry, &everywhere).unwrap_err().kind(), Kind::Usage);
+    assert_eq!(tags(&registry).len(), 3);
+    let all = Options { empty_result: EmptyResult::Allow, ..typo };
+    let pruned = run(&registry, &all).unwrap();
+    assert_eq!(pruned.unknown_tags, ["d-2026-1-2"]);
+    assert_eq!(tags(&registry), ["release"]);
+}
+
+#[test]
+fn an_image_with_a_tag_that_stays_is_not_removed_by_its_digest() {
+    let registry = registry(Deletes::Images(405), 4);
+    plant(&registry, "stable", &manifest(r#""day":"2""#));
+    let pruned = run(&registry, &keep_last(1)).unwrap();
+    let expected = [
+        "remove d-2026-01-01: no rule keeps it",
+        "keep d-2026-01-02: the registry removes only images, and this one is also stable",
+        "remove d-2026-01-03: no rule keeps it",
+        "keep d-2026-01-04: last",
+        "keep release: does not match the template",
+        "keep stable: does not match the template",
+    ];
+    assert_eq!(fates(&pruned), expected);
+    assert_eq!(tags(&registry), ["d-2026-01-02", "d-2026-01-04", "release", "stable"]);
+}
+
+#[test]
+fn manifests_that_an_index_with_another_tag_lists_stay_and_others_go_with_their_index() {
+    let registry = registry(Deletes::Images(405), 0);
+    let [shared, own, part] = ["shared", "own", "part"].map(|name| manifest(&format!(r#""name":"{name}""#)));
+    let plant_index = |tag: &str, children: &[&[u8]]| {
+        children.iter().for_each(|child| {
+            registry.plant("data", &Digest::of(child).to_string(), media_type::MANIFEST, child.to_vec())
+        });
+        registry.plant("data", tag, media_type::INDEX, index_of(children));
+    };
+    plant_index("d-2026-01-01", &[&shared, &own]);
+    plant(&registry, "d-2026-01-02", &part);
+    plant_index("stable", &[&shared, &part]);
+    plant(&registry, "d-2026-01-03", &manifest(""));
+    let pruned = run(&registry, &keep_last(1)).unwrap();
+    assert_eq!(
+        fates(&pruned)[..2],
+        ["remove d-2026-01-01: no rule keeps it", "keep d-2026-01-02: an image that is kept needs it"]
+    );
+    let exists =
+        |manifest: &[u8]| client(&registry).digest_of(&Digest::of(manifest).to_string()).unwrap().is_some();
+    assert_eq!([&shared, &own, &part].map(|manifest| exists(manifest)), [true, false, true]);
+}
+
+#[test]
+fn a_registry_that_cannot_remove_anything_is_an_error_with_a_hint() {
+    let registry = registry(Deletes::Nothing, 3);
+    let error = run(&registry, &keep_last(1)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Failed);
+    assert!(error.hint().unwrap().contains("DELETE_ENABLED"), "{error}");
+    assert_eq!(tags(&registry).len(), 4);
+}
+
+#[test]
+fn signatures_go_with_their_image_and_stay_with_one_that_has_another_tag() {
+    for deletes in [Deletes::All, Deletes::Images(405)] {
+        let registry = registry(deletes, 3);
+        let signature_of = |day: u32| {
+            let tag = attachment_tags(&Digest::of(&manifest(&format!(r#""day":"{day}""#))))[0].clone();
+            plant(&registry, &tag, &manifest(&format!(r#""signature":"{day}""#)));
+            tag
+        };
+        let [first, second, third] = [1, 2, 3].map(signature_of);
+        plant(&registry, "stable", &manifest(r#""day":"2""#));
+        run(&registry, &keep_last(1)).unwrap();
+        let left = tags(&registry);
+        assert_eq!([&first, &second, &third].map(|tag| left.contains(tag)), [false, true, true], "{left:?}");
+        assert!(!left.contains(&"d-2026-01-01".to_owned()) && left.contains(&"stable".to_owned()));
+    }
+}
+
+/// A registry in which something happens just before tags are removed.
+struct Interfered<'a> {
+    removal: registry::Registry,
+    before: &'a (dyn Fn() + Sync),
+    /// The largest number of tags that are removed before the connection breaks.
+    limit: usize,
+}
+
+impl BulkRemoval for Interfered<'_> {
+    fn remove_tags(&self, tags: &[(String, Digest)]) -> Result<TagsRemoved> {
+        (self.before)();
+        let removed = self.removal.remove_tags(&tags[..tags.len().min(self.limit)])?;
+        if tags.len() > self.limit { Err(Error::failed("the connection broke")) } else { Ok(removed) }
+    }
+
+    fn remove_image(&self, digest: &Digest) -> Result<bool> {
+        self.removal.remove_image(digest)
+    }
+
+    fn digest_of(&self, tag: &str) -> Result<Option<Digest>> {
+        self.removal.digest_of(tag)
+    }
+
+    fn collect_garbage(&self, before: SystemTime) -> Result<Garbage> {
+        self.removal.collect_garbage(before)
+    }
+
+    fn preview(&self, tags: &[(String, Digest)], before: SystemTime) -> Result<TagsRemoved> {
+        self.removal.preview(tags, before)
+    }
+
+    fn deletes_with_last_tag(&self) -> bool {
+        self.removal.deletes_with_last_tag()
+    }
+
+    fn no_deletion(&self) -> Error {
+        self.removal.no_deletion()
+    }
+}
+
+fn run_with(registry: &Registry, before: &(dyn Fn() + Sync), limit: usize) -> Result<Pruned> {
+    let removal = Interfered { removal: client(registry), before, limit };
+    prune(&client(registry), &removal, &keep_last(1))
+}
+
+#[test]
+fn a_tag_that_moves_meanwhile_is_kept() {
+    for deletes in [Deletes::All, Deletes::Images(405)] {
+        let registry = registry(deletes, 3);
+        let new = manifest(r#""day":"new""#);
+        let old = manifest(r#""day":"1""#);
+        let before = || {
+            plant(&registry, "d-2026-01-02", &new);
+            // Somebody goes back to the first image.
+            plant(&registry, "release", &old);
+        };
+        let pruned = run_with(&registry, &before, usize::MAX).unwrap();
+        assert_eq!(fates(&pruned)[1], "keep d-2026-01-02: changed meanwhile");
+        let digest_of = |tag: &str| client(&registry).digest_of(tag).unwrap();
+        assert_eq!(digest_of("d-2026-01-02"), Some(Digest::of(&new)));
+        assert_eq!(digest_of("release"), Some(Digest::of(&old)));
+    }
+}
+
+#[test]
+fn a_run_that_breaks_off_is_completed_by_the_next_and_two_runs_do_no_harm() {
+    let registry = registry(Deletes::All, 4);
+    assert!(run_with(&registry, &|| (), 1).is_err());
+    assert_eq!(tags(&registry).len(), 4, "one of the three is gone");
+    // Another run does everything between the decision and the removal of this one.
+    let other = || drop(run(&registry, &keep_last(1)).unwrap());
+    let pruned = run_with(&registry, &other, usize::MAX).unwrap();
+    assert!(
+        fates(&pruned).contains(&"remove d-2026-01-02: was gone already".to_owned()),
+        "{:?}",
+        fates(&pruned)
+    );
+    assert_eq!(tags(&registry), ["d-2026-01-04", "release"]);
+}
+
+#[test]
+fn an_image_has_the_time_of_its_annotation_and_without_one_it_is_kept() {
+    let registry = Registry::start();
+    for (tag, created) in
+        [("a", "2026-01-02T00:00:00Z"), ("b", "2026-01-01T00:00:00Z"), ("c", "1970-01-01T00:00:00Z")]
+    {
+        plant(&registry, tag, &manifest(&format!(r#""org.opencontainers.image.created":"{created}""#)));
+    }
+    plant(&registry, "also-a", &manifest(r#""org.opencontainers.image.created":"2026-01-02T00:00:00Z""#));
+    let pruned = run(&registry, &Options { template: None, ..keep_last(1) }).unwrap();
+    let expected =
+        ["keep a: last", "keep also-a: last", "remove b: no rule keeps it", "keep c: its image has no time"];
+    assert_eq!(fates(&pruned), expected);
+}
