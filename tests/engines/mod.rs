@@ -20,6 +20,7 @@ pub mod program;
 mod registry;
 mod registry_content;
 mod services;
+mod signatures;
 mod skopeo;
 mod skopeo_policies;
 pub mod survey;

@@ -28,6 +28,11 @@ pub fn finish(command: &mut Command) -> Finished {
 }
 
 impl Finished {
+    /// Returns whether the exit code is 0.
+    pub fn is_success(&self) -> bool {
+        self.output.status.success()
+    }
+
     /// Expects exit code 0. Returns standard output without leading and trailing whitespace.
     pub fn succeeded(self) -> String {
         assert!(self.output.status.success(), "{self}");

@@ -16,6 +16,37 @@ pub fn repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY"))
 }
 
+/// A repository in a second registry without authentication.
+pub fn second_repository(test: &str) -> String {
+    format!("{}/{test}", given("VOLIO_TEST_REGISTRY_SECOND"))
+}
+
+/// The tree with the programs of Debian 13, for `chroot`. The temporary directories of tests are in it too.
+pub fn debian13() -> String {
+    given("VOLIO_TEST_DEBIAN13")
+}
+
+/// The modules of `@sigstore/verify`, for `NODE_PATH`.
+pub fn sigstore_verify() -> String {
+    given("VOLIO_TEST_SIGSTORE_VERIFY")
+}
+
+/// Fetches `/v2/NAME/PATH` from the registry of a repository, with plain HTTP and nothing of volio.
+pub fn get(repository: &str, path: &str) -> Vec<u8> {
+    let (address, name) = repository.split_once('/').expect("a repository with a host");
+    let mut stream = TcpStream::connect(address).expect("the registry listens");
+    let accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, */*";
+    write!(stream, "GET /v2/{name}/{path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n")
+        .expect("the registry reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("the registry answers");
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("the end of the header");
+    let body = answer.split_off(end + 4);
+    let header = String::from_utf8_lossy(&answer);
+    assert!(header.split_whitespace().nth(1) == Some("200"), "{repository} {path}: {header}");
+    body
+}
+
 /// A repository in the registry that requires a user and a password.
 pub fn closed_repository(test: &str) -> String {
     format!("{}/{test}", given("VOLIO_TEST_REGISTRY_AUTH"))
