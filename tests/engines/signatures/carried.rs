@@ -21,6 +21,11 @@ fn signatures_are_valid_in_another_registry_after_a_layout() {
     assert_eq!(volio(&["copy", "--referrers", &outside, &stick]).digest(), digest);
     assert_eq!(volio(&["copy", "--referrers", &stick, &inside]).digest(), digest);
 
+    for place in [&stick, &inside] {
+        assert_eq!(volio(&["verify", place, "--key", &key]).digest(), digest);
+        volio(&["verify", place, "--key", &public(OTHER)]).failed_with(3);
+    }
+
     // The signature names the registry outside, and each of these rules says so.
     let (host, _) = inside.split_once('/').expect("a host");
     let (original_host, _) = outside.split_once('/').expect("a host");
@@ -37,8 +42,13 @@ fn signatures_are_valid_in_another_registry_after_a_layout() {
         for architecture in ["amd64", "arm64"] {
             programs.accept(&signed_as(&key, identity.clone()), &inside, architecture);
         }
+        let policy = programs.require(&signed_as(&key, identity));
+        assert_eq!(volio(&["verify", &inside, "--policy", &policy]).digest(), digest);
     }
     programs.refuse(&signed_by(&key), &inside, "amd64", "is not accepted");
+    let policy = programs.require(&signed_by(&key));
+    let shown = volio(&["verify", &inside, "--policy", &policy]).failed_with(3);
+    assert!(shown.contains(&outside), "{shown}");
 
     for document in manifests(&inside).iter().chain([&digest]) {
         assert_eq!(bundles(&by_digest(&inside, document)).len(), 1, "{document}");

@@ -141,3 +141,20 @@ fn an_image_in_the_format_of_docker_is_accepted() {
     programs.require(&signed_by(&key));
     programs.fetch_all(&image).succeeded();
 }
+
+#[test]
+#[ignore = "needs docker-registry, Debian 13 and root: run tests/run"]
+fn an_image_that_pack_signs_is_accepted() {
+    let programs = Debian13::new();
+    let (key, other) = (programs.key(&public(SIGNER)), programs.key(&public(OTHER)));
+    let image = repository("signed-pack:v1");
+    let digest = pack(&image, "packed and signed", &["--sign-key", SIGNER]);
+    for name in [&image, &by_digest(&image, &digest)] {
+        for architecture in ["amd64", "arm64"] {
+            programs.accept(&signed_by(&key), name, architecture);
+            programs.refuse(&signed_by(&other), name, architecture, OTHER_KEY);
+        }
+    }
+    programs.require(&signed_by(&key));
+    programs.fetch_all(&image).succeeded();
+}
