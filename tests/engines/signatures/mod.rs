@@ -14,9 +14,6 @@ use super::fixture::Directory;
 use super::program::volio;
 use serde_json::{Value, json};
 
-/// The keys of the tests, as files of the checkout.
-const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys");
-
 /// The path of the private key that signs. The public key has the same name and ends in `.pub`.
 const SIGNER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/signer.pem");
 /// The path of another private key.
