@@ -102,7 +102,8 @@ impl Source for OciArchive {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(referrers::list(&read_index(&self.archive)?, self, subject))
+        let fetch = |entry: &Descriptor| fetch_from(&self.archive, entry).ok();
+        Ok(referrers::list(&read_index(&self.archive)?, fetch, subject))
     }
 }
 

@@ -2,13 +2,16 @@
 //! under the tag that contains the digest, as regctl does.
 
 use super::layout_index::ref_name;
-use super::{Source, fetch};
 use crate::oci::{Descriptor, Digest, Document, Index, media_type, referrers_tag};
 use std::collections::HashSet;
 
-/// Returns the referrers of `subject` in an index. `source` has the documents. Documents that are missing or damaged are
-/// skipped: they say nothing about the subject.
-pub fn list(index: &Index, source: &dyn Source, subject: &Digest) -> Vec<Descriptor> {
+/// Returns the referrers of `subject` in an index. `fetch` reads the documents. It returns `None` for those that are missing
+/// or damaged, which say nothing about the subject; it must be quick, because an index can list many that are missing.
+pub fn list(
+    index: &Index,
+    fetch: impl Fn(&Descriptor) -> Option<Document>,
+    subject: &Digest,
+) -> Vec<Descriptor> {
     let tag = referrers_tag(subject);
     let (mut referrers, mut listed, mut read) = (Vec::new(), HashSet::new(), HashSet::new());
     for entry in index.manifests.iter().filter(|entry| media_type::is_document(&entry.media_type)) {
@@ -17,7 +20,7 @@ pub fn list(index: &Index, source: &dyn Source, subject: &Digest) -> Vec<Descrip
         if !read.insert(entry.digest.clone()) && !is_list {
             continue;
         }
-        let Ok(document) = fetch(source, entry) else { continue };
+        let Some(document) = fetch(entry) else { continue };
         if is_list {
             referrers.extend(Index::parse(&document).map(|index| index.manifests).unwrap_or_default());
         }

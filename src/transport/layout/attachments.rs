@@ -69,7 +69,7 @@ impl Layout {
     /// Returns the subjects of the entries without a name that are referrers. One that is missing or damaged says nothing.
     fn subjects(&self, entries: &[Descriptor]) -> HashMap<Digest, Digest> {
         let is_unnamed = |entry: &&Descriptor| names(entry).next().is_none();
-        let documents = entries.iter().filter(is_unnamed).filter_map(|entry| fetch(self, entry).ok());
+        let documents = entries.iter().filter(is_unnamed).filter_map(|entry| self.fetch_if_present(entry));
         documents
             .filter_map(|document| Some((document.descriptor().digest.clone(), document.as_referrer()?.0)))
             .collect()

@@ -227,6 +227,13 @@ impl Layout {
         }
     }
 
+    /// Reads a document, if it is there and is what it should be. An error about a missing one would describe the image, for
+    /// which the index is read.
+    fn fetch_if_present(&self, entry: &Descriptor) -> Option<Document> {
+        self.has_file_of(entry).ok().filter(|is_there| *is_there)?;
+        super::fetch(self, entry).ok()
+    }
+
     fn open_blob(&self, blob: &Descriptor) -> Result<File> {
         let path = self.blob_path(&blob.digest);
         open_regular_file(&path).map_err(|error| match error.kind() {
@@ -279,7 +286,7 @@ impl Source for Layout {
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(referrers::list(&self.index()?, self, subject))
+        Ok(referrers::list(&self.index()?, |entry| self.fetch_if_present(entry), subject))
     }
 }
 
