@@ -76,6 +76,7 @@ impl Pack {
         self.check_unattended()?;
         let schedule = self.schedule.schedule()?;
         let image = self.invocation(&Display::warnings())?.image;
+        self.tags.check(&image)?;
         let (unattended, quiet) = (self.unattended.clone(), self.output.quiet);
         let runner = unattended.runner(&image, quiet)?;
         let status = Arc::<Status>::default();
