@@ -5,6 +5,7 @@ mod health;
 mod hooks;
 mod program;
 mod schedule;
+mod watch;
 
 use std::sync::{Arc, Mutex};
 use std::thread;

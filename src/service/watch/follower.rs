@@ -66,6 +66,8 @@ impl Follower {
             context: runner.context.clone(),
             image: runner.image.clone(),
             progress,
+            pinned: Arc::default(),
+            is_pinned: options.is_pinned,
         };
         let next_poll = runner.clock.elapsed();
         Self {

@@ -2,7 +2,7 @@
 
 use super::{OpenSource, Purpose};
 use crate::error::{Error, Kind, Result};
-use crate::oci::Digest;
+use crate::oci::{Digest, Document};
 use crate::progress::Progress;
 use crate::service::hook::{Hook, HookContext, Variables};
 use crate::service::publish::{Judged, Publisher};
@@ -22,6 +22,9 @@ pub(super) struct Publishing {
     /// The image, as the command names it.
     pub image: String,
     pub progress: Arc<dyn Progress>,
+    /// The image, if its name is a digest and was resolved: it will not be another one.
+    pub pinned: Arc<Mutex<Option<Document>>>,
+    pub is_pinned: bool,
 }
 
 /// The result of a look at the tag.
@@ -46,8 +49,7 @@ impl Publishing {
     /// # Errors
     /// Those of the source, and of the directory.
     pub fn poll(&self) -> Result<Found> {
-        let source = (self.open)(Purpose::Poll)?;
-        let root = source.resolve()?;
+        let root = self.resolve()?;
         let mut publisher = self.publisher();
         publisher.refresh()?;
         let digest = root.descriptor().digest.clone();
@@ -55,6 +57,18 @@ impl Publishing {
             return Ok(Found::Published(digest));
         }
         Ok(if self.is_rejected(&publisher, &digest) { Found::Rejected(digest) } else { Found::New(digest) })
+    }
+
+    fn resolve(&self) -> Result<Document> {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*pinned {
+            return Ok(known.clone());
+        }
+        let root = (self.open)(Purpose::Poll)?.resolve()?;
+        if self.is_pinned {
+            *pinned = Some(root.clone());
+        }
+        Ok(root)
     }
 
     /// Returns whether the present `--before-publish` has rejected a version.
