@@ -1,6 +1,7 @@
 //! The examples for Kubernetes, compared with its API: every manifest, also those in the documents, has only fields that
 //! exist, with the right types, and needs no privilege. `engines/podman/pods.rs` runs them.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaim, Pod, PodSecurityContext, PodSpec, SecurityContext,
@@ -17,6 +18,7 @@ pub enum Object {
     Pod(Box<Pod>),
     Job(Box<Job>),
     CronJob(Box<CronJob>),
+    Deployment(Box<Deployment>),
     Claim,
 }
 
@@ -27,6 +29,7 @@ impl Object {
             Self::Pod(pod) => pod.spec.as_ref(),
             Self::Job(job) => job.spec.as_ref()?.template.spec.as_ref(),
             Self::CronJob(job) => job.spec.as_ref()?.job_template.spec.as_ref()?.template.spec.as_ref(),
+            Self::Deployment(deployment) => deployment.spec.as_ref()?.template.spec.as_ref(),
             Self::Claim => None,
         }
     }
@@ -42,6 +45,7 @@ pub fn read(manifest: &str) -> Result<Vec<Object>, String> {
 fn object(value: Value) -> Result<Object, String> {
     match (value["apiVersion"].as_str(), value["kind"].as_str()) {
         (Some("v1"), Some("Pod")) => Ok(Object::Pod(Box::new(exactly(value)?))),
+        (Some("apps/v1"), Some("Deployment")) => Ok(Object::Deployment(Box::new(exactly(value)?))),
         (Some("batch/v1"), Some("Job")) => Ok(Object::Job(Box::new(exactly(value)?))),
         (Some("batch/v1"), Some("CronJob")) => Ok(Object::CronJob(Box::new(exactly(value)?))),
         (Some("v1"), Some("PersistentVolumeClaim")) => {

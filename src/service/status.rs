@@ -48,6 +48,8 @@ pub struct Snapshot {
     pub last_duration: Duration,
     /// Set while a run is in progress.
     pub is_running: bool,
+    /// Set if there is data of an earlier process to work with.
+    pub has_data: bool,
     /// The moment until which the service is healthy without another success; `None` if it may wait for ever.
     healthy_until: Option<Duration>,
     /// The moment of the last sign of life.
@@ -142,9 +144,15 @@ impl Status {
         }
     }
 
-    /// Returns whether a run was successful.
+    /// Reports that there is data of an earlier process, so that others need not wait for the first success.
+    pub fn has_data(&self) {
+        self.state().has_data = true;
+    }
+
+    /// Returns whether a run was successful, or has data of an earlier process to work with.
     pub fn is_ready(&self) -> bool {
-        self.state().last_success.is_some()
+        let state = self.state();
+        state.last_success.is_some() || state.has_data
     }
 
     /// Returns why the service is not healthy; `None` if it is. A run in progress is healthy while bytes move.

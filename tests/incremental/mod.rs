@@ -30,7 +30,7 @@ mod foreign;
 mod full;
 mod generator;
 pub mod judge;
-mod killed;
+pub mod killed;
 mod killed_sync;
 mod pack;
 pub mod place;

@@ -7,6 +7,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Once;
 use std::time::Duration;
 use volio::{
     Access, ClientOptions, CredentialSource, Error, Location, Result, Retry, Tls, TreePath, login_file,
@@ -113,9 +114,13 @@ impl RegistryArgs {
 
     fn access_without_credentials(&self, progress: &Display) -> Access {
         if self.tls_verify == Some(false) {
-            output::warning(
-                "any certificate is accepted: passwords and data can be read and changed on the way",
-            );
+            // Once, although a watch does this for each poll.
+            static WARNING: Once = Once::new();
+            WARNING.call_once(|| {
+                output::warning(
+                    "any certificate is accepted: passwords and data can be read and changed on the way",
+                );
+            });
         }
         let found = Access::without_credentials(&environment::process());
         let tls = Tls {

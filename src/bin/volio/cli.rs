@@ -56,7 +56,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Pack(Box<pack::Pack>),
-    Unpack(unpack::Unpack),
+    Unpack(Box<unpack::Unpack>),
     Copy(copy::Copy),
     Push(copy::Push),
     Pull(copy::Pull),
@@ -82,7 +82,7 @@ impl Command {
         match self {
             Self::Diff(args) => return args.run(),
             Self::Pack(args) => return args.run(),
-            Self::Unpack(args) => args.run(),
+            Self::Unpack(args) => return args.run(),
             Self::Copy(args) => args.run(),
             Self::Push(args) => args.run(),
             Self::Pull(args) => args.run(),

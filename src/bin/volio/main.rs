@@ -55,6 +55,9 @@ fn run(command: cli::Command) -> volio::Result<exit::Exit> {
         cli::Command::Pack(pack) if pack.is_unattended() && !pack.wait_for_signal => {
             signal::SignalGate::new()?.stoppable(|| command.run())
         }
+        cli::Command::Unpack(unpack) if unpack.is_unattended() => {
+            signal::SignalGate::new()?.stoppable(|| command.run())
+        }
         cli::Command::Pack(pack) if pack.wait_for_signal => {
             let gate = signal::SignalGate::new()?;
             pack.check()?;

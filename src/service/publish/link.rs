@@ -21,6 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::cmp::Reverse;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -72,6 +73,13 @@ impl LinkOptions {
     }
 }
 
+/// Returns whether an error was caused by a lack of space on a disk.
+fn is_disk_full(error: &Error) -> bool {
+    let causes = std::iter::successors(error.cause(), |cause| cause.downcast_ref::<Error>()?.cause());
+    let mut kinds = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    kinds.any(|kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 /// The versions in a target, and the link to one of them.
 pub(super) struct Versions<'a> {
     pub workspace: &'a Workspace,
@@ -112,6 +120,15 @@ impl Versions<'_> {
     /// Returns the path at which a version is unpacked.
     pub fn next(&self) -> PathBuf {
         self.workspace.path(NEXT)
+    }
+
+    /// Removes the version that is being unpacked if the disk is full, so that programs that write there can go on. After
+    /// other errors it stays, to be completed.
+    pub fn abandon_next(&self, error: &Error) {
+        if is_disk_full(error) {
+            // The next run removes it otherwise.
+            let _ = self.workspace.remove(|name| name == NEXT);
+        }
     }
 
     /// Returns whether the directory of a version exists.

@@ -136,7 +136,8 @@ impl Publisher {
             }
             other => other,
         };
-        let unpacked = unpack(&versions.next(), &Options { write, ..options })?;
+        let unpacked = unpack(&versions.next(), &Options { write, ..options })
+            .inspect_err(|error| versions.abandon_next(error))?;
         versions.place(digest)?;
         Ok(unpacked)
     }

@@ -1,23 +1,32 @@
 //! The course of a watch: when something is done next, and what is said about it.
 
 use super::backoff::{until_hook, until_poll};
-use super::publishing::{Found, Publishing, judged, summary};
+use super::publishing::{Found, Publishing, judged};
 use super::{Watch, WatchOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
+use crate::service::clock::Clock;
 use crate::service::log::Log;
 use crate::service::publish::{Judged, Note, Publisher};
 use crate::service::run::{Runner, run_work};
 use crate::service::state::JobState;
+use crate::service::status::Status;
 use crate::stream::CancelToken;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+/// The longest wait without a sign of life.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// The number of periods without a successful poll after which a watch is not healthy, and what it may be late besides.
+const HEALTHY_PERIODS: u32 = 3;
+const HEALTHY_MARGIN: Duration = Duration::from_secs(60);
 
 /// A watch that is running.
 pub(super) struct Follower {
     options: WatchOptions,
     runner: Runner,
     state: Option<JobState>,
+    status: Arc<Status>,
     publishing: Publishing,
     /// The condition that was logged last.
     condition: Condition,
@@ -27,6 +36,10 @@ pub(super) struct Follower {
     /// The time of the next poll, by the clock.
     next_poll: Duration,
     hook: HookAttempts,
+    /// The new version that was logged last.
+    seen: Option<Digest>,
+    /// Set after a publication, until old versions are removed.
+    wants_tidying: bool,
     /// The problem with old versions that was logged last.
     untidy: Option<String>,
 }
@@ -58,7 +71,7 @@ enum Polled {
 
 impl Follower {
     pub fn new(watch: Watch, publisher: Publisher) -> Self {
-        let Watch { target: _, options, open, runner, progress, state } = watch;
+        let Watch { target: _, options, open, runner, progress, state, status } = watch;
         let publishing = Publishing {
             publisher: Arc::new(Mutex::new(publisher)),
             open,
@@ -74,12 +87,15 @@ impl Follower {
             options,
             runner,
             state,
+            status,
             publishing,
             condition: Condition::Started,
             failures: 0,
             has_succeeded: false,
             next_poll,
             hook: HookAttempts::default(),
+            seen: None,
+            wants_tidying: false,
             untidy: None,
         }
     }
@@ -88,12 +104,51 @@ impl Follower {
         &*self.runner.context.log
     }
 
+    fn clock(&self) -> &dyn Clock {
+        &*self.runner.clock
+    }
+
+    /// Returns for how long the service is healthy after a successful poll; `None` if there will be none.
+    fn healthy_for(&self) -> Option<Duration> {
+        let for_polls = self.options.period.saturating_mul(HEALTHY_PERIODS).saturating_add(HEALTHY_MARGIN);
+        (!self.options.is_pinned).then_some(for_polls)
+    }
+
+    /// Runs the command of `--after` if the last run was killed, and reports data that it has left.
+    pub fn recover(&mut self) {
+        if let Some(error) = self.runner.recover(self.state.as_mut()) {
+            self.status.hook_failure(self.clock(), &error);
+        }
+        if self.publishing.publisher().current().is_ok_and(|version| version.is_some()) {
+            self.status.has_data();
+        }
+    }
+
+    /// Waits until the next turn, and says that the service is alive.
+    ///
+    /// # Errors
+    /// Cancellation.
+    pub fn wait(&self, pause: Duration, cancel: &CancelToken) -> Result<()> {
+        let until = self.clock().elapsed().saturating_add(pause);
+        let next_poll = self.next_poll.saturating_sub(self.clock().elapsed());
+        let next = self.clock().now().checked_add(next_poll).filter(|_| !self.options.is_pinned);
+        self.status.wait(next, self.clock(), self.healthy_for());
+        loop {
+            self.status.alive(self.clock());
+            let left = until.saturating_sub(self.clock().elapsed());
+            if left.is_zero() {
+                return cancel.check();
+            }
+            self.clock().sleep(left.min(MAX_SLEEP), cancel)?;
+        }
+    }
+
     /// Does what is due, and returns the time until the next turn.
     ///
     /// # Errors
     /// The last one, if there were too many failures, or trying again makes no sense.
     pub fn turn(&mut self, cancel: &CancelToken) -> Result<Duration> {
-        if self.runner.clock.elapsed() >= self.next_poll {
+        if self.clock().elapsed() >= self.next_poll {
             let polled = self.poll(cancel);
             if cancel.is_cancelled() {
                 return Ok(Duration::ZERO);
@@ -101,29 +156,60 @@ impl Follower {
             self.judge(polled)?;
         }
         let hook = self.run_on_change(cancel);
-        let now = self.runner.clock.elapsed();
+        if std::mem::take(&mut self.wants_tidying) && !cancel.is_cancelled() {
+            self.tidy();
+        }
+        let now = self.clock().elapsed();
         let next = hook.map_or(self.next_poll, |hook| hook.min(self.next_poll));
         Ok(next.saturating_sub(now))
     }
 
     fn poll(&mut self, cancel: &CancelToken) -> Result<Polled> {
+        let begun = (self.clock().now(), self.clock().elapsed());
         let publishing = self.publishing.clone();
-        let version = match run_work(move |_| publishing.poll(), cancel)? {
-            Found::Published(version) => return Ok(Polled::Published(version)),
-            Found::Rejected(version) => return Ok(Polled::Rejected(version, None)),
+        let polled = run_work(move |_| publishing.poll(), cancel);
+        if let Err(error) = polled.as_ref()
+            && !cancel.is_cancelled()
+        {
+            self.status.failure(self.clock(), error);
+        }
+        let version = match polled? {
+            Found::Published(version) => {
+                self.report_poll(begun);
+                return Ok(Polled::Published(version));
+            }
+            Found::Rejected(version) => {
+                if self.publishing.publisher().current()?.is_some() {
+                    self.report_poll(begun);
+                }
+                return Ok(Polled::Rejected(version, None));
+            }
             Found::New(version) => version,
         };
-        self.log().info("watch", &format!("{} is {version} now", self.runner.image));
+        if self.seen.as_ref() != Some(&version) {
+            self.log().info("watch", &format!("{} is {version} now", self.runner.image));
+            self.seen = Some(version.clone());
+        }
         let publishing = self.publishing.clone();
+        self.status.begin(self.clock());
         let report = self.runner.run(self.state.as_mut(), cancel, move |cancel| publishing.publish(cancel));
+        self.status.end(&report, begun.0, self.clock(), self.healthy_for());
         match report.outcome {
             Ok(done) => Ok(Polled::Published(done.digest)),
+            // The work may have been abandoned, and holds the directory then.
+            Err(error) if report.interrupted => Err(error),
             Err(error) => {
                 let publisher = self.publishing.publisher();
                 let is_rejected = self.publishing.is_rejected(&publisher, &version);
                 if is_rejected { Ok(Polled::Rejected(version, Some(error))) } else { Err(error) }
             }
         }
+    }
+
+    /// Reports a successful poll that has found nothing new.
+    fn report_poll(&self, (begun, since): (SystemTime, Duration)) {
+        let duration = self.clock().elapsed().saturating_sub(since);
+        self.status.success(begun, self.clock(), 0, duration, self.healthy_for());
     }
 
     /// Logs a change, and plans the next poll.
@@ -134,7 +220,7 @@ impl Follower {
                 self.succeed(Condition::Published(version));
                 self.has_succeeded = true;
                 self.failures = 0;
-                self.tidy();
+                self.wants_tidying = true;
             }
             Ok(Polled::Rejected(version, None)) => {
                 self.succeed(Condition::Rejected(version));
@@ -147,7 +233,7 @@ impl Follower {
                 self.failures = 0;
             }
             Err(error) => {
-                let condition = Condition::Failing(summary(&error).0, summary(&error).1);
+                let condition = Condition::Failing(error.kind(), error.status());
                 if self.condition != condition {
                     self.condition = condition;
                     self.log().error("watch", &describe(&error));
@@ -155,7 +241,7 @@ impl Follower {
                 self.fail(error)?;
             }
         }
-        self.next_poll = self.runner.clock.elapsed() + until_poll(self.options.period, self.failures, asked);
+        self.next_poll = self.clock().elapsed() + until_poll(self.options.period, self.failures, asked);
         Ok(())
     }
 
@@ -171,7 +257,7 @@ impl Follower {
                 let text = format!("{image} is {version}, which --before-publish has rejected");
                 self.log().warning("watch", &text);
             }
-            Condition::Published(version) if self.condition == Condition::Started => {
+            Condition::Published(version) if self.seen.as_ref() != Some(version) => {
                 self.log().info("watch", &format!("{image} is {version}"));
             }
             _ => {}
@@ -185,13 +271,15 @@ impl Follower {
     /// The error, if no more failures are accepted.
     fn fail(&mut self, error: Error) -> Result<()> {
         self.failures = self.failures.saturating_add(1);
-        let is_permanent = !self.has_succeeded && matches!(error.kind(), Kind::Usage | Kind::Refused);
-        let accepted =
-            if self.has_succeeded { self.options.max_failures } else { self.options.init_failures };
-        match accepted {
+        // A directory in which another run is at work at the moment is refused as well.
+        let is_lasting = error.retry_after().is_none() && matches!(error.kind(), Kind::Usage | Kind::Refused);
+        let is_permanent = is_lasting && !self.has_succeeded;
+        let limit = if self.has_succeeded { self.options.max_failures } else { self.options.init_failures };
+        match limit {
             _ if is_permanent => Err(error),
-            Some(accepted) if self.failures > accepted => {
-                Err(error.context(format!("giving up after {} failures", self.failures)))
+            Some(1) => Err(error),
+            Some(limit) if self.failures >= limit => {
+                Err(error.context(format!("giving up after {} failures in a row", self.failures)))
             }
             _ => Ok(()),
         }
@@ -227,7 +315,7 @@ impl Follower {
         if self.hook.failures >= self.options.on_change_attempts {
             return None;
         }
-        if self.runner.clock.elapsed() < self.hook.next {
+        if self.clock().elapsed() < self.hook.next {
             return Some(self.hook.next);
         }
         let variables = self.publishing.variables(&version, &tree);
@@ -247,9 +335,10 @@ impl Follower {
 
     /// Counts a failure of `--on-change`, and returns the time of the next attempt.
     fn hook_failed(&mut self, error: &Error) -> Option<Duration> {
+        self.status.hook_failure(self.clock(), error);
         let attempts = self.options.on_change_attempts;
         self.hook.failures += 1;
-        self.hook.next = self.runner.clock.elapsed() + until_hook(self.hook.failures);
+        self.hook.next = self.clock().elapsed() + until_hook(self.hook.failures);
         if self.hook.failures == 1 {
             self.log().error("hook", &describe(error));
         }

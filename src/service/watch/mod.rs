@@ -22,6 +22,7 @@ use super::hook::Hook;
 use super::publish::{Publication, Publisher};
 use super::run::Runner;
 use super::state::JobState;
+use super::status::Status;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::stream::CancelToken;
@@ -59,9 +60,10 @@ pub struct WatchOptions {
     pub on_change: Option<Hook>,
     /// The number of attempts of that hook for one version.
     pub on_change_attempts: u32,
-    /// The number of failures in a row that are accepted before the first success; `None` for any number.
+    /// The number of failures in a row, before the first version is published, after which the watch ends; `None` if it
+    /// never does.
     pub init_failures: Option<u32>,
-    /// The number of failures in a row that are accepted afterwards; `None` for any number.
+    /// The same number for failures after that.
     pub max_failures: Option<u32>,
     /// Set if the name of the image is a digest, which always means the same image.
     pub is_pinned: bool,
@@ -81,6 +83,8 @@ pub struct Watch {
     pub progress: Arc<dyn Progress>,
     /// The note about runs that were killed.
     pub state: Option<JobState>,
+    /// The state that others look at.
+    pub status: Arc<Status>,
 }
 
 impl Watch {
@@ -90,15 +94,14 @@ impl Watch {
     /// At once, if the directory cannot be used for it: [`Refused`](crate::error::Kind::Refused) if the name of the link is
     /// occupied, another run is at work there, or a sync is refused there. Later, the last error when there were more
     /// failures than are accepted.
-    pub fn run(mut self, cancel: &CancelToken) -> Result<()> {
+    pub fn run(self, cancel: &CancelToken) -> Result<()> {
         let WatchOptions { publication, unpack, .. } = &self.options;
         let publisher = Publisher::open(&self.target, publication.clone(), unpack.clone(), cancel.clone())?;
-        self.runner.recover(self.state.as_mut());
-        let clock = Arc::clone(&self.runner.clock);
         let mut follower = Follower::new(self, publisher);
+        follower.recover();
         while !cancel.is_cancelled() {
             let pause = follower.turn(cancel)?;
-            if clock.sleep(pause, cancel).is_err() {
+            if follower.wait(pause, cancel).is_err() {
                 break;
             }
         }

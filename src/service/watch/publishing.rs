@@ -1,7 +1,7 @@
 //! The publication of one version: the work between the hooks of a run.
 
 use super::{OpenSource, Purpose};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::oci::{Digest, Document};
 use crate::progress::Progress;
 use crate::service::hook::{Hook, HookContext, Variables};
@@ -10,6 +10,7 @@ use crate::service::run::{Change, Done};
 use crate::stream::CancelToken;
 use crate::transport::Source;
 use crate::unpack::Unpacked;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// All that the publication of a version needs, on whatever thread.
@@ -83,9 +84,10 @@ impl Publishing {
     /// Those of the source and of the directory, and a rejection.
     pub fn publish(&self, cancel: &CancelToken) -> Result<Done> {
         let opened = (self.open)(Purpose::Fetch)?;
+        // Signatures are verified here.
+        let root = opened.resolve()?;
         let cancellable = opened.cancelled_by(cancel);
         let source: &dyn Source = cancellable.as_deref().unwrap_or(&*opened);
-        let root = source.resolve()?;
         let publisher = self.publisher();
         let digest = root.descriptor().digest.clone();
         let unpacked = publisher.fetch(source, &root, &*self.progress)?;
@@ -116,7 +118,7 @@ impl Publishing {
     }
 
     /// Returns the variables of the hooks for a version.
-    pub fn variables(&self, version: &Digest, tree: &std::path::Path) -> Variables {
+    pub fn variables(&self, version: &Digest, tree: &Path) -> Variables {
         Variables::default()
             .with("VOLIO_IMAGE", self.image.as_str())
             .with("VOLIO_DIGEST", version.to_string())
@@ -146,9 +148,4 @@ impl Publishing {
 /// Returns the note that a hook has judged a version.
 pub(super) fn judged(hook: &Hook, version: &Digest) -> Judged {
     Judged { version: version.clone(), command: hook.command_digest() }
-}
-
-/// Copies what is shown of an error, and what decides about the next attempt.
-pub(super) fn summary(error: &Error) -> (Kind, Option<u16>) {
-    (error.kind(), error.status())
 }

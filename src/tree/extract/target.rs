@@ -22,6 +22,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The depth below a target to which mount points are searched for.
 const MAX_MOUNT_DEPTH: usize = 32;
@@ -77,7 +78,8 @@ impl Target {
         let lock = root.try_clone().and_then(|root| FileLock::try_exclusive(File::from(root)));
         if lock.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return Err(Error::refused(format!("another volio is at work in {}", path.display()))
-                .with_hint("wait until it has ended"));
+                .with_hint("wait until it has ended")
+                .with_retry_after(Duration::ZERO));
         }
         Ok(Self { path: path.to_owned(), shown, root, is_created, is_stage: false, _lock: lock.ok() })
     }

@@ -357,3 +357,54 @@ fn kubernetes_nightly_export_sends_what_changed_with_the_rights_of_the_example()
         assert_eq!(target.path().join("new").exists(), content == "tuesday");
     }
 }
+
+#[test]
+#[ignore = "needs docker-registry, podman and root: run tests/run"]
+fn kubernetes_deployment_follows_a_tag_with_the_rights_of_the_example() {
+    let podman = Podman::start();
+    let program = push_volio("pods-follow-volio:1", &[]);
+    for (example, site) in [("follow-by-link.yaml", "current"), ("follow-in-place.yaml", "site")] {
+        let image = repository(&format!("pods-{}:stable", example.trim_end_matches(".yaml")));
+        let follow = container_of(&example_of(example, &[]), "follow");
+        assert_eq!(follow.restart_policy.as_deref(), Some("Always"), "or it is no sidecar");
+        let arguments = follow.args.into_iter().flatten().map(|argument| match argument.as_str() {
+            "registry.example/site:stable" => image.clone(),
+            "--watch=30s" => "--watch=1s".to_owned(),
+            _ => argument,
+        });
+        let arguments: Vec<String> = arguments.collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        // An emptyDir.
+        let volume = Directory::empty();
+        fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+        let mount = format!("{}:/data", volume.text());
+        let options = ["run", "--detach", "--user=10001:10001", "--network=host", "--volume", &mount];
+        let tree = data();
+        let push = |content: &str| {
+            fs::write(tree.path().join("directory/file"), content).expect("write");
+            volio(&["pack", &image, tree.text()]).succeeded();
+        };
+        push("first");
+        let file = volume.path().join(site).join("directory/file");
+        let published = |content: &str| {
+            let is_there = || fs::read_to_string(&file).is_ok_and(|found| found == content);
+            crate::engines::volume_plugin::wait_until("it is published", is_there);
+        };
+        let run = || podman.run(&[&options[..], &RESTRICTED, &[&program], &arguments].concat()).succeeded();
+        let stop = |id: &str| {
+            podman.run(&["stop", "--time", "60", id]).succeeded();
+            let code = podman.run(&["inspect", "--format", "{{.State.ExitCode}}", id]).succeeded();
+            assert_eq!(code, "0", "{example}");
+        };
+        let id = run();
+        published("first");
+        push("second");
+        published("second");
+        stop(&id);
+        // Another container of the pod goes on where this one has ended.
+        push("third");
+        let id = run();
+        published("third");
+        stop(&id);
+    }
+}

@@ -133,6 +133,71 @@ Output options:
   -q, --quiet
           Print nothing on stderr but errors
 
+Watch options:
+      --watch <PERIOD>
+          Look each PERIOD whether the tag means another image, and publish it in DIR, with --sync
+          or --link; until SIGTERM
+
+      --link <NAME>
+          Unpack each version into a directory of its own in DIR, and let the symbolic link DIR/NAME
+          lead to it
+
+      --keep-previous <N>
+          With --link, keep this many old versions for programs that still read them
+          
+          [default: 1]
+
+      --before-publish <COMMAND>
+          With --link, run this in the new version before it is published; if it fails, the version
+          before stays
+
+      --on-change <COMMAND>
+          Run this in the new version after it was published, until it succeeds
+
+      --on-change-attempts <N>
+          Give up --on-change for a version after so many failures
+          
+          [default: 10]
+
+      --init-failures <N>
+          Give up after so many failures in a row before the first version is published [default:
+          never]
+
+      --max-failures <N>
+          Give up after so many failures in a row after that [default: never]
+
+Unattended options:
+      --before <COMMAND>
+          Run this before the work: a command line for sh -c, or a JSON array of words; if it fails,
+          there is no work
+
+      --after <COMMAND>
+          Run this after the work, also if it failed, and at the next start if volio was killed
+
+      --on-error <COMMAND>
+          Run this after a failure
+
+      --hook-timeout <DURATION>
+          End a command of these, with all its processes, after this time
+          
+          [default: 5m]
+
+      --listen <ADDRESS:PORT>
+          Serve /healthz, /readyz and /metrics on this address; :PORT is all addresses
+
+      --log <FORMAT>
+          Print lines on stderr as text, or each as a JSON object
+          
+          [default: text]
+          [possible values: text, json]
+
+      --termination-log <FILE>
+          Write the error to this file at the end, such as /dev/termination-log
+
+      --state <DIR>
+          Note here which runs have begun and succeeded [default: volio in XDG_STATE_HOME or
+          ~/.local/state]
+
 Examples:
   volio unpack registry.example/data:v1 /data
   volio unpack --keep registry.example/data:v1 /data     in an init container, which may be started
@@ -142,6 +207,8 @@ Examples:
   volio unpack registry.example/data:v1 - | ssh there tar -x -C /data
   volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --sync registry.example/site:v3 /srv/site     fetches and writes only what differs
+  volio unpack --watch 30s --link current registry.example/site:stable /srv     follows the tag,
+  until SIGTERM
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
   volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
 
@@ -157,6 +224,10 @@ since: everything else in it is removed. DIR must have been filled by volio with
 or --force is given. A file that kept its size and its mtime although another program changed it is
 noticed if that was after the last unpack, and always with --checksum. Mount points in DIR stay; the
 exit code is 6 if the image does not have them.
+
+With --watch, DIR follows the tag. With --sync it is changed in place; with --link NAME, each
+version is unpacked into a directory of its own in DIR, named after its digest, and the symbolic
+link DIR/NAME is replaced atomically. Whatever fails, the last version stays.
 
 With - as DIR, the image is written to standard output as an uncompressed tar archive, of verified
 bytes only. If verification fails, the archive is left without its end, and the exit code is 3. The

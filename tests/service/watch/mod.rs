@@ -2,6 +2,7 @@
 
 mod hooks;
 mod polls;
+mod program;
 
 use super::{Lines, log};
 use crate::registry::{Recorded, Registry};
@@ -16,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use volio::progress::Silent;
 use volio::service::publish::{LinkOptions, Publication};
 use volio::service::watch::{OpenSource, Purpose, Watch, WatchOptions};
-use volio::service::{Clock, Hook, HookContext, Hooks, Runner};
+use volio::service::{Clock, Hook, HookContext, Hooks, Runner, Status};
 use volio::transport::{Access, ClientOptions, Retry};
 use volio::{CancelToken, Digest, ExtractOptions, Result, SourceSpec, pack, unpack};
 
@@ -68,13 +69,20 @@ struct Inner {
     log: Arc<Lines>,
     /// The number of polls.
     polls: AtomicUsize,
+    status: Arc<Status>,
 }
 
 impl Lab {
     fn new() -> Self {
         let place = tempfile::tempdir_in("/var/tmp").unwrap();
         fs::create_dir(place.path().join("tree")).unwrap();
-        Self(Arc::new(Inner { registry: Registry::start(), place, log: log(), polls: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner {
+            registry: Registry::start(),
+            place,
+            log: log(),
+            polls: AtomicUsize::new(0),
+            status: Arc::default(),
+        }))
     }
 
     fn registry(&self) -> &Registry {
@@ -229,6 +237,7 @@ impl Run {
             },
             progress: Arc::new(Silent),
             state: None,
+            status: Arc::clone(&self.lab.0.status),
         };
         watch.run(&end)
     }

@@ -1,26 +1,33 @@
 //! `volio unpack`: unpacks an image into a directory.
 
+mod summary;
+mod watch;
+
+use self::summary::{ensure_all_removed, summary};
+use self::watch::WatchArgs;
 use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
 use crate::data_io::{Direction, EnvConfig};
 use crate::documents::UnpackDocument;
-use crate::human::{bytes, count, counts, duration, rate};
+use crate::exit::Exit;
 use crate::limit_args::LimitArgs;
 use crate::progress::Display;
 use crate::signature_args::VerificationArgs;
-use crate::{environment, output};
+use crate::unattended::UnattendedArgs;
+use crate::{environment, output, signal};
 use clap::{Args, ValueEnum, ValueHint};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use volio::data_io::unpack_announced;
 use volio::progress::Progress;
+use volio::service::{Change, Done};
 use volio::unpack::{
-    ArchiveOptions, CompareBy, FetchedPart, ForeignTarget, IfPresent, Options, Outcome, PathFilter, ReadAs,
-    Run, SyncOptions, Synced, Unpacked, WriteMode, unpack, unpack_archive,
+    ArchiveOptions, CompareBy, ForeignTarget, IfPresent, Options, Outcome, PathFilter, ReadAs, Run,
+    SyncOptions, Unpacked, WriteMode, unpack, unpack_archive,
 };
 use volio::{
-    Access, Error, ExtractOptions, Extracted, Holes, IdMaps, IdRange, Location, Owner, Platform, ReadOptions,
-    Result, SignedPart, Source, TreePath,
+    Access, CancelToken, Error, ExtractOptions, Holes, IdMaps, IdRange, Location, Owner, Platform,
+    ReadOptions, Result, SignedPart, Source, TreePath,
 };
 
 /// The size of the buffer for standard output, in bytes.
@@ -35,6 +42,7 @@ Examples:
   volio unpack registry.example/data:v1 - | ssh there tar -x -C /data
   volio unpack --atomic --force registry.example/site:v2 /srv/site
   volio unpack --sync registry.example/site:v3 /srv/site     fetches and writes only what differs
+  volio unpack --watch 30s --link current registry.example/site:stable /srv     follows the tag, until SIGTERM
   volio unpack --platform linux/arm64 registry.example/app:v1 rootfs
   volio unpack --artifact oci://registry.example/charts/app:1.0.0 chart
 
@@ -50,6 +58,10 @@ in it is removed. DIR must have been filled by volio with the same options, or -
 and its mtime although another program changed it is noticed if that was after the last unpack, and always with --checksum. \
 Mount points in DIR stay; the exit code is 6 if the image does not have them.
 
+With --watch, DIR follows the tag. With --sync it is changed in place; with --link NAME, each version is unpacked into a \
+directory of its own in DIR, named after its digest, and the symbolic link DIR/NAME is replaced atomically. Whatever fails, the \
+last version stays.
+
 With - as DIR, the image is written to standard output as an uncompressed tar archive, of verified bytes only. If \
 verification fails, the archive is left without its end, and the exit code is 3. The line with the digest goes to stderr.
 
@@ -62,7 +74,7 @@ nothing but what volio has unpacked there. A file in /run/secrets replaces the v
 The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 
 /// Unpack an image into a directory
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Unpack {
     /// The image: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
@@ -90,10 +102,14 @@ pub struct Unpack {
     registries: RegistryArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    watch: WatchArgs,
+    #[command(flatten)]
+    unattended: UnattendedArgs,
 }
 
 /// Options for a target that is not empty.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Target options")]
 struct TargetArgs {
     /// Extract over the contents of DIR: files are replaced, directories stay and get the image's attributes
@@ -132,7 +148,7 @@ struct TargetArgs {
 }
 
 /// Options for the tree.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Tree options")]
 struct TreeArgs {
     /// Extract this path only: the contents of a directory, or a file under its own name
@@ -215,7 +231,8 @@ type UnpackFunction = fn(&dyn Source, &Path, &Options, &dyn Progress) -> Result<
 impl Unpack {
     fn options(&self) -> Result<Options> {
         let Self { target_args: target, tree, .. } = self;
-        if target.force && !target.merge && !target.atomic && !target.sync {
+        let is_sync = target.sync || self.watch.is_given();
+        if target.force && !target.merge && !target.atomic && !is_sync {
             return Err(Error::usage("--force says what --merge, --atomic or --sync may replace")
                 .with_hint("give one of them too"));
         }
@@ -237,7 +254,7 @@ impl Unpack {
                 (None, Some(count)) if count > 0 => PathFilter::Strip(count),
                 _ => PathFilter::All,
             },
-            write: if target.sync {
+            write: if is_sync {
                 WriteMode::Sync(target.sync_options())
             } else if target.merge {
                 WriteMode::Merge { replace_directories: target.force }
@@ -263,25 +280,34 @@ impl Unpack {
     }
 
     /// Unpacks, and prints the result.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<Exit> {
+        if self.is_unattended() {
+            return self.run_unattended();
+        }
+        let progress = Display::start("unpack", self.output.quiet);
+        self.unpack_once(progress, signal::cancel_token()).map(|_| Exit::Done)
+    }
+
+    /// Unpacks once, until the token is cancelled.
+    fn unpack_once(&self, progress: Display, cancel: CancelToken) -> Result<Done> {
         let options = self.options()?;
         match (&self.image, &self.target) {
-            (Some(image), Some(target)) if target == Path::new("-") => self.write_archive(image, options),
+            (Some(image), Some(target)) if target == Path::new("-") => {
+                self.write_archive(image, options, progress, cancel)
+            }
             (Some(image), Some(target)) => {
-                let progress = Display::start("unpack", self.output.quiet);
-                let access = self.registries.access(&progress)?;
+                let access = with_cancel(self.registries.access(&progress)?, cancel);
                 self.unpack(image, target, &options, &access, progress, unpack)
             }
-            _ => self.run_as_data_io(options),
+            _ => self.run_as_data_io(options, progress, cancel),
         }
     }
 
     /// Unpacks as data-io does, with a configuration from the environment: over the target, each time, unless an option
     /// forbids it.
-    fn run_as_data_io(&self, options: Options) -> Result<()> {
+    fn run_as_data_io(&self, options: Options, progress: Display, cancel: CancelToken) -> Result<Done> {
         let config = EnvConfig::read(Direction::Unpack)?;
-        let progress = Display::start("unpack", self.output.quiet);
-        let access = self.registries.access_for_data_io(&config, &progress)?;
+        let access = with_cancel(self.registries.access_for_data_io(&config, &progress)?, cancel);
         let image = config.location(&access)?;
         let write = match options.write {
             // Nothing but the image belongs into such a target, which the root of a container never is.
@@ -301,7 +327,13 @@ impl Unpack {
     }
 
     /// Writes the image to standard output as a tar archive. The digest goes to stderr.
-    fn write_archive(&self, image: &Location, options: Options) -> Result<()> {
+    fn write_archive(
+        &self,
+        image: &Location,
+        options: Options,
+        progress: Display,
+        cancel: CancelToken,
+    ) -> Result<Done> {
         let Options { platform, limits, filter, read_as, .. } = options;
         let ReadAs::Image { as_is, any_media_type } = read_as else {
             return Err(
@@ -318,9 +350,8 @@ impl Unpack {
             return Err(Error::usage("standard output is a terminal and cannot show an archive")
                 .with_hint("`volio unpack IMAGE - | tar -x`; a directory called `-` is `./-`"));
         }
-        let progress = Display::start("unpack", self.output.quiet);
-        let access = self.registries.access(&progress)?;
-        let source = self.signatures.source(image, &access, SignedPart::Platform(platform.clone()))?;
+        let access = with_cancel(self.registries.access(&progress)?, cancel);
+        let source = self.source(image, &access)?;
         let temporary = environment::temporary(environment::variable);
         let read = ReadOptions {
             platform,
@@ -340,7 +371,12 @@ impl Unpack {
             output::line(&summary(&unpacked, Path::new("-"), begun.elapsed()));
             output::line(&super::address(image, &unpacked.digest));
         }
-        Ok(())
+        Ok(done(&unpacked))
+    }
+
+    /// Opens the image to be unpacked.
+    fn source(&self, image: &Location, access: &Access) -> Result<Box<dyn Source>> {
+        self.signatures.source(image, access, SignedPart::Platform(self.platform.clone()))
     }
 
     /// Returns the first option that was given and makes sense for a directory only.
@@ -373,11 +409,10 @@ impl Unpack {
         access: &Access,
         progress: Display,
         unpack: UnpackFunction,
-    ) -> Result<()> {
+    ) -> Result<Done> {
         let options = &Options { connections: access.client.concurrency, ..options.clone() };
         let begun = Instant::now();
-        let part = SignedPart::Platform(options.platform.clone());
-        let source = self.signatures.source(image, access, part)?;
+        let source = self.source(image, access)?;
         let unpacked = unpack(source.as_ref(), target, options, progress.as_ref())?;
         drop(progress);
 
@@ -393,27 +428,24 @@ impl Unpack {
             Format::Text => output::results(|out| writeln!(out, "{address}"))?,
             Format::Json => output::json(&UnpackDocument::new(&address, &unpacked))?,
         }
-        unpacked.sync.as_ref().map_or(Ok(()), |synced| ensure_all_removed(synced, target))
+        unpacked.sync.as_ref().map_or(Ok(()), |synced| ensure_all_removed(synced, target))?;
+        Ok(done(&unpacked))
     }
 }
 
-/// Fails if a sync could not remove everything that the image does not have.
-fn ensure_all_removed(synced: &Synced, target: &Path) -> Result<()> {
-    let Some(first) = synced.kept_mounts.first() else { return Ok(()) };
-    let more = match synced.kept_mounts.len() - 1 {
-        0 => String::new(),
-        more => format!(", and {} more", count(more as u64, "mount point", "mount points")),
-    };
-    let (stays, hint) = if synced.is_dry {
-        ("it would stay", "unmount it; everything else would be done, with this exit code")
-    } else {
-        ("it stays", "unmount it and run the command again; everything else is done")
-    };
-    Err(Error::refused(format!(
-        "something is mounted on {}{more}, which the image does not have: {stays}",
-        target.join(first.as_path()).display()
-    ))
-    .with_hint(hint))
+/// Returns access whose transfers end when the token is cancelled.
+fn with_cancel(mut access: Access, cancel: CancelToken) -> Access {
+    access.client.cancel = cancel;
+    access
+}
+
+/// Returns what the log and the hooks of an unattended unpack say about the result.
+fn done(unpacked: &Unpacked) -> Done {
+    Done {
+        digest: unpacked.digest.clone(),
+        bytes: unpacked.sync.as_ref().map_or(unpacked.fetched.bytes, |synced| synced.fetched),
+        change: if unpacked.outcome == Outcome::Unpacked { Change::Changed } else { Change::Unchanged },
+    }
 }
 
 /// Standard output, named in the errors of writing to it.
@@ -437,76 +469,4 @@ impl Write for StandardOutput {
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush().map_err(Self::explain)
     }
-}
-
-/// Formats the result in one line: what was unpacked, how fast, and what could not be restored.
-fn summary(unpacked: &Unpacked, target: &Path, time: Duration) -> String {
-    let target = target.display();
-    match unpacked.outcome {
-        _ if unpacked.sync.is_some() => {}
-        Outcome::Present => return format!("nothing to do: {target} holds this image"),
-        Outcome::Kept => return format!("nothing to do: {target} keeps the image that it holds"),
-        Outcome::Unpacked => {}
-    }
-    let Extracted {
-        entries,
-        bytes: size,
-        ownership_not_restored,
-        attributes_not_restored,
-        xattrs_not_restored,
-        devices_skipped,
-        symlinks_skipped,
-        fifos_skipped,
-        hardlinks_copied,
-    } = unpacked.extracted;
-    let mut line = match &unpacked.sync {
-        Some(synced) => sync_summary(synced),
-        None => format!(
-            "unpacked {}, {} from {}{} in {}",
-            count(entries, "entry", "entries"),
-            bytes(size),
-            count(unpacked.layers as u64, "layer", "layers"),
-            if unpacked.data_io { " that data-io made" } else { "" },
-            duration(time),
-        ),
-    };
-    if unpacked.sync.is_none() {
-        line.extend(rate(size, time).map(|rate| format!(", {rate}")));
-    }
-    if unpacked.fetched.is_partial && unpacked.sync.is_none() {
-        let FetchedPart { bytes: part, of, .. } = unpacked.fetched;
-        line += &format!("; fetched {} of {}: later layers replace the rest", bytes(part), bytes(of));
-    }
-    let lost = counts([
-        (ownership_not_restored, "owner", "owners"),
-        (attributes_not_restored, "mode or mtime", "modes or mtimes"),
-        (xattrs_not_restored, "extended attribute", "extended attributes"),
-        (devices_skipped, "device", "devices"),
-        (symlinks_skipped, "symbolic link", "symbolic links"),
-        (fifos_skipped, "fifo", "fifos"),
-    ]);
-    line.extend(lost.map(|lost| format!("; not restored: {lost}")));
-    if hardlinks_copied > 0 {
-        line += &format!("; copied: {}", count(hardlinks_copied, "hard link", "hard links"));
-    }
-    if unpacked.removed > 0 {
-        let removed = count(unpacked.removed, "entry", "entries");
-        line += &format!("; removed: {removed} of an image that was interrupted");
-    }
-    line
-}
-
-/// Formats what a sync has done, or would do.
-fn sync_summary(synced: &Synced) -> String {
-    let Synced { is_dry, fetched, requests, reused, written, attributes, removed, unchanged, .. } = synced;
-    format!(
-        "{}fetched {} in {}; reused {} of local files; wrote {}, changed attributes of {attributes}, removed {removed}; \
-         {} unchanged",
-        if *is_dry { "dry run: " } else { "" },
-        bytes(*fetched),
-        count(*requests, "range", "ranges"),
-        bytes(*reused),
-        count(*written, "entry", "entries"),
-        count(*unchanged, "entry", "entries"),
-    )
 }
