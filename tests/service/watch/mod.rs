@@ -24,11 +24,14 @@ use volio::{CancelToken, Digest, ExtractOptions, Result, SourceSpec, pack, unpac
 /// The period of the watches.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// Something that happens at a time.
+type Step = (Duration, Box<dyn FnOnce() + Send>);
+
 /// A clock in which time passes when it is waited for, and at whose times something happens. At the last time the watch
 /// ends.
 struct Script {
     now: Mutex<Duration>,
-    steps: Mutex<VecDeque<(Duration, Box<dyn FnOnce() + Send>)>>,
+    steps: Mutex<VecDeque<Step>>,
     until: Duration,
     end: CancelToken,
 }
@@ -45,8 +48,12 @@ impl Clock for Script {
     fn sleep(&self, duration: Duration, cancel: &CancelToken) -> Result<()> {
         let until = self.elapsed() + duration;
         loop {
-            let step = self.steps.lock().unwrap().pop_front_if(|(at, _)| *at <= until);
-            let Some((at, step)) = step else { break };
+            let mut steps = self.steps.lock().unwrap();
+            if steps.front().is_none_or(|(at, _)| *at > until) {
+                break;
+            }
+            let Some((at, step)) = steps.pop_front() else { break };
+            drop(steps);
             let now = self.elapsed().max(at);
             *self.now.lock().unwrap() = now;
             step();
@@ -189,7 +196,7 @@ fn link() -> Publication {
 struct Run {
     lab: Lab,
     open: Arc<OpenSource>,
-    steps: Vec<(Duration, Box<dyn FnOnce() + Send>)>,
+    steps: Vec<Step>,
     until: Duration,
     options: WatchOptions,
     hooks: Hooks,
