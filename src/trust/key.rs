@@ -161,6 +161,10 @@ fn label(pem: &str) -> Option<&str> {
 }
 
 fn read_pem(path: &Path) -> Result<String> {
+    if path.as_os_str().as_encoded_bytes().trim_ascii_start().starts_with(b"-----BEGIN") {
+        return Err(Error::usage("a key was given, and the name of a file with it is needed")
+            .with_hint("write the key to a file that only you can read, and give its name"));
+    }
     let what = || format!("cannot read the key {}", path.display());
     let file = File::open(path).map_err(|error| Error::io(what(), error))?;
     let mut text = String::new();
@@ -238,6 +242,16 @@ pub(super) mod tests {
             ("x".to_owned(), "-pubout"),
         ] {
             assert!(PublicKey::from_pem(&pem).unwrap_err().hint().unwrap().contains(hint), "{pem}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_place_of_the_name_of_its_file_is_not_printed() {
+        let secret = PRIVATE.lines().nth(1).unwrap();
+        for path in [PRIVATE.to_owned(), format!("\n{PRIVATE}")] {
+            let error = SigningKey::read(Path::new(&path)).unwrap_err();
+            assert_eq!(error.kind(), crate::error::Kind::Usage);
+            assert!(!format!("{error} {error:?}").contains(&secret[..20]), "{error}");
         }
     }
 

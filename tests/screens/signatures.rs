@@ -153,13 +153,13 @@ hint: use an oci-archive, a layout or a registry
 
 #[test]
 fn packing_and_signing() {
-    let arguments = "pack --sign-key signer.pem --sign-identity registry.example/data:v1 oci:layout:v2 tree";
+    let arguments = "pack --normalize --sign-key signer.pem --sign-identity registry.example/data:v1 oci:layout:v2 tree";
     assert_screen(
         with_keys().screen(arguments),
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-packed 4 entries, 26 B into 1 layer of 565 B in [TIME]
+packed 4 entries, 26 B into 1 layer of 462 B in [TIME]
 signed 3 manifests and indexes: 6 signatures added
 -- exit 0
 
@@ -258,4 +258,37 @@ hint: give --sign-key a file
 
 "#]],
     );
+}
+
+#[test]
+fn a_private_key_in_a_variable_is_not_printed() {
+    let place = with_keys();
+    let mut command = place.volio("pack oci:layout:v2 tree");
+    command.env("VOLIO_SIGN_KEY", fs::read_to_string(place.path().join("signer.pem")).unwrap());
+    assert_screen(
+        place.screen_of(command),
+        str![[r#"
+-- stderr
+error: a key was given, and the name of a file with it is needed
+hint: write the key to a file that only you can read, and give its name
+-- exit 2
+
+"#]],
+    );
+}
+
+#[test]
+fn a_variable_for_the_file_of_a_key_is_the_same_as_the_one_for_the_key() {
+    let place = with_keys();
+    for command in ["verify oci:layout:v1", "ls oci:layout:v1"] {
+        let mut command = place.volio(command);
+        command.env("VOLIO_VERIFY_KEY_FILE", "signer.pub");
+        assert_eq!(command.output().unwrap().status.code(), Some(3));
+    }
+    let mut command = place.volio("sign --sign-identity registry.example/data:v1 oci:layout:v1");
+    command.env("VOLIO_SIGN_KEY_FILE", "signer.pem");
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
+    let mut command = place.volio("verify oci:layout:v1");
+    command.env("VOLIO_VERIFY_KEY_FILE", "signer.pub");
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
 }

@@ -272,7 +272,8 @@ fn credentials_are_read_again_for_each_run() {
 #[test]
 fn mistakes_are_said_at_once() {
     let place = Place::new();
-    let cases: [(&[&str], &str); 10] = [
+    let public_key = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/signer.pub");
+    let cases: [(&[&str], &str); 11] = [
         (&["--cron", "0 0 31 2 *"], "it would never run"),
         (&["--cron", "61 * * * *"], "--cron"),
         (&["--every", "1m", "--cron", "@daily"], "cannot be used with"),
@@ -280,6 +281,7 @@ fn mistakes_are_said_at_once() {
         (&["--every", "10ms"], "is not a period"),
         (&["--every", "1m", "--jitter", "1h"], "--jitter"),
         (&["--every", "1m", "--wait-for-signal"], "--on-exit"),
+        (&["--wait-for-signal", "--sign-key", public_key], "which cannot sign"),
         (&["--on-exit"], "--every"),
         (&["--before", ""], "--before is not a command"),
         (&["--listen", "nonsense"], "--listen"),

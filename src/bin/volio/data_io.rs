@@ -184,6 +184,19 @@ impl EnvConfig {
         self.variables.get(name)
     }
 
+    /// Fails if there is a secret with the name of one of these variables. Those name a file, and are not read from secrets:
+    /// an image would be unpacked without the signature that the secret seems to require.
+    ///
+    /// # Errors
+    /// [`Usage`](volio::error::Kind::Usage).
+    pub fn ensure_no_secrets(&self, variables: &[&str]) -> Result<()> {
+        match variables.iter().find(|name| self.variables.secrets.get(name).is_some()) {
+            Some(name) => Err(Error::usage(format!("the secret {name} is not used: the variable names a file"))
+                .with_hint(format!("set {name} in the environment to the path of the secret"))),
+            None => Ok(()),
+        }
+    }
+
     /// Returns the environment with the secrets.
     pub fn environment(&self) -> Environment {
         let variables = environment::process();
@@ -309,6 +322,14 @@ mod tests {
         for other in ["NO_CHECK", "NO_PULL"] {
             assert!(!config(Direction::Unpack, &[tag, (other, "1")]).unwrap().announces);
         }
+    }
+
+    #[test]
+    fn secrets_with_the_name_of_an_option_for_signatures_are_refused() {
+        let config =
+            config(Direction::Unpack, &[("DATA_TAG", "h.io/a:1"), ("VOLIO_VERIFY_KEY", "PEM")]).unwrap();
+        assert!(config.ensure_no_secrets(&["VOLIO_POLICY", "VOLIO_VERIFY_KEY"]).is_err());
+        assert!(config.ensure_no_secrets(&["VOLIO_SIGN_KEY"]).is_ok());
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl VerificationArgs {
         Self { keys, policy }
     }
 
+    /// Returns whether a key or a policy was given.
+    pub fn is_given(&self) -> bool {
+        !self.keys.is_empty() || self.policy.is_some()
+    }
+
     /// Returns the policy that images must satisfy; `None` if nothing is required.
     ///
     /// # Errors
@@ -44,7 +49,7 @@ impl VerificationArgs {
         }
         let mut files = self.keys.clone();
         if files.is_empty() {
-            files.extend(environment::variable("VOLIO_VERIFY_KEY").map(PathBuf::from));
+            files.extend(key_file("VOLIO_VERIFY_KEY"));
         }
         if files.is_empty() {
             return Ok(None);
@@ -86,6 +91,11 @@ impl SigningArgs {
         Self { sign_key, sign_identity }
     }
 
+    /// Returns whether a key was given.
+    pub fn is_given(&self) -> bool {
+        self.sign_key.is_some()
+    }
+
     /// Returns whether the key is read from standard input.
     pub fn reads_standard_input(&self) -> bool {
         self.sign_key.as_deref() == Some(Path::new("-"))
@@ -97,7 +107,7 @@ impl SigningArgs {
     /// When the key cannot be read, or the image is in a place without signatures.
     pub fn signer(&self, image: &Location, progress: &dyn Progress) -> Result<Option<Signer>> {
         let named = self.sign_key.clone();
-        let Some(file) = named.or_else(|| environment::variable("VOLIO_SIGN_KEY").map(PathBuf::from)) else {
+        let Some(file) = named.or_else(|| key_file("VOLIO_SIGN_KEY")) else {
             if self.sign_identity.is_empty() {
                 return Ok(None);
             }
@@ -132,6 +142,13 @@ impl SigningArgs {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// Returns the file with a key that a variable names, or the variable with the suffix `_FILE`. Commands whose option has
+/// another name, such as `verify --key`, have both too.
+fn key_file(variable: &str) -> Option<PathBuf> {
+    let named = environment::variable(variable).or_else(|| environment::variable(&format!("{variable}_FILE")));
+    named.map(PathBuf::from)
 }
 
 /// Formats the signatures of an image in one line.

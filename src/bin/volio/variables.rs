@@ -32,6 +32,9 @@ const OTHERS: &[&str] = &[
     "VOLIO_MOUNTS",
     "VOLIO_DRIVER",
 ];
+/// Options whose value is the name of a file with a key or a policy. Their variable with the suffix has that name too, and
+/// not a file with the name: a mounted secret is the key itself.
+const NAMES_OF_FILES: &[&str] = &["sign-key", "verify-key", "key", "policy"];
 /// Prefixes of variables of others: the tests, and Kubernetes for a Service that is called volio.
 const FOREIGN: &[&str] = &["VOLIO_TEST_", "VOLIO_SERVICE_", "VOLIO_PORT"];
 /// Options that are not set by variables, because they are commands of their own.
@@ -172,6 +175,9 @@ fn find(option: &Arg, environment: &Environment) -> Result<Option<Value>> {
             Err(Error::usage(format!("{name} and {file_name} are both set")).with_hint("unset one of them"))
         }
         (Some(value), None) => Ok(Some(Value { variable: name, text: value.to_owned(), from_file: false })),
+        (None, Some(file)) if option.get_long().is_some_and(|long| NAMES_OF_FILES.contains(&long)) => {
+            Ok(Some(Value { variable: file_name, text: file.to_owned(), from_file: false }))
+        }
         (None, Some(file)) => {
             let text = read(Path::new(file))
                 .map_err(|error| Error::usage(format!("{file_name}: cannot read {file:?}: {error}")))?;
@@ -314,6 +320,18 @@ mod tests {
             error.to_string().contains("VOLIO_COMPRESSION_FILE: cannot read \"/does/not/exist\""),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_file_of_a_key_or_a_policy_is_its_value() {
+        for (variable, line, option) in [
+            ("VOLIO_SIGN_KEY_FILE", "volio pack oci:a b", "--sign-key=/run/secrets/key"),
+            ("VOLIO_VERIFY_KEY_FILE", "volio ls oci:a", "--verify-key=/run/secrets/key"),
+            ("VOLIO_POLICY_FILE", "volio ls oci:a", "--policy=/run/secrets/key"),
+            ("VOLIO_KEY_FILE", "volio sign oci:a", "--key=/run/secrets/key"),
+        ] {
+            assert_eq!(apply_to(line, &[(variable, "/run/secrets/key")]).unwrap()[2], option);
+        }
     }
 
     #[test]

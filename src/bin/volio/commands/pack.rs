@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use volio::data_io;
 use volio::error::Kind;
 use volio::pack::{Base, ImageForm, Options, Packed, pack, pack_incremental, read_archive};
-use volio::progress::Progress;
+use volio::progress::{Progress, Silent};
 use volio::service::{Change, Done};
 use volio::{
     Access, Compression, Error, IdMaps, IdRange, Location, OnChange, Owner, Result, RuleFiles, SourceSpec,
@@ -313,6 +313,10 @@ impl Pack {
         let invocation = self.invocation(&Display::warnings())?;
         self.tags.check(&invocation.image)?;
         environment::source_date_epoch(|name| invocation.variable(name))?;
+        if !self.signing.reads_standard_input() {
+            self.signing.signer(&invocation.image, &Silent)?;
+        }
+        self.incremental.base(&invocation.image, &invocation.access)?;
         for source in invocation.sources.iter().filter(|source| !source.is_standard_input()) {
             source.path.metadata().map_err(|error| {
                 Error::io(format!("cannot read {}", source.path.display()), error)
@@ -355,6 +359,9 @@ impl Pack {
     fn invocation(&self, progress: &Display) -> Result<Invocation> {
         let Some(image) = self.image.clone() else {
             let config = EnvConfig::read(Direction::Pack)?;
+            if !self.signing.is_given() {
+                config.ensure_no_secrets(&["VOLIO_SIGN_KEY"])?;
+            }
             config.check_source()?;
             let access = self.registries.access_for_data_io(&config, progress)?;
             let sources = vec![SourceSpec::new(&config.source)];

@@ -307,6 +307,9 @@ impl Unpack {
     /// forbids it.
     fn run_as_data_io(&self, options: Options, progress: Display, cancel: CancelToken) -> Result<Done> {
         let config = EnvConfig::read(Direction::Unpack)?;
+        if !self.signatures.is_given() {
+            config.ensure_no_secrets(&["VOLIO_VERIFY_KEY", "VOLIO_POLICY"])?;
+        }
         let access = with_cancel(self.registries.access_for_data_io(&config, &progress)?, cancel);
         let image = config.location(&access)?;
         let write = match options.write {
