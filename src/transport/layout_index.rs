@@ -298,6 +298,14 @@ pub fn tagged(
     image.root(fetch).map(Some)
 }
 
+/// Returns the digest of the document with this tag; `None` if there is none, or there are several.
+pub fn tagged_digest(index: &Index, tag: &str) -> Option<Digest> {
+    match entries_named(index, tag).as_slice() {
+        [one] => Some(one.digest.clone()),
+        _ => None,
+    }
+}
+
 /// Returns the entries of images that have no name.
 pub fn untagged(index: &Index) -> Vec<Descriptor> {
     let is_unnamed = |entry: &&Descriptor| is_image(entry) && names(entry).next().is_none();

@@ -206,6 +206,22 @@ pub trait Destination: Send + Sync {
         Err(Error::usage(format!("this place cannot give an image the tag {tag} of an attachment")))
     }
 
+    /// Gives an existing document a tag as [`attach`](Self::attach) does, if the tag still means the document with the digest
+    /// `expected`, or still nothing. Returns `false`, and changes nothing, if it means another one by now. Layouts look under
+    /// their lock, and archives when they are published, which then fails. Registries have no such operation: by default
+    /// nothing is looked at.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    fn attach_unless_moved(
+        &self,
+        tag: &str,
+        document: &Document,
+        _expected: Option<&Digest>,
+    ) -> Result<bool> {
+        self.attach(tag, document).map(|()| true)
+    }
+
     /// Shows readers the referrers that were put and the documents that were attached, without a change of the name. Only an
     /// archive needs that, which is replaced as a whole: all others show them at once.
     ///

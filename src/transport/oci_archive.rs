@@ -10,7 +10,7 @@ use super::{Destination, Source, moved_name, referrers};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, Digest, Document, Index, media_type};
 use crate::stream::{Body, Unverified, Written};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Cursor;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -115,6 +115,8 @@ pub struct OciArchiveWriter {
     referrers: Mutex<Vec<Descriptor>>,
     /// The attachments with their tags, which are added to the index with the image.
     attachments: Mutex<Vec<(ImageName, Document)>>,
+    /// The digests that tags of attachments meant when they were read, if they still have to mean those.
+    read_tags: Mutex<BTreeMap<String, Option<Digest>>>,
 }
 
 impl OciArchiveWriter {
@@ -129,6 +131,7 @@ impl OciArchiveWriter {
             name: ImageName::new(tag, None),
             referrers: Mutex::default(),
             attachments: Mutex::default(),
+            read_tags: Mutex::default(),
         })
     }
 
@@ -141,6 +144,7 @@ impl OciArchiveWriter {
                 None => Index::new(Vec::new(), Default::default()),
             };
             check(&index)?;
+            self.ensure_read_tags_unmoved(&index)?;
             let before = index.manifests.clone();
             for entry in self.referrers().drain(..) {
                 referrers::insert(&mut index, entry);
@@ -160,6 +164,24 @@ impl OciArchiveWriter {
             Ok(Closing { last: vec![marker, (INDEX_FILE.to_owned(), index)], dropped })
         };
         self.writer.publish(close)
+    }
+
+    /// Fails if another writer has changed the tag of an attachment, whose content would be lost.
+    fn ensure_read_tags_unmoved(&self, index: &Index) -> Result<()> {
+        for (tag, expected) in &*self.read_tags() {
+            let found = layout_index::tagged_digest(index, tag);
+            if found.as_ref() != expected.as_ref() {
+                let path = self.writer.path().display();
+                return Err(Error::refused(format!("another writer has changed the tag {tag} in {path}"))
+                    .with_hint("nothing was changed; run the command again"));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_tags(&self) -> MutexGuard<'_, BTreeMap<String, Option<Digest>>> {
+        // No code panics while it holds the lock.
+        self.read_tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn referrers(&self) -> MutexGuard<'_, Vec<Descriptor>> {
@@ -227,6 +249,12 @@ impl Destination for OciArchiveWriter {
         let attachment = (ImageName::new(Some(tag), None), document.clone());
         self.attachments().push(attachment);
         Ok(())
+    }
+
+    fn attach_unless_moved(&self, tag: &str, document: &Document, expected: Option<&Digest>) -> Result<bool> {
+        // What this writer has attached itself is not in the archive yet.
+        self.read_tags().entry(tag.to_owned()).or_insert_with(|| expected.cloned());
+        self.attach(tag, document).map(|()| true)
     }
 
     fn publish_attachments(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use std::fmt;
 
 /// The number of signatures of one image in each form that are read. Every signature is a request; an attacker may add
 /// thousands.
-const COUNT_LIMIT: usize = 100;
+pub(super) const COUNT_LIMIT: usize = 100;
 /// The maximum size of a payload or a bundle, in bytes. They have about 300 and 1 000.
 const SIZE_LIMIT: u64 = 256 << 10;
 

@@ -1,6 +1,7 @@
 //! The signer: it stores the signatures of an image beside it, in both forms.
 
 use super::bundle::{self, Bundle};
+use super::find::COUNT_LIMIT;
 use super::key::SigningKey;
 use super::payload::Payload;
 use super::signature_manifest::SignatureManifest;
@@ -14,6 +15,8 @@ use std::io::Cursor;
 
 /// The content of the empty config of an artifact (image-spec, "Guidelines for Artifact Usage").
 const EMPTY: &[u8] = b"{}";
+/// The most times that a signature is added to a tag that other writers change at the same time.
+const MAX_ATTEMPTS: u32 = 20;
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 
 /// A key, and the names under which it signs images.
@@ -65,11 +68,13 @@ impl Signer {
     /// Signs manifests and indexes that the destination has. Signatures by other keys stay as they are, and one by this key
     /// that is there already is not added again.
     ///
-    /// The tag of simple signatures is read and written. Of two programs that sign the same image at the same time, one may
-    /// remove the signature of the other; registries have no operation that would prevent it.
+    /// The tag of simple signatures is read and written. Two programs that sign the same image in a layout at the same time
+    /// both add theirs. In a registry one may remove the signature of the other; registries have no operation that would
+    /// prevent it.
     ///
     /// # Errors
-    /// Those of the destination; [`Refused`](crate::error::Kind::Refused) if the tag of the signatures has something else.
+    /// Those of the destination; [`Refused`](crate::error::Kind::Refused) if the tag of the signatures has something else, or
+    /// has so many signatures that another one would not be read.
     pub fn sign<'a>(
         &self,
         subjects: impl IntoIterator<Item = &'a Descriptor>,
@@ -89,16 +94,28 @@ impl Signer {
     /// Adds the simple signatures, one for each name. Returns whether each was added.
     fn add_simple(&self, subject: &Digest, to: &dyn Destination) -> Result<Vec<bool>> {
         let tag = SignatureManifest::tag(subject);
-        let mut manifest = existing_signatures(&tag, to)?;
-        // Those that are kept are needed: no removal may delete them meanwhile.
-        for payload in manifest.signatures().flatten().map(|stored| stored.payload) {
-            to.contains(payload)?;
+        for _ in 0..MAX_ATTEMPTS {
+            if let Some(added) = self.try_add_simple(subject, &tag, to)? {
+                return Ok(added);
+            }
         }
+        Err(Error::refused(format!("other writers change the tag {tag} again and again"))
+            .with_hint("nothing is lost; sign the image again"))
+    }
+
+    /// As [`add_simple`](Self::add_simple). Returns `None`, and adds nothing, if another writer has changed the tag meanwhile.
+    fn try_add_simple(
+        &self,
+        subject: &Digest,
+        tag: &str,
+        to: &dyn Destination,
+    ) -> Result<Option<Vec<bool>>> {
+        let (before, mut manifest) = existing_signatures(tag, to)?;
         let mut added = Vec::new();
         for reference in &self.references {
             let payload = Payload { reference: reference.clone(), digest: subject.clone() }.to_bytes();
             let digest = Digest::of(&payload);
-            let is_present = manifest.signatures().flatten().any(|stored| {
+            let is_present = manifest.signatures().take(COUNT_LIMIT).flatten().any(|stored| {
                 stored.payload.digest == digest && self.key.public().verifies(&payload, &stored.signature)
             });
             if !is_present {
@@ -107,13 +124,19 @@ impl Signer {
             }
             added.push(!is_present);
         }
-        if added.contains(&true) {
-            let (config, manifest) = manifest.documents();
-            upload(to, config.bytes())?;
-            to.put_manifest(&manifest)?;
-            to.attach(&tag, &manifest)?;
+        if !added.contains(&true) {
+            return Ok(Some(added));
         }
-        Ok(added)
+        ensure_read(tag, manifest.signatures().len())?;
+        // Those that are kept are needed: no removal may delete them meanwhile.
+        for payload in manifest.signatures().flatten().map(|stored| stored.payload) {
+            to.contains(payload)?;
+        }
+        let (config, manifest) = manifest.documents();
+        upload(to, config.bytes())?;
+        to.put_manifest(&manifest)?;
+        let is_attached = to.attach_unless_moved(tag, &manifest, before.as_ref())?;
+        Ok(is_attached.then_some(added))
     }
 
     /// Adds the bundle. Returns whether it was added: its bytes depend on the image and the key only.
@@ -139,16 +162,26 @@ impl Signed {
     }
 }
 
-/// Returns the simple signatures that the destination has.
-fn existing_signatures(tag: &str, to: &dyn Destination) -> Result<SignatureManifest> {
-    match to.tagged(tag)? {
-        None => Ok(SignatureManifest::default()),
-        Some(document) => SignatureManifest::parse(&document).map_err(|error| {
-            Error::new(Kind::Refused, format!("the tag {tag} is that of signatures, and has something else"))
-                .with_source(error)
-                .with_hint("remove the tag with volio rm, if nothing needs it")
-        }),
+/// Returns the simple signatures that the destination has, and the digest of their manifest.
+fn existing_signatures(tag: &str, to: &dyn Destination) -> Result<(Option<Digest>, SignatureManifest)> {
+    let Some(document) = to.tagged(tag)? else { return Ok((None, SignatureManifest::default())) };
+    let manifest = SignatureManifest::parse(&document).map_err(|error| {
+        Error::new(Kind::Refused, format!("the tag {tag} is that of signatures, and has something else"))
+            .with_source(error)
+            .with_hint("remove the tag with volio rm, if nothing needs it")
+    })?;
+    Ok((Some(document.descriptor().digest.clone()), manifest))
+}
+
+/// Fails if so many signatures would be in a tag that the last one would not be read.
+fn ensure_read(tag: &str, count: usize) -> Result<()> {
+    if count <= COUNT_LIMIT {
+        return Ok(());
     }
+    Err(Error::refused(format!(
+        "the tag {tag} would have {count} signatures, and only the first {COUNT_LIMIT} are read"
+    ))
+    .with_hint("remove the tag with volio rm, and sign the image again"))
 }
 
 /// Returns the manifest of a bundle, which refers to the image (cosign, `specs/BUNDLE_SPEC.md`). It has no time of creation,

@@ -2,6 +2,7 @@
 
 mod bases;
 mod hostile;
+mod writers;
 
 use crate::registry::Registry;
 use std::fs;

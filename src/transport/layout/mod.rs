@@ -364,6 +364,16 @@ impl Destination for Layout {
         self.set_name(&ImageName::new(Some(tag), None), document)
     }
 
+    fn attach_unless_moved(&self, tag: &str, document: &Document, expected: Option<&Digest>) -> Result<bool> {
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        if layout_index::tagged_digest(&index, tag).as_ref() != expected {
+            return Ok(false);
+        }
+        ImageName::new(Some(tag), None).set(&mut index, document);
+        self.replace_index(&index).map(|()| true)
+    }
+
     fn directory(&self) -> Option<PathBuf> {
         Some(self.path.clone())
     }
