@@ -34,6 +34,14 @@ impl Destination for DryRun<'_> {
         self.0.address(digest)
     }
 
+    fn tagged(&self, tag: &str) -> Result<Option<Document>> {
+        self.0.tagged(tag)
+    }
+
+    fn attach(&self, _tag: &str, _document: &Document) -> Result<()> {
+        Ok(())
+    }
+
     fn retry_delay(&self, error: &Error, failures: u32) -> Option<RetryDelay> {
         self.0.retry_delay(error, failures)
     }

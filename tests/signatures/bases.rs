@@ -72,3 +72,26 @@ fn a_base_by_another_key_is_reused_if_that_key_is_trusted() {
     assert_eq!(form(&unchanged), &ImageForm::Unchanged);
     place.trusting(&["signer"], SignedPart::Whole).resolve().unwrap();
 }
+
+#[test]
+fn a_dry_run_signs_nothing() {
+    for place in [Place::registry(), Place::layout(), Place::archive()] {
+        place.pack("one", Some(signer("other")));
+        let tree = place.path("tree");
+        write(&tree, "two");
+        let options = pack::Options { signer: Some(Arc::new(signer("signer"))), ..pack::Options::default() };
+        let incremental =
+            IncrementalOptions { effect: pack::Effect::DryRun, ..IncrementalOptions::default() };
+        let policy = Arc::new(SignaturePolicy::from_keys(vec![public("other")]));
+        for (base, content) in [(current(&place), "two"), (current(&place).signed_as(policy), "one")] {
+            write(&tree, content);
+            let before = place.source().tags().unwrap();
+            let to = place.location.destination(&Access::default()).unwrap();
+            pack_incremental(&*to, &base, &[SourceSpec::new(&tree)], &options, &incremental, &Silent)
+                .unwrap();
+            assert_eq!(place.source().tags().unwrap(), before, "{}", place.location);
+            let error = place.trusting(&["signer"], SignedPart::Whole).resolve().unwrap_err();
+            assert_eq!(error.kind(), Kind::Integrity);
+        }
+    }
+}
