@@ -67,7 +67,13 @@ impl Source for SignedSource<'_> {
             return Err(unsigned);
         }
         let SignedPart::Platform(platform) = &self.judge.part else { return Err(unsigned) };
-        let Ok(selected) = select(&root, platform.as_ref(), &*self.source) else { return Err(unsigned) };
+        let selected = match select(&root, platform.as_ref(), &*self.source) {
+            // The index is not signed, so that what it lacks is not what the user has to know.
+            Err(error) if matches!(error.kind(), Kind::Integrity | Kind::NotFound | Kind::Usage) => {
+                return Err(unsigned);
+            }
+            selected => selected?,
+        };
         match self.judge.check(&*self.source, &selected.document) {
             Ok(()) => Ok(selected.document),
             Err(error) if error.kind() == Kind::Integrity => {

@@ -9,6 +9,8 @@ use crate::transport::{Location, Source};
 
 /// The number of signatures that an error describes.
 const DESCRIBED: usize = 5;
+/// The limit on what is said about a signature, in characters. Parts of it are text from outside.
+const DESCRIPTION_LIMIT: usize = 500;
 
 /// Fails unless the manifest or the index with this digest satisfies all of the requirements. `location` is where the image
 /// was asked for: some requirements are about its name.
@@ -43,7 +45,7 @@ fn ensure_signed_by(
     keys: &[PublicKey],
     identity: &Identity,
 ) -> Result<()> {
-    let mut refused = Vec::new();
+    let mut refused = Refused::default();
     let is_signed = find_signatures(source, subject, |signature| {
         let claim = signature.verify(keys).and_then(|claim| {
             if !claim.digests.contains(subject) {
@@ -60,7 +62,7 @@ fn ensure_signed_by(
         match claim {
             Ok(()) => true,
             Err(why) => {
-                refused.push(format!("{signature}: {why}"));
+                refused.add(&format!("{signature}: {why}"));
                 false
             }
         }
@@ -69,18 +71,38 @@ fn ensure_signed_by(
     if is_signed { Ok(()) } else { Err(unsigned(subject, location, keys, &refused)) }
 }
 
-fn unsigned(subject: &Digest, location: &Location, keys: &[PublicKey], refused: &[String]) -> Error {
-    if refused.is_empty() {
+/// The signatures that do not count, and why the first ones do not.
+#[derive(Default)]
+struct Refused {
+    count: usize,
+    described: Vec<String>,
+}
+
+impl Refused {
+    fn add(&mut self, why: &str) {
+        self.count += 1;
+        if self.described.len() < DESCRIBED {
+            let mut description: String = why.chars().take(DESCRIPTION_LIMIT).collect();
+            if description.len() < why.len() {
+                description.push_str("...");
+            }
+            self.described.push(description);
+        }
+    }
+}
+
+fn unsigned(subject: &Digest, location: &Location, keys: &[PublicKey], refused: &Refused) -> Error {
+    if refused.count == 0 {
         return Error::integrity(format!(
             "{location} is not signed: {subject} has neither a .sig tag nor a bundle among its referrers"
         ))
         .with_hint("volio sign adds signatures; volio copy --referrers carries them with an image");
     }
-    let more = match refused.len().saturating_sub(DESCRIBED) {
+    let more = match refused.count.saturating_sub(DESCRIBED) {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    let described = refused.get(..DESCRIBED).unwrap_or(refused).join("; ");
+    let described = refused.described.join("; ");
     let hints: Vec<_> = keys.iter().map(PublicKey::hint).collect();
     Error::integrity(format!(
         "{location} is not signed as required: {subject} has no signature that counts: {described}{more}"

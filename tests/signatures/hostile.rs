@@ -166,6 +166,24 @@ fn thousands_of_signatures_are_not_read() {
     let garbage = vec![(b"{}".to_vec(), BASE64_STANDARD.encode([0x30; 70])); 5000];
     plant_simple(&place, &digest, &[garbage.as_slice(), &[(payload, signature)]].concat());
     assert!(refusal(&place).contains("95 more"));
+    // Another one after them would not be read either.
+    let signed =
+        volio::sign::sign(&*place.source(), &*place.destination(), &signer("signer"), &volio::progress::Silent);
+    assert_eq!(signed.unwrap_err().kind(), Kind::Refused);
+}
+
+#[test]
+fn an_error_about_hostile_signatures_is_short() {
+    let place = Place::layout();
+    place.pack("content", None);
+    let root = place.source().resolve().unwrap().descriptor().clone();
+    let valid = String::from_utf8(Bundle::sign(&key("signer"), &root.digest)).unwrap();
+    for number in 0..20 {
+        let long = format!("{number}{}", "\\u0001".repeat(30_000));
+        plant_bundle(&place, &root, valid.replace(BUNDLE, &long).as_bytes());
+    }
+    let message = refusal(&place);
+    assert!(message.contains("and 15 more") && message.len() < 5000, "{}", message.len());
 }
 
 /// A source whose name means another document at each second request.
