@@ -34,6 +34,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             );
             return vec![format!("{policy}\0h.io/team/data:v1").into()];
         }
+        "signatures" => return signatures(),
         _ => return vec![(0..=255).cycle().take(300).collect(), b"{}".to_vec()],
     };
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hostile").join(kind);
@@ -50,6 +51,22 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     });
     // The few large ones would take most of the time.
     plain.filter(|seed| seed.len() < 20_000).collect()
+}
+
+/// Returns keys, a payload, a bundle, and a manifest of signatures.
+fn signatures() -> Vec<Vec<u8>> {
+    let (private, public) =
+        (include_str!("../fixtures/keys/signer.pem"), include_str!("../fixtures/keys/signer.pub"));
+    let digest = volio::oci::Digest::of(b"");
+    let payload = volio::trust::Payload { reference: "h.io/a:1".to_owned(), digest: digest.clone() };
+    let bundle = volio::trust::Bundle::sign(&volio::SigningKey::from_pem(private).unwrap(), &digest);
+    let config = r#"{"mediaType":"application/vnd.oci.image.config.v1+json","size":2,"digest":""#;
+    let layer = r#"{"mediaType":"application/vnd.dev.cosign.simplesigning.v1+json","size":2,"digest":""#;
+    let signature = r#""annotations":{"dev.cosignproject.cosign/signature":"MAYCAQECAQE="}"#;
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"config":{config}{digest}"}},"layers":[{layer}{digest}",{signature}}}]}}"#
+    );
+    vec![private.into(), public.into(), payload.to_bytes(), bundle, manifest.into()]
 }
 
 /// Returns a seed with some bytes changed, and possibly without its end.
@@ -116,6 +133,11 @@ fn credentials_at_random_are_read_or_refused() {
 #[test]
 fn policies_at_random_are_read_or_refused() {
     fuzz("policy", 1000);
+}
+
+#[test]
+fn signatures_at_random_are_refused() {
+    fuzz("signatures", 1000);
 }
 
 #[test]

@@ -7,12 +7,14 @@
 mod extractor;
 mod layers;
 mod policy;
+mod signatures;
 mod sync;
 mod toc;
 
 pub use extractor::extractor;
 pub use layers::{archive, compressed};
 pub use policy::policy;
+pub use signatures::signatures;
 pub use sync::sync;
 pub use toc::toc;
 
@@ -44,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("images", images),
     ("policy", policy),
     ("references", references),
+    ("signatures", signatures),
     ("sync", sync),
     ("toc", toc),
 ];
