@@ -104,12 +104,7 @@ impl Signer {
     }
 
     /// As [`add_simple`](Self::add_simple). Returns `None`, and adds nothing, if another writer has changed the tag meanwhile.
-    fn try_add_simple(
-        &self,
-        subject: &Digest,
-        tag: &str,
-        to: &dyn Destination,
-    ) -> Result<Option<Vec<bool>>> {
+    fn try_add_simple(&self, subject: &Digest, tag: &str, to: &dyn Destination) -> Result<Option<Vec<bool>>> {
         let (before, mut manifest) = existing_signatures(tag, to)?;
         let mut added = Vec::new();
         for reference in &self.references {

@@ -153,7 +153,8 @@ hint: use an oci-archive, a layout or a registry
 
 #[test]
 fn packing_and_signing() {
-    let arguments = "pack --normalize --sign-key signer.pem --sign-identity registry.example/data:v1 oci:layout:v2 tree";
+    let arguments =
+        "pack --normalize --sign-key signer.pem --sign-identity registry.example/data:v1 oci:layout:v2 tree";
     assert_screen(
         with_keys().screen(arguments),
         str![[r#"

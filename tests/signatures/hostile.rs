@@ -167,8 +167,12 @@ fn thousands_of_signatures_are_not_read() {
     plant_simple(&place, &digest, &[garbage.as_slice(), &[(payload, signature)]].concat());
     assert!(refusal(&place).contains("95 more"));
     // Another one after them would not be read either.
-    let signed =
-        volio::sign::sign(&*place.source(), &*place.destination(), &signer("signer"), &volio::progress::Silent);
+    let signed = volio::sign::sign(
+        &*place.source(),
+        &*place.destination(),
+        &signer("signer"),
+        &volio::progress::Silent,
+    );
     assert_eq!(signed.unwrap_err().kind(), Kind::Refused);
 }
 

@@ -191,8 +191,10 @@ impl EnvConfig {
     /// [`Usage`](volio::error::Kind::Usage).
     pub fn ensure_no_secrets(&self, variables: &[&str]) -> Result<()> {
         match variables.iter().find(|name| self.variables.secrets.get(name).is_some()) {
-            Some(name) => Err(Error::usage(format!("the secret {name} is not used: the variable names a file"))
-                .with_hint(format!("set {name} in the environment to the path of the secret"))),
+            Some(name) => {
+                Err(Error::usage(format!("the secret {name} is not used: the variable names a file"))
+                    .with_hint(format!("set {name} in the environment to the path of the secret")))
+            }
             None => Ok(()),
         }
     }

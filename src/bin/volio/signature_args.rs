@@ -147,7 +147,8 @@ impl SigningArgs {
 /// Returns the file with a key that a variable names, or the variable with the suffix `_FILE`. Commands whose option has
 /// another name, such as `verify --key`, have both too.
 fn key_file(variable: &str) -> Option<PathBuf> {
-    let named = environment::variable(variable).or_else(|| environment::variable(&format!("{variable}_FILE")));
+    let named =
+        environment::variable(variable).or_else(|| environment::variable(&format!("{variable}_FILE")));
     named.map(PathBuf::from)
 }
 
