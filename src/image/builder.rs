@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 
 /// The command of a data image, which cannot be started: `docker create` refuses an image without a command.
 const NO_COMMAND: &str = "/volio-data";
+/// The annotation of entries of an index whose images have layers in zstd, as containers/image writes it. skopeo would add it
+/// to a copy of all platforms, which then would have another digest; it refuses to copy a signed image so.
+const ZSTD_ENTRY: &str = "io.github.containers.compression.zstd";
 /// The default platforms of a data image: data has no architecture, but Kubernetes nodes look for their own.
 const DEFAULT_PLATFORMS: [&str; 2] = ["amd64", "arm64"];
 
@@ -161,8 +164,12 @@ impl Description {
         let root = match manifests.as_slice() {
             [manifest] => manifest.clone(),
             manifests => {
+                let has_zstd = stack.layers.iter().any(|layer| layer.media_type == media_type::LAYER_ZSTD);
+                let zstd = has_zstd.then(|| (ZSTD_ENTRY.to_owned(), "true".to_owned()));
+                let annotations: BTreeMap<_, _> = zstd.into_iter().collect();
                 let entries = manifests.iter().zip(&platforms).map(|(manifest, platform)| Descriptor {
                     platform: Some(platform.clone()),
+                    annotations: annotations.clone(),
                     ..manifest.descriptor().clone()
                 });
                 Document::write(media_type::INDEX, &Index::new(entries.collect(), self.annotations.clone()))

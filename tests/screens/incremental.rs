@@ -34,7 +34,7 @@ no base: oci:layout:v1 does not exist yet: packed in full
         str![[r#"
 -- stderr
 dry run: packed 1 of 4 entries into 1 layer of 401 B in [TIME]
-dry run: base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 5.5 KiB)
+dry run: base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 5.0 KiB (a full pack would have sent about 5.6 KiB)
 -- exit 0
 
 "#]],
@@ -45,7 +45,7 @@ dry run: base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 
 oci:layout@sha256:[DIGEST]
 -- stderr
 packed 1 of 4 entries into 1 layer of 401 B in [TIME]
-base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 4.9 KiB (a full pack would have sent about 5.5 KiB)
+base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 0 added, 1 changed, 1 removed; read 97.7 KiB, sent 5.0 KiB (a full pack would have sent about 5.6 KiB)
 -- exit 0
 
 "#]],
@@ -111,8 +111,8 @@ fn the_comparison_is_in_the_json_document() {
     "unchanged": 4,
     "contentCompared": 2,
     "bytesRead": 100032,
-    "bytesSent": 4997,
-    "fullBytes": 5551,
+    "bytesSent": 5123,
+    "fullBytes": 5677,
     "layersReused": 1,
     "layersAdded": 1
   },
@@ -195,7 +195,7 @@ packed in full: more than 50 % of its bytes would be dead (--max-dead 50)
 oci:layout@sha256:[DIGEST]
 -- stderr
 packed 1 of 2 entries into 1 layer of 361 B in [TIME]
-base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 1 added, 0 changed, 0 removed; read 20 B, sent 4.9 KiB (a full pack would have sent about 4.9 KiB)
+base: oci:layout@sha256:[DIGEST] (the image that oci:layout:v1 names); 1 added, 0 changed, 0 removed; read 20 B, sent 5.0 KiB (a full pack would have sent about 5.0 KiB)
 -- exit 0
 
 "#]],

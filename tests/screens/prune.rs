@@ -27,7 +27,7 @@ keep    third    2026-03-02T12:00:00+01:00  daily
 keep    undated  -                          its image has no time
 -- stderr
 warning: --keep-tag golden: oci:layout has no such tag
-dry run: would have removed 2 tags, kept 3; deleted 6 blobs, 4.7 KiB
+dry run: would have removed 2 tags, kept 3; deleted 6 blobs, 5.0 KiB
 -- exit 0
 
 "#]],
@@ -41,7 +41,7 @@ remove  second   2026-03-02T10:00:00+00:00  no rule keeps it
 keep    third    2026-03-02T12:00:00+01:00  daily
 keep    undated  -                          its image has no time
 -- stderr
-removed 2 tags, kept 3; deleted 6 blobs, 4.7 KiB
+removed 2 tags, kept 3; deleted 6 blobs, 5.0 KiB
 -- exit 0
 
 "#]],
@@ -253,8 +253,8 @@ removed 0 tags, kept 5
         str![[r#"
 latest
 one
-t-5311
-t-cb1e
+t-0932
+t-72e3
 two
 -- exit 0
 

@@ -27,10 +27,10 @@ removed the tag v1
     "v2"
   ],
   "blobs": 6,
-  "bytes": 3237
+  "bytes": 3363
 }
 -- stderr
-removed the tag v2; deleted 6 blobs, 3.2 KiB
+removed the tag v2; deleted 6 blobs, 3.3 KiB
 -- exit 0
 
 "#]],
@@ -64,7 +64,7 @@ hint: name one of the tags, or use --force if all of them shall go
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-removed the tags v1, v2; deleted 6 blobs, 3.2 KiB
+removed the tags v1, v2; deleted 6 blobs, 3.3 KiB
 -- exit 0
 
 "#]],
@@ -122,13 +122,13 @@ removed the tag v1
     "latest"
   ],
   "attachments": [
-    "sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig"
+    "sha256-09328ce22b8e57180d56f8b270a61246e1b628708cdcd16f82a48298c5e5941b.sig"
   ],
   "blobs": 6,
-  "bytes": 3237
+  "bytes": 3363
 }
 -- stderr
-removed the tag latest and 1 attachment; deleted 6 blobs, 3.2 KiB
+removed the tag latest and 1 attachment; deleted 6 blobs, 3.3 KiB
 -- exit 0
 
 "#]],

@@ -175,7 +175,7 @@ fn verifying_a_signed_image() {
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-verified 6 blobs, 3.2 KiB of 2 images in [TIME]
+verified 6 blobs, 3.3 KiB of 2 images in [TIME]
 its signatures satisfy what was required
 -- exit 0
 

@@ -146,9 +146,9 @@ v1
         place.screen("tags --attachments oci:layout"),
         str![[r#"
 latest
-  sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig
+  sha256-09328ce22b8e57180d56f8b270a61246e1b628708cdcd16f82a48298c5e5941b.sig
 v1
-  sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig
+  sha256-09328ce22b8e57180d56f8b270a61246e1b628708cdcd16f82a48298c5e5941b.sig
 @sha256:[DIGEST]
   sha256-0000000000000000000000000000000000000000000000000000000000000000.att
 -- exit 0
@@ -171,7 +171,7 @@ v1
       "images": []
     },
     {
-      "tag": "sha256-5311a89a1d2bef19f7a416ca3956e48820114fee251617da5daa5de4930a3f9e.sig",
+      "tag": "sha256-09328ce22b8e57180d56f8b270a61246e1b628708cdcd16f82a48298c5e5941b.sig",
       "subject": "sha256:[DIGEST]",
       "images": [
         "latest",

@@ -25,7 +25,7 @@ fn a_sound_image() {
         str![[r#"
 oci:layout@sha256:[DIGEST]
 -- stderr
-verified 6 blobs, 3.2 KiB of 2 images in [TIME]
+verified 6 blobs, 3.3 KiB of 2 images in [TIME]
 -- exit 0
 
 "#]],
@@ -42,7 +42,7 @@ fn a_sound_image_as_json() {
   "digest": "sha256:[DIGEST]",
   "images": 2,
   "blobs": 6,
-  "bytes": 3237,
+  "bytes": 3363,
   "damage": []
 }
 -- exit 0
@@ -77,7 +77,7 @@ fn damage_as_json() {
   "digest": "sha256:[DIGEST]",
   "images": 2,
   "blobs": 6,
-  "bytes": 3237,
+  "bytes": 3363,
   "damage": [
     {
       "role": "configuration of linux/arm64",

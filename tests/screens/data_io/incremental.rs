@@ -27,7 +27,7 @@ no base: oci:/place/store:registry.example/data:1 does not exist yet: packed in 
 oci:/place/store@sha256:[DIGEST]
 -- stderr
 packed 1 of 5 entries into 1 layer of 350 B in [TIME]
-base: oci:/place/store@sha256:[DIGEST] (the image that oci:/place/store:registry.example/data:1 names); 1 added, 0 changed, 0 removed; read 30 B, sent 4.9 KiB (a full pack would have sent about 5.2 KiB)
+base: oci:/place/store@sha256:[DIGEST] (the image that oci:/place/store:registry.example/data:1 names); 1 added, 0 changed, 0 removed; read 30 B, sent 5.0 KiB (a full pack would have sent about 5.3 KiB)
 -- exit 0
 
 "#]],
