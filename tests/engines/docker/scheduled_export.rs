@@ -38,6 +38,8 @@ impl Example {
         let mut compose = Command::new("docker-compose");
         compose.env("DOCKER_HOST", docker_host()).env("AUTHFILE", self.place.join("auth.json"));
         compose.env("VOLIO_IMAGE", &self.program).env("IMAGE", &self.image).env("SCHEDULE", "* * * * * *");
+        // The example delays each run by up to ten minutes.
+        compose.env("JITTER", "0");
         compose.args(["--project-name", PROJECT, "--file", example, "--file"]);
         finish(compose.arg(self.place.path().join("network.yml")).args(arguments))
     }
