@@ -3,6 +3,7 @@
 mod clock;
 mod health;
 mod hooks;
+mod month;
 mod program;
 mod schedule;
 mod watch;

@@ -297,6 +297,11 @@ impl Registry {
         self.shared.inside().store.blob(repository, &digest.to_string())
     }
 
+    /// Returns the tags of a repository, also while the registry is down.
+    pub fn stored_tags(&self, repository: &str) -> Vec<String> {
+        self.shared.inside().store.tags(repository).unwrap_or_default()
+    }
+
     /// Returns the number of uploads that have not ended.
     pub fn open_uploads(&self) -> usize {
         self.shared.inside().store.open_uploads()

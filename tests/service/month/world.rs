@@ -1,0 +1,371 @@
+//! What happens to the machines in the month, and what has to be true of them.
+
+use super::{Month, Tree, USERS};
+use crate::service::eventually;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+use volio::progress::Silent;
+use volio::service::publish::version_name;
+use volio::unpack;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAYS: u32 = 30;
+/// The time between two looks at the world.
+const STEP: Duration = Duration::from_secs(3 * 3600);
+/// The time after a fault in which everybody recovers.
+const RECOVERY: Duration = Duration::from_secs(4 * 3600);
+/// The time after which a change has reached the registry: a period, a restart and a retry.
+const EXPORTED: Duration = Duration::from_secs(7 * 3600);
+/// The time after which an image has reached the followers.
+const FOLLOWED: Duration = Duration::from_secs(3 * 3600);
+/// The largest file that fits on a disk that is nearly full.
+const NEARLY_FULL: u64 = 32 << 10;
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The registry answers so many requests more, and then 503, for so long.
+    Down(u64, Duration),
+    /// The registry has another password than the machines.
+    PasswordRotated,
+    /// The clock of a machine is wrong by seconds from now on.
+    Jump(usize, i64),
+    DiskFull,
+    TagDeleted,
+    /// A service is killed while it waits.
+    KilledAsleep(usize),
+    /// A service is killed in its next run.
+    KilledInRun(usize),
+}
+
+/// The fault of each day after the first three, in turn.
+const FAULTS: [Fault; 24] = [
+    Fault::KilledInRun(1),
+    Fault::Down(0, Duration::from_secs(6 * 3600)),
+    Fault::KilledInRun(2),
+    Fault::KilledInRun(3),
+    Fault::Jump(1, -2 * 86_400),
+    Fault::DiskFull,
+    Fault::PasswordRotated,
+    Fault::KilledAsleep(4),
+    Fault::Down(7, Duration::from_secs(9 * 3600)),
+    Fault::KilledInRun(4),
+    Fault::Down(0, Duration::from_secs(24 * 3600)),
+    Fault::KilledInRun(1),
+    Fault::TagDeleted,
+    Fault::Jump(1, 40 * 86_400),
+    Fault::KilledAsleep(1),
+    Fault::Jump(1, 3600),
+    Fault::Jump(2, 365 * 86_400),
+    Fault::KilledAsleep(2),
+    Fault::Down(30, Duration::from_secs(6 * 3600)),
+    Fault::KilledInRun(1),
+    Fault::DiskFull,
+    Fault::KilledInRun(3),
+    Fault::PasswordRotated,
+    Fault::Jump(3, -3600),
+];
+
+/// The number of descriptors and threads of this process. Those of servers and readers come and go: it is the least of
+/// some looks.
+fn count() -> (usize, usize) {
+    let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let looks = (0..25).map(|_| {
+        thread::sleep(Duration::from_millis(10));
+        (count("fd"), count("task"))
+    });
+    looks.reduce(|one, other| (one.0.min(other.0), one.1.min(other.1))).unwrap()
+}
+
+/// Limits the size of files that this process writes. Returns the limit from before.
+fn limit_files(size: Option<u64>) -> Option<u64> {
+    let limit = getrlimit(Resource::Fsize);
+    setrlimit(Resource::Fsize, Rlimit { current: size.or(limit.maximum), ..limit }).unwrap();
+    limit.current
+}
+
+/// Reads a tree without subdirectories; `None` if it is removed meanwhile.
+fn read(directory: &Path) -> Option<Tree> {
+    let mut tree = Tree::new();
+    for entry in fs::read_dir(directory).ok()? {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().unwrap();
+        if !name.starts_with(".volio") {
+            tree.insert(name, fs::read(entry.path()).ok()?);
+        }
+    }
+    Some(tree)
+}
+
+/// Lives through the month.
+pub fn run(month: &Arc<Month>) {
+    month.change();
+    let (ended, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let services: Vec<_> = (1..5).map(|machine| scope.spawn(move || month.serve(machine))).collect();
+        for machine in [3, 4] {
+            let (ended, looks) = (&ended, &looks);
+            scope.spawn(move || month.observe(machine, ended, looks));
+        }
+        month.live();
+        for machine in &month.machines {
+            machine.end.lock().unwrap().cancel();
+        }
+        month.timeline.leave(0);
+        services.into_iter().for_each(|service| service.join().unwrap());
+        ended.store(true, Ordering::SeqCst);
+    });
+    assert!(looks.into_inner() > 100);
+    month.check_end();
+}
+
+impl Month {
+    fn version(&self) -> usize {
+        self.truth.lock().unwrap().len() - 1
+    }
+
+    /// Changes the exported tree: some files change, appear or disappear.
+    fn change(&self) {
+        // Only the disks of the followers are full.
+        let limit = limit_files(None);
+        let mut truth = self.truth.lock().unwrap();
+        let version = truth.len();
+        let mut tree = truth.last().map(|(_, tree)| tree.clone()).unwrap_or_default();
+        for name in ["a", "b", "c", "d", "e", "large"] {
+            let size = if name == "large" { 80_000 } else { 10 + self.random.below(4000) };
+            let path = self.path("tree").join(name);
+            match self.random.below(4) {
+                0 if version > 0 && name != "large" => {
+                    tree.remove(name);
+                    let _ = fs::remove_file(path);
+                }
+                1 | 2 if version > 0 => {}
+                _ => {
+                    let content: Vec<u8> = (0..size).map(|_| self.random.below(256) as u8).collect();
+                    fs::write(path, &content).unwrap();
+                    tree.insert(name.to_owned(), content);
+                }
+            }
+        }
+        fs::write(self.path("tree/version"), version.to_string()).unwrap();
+        tree.insert("version".to_owned(), version.to_string().into_bytes());
+        truth.push((self.timeline.elapsed(), tree));
+        limit_files(limit);
+    }
+
+    /// Asserts that a tree is one of the versions, as a whole. Returns the number.
+    fn whole(&self, tree: &Tree) -> usize {
+        let version: usize = String::from_utf8(tree["version"].clone()).unwrap().parse().unwrap();
+        let truth = self.truth.lock().unwrap();
+        let expected: &Tree = &truth[version].1;
+        let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(tree), names(expected), "half of version {version}");
+        assert!(tree == expected, "half of version {version}");
+        version
+    }
+
+    /// Reads the published tree of a follower all the time, as an application does.
+    fn observe(&self, machine: usize, ended: &AtomicBool, looks: &AtomicUsize) {
+        let link = self.target(machine).join("current");
+        while !ended.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(10));
+            let Ok(name) = fs::read_link(&link) else { continue };
+            let tree = read(&self.target(machine).join(&name));
+            // An old version may be removed meanwhile, but not the current one.
+            if fs::read_link(&link).unwrap() == name {
+                self.whole(&tree.expect("the current version is there"));
+                looks.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn is_quiet(&self, from: Duration, to: Duration) -> bool {
+        let faults = self.faults.lock().unwrap();
+        !faults.iter().any(|(begin, end)| *begin < to && from < *end + RECOVERY)
+    }
+
+    /// Returns whether the registry is down for everybody.
+    pub fn is_down(&self) -> bool {
+        let now = self.timeline.elapsed();
+        self.faults.lock().unwrap().iter().any(|(begin, end)| (*begin..*end).contains(&now))
+    }
+
+    fn live(&self) {
+        let mut counted = None;
+        let mut fault_ends = None;
+        let mut checks = 0;
+        for step in 1..=DAYS * 8 {
+            self.timeline.sleep_until(0, STEP * step);
+            let now = self.timeline.elapsed();
+            if fault_ends.is_some_and(|end| end <= now) {
+                fault_ends = None;
+                self.mend();
+            }
+            checks += usize::from(self.check());
+            let day = step / 8;
+            if step == 3 * 8 {
+                counted = Some(count());
+            }
+            if step % 8 == 2 && fault_ends.is_none() && (3..27).contains(&day) {
+                fault_ends = Some(now + self.break_something(FAULTS[day as usize - 3]));
+            }
+            if self.random.below(10) < 4 && step < (DAYS - 1) * 8 {
+                self.change();
+            }
+        }
+        assert!(checks > 40, "{checks} checks in quiet times");
+        assert!(self.is_quiet(DAY * (DAYS - 1), DAY * DAYS) && fault_ends.is_none());
+        let (descriptors, threads) = counted.unwrap();
+        eventually("no more descriptors and threads than on the third day", || {
+            let now = count();
+            now.0 <= descriptors && now.1 <= threads
+        });
+    }
+
+    /// Causes a fault. Returns its duration.
+    fn break_something(&self, fault: Fault) -> Duration {
+        let duration = match fault {
+            Fault::Down(left, duration) => {
+                let left = usize::try_from(left).unwrap();
+                self.registry.behave(|behaviour| behaviour.limits_requests = Some(left));
+                duration
+            }
+            Fault::PasswordRotated => {
+                self.log_in(USERS[1], USERS[0]);
+                HOUR * 6
+            }
+            Fault::Jump(machine, seconds) => {
+                self.machines[machine].offset.fetch_add(seconds, Ordering::SeqCst);
+                HOUR
+            }
+            Fault::DiskFull => {
+                limit_files(Some(NEARLY_FULL));
+                HOUR * 9
+            }
+            Fault::TagDeleted => {
+                let removal = self.registry.location("data", "latest").removal(&self.access(0)).unwrap();
+                removal.remove(true).unwrap();
+                EXPORTED
+            }
+            Fault::KilledAsleep(machine) => {
+                self.machines[machine].killed.store(true, Ordering::SeqCst);
+                HOUR
+            }
+            Fault::KilledInRun(machine) => {
+                self.machines[machine].doomed.store(true, Ordering::SeqCst);
+                DAY / 2
+            }
+        };
+        let now = self.timeline.elapsed();
+        self.faults.lock().unwrap().push((now, now + duration));
+        duration
+    }
+
+    /// Ends all faults. A clock that has jumped stays.
+    fn mend(&self) {
+        self.registry.behave(|behaviour| behaviour.limits_requests = None);
+        self.log_in(USERS[1], USERS[1]);
+        limit_files(None);
+    }
+
+    /// Checks that changes have arrived, if nothing was broken lately. Returns whether that is so.
+    fn check(&self) -> bool {
+        let now = self.timeline.elapsed();
+        if now < EXPORTED + FOLLOWED || !self.is_quiet(now - EXPORTED - FOLLOWED, now) {
+            return false;
+        }
+        let truth = self.truth.lock().unwrap();
+        let due = truth.iter().rposition(|(time, _)| *time <= now - EXPORTED).unwrap();
+        drop(truth);
+        let exports = self.exports.lock().unwrap();
+        let exported = exports.last().unwrap().version;
+        assert!(due <= exported, "version {due} at {now:?}, and only {exported} is exported");
+        let followed = exports.iter().rev().find(|export| export.time <= now - FOLLOWED).unwrap().version;
+        drop(exports);
+        for machine in 2..5 {
+            let target = self.target(machine);
+            let tree = read(&if machine == 2 { target } else { target.join("current") }).unwrap();
+            let version = self.whole(&tree);
+            assert!(
+                (followed..=exported).contains(&version),
+                "{machine}: {version}, not {followed} at {now:?}"
+            );
+        }
+        true
+    }
+
+    fn check_end(&self) {
+        let exports = self.exports.lock().unwrap();
+        let last = exports.last().unwrap();
+        assert_eq!(last.version, self.version());
+        assert!(exports.len() > 50 && self.prunes.load(Ordering::SeqCst) > 90);
+        let mut due = 0;
+        let diaries: Vec<String> = (0..5).map(|machine| self.diary(machine)).collect();
+        for (number, export) in exports.iter().enumerate() {
+            let until = export.time + FOLLOWED;
+            let is_replaced = exports.get(number + 1).is_some_and(|next| next.time <= until);
+            if is_replaced || !self.is_quiet(export.time, until) {
+                continue;
+            }
+            due += 1;
+            for diary in &diaries[2..] {
+                let line = format!("on-change {}", export.version);
+                assert!(diary.lines().any(|other| other == line), "{line} is not in {diary}");
+            }
+        }
+        assert!(due > 20, "{due} images in quiet times");
+        for diary in &diaries[1..] {
+            let mut lines = diary.lines().filter(|line| !line.starts_with("on-change"));
+            while let Some(before) = lines.next() {
+                assert_eq!(before, "before", "{diary}");
+                assert!(lines.next().is_some_and(|after| after.starts_with("after")), "{diary}");
+            }
+            assert!(diary.contains("after killed"), "{diary}");
+        }
+        drop(exports);
+        self.check_tags();
+        self.check_leftovers();
+    }
+
+    /// Each dated tag that is left means a whole version.
+    fn check_tags(&self) {
+        let exports = self.exports.lock().unwrap();
+        for snapshot in self.snapshots.lock().unwrap().iter() {
+            let target = self.path("restored");
+            let source = self.registry.location("data", &snapshot.tag).source(&self.access(1)).unwrap();
+            unpack::unpack(&*source, &target, &unpack::Options::default(), &Silent).unwrap();
+            let version = self.whole(&read(&target).unwrap());
+            let export = exports.iter().find(|export| export.digest == snapshot.digest).unwrap();
+            assert_eq!(version, export.version);
+            fs::remove_dir_all(target).unwrap();
+        }
+    }
+
+    /// Nothing but the data and what is documented is left.
+    fn check_leftovers(&self) {
+        let names = |path: &Path| -> BTreeSet<String> {
+            let entries = fs::read_dir(path).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        assert_eq!(names(&self.path("tmp")), BTreeSet::new());
+        for machine in 1..5 {
+            let jobs = names(&self.path(&format!("state-{machine}/jobs")));
+            assert!(jobs.len() == 1 && jobs.iter().all(|name| name.ends_with(".json")), "{jobs:?}");
+        }
+        for (machine, versions) in [(3, 2), (4, 1)] {
+            let found = names(&self.target(machine));
+            assert_eq!(found.len(), versions + 2, "{found:?}");
+            assert!(found.contains(".volio.watch") && found.contains("current"), "{found:?}");
+            assert!(found.contains(&version_name(&self.digest_of_last().unwrap())), "{found:?}");
+        }
+        for machine in 2..5 {
+            assert_eq!(names(&self.target(machine).join(".volio.watch")), ["note.json".to_owned()].into());
+        }
+    }
+}
