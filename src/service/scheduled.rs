@@ -140,7 +140,9 @@ impl Scheduled {
         let AtEnd::RunOnce(grace) = self.at_end else {
             return Ok(if interrupted { Stopped::Interrupted } else { Stopped::Idle });
         };
-        let ended_at = ended_at.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_default();
+        // The end may be seen before its time is noted: then it is now.
+        let noted = *ended_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended_at = noted.unwrap_or_else(|| self.clock().elapsed());
         self.run_last(state.as_mut(), ended_at + grace - margin(grace), &work)
     }
 

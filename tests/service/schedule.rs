@@ -275,6 +275,33 @@ fn a_last_run_begins_at_the_end_and_one_that_takes_too_long_is_interrupted_withi
 }
 
 #[test]
+fn a_last_run_has_its_time_if_the_end_is_seen_before_the_time_of_the_end_is_noted() {
+    // As that of the program, the clock counts from the start of the machine.
+    let clock = RealClock(Instant::now() - HOUR);
+    let mut scheduled = scheduled(Arc::new(clock), log(), Schedule::every(HOUR).unwrap());
+    scheduled.at_end = AtEnd::RunOnce(Duration::from_secs(5));
+    let (end, ended, count) = (CancelToken::default(), CancelToken::default(), Arc::new(Mutex::new(0)));
+    // What is to happen at the end happens in this order, so that this delays the note.
+    let delay = ended.clone();
+    end.on_cancel(move || drop(delay.sleep(Duration::from_secs(60))));
+    let runs = Arc::clone(&count);
+    thread::scope(|scope| {
+        let service = scope.spawn(|| {
+            let stopped = scheduled.serve(None, &end, move |_| {
+                *runs.lock().unwrap() += 1;
+                done()
+            });
+            ended.cancel();
+            stopped
+        });
+        eventually("the first run has ended", || scheduled.status.is_ready());
+        end.cancel();
+        assert_eq!(service.join().unwrap().unwrap(), Stopped::Idle);
+    });
+    assert_eq!(*count.lock().unwrap(), 2);
+}
+
+#[test]
 fn a_wait_ends_within_a_second_of_the_signal() {
     let scheduled = scheduled(Arc::new(RealClock::default()), log(), Schedule::every(HOUR).unwrap());
     let end = CancelToken::default();

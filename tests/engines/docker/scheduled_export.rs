@@ -62,6 +62,7 @@ fn compose_exports_a_volume_by_a_schedule_and_once_more_at_the_end() {
     wait_until("the volume is exported", || example.has("first"));
     fs::write(volume.join("second"), "2").expect("write");
     example.compose(&["stop"]).succeeded();
-    assert!(example.has("second"));
+    let log = example.compose(&["logs", "--timestamps"]).succeeded();
+    assert!(example.has("second"), "{log}");
     example.compose(&["down", "--volumes"]).succeeded();
 }
