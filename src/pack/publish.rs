@@ -45,8 +45,8 @@ pub fn store_documents(destination: &dyn Destination, image: &Built) -> Result<(
     destination.put_documents(&image.configs, &below.chain([&image.root]).collect::<Vec<_>>())
 }
 
-/// Signs the documents of an image, which the destination has. The image has no name yet, so that nobody who requires a
-/// signature sees it without one.
+/// Signs the documents of an image, which the destination has. The image has no name yet, so that a reader that
+/// requires a signature does not see it without one.
 pub fn sign(destination: &dyn Destination, image: &Built, signer: Option<&Signer>) -> Result<Option<Signed>> {
     let Some(signer) = signer else { return Ok(None) };
     let manifests = image.manifests.iter().filter(|manifest| **manifest != image.root);

@@ -1,4 +1,4 @@
-//! What is known about the images of a place: when they were made, and what they refer to.
+//! A catalog of the images of a place: when they were made, and what they refer to.
 
 use crate::error::{Error, Kind, Result};
 use crate::image::DEPTH_LIMIT;
@@ -48,7 +48,7 @@ pub(super) struct Image {
     pub subject: Option<Descriptor>,
 }
 
-/// What a tag means.
+/// The meaning of a tag.
 #[derive(Clone, Debug)]
 pub(super) enum Meaning {
     Image(Arc<Image>),

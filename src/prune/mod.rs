@@ -41,18 +41,18 @@ pub struct Options {
     pub time_zone: TimeZone,
     /// The present.
     pub now: Timestamp,
-    /// What happens if no image is kept.
+    /// The reaction to rules that keep no image.
     pub empty_result: EmptyResult,
     /// The image that was just packed. It is kept.
     pub just_packed: Option<Digest>,
     /// The age that a blob of a layout must have to be deleted, if no image needs it and none of those that are removed
     /// had it. A program that does not lock the layout may be writing it.
     pub garbage_age: Duration,
-    /// What is done.
+    /// The effect of a run.
     pub effect: Effect,
 }
 
-/// What happens if no image of the group is kept.
+/// The reaction to rules that keep no image of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmptyResult {
     /// Nothing is removed.
@@ -61,7 +61,7 @@ pub enum EmptyResult {
     Allow,
 }
 
-/// What is done about the decisions.
+/// The effect of the decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Tags are removed.

@@ -34,7 +34,7 @@ pub struct PrunedTag {
     pub reasons: Vec<Reason>,
 }
 
-/// What happens to a tag.
+/// The fate of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is kept.
@@ -63,7 +63,7 @@ pub enum Reason {
     Moved,
     /// The registry removes images with all their tags only, and the image has these others.
     SharedWith(Vec<String>),
-    /// What it means cannot be read.
+    /// The image that it means cannot be read.
     Unreadable(String),
     /// No rule keeps it.
     NoRule,

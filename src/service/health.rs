@@ -33,7 +33,7 @@ pub struct HealthServer {
     is_closed: Arc<AtomicBool>,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct Shared {
     status: Arc<Status>,
     clock: Arc<dyn Clock>,

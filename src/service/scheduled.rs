@@ -41,7 +41,7 @@ pub struct Scheduled {
     pub zone: Zone,
     /// The maximum of a random delay of each run, so that many machines do not begin at once.
     pub jitter: Duration,
-    /// What happens at the end.
+    /// The reaction to the end of the service.
     pub at_end: AtEnd,
     /// The number of failures in a row after which the service ends with the last error; `None` if it never does.
     pub max_failures: Option<u32>,
@@ -78,7 +78,7 @@ struct Plan {
     by_the_clock: bool,
 }
 
-/// What the loop remembers between runs.
+/// The memory of the loop between runs.
 #[derive(Default)]
 struct Memory {
     /// The beginning of the present period, by the clock that never jumps.

@@ -49,7 +49,7 @@ enum Content {
     Invalid(Error),
 }
 
-/// What a verified signature says.
+/// The statement of a verified signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The digests of the images that are signed.
@@ -112,7 +112,7 @@ impl fmt::Display for Signature {
 /// Returns whether `visit` has returned `true`.
 ///
 /// # Errors
-/// Those of the source. A signature that is listed and missing is left out.
+/// Those of the source. A signature that is listed and missing is visited as a malformed one.
 pub fn find_signatures(
     source: &dyn Source,
     subject: &Digest,

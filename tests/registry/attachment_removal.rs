@@ -1,4 +1,4 @@
-//! What is attached to an image goes with its last tag, from layouts and from registries with different abilities.
+//! Attachments of an image go with its last tag, from layouts and from registries with different abilities.
 
 use super::attachments::{image, put, registry, sign, signature};
 use super::{Deletes, Registry};
@@ -11,7 +11,7 @@ use volio::transport::{Access, Destination, Location, Removed, Source};
 struct Place {
     name: String,
     location: Location,
-    /// What is at the location.
+    /// The content of the location.
     _storage: (Option<Registry>, Option<TempDir>),
     lists_referrers: bool,
 }

@@ -1,4 +1,4 @@
-//! What is attached to images, copied with them: signatures in all forms, of the index and of each platform.
+//! Attachments of images, copied with them: signatures in all forms, of the index and of each platform.
 
 use super::Registry;
 use axum::http::Method;

@@ -162,7 +162,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Removes a version that was fetched and shall not be published. One that was published before stays.
+    /// Removes a version that was fetched and is not to be published. One that was published before stays.
     ///
     /// # Errors
     /// Those of the operating system.

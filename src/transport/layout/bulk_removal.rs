@@ -103,7 +103,7 @@ enum Effect {
     Count,
 }
 
-/// What was taken out of an index.
+/// The entries that were taken out of an index.
 struct Taken {
     /// The outcome for each tag.
     outcomes: Vec<TagOutcome>,

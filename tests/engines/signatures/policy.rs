@@ -7,7 +7,7 @@ use crate::engines::program::volio;
 use crate::engines::services::repository;
 use serde_json::json;
 
-/// What skopeo and podman say.
+/// The messages of skopeo and podman.
 const MISSING: &str = "A signature was required, but no signature exists";
 const OTHER_KEY: &str = "cryptographic signature verification failed";
 const OTHER_NAME: &str = "is not accepted";

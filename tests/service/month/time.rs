@@ -78,7 +78,7 @@ pub struct Killed;
 pub struct Machine {
     pub timeline: Arc<Timeline>,
     pub number: usize,
-    /// What its time of day is wrong by, in seconds.
+    /// The error of its time of day, in seconds.
     pub offset: AtomicI64,
     /// Set to kill the service when it looks at the clock: it unwinds, and does nothing else.
     pub killed: AtomicBool,

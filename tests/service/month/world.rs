@@ -1,4 +1,4 @@
-//! What happens to the machines in the month, and what has to be true of them.
+//! The events of the month, and the conditions that hold at all times.
 
 use super::{Month, Tree, USERS};
 use crate::service::eventually;

@@ -1,4 +1,4 @@
-//! What is polled and how often, and what a failure changes.
+//! The polls of a watch: their number, and the effect of failures.
 
 use super::{Lab, PERIOD, link};
 use crate::registry::{Login, Refusal};
