@@ -1,10 +1,11 @@
 //! Copying what refers to an image: signatures, attestations and SBOMs, which are listed as its referrers, or have the tags
 //! that cosign makes of its digest.
 
-use super::Copy;
+use super::{BlobToCopy, Copy};
 use crate::error::{Error, Kind, Result, Side};
 use crate::oci::{Digest, Document, Manifest, attachment_tags, media_type};
 use crate::transport;
+use crate::trust::{MergedManifest, MergedSignatures, merge_signatures};
 
 /// The longest chain of referrers that is followed. A signature of an SBOM has length two.
 const DEPTH_LIMIT: usize = 8;
@@ -12,6 +13,8 @@ const DEPTH_LIMIT: usize = 8;
 const COUNT_LIMIT: u64 = 20_000;
 /// The suffix of the tag of an SBOM, which a newer one replaces.
 const SBOM: &str = ".sbom";
+/// The most times that signatures are added to a tag that other writers change at the same time.
+const MAX_ATTEMPTS: u32 = 20;
 
 impl Copy<'_> {
     /// Copies the referrers of the copied documents, and their referrers.
@@ -43,40 +46,79 @@ impl Copy<'_> {
         for tag in attachment_tags(subject) {
             let attachment = self.from.tagged(&tag).map_err(|error| error.on(Side::Source))?;
             let Some(document) = attachment else { continue };
-            if self.has_other_signatures(&tag, &document)? {
-                self.progress.warn(&format!(
-                    "{tag} has signatures at the destination that the source lacks, and is not replaced: remove the tag \
-                     there, if the source is right"
-                ));
-                continue;
-            }
-            let digest = &document.descriptor().digest;
-            if self.known.present.contains(digest) {
-                self.follow(digest);
-            } else {
-                self.copy_document(&document, 0)?;
-                self.count_referrer()?;
-            }
-            self.to.attach(&tag, &document).map_err(|error| error.on(Side::Destination))?;
+            self.copy_attachment(&tag, &document)?;
         }
         Ok(())
     }
 
-    /// Returns whether the destination has signatures or attestations under this tag that the document lacks. They are the
-    /// layers of the document, which another site may have added to.
-    fn has_other_signatures(&self, tag: &str, document: &Document) -> Result<bool> {
-        if tag.ends_with(SBOM) {
-            return Ok(false);
+    /// Copies an attachment. Signatures and attestations are added to those that the destination has: they are the layers of
+    /// one document, and another site may have added its own.
+    fn copy_attachment(&mut self, tag: &str, document: &Document) -> Result<()> {
+        for _ in 0..MAX_ATTEMPTS {
+            let there = if tag.ends_with(SBOM) { None } else { self.attached_manifest(tag)? };
+            let Some(there) = there.filter(|there| lacks_layers(document, there)) else {
+                return self.replace_attachment(tag, document);
+            };
+            let merged = match merge_signatures(&there, document) {
+                MergedSignatures::Unchanged => return Ok(()),
+                MergedSignatures::Merged(merged) => merged,
+                MergedSignatures::Impossible(why) => {
+                    self.progress.warn(&format!(
+                        "{tag} has signatures at the destination that the source lacks, and is not replaced: {why}; \
+                         remove the tag there, if the source is right"
+                    ));
+                    return Ok(());
+                }
+            };
+            if self.attach_merged(tag, document, &there, &merged)? {
+                return self.count_referrer();
+            }
         }
-        let there = self.to.tagged(tag).map_err(|error| error.on(Side::Destination));
-        // One that cannot be read is replaced.
-        let there = match there {
-            Err(error) if matches!(error.kind(), Kind::Integrity | Kind::NotFound) => return Ok(false),
-            there => there?,
+        Err(Error::refused(format!("other writers change the tag {tag} again and again"))
+            .with_hint("nothing is lost; copy the image again")
+            .on(Side::Destination))
+    }
+
+    /// Copies an attachment, and gives it its tag in place of what had the tag.
+    fn replace_attachment(&mut self, tag: &str, document: &Document) -> Result<()> {
+        let digest = &document.descriptor().digest;
+        if self.known.present.contains(digest) {
+            self.follow(digest);
+        } else {
+            self.copy_document(document, 0)?;
+            self.count_referrer()?;
+        }
+        self.to.attach(tag, document).map_err(|error| error.on(Side::Destination))
+    }
+
+    /// Attaches the manifest that has the signatures of `there` and those of `document`. Returns `false` if another writer has
+    /// changed the tag meanwhile.
+    fn attach_merged(
+        &mut self,
+        tag: &str,
+        document: &Document,
+        there: &Document,
+        MergedManifest { config, manifest }: &MergedManifest,
+    ) -> Result<bool> {
+        let added = Manifest::parse(document).map_err(|error| error.on(Side::Source))?.layers;
+        self.copy_blobs(added.iter().map(|descriptor| BlobToCopy { descriptor, is_in_base: false }))?;
+        let attach = || {
+            // Those that are kept are needed: no removal may delete them meanwhile.
+            for kept in Manifest::parse(there)?.layers {
+                self.to.contains(&kept)?;
+            }
+            self.to.put_documents(std::slice::from_ref(config), &[manifest])?;
+            self.to.attach_unless_moved(tag, manifest, Some(&there.descriptor().digest))
         };
-        let Some(Ok(there)) = there.as_ref().map(Manifest::parse) else { return Ok(false) };
-        let layers = Manifest::parse(document).map(|manifest| manifest.layers).unwrap_or_default();
-        Ok(there.layers.iter().any(|layer| !layers.contains(layer)))
+        attach().map_err(|error| error.on(Side::Destination))
+    }
+
+    /// Returns the manifest with this tag at the destination. One that cannot be read is replaced.
+    fn attached_manifest(&self, tag: &str) -> Result<Option<Document>> {
+        match self.to.tagged(tag) {
+            Err(error) if matches!(error.kind(), Kind::Integrity | Kind::NotFound) => Ok(None),
+            there => there.map_err(|error| error.on(Side::Destination)),
+        }
     }
 
     /// Follows the referrers of a document that the destination has, because another image has it too.
@@ -126,4 +168,11 @@ impl Copy<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns whether a document lacks layers that another one has.
+fn lacks_layers(document: &Document, other: &Document) -> bool {
+    let layers = |document| Manifest::parse(document).map(|manifest| manifest.layers).unwrap_or_default();
+    let has = layers(document);
+    layers(other).iter().any(|layer| !has.contains(layer))
 }

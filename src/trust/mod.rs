@@ -26,5 +26,6 @@ pub use find::{Claim, Form, Signature, find_signatures};
 pub use key::{PublicKey, SigningKey};
 pub use payload::Payload;
 pub use policy::{Identity, ImageName, Requirement, SignaturePolicy};
+pub(crate) use signature_manifest::{MergedManifest, MergedSignatures, merge_signatures};
 pub use signer::{Signed, Signer};
 pub use verification::ensure_signed;

@@ -3,7 +3,7 @@
 
 use super::payload;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Document, Manifest, attachment_tags, media_type};
+use crate::oci::{Descriptor, Digest, Document, Manifest, SUBJECT, attachment_tags, media_type};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
@@ -18,6 +18,59 @@ pub struct SignatureManifest {
     layers: Vec<Descriptor>,
     /// The annotations of the manifest, which volio keeps.
     annotations: BTreeMap<String, String>,
+}
+
+/// The most signatures that a manifest may have after a merge: of more, not all would be read.
+const MERGE_LIMIT: usize = super::find::COUNT_LIMIT;
+
+/// The outcome of [`merge_signatures`].
+pub enum MergedSignatures {
+    /// Every signature that would be added is there.
+    Unchanged,
+    /// The manifest that has the signatures of both.
+    Merged(Box<MergedManifest>),
+    /// The reason why they cannot be in one manifest.
+    Impossible(&'static str),
+}
+
+/// A manifest that has the signatures of two.
+pub struct MergedManifest {
+    /// Its config.
+    pub config: Document,
+    /// The manifest.
+    pub manifest: Document,
+}
+
+/// Merges two manifests of signatures, or of attestations, which have the same form: those of `there` come first, and stay
+/// as they are.
+pub fn merge_signatures(there: &Document, more: &Document) -> MergedSignatures {
+    let (Ok(parsed), Ok(other)) = (Manifest::parse(there), Manifest::parse(more)) else {
+        return MergedSignatures::Impossible("one of them is not a manifest");
+    };
+    // A merge would lose the subject, and any other config than that of cosign's images.
+    let is_plain = |manifest: &Manifest| {
+        manifest.config.media_type == media_type::CONFIG && !manifest.extra.contains_key(SUBJECT)
+    };
+    if !is_plain(&parsed) || !is_plain(&other) {
+        return MergedSignatures::Impossible("one of them has another form than cosign's");
+    }
+    let [mut merged, more] = [parsed, other].map(SignatureManifest::from);
+    if !merged.merge(&more) {
+        return MergedSignatures::Unchanged;
+    }
+    if merged.layers.len() > MERGE_LIMIT {
+        return MergedSignatures::Impossible(
+            "there would be more than 100, of which only the first are read",
+        );
+    }
+    let (config, manifest) = merged.documents();
+    MergedSignatures::Merged(Box::new(MergedManifest { config, manifest }))
+}
+
+impl From<Manifest> for SignatureManifest {
+    fn from(Manifest { layers, annotations, .. }: Manifest) -> Self {
+        Self { layers, annotations }
+    }
 }
 
 /// A simple signature whose payload was not read yet.
@@ -43,8 +96,7 @@ impl SignatureManifest {
         if !media_type::is_manifest(&document.descriptor().media_type) {
             return Err(document.malformed("signatures are listed in a manifest"));
         }
-        let Manifest { layers, annotations, .. } = Manifest::parse(document)?;
-        Ok(Self { layers, annotations })
+        Manifest::parse(document).map(Self::from)
     }
 
     /// Returns the signatures, and for a layer that is not a signature the reason.
@@ -68,6 +120,15 @@ impl SignatureManifest {
         let mut layer = Descriptor::of(payload::MEDIA_TYPE, payload);
         layer.annotations.insert(SIGNATURE.to_owned(), BASE64_STANDARD.encode(signature));
         self.layers.push(layer);
+    }
+
+    /// Adds the signatures of another manifest that this one lacks, after its own. Returns whether there are any.
+    fn merge(&mut self, other: &Self) -> bool {
+        let missing: Vec<_> =
+            other.layers.iter().filter(|layer| !self.layers.contains(layer)).cloned().collect();
+        let is_changed = !missing.is_empty();
+        self.layers.extend(missing);
+        is_changed
     }
 
     /// Returns the config and the manifest.

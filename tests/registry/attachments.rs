@@ -7,7 +7,7 @@ use std::io::Cursor;
 use std::sync::Mutex;
 use volio::copy::{self, Copied, TagCopied, copy, copy_tags};
 use volio::error::Kind;
-use volio::oci::{Descriptor, Document, Index, attachment_tags, media_type, referrers_tag};
+use volio::oci::{Descriptor, Document, Index, Manifest, attachment_tags, media_type, referrers_tag};
 use volio::progress::{Progress, Silent, Task};
 use volio::stream::Body;
 use volio::tags;
@@ -255,9 +255,32 @@ fn signatures_that_the_destination_added_are_not_replaced() {
     let own = signature(&there, &image[0], ".sig", &["first", "second", "inside"]);
     let warnings = Warnings::default();
     copy(&source, &there, &with_referrers(), &warnings).unwrap();
-    assert_eq!(tagged(".sig"), own);
+    assert_eq!(tagged(".sig"), own, "nothing is missing there");
+    signature(&source, &image[0], ".sig", &["first", "third"]);
+    copy(&source, &there, &with_referrers(), &warnings).unwrap();
+    let words: Vec<Vec<u8>> = Manifest::parse(&tagged(".sig"))
+        .unwrap()
+        .layers
+        .iter()
+        .map(|layer| fetch(&there, layer).unwrap().bytes().to_vec())
+        .collect();
+    assert_eq!(words, [&b"first"[..], b"second", b"inside", b"third"]);
+    assert_eq!(*warnings.0.lock().unwrap(), Vec::<String>::new());
+    // More than are read, or another form: what is there stays.
+    let many: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let before = tagged(".sig");
+    signature(&source, &image[0], ".sig", &many);
+    copy(&source, &there, &with_referrers(), &warnings).unwrap();
+    let other = put(&source, NOTATION, SIMPLE_SIGNING, &["other"], None);
+    source.attach(&attachment_tags(&image[0].descriptor().digest)[0], &other).unwrap();
+    copy(&source, &there, &with_referrers(), &warnings).unwrap();
+    assert_eq!(tagged(".sig"), before);
     let warned = warnings.0.lock().unwrap().clone();
-    assert!(warned.len() == 1 && warned[0].contains("has signatures at the destination"), "{warned:?}");
+    assert!(
+        warned.len() == 2 && warned[0].contains("more than 100") && warned[1].contains("another form"),
+        "{warned:?}"
+    );
 }
 
 #[test]

@@ -276,3 +276,40 @@ fn signatures_travel_with_a_copy_of_referrers() {
             .unwrap();
     }
 }
+
+/// Returns the simple signatures of an image.
+fn simple_signatures(place: &Place, digest: &volio::Digest) -> Vec<volio::oci::Descriptor> {
+    let tag = &volio::oci::attachment_tags(digest)[0];
+    let document = place.source().tagged(tag).unwrap().unwrap();
+    volio::oci::Manifest::parse(&document).unwrap().layers
+}
+
+#[test]
+fn a_copy_adds_signatures_to_those_that_the_destination_has() {
+    for to in [Place::registry(), Place::layout(), Place::archive()] {
+        let from = Place::registry();
+        let digest = from.pack("content", Some(signer("signer"))).digest;
+        to.pack("content", Some(signer("other")));
+        let own = simple_signatures(&to, &digest);
+        let options = copy::Options { referrers: true, ..copy::Options::default() };
+        let write = |place: &Place| place.location.destination(&Access::default()).unwrap();
+        copy::copy(&*from.source(), &*write(&to), &options, &Silent).unwrap();
+        let both = simple_signatures(&to, &digest);
+        assert_eq!(both, [own, simple_signatures(&from, &digest)].concat(), "{}", to.location);
+        for name in ["signer", "other"] {
+            to.trusting(&[name], SignedPart::Whole).resolve().unwrap();
+        }
+        // Every payload is there, and nothing is added again.
+        assert!(
+            verify::verify(&*to.source(), &verify::Options::default(), &Silent).unwrap().damage.is_empty()
+        );
+        for payload in &both {
+            volio::transport::fetch(&*to.source(), payload).unwrap();
+        }
+        copy::copy(&*from.source(), &*write(&to), &options, &Silent).unwrap();
+        assert_eq!(simple_signatures(&to, &digest), both);
+        // Back again: the source gets what the other site has signed.
+        copy::copy(&*to.source(), &*write(&from), &options, &Silent).unwrap();
+        assert_eq!(simple_signatures(&from, &digest).len(), 2);
+    }
+}

@@ -67,3 +67,23 @@ fn signatures_are_valid_in_another_registry_after_a_layout() {
     let exactly = json!({ "type": "exactReference", "dockerReference": outside });
     programs.accept(&signed_as(&key, exactly), &inside, "arm64");
 }
+
+#[test]
+#[ignore = "needs docker-registry, Debian 13 and root: run tests/run"]
+fn signatures_are_added_to_those_that_were_made_inside_before() {
+    let programs = Debian13::new();
+    let (outside, inside) = (repository("merged:v1"), second_repository("merged:v1"));
+    let digest = pack(&outside, "merged", &[]);
+    let names = ["--sign-identity", &inside];
+    volio(&[&["sign", &outside, "--key", SIGNER], &names[..]].concat()).succeeded();
+    assert_eq!(volio(&["copy", &outside, &inside]).digest(), digest);
+    sign(&inside, OTHER);
+    assert_eq!(volio(&["copy", "--referrers", &outside, &inside]).digest(), digest);
+    for signer in [SIGNER, OTHER] {
+        let key = programs.key(&public(signer));
+        for architecture in ["amd64", "arm64"] {
+            programs.accept(&signed_by(&key), &inside, architecture);
+        }
+        assert_eq!(volio(&["verify", &inside, "--key", &key]).digest(), digest);
+    }
+}
