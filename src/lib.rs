@@ -2,7 +2,7 @@
 //!
 //! A **tree** is packed into a **layer**; layers make an **image**; images live in **transports**. The verbs are
 //! modules, each with a function of the same name, its options and its result: [`pack`], [`unpack`], [`copy`],
-//! [`list`], [`cat`], [`diff`], [`inspect`], [`verify`] and [`sign`].
+//! [`list`], [`cat`], [`diff`], [`inspect`], [`verify`], [`sign`] and [`doctor`].
 //!
 //! A [`Location`] names an image in a registry, a layout, or an archive, and opens it as a [`Source`] or a [`Destination`]:
 //!
@@ -43,6 +43,7 @@ pub mod cat;
 pub mod copy;
 pub mod data_io;
 pub mod diff;
+pub mod doctor;
 pub mod error;
 pub mod inspect;
 pub mod list;

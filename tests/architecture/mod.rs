@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
-const VERBS: &[&str] =
-    &["pack", "unpack", "copy", "list", "cat", "diff", "inspect", "tags", "verify", "prune", "sign"];
+const VERBS: &[&str] = &[
+    "pack", "unpack", "copy", "list", "cat", "diff", "inspect", "tags", "verify", "prune", "sign", "doctor",
+];
 const BELOW_THE_VERBS: &[&str] =
     &["trust", "transport", "image", "layer", "tree", "stream", "oci", "disk", "progress", "error"];
 

@@ -24,7 +24,7 @@ mod trickle;
 mod trust;
 mod uploads;
 
-pub use front::{Authority, Proxy};
+pub use front::{Authority, Proxy, self_signed_front_of};
 
 pub use proxy::CuttingProxy;
 pub use server::{Damage, Deletes, Locations, Login, Pages, Ranges, Recorded, Refusal, Registry};

@@ -4,7 +4,7 @@ use super::{Workspace, assert_screen};
 use snapbox::str;
 use std::fs;
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 20] = [
     "pack",
     "unpack",
     "copy",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 19] = [
     "ls",
     "cat",
     "diff",
+    "doctor",
     "inspect",
     "verify",
     "sign",
@@ -48,6 +49,7 @@ Commands:
   inspect      Show the manifests and the configuration of an image
   verify       Verify every blob of an image
   sign         Sign an image
+  doctor       Examine an image or a registry: what will not work, why, and what to do
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
   prune        Remove the images of a repository or a layout that no rule keeps
@@ -92,6 +94,7 @@ Commands:
   inspect      Show the manifests and the configuration of an image
   verify       Verify every blob of an image
   sign         Sign an image
+  doctor       Examine an image or a registry: what will not work, why, and what to do
   tags         List the tags of a repository or a layout
   rm           Remove an image from a registry or a layout
   prune        Remove the images of a repository or a layout that no rule keeps

@@ -8,6 +8,7 @@ mod cat;
 mod copy;
 mod data_io;
 mod diff;
+mod doctor;
 mod help;
 mod help_of_commands;
 mod hosts;

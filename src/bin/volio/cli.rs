@@ -1,8 +1,8 @@
 //! The command line: the program's own help and its commands.
 
 use crate::commands::{
-    cat, completions, copy, diff, inspect, login, ls, man, pack, plugin, prune, rm, sign, tags, unpack,
-    verify,
+    cat, completions, copy, diff, doctor, inspect, login, ls, man, pack, plugin, prune, rm, sign, tags,
+    unpack, verify,
 };
 use crate::exit::{self, Exit};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -66,6 +66,7 @@ pub enum Command {
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Sign(sign::Sign),
+    Doctor(doctor::Doctor),
     Tags(tags::Tags),
     Rm(rm::Rm),
     Prune(prune::Prune),
@@ -81,6 +82,7 @@ impl Command {
     pub fn run(self) -> Result<Exit> {
         match self {
             Self::Diff(args) => return args.run(),
+            Self::Doctor(args) => return args.run(),
             Self::Pack(args) => return args.run(),
             Self::Unpack(args) => return args.run(),
             Self::Copy(args) => args.run(),

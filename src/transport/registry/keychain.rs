@@ -26,6 +26,8 @@ pub(super) struct Keychain {
 #[derive(Clone, Debug, Default)]
 pub(super) struct FoundCredentials {
     pub(super) credentials: Option<Credentials>,
+    /// The file, the variable or the helper that has them.
+    pub(super) origin: Option<String>,
     /// The first error of the lookup.
     pub(super) problem: Option<String>,
 }
@@ -61,7 +63,11 @@ impl Keychain {
     /// Returns the credentials from the first file that has any. Entries that make no sense and helpers that fail are
     /// skipped. Blocks while a helper runs.
     pub(super) fn find(&self) -> FoundCredentials {
-        let mut found = FoundCredentials { credentials: self.given.clone(), problem: self.problem.clone() };
+        let mut found = FoundCredentials {
+            credentials: self.given.clone(),
+            problem: self.problem.clone(),
+            ..FoundCredentials::default()
+        };
         for file in &self.files {
             // The order within a file is Docker's: the helper first, then the entry.
             let helper = || {
@@ -70,12 +76,18 @@ impl Keychain {
                 })
             };
             let entry = || file.entry(&self.registry, &self.repository);
-            for look_up in [&helper as &dyn Fn() -> Result<Option<Credentials>>, &entry] {
+            let named = file.helper(&self.registry).unwrap_or_default();
+            let origins = [format!("docker-credential-{named} ({})", file.name()), file.name().to_owned()];
+            let look_ups = [&helper as &dyn Fn() -> Result<Option<Credentials>>, &entry];
+            for (look_up, origin) in look_ups.into_iter().zip(origins) {
                 if found.credentials.is_some() {
                     return found;
                 }
                 match look_up() {
-                    Ok(credentials) => found.credentials = credentials,
+                    Ok(credentials) => {
+                        found.origin = credentials.is_some().then_some(origin);
+                        found.credentials = credentials;
+                    }
                     Err(error) => _ = found.problem.get_or_insert(error.to_string()),
                 }
             }

@@ -17,6 +17,7 @@
 //! | a download: ranges, parallel connections, resuming | [`download`], [`rate`] |
 //! | manifests, tags, referrers, removal | [`manifest`], [`pagination`], [`referrers`], [`removal`], [`attachments`] |
 //! | mirrors | [`registries_conf`], [`mirrors`] |
+//! | single requests that examine a registry, for `doctor` | [`probe`] |
 
 mod attachments;
 mod auth;
@@ -39,6 +40,7 @@ mod manifest;
 mod mirrors;
 mod pagination;
 mod printable;
+mod probe;
 mod proxies;
 mod rate;
 mod referrers;
@@ -56,6 +58,7 @@ mod url;
 
 pub use self::discovery::{login_file, named_auth_file};
 pub use self::login::{LoggedIn, StoredIn, login, logout, parse_host};
+pub use self::probe::{Answer, CredentialKind, CredentialReport, Probe, Sample, UploadSession};
 
 use self::client::Client;
 use self::download::Download;

@@ -8,7 +8,7 @@ use super::url::host_of;
 use crate::error::{Error, Kind, Result};
 use crate::transport::ClientOptions;
 use bytes::Bytes;
-use reqwest::header::{HeaderName, WWW_AUTHENTICATE};
+use reqwest::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -53,6 +53,11 @@ impl Response {
     /// Returns a header that is text.
     pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// Returns all headers.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
     }
 
     /// Returns all `WWW-Authenticate` headers.

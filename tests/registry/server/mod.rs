@@ -125,6 +125,8 @@ pub struct Behaviour {
     pub deletes: Deletes,
     /// The form of lists.
     pub pages: Pages,
+    /// Headers of every response.
+    pub headers: Vec<(&'static str, &'static str)>,
     /// Responses that are sent instead of the right ones, each once.
     pub refusals: Vec<Refusal>,
 }
@@ -369,5 +371,7 @@ async fn answer(State((shared, elsewhere)): State<(Arc<Shared>, bool)>, request:
         path: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         headers: head.headers.clone(),
     });
-    protocol::answer(&shared, elsewhere, head, body).await
+    let headers = shared.inside().behaviour.headers.clone();
+    let response = protocol::answer(&shared, elsewhere, head, body).await;
+    headers.into_iter().fold(response, |response, (name, value)| protocol::with(response, name, value))
 }

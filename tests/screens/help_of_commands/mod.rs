@@ -5,6 +5,7 @@
 mod cat;
 mod copy;
 mod diff;
+mod doctor;
 mod ls;
 mod pack;
 mod unpack;
