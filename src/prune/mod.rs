@@ -5,10 +5,11 @@
 //! 3. The [`Policy`] decides which of them are kept. All others lose their tags ([`remove`]).
 //! 4. In a layout, the blobs that no image needs are deleted.
 //!
-//! Attachments, such as signatures, are not images: they are kept with their image and go with it. Images without a time are
-//! kept. The base of an image is not needed to read it: the image lists the layers of its base itself, and these stay.
+//! Attachments, such as signatures, are not images: they are kept with their image and go with it, or if it does not exist.
+//! Images without a time are kept. The base of an image is not needed to read it: the image lists the layers of its base itself, and these stay.
 
 mod catalog;
+mod orphans;
 mod plan;
 mod policy;
 mod remove;
@@ -27,7 +28,7 @@ use crate::transport::{BulkRemoval, Garbage, Source};
 use catalog::Catalog;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use remove::{RegistryRemover, doomed, protect_subjects, record};
+use remove::{RegistryRemover, doomed, protect_subjects, record, record_orphan};
 use std::time::{Duration, SystemTime};
 
 /// The options of [`prune`].
@@ -120,6 +121,7 @@ pub fn prune(source: &dyn Source, removal: &dyn BulkRemoval, options: &Options) 
     } else {
         let remover = RegistryRemover { source, removal, catalog: &catalog };
         remover.doom_attachments(&mut tags)?;
+        remover.doom_orphans(&mut tags)?;
         if options.effect == Effect::Remove {
             remover.remove(&mut tags)?;
         }
@@ -131,7 +133,7 @@ pub fn prune(source: &dyn Source, removal: &dyn BulkRemoval, options: &Options) 
 /// Removes tags from a layout, or looks what that would do, and then blobs that nothing needs.
 fn remove_from_layout(
     removal: &dyn BulkRemoval,
-    tags: &mut [PrunedTag],
+    tags: &mut Vec<PrunedTag>,
     options: &Options,
 ) -> Result<Garbage> {
     let doomed = doomed(tags);
@@ -147,7 +149,11 @@ fn remove_from_layout(
     for tag in tags.iter_mut().filter(|tag| removed.attachments.contains(&tag.tag)) {
         tag.fate = Fate::Remove;
     }
+    for orphan in removed.garbage.orphans.iter().chain(&unneeded.orphans) {
+        record_orphan(tags, orphan);
+    }
     Ok(Garbage {
+        orphans: Vec::new(),
         blobs: removed.garbage.blobs + unneeded.blobs,
         bytes: removed.garbage.bytes.saturating_add(unneeded.bytes),
         left: removed.garbage.left.or(unneeded.left),

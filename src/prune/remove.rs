@@ -10,7 +10,7 @@ use super::report::{Fate, PrunedTag, Reason};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, attachment_subject};
 use crate::stream::try_for_each;
-use crate::transport::{BulkRemoval, Source, TagOutcome};
+use crate::transport::{BulkRemoval, Orphan, Source, TagOutcome};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use std::sync::Arc;
 const BATCH: usize = 16;
 
 /// The number of tags that are read at the same time.
-const CONCURRENT_READS: usize = 6;
+pub(super) const CONCURRENT_READS: usize = 6;
 
 /// A tag with the digest of its image.
 pub(super) type TaggedDigest = (String, Digest);
@@ -66,9 +66,19 @@ fn is_attached(tag: &PrunedTag) -> bool {
     attachment_subject(&tag.tag).is_some()
 }
 
-/// Records the outcome for a tag that was to be removed.
+/// Records an attachment that was removed from a layout because its image does not exist. A referrer has no tag.
+pub(super) fn record_orphan(tags: &mut Vec<PrunedTag>, orphan: &Orphan) {
+    let reason = Reason::Orphaned(orphan.subject.clone());
+    match tags.binary_search_by(|tag| tag.tag.cmp(&orphan.name)) {
+        Ok(place) => tags[place].decide(Fate::Remove, reason),
+        Err(place) => tags.insert(place, PrunedTag::new(&orphan.name, Fate::Remove, reason)),
+    }
+}
+
+/// Records the outcome for a tag that was to be removed. The tags are sorted.
 pub(super) fn record(tags: &mut [PrunedTag], name: &str, outcome: TagOutcome) {
-    let Some(tag) = tags.iter_mut().find(|tag| tag.tag == name) else { return };
+    let Ok(place) = tags.binary_search_by(|tag| tag.tag.as_str().cmp(name)) else { return };
+    let tag = &mut tags[place];
     match outcome {
         TagOutcome::Removed | TagOutcome::Unsupported => {}
         TagOutcome::Missing => tag.decide(Fate::Remove, Reason::Gone),
@@ -103,7 +113,7 @@ impl RegistryRemover<'_> {
     }
 
     /// Returns what these tags mean. An image that cannot be read may need anything.
-    fn images(&self, tags: Vec<String>) -> Result<Vec<Arc<Image>>> {
+    pub(super) fn images(&self, tags: Vec<String>) -> Result<Vec<Arc<Image>>> {
         let mut images = Vec::new();
         for (tag, meaning) in tags.iter().zip(self.catalog.read(&tags)?) {
             match meaning {
@@ -120,22 +130,54 @@ impl RegistryRemover<'_> {
         Ok(images)
     }
 
-    /// Removes tags: first those of attachments, then those of images.
+    /// Removes tags: first those of images, then those of attachments. An image that cannot be removed keeps its signatures.
     pub fn remove(&self, tags: &mut [PrunedTag]) -> Result<()> {
         let (attachments, images): (Vec<TaggedDigest>, Vec<TaggedDigest>) =
             doomed(tags).into_iter().partition(|(tag, _)| attachment_subject(tag).is_some());
-        let mut is_supported = true;
-        for list in [&attachments, &images] {
-            let outcomes = self.removal.remove_tags(list)?.outcomes;
-            for ((tag, _), outcome) in list.iter().zip(outcomes) {
-                record(tags, tag, outcome);
-                is_supported &= outcome != TagOutcome::Unsupported;
-            }
-            if !is_supported {
-                return self.remove_by_digest(tags, &images);
+        if !self.remove_tags(tags, &images)? {
+            return self.remove_by_digest(tags, &images);
+        }
+        let attachments = self.still_unneeded(tags, attachments)?;
+        if self.remove_tags(tags, &attachments)? { Ok(()) } else { self.remove_by_digest(tags, &[]) }
+    }
+
+    /// Removes tags, and returns whether the registry can do that.
+    fn remove_tags(&self, tags: &mut [PrunedTag], list: &[TaggedDigest]) -> Result<bool> {
+        let outcomes = self.removal.remove_tags(list)?.outcomes;
+        for ((tag, _), outcome) in list.iter().zip(&outcomes) {
+            record(tags, tag, *outcome);
+        }
+        Ok(!outcomes.contains(&TagOutcome::Unsupported))
+    }
+
+    /// Keeps the attachments whose image has got a tag meanwhile, or was stored, and returns the others.
+    fn still_unneeded(
+        &self,
+        tags: &mut [PrunedTag],
+        attachments: Vec<TaggedDigest>,
+    ) -> Result<Vec<TaggedDigest>> {
+        if attachments.is_empty() {
+            return Ok(attachments);
+        }
+        let named = self.named()?;
+        let images: Vec<String> =
+            named.keys().filter(|tag| attachment_subject(tag).is_none()).cloned().collect();
+        let needed = self.catalog.reach(self.known_images(&images, &named)?)?;
+        let mut unneeded = Vec::new();
+        for (name, digest) in attachments {
+            let (Ok(place), Some(subject)) =
+                (tags.binary_search_by(|tag| tag.tag.cmp(&name)), attachment_subject(&name))
+            else {
+                continue;
+            };
+            let is_orphan = tags[place].reasons.iter().any(|reason| matches!(reason, Reason::Orphaned(_)));
+            if needed.contains(&subject) || is_orphan && self.removal.has_image(&subject)? {
+                tags[place].decide(Fate::Keep, Reason::AttachedTo(subject));
+            } else {
+                unneeded.push((name, digest));
             }
         }
-        Ok(())
+        Ok(unneeded)
     }
 
     /// Removes images by their digests.
@@ -144,9 +186,12 @@ impl RegistryRemover<'_> {
         let mut seen = HashSet::new();
         digests.retain(|digest| seen.insert(*digest));
         // They go with their images, if these go.
+        let mut orphans = Vec::new();
         for tag in tags.iter_mut().filter(|tag| tag.fate == Fate::Remove) {
-            if let Some(subject) = attachment_subject(&tag.tag) {
-                tag.decide(Fate::Keep, Reason::AttachedTo(subject));
+            let Some(subject) = attachment_subject(&tag.tag) else { continue };
+            match (tag.reasons.as_slice(), &tag.digest) {
+                ([Reason::Orphaned(_)], Some(digest)) => orphans.push((tag.tag.clone(), digest.clone())),
+                _ => tag.decide(Fate::Keep, Reason::AttachedTo(subject)),
             }
         }
         let doomed: HashSet<&TaggedDigest> = images.iter().collect();
@@ -156,11 +201,11 @@ impl RegistryRemover<'_> {
                 self.remove_one(tags, digest, &doomed, &mut named)?;
             }
         }
-        Ok(())
+        self.delete_orphans(tags, &orphans)
     }
 
     /// Reads what all tags mean now.
-    fn named(&self) -> Result<BTreeMap<String, Digest>> {
+    pub(super) fn named(&self) -> Result<BTreeMap<String, Digest>> {
         let tags = self.source.tags()?;
         let digests =
             try_for_each(CONCURRENT_READS, &tags, |_, tag| self.removal.digest_of(tag)).into_result()?;
@@ -222,8 +267,8 @@ impl RegistryRemover<'_> {
         Ok(images)
     }
 
-    /// Deletes an image, and what belongs to it alone. Referrers go first: an image that is gone cannot be found again by
-    /// the next run, and neither can what refers to it.
+    /// Deletes an image, and what belongs to it alone. The image goes first: where it cannot be deleted, it keeps its
+    /// signatures.
     fn delete(
         &self,
         tags: &mut [PrunedTag],
@@ -247,12 +292,17 @@ impl RegistryRemover<'_> {
                 attached.entry(its.clone()).or_default().push(tag.clone());
             }
         }
+        // They cannot be listed any more after their subject is gone.
+        let mut referrers = Vec::new();
         for subject in lost.iter().chain([digest]) {
-            for referrer in self.source.referrers(subject)? {
-                let is_tagged = named.values().any(|named| *named == referrer.digest);
-                if !is_tagged && !needed.contains(&referrer.digest) {
-                    self.delete_manifest(&referrer.digest)?;
-                }
+            referrers.extend(self.source.referrers(subject)?);
+        }
+        self.delete_manifest(digest)?;
+        lost.iter().try_for_each(|part| self.delete_manifest(part))?;
+        for referrer in referrers {
+            let is_tagged = named.values().any(|named| *named == referrer.digest);
+            if !is_tagged && !needed.contains(&referrer.digest) {
+                self.delete_manifest(&referrer.digest)?;
             }
         }
         for (attachment, own) in attached {
@@ -265,11 +315,10 @@ impl RegistryRemover<'_> {
                 named.retain(|tag, _| !own.contains(tag));
             }
         }
-        self.delete_manifest(digest)?;
-        lost.iter().try_for_each(|part| self.delete_manifest(part))
+        Ok(())
     }
 
-    fn delete_manifest(&self, digest: &Digest) -> Result<()> {
+    pub(super) fn delete_manifest(&self, digest: &Digest) -> Result<()> {
         match self.removal.remove_image(digest) {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.removal.no_deletion()),

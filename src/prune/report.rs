@@ -22,7 +22,7 @@ pub struct Pruned {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PrunedTag {
-    /// The tag.
+    /// The tag, or the digest of a referrer without one that was removed from a layout.
     pub tag: String,
     /// The digest of its image; `None` if that was not read.
     pub digest: Option<Digest>,
@@ -71,6 +71,15 @@ pub enum Reason {
     KeptAs(String),
     /// It did not exist any more.
     Gone,
+    /// It is attached to the image with this digest, which does not exist.
+    Orphaned(Digest),
+    /// It is attached to an image that does not exist here, and signed as one of another repository.
+    AttachedElsewhere {
+        /// The digest of the image.
+        subject: Digest,
+        /// The repository that the signature names.
+        repository: String,
+    },
 }
 
 impl Pruned {
@@ -117,6 +126,10 @@ impl fmt::Display for Reason {
             Self::NoRule => f.write_str("no rule keeps it"),
             Self::KeptAs(tag) => write!(f, "its image is kept as {tag}"),
             Self::Gone => f.write_str("was gone already"),
+            Self::Orphaned(digest) => write!(f, "attached to {digest}, which does not exist"),
+            Self::AttachedElsewhere { subject, repository } => {
+                write!(f, "attached to {subject}, which does not exist here, and signed for {repository}")
+            }
         }
     }
 }

@@ -28,7 +28,13 @@ pub trait BulkRemoval: Send + Sync {
     /// Those of looking for it.
     fn digest_of(&self, tag: &str) -> Result<Option<Digest>>;
 
-    /// Deletes the blobs of a layout that no image needs and that have not changed since `before`. A registry has a garbage
+    /// Returns whether a manifest or an index with this digest exists.
+    ///
+    /// # Errors
+    /// Those of looking for it.
+    fn has_image(&self, digest: &Digest) -> Result<bool>;
+
+    /// Removes the attachments and referrers of a layout whose image does not exist, and deletes the blobs that no image needs and that have not changed since `before`. A registry has a garbage
     /// collection of its own.
     ///
     /// # Errors
@@ -72,6 +78,15 @@ pub enum TagOutcome {
     Unsupported,
 }
 
+/// An attachment or a referrer whose image does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its tag, or its digest if it has none.
+    pub name: String,
+    /// The digest of the image.
+    pub subject: Digest,
+}
+
 /// Blobs that no image needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Garbage {
@@ -81,4 +96,6 @@ pub struct Garbage {
     pub bytes: u64,
     /// The reason why they were not deleted, if they were not.
     pub left: Option<String>,
+    /// The attachments and referrers that were removed because their image does not exist.
+    pub orphans: Vec<Orphan>,
 }

@@ -322,7 +322,7 @@ pub fn has_same_images(before: &[Descriptor], after: &[Descriptor]) -> bool {
 }
 
 /// Returns whether an entry is an image, and neither a referrer nor an attachment.
-fn is_image(entry: &Descriptor) -> bool {
+pub fn is_image(entry: &Descriptor) -> bool {
     !is_referrer(entry) && !names(entry).any(is_attachment_tag)
 }
 

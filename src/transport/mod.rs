@@ -34,7 +34,7 @@ mod retry;
 mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
-pub use bulk_removal::{BulkRemoval, Garbage, TagOutcome, TagsRemoved};
+pub use bulk_removal::{BulkRemoval, Garbage, Orphan, TagOutcome, TagsRemoved};
 pub use client_options::ClientOptions;
 pub use documents::document_digests;
 pub use environment::Environment;

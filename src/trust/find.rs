@@ -3,15 +3,12 @@
 use super::bundle::{self, Bundle};
 use super::key::PublicKey;
 use super::payload::Payload;
-use super::signature_manifest::SignatureManifest;
+use super::signature_manifest::{COUNT_LIMIT, SignatureManifest};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{ARTIFACT_TYPE, Descriptor, Digest, Document, Manifest};
 use crate::transport::{self, Source};
 use std::fmt;
 
-/// The number of signatures of one image in each form that are read. Every signature is a request; an attacker may add
-/// thousands.
-pub(super) const COUNT_LIMIT: usize = 100;
 /// The maximum size of a payload or a bundle, in bytes. They have about 300 and 1 000.
 const SIZE_LIMIT: u64 = 256 << 10;
 

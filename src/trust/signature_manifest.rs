@@ -20,8 +20,9 @@ pub struct SignatureManifest {
     annotations: BTreeMap<String, String>,
 }
 
-/// The most signatures that a manifest may have after a merge: of more, not all would be read.
-const MERGE_LIMIT: usize = super::find::COUNT_LIMIT;
+/// The number of signatures of one image in each form that are read. Every signature is a request; an attacker may add
+/// thousands.
+pub const COUNT_LIMIT: usize = 100;
 
 /// The outcome of [`merge_signatures`].
 pub enum MergedSignatures {
@@ -58,7 +59,7 @@ pub fn merge_signatures(there: &Document, more: &Document) -> MergedSignatures {
     if !merged.merge(&more) {
         return MergedSignatures::Unchanged;
     }
-    if merged.layers.len() > MERGE_LIMIT {
+    if merged.layers.len() > COUNT_LIMIT {
         return MergedSignatures::Impossible(
             "there would be more than 100, of which only the first are read",
         );

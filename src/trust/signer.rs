@@ -1,10 +1,9 @@
 //! The signer: it stores the signatures of an image beside it, in both forms.
 
 use super::bundle::{self, Bundle};
-use super::find::COUNT_LIMIT;
 use super::key::SigningKey;
 use super::payload::Payload;
-use super::signature_manifest::SignatureManifest;
+use super::signature_manifest::{COUNT_LIMIT, SignatureManifest};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{ARTIFACT_TYPE, Descriptor, Digest, Document, Manifest, Reference, SUBJECT, media_type};
 use crate::stream::Unverified;

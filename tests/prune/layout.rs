@@ -215,3 +215,45 @@ fn an_image_that_is_not_complete_is_noticed_before_older_ones_are_removed() {
     let error = ensure_stored(&source, &destination, &packed.digest).unwrap_err();
     assert!(error.to_string().contains("is missing"), "{error}");
 }
+
+#[test]
+fn attachments_of_replaced_tags_go_when_their_image_is_deleted_and_not_before() {
+    let place = Place::new();
+    let first = place.pack("d-2026-01-01", "one").digest;
+    let to = Layout::create(&place.layout(), Some("any")).unwrap();
+    let key =
+        volio::SigningKey::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/signer.pem")));
+    let signer = volio::Signer::new(key.unwrap(), vec!["registry.example/data:v1".to_owned()]).unwrap();
+    let sign = |tag: &str| volio::sign::sign(&place.open(Some(tag)), &to, &signer, &Silent).unwrap();
+    sign("d-2026-01-01");
+    let signature = attachment_tags(&first)[0].clone();
+    // The tag is given to another image, which is signed too.
+    let second = place.pack("d-2026-01-01", "two").digest;
+    sign("d-2026-01-01");
+    drop(to);
+    let before = place.tags();
+    let young = Options { garbage_age: Duration::from_secs(100 * 366 * 24 * 60 * 60), ..keep_last(1) };
+    place.prune(&young).unwrap();
+    assert_eq!(place.tags(), before, "another program may still store the image");
+    let all = Options { garbage_age: Duration::ZERO, ..keep_last(1) };
+    let dry_run = place.prune(&Options { effect: Effect::DryRun, ..all.clone() }).unwrap();
+    assert_eq!(place.tags(), before);
+    let pruned = place.prune(&all).unwrap();
+    assert_eq!((fates(&pruned), &pruned.garbage), (fates(&dry_run), &dry_run.garbage));
+    let line = format!("remove {signature}: attached to {first}, which does not exist");
+    assert!(fates(&pruned).contains(&line), "{:?}", fates(&pruned));
+    // Of each manifest and the index, the tag and the bundle.
+    assert_eq!(pruned.removed().count(), 6);
+    assert!(!place.tags().contains(&signature));
+    assert_eq!(place.open(None).referrers(&first).unwrap().len(), 0);
+    assert!(place.tags().contains(&attachment_tags(&second)[0]));
+    assert_eq!(place.open(None).referrers(&second).unwrap().len(), 1);
+    let policy = volio::SignaturePolicy::from_keys(vec![signer.key().public().clone()]);
+    let location: Location = format!("oci:{}:d-2026-01-01", place.layout().display()).parse().unwrap();
+    let source = location.source(&Access::default()).unwrap();
+    volio::SignedSource::new(source, &location, &policy, volio::SignedPart::Whole)
+        .unwrap()
+        .resolve()
+        .unwrap();
+    assert_eq!(place.prune(&all).unwrap().removed().count(), 0);
+}

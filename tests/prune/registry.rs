@@ -3,11 +3,13 @@
 use super::{fates, keep_last};
 use crate::registry::{Deletes, Registry};
 use axum::http::Method;
+use std::io::Cursor;
 use std::time::SystemTime;
 use volio::error::Kind;
-use volio::oci::{Digest, attachment_tags, media_type};
+use volio::oci::{Descriptor, Digest, attachment_tags, media_type};
 use volio::prune::{Effect, EmptyResult, Options, Pruned, prune};
-use volio::transport::{Access, BulkRemoval, Garbage, Source, TagsRemoved, registry};
+use volio::stream::Body;
+use volio::transport::{Access, BulkRemoval, Destination, Garbage, Source, TagsRemoved, registry};
 use volio::{Error, Result};
 
 fn manifest(text: &str) -> Vec<u8> {
@@ -158,6 +160,102 @@ fn signatures_go_with_their_image_and_stay_with_one_that_has_another_tag() {
     }
 }
 
+/// Plants a signature of an image, and returns its tag.
+fn plant_signature(registry: &Registry, image: &[u8], name: &str) -> String {
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"{name}"}},"image":{{"docker-manifest-digest":"{}"}},"type":"cosign container image signature"}},"optional":null}}"#,
+        Digest::of(image)
+    );
+    let kind = "application/vnd.dev.cosign.simplesigning.v1+json";
+    client(registry).upload(Body::new(Cursor::new(payload.clone().into_bytes()))).unwrap();
+    let layer = Descriptor::of(kind, payload.as_bytes());
+    let config = Descriptor::of(media_type::CONFIG, b"{}");
+    let manifest = serde_json::json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+    let tag = attachment_tags(&Digest::of(image))[0].clone();
+    plant(registry, &tag, manifest.to_string().as_bytes());
+    tag
+}
+
+#[test]
+fn signatures_whose_image_does_not_exist_are_removed_and_those_of_untagged_images_stay() {
+    for deletes in [Deletes::All, Deletes::Images(405)] {
+        let registry = registry(deletes, 2);
+        let own = format!("{}/data:v1", registry.host());
+        let [gone, untagged, foreign] =
+            ["gone", "untagged", "foreign"].map(|name| manifest(&format!(r#""name":"{name}""#)));
+        // A tag that was given to another image: the registry still has the first.
+        plant(&registry, "d-2026-01-02", &untagged);
+        plant(&registry, "d-2026-01-02", &manifest(r#""day":"2""#));
+        let orphan = plant_signature(&registry, &gone, &own);
+        let of_untagged = plant_signature(&registry, &untagged, &own);
+        let elsewhere = plant_signature(&registry, &foreign, "other.example/images:v1");
+        let of_kept = plant_signature(&registry, &manifest(r#""day":"2""#), &own);
+        let dry_run = run(&registry, &Options { effect: Effect::DryRun, ..keep_last(2) }).unwrap();
+        let pruned = run(&registry, &keep_last(2)).unwrap();
+        assert_eq!(fates(&pruned), fates(&dry_run));
+        let fate = |tag: &str| {
+            let fates = fates(&pruned);
+            fates.iter().find(|fate| fate.contains(&format!(" {tag}:"))).unwrap().clone()
+        };
+        assert_eq!(
+            fate(&orphan),
+            format!("remove {orphan}: attached to {}, which does not exist", Digest::of(&gone))
+        );
+        assert!(fate(&elsewhere).ends_with("signed for other.example/images"), "{}", fate(&elsewhere));
+        let left = tags(&registry);
+        assert!(!left.contains(&orphan), "{left:?}");
+        for tag in [&of_untagged, &elsewhere, &of_kept] {
+            assert!(left.contains(tag), "{tag} in {left:?}");
+        }
+        // Signatures that came with images from that repository have its name: then the other one is from there too.
+        let day = manifest(r#""day":"1""#);
+        plant_signature(&registry, &day, "other.example/images:v1");
+        run(&registry, &keep_last(2)).unwrap();
+        assert!(!tags(&registry).contains(&elsewhere));
+        assert!(tags(&registry).contains(&of_untagged));
+    }
+}
+
+#[test]
+fn a_repository_that_has_only_signatures_keeps_them() {
+    let registry = Registry::start();
+    registry.behave(|behaviour| behaviour.deletes = Deletes::All);
+    let own = format!("{}/data:v1", registry.host());
+    let tag = plant_signature(&registry, &manifest(r#""in":"another repository""#), &own);
+    run(&registry, &keep_last(1)).unwrap();
+    assert_eq!(tags(&registry), [tag]);
+}
+
+#[test]
+fn an_image_that_stays_after_all_keeps_its_signature() {
+    for deletes in [Deletes::All, Deletes::Images(405)] {
+        let registry = registry(deletes, 2);
+        let own = format!("{}/data:v1", registry.host());
+        let first = manifest(r#""day":"1""#);
+        let signature = plant_signature(&registry, &first, &own);
+        // The first image gets another tag when it is about to lose its own.
+        let promote = || plant(&registry, "golden", &first);
+        run_with(&registry, &promote, usize::MAX).unwrap();
+        assert!(tags(&registry).contains(&"golden".to_owned()));
+        assert!(tags(&registry).contains(&signature), "{:?}", tags(&registry));
+    }
+    // The registry refuses, before it removes anything.
+    let registry = registry(Deletes::All, 2);
+    let signature = plant_signature(&registry, &manifest(r#""day":"1""#), "any.example/data");
+    run_with(&registry, &|| (), 0).unwrap_err();
+    assert!(tags(&registry).contains(&signature) && tags(&registry).contains(&"d-2026-01-01".to_owned()));
+}
+
+#[test]
+fn an_image_that_comes_after_its_signature_keeps_it() {
+    let registry = registry(Deletes::All, 3);
+    let own = format!("{}/data:v1", registry.host());
+    let late = manifest(r#""day":"late""#);
+    let signature = plant_signature(&registry, &late, &own);
+    run_with(&registry, &|| plant(&registry, "late", &late), usize::MAX).unwrap();
+    assert!(tags(&registry).contains(&signature));
+}
+
 /// A registry in which something happens just before tags are removed.
 struct Interfered<'a> {
     removal: registry::Registry,
@@ -179,6 +277,10 @@ impl BulkRemoval for Interfered<'_> {
 
     fn digest_of(&self, tag: &str) -> Result<Option<Digest>> {
         self.removal.digest_of(tag)
+    }
+
+    fn has_image(&self, digest: &Digest) -> Result<bool> {
+        self.removal.has_image(digest)
     }
 
     fn collect_garbage(&self, before: SystemTime) -> Result<Garbage> {

@@ -320,3 +320,13 @@ fn attachments_that_never_end_are_not_followed() {
     assert_eq!(error.kind(), Kind::Integrity, "{error}");
     assert!(to.client("data", "v1").resolve().is_err());
 }
+
+#[test]
+fn the_tag_of_a_signature_of_a_sha512_digest_is_refused_with_the_reason() {
+    let registry = registry(true);
+    let client = registry.client("data", "v1");
+    let [index, ..] = image(&client, "data");
+    let error = client.attach(&format!("sha512-{}.sig", "0".repeat(128)), &index).unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage, "{error}");
+    assert!(error.hint().unwrap().contains("SHA-512"), "{error}");
+}

@@ -193,6 +193,15 @@ pub fn size(text: &str) -> Result<u64> {
     })
 }
 
+/// Fails if the location is one image. `purpose` says what the command does with all images of a place.
+pub fn ensure_repository(location: &Location, command: &str, purpose: &str) -> Result<()> {
+    if location.is_repository() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{location} is one image, and volio {command} {purpose}"))
+        .with_hint(format!("write volio {command} {}", location.without_name())))
+}
+
 /// Parses a location. Paths in it are bytes and need not be UTF-8.
 pub fn location() -> impl TypedValueParser<Value = Location> {
     OsStringValueParser::new().try_map(|text| Location::parse(&text))

@@ -55,7 +55,7 @@ impl Layout {
     }
 
     /// Returns the digests of all manifests and indexes that the entries have.
-    fn documents(&self, entries: &[Descriptor]) -> Result<HashSet<Digest>> {
+    pub(super) fn documents(&self, entries: &[Descriptor]) -> Result<HashSet<Digest>> {
         let mut digests = HashSet::new();
         for entry in entries {
             let is_new = digests.insert(entry.digest.clone());
@@ -67,7 +67,7 @@ impl Layout {
     }
 
     /// Returns the subjects of the entries without a name that are referrers. One that is missing or damaged says nothing.
-    fn subjects(&self, entries: &[Descriptor]) -> HashMap<Digest, Digest> {
+    pub(super) fn subjects(&self, entries: &[Descriptor]) -> HashMap<Digest, Digest> {
         let is_unnamed = |entry: &&Descriptor| names(entry).next().is_none();
         let documents = entries.iter().filter(is_unnamed).filter_map(|entry| self.fetch_if_present(entry));
         documents
@@ -77,7 +77,7 @@ impl Layout {
 }
 
 /// Returns whether entries for several platforms act as an index with this digest.
-fn is_image_of(entries: &[Descriptor], digest: &Digest) -> bool {
+pub(super) fn is_image_of(entries: &[Descriptor], digest: &Digest) -> bool {
     let index = Index::new(entries.to_vec(), Default::default());
     ImageName::new(None, Some(digest.clone())).find(&index, "layout", |_| Ok(None)).is_ok()
 }

@@ -35,7 +35,12 @@ impl BulkRemoval for Layout {
         let removed = Removed::nothing(first.digest.clone());
         self.replace_index(&index)?;
         let removed = self.delete_unneeded_blobs(removed, &entries, &index.manifests)?;
-        let garbage = Garbage { blobs: removed.blobs, bytes: removed.bytes, left: removed.blobs_left };
+        let garbage = Garbage {
+            blobs: removed.blobs,
+            bytes: removed.bytes,
+            left: removed.blobs_left,
+            orphans: Vec::new(),
+        };
         Ok(TagsRemoved { outcomes, attachments, garbage })
     }
 
@@ -49,6 +54,10 @@ impl BulkRemoval for Layout {
         none_if_missing(found.map(|image| image.digest()))
     }
 
+    fn has_image(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.blob_path(digest).is_file())
+    }
+
     fn collect_garbage(&self, before: SystemTime) -> Result<Garbage> {
         let directory = self.existing_directory()?;
         let blobs = File::from(directory.blobs(IfMissing::Fail)?);
@@ -60,13 +69,22 @@ impl BulkRemoval for Layout {
         if !blobs_lock.is_held() {
             return left("this file system cannot tell whether somebody is writing to the layout");
         }
-        let needed = match self.needed_by(&self.index()?.manifests) {
+        let mut index = self.index()?;
+        let mut needed = match self.needed_by(&index.manifests) {
             Ok(needed) => needed,
             Err(error) => return left(&format!("what the images need cannot be known: {error}")),
         };
-        self.sweep(directory, Effect::Delete, |digest, changed| {
+        let is_garbage =
+            |digest: &Digest, changed: SystemTime| changed <= before && !needed.contains_key(digest);
+        let orphans = self.take_orphans(&mut index, before, is_garbage)?;
+        if !orphans.is_empty() {
+            needed = self.needed_by(&index.manifests)?;
+            self.replace_index(&index)?;
+        }
+        let garbage = self.sweep(directory, Effect::Delete, |digest, changed| {
             changed <= before && !needed.contains_key(digest)
-        })
+        })?;
+        Ok(Garbage { orphans, ..garbage })
     }
 
     fn preview(&self, tags: &[(String, Digest)], before: SystemTime) -> Result<TagsRemoved> {
@@ -76,9 +94,19 @@ impl BulkRemoval for Layout {
         // What is below a damaged document stays.
         let _ = collect_reachable(&entries, |entry| fetch(self, entry), &mut freed);
         let garbage = match self.needed_by(&index.manifests) {
-            Ok(needed) => self.sweep(self.existing_directory()?, Effect::Count, |digest, changed| {
-                !needed.contains_key(digest) && (changed <= before || freed.contains_key(digest))
-            })?,
+            Ok(mut needed) => {
+                let is_garbage = |digest: &Digest, changed: SystemTime| {
+                    !needed.contains_key(digest) && (changed <= before || freed.contains_key(digest))
+                };
+                let orphans = self.take_orphans(&mut index, before, is_garbage)?;
+                if !orphans.is_empty() {
+                    needed = self.needed_by(&index.manifests)?;
+                }
+                let garbage = self.sweep(self.existing_directory()?, Effect::Count, |digest, changed| {
+                    !needed.contains_key(digest) && (changed <= before || freed.contains_key(digest))
+                })?;
+                Garbage { orphans, ..garbage }
+            }
             Err(error) => {
                 let why = format!("what the images need cannot be known: {error}");
                 Garbage { left: Some(why), ..Garbage::default() }

@@ -7,6 +7,7 @@
 mod attachments;
 mod bulk_removal;
 mod directory;
+mod orphans;
 mod removal;
 mod resume;
 #[cfg(test)]

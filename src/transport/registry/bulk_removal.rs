@@ -33,6 +33,10 @@ impl BulkRemoval for Registry {
         self.digest_of_tag(tag)
     }
 
+    fn has_image(&self, digest: &Digest) -> Result<bool> {
+        self.has_manifest(&digest.to_string())
+    }
+
     fn collect_garbage(&self, _before: SystemTime) -> Result<Garbage> {
         Ok(Garbage::default())
     }

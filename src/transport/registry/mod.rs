@@ -324,6 +324,14 @@ impl Destination for Registry {
     }
 
     fn attach(&self, tag: &str, document: &Document) -> Result<()> {
+        // The tag of an attachment to a SHA-512 digest is longer than a tag may be.
+        self.reference.with_tag(tag).map_err(|error| {
+            error.with_hint(format!(
+                "it has {} characters, and a tag at most 128: what is attached to an image with a SHA-512 digest by a \
+                 tag cannot be stored in a registry; use SHA-256",
+                tag.len()
+            ))
+        })?;
         self.put(tag, document)
     }
 

@@ -116,6 +116,20 @@ impl Registry {
         outcome.map(|()| tags)
     }
 
+    /// Returns whether a manifest with this digest or tag exists.
+    pub(super) fn has_manifest(&self, name: &str) -> Result<bool> {
+        let what = format!("look for {name} in {}", self.reference.name());
+        let request = Request::new(Method::HEAD, self.manifest_url(name), what)
+            .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
+        wait(async {
+            let response = self.client.send(request, &self.pull_scopes()).await?;
+            if response.status() == StatusCode::NOT_FOUND {
+                return Ok(false);
+            }
+            response.success().await.map(|_| true)
+        })
+    }
+
     /// Returns the digest that a tag points to, if it exists.
     pub(super) fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>> {
         let what = format!("look at the tag {tag} of {}", self.reference.name());

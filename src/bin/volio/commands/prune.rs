@@ -1,6 +1,6 @@
 //! `volio prune`: removes the images that no rule of retention keeps.
 
-use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::args::{Format, OutputArgs, RegistryArgs, ensure_repository, location};
 use crate::human::{bytes, count};
 use crate::output::{self, printable};
 use crate::progress::Display;
@@ -30,7 +30,7 @@ image. All other tags are kept. Without it, all images are looked at. The time o
 its annotation org.opencontainers.image.created, or else the time in its configuration. Images without a time, or with one \
 before 1971, are kept.
 
-Attachments, such as signatures, are kept with their image and go with it. A registry that cannot remove a tag alone loses \
+Attachments, such as signatures, are kept with their image and go with it, or when it does not exist. A registry that cannot remove a tag alone loses \
 an image only if no tag that is kept means it or needs it. Of a layout, blobs that no image needs are deleted too.
 
 Nothing is removed if the rules keep no image (6), and tags that mean another image by now are kept. One line for each \
@@ -98,13 +98,7 @@ impl Prune {
     /// Removes images, and prints what happened to each tag.
     pub fn run(self) -> Result<()> {
         let place = self.location.without_name();
-        if !self.location.is_repository() {
-            return Err(Error::usage(format!(
-                "{} is one image, and volio prune looks at all of a repository",
-                self.location
-            ))
-            .with_hint(format!("write volio prune {place}")));
-        }
+        ensure_repository(&self.location, "prune", "looks at all of a repository")?;
         let options = self.options()?;
         options.check()?;
         let access = self.registries.access(&Display::warnings())?;

@@ -1,6 +1,6 @@
 //! `volio tags`: lists the tags of a repository or a layout.
 
-use crate::args::{Format, OutputArgs, RegistryArgs, location};
+use crate::args::{Format, OutputArgs, RegistryArgs, ensure_repository, location};
 use crate::output::{self, printable};
 use crate::progress::Display;
 use clap::Args;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use volio::tags::{self, Attachment};
-use volio::{Digest, Error, Location, Result};
+use volio::{Digest, Location, Result};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,13 +77,7 @@ impl Tags {
     /// Prints the tags.
     pub fn run(self) -> Result<()> {
         let place = self.location.without_name();
-        if !self.location.is_repository() {
-            return Err(Error::usage(format!(
-                "{} is one image, and volio tags lists a repository",
-                self.location
-            ))
-            .with_hint(format!("write volio tags {place}")));
-        }
+        ensure_repository(&self.location, "tags", "lists a repository")?;
         let source = self.location.source(&self.registries.access(&Display::warnings())?)?;
         let (tags, untagged) = (tags::list(source.as_ref())?, source.untagged()?);
         let attachments =
