@@ -7,6 +7,7 @@
 mod buildah;
 mod containerd;
 mod docker;
+mod doctor;
 mod encrypted;
 mod fixture;
 mod incremental;

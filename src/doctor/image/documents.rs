@@ -12,6 +12,10 @@ const PLATFORM: &str = "image-spec, config.md, \"Properties\": architecture and 
 /// Layers that are unpacked.
 const LAYER_TYPES: &str = "image-spec, manifest.md, \"Image Manifest Property Descriptions\": layers; containerd core/images/mediatypes.go";
 
+/// A layer with both kinds of annotations is not pulled.
+const TWO_TABLES: &str =
+    "containers/storage pkg/chunked/toc/toc.go: \"both zstd:chunked and eStargz TOC found\"";
+
 pub(super) fn check(documents: &Documents) -> Vec<Finding> {
     let mut findings = Vec::new();
     if documents.images.is_empty() {
@@ -22,6 +26,7 @@ pub(super) fn check(documents: &Documents) -> Vec<Finding> {
         findings.extend(diff_ids(image));
         findings.extend(platform(image));
         findings.extend(media_types(image));
+        findings.extend(two_tables(image));
     }
     if findings.is_empty() {
         let count = documents.images.len();
@@ -94,4 +99,18 @@ fn media_types(image: &PlatformImage) -> Vec<Finding> {
         findings.push(finding.by(LAYER_TYPES).advise("pack the content again with volio pack"));
     }
     findings
+}
+
+fn two_tables(image: &PlatformImage) -> Option<Finding> {
+    let both =
+        ["io.github.containers.zstd-chunked.manifest-checksum", "containerd.io/snapshot/stargz/toc.digest"];
+    let mut layers = image.manifest.layers.iter();
+    let number = layers.position(|layer| both.iter().all(|name| layer.annotations.contains_key(*name)))?;
+    let what =
+        "it has the annotations of zstd:chunked and of eStargz: podman fails if partial pulls are enabled";
+    Some(
+        Finding::error("annotations", layer_place(number, image), what)
+            .by(TWO_TABLES)
+            .advise("remove one kind: pack the content again, or convert it once only"),
+    )
 }

@@ -386,6 +386,21 @@ fn an_encrypted_layer_is_named() {
 }
 
 #[test]
+fn a_layer_with_the_annotations_of_two_tables_of_contents_is_named() {
+    let place = Workspace::with_image();
+    let found = layer(&place);
+    let mut descriptor =
+        json!({"mediaType": found["mediaType"], "digest": found["digest"], "size": found["size"]});
+    descriptor["annotations"] = json!({
+        "io.github.containers.zstd-chunked.manifest-checksum": found["digest"],
+        "containerd.io/snapshot/stargz/toc.digest": found["digest"],
+    });
+    let place = with_image_of(place, &[(descriptor, found["diffId"].as_str().unwrap().to_owned())]);
+    let told = "the annotations of zstd:chunked and of eStargz";
+    assert_named(&place, place.volio("doctor oci:layout:made"), "error", "annotations", told);
+}
+
+#[test]
 fn an_image_that_everybody_can_read_is_a_warning() {
     for (anonymous_pull, severity, told) in [
         (true, "warning", "everybody who can reach the registry"),
