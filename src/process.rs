@@ -7,7 +7,7 @@ use crate::stream::CancelToken;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, waitid, waitpgid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process_group, waitid, waitpgid, waitpid,
 };
 use std::ffi::OsStr;
 use std::io::{self, PipeReader, Read};
@@ -15,9 +15,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
+use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 /// The time between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
@@ -65,6 +65,9 @@ pub(crate) fn run(
     let status = group.child.wait()?;
     group.receive_last(&mut receive);
     group.reap();
+    if process::id() == 1 {
+        reap_orphans();
+    }
     Ok(stop.unwrap_or(Ended::Exited(status)))
 }
 
@@ -163,10 +166,44 @@ impl Group {
     }
 }
 
+/// Waits for processes that have ended and that this process, as the first one of a container, has inherited: those that a
+/// hook has left in other sessions and groups. Children that this process has started itself are in its session, and lead
+/// their groups or are in its own one: the code that has started them waits for them.
+fn reap_orphans() {
+    // The session may be one outside of the container, with the number 0.
+    let Some(own) = stat(getpid()) else { return };
+    let Ok(processes) = fs::read_dir("/proc") else { return };
+    let names = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    for pid in names.filter_map(|name| Pid::from_raw(name.parse().ok()?)) {
+        let Some(found) = stat(pid) else { continue };
+        let leads_group = found.group == pid.as_raw_nonzero().get();
+        let is_own_child = found.session == own.session && (leads_group || found.group == own.group);
+        if found.is_zombie && found.parent == 1 && !is_own_child {
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
+}
+
+/// What `/proc/PID/stat` says about a process.
+struct Stat {
+    is_zombie: bool,
+    parent: i32,
+    group: i32,
+    session: i32,
+}
+
+fn stat(pid: Pid) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero().get())).ok()?;
+    // The name of the program, in parentheses, may have any characters.
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    let is_zombie = fields.next()? == "Z";
+    let mut number = || fields.next()?.parse().ok();
+    Some(Stat { is_zombie, parent: number()?, group: number()?, session: number()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     const LONG: Duration = Duration::from_secs(600);
 
