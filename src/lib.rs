@@ -58,7 +58,7 @@ pub mod unpack;
 pub mod verify;
 
 pub use error::{Error, Result};
-pub use image::{Description, ReadOptions, SignedPart, SignedSource};
+pub use image::{Description, ReadOptions, SignedPart, SignedSource, VerificationCache};
 pub use layer::{Compression, Limits};
 pub use oci::{ContainerConfig, Descriptor, Digest, Document, Platform, Reference, TagMatch, TagTemplate};
 pub use stream::CancelToken;

@@ -62,6 +62,6 @@ pub use merge::{EntryPosition, EntryVisitor, SpooledLayers};
 pub use open::{Image, ReadOptions, check_media_type};
 pub use platform::{DEPTH_LIMIT, DOCUMENTS_LIMIT, Offer, manifests, offers, ranked};
 pub use ranges::{FetchPlan, FetchedFrames};
-pub use signed::{SignedPart, SignedSource};
+pub use signed::{SignedPart, SignedSource, VerificationCache};
 pub use spool::{Observed, SpooledLayer};
 pub use toc_store::TocStore;

@@ -8,7 +8,7 @@ use crate::transport::{Location, Origin, Source};
 use crate::trust::{Requirement, SignaturePolicy, ensure_signed};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The part of an image that is used, and so must be signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,22 @@ pub enum SignedPart {
 pub struct SignedSource<'a> {
     source: Box<dyn Source + 'a>,
     judge: Arc<Judge>,
+    cache: Arc<VerificationCache>,
+}
+
+/// The last image that was verified, for programs that look at the same name again and again. While the name means the same
+/// document and the policy has the same requirements, [`SignedSource::resolve_again`] does not verify it again.
+#[derive(Debug, Default)]
+pub struct VerificationCache(Mutex<Option<Verified>>);
+
+/// An image that satisfied requirements.
+#[derive(Clone, Debug)]
+struct Verified {
+    requirements: Vec<Requirement>,
+    /// The document that the name meant.
+    root: Document,
+    /// That document, or the manifest for the platform in it.
+    accepted: Document,
 }
 
 struct Judge {
@@ -45,19 +61,27 @@ impl<'a> SignedSource<'a> {
         part: SignedPart,
     ) -> Result<Self> {
         let requirements = policy.requirements_for(location)?.to_vec();
-        Ok(Self { source, judge: Arc::new(Judge { location: location.clone(), requirements, part }) })
+        let judge = Arc::new(Judge { location: location.clone(), requirements, part });
+        Ok(Self { source, judge, cache: Arc::default() })
     }
-}
 
-impl Judge {
-    fn check(&self, source: &dyn Source, document: &Document) -> Result<()> {
-        ensure_signed(source, &document.descriptor().digest, &self.location, &self.requirements)
+    /// Returns the same source with this cache. It must be used for sources of the same location and part only.
+    #[must_use]
+    pub fn with_cache(self, cache: &Arc<VerificationCache>) -> Self {
+        Self { cache: Arc::clone(cache), ..self }
     }
-}
 
-impl Source for SignedSource<'_> {
-    fn resolve(&self) -> Result<Document> {
-        let root = self.source.resolve()?;
+    /// Verifies a document that the name means.
+    fn accept(&self, root: Document) -> Result<Document> {
+        let accepted = self.verify(root.clone())?;
+        let verified =
+            Verified { requirements: self.judge.requirements.clone(), root, accepted: accepted.clone() };
+        *self.cache.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(verified);
+        Ok(accepted)
+    }
+
+    /// Returns the document that is signed as required: this one, or the manifest for the platform in it.
+    fn verify(&self, root: Document) -> Result<Document> {
         let unsigned = match self.judge.check(&*self.source, &root) {
             Ok(()) => return Ok(root),
             Err(error) if error.kind() == Kind::Integrity => error,
@@ -81,6 +105,33 @@ impl Source for SignedSource<'_> {
                     .context("neither the index nor the manifest for the platform is signed as required"))
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Judge {
+    fn check(&self, source: &dyn Source, document: &Document) -> Result<()> {
+        ensure_signed(source, &document.descriptor().digest, &self.location, &self.requirements)
+    }
+}
+
+impl Source for SignedSource<'_> {
+    fn resolve(&self) -> Result<Document> {
+        self.accept(self.source.resolve()?)
+    }
+
+    fn resolve_again(&self, known: &Document) -> Result<Document> {
+        let cached = self.cache.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_same = |verified: &Verified| {
+            verified.requirements == self.judge.requirements
+                && verified.accepted.descriptor().digest == known.descriptor().digest
+        };
+        let Some(verified) = cached.filter(is_same) else { return self.resolve() };
+        let root = self.source.resolve_again(&verified.root)?;
+        if root.descriptor().digest == verified.root.descriptor().digest {
+            Ok(verified.accepted)
+        } else {
+            self.accept(root)
         }
     }
 
@@ -118,6 +169,10 @@ impl Source for SignedSource<'_> {
 
     fn cancelled_by(&self, cancel: &CancelToken) -> Option<Box<dyn Source + '_>> {
         let source = self.source.cancelled_by(cancel)?;
-        Some(Box::new(SignedSource { source, judge: Arc::clone(&self.judge) }))
+        Some(Box::new(SignedSource {
+            source,
+            judge: Arc::clone(&self.judge),
+            cache: Arc::clone(&self.cache),
+        }))
     }
 }

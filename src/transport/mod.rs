@@ -59,6 +59,15 @@ pub trait Source: Send + Sync {
     /// if the name has a digest and the bytes have another one.
     fn resolve(&self) -> Result<Document>;
 
+    /// Returns the same, for a caller that has the document which the name meant before. A registry need not send that one
+    /// again if the name still means it.
+    ///
+    /// # Errors
+    /// Those of [`resolve`](Self::resolve).
+    fn resolve_again(&self, _known: &Document) -> Result<Document> {
+        self.resolve()
+    }
+
     /// Opens a blob or a document.
     ///
     /// # Errors

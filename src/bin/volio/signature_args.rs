@@ -9,7 +9,7 @@ use std::sync::Arc;
 use volio::progress::Progress;
 use volio::{
     Access, Error, Location, PublicKey, Result, SignaturePolicy, Signed, SignedPart, SignedSource, Signer,
-    SigningKey, Source,
+    SigningKey, Source, VerificationCache,
 };
 
 /// The maximum size of a key on standard input, in bytes.
@@ -63,11 +63,26 @@ impl VerificationArgs {
     /// # Errors
     /// As [`policy`](Self::policy) and [`Location::source`].
     pub fn source(&self, image: &Location, access: &Access, part: SignedPart) -> Result<Box<dyn Source>> {
+        self.source_with_cache(image, access, part, &Arc::default())
+    }
+
+    /// Opens an image that was opened before with this cache. What was verified then is not verified again by
+    /// [`Source::resolve_again`].
+    ///
+    /// # Errors
+    /// As [`source`](Self::source).
+    pub fn source_with_cache(
+        &self,
+        image: &Location,
+        access: &Access,
+        part: SignedPart,
+        cache: &Arc<VerificationCache>,
+    ) -> Result<Box<dyn Source>> {
         let policy = self.policy()?;
         let source = image.source(access)?;
         match policy {
             None => Ok(source),
-            Some(policy) => Ok(Box::new(SignedSource::new(source, image, &policy, part)?)),
+            Some(policy) => Ok(Box::new(SignedSource::new(source, image, &policy, part)?.with_cache(cache))),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::error::{Kind, Result};
 use crate::oci::{Digest, Document};
 use crate::progress::Progress;
 use crate::service::hook::{Hook, HookContext, Variables};
+use crate::service::log::count;
 use crate::service::publish::{Judged, Publisher};
 use crate::service::run::{Change, Done};
 use crate::stream::CancelToken;
@@ -23,8 +24,9 @@ pub(super) struct Publishing {
     /// The image, as the command names it.
     pub image: String,
     pub progress: Arc<dyn Progress>,
-    /// The image, if its name is a digest and was resolved: it will not be another one.
-    pub pinned: Arc<Mutex<Option<Document>>>,
+    /// The image that the last poll has found.
+    pub known: Arc<Mutex<Option<Document>>>,
+    /// Set if the name of the image is a digest: it will not be another one.
     pub is_pinned: bool,
 }
 
@@ -61,14 +63,13 @@ impl Publishing {
     }
 
     fn resolve(&self) -> Result<Document> {
-        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = &*pinned {
-            return Ok(known.clone());
-        }
-        let root = (self.open)(Purpose::Poll)?.resolve()?;
-        if self.is_pinned {
-            *pinned = Some(root.clone());
-        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let root = match &*known {
+            Some(known) if self.is_pinned => return Ok(known.clone()),
+            Some(known) => (self.open)(Purpose::Poll)?.resolve_again(known)?,
+            None => (self.open)(Purpose::Poll)?.resolve()?,
+        };
+        *known = Some(root.clone());
         Ok(root)
     }
 
@@ -131,10 +132,13 @@ impl Publishing {
         let tree = publisher.tree(version);
         let counts = match &unpacked.sync {
             Some(synced) => format!(
-                "{} bytes fetched, {} reused; {} entries written, {} removed",
-                synced.fetched, synced.reused, synced.written, synced.removed
+                "{} fetched, {} reused; {} written, {} removed",
+                count(synced.fetched, "byte", "bytes"),
+                synced.reused,
+                count(synced.written, "entry", "entries"),
+                synced.removed
             ),
-            None => format!("{} entries", unpacked.extracted.entries),
+            None => count(unpacked.extracted.entries, "entry", "entries"),
         };
         log.info("watch", &format!("published {version} in {}: {counts}", tree.display()));
         let kept = unpacked.sync.iter().flat_map(|synced| &synced.kept_mounts);

@@ -116,6 +116,10 @@ impl Source for MirroredSource {
         self.first(Source::resolve).map(|(_, document)| document)
     }
 
+    fn resolve_again(&self, known: &Document) -> Result<Document> {
+        self.first(|registry| registry.resolve_again(known)).map(|(_, document)| document)
+    }
+
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {
         let first = self.begin(descriptor, 0).map_err(|error| with_foreign_urls(descriptor, error))?;
         let (descriptor, source) = (descriptor.clone(), self.clone());

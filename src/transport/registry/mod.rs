@@ -75,7 +75,7 @@ use super::{Access, Destination, Origin, RetryDelay, Source, moved_name, with_fo
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
 use crate::stream::{Body, CancelToken, Unverified, Written};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use std::ops::Range;
 use std::sync::Arc;
@@ -196,16 +196,25 @@ impl Registry {
     }
 }
 
-impl Source for Registry {
-    fn resolve(&self) -> Result<Document> {
+impl Registry {
+    /// Returns the document with the name of this reference; `known` if the registry says that the name still means it.
+    fn find(&self, known: Option<&Document>) -> Result<Document> {
         let digest = self.reference.digest().map(Digest::to_string);
         // The digest takes precedence, because the tag may have moved.
         let name = digest.as_deref().or(self.reference.tag()).unwrap_or_default();
-        let request = Request::new(Method::GET, self.manifest_url(name), format!("find {}", self.reference))
-            .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
+        let mut request =
+            Request::new(Method::GET, self.manifest_url(name), format!("find {}", self.reference))
+                .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
+        if let Some(known) = known {
+            // Registries that have entity tags for manifests use their digests. Others send the whole manifest.
+            request = request.header(IF_NONE_MATCH, &format!("\"{}\"", known.descriptor().digest));
+        }
         wait(async {
-            let response = self.client.send(request, &self.pull_scopes()).await?.success().await?;
-            manifest::read(response, &self.reference).await
+            let response = self.client.send(request, &self.pull_scopes()).await?;
+            match known {
+                Some(known) if response.status() == StatusCode::NOT_MODIFIED => Ok(known.clone()),
+                _ => manifest::read(response.success().await?, &self.reference).await,
+            }
         })
         .map_err(|error| match error.kind() {
             // A repository that does not exist has no tags to list.
@@ -214,6 +223,16 @@ impl Source for Registry {
             }
             _ => error,
         })
+    }
+}
+
+impl Source for Registry {
+    fn resolve(&self) -> Result<Document> {
+        self.find(None)
+    }
+
+    fn resolve_again(&self, known: &Document) -> Result<Document> {
+        self.find(Some(known))
     }
 
     fn open(&self, descriptor: &Descriptor) -> Result<Unverified> {

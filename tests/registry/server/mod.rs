@@ -111,6 +111,8 @@ pub struct Behaviour {
     pub patch_status: Option<u16>,
     /// Loses the next chunk and reports success.
     pub loses_a_chunk: bool,
+    /// Sends entity tags with manifests, and answers 304 to requests that name the present one.
+    pub has_entity_tags: bool,
     /// Sends a wrong digest with manifests.
     pub lies_about_digests: bool,
     /// Sends no `Location` for a stored manifest, as ECR does.

@@ -4,15 +4,21 @@ use super::{Lab, PERIOD, link};
 use crate::registry::{Login, Refusal};
 use axum::http::Method;
 use std::fs;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use volio::error::Kind;
+use volio::progress::Silent;
 use volio::service::publish::{Publication, version_name};
 use volio::service::watch::Purpose;
+use volio::sign::sign;
 use volio::stream::Unverified;
 use volio::transport::{Access, CredentialSource, Source};
-use volio::{Descriptor, Document, Error, Result};
+use volio::{
+    Descriptor, Document, Error, PublicKey, Result, SignaturePolicy, SignedPart, SignedSource,
+    VerificationCache,
+};
 
 #[test]
 fn every_version_is_published_also_an_old_one_that_comes_back() {
@@ -248,4 +254,64 @@ fn an_occupied_name_ends_the_watch_at_once() {
     let run = lab.run(10).with(|options| options.publication = Publication::InPlace);
     assert_eq!(run.go().unwrap_err().kind(), Kind::Refused);
     assert_eq!(fs::read(lab.at("target/precious")).unwrap(), b"data");
+}
+
+#[test]
+fn a_manifest_that_has_not_changed_is_not_sent_again_if_the_registry_has_entity_tags() {
+    for has_entity_tags in [true, false] {
+        let lab = Lab::new();
+        let first = lab.push("1");
+        lab.registry().behave(|behaviour| behaviour.has_entity_tags = has_entity_tags);
+        let run = lab.run(20).before_poll(10, |lab| _ = lab.push("2"));
+        // An old version that comes back has its old entity tag.
+        run.before_poll(15, |lab| _ = lab.push("1")).go().unwrap();
+        assert_eq!(lab.published("current"), "1");
+        let requests = lab.registry().requests();
+        let named: Vec<_> = requests.iter().filter_map(|request| request.header("if-none-match")).collect();
+        assert_eq!(named.iter().filter(|named| **named == format!("\"{first}\"")).count(), 14, "{named:?}");
+        let published = lab.log().all().iter().filter(|line| line.contains("published")).count();
+        assert_eq!((named.len(), published), (19, 3), "{:?}", lab.log().all());
+    }
+}
+
+#[test]
+fn the_signature_of_a_version_is_verified_once_and_again_with_another_key() {
+    let lab = Lab::new();
+    let public = |name: &str| {
+        let place = format!("{}/fixtures/keys/{name}.pub", env!("CARGO_MANIFEST_DIR"));
+        PublicKey::read(Path::new(&place)).unwrap()
+    };
+    let push = |lab: &Lab, content: &str| {
+        let digest = lab.push(content);
+        let location = lab.registry().location("data", "v1");
+        let (from, access) = (location.source(&Access::default()).unwrap(), Access::default());
+        let to = location.attachment_destination(&access).unwrap();
+        sign(&*from, &*to, &crate::signatures::signer("signer"), &Silent).unwrap();
+        digest
+    };
+    push(&lab, "1");
+    let key = Arc::new(Mutex::new("signer"));
+    let (again, location, used) = (lab.clone(), lab.registry().location("data", "v1"), Arc::clone(&key));
+    let cache = Arc::<VerificationCache>::default();
+    let mut run = lab.run(60);
+    run.open = Arc::new(move |purpose| {
+        let policy = SignaturePolicy::from_keys(vec![public(*used.lock().unwrap())]);
+        let source = location.source(&again.access(purpose))?;
+        let signed = SignedSource::new(source, &location, &policy, SignedPart::Platform(None))?;
+        Ok(Box::new(signed.with_cache(&cache)))
+    });
+    let seen = Arc::new(AtomicUsize::new(0));
+    let (before, after) = (Arc::clone(&seen), Arc::clone(&seen));
+    let run = run.before_poll(2, move |lab| before.store(lab.requests().1, Ordering::SeqCst));
+    let run = run.before_poll(10, move |lab| {
+        assert_eq!(lab.requests().1, after.load(Ordering::SeqCst), "only the manifest is asked for");
+        push(lab, "2");
+    });
+    let run = run.before_poll(12, move |lab| {
+        assert_eq!(lab.published("current"), "2");
+        *key.lock().unwrap() = "other";
+    });
+    run.go().unwrap();
+    let lines = lab.log().all();
+    assert!(lines.last().unwrap().contains("is not signed as required"), "{lines:?}");
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use volio::service::publish::{LinkOptions, Publication};
 use volio::service::watch::{Purpose, Watch, WatchOptions};
 use volio::service::{Hook, Status, parse_duration};
-use volio::{CancelToken, Error, Location, Result, Retry, Source};
+use volio::{CancelToken, Error, Location, Result, Retry, SignedPart, Source, VerificationCache};
 
 /// The shortest period.
 const MIN_PERIOD: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ impl Unpack {
         let needs_state = self.unattended.has_after();
         let mut state =
             needs_state.then(|| self.unattended.open_state("unpack", &image, &runner)).transpose()?.flatten();
-        runner.recover(state.as_mut());
+        status.during_hook(&*runner.clock, || runner.recover(state.as_mut()));
         status.begin(&*runner.clock);
         let shown = Arc::clone(&status);
         let work = move |cancel: &CancelToken| {
@@ -120,6 +120,7 @@ impl Unpack {
         let state =
             needs_state.then(|| self.unattended.open_state("unpack", &image, &runner)).transpose()?.flatten();
         let display = Display::warnings_unless(self.output.quiet).observed_by(&status);
+        let cache = Arc::<VerificationCache>::default();
         let watch = Watch {
             target,
             options,
@@ -127,7 +128,7 @@ impl Unpack {
             progress: display.shared(),
             state,
             status,
-            open: Arc::new(move |purpose| self.open(&image, purpose, &display)),
+            open: Arc::new(move |purpose| self.open(&image, purpose, &display, &cache)),
         };
         watch.run(&signal::stop_token())?;
         Ok(Exit::Done)
@@ -178,14 +179,21 @@ impl Unpack {
     }
 
     /// Opens the image, with the credentials that are there by now.
-    fn open(&self, image: &Location, purpose: Purpose, display: &Display) -> Result<Box<dyn Source>> {
+    fn open(
+        &self,
+        image: &Location,
+        purpose: Purpose,
+        display: &Display,
+        cache: &Arc<VerificationCache>,
+    ) -> Result<Box<dyn Source>> {
         let quiet = Display::warnings_unless(true);
         let mut access = self.registries.access(if purpose == Purpose::Poll { &quiet } else { display })?;
         if purpose == Purpose::Poll {
             access.client.retry = Retry { retries: 0, ..access.client.retry };
         }
         access.client.cancel = signal::stop_token();
-        self.source(image, &access)
+        let part = SignedPart::Platform(self.platform.clone());
+        self.signatures.source_with_cache(image, &access, part, cache)
     }
 
     /// Returns the image of the arguments, or of data-io's variables.
