@@ -56,6 +56,8 @@ impl HealthServer {
             }
         };
         let listener = bind(listen).map_err(cannot)?;
+        // Before the first run, a lock may be waited for.
+        status.alive(&*clock);
         let address = listener.local_addr().map_err(cannot)?;
         let is_closed = Arc::<AtomicBool>::default();
         let closed = Arc::clone(&is_closed);

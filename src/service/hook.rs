@@ -1,6 +1,6 @@
 //! Hooks: commands of the user that run before and after the work.
 
-use super::log::Log;
+use super::log::{Log, count};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::process::{self, Ended};
@@ -222,7 +222,8 @@ impl<'a> Lines<'a> {
     fn finish(mut self) -> Option<String> {
         self.end_line();
         if let Some(more @ 1..) = self.count.checked_sub(MAX_LINES) {
-            self.log.info("hook", &format!("{}: {more} more lines are not shown", self.event));
+            let more = count(more as u64, "more line is", "more lines are");
+            self.log.info("hook", &format!("{}: {more} not shown", self.event));
         }
         self.last
     }

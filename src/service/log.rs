@@ -29,6 +29,11 @@ pub trait Log: Send + Sync {
     fn line(&self, line: Line<'_>);
 }
 
+/// Formats a number of things.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 impl dyn Log + '_ {
     /// Logs the ordinary course of the work.
     pub fn info(&self, topic: &str, text: &str) {

@@ -9,6 +9,7 @@
 //! - The log has one line for each change of state.
 
 use super::clock::Clock;
+use super::log::count;
 use super::run::{ABORT_TIMEOUT, Done, Report, Runner};
 use super::schedule::Schedule;
 use super::state::JobState;
@@ -118,7 +119,8 @@ impl Scheduled {
         let ended_at = Arc::<Mutex<Option<Duration>>>::default();
         let (at, clock) = (Arc::clone(&ended_at), Arc::clone(&self.runner.clock));
         end.on_cancel(move || *at.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock.elapsed()));
-        if let Some(error) = self.runner.recover(state.as_mut()) {
+        let recovered = self.status.during_hook(self.clock(), || self.runner.recover(state.as_mut()));
+        if let Some(error) = recovered {
             self.status.hook_failure(self.clock(), &error);
         }
         let mut plan = self.first(state.as_ref());
@@ -211,7 +213,13 @@ impl Scheduled {
         match report.into_result() {
             Ok(_) => {
                 if memory.failures > 0 {
-                    log.info("run", &format!("successful again, after {} failures", memory.failures));
+                    log.info(
+                        "run",
+                        &format!(
+                            "successful again, after {}",
+                            count(memory.failures.into(), "failure", "failures")
+                        ),
+                    );
                 }
                 (memory.failures, memory.error) = (0, None);
             }

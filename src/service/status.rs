@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 
 /// The time for which a service that waits is healthy without a sign of life: longer than any of its pauses.
 const SILENCE: Duration = Duration::from_secs(300);
+/// The most hooks that follow each other in a run while no bytes move: `--before-publish`, `--on-error` and `--after`.
+const HOOKS_IN_A_ROW: u32 = 3;
 /// The time for which a run is healthy while no bytes move, such as for a look at all files of a large tree.
 const RUN_SILENCE: Duration = Duration::from_secs(900);
 
@@ -56,8 +58,10 @@ pub struct Snapshot {
     alive: Option<Duration>,
     /// The bytes that the run had moved at that moment.
     moved: u64,
-    /// The time that the hooks of a run may take.
-    hooks: Duration,
+    /// The time that a hook may take.
+    hook_limit: Duration,
+    /// Set while a hook runs outside of a run.
+    is_in_hook: bool,
 }
 
 impl Status {
@@ -66,9 +70,26 @@ impl Status {
         self.state().clone()
     }
 
-    /// Allows for hooks that take so long, in which no bytes move.
-    pub fn allow_for_hooks(&self, time: Duration) {
-        self.state().hooks = time;
+    /// Allows for hooks of which each takes so long, in which no bytes move.
+    pub fn allow_for_hooks(&self, limit: Duration) {
+        self.state().hook_limit = limit;
+    }
+
+    /// Runs a hook outside of a run, such as `--on-change`. The service is healthy meanwhile, and needs the next success
+    /// later by the time that the hook takes, because nothing else is done during it.
+    pub fn during_hook<T>(&self, clock: &dyn Clock, hook: impl FnOnce() -> T) -> T {
+        let begun = clock.elapsed();
+        {
+            let mut state = self.state();
+            (state.is_in_hook, state.alive) = (true, Some(begun));
+        }
+        let result = hook();
+        let ended = clock.elapsed();
+        let mut state = self.state();
+        (state.is_in_hook, state.alive) = (false, Some(ended));
+        state.healthy_until =
+            state.healthy_until.map(|until| until.saturating_add(ended.saturating_sub(begun)));
+        result
     }
 
     /// Reports that the loop is alive, at this moment of the clock.
@@ -164,18 +185,20 @@ impl Status {
             (state.moved, state.alive) = (moved, Some(now));
         }
         let silence = now.saturating_sub(state.alive.unwrap_or_default());
-        let allowed = if state.is_running { RUN_SILENCE.saturating_add(state.hooks) } else { SILENCE };
+        let (allowed, what) = if state.is_running {
+            let hooks = state.hook_limit.saturating_mul(HOOKS_IN_A_ROW);
+            (RUN_SILENCE.saturating_add(hooks), "the run has not moved")
+        } else if state.is_in_hook {
+            (SILENCE.saturating_add(state.hook_limit), "a hook has not ended")
+        } else {
+            (SILENCE, "the service has given no sign of life")
+        };
         if silence > allowed {
-            let what = if state.is_running {
-                "the run has not moved"
-            } else {
-                "the service has given no sign of life"
-            };
             return Some(format!("{what} for {} s", silence.as_secs()));
         }
         let late =
             state.healthy_until.and_then(|until| now.checked_sub(until)).filter(|late| !late.is_zero())?;
-        if state.is_running {
+        if state.is_running || state.is_in_hook {
             return None;
         }
         let error = state.last_error.as_ref().map(|(_, error)| format!(": {error}")).unwrap_or_default();

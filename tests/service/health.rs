@@ -94,8 +94,9 @@ fn a_run_that_takes_long_is_healthy_while_bytes_move() {
         task.advance(1);
         assert_eq!(place.get("/healthz").0, 200);
     }
+    // Three hooks may follow each other.
     place.status.allow_for_hooks(HOUR);
-    place.clock.pass(HOUR);
+    place.clock.pass(3 * HOUR);
     assert_eq!(place.get("/healthz").0, 200);
     place.clock.pass(Duration::from_secs(1000));
     assert!(place.get("/healthz").1.contains("the run has not moved"));
@@ -176,4 +177,29 @@ fn an_address_that_is_in_use_or_is_not_one_is_an_error_at_the_start() {
         assert!(error.to_string().contains("--listen: cannot listen on"), "{error}");
         assert!(error.hint().is_some());
     }
+}
+
+#[test]
+fn a_hook_that_takes_long_is_healthy_within_its_limit_and_moves_the_next_success() {
+    let place = Place::new();
+    place.clock.pass(HOUR);
+    let _later = HealthServer::start("127.0.0.1:0", place.status.clone(), place.clock.clone()).unwrap();
+    assert_eq!(
+        place.get("/healthz").0,
+        200,
+        "a clock that counts from the start of the machine is no silence"
+    );
+    place.status.allow_for_hooks(10 * HOUR);
+    place.succeed();
+    place.status.during_hook(&*place.clock, || {
+        place.clock.pass(9 * HOUR);
+        assert_eq!(place.get("/healthz"), (200, "ok\n".to_owned()));
+        place.clock.pass(2 * HOUR);
+        assert!(place.get("/healthz").1.contains("a hook has not ended for 39600 s"));
+    });
+    assert_eq!(place.get("/healthz").0, 200, "nothing could be polled during the hook");
+    place.clock.pass(Duration::from_secs(200));
+    assert_eq!(place.get("/healthz").0, 200);
+    place.clock.pass(HOUR);
+    assert_eq!(place.get("/healthz").0, 503);
 }

@@ -464,3 +464,37 @@ fn a_pack_that_is_killed_at_any_moment_runs_an_after_for_each_before() {
     }
     assert!(diary.contains("after killed"), "{diary}");
 }
+
+#[test]
+fn a_warning_about_certificates_is_given_once_and_not_for_each_run() {
+    let place = Place::new();
+    let note = place.note();
+    let options = ["--every", "1s", "--tls-verify=false", "--after", &note];
+    let running = Running::start(place.pack(&options, &place.image()));
+    eventually("some runs", || place.diary().matches("after ").count() >= 2);
+    running.signal(Signal::TERM);
+    let (_, said) = running.end();
+    assert_eq!(said.matches("any certificate is accepted").count(), 1, "{said}");
+}
+
+/// A daemon that a hook leaves behind becomes a child of the first process of a container.
+#[test]
+#[ignore = "needs root to make a process namespace: run tests/run"]
+fn processes_that_hooks_leave_do_not_remain_as_zombies_in_a_container_as_root() {
+    let place = Place::new();
+    let (counted, note) = (place.path("count"), place.note());
+    // The shell has ended when the hook's process does; its session ends a moment later.
+    let leave = "setsid sh -c 'sleep 0.1' >/dev/null 2>&1 & setsid sh -c 'sleep 0.1; exit 3' &";
+    let zombies = format!("grep -l 'State:.Z' /proc/[0-9]*/status | wc -l >{}; {note}", counted.display());
+    let pack = place.pack(&["--every", "1s", "--before", leave, "--after", &zombies], &place.image());
+    let mut inside = Command::new("unshare");
+    inside.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(pack.get_program());
+    inside.args(pack.get_args());
+    inside.env("XDG_STATE_HOME", place.path("state"));
+    let running = Running::start(inside);
+    eventually("some runs", || place.diary().matches("after ").count() >= 4);
+    let left: usize = fs::read_to_string(&counted).unwrap().trim().parse().unwrap();
+    running.signal(Signal::KILL);
+    running.end();
+    assert!(left <= 3, "{left} zombies after four runs: those of the last run have not ended yet");
+}

@@ -6,7 +6,7 @@ use super::{Watch, WatchOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::service::clock::Clock;
-use crate::service::log::Log;
+use crate::service::log::{Log, count};
 use crate::service::publish::{Judged, Note, Publisher};
 use crate::service::run::{Runner, run_work};
 use crate::service::state::JobState;
@@ -79,7 +79,7 @@ impl Follower {
             context: runner.context.clone(),
             image: runner.image.clone(),
             progress,
-            pinned: Arc::default(),
+            known: Arc::default(),
             is_pinned: options.is_pinned,
         };
         let next_poll = runner.clock.elapsed();
@@ -116,7 +116,9 @@ impl Follower {
 
     /// Runs the command of `--after` if the last run was killed, and reports data that it has left.
     pub fn recover(&mut self) {
-        if let Some(error) = self.runner.recover(self.state.as_mut()) {
+        let clock = Arc::clone(&self.runner.clock);
+        let recovered = self.status.during_hook(&*clock, || self.runner.recover(self.state.as_mut()));
+        if let Some(error) = recovered {
             self.status.hook_failure(self.clock(), &error);
         }
         if self.publishing.publisher().current().is_ok_and(|version| version.is_some()) {
@@ -248,8 +250,8 @@ impl Follower {
     fn succeed(&mut self, condition: Condition) {
         let image = &self.runner.image;
         if let Condition::Failing(..) = self.condition {
-            let failures = self.failures;
-            self.log().info("watch", &format!("{image} can be followed again, after {failures} failures"));
+            let failures = count(self.failures.into(), "failure", "failures");
+            self.log().info("watch", &format!("{image} can be followed again, after {failures}"));
         }
         match &condition {
             _ if condition == self.condition => {}
@@ -319,7 +321,9 @@ impl Follower {
             return Some(self.hook.next);
         }
         let variables = self.publishing.variables(&version, &tree);
-        let run = hook.run(&variables, Some(&tree), &self.runner.context, cancel);
+        let run = self
+            .status
+            .during_hook(self.clock(), || hook.run(&variables, Some(&tree), &self.runner.context, cancel));
         match run.and_then(|()| self.note_announced(judged(&hook, &version))) {
             Ok(()) => None,
             Err(_) if cancel.is_cancelled() => None,
@@ -343,8 +347,8 @@ impl Follower {
             self.log().error("hook", &describe(error));
         }
         if self.hook.failures >= attempts {
-            let text =
-                format!("--on-change has failed {attempts} times, and is not tried again for this version");
+            let times = count(attempts.into(), "time", "times");
+            let text = format!("--on-change has failed {times}, and is not tried again for this version");
             self.log().error("hook", &text);
             return None;
         }

@@ -1,6 +1,8 @@
 //! The hooks that decide about a version, and that are told of one.
 
 use super::{Lab, PERIOD};
+use crate::service::clock::SimulatedClock;
+use crate::service::eventually;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,4 +116,40 @@ fn a_hook_that_fails_at_first_is_tried_again_soon() {
         .unwrap();
     assert_eq!(lab.diary(), "on-change 1\n".repeat(3));
     assert!(PERIOD < Duration::from_secs(15));
+}
+
+#[test]
+fn a_watch_is_healthy_during_a_hook_that_takes_longer_than_a_silence_may() {
+    let lab = Lab::new();
+    lab.push("1");
+    lab.0.status.allow_for_hooks(Duration::from_secs(3600));
+    let going = lab.at("go").display().to_string();
+    let hook = lab.hook("on-change", &format!("while ! test -e {going}; do sleep 0.01; done"));
+    let looking = lab.clone();
+    let looks = std::thread::spawn(move || {
+        eventually("the hook runs", || looking.diary() == "on-change 1\n");
+        let later = SimulatedClock::at("2026-06-01T12:00:00Z");
+        later.pass(Duration::from_secs(1800));
+        let complaint = looking.0.status.complaint(&later);
+        fs::write(looking.at("go"), "").unwrap();
+        complaint
+    });
+    lab.run(3).with(|options| options.on_change = Some(hook)).go().unwrap();
+    assert_eq!(looks.join().unwrap(), None);
+}
+
+#[test]
+fn one_failure_is_not_called_failures() {
+    let lab = Lab::new();
+    let run = lab.run(20).before_poll(1, |lab| _ = lab.push("1"));
+    run.with(|options| {
+        options.on_change = Some(lab.hook("on-change", "false"));
+        options.on_change_attempts = 1;
+    })
+    .go()
+    .unwrap();
+    for part in ["again, after 1 failure", "has failed 1 time,"] {
+        let lines = lab.log().all();
+        assert!(lines.iter().any(|line| line.contains(part) && !line.contains("1 failures")), "{lines:?}");
+    }
 }
