@@ -123,18 +123,31 @@ fn postgresql_is_reset_to_its_seed_by_the_commands_of_the_page() {
     server.shell("pg_ctl stop && pg_checksums --check").succeeded();
 }
 
+/// Returns the command of the Kubernetes example's container, with another image and with directories of the server.
+fn pack_of_the_example(image: &str) -> String {
+    let manifest = fs::read_to_string("examples/kubernetes/postgresql-export.yaml").expect("the example");
+    let objects = crate::kubernetes::read(&manifest).expect("a manifest");
+    let container = &objects[0].pod().expect("a pod").containers[0];
+    let arguments = container.args.iter().flatten().map(|argument| {
+        if argument.starts_with("registry.example/") {
+            image.to_owned()
+        } else {
+            argument.replace("/dump", "server/dump").replace("/state", "server/state")
+        }
+    });
+    let quoted: Vec<String> = arguments.map(|argument| format!("'{argument}'")).collect();
+    // The example's database and user are those of the secret.
+    format!("PGDATABASE=postgres volio {}", quoted.join(" "))
+}
+
 #[test]
 #[ignore = "needs docker-registry, PostgreSQL and root: run tests/run"]
 fn postgresql_is_dumped_before_each_pack_and_a_dump_that_fails_keeps_the_last_good_one() {
     let server = Server::start();
     let image = repository("dumped:latest");
-    server.shell("mkdir -p server/backup").succeeded();
+    server.shell("mkdir -p server/dump server/state").succeeded();
     server.sql("CREATE TABLE facts AS SELECT n FROM generate_series(1, 1000) n");
-    // The dump gets its name when it is complete.
-    let dump = "pg_dump --no-sync --format custom --file server/backup/.new postgres && mv server/backup/.new server/backup/db.dump";
-    let pack = format!(
-        "volio pack --incremental --state server --exclude .new --before \"{dump}\" {image} server/backup"
-    );
+    let pack = pack_of_the_example(&image);
     server.shell(&pack).succeeded();
     server.sql("INSERT INTO facts SELECT n FROM generate_series(1001, 2000) n");
     server.shell(&pack).succeeded();
@@ -148,6 +161,6 @@ fn postgresql_is_dumped_before_each_pack_and_a_dump_that_fails_keeps_the_last_go
     server.shell("pg_ctl start --wait --log \"$PGDATA.log\"").succeeded();
     server.sql("DROP TABLE facts");
     server.shell(&format!("volio unpack {image} server/restored")).succeeded();
-    server.shell("pg_restore --exit-on-error --dbname postgres server/restored/db.dump").succeeded();
+    server.shell("pg_restore --exit-on-error --dbname postgres server/restored/shop.dump").succeeded();
     assert_eq!(server.sql("SELECT count(*) FROM facts"), "2000");
 }
