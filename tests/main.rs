@@ -17,6 +17,7 @@ mod incremental; // random changes of random trees, packed and unpacked
 mod interrupted; // packs that are killed while they publish
 mod kubernetes; // the examples for Kubernetes, compared with its API
 mod limited_file_systems; // unpacking on vfat and exFAT
+mod packaging; // the files of the crate, manual pages and completions
 mod plugin; // the volume plugin, with the requests of engines
 mod prune; // retention
 mod registry; // the registry client, against a registry in this process
