@@ -35,7 +35,13 @@ fn systemd_accepts_the_units() {
         let unit = unit.replace("volio plugin", &format!("volio plugin{volmex}"));
         fs::write(work.path().join(name), unit).expect("write");
     }
-    for name in ["volio-backup.service", "volio-backup-once.service", "volio-backup.timer"] {
+    for name in [
+        "volio-backup.service",
+        "volio-backup-once.service",
+        "volio-backup.timer",
+        "volio-pack@.service",
+        "volio-pack@.timer",
+    ] {
         let unit = fs::read_to_string(format!("examples/systemd/{name}")).expect("the unit");
         fs::write(work.path().join(name), unit.replace(INSTALLED, env!("CARGO_BIN_EXE_volio")))
             .expect("write");
@@ -46,6 +52,8 @@ fn systemd_accepts_the_units() {
         "volio-backup.service",
         "volio-backup-once.service",
         "volio-backup.timer",
+        "volio-pack@site.service",
+        "volio-pack@site.timer",
     ];
     let verify =
         ["verify", "--man=no"].map(str::to_owned).into_iter().chain(units.map(|unit| work.join(unit)));
