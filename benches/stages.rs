@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::{fs, thread};
 use tempfile::TempDir;
 use volio::layer::{Compression, Item, LayerReader, LayerWriter, decompress};
-use volio::oci::Digest;
+use volio::oci::{Digest, PairedSha256};
 use volio::stream::Workers;
 use volio::tree::{
     Entry, EntryKind, ExtractOptions, Extractor, Metadata, SourceSpec, TreePath, Walk, WalkOptions,
@@ -99,6 +99,18 @@ fn memory() -> TempDir {
 fn hash(bencher: Bencher) {
     let bytes = bytes("noise", FRAME);
     bencher.counter(BytesCount::new(FRAME)).bench(|| Digest::of(black_box(&bytes)));
+}
+
+/// Two digests of the same bytes at once, such as those of the archive and of a chunk.
+#[divan::bench]
+fn hash_pair(bencher: Bencher) {
+    let bytes = bytes("noise", FRAME);
+    bencher.counter(BytesCount::new(FRAME)).bench(|| {
+        let (mut one, mut other) = (PairedSha256::default(), PairedSha256::default());
+        let bytes = black_box(&bytes[..]);
+        PairedSha256::update_two(&mut one, bytes, &mut other, bytes);
+        (one.finish(), other.finish())
+    });
 }
 
 #[divan::bench]

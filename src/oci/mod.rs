@@ -14,6 +14,7 @@ mod members;
 mod platform;
 mod reference;
 mod referrer;
+mod sha256;
 mod tag_template;
 
 pub use config::{ContainerConfig, History, ImageConfig, RootFs};
@@ -28,6 +29,7 @@ pub use reference::Reference;
 pub use referrer::{
     ARTIFACT_TYPE, SUBJECT, attachment_subject, attachment_tags, is_attachment_tag, referrers_tag, tags_about,
 };
+pub use sha256::PairedSha256;
 pub use tag_template::{TagMatch, TagTemplate};
 
 /// The annotation with the name of an image in an image layout (image-spec, "Image Layout", `index.json`).

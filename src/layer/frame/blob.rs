@@ -1,6 +1,7 @@
 //! The blob of a layer: its frames in order, as they are compressed, and then the table of contents.
 
 use super::framer::CompressedFrame;
+use crate::error::Error;
 use crate::layer::toc::{Toc, TocWriter};
 use crate::stream::PipeReader;
 use std::collections::VecDeque;
@@ -46,7 +47,8 @@ impl LayerBlob {
         let Some(frame) = self.frames.receive()? else { return self.end() };
         let end = self.offset + frame.bytes.len() as u64;
         if let Some(toc) = &mut self.toc {
-            toc.add(frame.events, &(self.offset..end), frame.plain_size)?;
+            let events = frame.events.recv().map_err(|_| not_hashed())?;
+            toc.add(events, &(self.offset..end), frame.plain_size)?;
         }
         self.offset = end;
         self.ready.push_back(io::Cursor::new(frame.bytes));
@@ -62,6 +64,10 @@ impl LayerBlob {
         }
         Ok(())
     }
+}
+
+fn not_hashed() -> io::Error {
+    Error::failed("the items of a frame were not hashed; this is a bug in volio").into()
 }
 
 impl Read for LayerBlob {

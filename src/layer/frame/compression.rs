@@ -1,7 +1,7 @@
 //! Compression of a layer, frame by frame. All cores work at once, and the bytes do not depend on their number.
 
 use super::blob::LayerBlob;
-use super::framer::{CompressedFrame, FrameContent, FrameRule, Framer, hash_items};
+use super::framer::{CompressedFrame, FrameContent, FrameRule, Framer};
 use super::gzip;
 use crate::error::{Error, Result};
 use crate::layer::format::FRAME;
@@ -84,14 +84,17 @@ impl Compression {
         Ok((LayerWriter::over(Framer::new(rule, frames)?), LayerBlob::new(compressed, toc)))
     }
 
-    fn compress(self, FrameContent { plain, items }: FrameContent) -> io::Result<CompressedFrame> {
+    fn compress(self, FrameContent { plain, items, events }: FrameContent) -> io::Result<CompressedFrame> {
         let plain = plain.as_ref();
         let bytes = match self {
             Self::Zstd { level } => zstd_frame(plain, level)?,
             Self::Gzip { level } => gzip::member(plain, level)?,
             Self::None => plain.to_vec(),
         };
-        Ok(CompressedFrame { bytes, plain_size: plain.len(), events: hash_items(items, plain) })
+        if let Some(items) = items {
+            items.hash(plain);
+        }
+        Ok(CompressedFrame { bytes, plain_size: plain.len(), events })
     }
 }
 

@@ -3,18 +3,20 @@
 //! Small files and their headers are collected in groups. A larger file is split into chunks by its content, and each
 //! chunk is a frame. A long run of zeros in it gets separate frames. All frames together are the archive, without a gap.
 
+use super::archive_hash::{ArchiveHash, ItemHashing};
 use super::chunker::MAX_SIZE;
 use super::content_chunker::{ContentChunker, ContentPart};
 use crate::error::{Error, Result};
 use crate::layer::format::{BLOCK, FRAME};
 use crate::layer::tar::ArchiveSink;
 use crate::layer::toc::TocEvent;
-use crate::oci::{Algorithm, Digest};
-use crate::stream::{HashingThread, PipeWriter, Written};
+use crate::oci::PairedSha256;
+use crate::stream::{PipeWriter, Written};
 use crate::tree::{Entry, EntryKind};
 use std::io;
 use std::mem;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 /// Bytes that are compressed and hashed on two threads at once.
 #[derive(Clone)]
@@ -36,8 +38,10 @@ impl From<Vec<u8>> for SharedBytes {
 pub struct FrameContent {
     /// A part of the archive.
     pub plain: SharedBytes,
-    /// The items of the archive that begin, continue or end in it.
-    pub items: Vec<FrameItem>,
+    /// The items to hash after the frame was compressed; `None` if another thread hashes them.
+    pub items: Option<ItemHashing>,
+    /// The receiver of what the table of contents records about the items.
+    pub events: Receiver<Vec<TocEvent>>,
 }
 
 /// A part of an entry in one frame.
@@ -52,36 +56,14 @@ pub enum FrameItem {
     FileEnd,
 }
 
-/// Hashes the content of the items, which is what the table of contents records about them.
-pub fn hash_items(items: Vec<FrameItem>, plain: &[u8]) -> Vec<TocEvent> {
-    let hash = |item| match item {
-        FrameItem::Entry { entry, inner } => {
-            let content = match entry.kind {
-                EntryKind::File { size: size @ 1.. } => content_at(plain, inner, size),
-                _ => None,
-            };
-            let content = content.map(|content| (inner as u64, Digest::of(content)));
-            TocEvent::Entry { entry, content }
-        }
-        FrameItem::FileStart(entry) => TocEvent::FileStart(entry),
-        FrameItem::Chunk { zeros } => TocEvent::Chunk { digest: Digest::of(plain), zeros },
-        FrameItem::FileEnd => TocEvent::FileEnd,
-    };
-    items.into_iter().map(hash).collect()
-}
-
-fn content_at(plain: &[u8], inner: usize, size: u64) -> Option<&[u8]> {
-    plain.get(inner..)?.get(..usize::try_from(size).ok()?)
-}
-
 /// A compressed frame with what the table of contents records about it.
 pub struct CompressedFrame {
     /// The frame.
     pub bytes: Vec<u8>,
     /// The size of its content, in bytes.
     pub plain_size: usize,
-    /// The items in it.
-    pub events: Vec<TocEvent>,
+    /// The receiver of the items in it.
+    pub events: Receiver<Vec<TocEvent>>,
 }
 
 /// The rule by which the archive is split into frames.
@@ -101,7 +83,7 @@ pub struct Framer {
     items: Vec<FrameItem>,
     /// The large file that is being written.
     large: Option<LargeFile>,
-    hash: HashingThread<SharedBytes>,
+    hash: ArchiveHash,
     pipe: PipeWriter<FrameContent, CompressedFrame>,
 }
 
@@ -119,7 +101,7 @@ impl Framer {
     /// # Errors
     /// Fails if the system cannot start another thread.
     pub fn new(rule: FrameRule, pipe: PipeWriter<FrameContent, CompressedFrame>) -> Result<Self> {
-        let hash = HashingThread::start(Algorithm::Sha256)?;
+        let hash = ArchiveHash::start()?;
         Ok(Self { rule, group: Vec::new(), items: Vec::new(), large: None, hash, pipe })
     }
 
@@ -153,8 +135,12 @@ impl Framer {
     }
 
     fn send(&mut self, plain: SharedBytes, items: Vec<FrameItem>) -> io::Result<()> {
-        self.pipe.send(FrameContent { plain: plain.clone(), items })?;
-        self.hash.update(plain)
+        let (items, events) = ItemHashing::new(items);
+        // Where a pair of digests takes as long as two, the workers hash the items: there are more of them.
+        let (paired, items) =
+            if PairedSha256::is_faster() { (Some(items), None) } else { (None, Some(items)) };
+        self.pipe.send(FrameContent { plain: plain.clone(), items, events })?;
+        self.hash.update(plain, paired)
     }
 
     /// Sends a chunk of the large file.

@@ -1,5 +1,6 @@
 //! Frames, the parts of a compressed layer that can be decompressed by themselves.
 
+mod archive_hash;
 mod blob;
 mod chunker;
 mod compression;
