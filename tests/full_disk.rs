@@ -3,6 +3,8 @@
 mod as_root {
     //! Tests with small file systems, which only root may mount.
 
+    use crate::service::eventually;
+    use rustix::process::{Pid, Signal, kill_process};
     use std::fs;
     use std::net::{TcpListener, TcpStream};
     use std::path::{Path, PathBuf};
@@ -223,6 +225,114 @@ mod as_root {
         );
         assert!(!layout.join("index.json").exists());
         assert!(small.used() < 1 << 20, "the archive must not stay: {} bytes", small.used());
+    }
+
+    /// A watch of a layout with a target in a small file system.
+    struct Watched {
+        small: SmallFileSystem,
+        place: TempDir,
+        watch: Child,
+    }
+
+    impl Watched {
+        /// Starts a watch when a version is there.
+        fn start(how: &[&str]) -> Self {
+            let small = SmallFileSystem::mount_with("size=12m,nr_inodes=60");
+            let place = tempfile::tempdir().unwrap();
+            Self::push(place.path(), 1, 4 << 20, 1);
+            let log = fs::File::create(place.path().join("log")).unwrap();
+            let mut watch = Command::new(env!("CARGO_BIN_EXE_volio"));
+            watch.args(["unpack", "--no-sync", "--watch", "1s"]).args(how);
+            watch.arg(Self::image(place.path())).arg(small.path("target"));
+            watch.env("XDG_STATE_HOME", place.path().join("state")).stdout(Stdio::null());
+            let watch = watch.stdin(Stdio::null()).stderr(log).spawn().unwrap();
+            Self { small, place, watch }
+        }
+
+        fn image(place: &Path) -> String {
+            format!("oci:{}:v1", place.join("layout").display())
+        }
+
+        /// Packs files that all have the number of the version as their content: a large one, and small ones.
+        fn push(place: &Path, version: u8, large: usize, count: usize) {
+            let tree = place.join("tree");
+            let _ = fs::remove_dir_all(&tree);
+            fs::create_dir(&tree).unwrap();
+            fs::write(tree.join("large"), vec![version; large]).unwrap();
+            for number in 0..count {
+                fs::write(tree.join(format!("small{number}")), [version]).unwrap();
+            }
+            succeeds(&["pack", &Self::image(place), tree.to_str().unwrap()]);
+        }
+
+        fn next(&self, version: u8, large: usize, count: usize) {
+            Self::push(self.place.path(), version, large, count);
+        }
+
+        fn log(&self) -> String {
+            fs::read_to_string(self.place.path().join("log")).unwrap()
+        }
+
+        /// Waits until as many lines of the log say that no space is left below the target.
+        fn runs_out_of_space(&self, times: usize) {
+            let target = self.small.path("target").display().to_string();
+            let is_it = |line: &&str| line.contains("No space left on device") && line.contains(&target);
+            eventually("an error that names the place", || self.log().lines().filter(is_it).count() >= times);
+        }
+
+        /// Whether a directory has exactly this version.
+        fn has(tree: &Path, version: u8, large: usize, count: usize) -> bool {
+            let has =
+                |name: &str, length| fs::read(tree.join(name)).is_ok_and(|c| c == vec![version; length]);
+            has("large", large)
+                && (0..count).all(|number| has(&format!("small{number}"), 1))
+                && !tree.join(format!("small{count}")).exists()
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            let _ = kill_process(Pid::from_child(&self.watch), Signal::TERM);
+            let _ = self.watch.wait();
+            if std::thread::panicking() {
+                eprintln!("{}", self.log());
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn a_watch_keeps_the_last_version_that_fits_and_goes_on_when_there_is_room() {
+        for how in [&["--link", "current"][..], &["--sync"]] {
+            let watched = Watched::start(how);
+            let tree = watched.small.path(if how.len() > 1 { "target/current" } else { "target" });
+            let published = |version, large, count| {
+                eventually("a version", || Watched::has(&tree, version, large, count));
+            };
+            published(1, 4 << 20, 1);
+            // Too large: nothing of it is seen in either mode, and nothing stays that would take the room of the next.
+            watched.next(2, 20 << 20, 1);
+            watched.runs_out_of_space(1);
+            assert!(Watched::has(&tree, 1, 4 << 20, 1));
+            watched.next(3, 5 << 20, 1);
+            published(3, 5 << 20, 1);
+            eventually("a line about it", || watched.log().contains("can be followed again"));
+
+            // Too many files, which only writing them shows. In place, each of them is old or new.
+            watched.next(4, 1, 100);
+            watched.runs_out_of_space(2);
+            if how.len() > 1 {
+                assert!(Watched::has(&tree, 3, 5 << 20, 1));
+            } else {
+                let large = fs::read(tree.join("large")).unwrap();
+                assert!(large == [4] || large == vec![3; 5 << 20]);
+            }
+            let larger = ["-o", "remount,nr_inodes=1000"];
+            assert!(
+                Command::new("mount").args(larger).arg(watched.small.0.path()).status().unwrap().success()
+            );
+            published(4, 1, 100);
+        }
     }
 
     /// Debian's registry, with its storage in a given directory.
