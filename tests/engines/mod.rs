@@ -29,3 +29,4 @@ mod systemd;
 mod umoci;
 mod volio_image;
 mod volume_plugin;
+mod watch;
