@@ -1,6 +1,7 @@
 //! Following a tag. Comments name the failures that other programs were reported to have.
 
 mod hooks;
+mod observed;
 mod polls;
 mod program;
 

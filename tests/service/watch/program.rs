@@ -16,30 +16,30 @@ use std::time::{Duration, Instant};
 const FILES: usize = 200;
 
 /// A layout with a tag, and a directory that follows it.
-struct Place(tempfile::TempDir);
+pub(super) struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir_in("/var/tmp").unwrap())
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(super) fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn volio(&self, arguments: &[&str]) -> Command {
+    pub(super) fn volio(&self, arguments: &[&str]) -> Command {
         let mut volio = Command::new(env!("CARGO_BIN_EXE_volio"));
         volio.args(arguments).current_dir(self.0.path()).env_clear();
         volio.env("PATH", std::env::var_os("PATH").unwrap()).env("XDG_STATE_HOME", self.at("state"));
         volio
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
         self.volio(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Packs a version: each file has its number.
-    fn push(&self, version: u32) {
+    pub(super) fn push(&self, version: u32) {
         let tree = self.at("tree");
         fs::create_dir_all(tree.join("d")).unwrap();
         let write = |path: &Path, content: &str| {
@@ -57,7 +57,7 @@ impl Place {
     }
 
     /// Returns the version in a tree, which must be whole.
-    fn version(tree: &Path) -> String {
+    pub(super) fn version(tree: &Path) -> String {
         let version = fs::read_to_string(tree.join("d/file0")).unwrap();
         for number in 0..FILES {
             assert_eq!(fs::read_to_string(tree.join(format!("d/file{number}"))).unwrap(), version);
@@ -67,7 +67,7 @@ impl Place {
         version
     }
 
-    fn watch(&self, more: &[&str]) -> Child {
+    pub(super) fn watch(&self, more: &[&str]) -> Child {
         let watch = [&["unpack", "--no-sync", "--watch", "1s"], more, &["oci:layout:v1", "target"]].concat();
         let mut watch = self.volio(&watch);
         watch.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
@@ -75,7 +75,7 @@ impl Place {
 }
 
 /// Ends a process and returns its exit code and its stderr.
-fn end(mut child: Child, signal: Signal) -> (Option<i32>, String) {
+pub(super) fn end(mut child: Child, signal: Signal) -> (Option<i32>, String) {
     kill_process(Pid::from_child(&child), signal).unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
