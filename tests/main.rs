@@ -5,6 +5,7 @@
 
 mod architecture; // the import rule and the invariants, read from the sources
 mod archives; // images in tar files
+mod compatibility; // images with the shapes of other builders
 mod contract; // the contract of transports, run for each of them
 mod documents; // the commands in README and docs/, executed
 mod engines; // other container programs as judges; `tests/run` installs them
