@@ -28,6 +28,14 @@ class Host:
             return run(["chroot", TREE, *arguments], env=NEWER, **options)
         return run(arguments, **options)
 
+    def pull(self, *command, image):
+        """Runs a command of podman or buildah whose last argument is an image."""
+        if image["kind"] != "oci" or self.is_newer:
+            return self.run(*command, reference(image))
+        # The older ones make a name of the place, and refuse one with capitals.
+        directory, name = os.path.split(image["place"])
+        return self.run(*command, f"oci:{name}", cwd=directory)
+
     def sees(self, path):
         """The place, for this script, of what the programs mount or write at a path."""
         return f"{TREE}{path}" if self.is_newer else path
@@ -94,12 +102,12 @@ def apply(layers, work, extract):
             for name in files:
                 if name.startswith(".wh."):
                     os.remove(os.path.join(directory, name))
-    # Removing whiteouts has touched directories; the last layer that names a directory decides its times.
-    for number in range(len(layers)):
+    # What this function did between layers has touched directories; the last layer that names one decides its times.
+    for number in range(len(layers)) if len(layers) > 1 else ():
         with tarfile.open(os.path.join(work, f"layer-{number}.tar")) as archive:
             for member in archive:
                 place = os.path.join(root, member.name)
-                if member.isdir() and os.path.isdir(place) and extract is gnu_tar:
+                if member.isdir() and os.path.isdir(place):
                     seconds, _, fraction = member.pax_headers.get("mtime", str(int(member.mtime))).partition(".")
                     nanoseconds = int(seconds) * 10**9 + int((fraction or "0").ljust(9, "0"))
                     os.utime(place, ns=(nanoseconds, nanoseconds))
@@ -170,7 +178,7 @@ class Podman(Reader):
         super().__init__("podman", host.run("podman", "version", "--format", "{{.Client.Version}}"), host)
 
     def read(self, image, work):
-        self.image = self.host.run("podman", "pull", "--quiet", "--tls-verify=false", reference(image)).splitlines()[-1]
+        self.image = self.host.pull("podman", "pull", "--quiet", "--tls-verify=false", image=image).splitlines()[-1]
         return self.host.sees(self.host.run("podman", "image", "mount", self.image))
 
     def clean(self):
@@ -183,7 +191,7 @@ class Buildah(Reader):
         super().__init__("buildah", host.run("buildah", "--version").split()[2], host)
 
     def read(self, image, work):
-        container = self.host.run("buildah", "from", "--quiet", "--tls-verify=false", reference(image))
+        container = self.host.pull("buildah", "from", "--quiet", "--tls-verify=false", image=image)
         return self.host.sees(self.host.run("buildah", "mount", container.splitlines()[-1]))
 
     def clean(self):
@@ -255,7 +263,6 @@ class Crane(Reader):
     kinds = ("registry",)
 
     def read(self, image, work):
-        run(["crane", "validate", "--insecure", "--remote", image["place"]])
         run(["crane", "export", "--insecure", image["place"], f"{work}/exported.tar"])
         os.makedirs(f"{work}/root")
         gnu_tar(f"{work}/exported.tar", f"{work}/root")
@@ -315,6 +322,12 @@ def tar_programs(host):
             yield lambda p=program, v=version_of, e=extract: Layers(names.get(p, p), v(), host, e or gnu_tar)
 
 
+def version_of_crane():
+    """The version of crane, if it was built with one."""
+    version = run(["crane", "version"]).strip()
+    return version if " " not in version else "unknown"
+
+
 def all_readers():
     """Returns pairs of a label and a function that makes the reader, or None if it is not there."""
     older, newer = Host(False), Host(True)
@@ -332,7 +345,7 @@ def all_readers():
                 yield f"{program}, {host.label}", lambda r=reader, h=host: r(h)
         for reader in tar_programs(host):
             yield f"tar programs, {host.label}", reader
-    crane = shutil.which("crane") and (lambda: Crane("crane", ""))
+    crane = shutil.which("crane") and (lambda: Crane("crane", version_of_crane()))
     regctl = shutil.which("regctl") and (lambda: Regctl("regctl", run(["regctl", "version", "--format", "{{.VCSTag}}"])))
     yield "crane", crane
     yield "regctl", regctl
