@@ -89,11 +89,17 @@ fn a_link_names_a_whole_tree_whenever_the_program_is_killed() {
     place.push(0);
     let (mut random, mut last) = (Random::new(3), String::new());
     let mut published = 0;
+    // A busy machine takes longer to publish, and the kills are to be before and after that.
+    let begun = Instant::now();
+    let child = place.watch(&["--link", "current"]);
+    eventually("the first version", || place.at("target/current").symlink_metadata().is_ok());
+    let publication = begun.elapsed().as_millis() as usize;
+    end(child, Signal::KILL);
     for version in 1..=kills() as u32 * 2 {
         place.push(version);
         let hook = format!("test $(cat d/file0) != {}", version / 5 * 5);
         let child = place.watch(&["--link", "current", "--keep-previous", "0", "--before-publish", &hook]);
-        thread::sleep(Duration::from_millis(random.below(600) as u64));
+        thread::sleep(Duration::from_millis(random.below(publication * 2) as u64));
         end(child, Signal::KILL);
         let link = place.at("target/current");
         if link.symlink_metadata().is_ok() {
