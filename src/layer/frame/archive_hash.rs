@@ -1,6 +1,6 @@
 //! The thread that hashes the archive of a layer, and with it the content of files, which is the same bytes.
 
-use super::framer::{FrameItem, SharedBytes};
+use super::item::{FrameItem, SharedBytes};
 use crate::error::{Error, Result};
 use crate::layer::toc::TocEvent;
 use crate::oci::{Digest, PairedSha256};

@@ -6,6 +6,7 @@
 use super::archive_hash::{ArchiveHash, ItemHashing};
 use super::chunker::MAX_SIZE;
 use super::content_chunker::{ContentChunker, ContentPart};
+use super::item::{FrameItem, SharedBytes};
 use crate::error::{Error, Result};
 use crate::layer::format::{BLOCK, FRAME};
 use crate::layer::tar::ArchiveSink;
@@ -15,24 +16,7 @@ use crate::stream::{PipeWriter, Written};
 use crate::tree::{Entry, EntryKind};
 use std::io;
 use std::mem;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-
-/// Bytes that are compressed and hashed on two threads at once.
-#[derive(Clone)]
-pub struct SharedBytes(Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for SharedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<Vec<u8>> for SharedBytes {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(bytes))
-    }
-}
 
 /// The content of a frame before it is compressed.
 pub struct FrameContent {
@@ -42,18 +26,6 @@ pub struct FrameContent {
     pub items: Option<ItemHashing>,
     /// The receiver of what the table of contents records about the items.
     pub events: Receiver<Vec<TocEvent>>,
-}
-
-/// A part of an entry in one frame.
-pub enum FrameItem {
-    /// A whole entry. Its content, if it has any, begins at `inner`.
-    Entry { entry: Entry, inner: usize },
-    /// The header of a large file. Its content follows in separate frames.
-    FileStart(Entry),
-    /// The next chunk of that file, which is the whole frame.
-    Chunk { zeros: bool },
-    /// The end of that file.
-    FileEnd,
 }
 
 /// A compressed frame with what the table of contents records about it.

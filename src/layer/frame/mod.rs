@@ -8,6 +8,7 @@ mod content_chunker;
 mod decompression;
 mod framer;
 mod gzip;
+mod item;
 mod reader;
 
 pub use blob::{LayerBlob, PendingToc};
