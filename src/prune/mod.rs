@@ -5,8 +5,9 @@
 //! 3. The [`Policy`] decides which of them are kept. All others lose their tags ([`remove`]).
 //! 4. In a layout, the blobs that no image needs are deleted.
 //!
-//! Attachments, such as signatures, are not images: they are kept with their image and go with it, or if it does not exist.
-//! Images without a time are kept. The base of an image is not needed to read it: the image lists the layers of its base itself, and these stay.
+//! Attachments, such as signatures, are not images: they are kept as long as their image, and removed if it does not exist.
+//! Images without a time are kept. The base of an image is not needed to read it: the image lists the layers of its base
+//! itself, and these stay.
 
 mod catalog;
 mod orphans;

@@ -34,8 +34,8 @@ pub trait BulkRemoval: Send + Sync {
     /// Those of looking for it.
     fn has_image(&self, digest: &Digest) -> Result<bool>;
 
-    /// Removes the attachments and referrers of a layout whose image does not exist, and deletes the blobs that no image needs and that have not changed since `before`. A registry has a garbage
-    /// collection of its own.
+    /// Removes the attachments and referrers of a layout whose image does not exist, and deletes the blobs that no image needs
+    /// and that have not changed since `before`. A registry has its own garbage collection.
     ///
     /// # Errors
     /// Those of reading and removing.

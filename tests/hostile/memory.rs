@@ -114,6 +114,10 @@ impl Workspace {
             let run = self.volio(arguments);
             assert!([0, 3].contains(&run.code), "{arguments:?}: {run:?}");
         }
+        for arguments in [&["doctor", "oci:layout:v1"][..], &["doctor", "--deep", "oci:layout:v1"]] {
+            let run = self.volio(arguments);
+            assert!([0, 1].contains(&run.code), "{arguments:?}: {run:?}");
+        }
     }
 }
 

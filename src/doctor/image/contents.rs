@@ -3,11 +3,11 @@
 use super::{Documents, Finding, ImageOptions, LAYERS_LIMIT, layer_place};
 use crate::error::{Kind, Result};
 use crate::image::{ImageLayer, ReadContext, ReadOptions, TocStore};
-use crate::layer::{Budget, Item, Limits, Meter, VerifiedToc};
+use crate::layer::{Budget, Item, Meter, VerifiedToc};
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Progress;
 use crate::transport::Source;
-use crate::tree::{EntryKind, TreePath};
+use crate::tree::{EntryKind, PathMap, TreePath};
 use std::collections::HashSet;
 
 /// Engines apply each layer into an empty directory of its own.
@@ -17,8 +17,8 @@ const WHITEOUTS: &str = "image-spec, layer.md, \"Whiteouts\"";
 const RANGES: &str = "distribution-spec, \"Pulling blobs\": a registry SHOULD support the Range header";
 const DIGESTS: &str = "image-spec, descriptor.md, \"Digests\"";
 
-/// The maximum size of the names of directories that are remembered of one layer, in bytes.
-const NAMES_LIMIT: usize = 32 << 20;
+/// The most memory for the directories of one layer, in bytes.
+const DIRECTORIES_LIMIT: u64 = 64 << 20;
 
 /// The findings about the layers together.
 #[derive(Default)]
@@ -42,6 +42,8 @@ pub(super) fn check(
     let store = TocStore::new(read.spool_place(), options.limits);
     let context = ReadContext::new(source, options.limits, Meter::new(None), progress);
     let (mut findings, mut summary, mut seen) = (Vec::new(), Summary::default(), HashSet::<&Digest>::new());
+    // All layers together may have no more entries than is allowed.
+    let mut budget = Budget::new(options.limits);
     for image in &documents.images {
         for (number, layer) in image.manifest.layers.iter().enumerate().take(LAYERS_LIMIT) {
             if !seen.insert(&layer.digest) {
@@ -53,9 +55,9 @@ pub(super) fn check(
             let diff_id = image.config.rootfs.diff_ids.get(number).filter(|_| options.deep);
             let examined = match diff_id {
                 Some(diff_id) => {
-                    read_whole(&ImageLayer::new(&context, layer, diff_id), &mut summary, options.limits)
+                    read_whole(&ImageLayer::new(&context, layer, diff_id), &mut summary, &mut budget)
                 }
-                None => examine(layer, source, &store, &mut summary, options.limits),
+                None => examine(layer, source, &store, &mut summary, &mut budget),
             };
             match examined {
                 Ok(contents) => findings
@@ -87,7 +89,7 @@ fn examine(
     source: &dyn Source,
     store: &TocStore,
     summary: &mut Summary,
-    limits: Limits,
+    budget: &mut Budget,
 ) -> Result<Option<Contents>> {
     if layer.size > 0 {
         match source.open_range(layer, layer.size - 1..layer.size)? {
@@ -100,17 +102,21 @@ fn examine(
         summary.without_toc += 1;
         return Ok(None);
     };
-    let contents = Contents::read(&toc, limits)?;
+    let contents = Contents::read(&toc, budget)?;
     summary.whiteouts += contents.whiteouts;
     summary.entries += contents.entries;
     Ok(Some(contents))
 }
 
 /// Reads a whole layer, and verifies its digest and its diff_id.
-fn read_whole(layer: &ImageLayer<'_>, summary: &mut Summary, limits: Limits) -> Result<Option<Contents>> {
+fn read_whole(
+    layer: &ImageLayer<'_>,
+    summary: &mut Summary,
+    budget: &mut Budget,
+) -> Result<Option<Contents>> {
     summary.is_deep = true;
     let mut contents = Contents::default();
-    layer.read_items(&mut Budget::new(limits), |item, _| {
+    layer.read_items(budget, |item, _| {
         contents.add(item);
         Ok(())
     })?;
@@ -119,22 +125,28 @@ fn read_whole(layer: &ImageLayer<'_>, summary: &mut Summary, limits: Limits) -> 
     Ok(Some(contents))
 }
 
-/// What a layer, or its table of contents, says about its entries.
-#[derive(Default)]
+/// The entries of a layer, as its archive or its table of contents has them.
 struct Contents {
     entries: u64,
     whiteouts: u64,
     /// The first entry whose directory is not in the layer, and their number.
     orphan: Option<TreePath>,
     orphans: u64,
-    directories: HashSet<TreePath>,
-    names: usize,
+    /// The directories; `None` when they would take too much memory. Then nothing is said about parents.
+    directories: Option<PathMap<()>>,
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        let directories = Some(PathMap::within(DIRECTORIES_LIMIT));
+        Self { entries: 0, whiteouts: 0, orphan: None, orphans: 0, directories }
+    }
 }
 
 impl Contents {
-    fn read(toc: &VerifiedToc, limits: Limits) -> Result<Self> {
+    fn read(toc: &VerifiedToc, budget: &mut Budget) -> Result<Self> {
         let mut contents = Self::default();
-        let mut entries = toc.entries(Budget::new(limits))?;
+        let mut entries = toc.entries(budget)?;
         while let Some(entry) = entries.next_entry()? {
             contents.add(entry.item);
         }
@@ -147,8 +159,10 @@ impl Contents {
             Item::Entry(entry) => {
                 self.entries += 1;
                 self.check_parent(&entry.path);
-                if entry.kind == EntryKind::Directory {
-                    self.remember(entry.path);
+                if entry.kind == EntryKind::Directory
+                    && self.directories.as_mut().is_some_and(|known| known.insert(&entry.path, ()).is_err())
+                {
+                    self.directories = None;
                 }
             }
         }
@@ -156,17 +170,9 @@ impl Contents {
 
     fn check_parent(&mut self, path: &TreePath) {
         let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else { return };
-        // Beyond the limit nothing is known about directories.
-        if self.names <= NAMES_LIMIT && !self.directories.contains(&parent) {
+        if self.directories.as_ref().is_some_and(|known| known.get(&parent).is_none()) {
             self.orphans += 1;
             self.orphan.get_or_insert_with(|| path.clone());
-        }
-    }
-
-    fn remember(&mut self, directory: TreePath) {
-        self.names += directory.as_bytes().len();
-        if self.names <= NAMES_LIMIT {
-            self.directories.insert(directory);
         }
     }
 

@@ -1,6 +1,8 @@
 //! The way to the registry: proxy, name, connection, encryption, protocol and clock.
 
 use super::{Finding, RegistryOptions, now};
+use crate::doctor::Severity;
+use crate::error::Error;
 use crate::transport::registry::{Answer, Probe};
 
 const PROTOCOL: &str = "distribution-spec, \"Determining Support\": GET /v2/ answers 200 or 401";
@@ -19,14 +21,15 @@ const CLOCK_LIMIT: i64 = 60;
 /// Returns the findings, and whether the registry answers.
 pub(super) fn check(probe: &Probe, host: &str, options: &RegistryOptions) -> (Vec<Finding>, bool) {
     let mut findings = Vec::new();
-    match probe.proxy() {
-        Ok(None) => findings.push(Finding::ok("proxy", host, "it is reached without a proxy").by(PROXY)),
-        Ok(Some(proxy)) => {
-            findings.push(Finding::ok("proxy", host, format!("it is reached through {proxy}")).by(PROXY))
-        }
+    let proxy = match probe.proxy() {
+        Ok(proxy) => proxy,
         Err(error) => return (vec![Finding::failure("proxy", host, &error).by(PROXY)], false),
-    }
-    let hop = if probe.proxy().ok().flatten().is_some() { "proxy" } else { "connection" };
+    };
+    let way = proxy.as_ref().map_or_else(
+        || "it is reached without a proxy".to_owned(),
+        |proxy| format!("it is reached through {proxy}"),
+    );
+    findings.push(Finding::ok("proxy", host, way).by(PROXY));
     match probe.look_up() {
         Ok((name, addresses)) => {
             let shown = addresses.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
@@ -39,18 +42,17 @@ pub(super) fn check(probe: &Probe, host: &str, options: &RegistryOptions) -> (Ve
         }
     }
     if let Err(error) = probe.connect() {
-        let advice = match hop {
-            "proxy" => format!("does the proxy run? NO_PROXY={host} goes around it"),
-            _ => format!("is the registry running at {host}, and is the port right?"),
+        let (check, advice) = match proxy {
+            Some(_) => ("proxy", format!("does the proxy run? NO_PROXY={host} goes around it")),
+            None => ("connection", format!("is the registry running at {host}, and is the port right?")),
         };
-        findings.push(Finding::failure(hop, host, &error).by(CONNECTION).advise(advice));
+        findings.push(Finding::failure(check, host, &error).by(CONNECTION).advise(advice));
         return (findings, false);
     }
     match probe.ping() {
         Ok(answer) => {
             findings.extend(protocol(probe, host, &answer));
-            let is_registry =
-                findings.iter().all(|finding| finding.severity != super::super::Severity::Error);
+            let is_registry = findings.iter().all(|finding| finding.severity != Severity::Error);
             findings.extend(clock(host, &answer, now(options)));
             (findings, is_registry)
         }
@@ -62,7 +64,7 @@ pub(super) fn check(probe: &Probe, host: &str, options: &RegistryOptions) -> (Ve
 }
 
 /// Explains a connection that was made and did not lead to an answer.
-fn unreachable(probe: &Probe, host: &str, error: &crate::error::Error) -> Finding {
+fn unreachable(probe: &Probe, host: &str, error: &Error) -> Finding {
     if probe.answers_otherwise() {
         return wrong_scheme(probe, host);
     }

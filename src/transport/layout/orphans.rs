@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 impl Layout {
     /// Takes the attachments and referrers out of an index whose image no entry has, and whose blob is not there or will be
     /// deleted: `is_garbage` says that of a blob that is there. Signatures that have changed since `before` stay: another
-    /// program may store them before their image. What is attached to such an attachment goes with the next run. A layout without any image keeps all.
+    /// program may store them before their image. What is attached to such an attachment is removed by the next run. A layout
+    /// without any image keeps all.
     ///
     /// # Errors
     /// When an index is missing or damaged, so that it is not known what an image has.
