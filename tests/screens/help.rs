@@ -35,7 +35,7 @@ fn nothing_typed() {
 -- stderr
 Move directories in and out of OCI registries, without Docker
 
-Usage: volio <COMMAND>
+Usage: volio [OPTIONS] <COMMAND>
 
 Commands:
   pack         Pack directories and files into an image
@@ -63,6 +63,10 @@ Commands:
 Options:
   -h, --help     Print help (see more with '--help')
   -V, --version  Print version
+
+Output options:
+      --color <WHEN>  Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+                      [default: auto] [possible values: auto, always, never]
 -- exit 2
 
 "#]],
@@ -80,7 +84,7 @@ A directory becomes an image whose layers hold its files, and comes back as it w
 ordinary one: Kubernetes mounts it as an image volume; docker, podman and containerd pull it. No
 daemon, no socket, no root.
 
-Usage: volio <COMMAND>
+Usage: volio [OPTIONS] <COMMAND>
 
 Commands:
   pack         Pack directories and files into an image
@@ -112,6 +116,13 @@ Options:
   -V, --version
           Print version
 
+Output options:
+      --color <WHEN>
+          Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
 Examples:
   volio pack oci:backup:monday /srv/data       a directory into an image layout
   volio pack registry.example/data:v1 .        a directory into a registry, without a copy on disk
@@ -133,7 +144,7 @@ Environment:
   SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
   HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
-  NO_COLOR            when set, no colour
+  NO_COLOR            when set, no colours without --color; CLICOLOR and CLICOLOR_FORCE likewise
   VOLIO_OPTION        the value of --option of any command, such as VOLIO_AUTHFILE; or
   VOLIO_OPTION_FILE   a file with it
 
@@ -176,7 +187,7 @@ error: unrecognized subcommand 'upnack'
 
   tip: some similar subcommands exist: 'pack', 'unpack'
 
-Usage: volio <COMMAND>
+Usage: volio [OPTIONS] <COMMAND>
 
 For more information, try '--help'.
 -- exit 2

@@ -1,8 +1,9 @@
 //! Output streams: their order, colour, and pipes that are closed.
 
-use super::Workspace;
-use std::fs::OpenOptions;
-use std::process::Stdio;
+use super::{Workspace, assert_screen};
+use snapbox::str;
+use std::fs::{self, OpenOptions};
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_reader_that_has_seen_enough_is_no_failure() {
@@ -47,6 +48,23 @@ fn the_last_line_names_the_image_that_the_next_command_takes() {
     assert_eq!(String::from_utf8(again.stdout).unwrap(), address);
 }
 
+/// The screen of a command, with `<` for the beginning of each sequence for the terminal.
+fn colored_screen(place: &Workspace, arguments: &str, variables: &[(&str, &str)]) -> String {
+    let mut volio = place.volio(arguments);
+    volio.envs(variables.iter().copied());
+    place.screen_of(volio).replace("\x1b[", "<")
+}
+
+/// Runs a command on a terminal, and returns all that it prints there.
+fn on_terminal(place: &Workspace, arguments: &str, variables: &[(&str, &str)]) -> String {
+    let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_volio"));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(place.path());
+    script.env_clear().env("HOME", place.path()).env("PATH", "/usr/bin:/bin").env("TERM", "xterm-256color");
+    let output = script.envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn colour_is_for_terminals() {
     let place = Workspace::new();
@@ -54,4 +72,101 @@ fn colour_is_for_terminals() {
     volio.env("TERM", "xterm-256color");
     let output = place.run(volio);
     assert!(!output.stderr.contains(&0x1b), "{output:?}");
+    let command = "unpack oci:nowhere:v1 restored";
+    for (arguments, variables, is_colored) in [
+        ("", vec![], true),
+        ("", vec![("NO_COLOR", "1")], false),
+        ("", vec![("NO_COLOR", "")], true),
+        ("", vec![("TERM", "dumb")], false),
+        ("--color never", vec![], false),
+        ("--color auto", vec![("VOLIO_COLOR", "never")], true),
+        ("--color always", vec![("NO_COLOR", "1"), ("TERM", "dumb")], true),
+    ] {
+        let shown = on_terminal(&place, &format!("{command} {arguments}"), &variables);
+        assert!(shown.contains("error:"), "{shown}");
+        assert_eq!(shown.contains('\x1b'), is_colored, "{arguments} {variables:?}: {shown}");
+        // Help and errors of the arguments follow it too.
+        for other in ["--help", "--no-such-option"] {
+            let shown = on_terminal(&place, &format!("{other} {arguments}"), &variables);
+            assert!(shown.contains("Usage:"), "{shown}");
+            assert_eq!(shown.contains('\x1b'), is_colored, "{other} {arguments} {variables:?}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn colours_that_are_wanted_always() {
+    let place = Workspace::with_image();
+    fs::remove_file(place.path().join("tree/hello")).unwrap();
+    fs::write(place.path().join("tree/new"), "").unwrap();
+    fs::write(place.path().join("tree/etc/hosts"), "").unwrap();
+    assert_screen(
+        colored_screen(&place, "diff --color always --ignore owner,mode,mtime oci:layout:v1 tree", &[]),
+        str![[r#"
+<1m<33m~ /etc/hosts size 20 0<0m
+<1m<31m- /hello<0m
+<1m<32m+ /new<0m
+-- stderr
+compared 5 paths: 3 differ
+-- exit 7
+
+"#]],
+    );
+    assert_screen(
+        colored_screen(&place, "doctor oci:layout:v1", &[("VOLIO_COLOR", "always")]),
+        str![[r#"
+<1m<33mwarning<0m  signatures: image: it is not signed: engines with a policy that requires signatures refuse it
+         do: volio sign writes both forms, for the index and every platform: docs/trust.md
+oci:layout@sha256:[DIGEST]
+-- stderr
+0 errors, 1 warning; 17 checks passed
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        colored_screen(&place, "cat oci:nowhere:v1 /hello", &[("CLICOLOR_FORCE", "1")]),
+        str![[r#"
+-- stderr
+<1m<31merror:<0m nowhere is not an image layout: there is no such directory
+<1m<36mhint:<0m write oci:DIRECTORY[:TAG] with a directory that volio, skopeo or buildah wrote
+-- exit 4
+
+"#]],
+    );
+    assert_screen(
+        colored_screen(&place, "--color always cat --no-such-option", &[("NO_COLOR", "1")]),
+        str![[r#"
+-- stderr
+<1m<31merror:<0m unexpected argument '<33m--no-such-option<0m' found
+
+  <32mtip:<0m to pass '<33m--no-such-option<0m' as a value, use '<32m-- --no-such-option<0m'
+
+<1m<4mUsage:<0m <1mvolio cat<0m [OPTIONS] <IMAGE> <PATH>...
+
+For more information, try '<1m--help<0m'.
+-- exit 2
+
+"#]],
+    );
+    let json = colored_screen(&place, "--color always diff --format json oci:layout:v1 tree", &[]);
+    assert!(!json.contains('<'), "{json}");
+}
+
+#[test]
+fn what_comes_from_outside_brings_no_sequences_of_its_own() {
+    let place = Workspace::with_tree();
+    fs::write(place.path().join("tree/a\x1b[45mb"), "").unwrap();
+    let place = place.and("pack --normalize oci:layout:v1 tree");
+    fs::remove_file(place.path().join("tree/a\x1b[45mb")).unwrap();
+    for command in ["diff --color always oci:layout:v1 tree", "ls --color always oci:layout:v1"] {
+        let screen = place.screen(command);
+        assert!(screen.contains("a\\u{1b}[45mb") && !screen.contains("\x1b[45m"), "{screen}");
+    }
+    for argument in ["--no-such-\x1b[31m", "--format=\x1b[31m\u{202e}"] {
+        let mut volio = place.volio("ls --color always oci:layout:v1");
+        volio.arg(argument);
+        let screen = place.screen_of(volio);
+        assert!(!screen.contains(['\x1b', '\u{202e}']) && screen.ends_with("-- exit 2\n"), "{screen}");
+    }
 }

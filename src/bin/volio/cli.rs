@@ -1,11 +1,12 @@
 //! The command line: the program's own help and its commands.
 
+use crate::color::ColorChoice;
 use crate::commands::{
     cat, completions, copy, diff, doctor, inspect, login, ls, man, pack, plugin, prune, rm, sign, tags,
     unpack, verify,
 };
 use crate::exit::{self, Exit};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use volio::Result;
 
 const EXAMPLES: &str = "\
@@ -29,7 +30,7 @@ Environment:
   SSL_CERT_FILE       certificates of authorities, in place of the machine's; SSL_CERT_DIR likewise
   HTTPS_PROXY         a proxy for encrypted connections; HTTP_PROXY, NO_PROXY and ALL_PROXY likewise
   SOURCE_DATE_EPOCH   seconds since 1970: no time in an image is later
-  NO_COLOR            when set, no colour
+  NO_COLOR            when set, no colours without --color; CLICOLOR and CLICOLOR_FORCE likewise
   VOLIO_OPTION        the value of --option of any command, such as VOLIO_AUTHFILE; or
   VOLIO_OPTION_FILE   a file with it
 ";
@@ -48,8 +49,19 @@ Environment:
     after_long_help = format!("{EXAMPLES}\n{}", exit::TABLE)
 )]
 pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Options of the program and of each command.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Output options")]
+pub struct GlobalArgs {
+    /// Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, display_order = 900)]
+    pub color: ColorChoice,
 }
 
 /// The commands of the program, one variant for each.

@@ -8,6 +8,7 @@
 mod args;
 mod cli;
 mod clock;
+mod color;
 mod commands;
 mod data_io;
 mod documents;
@@ -24,28 +25,39 @@ mod terminal;
 mod unattended;
 mod variables;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use color::ColorChoice;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     signal::handle_file_size_limit();
-    let line = match variables::apply(std::env::args_os().collect(), &environment::process()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    choose_color(&arguments);
+    let line = match variables::apply(arguments, &environment::process()) {
         Ok(line) => line,
-        Err(error) => {
-            output::error(&error);
-            return exit::Exit::from(error.kind()).into();
-        }
+        Err(error) => return fail(&error),
     };
+    choose_color(&line.arguments);
     match cli::Cli::try_parse_from(&line.arguments) {
-        Ok(cli) => match run(cli.command) {
-            Ok(exit) => exit.into(),
-            Err(error) => {
-                output::error(&error);
-                exit::Exit::from(error.kind()).into()
-            }
-        },
+        Ok(cli) => run(cli.command).map_or_else(|error| fail(&error), Into::into),
         Err(error) => line.usage_error(&error),
     }
+}
+
+/// Chooses the colours, also those of errors in the arguments.
+fn choose_color(arguments: &[OsString]) {
+    let choice = ColorChoice::from_command_line(arguments).or_else(|| {
+        environment::variable("VOLIO_COLOR")
+            .and_then(|value| ColorChoice::from_str(value.to_str()?, false).ok())
+    });
+    choice.unwrap_or_default().apply(environment::variable);
+}
+
+/// Prints an error, and returns its exit code.
+fn fail(error: &volio::Error) -> ExitCode {
+    output::error(error);
+    exit::Exit::from(error.kind()).into()
 }
 
 fn run(command: cli::Command) -> volio::Result<exit::Exit> {

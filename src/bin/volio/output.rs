@@ -1,13 +1,14 @@
 //! Output: results on stdout, everything else on stderr.
 
+use crate::color::{self, Stream, paint};
 use crate::exit::Exit;
 use clap::ValueEnum;
-use clap::builder::styling::{AnsiColor, Style};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::error::Error as _;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use volio::error::is_harmful;
@@ -96,7 +97,9 @@ pub fn log(level: Level, topic: Option<&str>, message: &str, hint: Option<&str>)
         let message = printable(message);
         match level {
             Level::Info => write_line(&message),
-            Level::Warning => write_line(&format!("{} {message}", paint("warning:", AnsiColor::Yellow))),
+            Level::Warning => {
+                write_line(&format!("{} {message}", paint(Stream::Stderr, color::WARNING, "warning:")));
+            }
             Level::Error => print_error(message.as_ref(), hint),
         }
         return;
@@ -137,22 +140,35 @@ fn write_line(text: &str) {
 }
 
 /// Prints clap's answer to a command line that it did not accept: help on stdout, an error on stderr.
-pub fn usage_error(error: &clap::Error) -> ExitCode {
+pub fn usage_error(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A closed stdout is ignored.
-            let _ = error.print();
+            // A stdout that is closed or full is ignored.
+            let _ = results(|out| out.write_all(rendered(error, Stream::Stdout, arguments).as_bytes()));
             Exit::Done.into()
         }
         _ => {
             match error.source().and_then(|source| source.downcast_ref::<Error>()) {
                 // The errors of volio's own argument types have a hint, which clap would leave out.
                 Some(ours) => print_error(&format!("{}: {ours}", argument(error)), ours.hint()),
-                None => drop(error.print()),
+                None => write_line(rendered(error, Stream::Stderr, arguments).trim_end_matches('\n')),
             }
             Exit::Usage.into()
         }
     }
+}
+
+/// Returns clap's text for a stream. It quotes the arguments: if they could harm a terminal, it has no colours, and
+/// all of it is escaped.
+fn rendered(error: &clap::Error, stream: Stream, arguments: &[OsString]) -> String {
+    let text = error.render();
+    let is_harmless = arguments.iter().all(|argument| !argument.to_string_lossy().contains(is_harmful));
+    if color::is_on(stream) && is_harmless {
+        return text.ansi().to_string();
+    }
+    let text = text.to_string();
+    let lines: Vec<Cow<'_, str>> = text.split('\n').map(printable).collect();
+    lines.join("\n")
 }
 
 /// Returns the argument that an error is about, as the help shows it.
@@ -164,21 +180,12 @@ fn argument(error: &clap::Error) -> String {
 }
 
 fn print_error(message: &str, hint: Option<&str>) {
-    write_line(&format!("{} {}", paint("error:", AnsiColor::Red), printable(message)));
+    let title = paint(Stream::Stderr, color::ERROR, "error:");
+    write_line(&format!("{title} {}", printable(message)));
     if let Some(hint) = hint {
-        write_line(&format!("{} {}", paint("hint:", AnsiColor::Cyan), printable(hint)));
+        let title = paint(Stream::Stderr, color::HINT, "hint:");
+        write_line(&format!("{title} {}", printable(hint)));
     }
-}
-
-/// Returns a word in colour, if stderr is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
-fn paint(word: &str, color: AnsiColor) -> String {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-        || std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-    if plain || !io::stderr().is_terminal() {
-        return word.to_owned();
-    }
-    let style = Style::new().bold().fg_color(Some(color.into()));
-    format!("{style}{word}{style:#}")
 }
 
 /// Escapes characters that could harm a terminal. Text from an image or a server may contain control characters, which

@@ -70,7 +70,7 @@ impl CommandLine {
                 Exit::Usage.into()
             }
             None => {
-                let exit = output::usage_error(error);
+                let exit = output::usage_error(error, &self.arguments);
                 let names: Vec<&str> = about.iter().map(|used| used.variable.as_str()).collect();
                 if error.use_stderr() && !names.is_empty() {
                     output::line(&format!("set in the environment: {}", names.join(", ")));

@@ -32,6 +32,12 @@ Output options:
   -q, --quiet
           Print nothing on stderr but errors
 
+      --color <WHEN>
+          Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
 Limits against hostile images:
       --max-entries <N>
           Refuse an image with more entries than this in all its layers together

@@ -56,6 +56,12 @@ Output options:
       --digestfile <FILE>
           Write the digest of the image to this file
 
+      --color <WHEN>
+          Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
 Examples:
   volio copy registry.example/data:v1 mirror.example/data:v1
   volio copy registry.example/data:v1 oci:/media/stick:v1    for a site without a network

@@ -56,6 +56,12 @@ Output options:
   -q, --quiet
           Print nothing on stderr but errors
 
+      --color <WHEN>
+          Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
 Examples:
   volio diff registry.example/data:v1 /data              what has changed since it was unpacked?
   volio diff registry.example/data:v1 registry.example/data:v2

@@ -54,6 +54,12 @@ Output options:
   -q, --quiet
           Print nothing on stderr but errors
 
+      --color <WHEN>
+          Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
 Examples:
   volio ls registry.example/data:v1
   volio ls -l oci:backup:monday /etc

@@ -238,6 +238,12 @@ Output options:
       --digestfile <FILE>
           Write the digest of the image to this file
 
+      --color <WHEN>
+          Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
 Unattended options:
       --every <DURATION>
           Pack now, and again after each of these times, until SIGTERM: 90s, 15m, 6h, 1d

@@ -133,6 +133,12 @@ Output options:
   -q, --quiet
           Print nothing on stderr but errors
 
+      --color <WHEN>
+          Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
 Watch options:
       --watch <PERIOD>
           Look each PERIOD whether the tag means another image, and publish it in DIR, with --sync

@@ -2,6 +2,7 @@
 
 use super::ls::{absolute, text};
 use crate::args::{Format, OutputArgs, RegistryArgs};
+use crate::color::{self, Stream, paint};
 use crate::exit::Exit;
 use crate::human::count;
 use crate::limit_args::{ContentLimitArg, LimitArgs};
@@ -13,7 +14,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use volio::diff::{Attribute, Change, Compared, ContentComparison, Difference, Options, Side, diff};
@@ -203,7 +204,7 @@ impl Diff {
 
         match self.output.format {
             Format::Text => {
-                output::results(|out| compared.differences().try_for_each(|line| writeln!(out, "{line}")))?;
+                output::results(|out| compared.differences().try_for_each(|found| write(out, &found)))?;
             }
             Format::Json => output::json(&DiffDocument { differences: Rows(&compared) })?,
         }
@@ -213,6 +214,16 @@ impl Diff {
         }
         Ok(if paths == 0 { Exit::Done } else { Exit::Differs })
     }
+}
+
+/// Writes a difference as a line, in the colours of `git diff`.
+fn write(out: &mut dyn Write, difference: &Difference) -> io::Result<()> {
+    let style = match difference.change {
+        Change::Added => color::GOOD,
+        Change::Removed => color::ERROR,
+        Change::Changed { .. } => color::WARNING,
+    };
+    writeln!(out, "{}", paint(Stream::Stdout, style, &difference.to_string()))
 }
 
 fn summary(entries: u64, paths: u64) -> String {

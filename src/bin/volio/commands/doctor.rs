@@ -1,11 +1,13 @@
 //! `volio doctor`: examines an image or a registry.
 
 use crate::args::{Format, OutputArgs, RegistryArgs};
+use crate::color::{self, Stream, paint};
 use crate::environment;
 use crate::exit::Exit;
 use crate::human::count;
 use crate::output::{self, printable};
 use crate::progress::Display;
+use clap::builder::styling::Style;
 use clap::{Args, ValueHint};
 use serde::Serialize;
 use std::ffi::{OsStr, OsString};
@@ -160,8 +162,9 @@ fn text(out: &mut dyn Write, diagnosis: &Diagnosis, verbose: bool) -> io::Result
     let shown = diagnosis.findings.iter().filter(|finding| verbose || finding.severity != Severity::Ok);
     for finding in shown {
         let Finding { check, place, what, .. } = finding;
-        let severity = word(finding.severity);
-        writeln!(out, "{severity:7}  {check}: {}: {}", printable(place), printable(what))?;
+        let severity = format!("{:7}", word(finding.severity));
+        let severity = paint(Stream::Stdout, style(finding.severity), &severity);
+        writeln!(out, "{severity}  {check}: {}: {}", printable(place), printable(what))?;
         if let Some(advice) = &finding.advice {
             writeln!(out, "         do: {}", printable(advice))?;
         }
@@ -177,6 +180,14 @@ fn word(severity: Severity) -> &'static str {
         Severity::Ok => "ok",
         Severity::Warning => "warning",
         Severity::Error => "error",
+    }
+}
+
+fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::Ok => color::GOOD,
+        Severity::Warning => color::WARNING,
+        Severity::Error => color::ERROR,
     }
 }
 
