@@ -3,14 +3,15 @@
 //!
 //! The month runs in a process of its own, so that its threads and descriptors can be counted.
 
+mod measures;
 mod model;
 mod time;
 mod world;
 
-use super::Lines;
 use crate::registry::{Login, Registry};
+use measures::{Effects, LastLines};
 use model::Snapshot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,6 +64,8 @@ fn a_simulated_month_loses_no_change_and_leaves_nothing_behind() {
         ])
         .env(PLACE, place.path())
         .env("TMPDIR", place.path().join("tmp"))
+        // With one arena, memory that is free is used again, and what grows is a leak.
+        .env("MALLOC_ARENA_MAX", "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -98,8 +101,15 @@ impl Random {
     }
 }
 
-/// The files of a tree.
-type Tree = BTreeMap<String, Vec<u8>>;
+/// The files of a tree, with hashes of their contents: the contents of a whole month would look like a leak.
+type Files = BTreeMap<String, u64>;
+
+/// A tree as it is found.
+struct Tree {
+    /// The number in its file `version`.
+    version: Option<usize>,
+    files: Files,
+}
 
 /// An image that got its name.
 struct Export {
@@ -115,12 +125,15 @@ struct Month {
     /// The world itself, the exporter and the followers.
     machines: Vec<Arc<Machine>>,
     random: Random,
-    log: Arc<Lines>,
+    log: Arc<LastLines>,
+    effects: Arc<Effects>,
     /// The versions of the exported tree, with their times. The number of a version is in its file `version`.
-    truth: Mutex<Vec<(Duration, Tree)>>,
+    truth: Mutex<Vec<(Duration, Files)>>,
     exports: Mutex<Vec<Export>>,
     /// The dated tags that there must be.
     snapshots: Mutex<Vec<Snapshot>>,
+    /// The tags that there must be after the last complete prune.
+    kept: Mutex<BTreeSet<String>>,
     /// The number of complete prunes.
     prunes: AtomicU64,
     /// The times of faults. An end that is not known yet is far away.
@@ -142,17 +155,19 @@ impl Progress for Revoking {
 }
 
 fn simulate(place: &Path) {
-    let timeline = Arc::new(Timeline::new(5));
+    let (timeline, effects) = (Arc::new(Timeline::new(5)), Arc::<Effects>::default());
     let month = Arc::new(Month {
         place: place.to_owned(),
         registry: Registry::start(),
-        machines: (0..5).map(|number| Machine::new(&timeline, number)).collect(),
+        machines: (0..5).map(|number| Machine::new(&timeline, number, &effects)).collect(),
         timeline,
         random: Random::new(seed()),
-        log: super::log(),
+        log: LastLines::new(&effects),
+        effects,
         truth: Mutex::default(),
         exports: Mutex::default(),
         snapshots: Mutex::default(),
+        kept: Mutex::default(),
         prunes: AtomicU64::new(0),
         faults: Mutex::default(),
     });
@@ -160,8 +175,7 @@ fn simulate(place: &Path) {
     let (log, usual) = (Arc::clone(&month.log), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);
-        let lines = log.all();
-        eprintln!("seed {}; the last lines:\n{}", seed(), lines[lines.len().saturating_sub(40)..].join("\n"));
+        eprintln!("seed {}; the last lines:\n{}", seed(), log.last(40).join("\n"));
         std::process::exit(101);
     }));
     month.log_in(USERS[0], USERS[0]);
@@ -211,7 +225,7 @@ impl Month {
     }
 
     fn runner(&self, machine: usize) -> Runner {
-        let log: Arc<Lines> = Arc::clone(&self.log);
+        let log: Arc<LastLines> = Arc::clone(&self.log);
         Runner {
             hooks: Hooks {
                 before: self.hook(machine, "before", ""),
@@ -286,8 +300,11 @@ impl Month {
         let location = self.registry.location("data", "latest");
         let destination = location.destination(&access)?;
         let base = Base::current(location.clone(), access.clone());
-        let incremental =
-            IncrementalOptions { shrink_rule: ShrinkRule::Any, ..IncrementalOptions::default() };
+        let incremental = IncrementalOptions {
+            shrink_rule: ShrinkRule::Any,
+            temporary: Some(self.path("tmp")),
+            ..IncrementalOptions::default()
+        };
         let progress = Revoking(Arc::clone(self));
         let (time, version) = (self.timeline.elapsed(), self.truth.lock().unwrap().len() - 1);
         let sources = [SourceSpec::new(self.path("tree"))];
@@ -336,6 +353,7 @@ impl Month {
         if pruned.is_ok() {
             assert_eq!(left, kept.iter().cloned().collect::<Vec<_>>());
             self.prunes.fetch_add(1, Ordering::SeqCst);
+            *self.kept.lock().unwrap() = kept;
         }
         self.snapshots.lock().unwrap().retain(|snapshot| left.contains(&snapshot.tag));
         assert_eq!(self.snapshots.lock().unwrap().len(), left.len(), "{left:?}");

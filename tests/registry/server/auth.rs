@@ -37,6 +37,10 @@ pub enum Login {
 pub struct TokenStore {
     tokens: HashMap<String, Token>,
     given: usize,
+    /// The number of requests with a token that is not valid, or no longer.
+    pub rejected_tokens: usize,
+    /// The number of requests with a wrong password.
+    pub rejected_passwords: usize,
     /// The bodies of the token requests.
     pub exchanges: Vec<String>,
 }
@@ -156,7 +160,10 @@ pub fn token(shared: &Shared, head: &Parts, query: &Query, form: &str) -> Respon
         Some(shown) if shown == basic(user) => true,
         Some(shown) if identity.is_some_and(|token| shown == basic(&format!("<token>:{token}"))) => true,
         None if anonymous_pull => false,
-        _ => return denied(),
+        _ => {
+            inside.token_store.rejected_passwords += usize::from(shown.is_some());
+            return denied();
+        }
     };
     if query.first("service") != Some("test registry") {
         return reply_json(StatusCode::BAD_REQUEST, r#"{"details":"unknown service"}"#);

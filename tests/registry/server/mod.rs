@@ -21,6 +21,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -50,6 +51,8 @@ struct RegistryState {
     store: Store,
     token_store: TokenStore,
     requests: Vec<Recorded>,
+    /// The number of answers with each status.
+    answers: BTreeMap<u16, usize>,
     /// The number of redirects to the second host.
     links: usize,
     /// The number of bytes that were received in bodies.
@@ -275,6 +278,26 @@ impl Registry {
         self.shared.inside().requests.clone()
     }
 
+    /// Forgets the requests so far.
+    pub fn forget_requests(&self) {
+        self.shared.inside().requests = Vec::new();
+    }
+
+    /// Returns the number of answers with a status.
+    pub fn answers(&self, status: u16) -> usize {
+        self.shared.inside().answers.get(&status).copied().unwrap_or_default()
+    }
+
+    /// Returns the number of requests with a token that is not valid, or no longer.
+    pub fn rejected_tokens(&self) -> usize {
+        self.shared.inside().token_store.rejected_tokens
+    }
+
+    /// Returns the number of requests to the token server with a wrong password.
+    pub fn rejected_passwords(&self) -> usize {
+        self.shared.inside().token_store.rejected_passwords
+    }
+
     /// Returns the paths below `/v2/` of the requests with a method, without queries.
     pub fn paths(&self, method: Method) -> Vec<String> {
         let requests = self.requests().into_iter().filter(|request| request.method == method);
@@ -289,6 +312,13 @@ impl Registry {
     /// Deletes a blob, as a garbage collection does.
     pub fn forget_blob(&self, repository: &str, digest: &Digest) {
         self.shared.inside().store.forget_blob(repository, &digest.to_string());
+    }
+
+    /// Deletes what no tag and none of these manifests needs, and all uploads, as a garbage collection does while nobody
+    /// writes.
+    pub fn collect_garbage(&self, roots: &[Digest]) {
+        let roots: Vec<String> = roots.iter().map(ToString::to_string).collect();
+        self.shared.inside().store.collect_garbage(&roots);
     }
 
     /// Stores a manifest under a tag without checking it.
@@ -375,5 +405,6 @@ async fn answer(State((shared, elsewhere)): State<(Arc<Shared>, bool)>, request:
     });
     let headers = shared.inside().behaviour.headers.clone();
     let response = protocol::answer(&shared, elsewhere, head, body).await;
+    *shared.inside().answers.entry(response.status().as_u16()).or_default() += 1;
     headers.into_iter().fold(response, |response, (name, value)| protocol::with(response, name, value))
 }

@@ -143,6 +143,8 @@ async fn handle(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Re
             inside.token_store.allows(&inside.behaviour, &head.headers, permission.as_ref())
         };
         if !allowed {
+            let has_token = head.headers.contains_key("authorization");
+            shared.inside().token_store.rejected_tokens += usize::from(has_token);
             return auth::refuse(shared, permission.as_ref());
         }
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use volio::oci::{Digest, Hasher};
 
 /// The damage of a stored blob or manifest.
@@ -135,6 +135,28 @@ impl Store {
     pub fn delete(&mut self, repository: &str, digest: &str) -> bool {
         self.tags.retain(|(name, _), meaning| name != repository || meaning != digest);
         self.manifests.remove(&(repository.to_owned(), digest.to_owned())).is_some()
+    }
+
+    /// Deletes what no tag and none of these manifests reaches, and all uploads.
+    pub fn collect_garbage(&mut self, roots: &[String]) {
+        let tagged = self.tags.iter().map(|((repository, _), digest)| (repository.clone(), digest.clone()));
+        let roots = self.manifests.keys().filter(|(_, digest)| roots.contains(digest)).cloned();
+        let (mut left, mut reached) = (tagged.chain(roots).collect::<Vec<Key>>(), HashSet::new());
+        while let Some(key) = left.pop() {
+            let document = self.manifests.get(&key).map(|stored| serde_json::from_slice(&stored.bytes));
+            if !reached.insert(key.clone()) {
+                continue;
+            }
+            let document: Value = document.and_then(Result::ok).unwrap_or_default();
+            let lists = ["layers", "manifests"].iter().filter_map(|list| document.get(list)?.as_array());
+            let referenced = lists.flatten().chain(document.get("config"));
+            let digests = referenced.filter_map(|descriptor| descriptor.get("digest")?.as_str());
+            left.extend(digests.map(|digest| (key.0.clone(), digest.to_owned())));
+        }
+        self.blobs.retain(|key, _| reached.contains(key));
+        self.manifests.retain(|key, _| reached.contains(key));
+        self.forgotten.clear();
+        self.uploads.clear();
     }
 
     pub fn plant(&mut self, repository: &str, tag: &str, media_type: &str, bytes: Bytes) {

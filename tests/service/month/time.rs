@@ -1,7 +1,8 @@
 //! Time that several services share: it passes when all of them wait, and one of them runs at a time.
 
+use super::measures::{Effect, Effects};
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 use volio::service::Clock;
@@ -80,24 +81,46 @@ pub struct Machine {
     pub number: usize,
     /// The error of its time of day, in seconds.
     pub offset: AtomicI64,
+    /// The error that its service has seen last.
+    seen: AtomicI64,
     /// Set to kill the service when it looks at the clock: it unwinds, and does nothing else.
     pub killed: AtomicBool,
     /// Set to kill the service in its next run.
     pub doomed: AtomicBool,
+    /// The number of times that the service was killed in a run.
+    pub killed_in_runs: AtomicUsize,
     /// Ends the service.
     pub end: Mutex<CancelToken>,
+    effects: Arc<Effects>,
 }
 
 impl Machine {
-    pub fn new(timeline: &Arc<Timeline>, number: usize) -> Arc<Self> {
+    pub fn new(timeline: &Arc<Timeline>, number: usize, effects: &Arc<Effects>) -> Arc<Self> {
         Arc::new(Self {
             timeline: Arc::clone(timeline),
             number,
             offset: AtomicI64::new(0),
+            seen: AtomicI64::new(0),
             killed: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
+            killed_in_runs: AtomicUsize::new(0),
             end: Mutex::default(),
+            effects: Arc::clone(effects),
         })
+    }
+
+    /// Unwinds if the service was killed.
+    fn die_if_killed(&self, is_asleep: bool) {
+        if !self.killed.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        self.killed_in_runs.fetch_add(usize::from(!is_asleep), Ordering::SeqCst);
+        self.effects.add(match self.number {
+            _ if is_asleep => Effect::KilledAsleep,
+            1 => Effect::KilledExporting,
+            _ => Effect::KilledFollowing,
+        });
+        resume_unwind(Box::new(Killed));
     }
 }
 
@@ -106,14 +129,16 @@ impl Clock for Machine {
         let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_812_800); // 2026-10-01
         let time = start + self.timeline.elapsed();
         let offset = self.offset.load(Ordering::SeqCst);
+        match offset - self.seen.swap(offset, Ordering::SeqCst) {
+            0 => {}
+            by => self.effects.add(if by > 0 { Effect::ClockForward } else { Effect::ClockBack }),
+        }
         let by = Duration::from_secs(offset.unsigned_abs());
         if offset < 0 { time - by } else { time + by }
     }
 
     fn elapsed(&self) -> Duration {
-        if self.killed.swap(false, Ordering::SeqCst) {
-            resume_unwind(Box::new(Killed));
-        }
+        self.die_if_killed(false);
         self.timeline.elapsed()
     }
 
@@ -124,7 +149,7 @@ impl Clock for Machine {
             until = TICK.mul_f64(ticks.ceil());
         }
         self.timeline.sleep_until(self.number, until);
-        self.elapsed();
+        self.die_if_killed(true);
         cancel.check()
     }
 }

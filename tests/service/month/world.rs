@@ -1,10 +1,12 @@
 //! The events of the month, and the conditions that hold at all times.
 
-use super::{Month, Tree, USERS};
+use super::measures::{Effect, Usage, memory};
+use super::{Files, Month, Tree, USERS};
 use crate::service::eventually;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,6 +29,12 @@ const EXPORTED: Duration = Duration::from_secs(7 * 3600);
 const FOLLOWED: Duration = Duration::from_secs(3 * 3600);
 /// The largest file that fits on a disk that is nearly full.
 const NEARLY_FULL: u64 = 32 << 10;
+/// The day from which memory is not to grow.
+const SETTLED: usize = 10;
+/// The days whose least use of memory counts: it depends on what a run has just done.
+const WINDOW: usize = 3;
+/// The growth of the memory that is no leak, in KiB.
+const GROWTH: usize = 4 << 10;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -72,17 +80,6 @@ const FAULTS: [Fault; 24] = [
     Fault::Jump(3, -3600),
 ];
 
-/// The number of descriptors and threads of this process. Those of servers and readers come and go: it is the least of
-/// some looks.
-fn count() -> (usize, usize) {
-    let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
-    let looks = (0..25).map(|_| {
-        thread::sleep(Duration::from_millis(10));
-        (count("fd"), count("task"))
-    });
-    looks.reduce(|one, other| (one.0.min(other.0), one.1.min(other.1))).unwrap()
-}
-
 /// Limits the size of files that this process writes. Returns the limit from before.
 fn limit_files(size: Option<u64>) -> Option<u64> {
     let limit = getrlimit(Resource::Fsize);
@@ -90,15 +87,25 @@ fn limit_files(size: Option<u64>) -> Option<u64> {
     limit.current
 }
 
+/// Returns a hash of the content of a file.
+fn hash(content: &[u8]) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(content)
+}
+
 /// Reads a tree without subdirectories; `None` if it is removed meanwhile.
 fn read(directory: &Path) -> Option<Tree> {
-    let mut tree = Tree::new();
+    let mut tree = Tree { version: None, files: Files::new() };
     for entry in fs::read_dir(directory).ok()? {
         let entry = entry.ok()?;
         let name = entry.file_name().into_string().unwrap();
-        if !name.starts_with(".volio") {
-            tree.insert(name, fs::read(entry.path()).ok()?);
+        if name.starts_with(".volio") {
+            continue;
         }
+        let content = fs::read(entry.path()).ok()?;
+        if name == "version" {
+            tree.version = String::from_utf8_lossy(&content).parse().ok();
+        }
+        tree.files.insert(name, hash(&content));
     }
     Some(tree)
 }
@@ -109,10 +116,11 @@ pub fn run(month: &Arc<Month>) {
     let (ended, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let services: Vec<_> = (1..5).map(|machine| scope.spawn(move || month.serve(machine))).collect();
+        let (ended_soon, looks) = (&ended, &looks);
         for machine in [3, 4] {
-            let (ended, looks) = (&ended, &looks);
-            scope.spawn(move || month.observe(machine, ended, looks));
+            scope.spawn(move || month.observe(machine, ended_soon, looks));
         }
+        scope.spawn(move || month.observe_files(2, ended_soon));
         month.live();
         for machine in &month.machines {
             machine.end.lock().unwrap().cancel();
@@ -136,37 +144,37 @@ impl Month {
         let limit = limit_files(None);
         let mut truth = self.truth.lock().unwrap();
         let version = truth.len();
-        let mut tree = truth.last().map(|(_, tree)| tree.clone()).unwrap_or_default();
+        let mut files = truth.last().map(|(_, files)| files.clone()).unwrap_or_default();
         for name in ["a", "b", "c", "d", "e", "large"] {
             let size = if name == "large" { 80_000 } else { 10 + self.random.below(4000) };
             let path = self.path("tree").join(name);
             match self.random.below(4) {
                 0 if version > 0 && name != "large" => {
-                    tree.remove(name);
+                    files.remove(name);
                     let _ = fs::remove_file(path);
                 }
                 1 | 2 if version > 0 => {}
                 _ => {
                     let content: Vec<u8> = (0..size).map(|_| self.random.below(256) as u8).collect();
                     fs::write(path, &content).unwrap();
-                    tree.insert(name.to_owned(), content);
+                    files.insert(name.to_owned(), hash(&content));
                 }
             }
         }
         fs::write(self.path("tree/version"), version.to_string()).unwrap();
-        tree.insert("version".to_owned(), version.to_string().into_bytes());
-        truth.push((self.timeline.elapsed(), tree));
+        files.insert("version".to_owned(), hash(version.to_string().as_bytes()));
+        truth.push((self.timeline.elapsed(), files));
         limit_files(limit);
     }
 
     /// Asserts that a tree is one of the versions, as a whole. Returns the number.
     fn whole(&self, tree: &Tree) -> usize {
-        let version: usize = String::from_utf8(tree["version"].clone()).unwrap().parse().unwrap();
+        let version = tree.version.expect("the file with the number is whole");
         let truth = self.truth.lock().unwrap();
-        let expected: &Tree = &truth[version].1;
-        let names = |tree: &Tree| tree.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(names(tree), names(expected), "half of version {version}");
-        assert!(tree == expected, "half of version {version}");
+        let expected = &truth[version].1;
+        let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&tree.files), names(expected), "half of version {version}");
+        assert!(tree.files == *expected, "half of version {version}");
         version
     }
 
@@ -185,6 +193,20 @@ impl Month {
         }
     }
 
+    /// Reads the files of a follower in place all the time: each is a whole one, of whatever version.
+    fn observe_files(&self, machine: usize, ended: &AtomicBool) {
+        while !ended.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(10));
+            // One may be removed between two looks.
+            let Some(tree) = read(&self.target(machine)) else { continue };
+            let truth = self.truth.lock().unwrap();
+            for (name, content) in &tree.files {
+                let is_whole = truth.iter().any(|(_, files)| files.get(name) == Some(content));
+                assert!(is_whole, "half of the file {name}");
+            }
+        }
+    }
+
     fn is_quiet(&self, from: Duration, to: Duration) -> bool {
         let faults = self.faults.lock().unwrap();
         !faults.iter().any(|(begin, end)| *begin < to && from < *end + RECOVERY)
@@ -197,7 +219,7 @@ impl Month {
     }
 
     fn live(&self) {
-        let mut counted = None;
+        let (mut early, mut memories, mut effects) = (None, Vec::new(), BTreeMap::new());
         let mut fault_ends = None;
         let mut checks = 0;
         for step in 1..=DAYS * 8 {
@@ -208,9 +230,11 @@ impl Month {
                 self.mend();
             }
             checks += usize::from(self.check());
+            self.tidy();
+            memories.push(memory());
             let day = step / 8;
             if step == 3 * 8 {
-                counted = Some(count());
+                (early, effects) = (Some(Usage::now()), self.effects());
             }
             if step % 8 == 2 && fault_ends.is_none() && (3..27).contains(&day) {
                 fault_ends = Some(now + self.break_something(FAULTS[day as usize - 3]));
@@ -221,11 +245,45 @@ impl Month {
         }
         assert!(checks > 40, "{checks} checks in quiet times");
         assert!(self.is_quiet(DAY * (DAYS - 1), DAY * DAYS) && fault_ends.is_none());
-        let (descriptors, threads) = counted.unwrap();
+        self.check_usage(early.unwrap(), &memories);
+        self.check_effects(&effects);
+    }
+
+    /// Lets the registry delete what it need not have, so that its memory does not grow. No service is in a run.
+    fn tidy(&self) {
+        self.registry.forget_requests();
+        // Its name may have been deleted.
+        self.registry.collect_garbage(self.digest_of_last().as_slice());
+    }
+
+    /// Asserts that the services have left no descriptor, thread or memory behind.
+    fn check_usage(&self, early: Usage, memories: &[usize]) {
         eventually("no more descriptors and threads than on the third day", || {
-            let now = count();
-            now.0 <= descriptors && now.1 <= threads
+            let now = Usage::now();
+            now.descriptors <= early.descriptors && now.threads <= early.threads
         });
+        let least = |last: usize| *memories[last - WINDOW * 8..last].iter().min().unwrap() >> 10;
+        let (settled, now) = (least(SETTLED * 8), least(memories.len()));
+        println!("memory: {settled} KiB until day {SETTLED}, {now} KiB at the end");
+        assert!(now < settled + GROWTH, "the memory has grown from {settled} to {now} KiB");
+    }
+
+    /// The number of times that each fault has had an effect.
+    fn effects(&self) -> BTreeMap<Effect, usize> {
+        let mut effects = self.effects.counts();
+        effects.insert(Effect::Unavailable, self.registry.answers(503));
+        effects.insert(Effect::PasswordRejected, self.registry.rejected_passwords());
+        effects.insert(Effect::TokenRejected, self.registry.rejected_tokens());
+        effects
+    }
+
+    /// Asserts that each kind of fault has had an effect since the first ones were caused.
+    fn check_effects(&self, before: &BTreeMap<Effect, usize>) {
+        let now = self.effects();
+        println!("effects: {now:?}");
+        for effect in Effect::ALL {
+            assert!(now.get(&effect) > before.get(&effect), "{effect:?}: none since {before:?}");
+        }
     }
 
     /// Causes a fault. Returns its duration.
@@ -305,6 +363,9 @@ impl Month {
         let last = exports.last().unwrap();
         assert_eq!(last.version, self.version());
         assert!(exports.len() > 50 && self.prunes.load(Ordering::SeqCst) > 90);
+        let mut tags = self.registry.stored_tags("data").into_iter().collect::<BTreeSet<_>>();
+        assert!(tags.remove("latest"));
+        assert_eq!(tags, *self.kept.lock().unwrap());
         let mut due = 0;
         let diaries: Vec<String> = (0..5).map(|machine| self.diary(machine)).collect();
         for (number, export) in exports.iter().enumerate() {
@@ -320,14 +381,18 @@ impl Month {
             }
         }
         assert!(due > 20, "{due} images in quiet times");
-        for diary in &diaries[1..] {
+        for (machine, diary) in diaries.iter().enumerate().skip(1) {
             let mut lines = diary.lines().filter(|line| !line.starts_with("on-change"));
             while let Some(before) = lines.next() {
                 assert_eq!(before, "before", "{diary}");
                 assert!(lines.next().is_some_and(|after| after.starts_with("after")), "{diary}");
             }
-            assert!(diary.contains("after killed"), "{diary}");
+            let killed = self.machines[machine].killed_in_runs.load(Ordering::SeqCst);
+            assert!(killed > 0 && diary.matches("after killed").count() == killed, "{killed}: {diary}");
         }
+        let runs = |diary: &str| diary.lines().filter(|line| *line == "before").count();
+        assert!(runs(&diaries[1]) >= exports.len(), "{}", diaries[1]);
+        assert!(diaries[2..].iter().all(|diary| runs(diary) > due), "{diaries:?}");
         drop(exports);
         self.check_tags();
         self.check_leftovers();
