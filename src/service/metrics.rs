@@ -2,14 +2,26 @@
 
 use super::clock::unix_seconds;
 use super::status::Snapshot;
+use crate::error::Kind;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 use std::time::SystemTime;
 
 /// The media type of the format.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The kinds of errors, by which alarms can tell a tag that was deleted from a registry that is down.
+const KINDS: [(Kind, &str); 6] = [
+    (Kind::Failed, "failed"),
+    (Kind::Usage, "usage"),
+    (Kind::Integrity, "integrity"),
+    (Kind::NotFound, "not_found"),
+    (Kind::Denied, "denied"),
+    (Kind::Refused, "refused"),
+];
 
 /// Formats the state. A time that there is not yet is 0.
 pub(super) fn format(state: &Snapshot, complaint: Option<&str>) -> String {
@@ -50,6 +62,11 @@ pub(super) fn format(state: &Snapshot, complaint: Option<&str>) -> String {
         "Failed runs since the last success",
         number(state.failures_in_a_row),
     );
+    let failing = Family::<[(&str, &str); 1], Gauge>::default();
+    for (kind, name) in KINDS {
+        failing.get_or_create(&[("kind", name)]).set((state.failing == Some(kind)).into());
+    }
+    registry.register("failing", "1 for the kind of error of the last run or poll, if it failed", failing);
     registry.register("running", "1 while a run is in progress", number(state.is_running.into()));
     registry.register("healthy", "1 if /healthz says so", number(complaint.is_none().into()));
     let mut text = String::new();

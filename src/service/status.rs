@@ -2,6 +2,7 @@
 
 use super::clock::Clock;
 use super::run::Report;
+use crate::error::{Error, Kind};
 use crate::progress::{Progress, Task};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub last_success: Option<SystemTime>,
     /// The last failure of a run, and its time.
     pub last_error: Option<(SystemTime, String)>,
+    /// The kind of that failure, until the next success.
+    pub failing: Option<Kind>,
     /// The last failure of a hook, and its time.
     pub last_hook_error: Option<(SystemTime, String)>,
     /// The beginning of the next run, if there is one.
@@ -132,7 +135,7 @@ impl Status {
         let mut state = self.state();
         state.last_success = Some(begun);
         state.succeeded += 1;
-        state.failures_in_a_row = 0;
+        (state.failures_in_a_row, state.failing) = (0, None);
         state.bytes = state.bytes.saturating_add(bytes);
         (state.last_bytes, state.last_duration) = (bytes, duration);
         state.healthy_until = healthy_for.map(|time| now.saturating_add(time));
@@ -140,9 +143,10 @@ impl Status {
     }
 
     /// Reports that a run or a poll has failed.
-    pub fn failure(&self, clock: &dyn Clock, error: &impl ToString) {
+    pub fn failure(&self, clock: &dyn Clock, error: &Error) {
         let mut state = self.state();
         state.last_error = Some((clock.now(), error.to_string()));
+        state.failing = Some(error.kind());
         state.failed += 1;
         state.failures_in_a_row += 1;
         (state.is_running, state.alive) = (false, Some(clock.elapsed()));

@@ -125,11 +125,38 @@ fn metrics_have_the_last_success_error_and_hook_error_and_the_next_run() {
         "volio_runs_failed_total 1".to_owned(),
         "volio_hooks_failed_total 1".to_owned(),
         "volio_failures_in_a_row 1".to_owned(),
+        "volio_failing{kind=\"failed\"} 1".to_owned(),
+        "volio_failing{kind=\"not_found\"} 0".to_owned(),
         "volio_healthy 1".to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn the_metric_of_the_kind_of_a_failure_has_one_kind_at_a_time_and_none_after_a_success() {
+    let place = Place::new();
+    let kinds = || {
+        let (_, text) = place.get("/metrics");
+        let lines =
+            text.lines().filter_map(|line| line.strip_prefix("volio_failing{kind=\"")?.strip_suffix("\"} 1"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(kinds().is_empty());
+    for (error, kind) in [
+        (Error::failed("the registry is down"), "failed"),
+        (Error::not_found("the tag is gone"), "not_found"),
+        (Error::denied("the password is wrong"), "denied"),
+        (Error::integrity("the signature is missing"), "integrity"),
+        (Error::refused("the directory is not ours"), "refused"),
+        (Error::usage("the arguments are wrong"), "usage"),
+    ] {
+        place.status.failure(&*place.clock, &error);
+        assert_eq!(kinds(), [kind]);
+    }
+    place.succeed();
+    assert!(kinds().is_empty());
 }
 
 #[test]

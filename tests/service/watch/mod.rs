@@ -4,6 +4,7 @@ mod hooks;
 mod observed;
 mod polls;
 mod program;
+mod readers;
 
 use super::{Lines, log};
 use crate::registry::{Recorded, Registry};

@@ -1,13 +1,18 @@
 //! What others see of a watch: metrics, and pings by hooks.
 
 use super::program::{Place, end};
+use crate::registry::Registry;
 use crate::service::eventually;
 use rustix::process::Signal;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use volio::progress::Silent;
+use volio::transport::Access;
+use volio::{SourceSpec, pack};
 
 /// Returns the answer to a request, or nothing.
 fn get(address: &str, path: &str) -> String {
@@ -51,6 +56,42 @@ fn the_metrics_of_a_watch_show_hooks_that_fail_and_a_tag_that_is_gone() {
 
     fs::rename(place.at("away"), place.at("layout")).unwrap();
     eventually("a poll that succeeds", || value("volio_failures_in_a_row") == 0);
+    end(child, Signal::TERM);
+}
+
+#[test]
+fn the_metric_of_a_deleted_tag_is_not_that_of_a_registry_that_is_down() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let location = registry.location("data", "v1");
+    let push = || {
+        let destination = location.destination(&Access::default()).unwrap();
+        let sources = [SourceSpec::new(place.at("tree"))];
+        pack::pack(&*destination, &sources, &pack::Options::default(), &Silent).unwrap();
+    };
+    fs::create_dir(place.at("tree")).unwrap();
+    push();
+    let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let image = location.to_string();
+    let mut watch =
+        place.volio(&["unpack", "--no-sync", "--watch", "1s", "--link", "current", "--listen", &listen]);
+    watch.args([&image, "target"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = watch.spawn().unwrap();
+    let failing = |kind: &str| metric(&listen, &format!("volio_failing{{kind=\"{kind}\"}}"));
+    eventually("the version", || metric(&listen, "volio_runs_succeeded_total") > 0);
+    assert_eq!((failing("not_found"), failing("failed")), (0, 0));
+
+    location.removal(&Access::default()).unwrap().remove(true).unwrap();
+    eventually("the poll after the deletion", || failing("not_found") == 1);
+    assert_eq!(failing("failed"), 0);
+    assert!(get(&listen, "/readyz").contains("200 OK") && place.at("target/current").exists());
+    registry.behave(|behaviour| behaviour.limits_requests = Some(0));
+    eventually("the poll after the outage has begun", || failing("failed") == 1);
+    assert_eq!(failing("not_found"), 0);
+    registry.behave(|behaviour| behaviour.limits_requests = None);
+    push();
+    eventually("a poll that succeeds", || metric(&listen, "volio_failures_in_a_row") == 0);
+    assert_eq!((failing("not_found"), failing("failed")), (0, 0));
     end(child, Signal::TERM);
 }
 
