@@ -4,6 +4,7 @@
 //! `engines/postgresql.rs`, and manifests are checked by `kubernetes.rs`.
 
 use crate::registry::Registry;
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -131,6 +132,45 @@ fn the_commands_of_the_page_about_incremental_images_work() {
     assert!(session.contains(": no new image"), "{session}");
     // The agent is back at the first step.
     assert_eq!(fs::read_to_string(directory.path().join("workspace/note")).unwrap(), "one\n");
+}
+
+/// Returns the names of the tests in a directory.
+fn tests_in(directory: &Path) -> HashSet<String> {
+    let mut names = HashSet::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(tests_in(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let functions = text.split("#[test]").skip(1).filter_map(|test| test.split_once("fn "));
+            names.extend(functions.map(|(_, rest)| rest.split('(').next().unwrap_or_default().to_owned()));
+        }
+    }
+    names
+}
+
+#[test]
+fn the_table_of_registries_names_tests_that_exist_and_all_that_simulate_registries() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/compatibility.md")).unwrap();
+    let (_, section) = page.split_once("\n## Registries\n").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let named: Vec<HashSet<String>> = rows
+        .map(|row| {
+            let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+            cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        })
+        .collect();
+    assert!(named.len() > 40 && named.iter().all(|tests| !tests.is_empty()), "a row has no test");
+    let named: HashSet<String> = named.into_iter().flatten().collect();
+    let existing: HashSet<String> =
+        ["tests", "src"].into_iter().flat_map(|part| tests_in(&root.join(part))).collect();
+    let missing: Vec<_> = named.difference(&existing).collect();
+    assert!(missing.is_empty(), "there are no such tests: {missing:?}");
+    let simulated = tests_in(&root.join("tests/screens/registries"));
+    let unnamed: Vec<_> = simulated.difference(&named).collect();
+    assert!(unnamed.is_empty(), "the table does not name {unnamed:?}");
 }
 
 /// A runner of a CI service: a directory with a lock file and a build, and nothing of earlier jobs.

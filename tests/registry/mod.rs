@@ -27,7 +27,10 @@ mod uploads;
 pub use front::{Authority, Proxy, self_signed_front_of};
 
 pub use proxy::CuttingProxy;
-pub use server::{Damage, Deletes, Locations, Login, Pages, Ranges, Recorded, Refusal, Registry};
+pub use server::{
+    Behaviour, Damage, Deletes, Lengths, Locations, Login, NoReferrers, Pages, Ranges, Recorded, Refusal,
+    Registry, Tokens,
+};
 
 use crate::contract::TestTransport;
 use std::fs;

@@ -2,7 +2,7 @@
 
 use super::proxy::CuttingProxy;
 use super::server::{Broken, StatusRanges};
-use super::{Login, Refusal, Registry, access, noise, patient};
+use super::{Lengths, Login, Refusal, Registry, access, noise, patient};
 use axum::http::Method;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -111,7 +111,7 @@ fn ghcr_answers_416_to_large_requests() {
 #[test]
 fn acr_requires_the_length_of_a_patch() {
     let registry = Registry::start();
-    registry.behave(|behaviour| behaviour.wants_lengths = true);
+    registry.behave(|behaviour| behaviour.lengths = Lengths::Patches);
     let (client, bytes) = (registry.client("a", "t"), noise(MIB));
     let error = client.upload(Body::new(Cursor::new(bytes.clone()))).unwrap_err();
     assert!(client.retry_delay(&error, 0).is_some(), "{error}");

@@ -19,6 +19,7 @@ mod ls;
 mod pack;
 mod plugin;
 mod prune;
+mod registries;
 mod rm;
 mod signatures;
 mod streams;

@@ -216,7 +216,14 @@ impl Auth {
         let missing = state.missing.get(scopes).map(Vec::as_slice).unwrap_or_default();
         let all = scopes.with_missing(missing);
         let registry = host_of(&self.base);
-        let token = Token::fetch(http, url, realm, &all, credentials.as_ref(), &registry).await?;
+        let fetch = async |scopes: &Scopes| {
+            Token::fetch(http, url.clone(), realm, scopes, credentials.as_ref(), &registry).await
+        };
+        let token = match (fetch(&all).await, all.without_delete()) {
+            // Quay's token server does not know this action. Deleting is part of pushing there.
+            (Err(error), Some(fewer)) if error.status() == Some(400) => fetch(&fewer).await?,
+            (token, _) => token?,
+        };
         let authorization = token.authorization.clone();
         state.tokens.insert(scopes.clone(), token);
         Ok(authorization)

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use reqwest::{StatusCode, Url};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -32,6 +32,8 @@ pub(super) struct Client {
     connections: Arc<Semaphore>,
     /// The registry has sent a whole blob in response to a request for a range.
     ignores_ranges: AtomicBool,
+    /// The registry has the referrers API, if it was asked.
+    pub(super) has_referrers_api: OnceLock<bool>,
 }
 
 impl Client {
@@ -45,6 +47,7 @@ impl Client {
             upload_policy: UploadPolicy::new(base.host_str().unwrap_or_default(), options.chunk_size),
             http,
             ignores_ranges: AtomicBool::new(false),
+            has_referrers_api: OnceLock::new(),
             base,
         }
     }

@@ -5,7 +5,7 @@ use super::body::StreamingBody;
 use super::connection_error::{self, is_lost_connection, is_tls};
 use super::proxies::ProxyRules;
 use super::response::Response;
-use super::retry::{Attempts, is_transient};
+use super::retry::Attempts;
 use super::tls::{Peer, TlsConfig};
 use super::url::{follow, host_of, same_server};
 use crate::error::{Error, Result};
@@ -162,9 +162,7 @@ impl Http {
         let mut attempts = Attempts::new(&self.options);
         loop {
             let error = match self.attempt(request).await {
-                Ok(response) if is_transient(response.status()) && attempts.are_left() => {
-                    response.refusal().await
-                }
+                Ok(response) if response.is_transient() && attempts.are_left() => response.refusal().await,
                 Err(error) => error,
                 response => return response,
             };

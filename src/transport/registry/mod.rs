@@ -15,7 +15,7 @@
 //! | certificates | [`tls`] |
 //! | an upload: whole or in chunks, resumed after errors and by other processes | [`upload`] (decisions), [`session`] (requests), [`body`] (the stream), [`upload_policy`] (limits of registries), [`saved_session`] |
 //! | a download: ranges, parallel connections, resuming | [`download`], [`rate`] |
-//! | manifests, tags, referrers, removal | [`manifest`], [`pagination`], [`referrers`], [`removal`], [`attachments`] |
+//! | manifests, tags, referrers, removal | [`manifest`], [`stored_manifest`], [`pagination`], [`referrers`], [`removal`], [`attachments`] |
 //! | mirrors | [`registries_conf`], [`mirrors`] |
 //! | single requests that examine a registry, for `doctor` | [`probe`] |
 
@@ -50,6 +50,7 @@ mod response;
 mod retry;
 mod saved_session;
 mod session;
+mod stored_manifest;
 mod tls;
 mod token;
 mod upload;
@@ -67,7 +68,6 @@ use self::keychain::Keychain;
 use self::mirrors::MirroredSource;
 use self::proxies::ProxyRules;
 use self::registries_conf::{ImageLocation, RegistriesConf};
-use self::response::Response;
 use self::tls::TlsConfig;
 use self::token::Scopes;
 use self::upload::Upload;
@@ -75,15 +75,13 @@ use super::{Access, Destination, Origin, RetryDelay, Source, moved_name, with_fo
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Document, Reference, media_type};
 use crate::stream::{Body, CancelToken, Unverified, Written};
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, IF_NONE_MATCH};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, HeaderName, IF_NONE_MATCH};
 use reqwest::{Method, StatusCode, Url};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// The digest of a manifest, in responses.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// A header of registries that maintain the list of referrers themselves.
-const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// One repository of a registry, and a tag or digest in it.
 pub struct Registry {
@@ -165,26 +163,6 @@ impl Registry {
     fn download(&self, descriptor: &Descriptor) -> Download {
         let request = self.request(Method::GET, descriptor, "fetch");
         Download::new(&self.client, request, self.pull_scopes(), descriptor.size).cancelled_by(&self.cancel)
-    }
-
-    /// Stores a document under its digest or a tag, and adds it to the list of its subject's referrers if the registry
-    /// does not do that itself.
-    fn put(&self, name: &str, document: &Document) -> Result<()> {
-        let response = self.store(name, document)?;
-        match document.as_referrer() {
-            Some((subject, entry)) if response.header(&SUBJECT).is_none() => {
-                self.add_referrer(&subject, entry)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn store(&self, name: &str, document: &Document) -> Result<Response> {
-        let what = format!("store the manifest {name} in {}", self.reference.name());
-        let request = Request::new(Method::PUT, self.manifest_url(name), what)
-            .header(CONTENT_TYPE, &document.descriptor().media_type)
-            .body(document.bytes().to_vec());
-        wait(async { self.client.send(request, &self.push_scopes()).await?.success().await })
     }
 
     fn pull_scopes(&self) -> Scopes {
@@ -294,6 +272,8 @@ impl Destination for Registry {
             // Some registries deny access to a repository that does not exist yet. If access is really denied, the
             // upload fails with a reason, which a response to HEAD cannot contain.
             StatusCode::NOT_FOUND | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
+            // Harbor may forbid to read an image, because of its vulnerabilities, that may be written.
+            StatusCode::PRECONDITION_FAILED => Ok(false),
             _ => Err(wait(async { Ok(response.refusal().await) })?),
         }
     }

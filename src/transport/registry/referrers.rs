@@ -4,11 +4,12 @@
 //! Tag Schema"). If two clients add to it at the same time, an entry can be lost; the protocol cannot prevent that. Clients
 //! in one process wait for each other.
 
+use super::http::{Request, wait};
 use super::pagination::pages;
+use super::response::Response;
 use super::{Registry, manifest};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Document, Index, media_type, referrers_tag};
-use crate::transport::registry::http::{Request, wait};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, StatusCode};
 use std::collections::HashSet;
@@ -22,20 +23,14 @@ static INDEX_LOCK: Mutex<()> = Mutex::new(());
 impl Registry {
     /// Returns the referrers of a manifest, from the API or from the index under the tag.
     pub(super) fn list_referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let repository = self.reference.repository();
-        let url = self.client.url(&format!("{repository}/referrers/{subject}"));
-        let what = format!("list what refers to {subject} in {}", self.reference.name());
-        let request = Request::new(Method::GET, url, what).header(ACCEPT, media_type::INDEX);
-        let scopes = self.pull_scopes();
+        let (request, scopes) = (self.referrers_request(subject), self.pull_scopes());
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
         let listed = wait(async {
             let response = self.client.send(request.clone(), &scopes).await?;
-            let kind = response.header(&CONTENT_TYPE).unwrap_or_default();
-            match response.status() {
-                // An HTML page is not a list: Google's registries redirect anonymous clients to a login page.
-                status if status.is_success() && kind.starts_with(media_type::INDEX) => {}
-                status if status.is_success() || is_unsupported(status) => return Ok(false),
-                _ => return Err(response.refusal().await),
+            match has_api(&response) {
+                Some(true) => {}
+                Some(false) => return Ok(false),
+                None => return Err(response.refusal().await),
             }
             pages(&self.client, request, &scopes, response, LIST_LIMIT, |page| {
                 let before = found.len();
@@ -50,6 +45,25 @@ impl Registry {
             return Ok(found);
         }
         Ok(self.tagged_referrers(subject)?.map(|index| index.manifests).unwrap_or_default())
+    }
+
+    /// Returns the request for the list of a manifest's referrers. It asks for all types of artifacts: a registry may ignore
+    /// the filter.
+    fn referrers_request(&self, subject: &Digest) -> Request {
+        let url = self.client.url(&format!("{}/referrers/{subject}", self.reference.repository()));
+        let what = format!("list what refers to {subject} in {}", self.reference.name());
+        Request::new(Method::GET, url, what).header(ACCEPT, media_type::INDEX)
+    }
+
+    /// Returns whether the registry has the referrers API. It is asked once. Amazon ECR has sent `OCI-Subject` without that
+    /// API, and a referrer that only this header reports would not be found again.
+    pub(super) fn has_referrers_api(&self, subject: &Digest) -> bool {
+        *self.client.has_referrers_api.get_or_init(|| {
+            let request = self.referrers_request(subject);
+            let asked = wait(async { Ok(has_api(&self.client.send(request, &self.push_scopes()).await?)) });
+            // If it cannot be asked, its header is believed.
+            asked.ok().flatten().unwrap_or(true)
+        })
     }
 
     /// Adds a manifest to the index of its subject's referrers.
@@ -86,6 +100,17 @@ impl Registry {
             Some(_) => Err(Error::failed(format!("{name} should be an index of what refers to {subject}"))),
             None => Ok(None),
         }
+    }
+}
+
+/// Returns whether this response to the request for referrers is that of a registry with the referrers API; `None` if it does
+/// not say.
+fn has_api(response: &Response) -> Option<bool> {
+    let kind = response.header(&CONTENT_TYPE).unwrap_or_default();
+    match response.status() {
+        // An HTML page is not a list: Google's registries redirect anonymous clients to a login page.
+        status if status.is_success() => Some(kind.starts_with(media_type::INDEX)),
+        status => is_unsupported(status).then_some(false),
     }
 }
 

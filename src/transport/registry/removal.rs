@@ -9,7 +9,7 @@ use super::attachments::RemovedAttachments;
 use super::http::{Request, wait};
 use super::token::Scopes;
 use super::{CONTENT_DIGEST, Registry};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, media_type};
 use crate::transport::{Removal, Removed, Source, document_digests, fetch};
 use reqwest::header::ACCEPT;
@@ -70,8 +70,13 @@ impl Registry {
         let status = wait(async {
             let response = self.client.send(request, &Scopes::delete(self.reference.repository())).await?;
             match response.status() {
-                S::BAD_REQUEST | S::NOT_FOUND | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED => {
-                    Ok(response.status())
+                S::NOT_FOUND => Ok(S::NOT_FOUND),
+                status @ (S::BAD_REQUEST | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED) => {
+                    match response.refusal().await {
+                        // The registry can delete tags, and protects this one.
+                        error if error.kind() == Kind::Refused => Err(error),
+                        _ => Ok(status),
+                    }
                 }
                 _ => response.success().await.map(|response| response.status()),
             }
@@ -130,21 +135,28 @@ impl Registry {
         })
     }
 
-    /// Returns the digest that a tag points to, if it exists.
+    /// Returns the digest that a tag points to, if it exists. A digest in its place points to itself.
     pub(super) fn digest_of_tag(&self, tag: &str) -> Result<Option<Digest>> {
+        use StatusCode as S;
         let what = format!("look at the tag {tag} of {}", self.reference.name());
         let request = Request::new(Method::HEAD, self.manifest_url(tag), what)
             .header(ACCEPT, &media_type::DOCUMENTS.join(", "));
-        wait(async {
+        let named = wait(async {
             let response = self.client.send(request, &self.pull_scopes()).await?;
-            if response.status() == StatusCode::NOT_FOUND {
-                return Ok(None);
+            match response.status() {
+                // Also Harbor's answer for an image of another registry that it has not fetched yet.
+                S::NOT_FOUND | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED => Ok(None),
+                _ => {
+                    let response = response.success().await?;
+                    let digest = response.header(&CONTENT_DIGEST).unwrap_or(tag);
+                    Ok(digest.parse::<Digest>().ok())
+                }
             }
-            let response = response.success().await?;
-            let digest = response.header(&CONTENT_DIGEST).and_then(|digest| digest.parse().ok());
-            digest.map(Some).ok_or_else(|| {
-                Error::failed(format!("{} does not say what its tag {tag} means", self.reference.name()))
-            })
-        })
+        })?;
+        match named {
+            // The header is optional. The manifest itself always has a digest.
+            None => Ok(Source::tagged(self, tag)?.map(|document| document.descriptor().digest.clone())),
+            named => Ok(named),
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::url::host_of;
 use crate::error::{Error, Kind, Result};
 use crate::transport::ClientOptions;
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName, WWW_AUTHENTICATE};
+use reqwest::header::{HeaderMap, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -53,6 +53,20 @@ impl Response {
     /// Returns a header that is text.
     pub(super) fn header(&self, name: &HeaderName) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// Returns whether the same request may succeed later.
+    pub(super) fn is_transient(&self) -> bool {
+        is_transient(self.status()) || self.is_rate_limit()
+    }
+
+    /// Returns whether the client has sent too many requests. Some services answer 403 then, and say how long to wait.
+    fn is_rate_limit(&self) -> bool {
+        match self.status() {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            StatusCode::FORBIDDEN => self.headers().contains_key(RETRY_AFTER),
+            _ => false,
+        }
     }
 
     /// Returns all headers.
@@ -126,8 +140,8 @@ impl Response {
 
     /// Reads the body and converts the response into an error.
     pub(super) async fn refusal(mut self) -> Error {
-        let (status, host) = (self.status(), host_of(&self.url));
-        let wait = is_transient(status).then(|| retry_after(self.response.headers()));
+        let (status, host, is_rate_limit) = (self.status(), host_of(&self.url), self.is_rate_limit());
+        let wait = self.is_transient().then(|| retry_after(self.response.headers()));
         // The status decides. The body only explains it, and may be missing.
         let body = timeout(ERROR_BODY_TIMEOUT, self.read(ERROR_BODY_LIMIT)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
@@ -135,6 +149,8 @@ impl Response {
         let has_code = |wanted| codes.iter().any(|code| code == wanted);
         let kind = match status {
             _ if has_code("DIGEST_INVALID") => Kind::Integrity,
+            _ if status.is_client_error() && names_immutability(&message) => Kind::Refused,
+            _ if is_rate_limit => Kind::Failed,
             StatusCode::NOT_FOUND => Kind::NotFound,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Kind::Denied,
             _ => Kind::Failed,
@@ -154,8 +170,13 @@ impl Response {
         // The message of Go's HTTPS servers; volio uses plain HTTP on loopback addresses.
         let hint = if message.contains("HTTP request to an HTTPS server") {
             Some(format!("use --tls-verify: {host} wants encryption"))
+        } else if kind == Kind::Refused {
+            Some(format!(
+                "the tag exists already, and {host} does not let it be changed or removed: use another tag, or change the rule \
+                 of the repository"
+            ))
         } else {
-            hint(status, &host)
+            hint(if is_rate_limit { StatusCode::TOO_MANY_REQUESTS } else { status }, &host)
         };
         match self.anonymous_because.or(hint) {
             Some(hint) => error.with_hint(hint),
@@ -187,6 +208,13 @@ fn hint(status: StatusCode, host: &str) -> Option<String> {
         _ if status.is_server_error() => Some(format!("{host} is in trouble; try again later")),
         _ => None,
     }
+}
+
+/// Returns whether a registry rejects the change of a tag because it is immutable. There is no code for that: Amazon ECR
+/// answers 400 with `TAG_INVALID`, Harbor 412 with `PRECONDITION`, and others 403 or 409. So the words decide.
+fn names_immutability(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["immutable", "immutability", "cannot be overwritten"].iter().any(|words| message.contains(words))
 }
 
 /// Returns the codes and the message of an error response (distribution-spec, "Error Codes"). Token servers have formats

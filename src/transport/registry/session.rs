@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::stream::Written;
 use bytes::Bytes;
-use reqwest::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 use std::io::Read;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ use tokio::time::timeout;
 const READ_SIZE: usize = 256 << 10;
 /// The time limit for aborting an upload. A registry would otherwise delete it after about a week.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The minimum size of a chunk, in the response that begins an upload.
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// Asks the registry to mount a blob from another of its repositories (distribution-spec, "Mounting a blob from another
 /// repository"). Returns `false` if it does not.
@@ -73,7 +76,16 @@ impl<'a> Session<'a> {
     pub(super) fn begin(client: &'a Arc<Client>, repository: &str, what: &str) -> Result<Self> {
         let scopes = Scopes::push(repository);
         let request = Request::new(Method::POST, uploads_url(client, repository), what);
-        let response = wait(async { client.send(request.clone(), &scopes).await?.success().await })?;
+        let begun = wait(async { client.send(request.clone(), &scopes).await?.success().await });
+        let response = begun.map_err(|error| match error.kind() {
+            Kind::NotFound => error.with_hint(format!(
+                "does the repository {repository} exist? Amazon ECR and Google's registries do not create it with the first push"
+            )),
+            _ => error,
+        })?;
+        if let Some(size) = response.header(&CHUNK_MIN_LENGTH).and_then(|size| size.trim().parse().ok()) {
+            client.upload_policy.set_min_chunk(size);
+        }
         let url = next_url(&response, response.url())
             .map_err(|error| request.error(error.to_string()).with_hint(error.hint().unwrap_or_default()))?;
         Ok(Self { client, scopes, what: what.to_owned(), url })

@@ -38,6 +38,12 @@ impl Scopes {
         Self(vec![format!("repository:{repository}:pull,push,delete")])
     }
 
+    /// Returns the same permissions without the one for deleting; `None` if they do not include it.
+    pub(super) fn without_delete(&self) -> Option<Self> {
+        let fewer: Vec<_> = self.0.iter().map(|scope| scope.replace(",delete", "")).collect();
+        (fewer != self.0).then_some(Self(fewer))
+    }
+
     /// Adds scopes at the end.
     #[must_use]
     pub(super) fn and(mut self, other: Self) -> Self {

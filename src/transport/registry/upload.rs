@@ -14,7 +14,7 @@ use super::http::wait;
 use super::retry::Attempts;
 use super::saved_session::SavedSession;
 use super::session::{Piece, Session};
-use super::upload_policy::{Cause, DEFAULT_CHUNK};
+use super::upload_policy::Cause;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 use crate::stream::{Body, Written};
@@ -261,7 +261,10 @@ impl<'a> Upload<'a> {
             (expected, chunk) => {
                 let chunk = match expected {
                     Some(_) => chunk.unwrap_or(u64::MAX),
-                    None => chunk.unwrap_or(DEFAULT_CHUNK).min(BUFFERED_CHUNK_LIMIT),
+                    None => {
+                        let default = || self.client.upload_policy.default_chunk();
+                        chunk.unwrap_or_else(default).min(BUFFERED_CHUNK_LIMIT)
+                    }
                 };
                 while self.send_chunk(session, body, chunk, expected.as_ref())? {
                     if let Some(saved) = saved.as_deref_mut() {

@@ -1,10 +1,11 @@
 //! Limits of registries on uploads: those that are known in advance, and those that were learned from errors.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const MIB: u64 = 1 << 20;
 /// The chunk size in bytes if chunks are needed and nothing says how large.
-pub(super) const DEFAULT_CHUNK: u64 = 16 * MIB;
+const DEFAULT_CHUNK: u64 = 16 * MIB;
 /// The minimum chunk size in bytes: nginx accepts 1 MiB by default, and some networks less.
 const MIN_CHUNK: u64 = MIB / 4;
 
@@ -45,6 +46,8 @@ pub(super) struct UploadPolicy {
     limits: &'static UploadLimits,
     /// The chunk size, if blobs are uploaded in chunks.
     chunk_size: Mutex<Option<u64>>,
+    /// The minimum size of a chunk in bytes, except the last, that the registry has announced.
+    min_chunk: AtomicU64,
 }
 
 /// The reason for smaller chunks.
@@ -61,12 +64,26 @@ impl UploadPolicy {
     pub(super) fn new(host: &str, chunk_size: Option<u64>) -> Self {
         let limits = KNOWN_LIMITS.iter().find(|limits| limits.apply_to(host)).unwrap_or(&NO_LIMITS);
         let chunk_size = chunk_size.filter(|_| !limits.whole_only).map(|size| limits.clamp(size.max(1)));
-        Self { limits, chunk_size: Mutex::new(chunk_size) }
+        Self { limits, chunk_size: Mutex::new(chunk_size), min_chunk: AtomicU64::new(0) }
     }
 
     /// Returns the chunk size in bytes; `None` if blobs are uploaded whole.
     pub(super) fn chunk_size(&self) -> Option<u64> {
-        *self.lock()
+        self.lock().map(|size| self.clamp(size))
+    }
+
+    /// Returns the chunk size in bytes if a blob has to be uploaded in chunks, and nothing says how large.
+    pub(super) fn default_chunk(&self) -> u64 {
+        self.clamp(DEFAULT_CHUNK)
+    }
+
+    /// Sets the minimum size of a chunk that the registry announces (`OCI-Chunk-Min-Length`).
+    pub(super) fn set_min_chunk(&self, size: u64) {
+        self.min_chunk.store(size, Ordering::Relaxed);
+    }
+
+    fn clamp(&self, chunk: u64) -> u64 {
+        self.limits.clamp(chunk.max(self.min_chunk.load(Ordering::Relaxed)))
     }
 
     /// Reduces the chunk size after a request of `size` bytes failed. Returns whether a retry makes sense.
@@ -83,7 +100,7 @@ impl UploadPolicy {
             (Some(_), Cause::ConnectionLost) => (size / 2).clamp(MIB, DEFAULT_CHUNK),
             (_, Cause::TooLarge) => (size / 2).min(DEFAULT_CHUNK),
         };
-        let reduced = self.limits.clamp(guess);
+        let reduced = self.clamp(guess);
         let is_progress = reduced >= MIN_CHUNK && (reduced < size || chunk_size.is_none());
         if is_progress {
             *chunk_size = Some(reduced);
@@ -185,6 +202,17 @@ mod tests {
         ] {
             assert_eq!(parse_offset(range), bytes, "{range}");
         }
+    }
+
+    #[test]
+    fn chunks_are_not_smaller_than_the_registry_announces() {
+        let policy = UploadPolicy::new("r.io", Some(MIB));
+        policy.set_min_chunk(5 * MIB);
+        assert_eq!(policy.chunk_size(), Some(5 * MIB));
+        assert!(!policy.reduce_chunks(5 * MIB, Cause::TooLarge));
+        let ghcr = UploadPolicy::new("ghcr.io", Some(MIB));
+        ghcr.set_min_chunk(u64::MAX);
+        assert_eq!(ghcr.chunk_size(), Some(4 * MIB), "its known limit");
     }
 
     #[test]

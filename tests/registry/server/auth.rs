@@ -32,6 +32,25 @@ pub enum Login {
     },
 }
 
+/// The form of tokens and of their scopes.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tokens {
+    /// `token` with its lifetime, for the actions `pull`, `push` and `delete`, as in distribution and GitLab.
+    #[default]
+    Distribution,
+    /// `access_token` only, as in ACR.
+    Azure,
+    /// The token server knows `pull`, `push` and `*` only, and pushing includes deleting, as in Quay.
+    Quay,
+}
+
+impl Tokens {
+    /// Returns the action that deletes a manifest.
+    pub fn deletion(self) -> &'static str {
+        if self == Self::Quay { "push" } else { "delete" }
+    }
+}
+
 /// The tokens that were issued.
 #[derive(Default)]
 pub struct TokenStore {
@@ -53,7 +72,8 @@ struct Token {
 /// The permission that a request needs.
 pub struct Permission<'a> {
     pub repository: &'a str,
-    pub push: bool,
+    /// `pull`, `push` or `delete`
+    pub action: &'static str,
 }
 
 impl TokenStore {
@@ -95,8 +115,7 @@ impl Token {
 fn covers(scope: &str, permission: &Permission) -> bool {
     let mut parts = scope.split(':').skip(1);
     let (name, actions) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let action = if permission.push { "push" } else { "pull" };
-    name == permission.repository && actions.split(',').any(|word| word == action)
+    name == permission.repository && actions.split(',').any(|word| word == permission.action)
 }
 
 fn basic(user: &str) -> String {
@@ -106,14 +125,15 @@ fn basic(user: &str) -> String {
 /// Returns the response to a request without the permission.
 pub fn refuse(shared: &Shared, permission: Option<&Permission>) -> Response {
     let also = shared.inside().behaviour.wants_also.filter(|_| permission.is_some());
-    let Behaviour { login, token_server, challenges, .. } = shared.inside().behaviour.clone();
+    let Behaviour { login, token_server, challenges, hides_challenges, .. } =
+        shared.inside().behaviour.clone();
     let challenge = match login {
         Login::Open => String::new(),
         // Nexus writes the scheme in capitals.
         Login::Basic { .. } => "BASIC realm=\"test, registry\"".to_owned(),
         Login::Token { .. } => {
             let scope = permission.map(|permission| {
-                let actions = if permission.push { "pull,push" } else { "pull" };
+                let actions = if permission.action == "pull" { "pull" } else { "pull,push" };
                 format!(",scope=\"repository:{}:{actions}\"", permission.repository)
             });
             let scope = match also {
@@ -129,6 +149,9 @@ pub fn refuse(shared: &Shared, permission: Option<&Permission>) -> Response {
     };
     let status = also.map_or(StatusCode::UNAUTHORIZED, |(_, status)| StatusCode::from_u16(status).unwrap());
     let mut response = reply_json(status, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you?"}]}"#);
+    if hides_challenges && permission.is_some() {
+        return response;
+    }
     for line in if challenges.is_empty() { vec![challenge] } else { challenges } {
         response.headers_mut().append("www-authenticate", line.parse().unwrap());
     }
@@ -168,12 +191,22 @@ pub fn token(shared: &Shared, head: &Parts, query: &Query, form: &str) -> Respon
     if query.first("service") != Some("test registry") {
         return reply_json(StatusCode::BAD_REQUEST, r#"{"details":"unknown service"}"#);
     }
+    let form = inside.behaviour.tokens;
+    if form == Tokens::Quay && query.all("scope").any(|scope| scope.contains("delete")) {
+        return reply_json(StatusCode::BAD_REQUEST, r#"{"error":"Unable to decode repository and actions"}"#);
+    }
     // A token may have fewer scopes than were requested; the registry rejects it later.
-    let narrow = |scope: &str| if known { scope.to_owned() } else { scope.replace(",push", "") };
+    let narrow = |scope: &str| {
+        if known { scope.to_owned() } else { scope.replace(",push", "").replace(",delete", "") }
+    };
     let scopes = query.all("scope").flat_map(|scope| scope.split(' ').map(narrow)).collect();
     inside.token_store.given += 1;
     let name = format!("token-{}", inside.token_store.given);
     let end = Instant::now() + Duration::from_secs(expires_in);
     inside.token_store.tokens.insert(name.clone(), Token { scopes, end });
-    reply_json(StatusCode::OK, format!(r#"{{"token":"{name}","expires_in":{expires_in}}}"#))
+    let body = match form {
+        Tokens::Azure => format!(r#"{{"access_token":"{name}"}}"#),
+        _ => format!(r#"{{"token":"{name}","expires_in":{expires_in}}}"#),
+    };
+    reply_json(StatusCode::OK, body)
 }

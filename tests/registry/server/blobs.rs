@@ -46,16 +46,20 @@ pub fn blob(shared: &Shared, head: &Parts, elsewhere: bool, repository: &str, di
         None => (StatusCode::OK, bytes),
     };
     let length = bytes.len().to_string();
+    let hides_length = inside.behaviour.hides_lengths && head.method == Method::GET;
     let body = match inside.behaviour.cuts_blobs_after {
         _ if head.method == Method::HEAD => Body::empty(),
+        None if hides_length => Body::new(StreamBody(Some(bytes))),
         None => Body::from(bytes),
         Some(count) => Body::new(Cut::after(bytes.slice(..count.min(bytes.len())))),
     };
-    let mut response = Response::builder()
-        .status(status)
-        .header("content-type", "application/octet-stream")
-        .header("content-length", length)
-        .header("docker-content-digest", digest);
+    let mut response = Response::builder().status(status).header("content-type", "application/octet-stream");
+    if !hides_length {
+        response = response.header("content-length", length);
+    }
+    if !inside.behaviour.hides_digests {
+        response = response.header("docker-content-digest", digest);
+    }
     if let Some(range) = range.filter(|_| inside.behaviour.ranges != Ranges::Unsaid) {
         let start = range.start + usize::from(inside.behaviour.ranges == Ranges::Wrong);
         response = response.header("content-range", format!("bytes {start}-{}/{whole}", range.end - 1));
@@ -78,6 +82,21 @@ impl Ranges {
             Self::Short if end > start + 1 => Some(start..start + (end - start) / 2),
             _ => Some(start..end),
         }
+    }
+}
+
+/// A body without a known length.
+struct StreamBody(Option<Bytes>);
+
+impl http_body::Body for StreamBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

@@ -10,8 +10,8 @@ mod removal;
 mod store;
 mod uploads;
 
-pub use auth::Login;
-pub use pagination::Pages;
+pub use auth::{Login, Tokens};
+pub use pagination::{NoReferrers, Pages};
 pub use removal::Deletes;
 pub use store::Damage;
 
@@ -72,6 +72,10 @@ pub struct Behaviour {
     pub wants_also: Option<(&'static str, u16)>,
     /// The `WWW-Authenticate` headers of rejections, instead of the usual ones.
     pub challenges: Vec<String>,
+    /// The form of tokens and of their scopes.
+    pub tokens: Tokens,
+    /// Rejects requests for a repository without a challenge, as gcr.io does.
+    pub hides_challenges: bool,
     /// The URL of another token server.
     pub token_server: Option<String>,
     /// The status of `/v2/`, as on a static file server.
@@ -106,8 +110,14 @@ pub struct Behaviour {
     pub limit_status: Option<u16>,
     /// Answers 503 after this many requests.
     pub limits_requests: Option<usize>,
-    /// Rejects a PATCH without a length, as ACR does.
-    pub wants_lengths: bool,
+    /// The requests that need a length.
+    pub lengths: Lengths,
+    /// The minimum size in bytes of a chunk, except the last.
+    pub min_chunk: Option<usize>,
+    /// Rejects bodies with another type than the specification's, as zot does.
+    pub checks_types: bool,
+    /// Has only repositories that were created before, as Amazon ECR.
+    pub creates_no_repositories: bool,
     /// Rejects chunks, as Google does.
     pub whole_only: bool,
     /// The status of a PATCH instead of 202. ECR answers 201.
@@ -126,6 +136,18 @@ pub struct Behaviour {
     pub remembers_forgotten_blobs: bool,
     /// Supports the referrers API.
     pub lists_referrers: bool,
+    /// The form in which it does not support the referrers API.
+    pub no_referrers: NoReferrers,
+    /// The status, the code and the message if a tag that exists is written or deleted.
+    pub immutable_tags: Option<(u16, &'static str, &'static str)>,
+    /// A media type, and the status for manifests that have or list it.
+    pub unsupported_type: Option<(&'static str, u16)>,
+    /// The maximum size in bytes of a manifest.
+    pub limits_manifests: Option<usize>,
+    /// Sends no digests in headers.
+    pub hides_digests: bool,
+    /// Sends blobs without a length.
+    pub hides_lengths: bool,
     /// The supported deletions.
     pub deletes: Deletes,
     /// The form of lists.
@@ -153,8 +175,22 @@ pub enum Locations {
     Absolute,
     /// `http://second-host/…`
     Elsewhere,
+    /// `/artifacts-uploads/…`, and very long, as in Google's registries.
+    Outside,
     /// No header.
     Missing,
+}
+
+/// The requests that need a length.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lengths {
+    /// None.
+    #[default]
+    Optional,
+    /// PATCH. The status is 400, as in ACR.
+    Patches,
+    /// All with a body. The status is 411, as in Nexus.
+    All,
 }
 
 /// The treatment of `Range` headers.

@@ -1,7 +1,7 @@
 //! Lists in pages, correct and incorrect.
 
 use super::Shared;
-use super::protocol::{Query, error, reply_json, with};
+use super::protocol::{Query, error, reply, reply_json, with};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -23,13 +23,31 @@ pub enum Pages {
     Endless,
     /// Each page has few new items and a long URL.
     EndlessAddresses,
+    /// Pages of two items, with an opaque name in an absolute URL of the registry, as in Quay and Amazon ECR.
+    Opaque,
     /// `null`, as in distribution after the last tag was deleted.
     Null,
+}
+
+/// The form in which a registry does not support the referrers API.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum NoReferrers {
+    /// Answers 404.
+    #[default]
+    NotFound,
+    /// Answers 404, and sends `OCI-Subject` nevertheless, as Amazon ECR did.
+    Claimed,
+    /// Redirects to a page, as Google's registries do.
+    LoginPage,
 }
 
 /// Lists the tags of a repository.
 pub fn tags(shared: &Shared, repository: &str, query: &Query) -> Response {
     let inside = shared.inside();
+    // As in Amazon ECR. Other registries send fewer items than were requested.
+    if query.first("n").is_some_and(|number| number.parse::<usize>().unwrap() > 1000) {
+        return error(StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID");
+    }
     let Some(tags) = inside.store.tags(repository) else {
         return error(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
     };
@@ -43,6 +61,16 @@ pub fn tags(shared: &Shared, repository: &str, query: &Query) -> Response {
             let page: Vec<_> = tags.iter().filter(|tag| **tag > last).take(2).collect();
             let next = page.last().filter(|tag| tags.last() != Some(tag));
             (json!(page), next.map(|tag| link("http://registry.internal", tag)))
+        }
+        Pages::Opaque => {
+            let start: usize = query
+                .first("next_page")
+                .map_or(0, |page| page.strip_prefix("gAAAA/==").unwrap().parse().unwrap());
+            let next = (start + 2 < tags.len()).then(|| {
+                let query = format!("n=2&next_page=gAAAA%2F%3D%3D{}", start + 2);
+                format!(r#"<http://{}/v2/{repository}/tags/list?{query}>; rel="next""#, shared.host)
+            });
+            (json!(tags.iter().skip(start).take(2).collect::<Vec<_>>()), next)
         }
         Pages::InCircles => (json!([&last]), Some(link("", if last == "a" { "b" } else { "a" }))),
         Pages::Barren => (json!(["same"]), Some(link("", &format!("{last}x")))),
@@ -72,10 +100,17 @@ pub fn subject_of(manifest: &[u8]) -> Option<String> {
 pub fn referrers(shared: &Shared, repository: &str, digest: &str, query: &Query) -> Response {
     let inside = shared.inside();
     if !inside.behaviour.lists_referrers {
-        return error(StatusCode::NOT_FOUND, "NOT_FOUND");
+        return match inside.behaviour.no_referrers {
+            NoReferrers::LoginPage => with(reply(StatusCode::FOUND), "location", "/login"),
+            NoReferrers::NotFound | NoReferrers::Claimed => error(StatusCode::NOT_FOUND, "NOT_FOUND"),
+        };
     }
     let mut found = inside.store.manifests(repository);
     found.retain(|stored| subject_of(&stored.bytes).as_deref() == Some(digest));
+    let filter = query.first("artifactType").map(|wanted| format!(r#""artifactType":"{wanted}""#));
+    found.retain(|stored| {
+        filter.as_ref().is_none_or(|filter| String::from_utf8_lossy(&stored.bytes).contains(filter))
+    });
     found.sort_by(|a, b| a.digest.cmp(&b.digest));
     let last = query.first("last").unwrap_or_default();
     let mut rest = found.iter().filter(|stored| stored.digest.as_str() > last);
@@ -88,6 +123,9 @@ pub fn referrers(shared: &Shared, repository: &str, digest: &str, query: &Query)
         json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": Vec::from_iter(&page)});
     let response = reply_json(StatusCode::OK, index.to_string());
     let mut response = with(response, "content-type", media_type::INDEX);
+    if filter.is_some() {
+        response = with(response, "oci-filters-applied", "artifactType");
+    }
     if let (Some(page), true) = (&page, rest.next().is_some()) {
         let last = page["digest"].as_str().unwrap();
         response = with(

@@ -2,12 +2,13 @@
 
 use super::auth::{self, Permission};
 use super::store::digest_of;
-use super::{Shared, blobs, pagination, removal, uploads};
+use super::{NoReferrers, RegistryState, Shared, blobs, pagination, removal, uploads};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
+use volio::oci::media_type;
 
 /// The maximum size of a manifest, as in distribution.
 const MANIFEST_LIMIT: usize = 4 << 20;
@@ -117,11 +118,14 @@ pub async fn answer(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -
 }
 
 async fn handle(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Response {
-    let path = head.uri.path().to_owned();
+    let path = head.uri.path().replacen("/artifacts-uploads/", "/v2/", 1);
     let query = Query::parse(head.uri.query().unwrap_or_default());
     if path == "/token" && !elsewhere {
         let form = to_bytes(body, usize::MAX).await.unwrap_or_default();
         return auth::token(shared, &head, &query, &String::from_utf8_lossy(&form));
+    }
+    if path == "/login" {
+        return with(reply_text(StatusCode::OK, "<html>Sign in</html>"), "content-type", "text/html");
     }
     let Some(target) = Target::parse(&path) else { return error(StatusCode::NOT_FOUND, "UNSUPPORTED") };
     if elsewhere {
@@ -136,8 +140,12 @@ async fn handle(shared: &Shared, elsewhere: bool, head: Parts, body: Body) -> Re
             return error(StatusCode::FORBIDDEN, "signature is over");
         }
     } else {
-        let push = !matches!(head.method, Method::GET | Method::HEAD);
-        let permission = target.repository().map(|repository| Permission { repository, push });
+        let action = match (&head.method, &target) {
+            (&Method::GET | &Method::HEAD, _) => "pull",
+            (&Method::DELETE, Target::Manifest(..)) => shared.inside().behaviour.tokens.deletion(),
+            _ => "push",
+        };
+        let permission = target.repository().map(|repository| Permission { repository, action });
         let allowed = {
             let inside = shared.inside();
             inside.token_store.allows(&inside.behaviour, &head.headers, permission.as_ref())
@@ -228,35 +236,70 @@ fn manifest(shared: &Shared, head: &Parts, repository: &str, name: &str) -> Resp
         return reply(StatusCode::NOT_MODIFIED);
     }
     let media_type = inside.behaviour.manifest_type.map_or(stored.media_type, str::to_owned);
-    let response = Response::builder()
-        .header("content-type", media_type)
-        .header("content-length", stored.bytes.len())
-        .header("docker-content-digest", digest);
+    let mut response =
+        Response::builder().header("content-type", media_type).header("content-length", stored.bytes.len());
+    if !inside.behaviour.hides_digests {
+        response = response.header("docker-content-digest", digest);
+    }
     let is_head = head.method == Method::HEAD;
     response.body(if is_head { Body::empty() } else { Body::from(stored.bytes) }).unwrap()
 }
 
 fn put_manifest(shared: &Shared, head: &Parts, repository: &str, name: &str, body: Bytes) -> Response {
-    let media_type =
+    let media_type_name =
         head.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if body.len() > MANIFEST_LIMIT {
+    let mut inside = shared.inside();
+    if body.len() > inside.behaviour.limits_manifests.unwrap_or(MANIFEST_LIMIT) {
         return error(StatusCode::PAYLOAD_TOO_LARGE, "MANIFEST_INVALID");
     }
-    let mut inside = shared.inside();
-    let subject = pagination::subject_of(&body).filter(|_| inside.behaviour.lists_referrers);
-    match inside.store.put_manifest(repository, name, media_type, body) {
+    if inside.behaviour.checks_types && ![media_type::MANIFEST, media_type::INDEX].contains(&media_type_name)
+    {
+        return error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "MANIFEST_INVALID");
+    }
+    if let Some((unsupported, status)) = inside.behaviour.unsupported_type
+        && (media_type_name == unsupported
+            || String::from_utf8_lossy(&body).contains(&format!("\"{unsupported}\"")))
+    {
+        return error(StatusCode::from_u16(status).unwrap(), "MANIFEST_INVALID");
+    }
+    if let Some(refusal) = inside.protected_tag(repository, name) {
+        return refusal;
+    }
+    let says_it_lists =
+        inside.behaviour.lists_referrers || inside.behaviour.no_referrers == NoReferrers::Claimed;
+    let subject = pagination::subject_of(&body).filter(|_| says_it_lists);
+    match inside.store.put_manifest(repository, name, media_type_name, body) {
         Err(code) => error(StatusCode::BAD_REQUEST, code),
         Ok(_) if inside.behaviour.hides_manifests => reply(StatusCode::CREATED),
         Ok(digest) => {
             let location = format!("/v2/{repository}/manifests/{digest}");
             let response = with(reply(StatusCode::CREATED), "location", &location);
-            let response = with(response, "docker-content-digest", &digest);
+            let response = if inside.behaviour.hides_digests {
+                response
+            } else {
+                with(response, "docker-content-digest", &digest)
+            };
             match subject {
                 Some(subject) => with(response, "oci-subject", &subject),
                 None => response,
             }
         }
     }
+}
+
+impl RegistryState {
+    /// Returns the response to a change of a tag that exists, if tags are immutable. Not even the same image may be stored
+    /// again, as in Amazon ECR.
+    pub fn protected_tag(&self, repository: &str, name: &str) -> Option<Response> {
+        let (status, code, message) = self.behaviour.immutable_tags?;
+        let exists = !name.contains(':') && self.store.manifest(repository, name).is_some();
+        let body = format!(r#"{{"errors":[{{"code":"{code}","message":"{message}"}}]}}"#);
+        exists.then(|| reply_json(StatusCode::from_u16(status).unwrap(), body))
+    }
+}
+
+fn reply_text(status: StatusCode, text: &'static str) -> Response {
+    Response::builder().status(status).body(Body::from(text)).unwrap()
 }
 
 pub fn reply(status: StatusCode) -> Response {

@@ -20,6 +20,9 @@ pub enum Deletes {
 /// Deletes a tag or a manifest.
 pub fn manifest(shared: &Shared, repository: &str, name: &str) -> Response {
     let mut inside = shared.inside();
+    if let Some(refusal) = inside.protected_tag(repository, name) {
+        return refusal;
+    }
     let is_digest = name.contains(':');
     let found = match inside.behaviour.deletes {
         Deletes::Nothing => return error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),

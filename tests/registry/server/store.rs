@@ -115,9 +115,14 @@ impl Store {
 
     /// Returns the tags of a repository, if it exists.
     pub fn tags(&self, repository: &str) -> Option<Vec<String>> {
-        let known = self.manifests.keys().any(|(name, _)| name == repository);
+        let known = self.has_repository(repository);
         let tags = self.tags.keys().filter(|(name, _)| name == repository).map(|(_, tag)| tag.clone());
         known.then(|| tags.collect())
+    }
+
+    /// Returns whether a repository has a manifest.
+    pub fn has_repository(&self, repository: &str) -> bool {
+        self.manifests.keys().any(|(name, _)| name == repository)
     }
 
     /// Returns all manifests of a repository.

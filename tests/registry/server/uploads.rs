@@ -2,7 +2,7 @@
 
 use super::auth::Permission;
 use super::protocol::{Query, Target, error, reply, with};
-use super::{Broken, Locations, Shared, StatusRanges};
+use super::{Broken, Lengths, Locations, Shared, StatusRanges};
 use axum::body::{Body, to_bytes};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
@@ -15,15 +15,24 @@ use std::pin::Pin;
 pub fn begin(shared: &Shared, head: &Parts, repository: &str, query: &Query) -> Response {
     if let (Some(digest), Some(from)) = (query.first("mount"), query.first("from")) {
         let mut inside = shared.inside();
-        let permission = Permission { repository: from, push: false };
+        let permission = Permission { repository: from, action: "pull" };
         let allowed = inside.token_store.allows(&inside.behaviour, &head.headers, Some(&permission));
         if allowed && !inside.behaviour.refuses_mounts && inside.store.mount(repository, digest, from) {
             let location = format!("/v2/{repository}/blobs/{digest}");
             return with(reply(StatusCode::CREATED), "location", &location);
         }
     }
+    if shared.inside().behaviour.creates_no_repositories && !shared.inside().store.has_repository(repository)
+    {
+        return error(StatusCode::NOT_FOUND, "NAME_UNKNOWN");
+    }
     let (upload, step) = shared.inside().store.begin(repository);
-    accepted(shared, repository, &upload, step)
+    let min_chunk = shared.inside().behaviour.min_chunk;
+    let response = accepted(shared, repository, &upload, step);
+    match min_chunk {
+        Some(size) => with(response, "oci-chunk-min-length", &size.to_string()),
+        None => response,
+    }
 }
 
 pub fn seal(shared: &Shared, upload: &str, query: &Query, body: &[u8]) -> Response {
@@ -54,9 +63,26 @@ pub async fn receive(
     let length = head.headers.get("content-length").and_then(|length| length.to_str().unwrap().parse().ok());
     let behaviour = shared.inside().behaviour.clone();
     let is_upload = matches!(target, Target::Upload(..));
-    if is_upload && head.method == Method::PATCH && length.is_none() && behaviour.wants_lengths {
+    let refused = match behaviour.lengths {
+        _ if length.is_some() => None,
+        Lengths::Patches if is_upload && head.method == Method::PATCH => {
+            Some(error(StatusCode::BAD_REQUEST, "CONTENT_LENGTH_INVALID"))
+        }
+        Lengths::All if [Method::POST, Method::PATCH, Method::PUT].contains(&head.method) => {
+            Some(reply(StatusCode::LENGTH_REQUIRED))
+        }
+        _ => None,
+    };
+    let content_type = head.headers.get("content-type").and_then(|value| value.to_str().ok());
+    let is_foreign = is_upload && length != Some(0) && content_type != Some("application/octet-stream");
+    let has_body = [Method::PATCH, Method::PUT].contains(&head.method);
+    let refused = refused.or_else(|| {
+        let is_refused = behaviour.checks_types && has_body && is_foreign;
+        is_refused.then(|| reply(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+    });
+    if let Some(refused) = refused {
         tokio::spawn(to_bytes(body, usize::MAX));
-        return Err(error(StatusCode::BAD_REQUEST, "CONTENT_LENGTH_INVALID"));
+        return Err(refused);
     }
     if let Some(limit) = behaviour.limits_bodies.filter(|_| is_upload)
         && length.is_some_and(|length: usize| length > limit)
@@ -181,6 +207,12 @@ pub fn append(
     {
         return error(StatusCode::RANGE_NOT_SATISFIABLE, "RANGE_INVALID");
     }
+    // The chunks before this one were not the last.
+    let earlier_chunk = length.checked_div(step(query).saturating_sub(1));
+    let is_small = |min: usize| earlier_chunk.is_some_and(|size| size < min);
+    if !body.is_empty() && inside.behaviour.min_chunk.is_some_and(is_small) {
+        return error(StatusCode::BAD_REQUEST, "SIZE_INVALID");
+    }
     // The chunk is lost although the response reports success.
     let lost = std::mem::take(&mut inside.behaviour.loses_a_chunk);
     let stored = if lost { &[][..] } else { body };
@@ -212,6 +244,7 @@ fn accepted(shared: &Shared, repository: &str, upload: &str, step: usize) -> Res
         Locations::Relative => path,
         Locations::Absolute => format!("http://{}{path}", shared.host),
         Locations::Elsewhere => format!("{}{path}&signature=s%2Fecret", behaviour.second(&shared.elsewhere)),
+        Locations::Outside => path.replace("/v2/", "/artifacts-uploads/") + "&state=" + &"x".repeat(2000),
         Locations::Missing => return reply(StatusCode::ACCEPTED),
     };
     with(reply(StatusCode::ACCEPTED), "location", &location)
