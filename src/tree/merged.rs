@@ -202,7 +202,7 @@ impl<T> MergedTree<T> {
     }
 
     /// Returns the direct children of a directory, in the order of names.
-    pub fn children(&self, path: &TreePath) -> impl Iterator<Item = (Entry, &T)> + '_ {
+    pub fn children(&self, path: &TreePath) -> impl Iterator<Item = (Entry, &T)> + use<'_, T> {
         let children = self.names.find(path).map(|node| self.names.children(node));
         let mut children: Vec<_> = children.into_iter().flatten().collect();
         children.sort_unstable_by(|one, other| self.names.name(*one).cmp(self.names.name(*other)));

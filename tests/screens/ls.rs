@@ -142,6 +142,143 @@ lrwxrwxrwx 0:0  - 1970-01-01T00:00:00Z /link -> \u{1b}[2J
     );
 }
 
+/// A layout with directories inside of directories, both kinds of links, and names that a terminal would obey.
+fn with_deep_tree() -> Workspace {
+    let place = Workspace::with_tree();
+    let at = |name: &str| place.path().join("tree").join(name);
+    fs::create_dir_all(at("srv/a/b")).unwrap();
+    fs::create_dir(at("srv/empty")).unwrap();
+    fs::write(at("srv/a/b/\x1b[31mred\n"), "red").unwrap();
+    fs::write(at("srv/a/data"), [0; 2000]).unwrap();
+    fs::hard_link(at("srv/a/data"), at("srv/z")).unwrap();
+    symlink("\x1b[2J", at("srv/a/link")).unwrap();
+    place.and("pack --normalize oci:layout:v1 tree")
+}
+
+#[test]
+fn a_tree_is_drawn_with_its_totals() {
+    assert_screen(
+        with_deep_tree().screen("ls --tree oci:layout:v1"),
+        str![[r#"
+/
+├── etc
+│   └── hosts
+├── hello
+└── srv
+    ├── a
+    │   ├── b
+    │   │   └── \u{1b}[31mred\n
+    │   ├── data
+    │   └── link -> \u{1b}[2J
+    ├── empty
+    └── z link to /srv/a/data
+
+5 directories, 5 files, 1 symbolic link, 2.0 KiB
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_tree_of_a_directory_with_the_columns_of_a_long_list() {
+    assert_screen(
+        with_deep_tree().screen("ls -l --tree oci:layout:v1 /srv"),
+        str![[r#"
+drwxr-xr-x 0:0    - 1970-01-01T00:00:00Z /srv
+drwxr-xr-x 0:0    - 1970-01-01T00:00:00Z ├── a
+drwxr-xr-x 0:0    - 1970-01-01T00:00:00Z │   ├── b
+-rw-r--r-- 0:0    3 1970-01-01T00:00:00Z │   │   └── \u{1b}[31mred\n
+-rw-r--r-- 0:0 2000 1970-01-01T00:00:00Z │   ├── data
+lrwxrwxrwx 0:0    - 1970-01-01T00:00:00Z │   └── link -> \u{1b}[2J
+drwxr-xr-x 0:0    - 1970-01-01T00:00:00Z ├── empty
+hrw-r--r-- 0:0    - 1970-01-01T00:00:00Z └── z link to /srv/a/data
+
+3 directories, 3 files, 1 symbolic link, 2.0 KiB
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_tree_down_to_some_level_counts_what_is_below_it_too() {
+    let place = with_deep_tree();
+    assert_screen(
+        place.screen("ls --tree --depth 1 oci:layout:v1 srv"),
+        str![[r#"
+/srv
+├── a
+├── empty
+└── z link to /srv/a/data
+
+3 directories, 3 files, 1 symbolic link, 2.0 KiB
+-- exit 0
+
+"#]],
+    );
+    assert_screen(
+        place.screen("ls -R --depth 1 oci:layout:v1 srv"),
+        str![[r#"
+/srv
+/srv/a
+/srv/empty
+/srv/z
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_tree_of_a_file_is_one_line() {
+    assert_screen(
+        Workspace::with_image().screen("ls --tree oci:layout:v1 hello"),
+        str![[r#"
+/hello
+
+0 directories, 1 file, 6 B
+-- exit 0
+
+"#]],
+    );
+}
+
+#[test]
+fn a_tree_has_no_form_in_json_and_a_depth_needs_levels() {
+    let place = Workspace::with_image();
+    assert_screen(
+        place.screen("ls --tree --format json oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: --tree is a drawing, and has no form in JSON
+hint: -R --format json lists the same entries
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        place.screen("ls --depth 2 oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: --depth is for -R and --tree: without them, only one level is listed
+hint: add -R or --tree
+-- exit 2
+
+"#]],
+    );
+    assert_screen(
+        place.screen("ls --tree --depth 0 oci:layout:v1"),
+        str![[r#"
+-- stderr
+error: --depth <N>: "0" is not a number of levels
+hint: write 1 or more
+-- exit 2
+
+"#]],
+    );
+}
+
 #[test]
 fn a_path_that_is_not_in_the_image() {
     assert_screen(

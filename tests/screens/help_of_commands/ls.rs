@@ -23,6 +23,12 @@ Options:
   -R, --recursive
           List the directory itself and all that is below it
 
+      --tree
+          Draw the directory and all that is below it as a tree; not with --format json
+
+      --depth <N>
+          With -R or --tree, show only N levels below PATH
+
   -l, --long
           Show modes, owners, sizes, times and the targets of links
 
@@ -63,10 +69,15 @@ Output options:
 Examples:
   volio ls registry.example/data:v1
   volio ls -l oci:backup:monday /etc
+  volio ls --tree --depth 2 registry.example/data:v1
   volio ls -R --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
 
 The contents of PATH are listed, after all layers of the image were merged. The default of PATH is
 /. With -R, PATH itself and everything below it are listed. Links are shown and not followed.
+
+--tree draws PATH and everything below it as tree(1) does, and with -l the columns of -l before each
+line. Its last line counts all that is below PATH, also what --depth leaves out. A file with several
+names counts once in the size.
 
 Of zstd layers that volio made, only the tables of contents are fetched. Other layers are read
 completely, with a warning.

@@ -1,5 +1,7 @@
 //! `volio ls`: lists the entries of an image.
 
+mod tree;
+
 use crate::args::{Format, OutputArgs, RegistryArgs, location, tree_path};
 use crate::limit_args::{ContentLimitArg, LimitArgs};
 use crate::progress::Display;
@@ -11,6 +13,7 @@ use clap::Args;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use tree::Drawing;
 use volio::list::list;
 use volio::{
     Entry, EntryKind, Error, Location, MergedTree, Metadata, Platform, ReadOptions, Result, SignedPart, Time,
@@ -21,10 +24,14 @@ const EXAMPLES: &str = "\
 Examples:
   volio ls registry.example/data:v1
   volio ls -l oci:backup:monday /etc
+  volio ls --tree --depth 2 registry.example/data:v1
   volio ls -R --format json oci:backup:monday | jq -r '.entries[] | select(.size > 1000000) | .path'
 
 The contents of PATH are listed, after all layers of the image were merged. The default of PATH is /. With -R, PATH itself \
 and everything below it are listed. Links are shown and not followed.
+
+--tree draws PATH and everything below it as tree(1) does, and with -l the columns of -l before each line. Its last line \
+counts all that is below PATH, also what --depth leaves out. A file with several names counts once in the size.
 
 Of zstd layers that volio made, only the tables of contents are fetched. Other layers are read completely, with a warning.";
 
@@ -44,6 +51,14 @@ pub struct Ls {
     /// List the directory itself and all that is below it
     #[arg(short = 'R', long)]
     recursive: bool,
+
+    /// Draw the directory and all that is below it as a tree; not with --format json
+    #[arg(long)]
+    tree: bool,
+
+    /// With -R or --tree, show only N levels below PATH
+    #[arg(long, value_name = "N", value_parser = levels)]
+    depth: Option<usize>,
 
     /// Show modes, owners, sizes, times and the targets of links
     #[arg(short, long)]
@@ -72,6 +87,7 @@ pub struct Ls {
 impl Ls {
     /// Prints the list.
     pub fn run(self) -> Result<()> {
+        self.check()?;
         let progress = Display::start("ls", self.output.quiet);
         let access = self.registries.access(&progress)?;
         let part = SignedPart::Platform(self.platform.clone());
@@ -90,11 +106,30 @@ impl Ls {
         let selection = self.select(&tree)?;
         match self.output.format {
             Format::Json => output::json(&LsDocument { entries: Rows(&selection) }),
+            Format::Text if self.tree => {
+                let columns = self.long.then(|| Columns::of(&selection));
+                let levels = self.depth.unwrap_or(usize::MAX);
+                let drawing = Drawing { tree: &tree, path: selection.path.clone(), levels, columns };
+                output::results(|out| drawing.write(out))
+            }
             Format::Text if self.long => output::results(|out| long(out, &selection)),
             Format::Text => output::results(|out| {
                 selection.entries().try_for_each(|entry| writeln!(out, "{}", entry.path))
             }),
         }
+    }
+
+    /// Fails for options that contradict each other.
+    fn check(&self) -> Result<()> {
+        if self.tree && self.output.format == Format::Json {
+            return Err(Error::usage("--tree is a drawing, and has no form in JSON")
+                .with_hint("-R --format json lists the same entries"));
+        }
+        if self.depth.is_some() && !self.tree && !self.recursive {
+            return Err(Error::usage("--depth is for -R and --tree: without them, only one level is listed")
+                .with_hint("add -R or --tree"));
+        }
+        Ok(())
     }
 
     /// Selects the entries to list.
@@ -106,7 +141,12 @@ impl Ls {
                 .with_hint("volio ls -R lists all that is there; links in a path are not followed"));
         }
         let is_directory = found.is_none_or(|(entry, ())| entry.kind == EntryKind::Directory);
-        Ok(Selection { tree, path, only_children: is_directory && !self.recursive })
+        let scope = if is_directory && !self.recursive && !self.tree {
+            Scope::Children
+        } else {
+            Scope::Below { depth: self.depth.map(|levels| path.depth().saturating_add(levels)) }
+        };
+        Ok(Selection { tree, path, scope })
     }
 }
 
@@ -115,42 +155,84 @@ impl Ls {
 struct Selection<'t> {
     tree: &'t MergedTree,
     path: TreePath,
-    /// List the children of `path`, and otherwise `path` and all entries below it.
-    only_children: bool,
+    scope: Scope,
+}
+
+/// The entries that are listed for a path.
+enum Scope {
+    /// The children of the path.
+    Children,
+    /// The path and all entries below it that have at most this many names in their paths.
+    Below { depth: Option<usize> },
 }
 
 impl Selection<'_> {
     fn entries(&self) -> Box<dyn Iterator<Item = Entry> + '_> {
-        if self.only_children {
-            Box::new(self.tree.children(&self.path).map(|(entry, ())| entry))
-        } else {
-            Box::new(self.tree.below(&self.path).map(|(entry, ())| entry))
+        match self.scope {
+            Scope::Children => Box::new(self.tree.children(&self.path).map(|(entry, ())| entry)),
+            Scope::Below { depth } => {
+                let is_listed = move |entry: &Entry| depth.is_none_or(|depth| entry.path.depth() <= depth);
+                Box::new(self.tree.below(&self.path).map(|(entry, ())| entry).filter(is_listed))
+            }
         }
     }
 }
 
+/// Parses a number of levels, at least 1.
+fn levels(text: &str) -> Result<usize> {
+    text.parse().ok().filter(|levels| *levels > 0).ok_or_else(|| {
+        Error::usage(format!("{text:?} is not a number of levels")).with_hint("write 1 or more")
+    })
+}
+
 /// Writes entries as `ls -l` does: mode, owner and group by number, size, time in UTC, path.
 fn long(out: &mut dyn Write, selection: &Selection<'_>) -> io::Result<()> {
-    let owner = |entry: &Entry| format!("{}:{}", entry.metadata.uid, entry.metadata.gid);
-    let widths = selection.entries().map(|entry| (owner(&entry).len(), size(&entry).len()));
-    let (owners, sizes) = widths.fold((0, 0), |most, entry| (most.0.max(entry.0), most.1.max(entry.1)));
+    let columns = Columns::of(selection);
     for entry in selection.entries() {
-        write!(
-            out,
-            "{} {:owners$} {:>sizes$} {} {}",
-            mode(&entry),
-            owner(&entry),
-            size(&entry),
-            time(entry.metadata.mtime, 0),
-            entry.path
-        )?;
-        match &entry.kind {
-            EntryKind::Symlink { target } => writeln!(out, " -> {}", output::printable_bytes(target))?,
-            EntryKind::Hardlink { target } => writeln!(out, " link to {target}")?,
-            _ => writeln!(out)?,
-        }
+        writeln!(out, "{} {}{}", columns.format(&entry), entry.path, target(&entry))?;
     }
     Ok(())
+}
+
+/// The columns before a name: mode, owner and group, size, time. The widths are those of all entries that are listed.
+struct Columns {
+    owners: usize,
+    sizes: usize,
+}
+
+impl Columns {
+    fn of(selection: &Selection<'_>) -> Self {
+        selection.entries().fold(Self { owners: 0, sizes: 0 }, |most, entry| Self {
+            owners: most.owners.max(owner(&entry).len()),
+            sizes: most.sizes.max(size(&entry).len()),
+        })
+    }
+
+    fn format(&self, entry: &Entry) -> String {
+        let Self { owners, sizes } = self;
+        let time = time(entry.metadata.mtime, 0);
+        format!("{} {:owners$} {:>sizes$} {time}", mode(entry), owner(entry), size(entry))
+    }
+
+    /// Formats empty columns.
+    fn blank(&self) -> String {
+        let Self { owners, sizes } = self;
+        format!("{:10} {:owners$} {:sizes$} {:20}", "", "", "", "")
+    }
+}
+
+/// Formats the owner and the group of an entry by number.
+fn owner(entry: &Entry) -> String {
+    format!("{}:{}", entry.metadata.uid, entry.metadata.gid)
+}
+
+/// Formats what follows the name of a link; empty for anything else.
+fn target(entry: &Entry) -> String {
+    match &entry.kind {
+        EntryKind::Symlink { target } => format!(" -> {}", output::printable_bytes(target)),
+        EntryKind::Hardlink { target } => format!(" link to {target}"),
+        _ => String::new(),
+    }
 }
 
 /// Formats the column for sizes: bytes, or the numbers of a device.
