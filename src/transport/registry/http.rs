@@ -8,6 +8,7 @@ use super::response::Response;
 use super::retry::Attempts;
 use super::tls::{Peer, TlsConfig};
 use super::url::{follow, host_of, same_server};
+use super::warnings::Warnings;
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use reqwest::header::{
@@ -141,6 +142,7 @@ pub(super) struct Http {
     tls: TlsConfig,
     proxies: ProxyRules,
     registry: Option<Url>,
+    warnings: Warnings,
 }
 
 impl Http {
@@ -217,6 +219,11 @@ impl Http {
 
     fn received(&self, response: reqwest::Response, request: &Request) -> Response {
         self.has_answered.store(true, Ordering::Relaxed);
+        if self.registry.as_ref().is_some_and(|registry| same_server(registry, &request.url)) {
+            for text in self.warnings.take_new(response.headers()) {
+                self.options.progress.warn(&format!("{} says: {text}", host_of(&request.url)));
+            }
+        }
         Response::new(response, request.what.clone(), request.url.clone(), &self.options)
     }
 

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | requests: authorization, remembered redirects | [`client`] |
 //! | connections, redirects, retries of one request, proxies | [`http`], [`connection_error`], [`proxies`] |
-//! | responses, and errors that registries report | [`response`] |
+//! | responses, and errors and warnings that registries report | [`response`], [`warnings`] |
 //! | retries, also of uploads: transient errors, the delay | [`retry`], and [`Retry`](super::Retry) for the numbers |
 //! | authentication: challenges, tokens, scopes | [`auth`], [`challenge`], [`token`] |
 //! | credentials: files, helpers, login | [`discovery`], [`keychain`], [`auth_file`], [`credential_helper`], [`login`] |
@@ -56,6 +56,7 @@ mod token;
 mod upload;
 mod upload_policy;
 mod url;
+mod warnings;
 
 pub use self::discovery::{login_file, named_auth_file};
 pub use self::login::{LoggedIn, StoredIn, login, logout, parse_host};

@@ -176,7 +176,14 @@ impl Response {
                  of the repository"
             ))
         } else {
-            hint(if is_rate_limit { StatusCode::TOO_MANY_REQUESTS } else { status }, &host)
+            let is_quota = status == StatusCode::FORBIDDEN && names_quota(&message);
+            match status {
+                _ if is_rate_limit => hint(StatusCode::TOO_MANY_REQUESTS, &host),
+                _ if is_quota => Some(format!(
+                    "a quota in {host} is used up: remove images there, as volio prune does, or have it raised"
+                )),
+                _ => hint(status, &host),
+            }
         };
         match self.anonymous_because.or(hint) {
             Some(hint) => error.with_hint(hint),
@@ -196,9 +203,9 @@ fn hint(status: StatusCode, host: &str) -> Option<String> {
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some(
             "the proxy wants a name and a password: HTTP_PROXY=http://NAME:PASSWORD@HOST:PORT".to_owned(),
         ),
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Some(format!("{host} or a proxy in front of it limits the size of requests"))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Some(format!(
+            "{host} or a proxy in front of it limits the size of requests, or of layers: pack --layer-size makes smaller ones"
+        )),
         StatusCode::TOO_MANY_REQUESTS => {
             Some(format!("{host} limits how often it is asked; try again later"))
         }
@@ -215,6 +222,13 @@ fn hint(status: StatusCode, host: &str) -> Option<String> {
 fn names_immutability(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["immutable", "immutability", "cannot be overwritten"].iter().any(|words| message.contains(words))
+}
+
+/// Returns whether a registry rejects a request because no space is left for it. Harbor says `DENIED`, and that the request
+/// "will exceed the configured upper limit".
+fn names_quota(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("quota") || message.contains("storage") && message.contains("exceed")
 }
 
 /// Returns the codes and the message of an error response (distribution-spec, "Error Codes"). Token servers have formats

@@ -106,6 +106,8 @@ pub struct Behaviour {
     pub notices_late: usize,
     /// The maximum size in bytes of a body of an upload.
     pub limits_bodies: Option<usize>,
+    /// The maximum size in bytes of a blob, in whatever requests it comes.
+    pub limits_blobs: Option<usize>,
     /// The status for a larger body.
     pub limit_status: Option<u16>,
     /// Answers 503 after this many requests.

@@ -96,6 +96,12 @@ pub async fn receive(
     let _arriving = Arriving::new(shared);
     let (bytes, is_whole) = read(body).await;
     shared.inside().uploaded += bytes.len() as u64;
+    if let (Target::Upload(_, upload), Some(limit)) = (target, behaviour.limits_blobs) {
+        let before = shared.inside().store.length(upload, step(query)).unwrap_or_default();
+        if before + bytes.len() > limit {
+            return Err(error(StatusCode::PAYLOAD_TOO_LARGE, "LAYER_TOO_LARGE"));
+        }
+    }
     let too_long = behaviour.limits_bodies.is_some_and(|limit| is_upload && bytes.len() > limit);
     if too_long {
         return Err(error(

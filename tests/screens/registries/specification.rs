@@ -1,6 +1,6 @@
 //! Optional parts of the distribution specification.
 
-use super::Site;
+use super::{Site, assert_screen, str};
 use crate::registry::noise;
 use axum::http::Method;
 use std::fs;
@@ -18,6 +18,26 @@ fn chunks_have_the_minimum_size_that_the_registry_announces() {
     assert!(chunks().iter().filter(|size| **size == 1_500_000).count() >= 2, "{:?}", chunks());
     site.succeeds("pack --chunk-size 1M HOST/b:v1 tree");
     site.succeeds("unpack HOST/b:v1 out");
+}
+
+#[test]
+fn a_warning_of_the_registry_is_shown_once() {
+    let site = Site::new(|_| ());
+    site.succeeds("push oci:layout:v1 HOST/a:v1");
+    site.registry.behave(|behaviour| {
+        behaviour.headers = vec![("warning", "299 - \"this registry closes in \\\"May\\\"\"")];
+    });
+    assert_screen(
+        site.screen("cat HOST/a:v1 /hello"),
+        str![[r#"
+hello
+-- stderr
+warning: HOST says: this registry closes in "May"
+-- exit 0
+
+"#]],
+    );
+    assert!(!site.screen("cat --quiet HOST/a:v1 /hello").contains("May"));
 }
 
 #[test]
