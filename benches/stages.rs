@@ -113,6 +113,18 @@ fn hash_pair(bencher: Bencher) {
     });
 }
 
+/// Three digests at once, such as those of the archive, of a chunk and of the blob.
+#[divan::bench]
+fn hash_three(bencher: Bencher) {
+    let bytes = bytes("noise", FRAME);
+    bencher.counter(BytesCount::new(FRAME)).bench(|| {
+        let mut digests: [PairedSha256; 3] = Default::default();
+        let bytes = black_box(&bytes[..]);
+        PairedSha256::update_three(digests.each_mut().map(|digest| (digest, bytes)));
+        digests.map(PairedSha256::finish)
+    });
+}
+
 #[divan::bench]
 fn encode_headers(bencher: Bencher) {
     let entries: Vec<_> = (0..FILES).map(|number| file(number, 0)).collect();

@@ -35,6 +35,9 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             return vec![format!("{policy}\0h.io/team/data:v1").into()];
         }
         "signatures" => return signatures(),
+        "sha256" => {
+            return vec![(0..=255).cycle().take(9000).collect(), [&[9; 28][..], &[b'x'; 700]].concat()];
+        }
         _ => return vec![(0..=255).cycle().take(300).collect(), b"{}".to_vec()],
     };
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/hostile").join(kind);
@@ -138,6 +141,11 @@ fn policies_at_random_are_read_or_refused() {
 #[test]
 fn signatures_at_random_are_refused() {
     fuzz("signatures", 1000);
+}
+
+#[test]
+fn messages_at_random_have_the_same_digests_alone_and_together() {
+    fuzz("sha256", 500);
 }
 
 #[test]

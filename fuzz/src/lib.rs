@@ -7,6 +7,7 @@
 mod extractor;
 mod layers;
 mod policy;
+mod sha256;
 mod signatures;
 mod sync;
 mod toc;
@@ -14,6 +15,7 @@ mod toc;
 pub use extractor::extractor;
 pub use layers::{archive, compressed};
 pub use policy::policy;
+pub use sha256::sha256;
 pub use signatures::signatures;
 pub use sync::sync;
 pub use toc::toc;
@@ -46,6 +48,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("images", images),
     ("policy", policy),
     ("references", references),
+    ("sha256", sha256),
     ("signatures", signatures),
     ("sync", sync),
     ("toc", toc),

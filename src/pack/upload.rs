@@ -5,7 +5,7 @@ use super::{ArchiveFormat, Options, warnings, with_retries};
 use crate::error::{Error, Result};
 use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter, Toc};
 use crate::progress::{Progress, Task};
-use crate::stream::{Body, Workers, Written, memory_slots, start_in, try_for_each};
+use crate::stream::{Workers, Written, memory_slots, start_in, try_for_each};
 use crate::transport::Destination;
 use crate::tree::{
     Entry, EntryKind, ListedDirectories, Metadata, SkipList, SourceSpec, Summary, TreePath, Walk, WalkedEntry,
@@ -132,7 +132,7 @@ impl Uploader<'_> {
         })
     }
 
-    /// Uploads a layer while it is built: one thread reads and archives, some compress, and this one hashes and uploads.
+    /// Uploads a layer while it is built: one thread reads and archives, some compress, one hashes, and this one uploads.
     fn attempt(&self, plan: &LayerPlan, skip_list: &SkipList, task: &dyn Task) -> Result<UploadedLayer> {
         let tree = Walk::skipping(self.sources, &self.options.tree, skip_list)?.within(&plan.range);
         let compression = self.options.compression;
@@ -220,7 +220,7 @@ pub fn upload_while_writing<T: Send>(
     let toc = blob.pending_toc();
     thread::scope(|scope| {
         let writer = start_in(scope, || write(layer))?;
-        let uploaded = destination.upload(Body::new(blob));
+        let uploaded = destination.upload(blob.into_body());
         let archived = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (archived, uploaded) {
             (Ok(archived), Ok(uploaded)) => Ok((archived, uploaded, toc.get().cloned())),

@@ -7,6 +7,8 @@ use std::io::{self, Read};
 type Bytes = Box<dyn Read + Send>;
 /// A function that opens the same bytes again, from an offset on.
 type Reopen = Box<dyn Fn(u64) -> Result<Bytes> + Send>;
+/// A function that returns the digest of the bytes, once they were read to their end.
+type SourceDigest = Box<dyn Fn() -> Option<Digest> + Send>;
 
 /// The distance between checkpoints of the hash, in bytes. A rewind reads at most as much again.
 const CHECKPOINT: u64 = 4 << 20;
@@ -79,6 +81,8 @@ pub struct Written {
 pub struct Body {
     bytes: Bytes,
     reopen: Option<Reopen>,
+    /// `None` if the body computes the digest.
+    source_digest: Option<SourceDigest>,
     hasher: Hasher,
     /// The state of the hash at every multiple of [`CHECKPOINT`], beginning with zero.
     checkpoints: Vec<Hasher>,
@@ -98,10 +102,20 @@ impl Body {
         Self::over(Box::new(bytes), Algorithm::Sha256)
     }
 
+    /// Creates a body of bytes whose source computes their digest. `digest` returns that after the bytes were read to
+    /// their end.
+    pub fn with_digest(
+        bytes: impl Read + Send + 'static,
+        digest: impl Fn() -> Option<Digest> + Send + 'static,
+    ) -> Self {
+        Self { source_digest: Some(Box::new(digest)), ..Self::new(bytes) }
+    }
+
     fn over(bytes: Bytes, algorithm: Algorithm) -> Self {
         Self {
             bytes,
             reopen: None,
+            source_digest: None,
             hasher: Hasher::new(algorithm),
             checkpoints: vec![Hasher::new(algorithm)],
             size: 0,
@@ -218,8 +232,13 @@ impl Body {
 
     /// Checks the digest and the size at the end of the bytes.
     fn seal(&mut self) -> io::Result<()> {
-        // The hasher is cloned, so that a further read after a failure gives the same failure.
-        let written = Written { digest: self.hasher.clone().finish(), size: self.size };
+        let digest = match &self.source_digest {
+            Some(digest) => digest()
+                .ok_or_else(|| Error::failed("data has ended without a digest; this is a bug in volio"))?,
+            // The hasher is cloned, so that a further read after a failure gives the same failure.
+            None => self.hasher.clone().finish(),
+        };
+        let written = Written { digest, size: self.size };
         if let Some(expected) = &self.expected
             && *expected != written
         {
@@ -236,7 +255,11 @@ impl Read for Body {
             return Ok(0);
         }
         let read = self.bytes.read(buffer)?;
-        hash(&mut self.hasher, &mut self.size, &mut self.checkpoints, &buffer[..read]);
+        if self.source_digest.is_some() {
+            self.size += read as u64;
+        } else {
+            hash(&mut self.hasher, &mut self.size, &mut self.checkpoints, &buffer[..read]);
+        }
         if let Some(new) = self.size.checked_sub(self.max_size).filter(|new| *new > 0) {
             self.max_size = self.size;
             self.on_read.iter().for_each(|on_read| on_read(new));
@@ -331,6 +354,15 @@ mod tests {
         assert_eq!(short.take_unverified(usize::MAX).unwrap_err().kind(), Kind::Integrity);
         let mut endless = Unverified::new(io::repeat(7));
         assert_eq!(endless.take_unverified(3).unwrap(), [7, 7, 7]);
+    }
+
+    #[test]
+    fn a_body_takes_the_digest_from_its_source_at_the_end_and_fails_without_one() {
+        let digest = Digest::of(b"of the source");
+        let known = digest.clone();
+        let written = Body::with_digest(&b"data"[..], move || Some(known.clone())).drain().unwrap();
+        assert_eq!(written, Written { digest, size: 4 });
+        assert!(Body::with_digest(&b"data"[..], || None).drain().is_err());
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! The thread that hashes the archive of a layer, and with it the content of files, which is the same bytes.
+//! The thread that hashes the archive of a layer, and with it the content of files, which is the same bytes, and the
+//! compressed blob, which follows some frames later.
 
+use super::blob_hash::{BlobHashing, panicked};
 use super::item::{FrameItem, SharedBytes};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer::toc::TocEvent;
 use crate::oci::{Digest, PairedSha256};
 use crate::stream::{Written, start};
@@ -9,7 +11,6 @@ use crate::tree::EntryKind;
 use std::io;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
 
 /// The items of a frame whose content is to be hashed.
 pub struct ItemHashing {
@@ -31,14 +32,12 @@ impl ItemHashing {
     }
 
     /// Hashes the content of the items and the archive, of which the frame is the next part.
-    fn hash_with(self, plain: &[u8], archive: &mut PairedSha256) {
+    fn hash_with(self, plain: &[u8], archive: &mut ArchiveDigest) {
         let mut archived = 0;
         self.reply_with(plain, |content, archived_before| {
-            let mut digest = PairedSha256::default();
             archive.update(&plain[archived_before..content.start]);
             archived = content.end;
-            PairedSha256::update_two(archive, &plain[content.clone()], &mut digest, &plain[content]);
-            Digest::Sha256(digest.finish())
+            archive.update_with_content(&plain[content])
         });
         archive.update(&plain[archived..]);
     }
@@ -75,35 +74,86 @@ fn content_at(plain: &[u8], inner: usize, size: u64) -> Option<Range<usize>> {
     (end <= plain.len()).then_some(inner..end)
 }
 
+/// The digest of an archive, and that of its blob if this thread computes it.
+struct ArchiveDigest {
+    archive: PairedSha256,
+    blob: Option<BlobHashing>,
+}
+
+impl ArchiveDigest {
+    /// Hashes the next bytes, with as many of the blob.
+    fn update(&mut self, mut plain: &[u8]) {
+        while !plain.is_empty() {
+            let Some((blob, bytes)) = self.blob.as_mut().and_then(|blob| blob.take(plain.len())) else {
+                return self.archive.update(plain);
+            };
+            let (now, later) = plain.split_at(bytes.len());
+            PairedSha256::update_two(&mut self.archive, now, blob, bytes);
+            plain = later;
+        }
+    }
+
+    /// Hashes the next bytes, which are the content of an item, with up to twice as many of the blob. Returns the digest of
+    /// the content.
+    fn update_with_content(&mut self, mut plain: &[u8]) -> Digest {
+        let mut content = PairedSha256::default();
+        while !plain.is_empty() {
+            let Some((blob, bytes)) = self.blob.as_mut().and_then(|blob| blob.take(2 * plain.len())) else {
+                PairedSha256::update_two(&mut self.archive, plain, &mut content, plain);
+                break;
+            };
+            let (now, later) = plain.split_at(bytes.len().min(plain.len()));
+            PairedSha256::update_three([(&mut self.archive, now), (&mut content, now), (blob, bytes)]);
+            plain = later;
+        }
+        Digest::Sha256(content.finish())
+    }
+}
+
 type Job = (SharedBytes, Option<ItemHashing>);
 
 /// A thread that hashes an archive, frame by frame.
 pub struct ArchiveHash {
     frames: SyncSender<Job>,
-    thread: JoinHandle<Written>,
+    written: Receiver<Written>,
+    hashes_items: bool,
 }
 
 impl ArchiveHash {
-    /// Starts the thread.
+    /// Starts the thread. With a blob it hashes that and the items of the frames too.
     ///
     /// # Errors
     /// Fails if the system cannot start another thread.
-    pub fn start() -> Result<Self> {
+    pub fn start(blob: Option<BlobHashing>) -> Result<Self> {
         // One frame waits while another one is hashed: more would only take memory.
         let (frames, queue) = sync_channel::<Job>(1);
-        let thread = start(move || {
-            let (mut archive, mut size) = (PairedSha256::default(), 0);
+        let (reply, written) = channel();
+        let hashes_items = blob.is_some();
+        start(move || {
+            let (mut digest, mut size) = (ArchiveDigest { archive: PairedSha256::default(), blob }, 0);
             for (plain, items) in queue {
                 let plain = plain.as_ref();
+                if let Some(blob) = &mut digest.blob {
+                    blob.receive();
+                }
                 match items {
-                    Some(items) => items.hash_with(plain, &mut archive),
-                    None => archive.update(plain),
+                    Some(items) => items.hash_with(plain, &mut digest),
+                    None => digest.update(plain),
                 }
                 size += plain.len() as u64;
             }
-            Written { digest: Digest::Sha256(archive.finish()), size }
+            // These sends fail if nobody needs the layer any more.
+            _ = reply.send(Written { digest: Digest::Sha256(digest.archive.finish()), size });
+            if let Some(blob) = digest.blob {
+                blob.finish();
+            }
         })?;
-        Ok(Self { frames, thread })
+        Ok(Self { frames, written, hashes_items })
+    }
+
+    /// Returns whether the thread hashes the items of the frames.
+    pub fn hashes_items(&self) -> bool {
+        self.hashes_items
     }
 
     /// Adds the next frame, and the items in it that are hashed here.
@@ -118,12 +168,8 @@ impl ArchiveHash {
     ///
     /// # Errors
     /// Fails if the thread has panicked.
-    pub fn join(self) -> Result<Written> {
+    pub fn finish(self) -> Result<Written> {
         drop(self.frames);
-        self.thread.join().map_err(|_| panicked())
+        self.written.recv().map_err(|_| panicked())
     }
-}
-
-fn panicked() -> Error {
-    Error::failed("the hashing thread has panicked; this is a bug in volio")
 }

@@ -1,9 +1,12 @@
 //! The blob of a layer: its frames in order, as they are compressed, and then the table of contents.
 
+use super::blob_hash::BlobHash;
 use super::framer::CompressedFrame;
+use super::item::SharedBytes;
 use crate::error::Error;
 use crate::layer::toc::{Toc, TocWriter};
-use crate::stream::PipeReader;
+use crate::oci::Digest;
+use crate::stream::{Body, PipeReader};
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +18,10 @@ pub struct LayerBlob {
     toc: Option<TocWriter>,
     toc_slot: Arc<OnceLock<Toc>>,
     /// The bytes that are read next.
-    ready: VecDeque<io::Cursor<Vec<u8>>>,
+    ready: VecDeque<io::Cursor<SharedBytes>>,
+    /// The digest of the blob, if another thread computes it; `None` at the end too.
+    hash: Option<BlobHash>,
+    digest_slot: Option<Arc<OnceLock<Digest>>>,
     /// The number of bytes in all frames so far.
     offset: u64,
     ended: bool,
@@ -32,9 +38,22 @@ impl PendingToc {
 }
 
 impl LayerBlob {
-    pub(super) fn new(frames: PipeReader<CompressedFrame>, toc: Option<TocWriter>) -> Self {
-        let toc_slot = Arc::default();
-        Self { frames, toc, toc_slot, ready: VecDeque::new(), offset: 0, ended: false }
+    pub(super) fn new(
+        frames: PipeReader<CompressedFrame>,
+        toc: Option<TocWriter>,
+        hash: Option<BlobHash>,
+    ) -> Self {
+        let digest_slot = hash.is_some().then(Arc::default);
+        let (toc_slot, ready) = (Arc::default(), VecDeque::new());
+        Self { frames, toc, toc_slot, ready, hash, digest_slot, offset: 0, ended: false }
+    }
+
+    /// Returns the blob as a body for an upload.
+    pub fn into_body(self) -> Body {
+        match self.digest_slot.clone() {
+            Some(digest) => Body::with_digest(self, move || digest.get().cloned()),
+            None => Body::new(self),
+        }
     }
 
     /// Returns a handle that gives the table of contents after the blob was read.
@@ -45,13 +64,21 @@ impl LayerBlob {
     /// Queues the next frame; after the last one, the table of contents.
     fn advance(&mut self) -> io::Result<()> {
         let Some(frame) = self.frames.receive()? else { return self.end() };
-        let end = self.offset + frame.bytes.len() as u64;
+        let end = self.offset + frame.bytes.as_ref().len() as u64;
         if let Some(toc) = &mut self.toc {
             let events = frame.events.recv().map_err(|_| not_hashed())?;
             toc.add(events, &(self.offset..end), frame.plain_size)?;
         }
         self.offset = end;
-        self.ready.push_back(io::Cursor::new(frame.bytes));
+        self.queue(frame.bytes)
+    }
+
+    /// Adds the next bytes of the blob.
+    fn queue(&mut self, bytes: SharedBytes) -> io::Result<()> {
+        if let Some(hash) = &self.hash {
+            hash.update(bytes.clone())?;
+        }
+        self.ready.push_back(io::Cursor::new(bytes));
         Ok(())
     }
 
@@ -59,8 +86,12 @@ impl LayerBlob {
         self.ended = true;
         if let Some(toc) = self.toc.take() {
             let (toc, frames) = toc.finish(self.offset)?;
-            self.ready.extend(frames.map(io::Cursor::new));
+            frames.into_iter().try_for_each(|bytes| self.queue(bytes.into()))?;
             self.toc_slot.get_or_init(|| toc);
+        }
+        if let (Some(hash), Some(slot)) = (self.hash.take(), &self.digest_slot) {
+            let digest = hash.finish()?;
+            slot.get_or_init(|| digest);
         }
         Ok(())
     }

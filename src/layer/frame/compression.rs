@@ -1,13 +1,15 @@
 //! Compression of a layer, frame by frame. All cores work at once, and the bytes do not depend on their number.
 
+use super::archive_hash::ArchiveHash;
 use super::blob::LayerBlob;
+use super::blob_hash::BlobHashing;
 use super::framer::{CompressedFrame, FrameContent, FrameRule, Framer};
 use super::gzip;
 use crate::error::{Error, Result};
 use crate::layer::format::FRAME;
 use crate::layer::tar::LayerWriter;
 use crate::layer::toc::TocWriter;
-use crate::oci::media_type;
+use crate::oci::{PairedSha256, media_type};
 use crate::stream::{Workers, pipe, worker_count};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -74,28 +76,52 @@ impl Compression {
     /// # Errors
     /// Fails if there is not enough memory, or if the system cannot start a thread.
     pub fn layer(self, workers: &Workers, share: usize) -> Result<(LayerWriter<Framer>, LayerBlob)> {
+        let hashing = if PairedSha256::is_faster() { Hashing::Together } else { Hashing::Apart };
+        self.layer_with(hashing, workers, share)
+    }
+
+    fn layer_with(
+        self,
+        hashing: Hashing,
+        workers: &Workers,
+        share: usize,
+    ) -> Result<(LayerWriter<Framer>, LayerBlob)> {
         let (rule, toc) = match self {
             Self::Zstd { .. } => (FrameRule::ByContent, Some(TocWriter::new())),
             Self::Gzip { .. } => (FrameRule::Fixed(gzip::CONTENT), None),
             Self::None => (FrameRule::Fixed(PLAIN_UNIT), None),
         };
         let toc = toc.transpose().map_err(|error| Error::io("cannot compress", error))?;
+        let (blob_hash, blob_hashing) = match hashing {
+            Hashing::Together => Some(BlobHashing::new()),
+            Hashing::Apart => None,
+        }
+        .unzip();
+        let hash = ArchiveHash::start(blob_hashing)?;
         let (frames, compressed) = pipe(workers, share, move |content| self.compress(content));
-        Ok((LayerWriter::over(Framer::new(rule, frames)?), LayerBlob::new(compressed, toc)))
+        Ok((LayerWriter::over(Framer::new(rule, hash, frames)), LayerBlob::new(compressed, toc, blob_hash)))
     }
 
     fn compress(self, FrameContent { plain, items, events }: FrameContent) -> io::Result<CompressedFrame> {
-        let plain = plain.as_ref();
         let bytes = match self {
-            Self::Zstd { level } => zstd_frame(plain, level)?,
-            Self::Gzip { level } => gzip::member(plain, level)?,
-            Self::None => plain.to_vec(),
+            Self::Zstd { level } => zstd_frame(plain.as_ref(), level)?.into(),
+            Self::Gzip { level } => gzip::member(plain.as_ref(), level)?.into(),
+            Self::None => plain.clone(),
         };
         if let Some(items) = items {
-            items.hash(plain);
+            items.hash(plain.as_ref());
         }
-        Ok(CompressedFrame { bytes, plain_size: plain.len(), events })
+        Ok(CompressedFrame { bytes, plain_size: plain.as_ref().len(), events })
     }
+}
+
+/// The threads that compute the digests of a layer.
+#[derive(Clone, Copy)]
+enum Hashing {
+    /// One thread computes all of them at once.
+    Together,
+    /// One thread hashes the archive, the workers hash the content of files, and the reader of the blob hashes that.
+    Apart,
 }
 
 thread_local! {
@@ -269,6 +295,62 @@ mod tests {
         let bytes: Vec<u8> = (0..3_000_000u32).flat_map(|n| (n % 1013 * 7).to_le_bytes()).collect();
         for compression in [Compression::default(), Compression::Gzip { level: 6 }, Compression::None] {
             assert_eq!(compress(compression, 1, &bytes), compress(compression, 5, &bytes), "{compression}");
+        }
+    }
+
+    #[test]
+    fn the_digests_do_not_depend_on_the_threads_that_compute_them() {
+        let text: Vec<u8> = (0..200_000u32).flat_map(|n| (n % 1013 * 7).to_le_bytes()).collect();
+        let files = [
+            text.clone(),
+            noise(1, 3 << 20),
+            vec![],
+            noise(2, 10_000),
+            vec![0; 512 << 10],
+            noise(3, 1),
+            text,
+        ];
+        for compression in [Compression::default(), Compression::Gzip { level: 1 }, Compression::None] {
+            let [together, apart] = [Hashing::Together, Hashing::Apart].map(|hashing| {
+                let workers = Workers::start(2).unwrap();
+                let (mut writer, blob) = compression.layer_with(hashing, &workers, 2).unwrap();
+                let (toc, mut body, mut bytes) = (blob.pending_toc(), blob.into_body(), Vec::new());
+                let contents = thread::scope(|scope| {
+                    let written = scope.spawn(|| {
+                        for (number, content) in files.iter().enumerate() {
+                            let path = TreePath::parse(number.to_string()).unwrap();
+                            let kind = EntryKind::File { size: content.len() as u64 };
+                            let entry = Entry { path, kind, metadata: Metadata::default() };
+                            writer.append(&entry, content.as_slice(), |_| {}).unwrap();
+                        }
+                        writer.finish().unwrap().1
+                    });
+                    body.read_to_end(&mut bytes).unwrap();
+                    written.join().unwrap()
+                });
+                let written = body.finish().unwrap();
+                assert_eq!(written.digest, crate::oci::Digest::of(&bytes));
+                assert_eq!(contents.diff_id, crate::oci::Digest::of(&plain(bytes.as_slice())));
+                (bytes, crate::layer::Layer::new(compression, &contents, written, toc.get()).descriptor)
+            });
+            assert!(together == apart, "{compression}");
+        }
+    }
+
+    #[test]
+    fn the_other_end_of_a_layer_that_is_abandoned_gets_an_error() {
+        for hashing in [Hashing::Together, Hashing::Apart] {
+            let workers = Workers::start(1).unwrap();
+            let (mut writer, blob) = Compression::default().layer_with(hashing, &workers, 1).unwrap();
+            drop(blob);
+            let content = vec![7; 12 << 20];
+            let kind = EntryKind::File { size: content.len() as u64 };
+            let path = TreePath::parse("file").unwrap();
+            let entry = Entry { path, kind, metadata: Metadata::default() };
+            assert!(writer.append(&entry, content.as_slice(), |_| {}).unwrap_err().is_broken_pipe());
+            let (writer, blob) = Compression::default().layer_with(hashing, &workers, 1).unwrap();
+            drop(writer);
+            assert!(blob.into_body().drain().is_err());
         }
     }
 

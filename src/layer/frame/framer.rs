@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::layer::format::{BLOCK, FRAME};
 use crate::layer::tar::ArchiveSink;
 use crate::layer::toc::TocEvent;
-use crate::oci::PairedSha256;
 use crate::stream::{PipeWriter, Written};
 use crate::tree::{Entry, EntryKind};
 use std::io;
@@ -31,7 +30,7 @@ pub struct FrameContent {
 /// A compressed frame with what the table of contents records about it.
 pub struct CompressedFrame {
     /// The frame.
-    pub bytes: Vec<u8>,
+    pub bytes: SharedBytes,
     /// The size of its content, in bytes.
     pub plain_size: usize,
     /// The receiver of the items in it.
@@ -68,13 +67,9 @@ struct LargeFile {
 }
 
 impl Framer {
-    /// Creates a framer that sends its frames into this pipe.
-    ///
-    /// # Errors
-    /// Fails if the system cannot start another thread.
-    pub fn new(rule: FrameRule, pipe: PipeWriter<FrameContent, CompressedFrame>) -> Result<Self> {
-        let hash = ArchiveHash::start()?;
-        Ok(Self { rule, group: Vec::new(), items: Vec::new(), large: None, hash, pipe })
+    /// Creates a framer that sends its frames into this pipe, and to the thread that hashes the archive.
+    pub fn new(rule: FrameRule, hash: ArchiveHash, pipe: PipeWriter<FrameContent, CompressedFrame>) -> Self {
+        Self { rule, group: Vec::new(), items: Vec::new(), large: None, hash, pipe }
     }
 
     /// Adds bytes to the group. They may fill several frames of a fixed size.
@@ -108,11 +103,10 @@ impl Framer {
 
     fn send(&mut self, plain: SharedBytes, items: Vec<FrameItem>) -> io::Result<()> {
         let (items, events) = ItemHashing::new(items);
-        // Where a pair of digests takes as long as two, the workers hash the items: there are more of them.
-        let (paired, items) =
-            if PairedSha256::is_faster() { (Some(items), None) } else { (None, Some(items)) };
+        let (with_archive, items) =
+            if self.hash.hashes_items() { (Some(items), None) } else { (None, Some(items)) };
         self.pipe.send(FrameContent { plain: plain.clone(), items, events })?;
-        self.hash.update(plain, paired)
+        self.hash.update(plain, with_archive)
     }
 
     /// Sends a chunk of the large file.
@@ -195,6 +189,6 @@ impl ArchiveSink for Framer {
         let cannot_write = |error: io::Error| Error::io("cannot write the layer", error);
         self.end_group().map_err(cannot_write)?;
         self.pipe.finish().map_err(cannot_write)?;
-        Ok(((), self.hash.join()?))
+        Ok(((), self.hash.finish()?))
     }
 }

@@ -1,9 +1,9 @@
-//! The bytes of a frame, and the items in them, before they are compressed and hashed.
+//! The bytes of a frame, and the items in them.
 
 use crate::tree::Entry;
 use std::sync::Arc;
 
-/// Bytes that are compressed and hashed on two threads at once.
+/// Bytes that two threads read at once: one hashes what the other one compresses or sends.
 #[derive(Clone)]
 pub struct SharedBytes(Arc<Vec<u8>>);
 

@@ -2,6 +2,7 @@
 
 mod archive_hash;
 mod blob;
+mod blob_hash;
 mod chunker;
 mod compression;
 mod content_chunker;
