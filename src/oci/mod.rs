@@ -26,6 +26,7 @@ pub use members::Unknown;
 pub(crate) use members::{Members, null_is_default};
 pub use platform::{Fit, Platform};
 pub use reference::Reference;
+pub(crate) use reference::is_tag;
 pub use referrer::{
     ARTIFACT_TYPE, SUBJECT, attachment_subject, attachment_tags, is_attachment_tag, referrers_tag, tags_about,
 };

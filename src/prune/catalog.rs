@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const CREATED: &str = "org.opencontainers.image.created";
 
 /// The number of tags that are read at the same time.
-const CONCURRENT_READS: usize = 6;
+pub(super) const CONCURRENT_READS: usize = 6;
 
 /// The largest number of manifests that all images together may list: about 100 MiB of memory.
 const LINKS_LIMIT: usize = 500_000;
@@ -144,15 +144,41 @@ impl<'a> Catalog<'a> {
         Ok(reached)
     }
 
-    /// Returns the manifests that an index lists, directly or indirectly.
+    /// Returns the digests of these images and of the manifests that they list, directly or indirectly, without their
+    /// subjects.
     ///
     /// # Errors
     /// As [`reach`](Self::reach).
-    pub fn parts(&self, image: &Arc<Image>) -> Result<HashSet<Digest>> {
-        let alone = Arc::new(Image { subject: None, ..image.copy() });
-        let mut parts = self.reach([alone])?;
-        parts.remove(&image.digest);
-        Ok(parts)
+    pub fn contents(&self, images: impl IntoIterator<Item = Arc<Image>>) -> Result<HashSet<Digest>> {
+        self.reach(images.into_iter().map(|image| match image.subject {
+            None => image,
+            Some(_) => Arc::new(image.without_subject()),
+        }))
+    }
+
+    /// Sorts images so that each comes before those that it refers to, directly or indirectly, and otherwise in their order.
+    pub fn users_first(&self, images: &[Digest]) -> Vec<Digest> {
+        let (mut sorted, mut seen) = (Vec::new(), HashSet::new());
+        // Each image is pushed after all that it refers to, and the list is reversed at the end.
+        for image in images.iter().rev() {
+            let mut pending = vec![(image.clone(), false)];
+            while let Some((digest, is_done)) = pending.pop() {
+                if is_done {
+                    sorted.push(digest);
+                    continue;
+                }
+                if !seen.insert(digest.clone()) {
+                    continue;
+                }
+                let links = self.known(&digest);
+                pending.push((digest, true));
+                for link in links.iter().flat_map(|image| image.children.iter().chain(&image.subject)) {
+                    pending.push((link.digest.clone(), false));
+                }
+            }
+        }
+        let wanted: HashSet<&Digest> = images.iter().collect();
+        sorted.into_iter().rev().filter(|digest| wanted.contains(digest)).collect()
     }
 
     /// Returns the time at which an image was made: its annotation, or else that in its configuration; `None` if neither has
@@ -228,13 +254,13 @@ impl Image {
         })
     }
 
-    fn copy(&self) -> Self {
+    fn without_subject(&self) -> Self {
         Self {
             digest: self.digest.clone(),
             created: None,
             config: None,
             children: self.children.clone(),
-            subject: self.subject.clone(),
+            subject: None,
         }
     }
 }

@@ -9,11 +9,13 @@
 //! Images without a time are kept. The base of an image is not needed to read it: the image lists the layers of its base
 //! itself, and these stay.
 
+mod by_digest;
 mod catalog;
 mod orphans;
 mod plan;
 mod policy;
 mod remove;
+mod remover;
 mod report;
 mod span;
 mod stored;
@@ -29,7 +31,8 @@ use crate::transport::{BulkRemoval, Garbage, Source};
 use catalog::Catalog;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use remove::{RegistryRemover, doomed, protect_subjects, record, record_orphan};
+use remove::{doomed, protect_subjects, record_orphan};
+use remover::{RegistryRemover, record};
 use std::time::{Duration, SystemTime};
 
 /// The options of [`prune`].

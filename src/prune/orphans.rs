@@ -1,7 +1,8 @@
 //! Attachments in a registry whose image does not exist: signatures that stay after the garbage collection has deleted the
 //! image of a replaced tag.
 
-use super::remove::{CONCURRENT_READS, RegistryRemover};
+use super::catalog::CONCURRENT_READS;
+use super::remover::RegistryRemover;
 use super::report::{Fate, PrunedTag, Reason};
 use crate::error::{Kind, Result};
 use crate::oci::{
@@ -27,11 +28,12 @@ impl RegistryRemover<'_> {
         }
         let kept = tags.iter().filter(|tag| tag.fate == Fate::Keep);
         let subjects: BTreeSet<Digest> = kept.filter_map(|tag| attachment_subject(&tag.tag)).collect();
-        let missing = self.missing(&subjects, tags)?;
+        let (missing, needed) = self.missing(&subjects, tags)?;
         if missing.is_empty() {
             return Ok(());
         }
         let elsewhere = self.signed_elsewhere(&missing, &subjects)?;
+        let mut lost = HashSet::new();
         for tag in tags.iter_mut().filter(|tag| tag.fate == Fate::Keep) {
             let Some(subject) = attachment_subject(&tag.tag).filter(|subject| missing.contains(subject))
             else {
@@ -43,13 +45,19 @@ impl RegistryRemover<'_> {
             }
             tag.digest = self.removal.digest_of(&tag.tag)?;
             tag.decide(Fate::Remove, Reason::Orphaned(subject));
+            lost.extend(tag.digest.clone());
         }
-        Ok(())
+        let lost = self.without_shared(tags, lost)?;
+        self.doom_attached_to(tags, lost, &needed)
     }
 
-    /// Returns those of the subjects that do not exist and that no image needs that stays. An index may list manifests that
-    /// were not copied.
-    fn missing(&self, subjects: &BTreeSet<Digest>, tags: &[PrunedTag]) -> Result<HashSet<Digest>> {
+    /// Returns those of the subjects that do not exist and that no image needs that stays, and what these images need. An
+    /// index may list manifests that were not copied.
+    fn missing(
+        &self,
+        subjects: &BTreeSet<Digest>,
+        tags: &[PrunedTag],
+    ) -> Result<(HashSet<Digest>, HashSet<Digest>)> {
         let unknown: Vec<&Digest> =
             subjects.iter().filter(|subject| self.catalog.known(subject).is_none()).collect();
         let exist = try_for_each(CONCURRENT_READS, &unknown, |_, subject| self.removal.has_image(subject))
@@ -57,16 +65,17 @@ impl RegistryRemover<'_> {
         let missing = unknown.into_iter().zip(exist).filter(|(_, exists)| !exists);
         let mut missing: HashSet<Digest> = missing.map(|(subject, _)| subject.clone()).collect();
         if missing.is_empty() {
-            return Ok(missing);
+            return Ok((missing, HashSet::new()));
         }
-        let staying = tags.iter().filter(|tag| tag.fate == Fate::Keep && !is_attachment_tag(&tag.tag));
-        let images = self.images(staying.map(|tag| tag.tag.clone()).collect());
-        match images.and_then(|images| self.catalog.reach(images)) {
-            Ok(needed) => missing.retain(|subject| !needed.contains(subject)),
-            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Integrity) => missing.clear(),
+        let needed = match self.needed(tags) {
+            Ok(needed) => needed,
+            Err(error) if matches!(error.kind(), Kind::Refused | Kind::Integrity) => {
+                return Ok((HashSet::new(), HashSet::new()));
+            }
             Err(error) => return Err(error),
-        }
-        Ok(missing)
+        };
+        missing.retain(|subject| !needed.contains(subject));
+        Ok((missing, needed))
     }
 
     /// Returns those of the missing subjects whose signatures name another repository, with its name. Signatures may be kept
@@ -114,44 +123,6 @@ impl RegistryRemover<'_> {
             }
         }
         Ok(names)
-    }
-
-    /// Deletes attachments of images that do not exist, from a registry that deletes by digest only.
-    pub(super) fn delete_orphans(&self, tags: &mut [PrunedTag], orphans: &[(String, Digest)]) -> Result<()> {
-        if orphans.is_empty() {
-            return Ok(());
-        }
-        let named = self.named()?;
-        let own: HashSet<&str> = orphans.iter().map(|(tag, _)| tag.as_str()).collect();
-        for (tag, digest) in orphans {
-            let Some(subject) = attachment_subject(tag) else { continue };
-            let others: Vec<String> = named
-                .iter()
-                .filter(|(other, its)| *its == digest && !own.contains(other.as_str()))
-                .map(|(other, _)| other.clone())
-                .collect();
-            let mut keep = |reason: Reason| {
-                if let Some(kept) = tags.iter_mut().find(|other| other.tag == *tag) {
-                    kept.decide(Fate::Keep, reason);
-                }
-            };
-            if !others.is_empty() {
-                keep(Reason::SharedWith(others));
-            } else if named.get(tag).is_some_and(|found| found != digest) {
-                keep(Reason::Moved);
-            } else if self.removal.has_image(&subject)? {
-                keep(Reason::AttachedTo(subject));
-            } else {
-                let referrers = self.source.referrers(&subject)?;
-                self.delete_manifest(digest)?;
-                for referrer in
-                    referrers.iter().filter(|entry| named.values().all(|its| *its != entry.digest))
-                {
-                    self.delete_manifest(&referrer.digest)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,11 +1,12 @@
 //! The decision about each tag.
 
-use super::catalog::{Catalog, Image, Meaning};
+use super::catalog::{CONCURRENT_READS, Catalog, Image, Meaning};
 use super::policy::Candidate;
 use super::report::{Fate, PrunedTag, Reason};
 use super::{EmptyResult, Options};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, attachment_subject, is_attachment_tag};
+use crate::stream::try_for_each;
 use jiff::{Timestamp, Zoned};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ struct DatedImage {
     image: Arc<Image>,
     time: Zoned,
     tags: Vec<String>,
+    /// The time that the image itself has, if others have the same time in their tags.
+    created: Option<Timestamp>,
 }
 
 /// Decides about tags. Those of images that belong to the group are read, and no others.
@@ -53,32 +56,50 @@ pub(super) fn decide(catalog: &Catalog<'_>, tags: &[String], options: &Options) 
         let key = (image.digest.clone(), time.timestamp());
         dated
             .entry(key)
-            .or_insert_with(|| DatedImage { image, time, tags: Vec::new() })
+            .or_insert_with(|| DatedImage { image, time, tags: Vec::new(), created: None })
             .tags
             .push(tag.clone());
     }
-    for tag in apply(dated.into_values().collect(), options)? {
+    let mut images: Vec<DatedImage> = dated.into_values().collect();
+    read_created(catalog, &mut images)?;
+    for tag in apply(images, options)? {
         decide(tag);
     }
     Ok(decided.into_values().collect())
 }
 
-/// Returns the time of an image: the one in its tag, or else its own.
+/// Reads when images were made that have the same time in their tags, such as those of one day.
+fn read_created(catalog: &Catalog<'_>, images: &mut [DatedImage]) -> Result<()> {
+    let mut counts: HashMap<Timestamp, usize> = HashMap::new();
+    images.iter().for_each(|image| *counts.entry(image.time.timestamp()).or_default() += 1);
+    let is_tied = |image: &&mut DatedImage| counts[&image.time.timestamp()] > 1;
+    let mut tied: Vec<&mut DatedImage> = images.iter_mut().filter(is_tied).collect();
+    let documents: Vec<Arc<Image>> = tied.iter().map(|image| Arc::clone(&image.image)).collect();
+    let times = try_for_each(CONCURRENT_READS, &documents, |_, image| catalog.time(image)).into_result()?;
+    for (image, time) in tied.iter_mut().zip(times) {
+        image.created = time.map(|time| time.timestamp());
+    }
+    Ok(())
+}
+
+/// Returns the time of an image: the one in its tag, or else its own. A time before 1971 is that of a clock that was not set.
 fn time(catalog: &Catalog<'_>, options: &Options, tag: &str, image: &Image) -> Result<Option<Zoned>> {
     let in_tag =
         options.template.as_ref().and_then(|template| template.matches(tag)).and_then(|found| found.time);
     match in_tag {
-        Some(time) => Ok(time.to_zoned(options.time_zone.clone()).ok()),
-        None => catalog.time(image),
+        Some(time) if time.year() > 1970 => Ok(time.to_zoned(options.time_zone.clone()).ok()),
+        _ => catalog.time(image),
     }
 }
 
 /// Applies the policy to images with times.
 fn apply(mut images: Vec<DatedImage>, options: &Options) -> Result<Vec<PrunedTag>> {
     images.iter_mut().for_each(|image| image.tags.sort_unstable());
-    // Of images with the same time, the one with the greater tag counts as newer.
-    images
-        .sort_by(|one, other| (other.time.timestamp(), &other.tags).cmp(&(one.time.timestamp(), &one.tags)));
+    // Of images with the same time, the one that was just packed counts as the newest, then the one that was made later, and
+    // then the one with the greater tag.
+    let is_just_packed = |image: &DatedImage| options.just_packed.as_ref() == Some(&image.image.digest);
+    let rank = |image: &DatedImage| (image.time.timestamp(), is_just_packed(image), image.created);
+    images.sort_by(|one, other| (rank(other), &other.tags).cmp(&(rank(one), &one.tags)));
     let candidates: Vec<Candidate<'_>> = images
         .iter()
         .map(|image| Candidate { digest: &image.image.digest, time: &image.time, tags: &image.tags })

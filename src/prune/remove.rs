@@ -1,34 +1,22 @@
 //! The removal of the tags that no rule keeps.
 //!
 //! A registry that can remove a tag alone removes only tags, and its garbage collection frees the space. From other
-//! registries an image is removed by its digest, with all its tags. So everything that stays is looked at again, shortly
-//! before: an image is removed only if all its tags are to be removed, and nothing that stays needs it. Then its
-//! referrers, its attachments, and the manifests of its platforms are removed too.
+//! registries an image is removed by its digest, with all its tags ([`by_digest`](super::by_digest)). A registry may refuse to
+//! remove some, such as immutable tags: these stay, with everything that they need, and the others are removed.
 
-use super::catalog::{Catalog, Image, Meaning};
+use super::by_digest::{RegistryState, TaggedImages};
+use super::catalog::{Catalog, Meaning};
+use super::remover::{DEPTH_LIMIT, RegistryRemover, TaggedDigest, decide, is_attached, record};
 use super::report::{Fate, PrunedTag, Reason};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::oci::{Digest, attachment_subject};
-use crate::stream::try_for_each;
-use crate::transport::{BulkRemoval, Orphan, Source, TagOutcome};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use crate::transport::{Orphan, RemovalOutcome};
+use std::cmp::Reverse;
+use std::collections::HashSet;
 
-/// The number of images that are removed by their digests before all tags are read again.
-const BATCH: usize = 16;
-
-/// The number of tags that are read at the same time.
-pub(super) const CONCURRENT_READS: usize = 6;
-
-/// A tag with the digest of its image.
-pub(super) type TaggedDigest = (String, Digest);
-
-/// Removes tags from a registry.
-pub(super) struct RegistryRemover<'a> {
-    pub source: &'a dyn Source,
-    pub removal: &'a dyn BulkRemoval,
-    pub catalog: &'a Catalog<'a>,
-}
+/// The number of tags that are tried before most others: the newest, and some of the whole list. If a registry removes one of
+/// them, it removes tags, and refuses to remove only some.
+const FIRST_TRIES: usize = 8;
 
 /// Returns the tags that are to be removed, with their digests.
 pub(super) fn doomed(tags: &[PrunedTag]) -> Vec<TaggedDigest> {
@@ -36,14 +24,27 @@ pub(super) fn doomed(tags: &[PrunedTag]) -> Vec<TaggedDigest> {
     doomed.filter_map(|tag| Some((tag.tag.clone(), tag.digest.clone()?))).collect()
 }
 
+/// Returns the tags of images that are to be removed, in an order in which the first ones show what the registry can do:
+/// tags that it has refused to remove for a long time are older than the newest one.
+fn doomed_images(tags: &[PrunedTag]) -> Vec<TaggedDigest> {
+    let is_doomed = |tag: &&PrunedTag| tag.fate == Fate::Remove && attachment_subject(&tag.tag).is_none();
+    let mut doomed: Vec<&PrunedTag> = tags.iter().filter(is_doomed).collect();
+    doomed.sort_by_key(|tag| Reverse(tag.time.as_ref().map(|time| time.timestamp())));
+    let step = (doomed.len() / FIRST_TRIES).max(1);
+    let (first, rest): (Vec<_>, Vec<_>) =
+        doomed.into_iter().enumerate().partition(|(place, _)| place % step == 0);
+    let ordered = first.into_iter().chain(rest).map(|(_, tag)| tag);
+    ordered.filter_map(|tag| Some((tag.tag.clone(), tag.digest.clone()?))).collect()
+}
+
 /// Keeps the tags of images that are the subjects of images that stay, where an image is deleted with its last tag.
 pub(super) fn protect_subjects(catalog: &Catalog<'_>, tags: &mut [PrunedTag]) -> Result<()> {
-    loop {
-        let staying: Vec<String> = tags
-            .iter()
-            .filter(|tag| tag.fate == Fate::Keep && !is_attached(tag))
-            .map(|tag| tag.tag.clone())
-            .collect();
+    let mut staying: Vec<String> = tags
+        .iter()
+        .filter(|tag| tag.fate == Fate::Keep && !is_attached(tag))
+        .map(|tag| tag.tag.clone())
+        .collect();
+    while !staying.is_empty() {
         let subjects: HashSet<Digest> = catalog
             .read(&staying)?
             .into_iter()
@@ -54,16 +55,15 @@ pub(super) fn protect_subjects(catalog: &Catalog<'_>, tags: &mut [PrunedTag]) ->
             .collect();
         let is_subject =
             |tag: &PrunedTag| tag.digest.as_ref().is_some_and(|digest| subjects.contains(digest));
-        let mut needed = tags.iter_mut().filter(|tag| tag.fate == Fate::Remove && is_subject(tag)).peekable();
-        if needed.peek().is_none() {
-            return Ok(());
-        }
-        needed.for_each(|tag| tag.decide(Fate::Keep, Reason::Needed));
+        let needed = tags.iter_mut().filter(|tag| tag.fate == Fate::Remove && is_subject(tag));
+        staying = needed
+            .map(|tag| {
+                tag.decide(Fate::Keep, Reason::Needed);
+                tag.tag.clone()
+            })
+            .collect();
     }
-}
-
-fn is_attached(tag: &PrunedTag) -> bool {
-    attachment_subject(&tag.tag).is_some()
+    Ok(())
 }
 
 /// Records an attachment that was removed from a layout because its image does not exist. A referrer has no tag.
@@ -75,17 +75,6 @@ pub(super) fn record_orphan(tags: &mut Vec<PrunedTag>, orphan: &Orphan) {
     }
 }
 
-/// Records the outcome for a tag that was to be removed. The tags are sorted.
-pub(super) fn record(tags: &mut [PrunedTag], name: &str, outcome: TagOutcome) {
-    let Ok(place) = tags.binary_search_by(|tag| tag.tag.as_str().cmp(name)) else { return };
-    let tag = &mut tags[place];
-    match outcome {
-        TagOutcome::Removed | TagOutcome::Unsupported => {}
-        TagOutcome::Missing => tag.decide(Fate::Remove, Reason::Gone),
-        TagOutcome::Moved => tag.decide(Fate::Keep, Reason::Moved),
-    }
-}
-
 impl RegistryRemover<'_> {
     /// Marks the attachments that go with images: those of images that no tag that stays reaches.
     pub fn doom_attachments(&self, tags: &mut [PrunedTag]) -> Result<()> {
@@ -93,64 +82,108 @@ impl RegistryRemover<'_> {
         if gone.is_empty() || !tags.iter().any(is_attached) {
             return Ok(());
         }
-        let is_image = |tag: &&PrunedTag| !is_attached(tag);
-        let staying = tags.iter().filter(|tag| tag.fate == Fate::Keep).filter(is_image);
-        let needed = self.catalog.reach(self.images(staying.map(|tag| tag.tag.clone()).collect())?)?;
-        let mut lost = HashSet::new();
-        for image in gone.iter().filter_map(|(_, digest)| self.catalog.known(digest)) {
-            lost.extend(self.catalog.parts(&image)?);
-            lost.insert(image.digest.clone());
-        }
-        for tag in tags.iter_mut() {
-            if let Some(subject) = attachment_subject(&tag.tag)
-                .filter(|subject| lost.contains(subject) && !needed.contains(subject))
-            {
-                tag.digest = self.removal.digest_of(&tag.tag)?;
+        let needed = self.needed(tags)?;
+        let images = gone.iter().filter_map(|(_, digest)| self.catalog.known(digest));
+        let lost = self.catalog.contents(images)?;
+        self.doom_attached_to(tags, lost, &needed)
+    }
+
+    /// Marks what is attached to manifests that go, unless they are needed, and then what is attached to these attachments,
+    /// unless another tag has them.
+    pub(super) fn doom_attached_to(
+        &self,
+        tags: &mut [PrunedTag],
+        mut lost: HashSet<Digest>,
+        needed: &HashSet<Digest>,
+    ) -> Result<()> {
+        for _ in 0..DEPTH_LIMIT {
+            lost.retain(|digest| !needed.contains(digest));
+            let is_lost = |tag: &&mut PrunedTag| {
+                tag.fate == Fate::Keep
+                    && attachment_subject(&tag.tag).is_some_and(|subject| lost.contains(&subject))
+            };
+            let mut attached: Vec<&mut PrunedTag> = tags.iter_mut().filter(is_lost).collect();
+            if attached.is_empty() {
+                return Ok(());
+            }
+            let names: Vec<String> = attached.iter().map(|tag| tag.tag.clone()).collect();
+            let mut digests = self.digests(&names)?;
+            for tag in &mut attached {
+                let Some(subject) = attachment_subject(&tag.tag) else { continue };
+                tag.digest = digests.remove(&tag.tag);
                 tag.decide(Fate::Remove, Reason::AttachedTo(subject));
             }
+            lost = attached.iter().filter_map(|tag| tag.digest.clone()).collect();
+            lost = self.without_shared(tags, lost)?;
         }
         Ok(())
     }
 
-    /// Returns what these tags mean. An image that cannot be read may need anything.
-    pub(super) fn images(&self, tags: Vec<String>) -> Result<Vec<Arc<Image>>> {
-        let mut images = Vec::new();
-        for (tag, meaning) in tags.iter().zip(self.catalog.read(&tags)?) {
-            match meaning {
-                Meaning::Image(image) => images.push(image),
-                Meaning::Missing => {}
-                Meaning::Unreadable(why) => {
-                    return Err(Error::refused(format!(
-                        "the tag {tag} cannot be read, and so not what it needs: {why}"
-                    ))
-                    .with_hint("remove that tag, or repair its image"));
-                }
-            }
+    /// Returns those of these attachments that no attachment that stays is too. The same SBOM may be attached to several
+    /// images. Nothing is read unless something is attached to them.
+    pub(super) fn without_shared(
+        &self,
+        tags: &[PrunedTag],
+        mut lost: HashSet<Digest>,
+    ) -> Result<HashSet<Digest>> {
+        let staying: Vec<&PrunedTag> =
+            tags.iter().filter(|tag| tag.fate == Fate::Keep && is_attached(tag)).collect();
+        let is_about =
+            |tag: &&PrunedTag| attachment_subject(&tag.tag).is_some_and(|subject| lost.contains(&subject));
+        if !staying.iter().any(is_about) {
+            return Ok(HashSet::new());
         }
-        Ok(images)
+        let names: Vec<String> = staying.iter().map(|tag| tag.tag.clone()).collect();
+        for digest in self.digests(&names)?.values() {
+            lost.remove(digest);
+        }
+        Ok(lost)
     }
 
     /// Removes tags: first those of images, then those of attachments. An image that cannot be removed keeps its signatures.
     pub fn remove(&self, tags: &mut [PrunedTag]) -> Result<()> {
-        let (attachments, images): (Vec<TaggedDigest>, Vec<TaggedDigest>) =
-            doomed(tags).into_iter().partition(|(tag, _)| attachment_subject(tag).is_some());
+        let images = doomed_images(tags);
         if !self.remove_tags(tags, &images)? {
             return self.remove_by_digest(tags, &images);
         }
-        let attachments = self.still_unneeded(tags, attachments)?;
-        if self.remove_tags(tags, &attachments)? { Ok(()) } else { self.remove_by_digest(tags, &[]) }
+        let attachments = doomed(tags).into_iter().filter(|(tag, _)| attachment_subject(tag).is_some());
+        let mut attachments = self.still_unneeded(tags, attachments.collect())?;
+        let mut can_remove_tags = !images.is_empty();
+        while !attachments.is_empty() {
+            // What is attached to an attachment comes after it.
+            let digests: HashSet<Digest> = attachments.iter().map(|(_, digest)| digest.clone()).collect();
+            let (later, now): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|(tag, own)| {
+                attachment_subject(tag).is_some_and(|subject| subject != *own && digests.contains(&subject))
+            });
+            if !self.remove_tags(tags, &now)? && !can_remove_tags {
+                return self.remove_by_digest(tags, &[]);
+            }
+            can_remove_tags = true;
+            let is_kept = |tag: &String| {
+                let place = tags.binary_search_by(|other| other.tag.cmp(tag));
+                place.is_ok_and(|place| tags[place].fate == Fate::Keep)
+            };
+            let staying: HashSet<Digest> =
+                now.into_iter().filter(|(tag, _)| is_kept(tag)).map(|(_, digest)| digest).collect();
+            attachments = keep_attached_to(tags, later, staying);
+        }
+        Ok(())
     }
 
     /// Removes tags, and returns whether the registry can do that.
     fn remove_tags(&self, tags: &mut [PrunedTag], list: &[TaggedDigest]) -> Result<bool> {
         let outcomes = self.removal.remove_tags(list)?.outcomes;
-        for ((tag, _), outcome) in list.iter().zip(&outcomes) {
-            record(tags, tag, *outcome);
+        let is_supported = !outcomes.iter().any(|outcome| matches!(outcome, RemovalOutcome::Unsupported(_)));
+        for ((tag, _), outcome) in list.iter().zip(outcomes) {
+            // What is not supported may be possible in another way.
+            if is_supported || !matches!(outcome, RemovalOutcome::Unsupported(_)) {
+                record(tags, tag, outcome);
+            }
         }
-        Ok(!outcomes.contains(&TagOutcome::Unsupported))
+        Ok(is_supported)
     }
 
-    /// Keeps the attachments whose image has got a tag meanwhile, or was stored, and returns the others.
+    /// Keeps the attachments whose image has got a tag meanwhile, was stored, or was not removed, and returns the others.
     fn still_unneeded(
         &self,
         tags: &mut [PrunedTag],
@@ -162,29 +195,23 @@ impl RegistryRemover<'_> {
         let named = self.named()?;
         let images: Vec<String> =
             named.keys().filter(|tag| attachment_subject(tag).is_none()).cloned().collect();
-        let needed = self.catalog.reach(self.known_images(&images, &named)?)?;
-        let mut unneeded = Vec::new();
-        for (name, digest) in attachments {
+        let mut staying = self.catalog.reach(self.known_images(&images, &named)?)?;
+        for (name, _) in &attachments {
             let (Ok(place), Some(subject)) =
-                (tags.binary_search_by(|tag| tag.tag.cmp(&name)), attachment_subject(&name))
+                (tags.binary_search_by(|tag| tag.tag.cmp(name)), attachment_subject(name))
             else {
                 continue;
             };
             let is_orphan = tags[place].reasons.iter().any(|reason| matches!(reason, Reason::Orphaned(_)));
-            if needed.contains(&subject) || is_orphan && self.removal.has_image(&subject)? {
-                tags[place].decide(Fate::Keep, Reason::AttachedTo(subject));
-            } else {
-                unneeded.push((name, digest));
+            if is_orphan && self.removal.has_image(&subject)? {
+                staying.insert(subject);
             }
         }
-        Ok(unneeded)
+        Ok(keep_attached_to(tags, attachments, staying))
     }
 
-    /// Removes images by their digests.
+    /// Removes images by their digests, and then the attachments of images that do not exist.
     fn remove_by_digest(&self, tags: &mut [PrunedTag], images: &[TaggedDigest]) -> Result<()> {
-        let mut digests: Vec<&Digest> = images.iter().map(|(_, digest)| digest).collect();
-        let mut seen = HashSet::new();
-        digests.retain(|digest| seen.insert(*digest));
         // They go with their images, if these go.
         let mut orphans = Vec::new();
         for tag in tags.iter_mut().filter(|tag| tag.fate == Fate::Remove) {
@@ -194,137 +221,32 @@ impl RegistryRemover<'_> {
                 _ => tag.decide(Fate::Keep, Reason::AttachedTo(subject)),
             }
         }
-        let doomed: HashSet<&TaggedDigest> = images.iter().collect();
-        for batch in digests.chunks(BATCH) {
-            let mut named = self.named()?;
-            for digest in batch {
-                self.remove_one(tags, digest, &doomed, &mut named)?;
-            }
-        }
-        self.delete_orphans(tags, &orphans)
+        let mut doomed = TaggedImages::new(images);
+        let mut state = RegistryState::default();
+        self.remove_images(tags, &mut doomed, &mut state)?;
+        self.delete_orphans(tags, &orphans, &doomed, &mut state)
     }
+}
 
-    /// Reads what all tags mean now.
-    pub(super) fn named(&self) -> Result<BTreeMap<String, Digest>> {
-        let tags = self.source.tags()?;
-        let digests =
-            try_for_each(CONCURRENT_READS, &tags, |_, tag| self.removal.digest_of(tag)).into_result()?;
-        Ok(tags.into_iter().zip(digests).filter_map(|(tag, digest)| Some((tag, digest?))).collect())
-    }
-
-    /// Removes an image, if that is possible. `named` are all tags.
-    fn remove_one(
-        &self,
-        tags: &mut [PrunedTag],
-        digest: &Digest,
-        doomed: &HashSet<&TaggedDigest>,
-        named: &mut BTreeMap<String, Digest>,
-    ) -> Result<()> {
-        let own: Vec<String> =
-            doomed.iter().filter(|(_, its)| its == digest).map(|(tag, _)| tag.clone()).collect();
-        for tag in &own {
-            match named.get(tag) {
-                None => record(tags, tag, TagOutcome::Missing),
-                Some(found) if found != digest => record(tags, tag, TagOutcome::Moved),
-                Some(_) => {}
+/// Keeps those of these attachments that are attached to what stays, directly or indirectly, and returns the others.
+fn keep_attached_to(
+    tags: &mut [PrunedTag],
+    mut attachments: Vec<TaggedDigest>,
+    mut staying: HashSet<Digest>,
+) -> Vec<TaggedDigest> {
+    loop {
+        let is_kept =
+            |tag: &String| attachment_subject(tag).is_some_and(|subject| staying.contains(&subject));
+        let (kept, rest): (Vec<_>, Vec<_>) = attachments.into_iter().partition(|(tag, _)| is_kept(tag));
+        attachments = rest;
+        if kept.is_empty() {
+            return attachments;
+        }
+        for (tag, digest) in kept {
+            if let Some(subject) = attachment_subject(&tag) {
+                decide(tags, &tag, Fate::Keep, Reason::AttachedTo(subject));
             }
-        }
-        let with_digest = named.iter().filter(|(_, its)| *its == digest).map(|(tag, _)| tag.clone());
-        let (own, others): (Vec<String>, Vec<String>) = with_digest.partition(|tag| own.contains(tag));
-        if own.is_empty() {
-            return Ok(());
-        }
-        let mut keep = |reason: Reason| {
-            tags.iter_mut()
-                .filter(|tag| own.contains(&tag.tag))
-                .for_each(|tag| tag.decide(Fate::Keep, reason.clone()));
-        };
-        if !others.is_empty() {
-            keep(Reason::SharedWith(others));
-            return Ok(());
-        }
-        let is_doomed = |tag: &String, its: &Digest| doomed.contains(&(tag.clone(), its.clone()));
-        let staying =
-            named.iter().filter(|(tag, its)| attachment_subject(tag).is_none() && !is_doomed(tag, its));
-        let staying: Vec<String> = staying.map(|(tag, _)| tag.clone()).collect();
-        if self.catalog.reach(self.known_images(&staying, named)?)?.contains(digest) {
-            keep(Reason::Needed);
-            return Ok(());
-        }
-        self.delete(tags, digest, named)?;
-        named.retain(|_, its| its != digest);
-        Ok(())
-    }
-
-    /// Returns the images with these tags, of which only those are read that are not known.
-    fn known_images(&self, tags: &[String], named: &BTreeMap<String, Digest>) -> Result<Vec<Arc<Image>>> {
-        let known = |tag: &String| named.get(tag).and_then(|digest| self.catalog.known(digest));
-        let (known, unknown): (Vec<_>, Vec<_>) =
-            tags.iter().map(|tag| (tag, known(tag))).partition(|(_, image)| image.is_some());
-        let unknown = unknown.into_iter().map(|(tag, _)| tag.clone()).collect();
-        let mut images = self.images(unknown)?;
-        images.extend(known.into_iter().filter_map(|(_, image)| image));
-        Ok(images)
-    }
-
-    /// Deletes an image, and what belongs to it alone. The image goes first: where it cannot be deleted, it keeps its
-    /// signatures.
-    fn delete(
-        &self,
-        tags: &mut [PrunedTag],
-        digest: &Digest,
-        named: &mut BTreeMap<String, Digest>,
-    ) -> Result<()> {
-        let others: Vec<String> = named
-            .iter()
-            .filter(|(tag, its)| attachment_subject(tag).is_none() && *its != digest)
-            .map(|(tag, _)| tag.clone())
-            .collect();
-        let needed = self.catalog.reach(self.known_images(&others, named)?)?;
-        let parts = match self.catalog.known(digest) {
-            Some(image) => self.catalog.parts(&image)?,
-            None => HashSet::new(),
-        };
-        let lost: Vec<Digest> = parts.into_iter().filter(|part| !needed.contains(part)).collect();
-        let mut attached: HashMap<Digest, Vec<String>> = HashMap::new();
-        for (tag, its) in named.iter() {
-            if attachment_subject(tag).is_some_and(|subject| subject == *digest || lost.contains(&subject)) {
-                attached.entry(its.clone()).or_default().push(tag.clone());
-            }
-        }
-        // They cannot be listed any more after their subject is gone.
-        let mut referrers = Vec::new();
-        for subject in lost.iter().chain([digest]) {
-            referrers.extend(self.source.referrers(subject)?);
-        }
-        self.delete_manifest(digest)?;
-        lost.iter().try_for_each(|part| self.delete_manifest(part))?;
-        for referrer in referrers {
-            let is_tagged = named.values().any(|named| *named == referrer.digest);
-            if !is_tagged && !needed.contains(&referrer.digest) {
-                self.delete_manifest(&referrer.digest)?;
-            }
-        }
-        for (attachment, own) in attached {
-            let is_shared = named.iter().any(|(tag, its)| *its == attachment && !own.contains(tag));
-            if !is_shared && !needed.contains(&attachment) {
-                self.delete_manifest(&attachment)?;
-                for tag in tags.iter_mut().filter(|tag| own.contains(&tag.tag)) {
-                    tag.decide(Fate::Remove, Reason::AttachedTo(digest.clone()));
-                }
-                named.retain(|tag, _| !own.contains(tag));
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn delete_manifest(&self, digest: &Digest) -> Result<()> {
-        match self.removal.remove_image(digest) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(self.removal.no_deletion()),
-            // Another prune was faster.
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            staying.insert(digest);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The result of a prune: what happened to each tag, and why.
 
 use super::policy::KeepReason;
+use crate::error::{Error, Kind};
 use crate::oci::Digest;
-use crate::transport::Garbage;
+use crate::transport::{Garbage, Refusal};
 use jiff::Zoned;
 use std::fmt;
 
@@ -71,6 +72,8 @@ pub enum Reason {
     KeptAs(String),
     /// It did not exist any more.
     Gone,
+    /// The registry refused to remove it.
+    Refused(Refusal),
     /// It is attached to the image with this digest, which does not exist.
     Orphaned(Digest),
     /// It is attached to an image that does not exist here, and signed as one of another repository.
@@ -87,11 +90,41 @@ impl Pruned {
     pub fn removed(&self) -> impl Iterator<Item = &PrunedTag> {
         self.tags.iter().filter(|tag| tag.fate == Fate::Remove)
     }
+
+    /// Returns the tags that the registry refused to remove, with its answers.
+    pub fn refused(&self) -> impl Iterator<Item = (&PrunedTag, &Refusal)> {
+        self.tags.iter().filter_map(|tag| Some((tag, tag.refusal()?)))
+    }
+
+    /// Returns an error if the registry refused to remove tags. It has the kind of all refusals, if they have the same.
+    pub fn refusal(&self) -> Option<Error> {
+        let (first, refusal) = self.refused().next()?;
+        let count = self.refused().count();
+        let what = match count {
+            1 => format!("the registry refused to remove the tag {}", first.tag),
+            _ => format!("the registry refused to remove {count} tags, the first of which is {}", first.tag),
+        };
+        let is_same = self.refused().all(|(_, other)| other.kind == refusal.kind);
+        let error = Error::new(if is_same { refusal.kind } else { Kind::Failed }, what);
+        let error = error.with_source(refusal.why.clone());
+        Some(match &refusal.hint {
+            Some(hint) if is_same => error.with_hint(hint.clone()),
+            _ => error.with_hint("let the registry remove it, or keep it by a rule such as --keep-tag"),
+        })
+    }
 }
 
 impl PrunedTag {
     pub(super) fn new(tag: &str, fate: Fate, reason: Reason) -> Self {
         Self { tag: tag.to_owned(), digest: None, time: None, fate, reasons: vec![reason] }
+    }
+
+    /// Returns the answer of the registry, if it refused to remove the tag.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        self.reasons.iter().find_map(|reason| match reason {
+            Reason::Refused(refusal) => Some(refusal),
+            _ => None,
+        })
     }
 
     /// Replaces the fate and the reasons.
@@ -126,6 +159,7 @@ impl fmt::Display for Reason {
             Self::NoRule => f.write_str("no rule keeps it"),
             Self::KeptAs(tag) => write!(f, "its image is kept as {tag}"),
             Self::Gone => f.write_str("was gone already"),
+            Self::Refused(refusal) => write!(f, "the registry refused to remove it: {}", refusal.why),
             Self::Orphaned(digest) => write!(f, "attached to {digest}, which does not exist"),
             Self::AttachedElsewhere { subject, repository } => {
                 write!(f, "attached to {subject}, which does not exist here, and signed for {repository}")

@@ -1,6 +1,6 @@
 //! The removal of several images of one repository or layout, for retention.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use std::time::SystemTime;
 
@@ -10,17 +10,19 @@ pub trait BulkRemoval: Send + Sync {
     /// removes nothing else. A layout also removes what refers to images that have no tag afterwards, and deletes the blobs
     /// that only they need.
     ///
-    /// Registries cannot compare and remove in one step: the tag is read just before.
+    /// Registries cannot compare and remove in one step: the tag is read just before. A tag that the registry refuses to
+    /// remove, such as an immutable one, is an outcome, and the others are removed.
     ///
     /// # Errors
-    /// Those of the requests, and of writing. Tags before that one are removed.
+    /// Those of the requests, and of writing; [`Denied`](Kind::Denied) if all removals are refused for missing permissions.
+    /// Tags before that one are removed.
     fn remove_tags(&self, tags: &[(String, Digest)]) -> Result<TagsRemoved>;
 
-    /// Removes an image with all its tags. Returns `false` if the registry does not do that.
+    /// Removes an image with all its tags.
     ///
     /// # Errors
-    /// Those of the request.
-    fn remove_image(&self, digest: &Digest) -> Result<bool>;
+    /// Those of the request. A refusal is an outcome.
+    fn remove_image(&self, digest: &Digest) -> Result<RemovalOutcome>;
 
     /// Returns the digest of the image with this tag; `None` if there is none.
     ///
@@ -58,24 +60,84 @@ pub trait BulkRemoval: Send + Sync {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TagsRemoved {
     /// The outcome for each tag.
-    pub outcomes: Vec<TagOutcome>,
+    pub outcomes: Vec<RemovalOutcome>,
     /// The tags of attachments, such as signatures, that were removed with their images.
     pub attachments: Vec<String>,
     /// The blobs that were deleted.
     pub garbage: Garbage,
 }
 
-/// The outcome for one tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TagOutcome {
+/// The outcome for one tag or image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemovalOutcome {
     /// It is removed.
     Removed,
     /// It did not exist any more.
     Missing,
-    /// It means another image by now, and stays.
+    /// The tag means another image by now, and stays.
     Moved,
-    /// The registry cannot remove a tag alone. Further tags were not tried.
+    /// The registry refused to remove this one.
+    Refused(Refusal),
+    /// The registry seems to support no removal of this kind. Further ones were not tried.
+    Unsupported(Refusal),
+}
+
+/// The refusal of a registry to remove a tag or an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// [`Refused`](Kind::Refused) if the tag is immutable, [`Denied`](Kind::Denied) if permissions may be missing.
+    pub kind: Kind,
+    /// The answer of the registry.
+    pub why: String,
+    /// Advice for the user.
+    pub hint: Option<String>,
+}
+
+/// The largest number of removals that are refused before the first success. Further ones are not tried then.
+const REFUSALS_LIMIT: usize = 8;
+
+/// The experience with removals of one kind so far. A registry answers in the same way, for example with 405, if it supports
+/// no removal and if it protects one tag or image: the others show which of both it is.
+#[derive(Debug, Default)]
+pub struct RemovalTries {
+    /// Set if the registry has removed something, or refused for a reason that only one tag or image can have.
+    is_supported: bool,
+    unsupported: usize,
+    denied: usize,
+}
+
+/// The meaning of the outcomes so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriesVerdict {
+    /// Others may be removed.
+    Continue,
+    /// The registry supports no removal of this kind.
     Unsupported,
+    /// The permission for all removals is missing.
+    Denied,
+}
+
+impl RemovalTries {
+    /// Adds an outcome.
+    pub fn add(&mut self, outcome: &RemovalOutcome) -> TriesVerdict {
+        match outcome {
+            RemovalOutcome::Refused(refusal) if refusal.kind == Kind::Denied => self.denied += 1,
+            RemovalOutcome::Removed | RemovalOutcome::Refused(_) => self.is_supported = true,
+            RemovalOutcome::Unsupported(_) => self.unsupported += 1,
+            RemovalOutcome::Missing | RemovalOutcome::Moved => {}
+        }
+        match self {
+            Self { is_supported: true, .. } => TriesVerdict::Continue,
+            Self { denied: REFUSALS_LIMIT.., .. } => TriesVerdict::Denied,
+            Self { unsupported: REFUSALS_LIMIT.., .. } => TriesVerdict::Unsupported,
+            _ => TriesVerdict::Continue,
+        }
+    }
+
+    /// Returns whether the registry supports this kind of removal, as far as is known.
+    pub fn is_supported(&self) -> bool {
+        self.is_supported
+    }
 }
 
 /// An attachment or a referrer whose image does not exist.

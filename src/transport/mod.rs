@@ -34,7 +34,9 @@ mod retry;
 mod transfer;
 
 pub use access::{Access, CredentialSource, Proxies, Proxy, Secret, Tls};
-pub use bulk_removal::{BulkRemoval, Garbage, Orphan, TagOutcome, TagsRemoved};
+pub use bulk_removal::{
+    BulkRemoval, Garbage, Orphan, Refusal, RemovalOutcome, RemovalTries, TagsRemoved, TriesVerdict,
+};
 pub use client_options::ClientOptions;
 pub use documents::document_digests;
 pub use environment::Environment;

@@ -11,7 +11,9 @@
 //! | nothing changed, and tags are added for ever | `layout::older_tags_of_an_image_…` |
 
 mod layout;
+mod many;
 mod pack;
+mod refusals;
 mod registry;
 
 use volio::TagTemplate;

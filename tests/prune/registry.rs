@@ -9,15 +9,17 @@ use volio::error::Kind;
 use volio::oci::{Descriptor, Digest, attachment_tags, media_type};
 use volio::prune::{Effect, EmptyResult, Options, Pruned, prune};
 use volio::stream::Body;
-use volio::transport::{Access, BulkRemoval, Destination, Garbage, Source, TagsRemoved, registry};
+use volio::transport::{
+    Access, BulkRemoval, Destination, Garbage, RemovalOutcome, Source, TagsRemoved, registry,
+};
 use volio::{Error, Result};
 
-fn manifest(text: &str) -> Vec<u8> {
+pub fn manifest(text: &str) -> Vec<u8> {
     let config = r#"{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
     format!(r#"{{"schemaVersion":2,"config":{config},"layers":[],"annotations":{{{text}}}}}"#).into_bytes()
 }
 
-fn index_of(children: &[&[u8]]) -> Vec<u8> {
+pub fn index_of(children: &[&[u8]]) -> Vec<u8> {
     let entry = |child: &&[u8]| {
         let (kind, digest) = (media_type::MANIFEST, Digest::of(child));
         format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":{}}}"#, child.len())
@@ -27,31 +29,31 @@ fn index_of(children: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Starts a registry with an image for each of the first days of 2026, and one with another tag.
-fn registry(deletes: Deletes, days: u32) -> Registry {
+pub fn registry(deletes: Deletes, days: u32) -> Registry {
     let registry = Registry::start();
     for day in 1..=days {
-        plant(&registry, &format!("d-2026-01-0{day}"), &manifest(&format!(r#""day":"{day}""#)));
+        plant(&registry, &format!("d-2026-01-{day:02}"), &manifest(&format!(r#""day":"{day}""#)));
     }
     plant(&registry, "release", &manifest(r#""day":"release""#));
     registry.behave(|behaviour| behaviour.deletes = deletes);
     registry
 }
 
-fn plant(registry: &Registry, tag: &str, manifest: &[u8]) {
+pub fn plant(registry: &Registry, tag: &str, manifest: &[u8]) {
     registry.plant("data", tag, media_type::MANIFEST, manifest.to_vec());
 }
 
-fn client(registry: &Registry) -> registry::Registry {
+pub fn client(registry: &Registry) -> registry::Registry {
     let name = format!("{}/data", registry.host());
     registry::Registry::new(name.parse().unwrap(), &Access::default()).unwrap()
 }
 
-fn run(registry: &Registry, options: &Options) -> Result<Pruned> {
+pub fn run(registry: &Registry, options: &Options) -> Result<Pruned> {
     let client = client(registry);
     prune(&client, &client, options)
 }
 
-fn tags(registry: &Registry) -> Vec<String> {
+pub fn tags(registry: &Registry) -> Vec<String> {
     client(registry).tags().unwrap()
 }
 
@@ -128,8 +130,7 @@ fn manifests_that_an_index_with_another_tag_lists_stay_and_others_go_with_their_
         fates(&pruned)[..2],
         ["remove d-2026-01-01: no rule keeps it", "keep d-2026-01-02: an image that is kept needs it"]
     );
-    let exists =
-        |manifest: &[u8]| client(&registry).digest_of(&Digest::of(manifest).to_string()).unwrap().is_some();
+    let exists = |manifest: &[u8]| client(&registry).has_image(&Digest::of(manifest)).unwrap();
     assert_eq!([&shared, &own, &part].map(|manifest| exists(manifest)), [true, false, true]);
 }
 
@@ -161,7 +162,7 @@ fn signatures_go_with_their_image_and_stay_with_one_that_has_another_tag() {
 }
 
 /// Plants a signature of an image, and returns its tag.
-fn plant_signature(registry: &Registry, image: &[u8], name: &str) -> String {
+pub fn plant_signature(registry: &Registry, image: &[u8], name: &str) -> String {
     let payload = format!(
         r#"{{"critical":{{"identity":{{"docker-reference":"{name}"}},"image":{{"docker-manifest-digest":"{}"}},"type":"cosign container image signature"}},"optional":null}}"#,
         Digest::of(image)
@@ -271,7 +272,7 @@ impl BulkRemoval for Interfered<'_> {
         if tags.len() > self.limit { Err(Error::failed("the connection broke")) } else { Ok(removed) }
     }
 
-    fn remove_image(&self, digest: &Digest) -> Result<bool> {
+    fn remove_image(&self, digest: &Digest) -> Result<RemovalOutcome> {
         self.removal.remove_image(digest)
     }
 
@@ -353,4 +354,68 @@ fn an_image_has_the_time_of_its_annotation_and_without_one_it_is_kept() {
     let expected =
         ["keep a: last", "keep also-a: last", "remove b: no rule keeps it", "keep c: its image has no time"];
     assert_eq!(fates(&pruned), expected);
+}
+
+#[test]
+fn of_images_of_one_day_the_one_that_was_made_later_is_the_newest() {
+    let registry = Registry::start();
+    let image =
+        |hour: &str| manifest(&format!(r#""org.opencontainers.image.created":"2026-01-02T{hour}:00:00Z""#));
+    for (tag, hour) in [("2026-01-02-bbbb", "09"), ("2026-01-02-aaaa", "17"), ("2026-01-02-cccc", "12")] {
+        plant(&registry, tag, &image(hour));
+    }
+    plant(&registry, "2026-01-01-ffff", &manifest(""));
+    let template = Some("{date}-{digest:.4}".parse().unwrap());
+    let options = Options { template, effect: Effect::DryRun, ..keep_last(1) };
+    let kept = |options: &Options| {
+        let pruned = run(&registry, options).unwrap();
+        pruned
+            .tags
+            .into_iter()
+            .filter(|tag| tag.fate == volio::prune::Fate::Keep)
+            .map(|tag| tag.tag)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&options), ["2026-01-02-aaaa"]);
+    // The image that was just packed is the newest, whatever it says of itself.
+    let packed = Options { just_packed: Some(Digest::of(&image("09"))), ..options };
+    assert_eq!(kept(&packed), ["2026-01-02-bbbb"]);
+}
+
+#[test]
+fn a_date_of_a_clock_that_was_not_set_is_not_a_time_and_what_is_not_a_tag_is_left_alone() {
+    let registry = registry(Deletes::All, 2);
+    let created = r#""org.opencontainers.image.created":"2026-01-03T00:00:00Z""#;
+    plant(&registry, "d-1970-01-01", &manifest(r#""clock":"not set""#));
+    plant(&registry, "d-0000-01-01", &manifest(r#""year":"0""#));
+    plant(&registry, "d-1970-01-02", &manifest(created));
+    plant(&registry, "d-9999-12-31", &manifest(r#""year":"9999""#));
+    for tag in [
+        "../../other/manifests/latest",
+        "d-2026-01-01/../x",
+        "d-2026-01-01?x",
+        "",
+        "d-2026-01-01\u{1b}[2J",
+        "..",
+    ] {
+        plant(&registry, tag, &manifest(&format!(r#""hostile":"{}""#, tag.len())));
+    }
+    for deletes in [Deletes::Images(405), Deletes::All] {
+        registry.behave(|behaviour| behaviour.deletes = deletes);
+        let pruned = run(&registry, &Options { template: None, ..keep_last(2) })
+            .unwrap_or_else(|error| panic!("{error}"));
+        let pruned = pruned.removed().count() + run(&registry, &keep_last(2)).unwrap().removed().count();
+        assert!(pruned > 0 || deletes == Deletes::All);
+    }
+    let left = tags(&registry);
+    for tag in
+        ["d-1970-01-01", "d-0000-01-01", "d-1970-01-02", "d-9999-12-31", "..", "../../other/manifests/latest"]
+    {
+        assert!(left.iter().any(|other| other == tag), "{tag:?} in {left:?}");
+    }
+    let paths = [Method::GET, Method::HEAD, Method::DELETE].map(|method| registry.paths(method)).concat();
+    assert!(
+        paths.iter().all(|path| path == "/v2/" || path.starts_with("/v2/data/") && !path.contains("..")),
+        "{paths:?}"
+    );
 }

@@ -8,7 +8,7 @@ use crate::transport::{document_digests, fetch};
 use std::collections::{HashMap, HashSet};
 
 /// The longest chain of attachments that is followed. A signature of an SBOM has length two.
-const DEPTH_LIMIT: usize = 8;
+pub(super) const DEPTH_LIMIT: usize = 8;
 
 /// The entries that stay after a removal, and those that go with what they were attached to.
 pub(super) struct Split {

@@ -13,7 +13,7 @@ use crate::oci::{Algorithm, Descriptor, Digest, Index};
 use crate::transport::gc::collect_reachable;
 use crate::transport::layout_index::{ImageName, entries_named, ref_name};
 use crate::transport::moved_name::none_if_missing;
-use crate::transport::{BulkRemoval, Garbage, Removed, TagOutcome, TagsRemoved, fetch};
+use crate::transport::{BulkRemoval, Garbage, RemovalOutcome, Removed, TagsRemoved, fetch};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, statat, unlinkat};
 use rustix::io::Errno;
@@ -44,9 +44,9 @@ impl BulkRemoval for Layout {
         Ok(TagsRemoved { outcomes, attachments, garbage })
     }
 
-    fn remove_image(&self, digest: &Digest) -> Result<bool> {
+    fn remove_image(&self, digest: &Digest) -> Result<RemovalOutcome> {
         let image = Self::open(&self.path, None, Some(digest.clone()))?;
-        crate::transport::Removal::remove(&image, true).map(|_| true)
+        crate::transport::Removal::remove(&image, true).map(|_| RemovalOutcome::Removed)
     }
 
     fn digest_of(&self, tag: &str) -> Result<Option<Digest>> {
@@ -134,7 +134,7 @@ enum Effect {
 /// The entries that were taken out of an index.
 struct Taken {
     /// The outcome for each tag.
-    outcomes: Vec<TagOutcome>,
+    outcomes: Vec<RemovalOutcome>,
     /// The tags of attachments.
     attachments: Vec<String>,
     entries: Vec<Descriptor>,
@@ -153,22 +153,23 @@ impl Layout {
         for (tag, expected) in tags {
             let found = ImageName::new(Some(tag), None).find(index, &self.description(), |_| Ok(None));
             let outcome = match found.map(|image| image.digest()) {
-                Ok(digest) if digest == *expected => TagOutcome::Removed,
+                Ok(digest) if digest == *expected => RemovalOutcome::Removed,
                 // By now it may be the name of several images.
-                Ok(_) => TagOutcome::Moved,
-                Err(error) if error.kind() == Kind::Usage => TagOutcome::Moved,
-                Err(error) if error.kind() == Kind::NotFound => TagOutcome::Missing,
+                Ok(_) => RemovalOutcome::Moved,
+                Err(error) if error.kind() == Kind::Usage => RemovalOutcome::Moved,
+                Err(error) if error.kind() == Kind::NotFound => RemovalOutcome::Missing,
                 Err(error) => return Err(error),
             };
+            let is_removed = outcome == RemovalOutcome::Removed;
             outcomes.push(outcome);
-            if outcome == TagOutcome::Removed {
+            if is_removed {
                 let named: Vec<Descriptor> = entries_named(index, tag).into_iter().cloned().collect();
                 index.manifests.retain(|entry| !named.contains(entry));
                 entries.extend(named);
             }
         }
         let mut attachments = Vec::new();
-        if let Some((_, digest)) = tags.iter().zip(&outcomes).find(|(_, outcome)| **outcome == TagOutcome::Removed).map(|(tag, _)| tag)
+        if let Some((_, digest)) = tags.iter().zip(&outcomes).find(|(_, outcome)| **outcome == RemovalOutcome::Removed).map(|(tag, _)| tag)
             // If it is not known what an image has, its attachments stay.
             && let Ok(split) = self.split_attached(&entries, digest, index.manifests.clone())
         {

@@ -2,11 +2,12 @@
 //! another image.
 
 use super::Layout;
-use super::attachments::is_image_of;
+use super::attachments::{DEPTH_LIMIT, is_image_of};
 use crate::error::Result;
 use crate::oci::{Digest, Index, attachment_subject};
 use crate::transport::Orphan;
 use crate::transport::layout_index::{is_image, is_referrer, ref_name};
+use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,8 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 impl Layout {
     /// Takes the attachments and referrers out of an index whose image no entry has, and whose blob is not there or will be
     /// deleted: `is_garbage` says that of a blob that is there. Signatures that have changed since `before` stay: another
-    /// program may store them before their image. What is attached to such an attachment is removed by the next run. A layout
-    /// without any image keeps all.
+    /// program may store them before their image. What is attached to such an attachment goes too. A layout without any image
+    /// keeps all.
     ///
     /// # Errors
     /// When an index is missing or damaged, so that it is not known what an image has.
@@ -30,23 +31,31 @@ impl Layout {
             return Ok(orphans);
         }
         let subjects = self.subjects(&index.manifests);
-        let staying = self.documents(&index.manifests)?;
-        let all = index.manifests.clone();
-        index.manifests.retain(|entry| {
-            let subject = match ref_name(entry) {
-                Some(name) => attachment_subject(name),
-                None => subjects.get(&entry.digest).filter(|_| is_referrer(entry)).cloned(),
-            };
-            let Some(subject) = subject.filter(|subject| !staying.contains(subject)) else { return true };
-            let exists = self.changed(&subject).is_some_and(|changed| !is_garbage(&subject, changed));
-            let is_young = self.changed(&entry.digest).is_none_or(|changed| changed > before);
-            if exists || is_young || is_image_of(&all, &subject) {
-                return true;
+        let mut taken: HashSet<Digest> = HashSet::new();
+        for _ in 0..DEPTH_LIMIT {
+            let staying = self.documents(&index.manifests)?;
+            let (all, count, earlier) = (index.manifests.clone(), orphans.len(), taken.clone());
+            index.manifests.retain(|entry| {
+                let subject = match ref_name(entry) {
+                    Some(name) => attachment_subject(name),
+                    None => subjects.get(&entry.digest).filter(|_| is_referrer(entry)).cloned(),
+                };
+                let Some(subject) = subject.filter(|subject| !staying.contains(subject)) else { return true };
+                let exists = !earlier.contains(&subject)
+                    && self.changed(&subject).is_some_and(|changed| !is_garbage(&subject, changed));
+                let is_young = self.changed(&entry.digest).is_none_or(|changed| changed > before);
+                if exists || is_young || is_image_of(&all, &subject) {
+                    return true;
+                }
+                let name = ref_name(entry).map_or_else(|| entry.digest.to_string(), str::to_owned);
+                orphans.push(Orphan { name, subject });
+                taken.insert(entry.digest.clone());
+                false
+            });
+            if orphans.len() == count {
+                break;
             }
-            let name = ref_name(entry).map_or_else(|| entry.digest.to_string(), str::to_owned);
-            orphans.push(Orphan { name, subject });
-            false
-        });
+        }
         Ok(orphans)
     }
 

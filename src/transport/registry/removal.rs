@@ -29,6 +29,31 @@ impl Removal for Registry {
     }
 }
 
+/// The answer to a request to delete a manifest.
+pub(super) enum Deletion {
+    /// It does not exist any more.
+    Deleted,
+    /// The registry refused.
+    Refused(Error),
+    /// The registry does not support that, or refused: a registry without the support and one that protects the image may
+    /// give the same answer.
+    Unsupported(Error),
+}
+
+impl Deletion {
+    /// Returns whether it is deleted, and not unsupported.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(super) fn is_done(self) -> Result<bool> {
+        match self {
+            Self::Deleted => Ok(true),
+            Self::Unsupported(_) => Ok(false),
+            Self::Refused(error) => Err(error),
+        }
+    }
+}
+
 impl Registry {
     /// Removes the tag, or the image with its tags.
     fn remove_image(&self, digest: Digest, force: bool) -> Result<Removed> {
@@ -40,7 +65,7 @@ impl Registry {
                 .with_hint("name the tag or the digest alone"));
         }
         if let Some(tag) = tag
-            && self.delete(tag)?
+            && self.delete(tag)?.is_done()?
         {
             return Ok(Removed { tags: vec![tag.to_owned()], ..Removed::nothing(digest) });
         }
@@ -56,37 +81,47 @@ impl Registry {
             ))
             .with_hint("use --force if all of them shall go"));
         }
-        if !self.delete(&digest.to_string())? {
+        if !self.delete(&digest.to_string())?.is_done()? {
             return Err(self.deletion_is_disabled());
         }
         Ok(Removed { tags, ..Removed::nothing(digest) })
     }
 
-    /// Deletes a manifest by its tag or its digest. Returns `false` if the registry does not support that.
-    pub(super) fn delete(&self, name: &str) -> Result<bool> {
+    /// Deletes a manifest by its tag or its digest.
+    ///
+    /// # Errors
+    /// Those of the request; a rejection because of the credentials, and one that another try may not get.
+    pub(super) fn delete(&self, name: &str) -> Result<Deletion> {
         use StatusCode as S;
         let what = format!("remove {name} from {}", self.reference.name());
         let request = Request::new(Method::DELETE, self.manifest_url(name), what);
-        let status = wait(async {
+        let (status, answer) = wait(async {
             let response = self.client.send(request, &Scopes::delete(self.reference.repository())).await?;
-            match response.status() {
-                S::NOT_FOUND => Ok(S::NOT_FOUND),
-                status @ (S::BAD_REQUEST | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED) => {
-                    match response.refusal().await {
-                        // The registry can delete tags, and protects this one.
-                        error if error.kind() == Kind::Refused => Err(error),
-                        _ => Ok(status),
-                    }
-                }
-                _ => response.success().await.map(|response| response.status()),
+            let status = response.status();
+            let is_refused = status.is_client_error() || status == S::NOT_IMPLEMENTED;
+            if !is_refused {
+                return response.success().await.map(|_| (status, None));
             }
+            let error = response.refusal().await;
+            // A request that may be sent again is not refused.
+            let is_login = matches!(status, S::UNAUTHORIZED | S::PROXY_AUTHENTICATION_REQUIRED);
+            if is_login || error.retry_after().is_some() {
+                return Err(error);
+            }
+            Ok((status, Some(error)))
         })?;
-        match status {
+        let Some(answer) = answer else { return Ok(Deletion::Deleted) };
+        Ok(match status {
+            // The registry can delete tags, and protects this one.
+            _ if answer.kind() == Kind::Refused => Deletion::Refused(answer),
             // The tag existed a moment ago. Either the response to a first request was lost, or the registry is Harbor,
             // which supports only digests.
-            S::NOT_FOUND => Ok(self.digest_of_tag(name)?.is_none()),
-            status => Ok(status.is_success()),
-        }
+            S::NOT_FOUND if self.digest_of_tag(name)?.is_none() => Deletion::Deleted,
+            S::NOT_FOUND | S::BAD_REQUEST | S::METHOD_NOT_ALLOWED | S::NOT_IMPLEMENTED => {
+                Deletion::Unsupported(answer)
+            }
+            _ => Deletion::Refused(answer),
+        })
     }
 
     /// Returns the error for a registry that cannot remove images.

@@ -152,6 +152,8 @@ pub struct Behaviour {
     pub hides_lengths: bool,
     /// The supported deletions.
     pub deletes: Deletes,
+    /// Tags and digests that are not deleted, with the status of the answer.
+    pub protects: Vec<(String, u16)>,
     /// The form of lists.
     pub pages: Pages,
     /// Headers of every response.
@@ -334,6 +336,11 @@ impl Registry {
     /// Returns the number of requests to the token server with a wrong password.
     pub fn rejected_passwords(&self) -> usize {
         self.shared.inside().token_store.rejected_passwords
+    }
+
+    /// Returns the number of requests with a method.
+    pub fn count(&self, method: &Method) -> usize {
+        self.shared.inside().requests.iter().filter(|request| request.method == method).count()
     }
 
     /// Returns the paths below `/v2/` of the requests with a method, without queries.

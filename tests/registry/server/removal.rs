@@ -24,6 +24,10 @@ pub fn manifest(shared: &Shared, repository: &str, name: &str) -> Response {
         return refusal;
     }
     let is_digest = name.contains(':');
+    let protected = inside.behaviour.protects.iter().find(|(protected, _)| protected == name);
+    if let Some((_, status)) = protected {
+        return error(StatusCode::from_u16(*status).unwrap(), "DENIED");
+    }
     let found = match inside.behaviour.deletes {
         Deletes::Nothing => return error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
         Deletes::Images(status) if !is_digest => {

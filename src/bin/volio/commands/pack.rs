@@ -10,7 +10,7 @@ use self::image::ImageArgs;
 use self::incremental::IncrementalArgs;
 use self::service::ScheduleArgs;
 use self::summary::summary;
-use self::tags::TagArgs;
+use self::tags::{OnRefusal, TagArgs};
 use crate::args::{RegistryArgs, location, size};
 use crate::data_io::{Direction, EnvConfig};
 use crate::documents::PackDocument;
@@ -412,7 +412,8 @@ impl Pack {
         self.print(&packed, base.as_ref(), tags, begun.elapsed())?;
         if !is_dry_run {
             let Invocation { image, access, .. } = invocation;
-            self.tags.prune(image, access, destination, &packed, self.output.quiet)?;
+            let on_refusal = if self.schedule.is_given() { OnRefusal::Warn } else { OnRefusal::Fail };
+            self.tags.prune(image, access, destination, &packed, self.output.quiet, on_refusal)?;
         }
         Ok(done(&packed))
     }

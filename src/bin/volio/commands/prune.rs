@@ -33,8 +33,9 @@ before 1971, are kept.
 Attachments, such as signatures, are kept with their image and go with it, or when it does not exist. A registry that cannot remove a tag alone loses \
 an image only if no tag that is kept means it or needs it. Of a layout, blobs that no image needs are deleted too.
 
-Nothing is removed if the rules keep no image (6), and tags that mean another image by now are kept. One line for each \
-tag says what happens to it, and why.";
+Nothing is removed if the rules keep no image (6), and tags that mean another image by now are kept. If the registry \
+refuses to remove a tag, such as an immutable one, the others are removed, and the command fails at the end. One line for \
+each tag says what happens to it, and why.";
 
 /// Remove the images of a repository or a layout that no rule keeps
 #[derive(Debug, Args)]
@@ -91,6 +92,9 @@ struct TagDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
     action: String,
+    /// Set if the tag was to be removed, and the registry refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    refused: bool,
     reasons: Vec<String>,
 }
 
@@ -114,7 +118,8 @@ impl Prune {
         match self.output.format {
             Format::Text => print(&pruned),
             Format::Json => output::json(&document(place, self.dry_run, &pruned)),
-        }
+        }?;
+        pruned.refusal().map_or(Ok(()), Err)
     }
 
     fn options(&self) -> Result<Options> {
@@ -177,6 +182,7 @@ fn document(place: String, dry_run: bool, pruned: &Pruned) -> PruneDocument {
             Fate::Keep => "keep".to_owned(),
             Fate::Remove => "remove".to_owned(),
         },
+        refused: tag.refusal().is_some(),
         reasons: reasons(tag),
     });
     let garbage = &pruned.garbage;

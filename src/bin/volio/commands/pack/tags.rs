@@ -27,6 +27,15 @@ pub struct TagArgs {
     retention: RetentionArgs,
 }
 
+/// The reaction to a registry that refuses to remove some of the older images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRefusal {
+    /// The command fails. The image is stored.
+    Fail,
+    /// A warning is given: with a schedule, a failure would repeat the whole run after a minute.
+    Warn,
+}
+
 impl TagArgs {
     /// Checks the arguments before the work, and not after the image is stored.
     pub fn check(&self, image: &Location) -> Result<()> {
@@ -66,6 +75,7 @@ impl TagArgs {
         destination: Box<dyn Destination>,
         packed: &Packed,
         is_quiet: bool,
+        on_refusal: OnRefusal,
     ) -> Result<()> {
         if !self.retention.is_given() {
             return Ok(());
@@ -96,7 +106,16 @@ impl TagArgs {
             }
             output::line(&summary(&pruned, false));
         }
-        Ok(())
+        let Some(refusal) = pruned.refusal() else { return Ok(()) };
+        let refusal =
+            refusal.context(format!("{} is stored, but not all older images are removed", packed.address));
+        match on_refusal {
+            OnRefusal::Fail => Err(refusal),
+            OnRefusal::Warn => {
+                output::warning(&refusal.to_string());
+                Ok(())
+            }
+        }
     }
 
     fn options(&self, now: SystemTime) -> Result<Options> {
