@@ -5,13 +5,13 @@
 //!
 //! For that, all tags are read again before the first removal, and then again after as many removals as take about as many
 //! requests. So the number of requests is linear in the number of tags, and the time in which another program can give an
-//! image a tag unnoticed is not much longer than that of the reading itself. The tags of an image are read once more just
-//! before it is removed.
+//! image a tag unnoticed is not much longer than that of the reading itself. Just before an image is removed, its tags are read
+//! once more, and so are new tags, and a few of other names, such as `latest`, which may mean it by now.
 
 use super::remover::{DEPTH_LIMIT, RegistryRemover, TaggedDigest, decide, record};
 use super::report::{Fate, PrunedTag, Reason};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Digest, attachment_subject, tags_about};
+use crate::oci::{Digest, attachment_subject, is_tag, tags_about};
 use crate::transport::{Refusal, RemovalOutcome, RemovalTries, TriesVerdict};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -20,6 +20,12 @@ const MIN_BATCH: usize = 16;
 
 /// The number of tags that are read for each removal.
 const TAGS_PER_REMOVAL: usize = 2;
+
+/// The largest number of tags of a repository that are listed again before each removal: those of one page.
+const LISTED_LIMIT: usize = 1000;
+
+/// The largest number of tags with other names that are read again before each removal.
+const WATCHED_LIMIT: usize = 8;
 
 /// The largest number of attachments and referrers that are removed with an image.
 const ATTACHED_LIMIT: usize = 10_000;
@@ -184,12 +190,7 @@ impl RegistryRemover<'_> {
         // Nothing is read again of an image that stays anyway.
         let is_shared = state.tags_of(digest).any(|tag| !own.contains(tag));
         if !is_shared && !state.needed.contains(digest) {
-            let present: Vec<String> =
-                own.iter().filter(|tag| state.digest_of(tag).is_some()).cloned().collect();
-            let mut found = self.digests(&present)?;
-            for tag in &present {
-                state.set(tag, found.remove(tag));
-            }
+            self.read_again(tags, &own, state)?;
         }
         for tag in &own {
             match state.digest_of(tag) {
@@ -232,6 +233,35 @@ impl RegistryRemover<'_> {
             }
         }
         Ok(Some(outcome))
+    }
+
+    /// Reads the tags of an image again, and those that may have been given to it.
+    fn read_again(&self, tags: &[PrunedTag], own: &[String], state: &mut RegistryState) -> Result<()> {
+        let Some(named) = &state.named else { return Ok(()) };
+        let mut changing: Vec<String> = own.iter().filter(|tag| named.contains_key(*tag)).cloned().collect();
+        let is_other = |tag: &&PrunedTag| tag.reasons == [Reason::OtherGroup];
+        let watched: Vec<&PrunedTag> = tags.iter().filter(is_other).take(WATCHED_LIMIT + 1).collect();
+        if watched.len() <= WATCHED_LIMIT {
+            changing.extend(watched.into_iter().map(|tag| tag.tag.clone()));
+        }
+        if named.len() <= LISTED_LIMIT {
+            let is_new = |tag: &String| is_tag(tag) && !named.contains_key(tag);
+            changing.extend(self.source.tags()?.into_iter().filter(is_new));
+        }
+        let mut found = self.digests(&changing)?;
+        for tag in &changing {
+            let digest = found.remove(tag);
+            if digest.as_ref() == state.digest_of(tag) {
+                continue;
+            }
+            state.set(tag, digest.clone());
+            if let Some(digest) = digest.filter(|_| attachment_subject(tag).is_none()) {
+                let named = BTreeMap::from([(tag.clone(), digest)]);
+                let images = self.known_images(std::slice::from_ref(tag), &named)?;
+                state.needed.extend(self.catalog.reach(images)?);
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the tags of an image that the registry refused to remove, and everything that it needs.

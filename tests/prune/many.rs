@@ -66,9 +66,10 @@ fn the_number_of_requests_is_linear_in_the_number_of_tags() {
         let all_requests = registry.requests().len();
         println!("{count} tags, {removed} removed: {all_requests} requests, {total} reads");
         // Each tag once to decide, once before the first removal, and once more before its own; and a few more to find out
-        // what the registry can do. Of each removed image the referrers are listed, which takes two requests here.
+        // what the registry can do. Of each removed image the referrers are listed, which takes two requests
+        // here, and before it the tags and the one with another name.
         assert!(total <= 4 * count as usize + 40, "{total} reads");
-        assert!(all_requests <= 7 * count as usize + 100, "{all_requests} requests");
+        assert!(all_requests <= 9 * count as usize + 100, "{all_requests} requests");
         if removed <= count / 2 {
             assert!(kept.iter().all(|reads| *reads <= 3), "{kept:?}");
         }

@@ -10,6 +10,7 @@
 //! | two tags on one image, and the registry removes images only | `registry::an_image_with_a_tag_that_stays_…` |
 //! | nothing changed, and tags are added for ever | `layout::older_tags_of_an_image_…` |
 
+mod killed;
 mod layout;
 mod many;
 mod pack;

@@ -1,6 +1,7 @@
 //! `pack` with further tags and rules of retention, by the program.
 
-use crate::registry::Registry;
+use crate::registry::{Refusal, Registry};
+use axum::http::Method;
 use std::fs;
 use std::process::{Command, Output};
 use tempfile::TempDir;
@@ -96,4 +97,58 @@ fn nothing_is_removed_if_the_pack_fails() {
         .args([&image, "tree"]);
     assert_eq!(command.output().unwrap().status.code(), Some(6), "the source is empty");
     assert_eq!(exporter.tags(), before);
+}
+
+#[test]
+fn nothing_is_removed_if_the_new_image_is_not_stored_completely() {
+    let exporter = Exporter::new();
+    let template = ["--tag-template", "n-{date:%Y%m%dT%H%M%S}-{digest:.8}"];
+    let pack =
+        |content: &str, keep: &str| exporter.pack(content, &[&template[..], &["--keep-last", keep]].concat());
+    exporter.digest(&pack("one", "9"));
+    exporter.digest(&pack("two", "9"));
+    let before = exporter.tags();
+    assert_eq!(before.len(), 3);
+    // From now on the registry has none of the blobs that it accepts.
+    let lost = Refusal { method: Method::HEAD, path: "/blobs/", status: 404, ..Refusal::default() };
+    exporter.registry.behave(|behaviour| behaviour.refusals = vec![lost; 100]);
+    let output = pack("three", "1");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no older image was removed") && said.contains("is missing"), "{said}");
+    let left = exporter.tags();
+    assert!(before.iter().all(|tag| left.contains(tag)), "{before:?} in {left:?}");
+}
+
+#[test]
+fn a_tag_that_the_registry_refuses_to_remove_fails_a_single_pack_after_the_image_is_stored_and_not_a_schedule()
+ {
+    let exporter = Exporter::new();
+    let options = ["--tag-template", "n-{date:%Y%m%dT%H%M%S}-{digest:.8}", "--keep-last", "1"];
+    exporter.digest(&exporter.pack("one", &options));
+    let first = exporter.tags().into_iter().find(|tag| tag.starts_with("n-")).unwrap();
+    exporter.registry.behave(|behaviour| behaviour.protects = vec![(first.clone(), 409)]);
+    let output = exporter.pack("two", &options);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is stored, but not all older images are removed"), "{said}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("@sha256:"));
+    assert!(exporter.tags().contains(&first));
+    // A schedule would repeat the run after a minute.
+    let state = exporter.place.path().join("state");
+    fs::write(exporter.place.path().join("tree/file"), "three").unwrap();
+    let image = format!("{}:latest", exporter.repository());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_volio"));
+    command.current_dir(exporter.place.path()).env("TZ", "UTC").args([
+        "pack",
+        "--incremental",
+        "--every",
+        "1h",
+    ]);
+    command.args(["--after", "echo result=$VOLIO_RESULT; kill $PPID", "--state", state.to_str().unwrap()]);
+    let output = command.args(options).args([&image, "tree"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("result=success") && said.contains("warning: "), "{said}");
+    assert!(said.contains("refused to remove the tag") && !said.contains("next try"), "{said}");
 }

@@ -325,6 +325,67 @@ fn a_tag_that_moves_meanwhile_is_kept() {
     }
 }
 
+/// A registry in which something happens after the first removal of an image.
+struct InterferedLater<'a> {
+    removal: registry::Registry,
+    after: &'a (dyn Fn() + Sync),
+    is_done: std::sync::atomic::AtomicBool,
+}
+
+impl BulkRemoval for InterferedLater<'_> {
+    fn remove_tags(&self, tags: &[(String, Digest)]) -> Result<TagsRemoved> {
+        self.removal.remove_tags(tags)
+    }
+
+    fn remove_image(&self, digest: &Digest) -> Result<RemovalOutcome> {
+        let outcome = self.removal.remove_image(digest);
+        if !self.is_done.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            (self.after)();
+        }
+        outcome
+    }
+
+    fn digest_of(&self, tag: &str) -> Result<Option<Digest>> {
+        self.removal.digest_of(tag)
+    }
+
+    fn has_image(&self, digest: &Digest) -> Result<bool> {
+        self.removal.has_image(digest)
+    }
+
+    fn collect_garbage(&self, before: SystemTime) -> Result<Garbage> {
+        self.removal.collect_garbage(before)
+    }
+
+    fn preview(&self, tags: &[(String, Digest)], before: SystemTime) -> Result<TagsRemoved> {
+        self.removal.preview(tags, before)
+    }
+
+    fn deletes_with_last_tag(&self) -> bool {
+        false
+    }
+
+    fn no_deletion(&self) -> Error {
+        self.removal.no_deletion()
+    }
+}
+
+#[test]
+fn an_image_that_gets_a_tag_while_others_are_removed_by_their_digests_stays() {
+    let registry = registry(Deletes::Images(405), 6);
+    let image = |day: u32| manifest(&format!(r#""day":"{day}""#));
+    // A tag of another name goes back to an image, and another image gets a new tag.
+    let after = || {
+        plant(&registry, "release", &image(2));
+        plant(&registry, "golden", &image(3));
+    };
+    let removal = InterferedLater { removal: client(&registry), after: &after, is_done: false.into() };
+    let pruned = prune(&client(&registry), &removal, &keep_last(1)).unwrap();
+    let expected = ["d-2026-01-02", "d-2026-01-03", "d-2026-01-06", "golden", "release"];
+    assert_eq!(tags(&registry), expected, "{:?}", fates(&pruned));
+    assert!(fates(&pruned)[1].ends_with("and this one is also release"), "{:?}", fates(&pruned));
+}
+
 #[test]
 fn a_run_that_breaks_off_is_completed_by_the_next_and_two_runs_do_no_harm() {
     let registry = registry(Deletes::All, 4);
