@@ -180,7 +180,7 @@ impl Registry {
             let digest = one.digest();
             let tags = targets.tags.entry(digest.clone()).or_default();
             if let Some(tag) = &one.tag
-                && self.delete(tag)?.is_done()?
+                && self.delete(tag)?.into_result()?
             {
                 tags.remove(tag);
                 removed.push(tag.clone());
@@ -191,7 +191,7 @@ impl Registry {
                 shared.push(one.name());
                 continue;
             }
-            if !self.delete(&digest.to_string())?.is_done()? {
+            if !self.delete(&digest.to_string())?.into_result()? {
                 return Err(Error::failed(format!(
                     "{} does not let {} be removed",
                     self.reference.registry(),

@@ -45,7 +45,7 @@ impl Deletion {
     ///
     /// # Errors
     /// The refusal.
-    pub(super) fn is_done(self) -> Result<bool> {
+    pub(super) fn into_result(self) -> Result<bool> {
         match self {
             Self::Deleted => Ok(true),
             Self::Unsupported(_) => Ok(false),
@@ -65,7 +65,7 @@ impl Registry {
                 .with_hint("name the tag or the digest alone"));
         }
         if let Some(tag) = tag
-            && self.delete(tag)?.is_done()?
+            && self.delete(tag)?.into_result()?
         {
             return Ok(Removed { tags: vec![tag.to_owned()], ..Removed::nothing(digest) });
         }
@@ -81,7 +81,7 @@ impl Registry {
             ))
             .with_hint("use --force if all of them shall go"));
         }
-        if !self.delete(&digest.to_string())?.is_done()? {
+        if !self.delete(&digest.to_string())?.into_result()? {
             return Err(self.deletion_is_disabled());
         }
         Ok(Removed { tags, ..Removed::nothing(digest) })
