@@ -9,7 +9,7 @@ use crate::image::Description;
 use crate::layer::{Compression, Layer};
 use crate::oci::{Descriptor, Digest, Document, Platform};
 use crate::pack::{
-    ArchiveFormat, LayerForm, Options, Packed, PackedLayer, pack_layers, publish, rfc3339,
+    ArchiveFormat, EarlierRun, LayerForm, Options, Packed, PackedLayer, pack_layers, publish, rfc3339,
     upload_while_writing, wait_for_retry, warn_left_out,
 };
 use crate::progress::Progress;
@@ -71,6 +71,8 @@ fn archive_options(options: &Options) -> Result<Options> {
         }
     }
     options.compression = INNER;
+    // The archive is in a file here, and not at the destination.
+    options.earlier_run = EarlierRun::Ended;
     Ok(options)
 }
 

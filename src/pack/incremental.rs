@@ -133,18 +133,19 @@ impl Packer<'_> {
 
     fn pack_in_full(&self, found: Option<&FoundBase>, reason: FullReason, rule: &NameRule) -> Result<Packed> {
         let mut packed =
-            pack_in_full(self.destination, self.sources, self.options, rule, self.progress, |content| {
+            pack_in_full(self.destination, self.sources, self.options, rule, self.progress, &|content| {
                 // The size of a base that cannot be read is not known.
                 let is_unknown = matches!(reason, FullReason::Unusable { .. });
                 let rule = self.incremental.shrink_rule;
                 if is_unknown && content == 0 { rule.ensure_allows_empty() } else { Ok(()) }
             })?;
-        let sent = packed.layers.iter().map(|layer| layer.size).sum();
+        let full_bytes = packed.layers.iter().map(|layer| layer.size).sum();
+        let sent = packed.bytes_of_new_layers();
         let base = found.map(|found| found.address.clone());
         packed.incremental = Some(Incremental {
             bytes_read: packed.bytes,
             bytes_sent: sent,
-            full_bytes: sent,
+            full_bytes,
             layers_added: packed.layers.len() as u64,
             ..Incremental::of(base, ImageForm::Full(reason))
         });
@@ -348,12 +349,13 @@ impl Packer<'_> {
             .chain(Some(&image.root).filter(|root| image.manifests.first() != Some(root)));
         let own: u64 = layers.iter().map(|layer| layer.descriptor.size).sum();
         let own = own + documents.map(|document| document.bytes().len() as u64).sum::<u64>();
+        let there = uploaded.iter().filter(|layer| layer.was_there).map(|layer| layer.layer.descriptor.size);
+        let sent = brought + own.saturating_sub(there.sum());
         let read: u64 = uploaded.iter().map(|layer| layer.contents.bytes).sum();
         let added = uploaded.iter().map(|layer| layer.entries).sum::<u64>().saturating_mul(HEADER);
         let reused = delta.changes.tree.stored.saturating_sub(read.saturating_add(added));
         let full_bytes = own.saturating_add(delta.base.compressed_size(reused));
-        let report =
-            Incremental { full_bytes, ..self.report(found, &delta, ImageForm::Delta, read, own + brought) };
+        let report = Incremental { full_bytes, ..self.report(found, &delta, ImageForm::Delta, read, sent) };
         let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
         let packed = Packed::new(self.destination, image, layers, uploaded, delta.changes.summary);
         let Changes { tree, .. } = delta.changes;

@@ -63,6 +63,17 @@ pub enum ShrinkRule {
     AtMost(u8),
 }
 
+/// The tree that a pack replaces, by its size, and what may be lost of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Predecessor {
+    /// The number of its entries that are not directories.
+    pub files: u64,
+    /// The size of its files together, in bytes.
+    pub bytes: u64,
+    /// The smallest tree that may take its place.
+    pub rule: ShrinkRule,
+}
+
 /// The effect of a pack on its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -109,24 +120,39 @@ impl IncrementalOptions {
     }
 }
 
+impl Predecessor {
+    /// Fails if a tree with so many files and bytes has lost too much to take the place of this one.
+    ///
+    /// # Errors
+    /// [`Refused`](crate::error::Kind::Refused).
+    pub(super) fn ensure_replaceable_by(&self, files: u64, bytes: u64) -> Result<()> {
+        self.rule.ensure_allows_sizes("the last run packed", (self.files, self.bytes), (files, bytes))
+    }
+}
+
 impl ShrinkRule {
     /// Fails if a tree has lost too much of the base to take its place.
     ///
     /// # Errors
     /// [`Refused`](crate::error::Kind::Refused).
     pub(super) fn ensure_allows(self, base: &BaseTree, tree: TreeSize) -> Result<()> {
+        self.ensure_allows_sizes("the base has", (base.files, base.bytes), (tree.files, tree.bytes))
+    }
+
+    /// Fails if a tree with so many files and bytes may not take the place of another one. `has` begins the error.
+    fn ensure_allows_sizes(self, has: &str, before: (u64, u64), now: (u64, u64)) -> Result<()> {
         let Self::AtMost(percent) = self else { return Ok(()) };
-        if base.files > 0 && tree.files == 0 {
+        if before.0 > 0 && now.0 == 0 {
             return self.ensure_allows_empty();
         }
-        let lost = [(base.files, tree.files, "files"), (base.bytes, tree.bytes, "bytes of files")];
+        let lost = [(before.0, now.0, "files"), (before.1, now.1, "bytes of files")];
         let has_lost = |(before, now, _): &(u64, u64, &str)| {
             u128::from(before.saturating_sub(*now)) * 100 > u128::from(*before) * u128::from(percent)
         };
         match lost.into_iter().find(has_lost) {
             None => Ok(()),
             Some((before, now, what)) => Err(Error::refused(format!(
-                "the base has {before} {what} and the source has {now}: it lost more than {percent} %"
+                "{has} {before} {what} and the source has {now}: it lost more than {percent} %"
             ))
             .with_hint("--allow-shrink packs it nevertheless; --max-shrink sets the limit")),
         }

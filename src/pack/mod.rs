@@ -23,7 +23,7 @@ mod warnings;
 pub use archive::read_archive;
 pub use base::{Base, BaseRole};
 pub use incremental::pack_incremental;
-pub use limits::{ContentCheck, Effect, IncrementalOptions, ShrinkRule};
+pub use limits::{ContentCheck, Effect, IncrementalOptions, Predecessor, ShrinkRule};
 pub(crate) use publish::publish;
 pub use report::{FullReason, ImageForm, Incremental, Packed, PackedLayer};
 pub use tags::add_tags;
@@ -59,6 +59,21 @@ pub struct Options {
     pub image: Description,
     /// The key that signs the image before it gets its name.
     pub signer: Option<Arc<Signer>>,
+    /// The end of an earlier pack of the same tree.
+    pub earlier_run: EarlierRun,
+    /// The tree that this one replaces, unless it is compared with a base.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// The end of an earlier pack of the same tree to the same destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EarlierRun {
+    /// It has ended by itself, or there was none. Layers are sent while they are built.
+    #[default]
+    Ended,
+    /// It was killed or interrupted, and has sent some layers. Each layer is built once without being sent, and is not sent
+    /// if the destination has it, until as many are missing as are built at once: those that were on their way.
+    Interrupted,
 }
 
 /// The layers of a tree.
@@ -86,6 +101,8 @@ impl Default for Options {
             tree: WalkOptions::default(),
             image: Description::default(),
             signer: None,
+            earlier_run: EarlierRun::default(),
+            predecessor: None,
         }
     }
 }
@@ -114,7 +131,7 @@ pub fn pack(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Packed> {
-    pack_in_full(destination, sources, options, &NameRule::Replace, progress, |_| Ok(()))
+    pack_in_full(destination, sources, options, &NameRule::Replace, progress, &|_| Ok(()))
 }
 
 /// Packs the whole tree. `check` can refuse it by the number of its entries that are not directories, before it gets a
@@ -125,8 +142,9 @@ fn pack_in_full(
     options: &Options,
     rule: &NameRule,
     progress: &dyn Progress,
-    check: impl FnOnce(u64) -> Result<()>,
+    check: &dyn Fn(u64) -> Result<()>,
 ) -> Result<Packed> {
+    let given = options;
     let options = &options.fitting(destination.image_support())?;
     options.image.platforms()?;
     let form = LayerForm { size: options.layer_size, format: ArchiveFormat::Layer };
@@ -137,15 +155,20 @@ fn pack_in_full(
     let created = options.tree.clamp_mtime.or(summary.newest).and_then(rfc3339);
     let layers: Vec<Layer> = uploaded.iter().map(|uploaded| uploaded.layer.clone()).collect();
     let image = Description { created, ..options.image.clone() }.build(&layers)?;
-    store_documents(destination, &image).map_err(|error| {
-        if is_missing_blob(&error) {
-            // Nothing that the user named is missing.
-            Error::failed("the registry says that it lacks blobs that it has just received")
-                .with_source(error)
-        } else {
-            error
+    match store_documents(destination, &image) {
+        // It has deleted them since, or its answer was that of a cache.
+        Err(error) if is_missing_blob(&error) && uploaded.iter().any(|layer| layer.was_there) => {
+            progress.warn(&format!("{error}; all layers are sent again"));
+            let options = Options { earlier_run: EarlierRun::Ended, ..given.clone() };
+            return pack_in_full(destination, sources, &options, rule, progress, check);
         }
-    })?;
+        Err(error) if is_missing_blob(&error) => {
+            // Nothing that the user named is missing.
+            let what = "the registry says that it lacks blobs that it has just received";
+            return Err(Error::failed(what).with_source(error));
+        }
+        stored => stored?,
+    }
     let signed = sign(destination, &image, options.signer.as_deref())?;
     set_name(destination, &image.root, rule)?;
     let layers = uploaded.iter().map(|layer| PackedLayer::new(&layer.layer, &layer.contents)).collect();
@@ -175,7 +198,14 @@ pub(crate) fn pack_layers(
         let mut summary = summaries.fold(Summary::default(), Summary::and);
         let on_change = options.tree.on_change;
         match uploaded.iter().try_for_each(|layer| layer.listed.check(on_change, &mut summary)) {
-            Ok(()) => return Ok((uploaded, summary)),
+            Ok(()) => {
+                if let Some(predecessor) = &options.predecessor {
+                    let files = uploaded.iter().map(|layer| layer.content).sum();
+                    let bytes = uploaded.iter().map(|layer| layer.contents.bytes).sum();
+                    predecessor.ensure_replaceable_by(files, bytes)?;
+                }
+                return Ok((uploaded, summary));
+            }
             Err(error) if skip_list.record_failure(&error, &options.tree, moves) => {
                 progress.warn(&format!("{error}; the tree is packed again"));
                 moves += 1;

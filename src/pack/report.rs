@@ -24,8 +24,14 @@ pub struct Packed {
     pub platforms: Vec<Platform>,
     /// The layers that were packed, lowest first. Those of a base are not among them.
     pub layers: Vec<PackedLayer>,
+    /// The number of those layers that the destination had already, from an earlier run.
+    pub layers_found: u64,
+    /// The size of these blobs together, in bytes.
+    pub bytes_found: u64,
     /// The number of entries of the tree.
     pub entries: u64,
+    /// The number of its entries that are not directories, and were packed.
+    pub files: u64,
     /// The size of its files together, in bytes.
     pub bytes: u64,
     /// The number of sockets, which are left out because no archive can hold them.
@@ -82,6 +88,13 @@ impl Packed {
             root: image.root,
             platforms: image.platforms,
             layers,
+            layers_found: uploaded.iter().filter(|layer| layer.was_there).count() as u64,
+            bytes_found: uploaded
+                .iter()
+                .filter(|layer| layer.was_there)
+                .map(|layer| layer.layer.descriptor.size)
+                .sum(),
+            files: uploaded.iter().map(|layer| layer.content).sum(),
             entries: uploaded.iter().map(|layer| layer.entries).sum(),
             bytes: uploaded.iter().map(|layer| layer.contents.bytes).sum(),
             sockets_skipped: summary.sockets,
@@ -95,6 +108,13 @@ impl Packed {
             incremental: None,
             signed: None,
         }
+    }
+}
+
+impl Packed {
+    /// Returns the size of the layers that were sent, in bytes.
+    pub fn bytes_of_new_layers(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum::<u64>().saturating_sub(self.bytes_found)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Uploads of layers. Several layers are built and uploaded at once, each while its part of the tree is read.
 
+use super::dry_run::DryRun;
 use super::layering::LayerPlan;
-use super::{ArchiveFormat, Options, warnings, with_retries};
-use crate::error::{Error, Result};
+use super::{ArchiveFormat, EarlierRun, Options, warnings, with_retries};
+use crate::error::{Error, Result, Side};
 use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter, Toc};
 use crate::progress::{Progress, Task};
 use crate::stream::{Workers, Written, memory_slots, start_in, try_for_each};
@@ -10,7 +11,7 @@ use crate::transport::Destination;
 use crate::tree::{
     Entry, EntryKind, ListedDirectories, Metadata, SkipList, SourceSpec, Summary, TreePath, Walk, WalkedEntry,
 };
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{io, thread};
 
 /// The number of layers that are built at once. Each has its own reader and a few frames; they share the workers.
@@ -30,6 +31,8 @@ pub struct UploadedLayer {
     pub listed: ListedDirectories,
     /// The entries of a delta that were found.
     pub delta_found: DeltaCount,
+    /// Set if the destination had it already.
+    pub was_there: bool,
 }
 
 /// A part of the tree that was written as a layer.
@@ -93,6 +96,7 @@ pub fn upload_layers(
         workers,
         count: plans.len(),
         is_abandoned: AtomicBool::new(false),
+        missing: AtomicUsize::new(0),
     };
     let upload = |number, plan: &LayerPlan| {
         let outcome = uploader.upload(number, plan);
@@ -117,6 +121,8 @@ struct Uploader<'a> {
     count: usize,
     /// True if a layer has failed, so that the others are not needed.
     is_abandoned: AtomicBool,
+    /// The number of layers for which the destination was asked, and which it does not have.
+    missing: AtomicUsize,
 }
 
 impl Uploader<'_> {
@@ -128,16 +134,43 @@ impl Uploader<'_> {
         };
         let (tree, mut skip_list) = (&self.options.tree, self.skip_list.clone());
         with_retries(self.destination, self.sources, tree, &mut skip_list, self.progress, |skip_list| {
-            self.attempt(plan, skip_list, self.progress.begin(&what, Some(plan.bytes)).as_ref())
+            if let Some(found) = self.find(&what, plan, skip_list)? {
+                return Ok(found);
+            }
+            let task = self.progress.begin(&what, Some(plan.bytes));
+            self.attempt(self.destination, plan, skip_list, task.as_ref())
         })
     }
 
+    /// Builds a layer that an interrupted run may have sent, and returns it if the destination has it. Layers are begun in
+    /// order, so that only those are missing before the last one that were on their way.
+    fn find(&self, what: &str, plan: &LayerPlan, skip_list: &SkipList) -> Result<Option<UploadedLayer>> {
+        let is_over = self.missing.load(Ordering::Relaxed) >= CONCURRENT_LAYERS;
+        if is_over || self.options.earlier_run == EarlierRun::Ended {
+            return Ok(None);
+        }
+        let task = self.progress.begin(&format!("{what}, which may be there"), Some(plan.bytes));
+        let built = self.attempt(&DryRun(self.destination), plan, skip_list, task.as_ref())?;
+        let exists = self.destination.exists(&built.layer.descriptor);
+        if exists.map_err(|error| error.on(Side::Destination))? {
+            return Ok(Some(UploadedLayer { was_there: true, ..built }));
+        }
+        self.missing.fetch_add(1, Ordering::Relaxed);
+        Ok(None)
+    }
+
     /// Uploads a layer while it is built: one thread reads and archives, some compress, one hashes, and this one uploads.
-    fn attempt(&self, plan: &LayerPlan, skip_list: &SkipList, task: &dyn Task) -> Result<UploadedLayer> {
+    fn attempt(
+        &self,
+        destination: &dyn Destination,
+        plan: &LayerPlan,
+        skip_list: &SkipList,
+        task: &dyn Task,
+    ) -> Result<UploadedLayer> {
         let tree = Walk::skipping(self.sources, &self.options.tree, skip_list)?.within(&plan.range);
         let compression = self.options.compression;
         let (archived, written, toc) =
-            upload_while_writing(self.destination, compression, &self.workers, self.share, |layer| {
+            upload_while_writing(destination, compression, &self.workers, self.share, |layer| {
                 let layer = match self.format {
                     ArchiveFormat::Layer => layer,
                     ArchiveFormat::Gnu => layer.gnu(),
@@ -151,7 +184,8 @@ impl Uploader<'_> {
             let Summary { newest, attributes, .. } = summary;
             summary = Summary { newest, attributes, ..Summary::default() };
         }
-        Ok(UploadedLayer { layer, contents, summary, entries, content, listed, delta_found })
+        let was_there = false;
+        Ok(UploadedLayer { layer, contents, summary, entries, content, listed, delta_found, was_there })
     }
 
     /// Writes the archive of a layer.

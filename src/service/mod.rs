@@ -26,6 +26,6 @@ pub use log::{Level, Line, Log};
 pub use run::{Change, Done, Hooks, Report, Runner};
 pub use schedule::{CronLine, Schedule};
 pub use scheduled::{AtEnd, Scheduled, Stopped};
-pub use state::{JobState, is_in_container};
+pub use state::{JobState, RunEnd, TreeSize, is_in_container};
 pub use status::{Snapshot, Status};
 pub use zone::Zone;

@@ -8,7 +8,7 @@
 
 use super::clock::Clock;
 use super::hook::{Hook, HookContext, Variables};
-use super::state::JobState;
+use super::state::{JobState, RunEnd, TreeSize};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::stream::{CancelToken, start};
@@ -46,6 +46,8 @@ pub struct Done {
     pub bytes: u64,
     /// The change that the work made.
     pub change: Change,
+    /// The size of the tree, if it is to be compared with that of the next run.
+    pub size: Option<TreeSize>,
 }
 
 /// A change, or none.
@@ -120,7 +122,7 @@ impl Runner {
             }
             None => Ok(()),
         };
-        if let Err(error) = state.end(None, outcome.is_ok()) {
+        if let Err(error) = state.end(RunEnd::Interrupted, outcome.is_ok()) {
             log.warning("state", &error.to_string());
         }
         outcome.err()
@@ -174,8 +176,13 @@ impl Runner {
             is_complete = outcome.is_ok() || self.hooks.after.is_none();
             hook_error = hook_error.or(outcome.err());
         }
+        let end = match &outcome {
+            Ok(done) => RunEnd::Succeeded { begun: begun.0, size: done.size },
+            Err(_) if interrupted => RunEnd::Interrupted,
+            Err(_) => RunEnd::Failed,
+        };
         if let Some(state) = state
-            && let Err(error) = state.end(outcome.is_ok().then_some(begun.0), is_complete)
+            && let Err(error) = state.end(end, is_complete)
         {
             self.context.log.warning("state", &error.to_string());
         }

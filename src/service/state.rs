@@ -35,6 +35,31 @@ pub struct JobState {
     _lock: LockFile,
 }
 
+/// The size of a tree that was packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeSize {
+    /// The number of entries that are not directories.
+    pub files: u64,
+    /// The size of its files together, in bytes.
+    pub bytes: u64,
+}
+
+/// The end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// It was successful.
+    Succeeded {
+        /// The time at which it began.
+        begun: SystemTime,
+        /// The size of the tree, if it is to be compared with that of the next run.
+        size: Option<TreeSize>,
+    },
+    /// It has failed.
+    Failed,
+    /// It was killed or interrupted. What it has sent may be of use for the next one.
+    Interrupted,
+}
+
 /// A note in its directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -47,6 +72,12 @@ struct Note {
     /// The time at which the last successful run began, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_success: Option<u64>,
+    /// The size of the tree that it has packed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_size: Option<TreeSize>,
+    /// Set when a run begins, until one has ended by itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_interrupted: bool,
 }
 
 impl JobState {
@@ -103,23 +134,36 @@ impl JobState {
             .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
     }
 
+    /// Returns whether the last run was killed or interrupted.
+    pub fn was_interrupted(&self) -> bool {
+        self.note.is_interrupted
+    }
+
+    /// Returns the size of the tree that the last successful run has packed.
+    pub fn last_size(&self) -> Option<TreeSize> {
+        self.note.last_size
+    }
+
     /// Notes that a run begins. The note is on the disk when this returns.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn begin(&mut self, now: SystemTime) -> Result<()> {
-        self.write(Note { running_since: Some(unix_seconds(now)), ..self.note.clone() })
+        self.write(Note { running_since: Some(unix_seconds(now)), is_interrupted: true, ..self.note.clone() })
     }
 
-    /// Notes that the run has ended, with the time at which it began if it was successful. Unless `is_complete`, its
-    /// `--after` is still due.
+    /// Notes that the run has ended. Unless `is_complete`, its `--after` is still due.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn end(&mut self, success: Option<SystemTime>, is_complete: bool) -> Result<()> {
-        let last_success = success.map(unix_seconds).or(self.note.last_success);
-        let running_since = self.note.running_since.filter(|_| !is_complete);
-        self.write(Note { running_since, last_success, ..self.note.clone() })
+    pub fn end(&mut self, end: RunEnd, is_complete: bool) -> Result<()> {
+        let mut note = self.note.clone();
+        note.running_since = note.running_since.filter(|_| !is_complete);
+        note.is_interrupted = end == RunEnd::Interrupted;
+        if let RunEnd::Succeeded { begun, size } = end {
+            (note.last_success, note.last_size) = (Some(unix_seconds(begun)), size);
+        }
+        self.write(note)
     }
 
     fn write(&mut self, note: Note) -> Result<()> {

@@ -6,6 +6,7 @@ mod hooks;
 mod month;
 mod program;
 mod schedule;
+mod unfinished;
 mod watch;
 
 use std::sync::{Arc, Mutex};

@@ -359,7 +359,7 @@ impl Month {
         assert_eq!(self.snapshots.lock().unwrap().len(), left.len(), "{left:?}");
         pruned?;
         let change = if is_new { Change::Changed } else { Change::Unchanged };
-        Ok(Done { digest, bytes: packed.bytes, change })
+        Ok(Done { digest, bytes: packed.bytes, change, size: None })
     }
 
     fn follower(self: &Arc<Self>, machine: usize, end: &CancelToken) -> Result<()> {

@@ -16,39 +16,39 @@ use volio::Digest;
 use volio::transport::Access;
 
 /// A directory with a tree to pack, and a place for the state.
-struct Place(tempfile::TempDir);
+pub(super) struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         fs::create_dir(place.path("tree")).unwrap();
         fs::write(place.path("tree/file"), "one").unwrap();
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn image(&self) -> String {
+    pub(super) fn image(&self) -> String {
         format!("oci:{}:v1", self.path("layout").display())
     }
 
-    fn digest(&self) -> Option<Digest> {
+    pub(super) fn digest(&self) -> Option<Digest> {
         digest(&self.image())
     }
 
-    fn diary(&self) -> String {
+    pub(super) fn diary(&self) -> String {
         fs::read_to_string(self.path("diary")).unwrap_or_default()
     }
 
     /// A hook that writes its event and the result to the diary.
-    fn note(&self) -> String {
+    pub(super) fn note(&self) -> String {
         format!("echo $VOLIO_EVENT $VOLIO_RESULT >>{}", self.path("diary").display())
     }
 
     /// `volio pack OPTIONS IMAGE tree`.
-    fn pack(&self, options: &[&str], image: &str) -> Command {
+    pub(super) fn pack(&self, options: &[&str], image: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_volio"));
         command
             .arg("pack")
@@ -62,21 +62,21 @@ impl Place {
     }
 }
 
-fn digest(image: &str) -> Option<Digest> {
+pub(super) fn digest(image: &str) -> Option<Digest> {
     let location = image.parse::<volio::transport::Location>().unwrap();
     let root = location.source(&Access::default()).ok()?.resolve().ok()?;
     Some(root.descriptor().digest.clone())
 }
 
 /// A running program, and what it has written to stderr so far.
-struct Running {
+pub(super) struct Running {
     child: Child,
     said: Arc<Mutex<String>>,
     reader: JoinHandle<()>,
 }
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub(super) fn start(mut command: Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -90,22 +90,22 @@ impl Running {
         Self { child, said, reader }
     }
 
-    fn said(&self) -> String {
+    pub(super) fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    fn end(mut self) -> (ExitStatus, String) {
+    pub(super) fn end(mut self) -> (ExitStatus, String) {
         let status = self.child.wait().unwrap();
         self.reader.join().unwrap();
         (status, self.said.lock().unwrap().clone())
     }
 }
 
-fn run(command: Command) -> (Option<i32>, String) {
+pub(super) fn run(command: Command) -> (Option<i32>, String) {
     let (status, said) = Running::start(command).end();
     (status.code(), said)
 }

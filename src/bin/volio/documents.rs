@@ -25,6 +25,9 @@ pub struct PackDocument<'a> {
     tags: Vec<String>,
     platforms: &'a [Platform],
     layers: Vec<PackedLayerDocument<'a>>,
+    /// Absent unless an earlier run, which was interrupted, has sent layers.
+    #[serde(skip_serializing_if = "is_zero")]
+    layers_found: u64,
     entries: u64,
     bytes: u64,
     sockets_skipped: u64,
@@ -61,6 +64,11 @@ struct IncrementalDocument<'a> {
     full_bytes: u64,
     layers_reused: u64,
     layers_added: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde passes a reference.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl<'a> From<&'a Incremental> for IncrementalDocument<'a> {
@@ -127,6 +135,7 @@ impl<'a> PackDocument<'a> {
             tags,
             platforms: &packed.platforms,
             layers: list(&packed.layers),
+            layers_found: packed.layers_found,
             entries: packed.entries,
             bytes: packed.bytes,
             sockets_skipped: packed.sockets_skipped,

@@ -97,7 +97,7 @@ impl Publishing {
         publisher.publish(&digest)?;
         self.report(&publisher, &digest, &unpacked);
         let bytes = unpacked.sync.as_ref().map_or(unpacked.fetched.bytes, |synced| synced.fetched);
-        Ok(Done { digest, bytes, change: Change::Changed })
+        Ok(Done { digest, bytes, change: Change::Changed, size: None })
     }
 
     /// Runs `--before-publish` in the new tree.

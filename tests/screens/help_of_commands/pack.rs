@@ -97,8 +97,8 @@ Incremental options:
           [default: 50]
 
       --max-shrink <PERCENT>
-          Refuse a source that lost more of the base's files or bytes [default: 90 with
-          --incremental, and 100, which refuses an empty source only, with --base]
+          Refuse a source that lost more of the files or bytes of the base, or of the last run by
+          the schedule [default: 90, and 100, which refuses an empty source only, with --base]
 
       --allow-shrink
           Pack a source whatever it lost, also an empty one

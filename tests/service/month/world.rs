@@ -236,8 +236,14 @@ impl Month {
             if step == 3 * 8 {
                 (early, effects) = (Some(Usage::now()), self.effects());
             }
-            if step % 8 == 2 && fault_ends.is_none() && (3..27).contains(&day) {
-                fault_ends = Some(now + self.break_something(FAULTS[day as usize - 3]));
+            let fault = (3..27).contains(&day).then(|| FAULTS[day as usize - 3]);
+            match (fault, step % 8) {
+                (Some(fault), 2) if fault_ends.is_none() => {
+                    fault_ends = Some(now + self.break_something(fault));
+                }
+                // The exporter may have set the tag again before a follower has looked.
+                (Some(Fault::TagDeleted), 3) => self.delete_tag(),
+                _ => {}
             }
             if self.random.below(10) < 4 && step < (DAYS - 1) * 8 {
                 self.change();
@@ -303,13 +309,14 @@ impl Month {
                 HOUR
             }
             Fault::DiskFull => {
+                // There has to be something to write.
+                self.change();
                 limit_files(Some(NEARLY_FULL));
                 HOUR * 9
             }
             Fault::TagDeleted => {
-                let removal = self.registry.location("data", "latest").removal(&self.access(0)).unwrap();
-                removal.remove(true).unwrap();
-                EXPORTED
+                self.delete_tag();
+                STEP + EXPORTED
             }
             Fault::KilledAsleep(machine) => {
                 self.machines[machine].killed.store(true, Ordering::SeqCst);
@@ -323,6 +330,14 @@ impl Month {
         let now = self.timeline.elapsed();
         self.faults.lock().unwrap().push((now, now + duration));
         duration
+    }
+
+    /// Deletes the tag, if it is there.
+    fn delete_tag(&self) {
+        if self.registry.stored_tags("data").iter().any(|tag| tag == "latest") {
+            let removal = self.registry.location("data", "latest").removal(&self.access(0)).unwrap();
+            removal.remove(true).unwrap();
+        }
     }
 
     /// Ends all faults. A clock that has jumped stays.

@@ -8,8 +8,8 @@ mod tags;
 
 use self::image::ImageArgs;
 use self::incremental::IncrementalArgs;
-use self::service::ScheduleArgs;
-use self::summary::summary;
+use self::service::{LastRun, ScheduleArgs};
+use self::summary::{done, is_unchanged, summary};
 use self::tags::{OnRefusal, TagArgs};
 use crate::args::{RegistryArgs, location, size};
 use crate::data_io::{Direction, EnvConfig};
@@ -20,7 +20,7 @@ use crate::signature_args::SigningArgs;
 use crate::unattended::UnattendedArgs;
 use crate::{environment, output};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -30,9 +30,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use volio::data_io;
 use volio::error::Kind;
-use volio::pack::{Base, ImageForm, Options, Packed, pack, pack_incremental, read_archive};
+use volio::pack::{Base, Options, Packed, pack, pack_incremental, read_archive};
 use volio::progress::{Progress, Silent};
-use volio::service::{Change, Done};
+use volio::service::Done;
 use volio::{
     Access, Compression, Error, IdMaps, IdRange, Location, OnChange, Owner, Result, RuleFiles, SourceSpec,
     Time, WalkOptions, rule_lines,
@@ -91,6 +91,7 @@ The last line of the output is the image with its digest: REPOSITORY@DIGEST.";
 /// Pack directories and files into an image
 #[derive(Clone, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
+#[command(group(ArgGroup::new("guarded").args(["incremental", "base", "every", "cron"]).multiple(true)))]
 pub struct Pack {
     /// The image to write: HOST/REPOSITORY:TAG, oci:DIR[:TAG], oci-archive:FILE[:TAG] or
     /// docker-archive:FILE[:REF]; by default DATA_TAG in the environment names it
@@ -338,8 +339,8 @@ impl Pack {
         }
         let progress = Display::start("pack", self.output.quiet);
         let invocation = self.invocation(&progress)?;
-        let packed = self.pack(&invocation, progress).map_err(|error| invocation.explain(error));
-        packed.map(|_| Exit::Done)
+        let packed = self.pack(&invocation, progress, LastRun::default());
+        packed.map(|_| Exit::Done).map_err(|error| invocation.explain(error))
     }
 
     /// Fails if standard input is to be an archive and a key.
@@ -376,24 +377,26 @@ impl Pack {
         Ok(Invocation { image, sources, access, config: None })
     }
 
-    fn pack(mut self, invocation: &Invocation, progress: Display) -> Result<Done> {
+    fn pack(mut self, invocation: &Invocation, progress: Display, last: LastRun) -> Result<Done> {
         if invocation.config.as_ref().is_some_and(|config| config.incremental) {
             self.incremental.enable();
         }
         self.tags.check(&invocation.image)?;
         let epoch = environment::source_date_epoch(|name| invocation.variable(name))?;
+        let base = self.incremental.base(&invocation.image, &invocation.access)?;
         let options = Options {
             layer_size: self.tree.layer_size,
             compression: self.tree.compression,
             tree: self.tree.clone().walk_options(epoch, invocation.rule_files())?,
             image: self.image_args.clone().describe(),
             signer: self.signing.signer(&invocation.image, progress.as_ref())?.map(Arc::new),
+            earlier_run: last.end,
+            predecessor: last.size.filter(|_| base.is_none()).map(|size| self.incremental.predecessor(size)),
         };
         let (begun, time) = (Instant::now(), SystemTime::now());
         let destination = invocation.image.destination(&invocation.access)?;
         let sources = invocation.with_standard_input(progress.as_ref())?;
         let temporary = environment::temporary(|name| invocation.variable(name));
-        let base = self.incremental.base(&invocation.image, &invocation.access)?;
         let is_data_io = self.output.format.contains(&PackFormat::DataIo);
         let (to, report) = (destination.as_ref(), progress.as_ref());
         let packed = match &base {
@@ -442,23 +445,6 @@ impl Pack {
             output::results(|out| writeln!(out, "{}", packed.address))
         }
     }
-}
-
-/// Returns what the log and the hooks of an unattended pack say about the result.
-fn done(packed: &Packed) -> Done {
-    Done {
-        digest: packed.digest.clone(),
-        bytes: match &packed.incremental {
-            Some(report) => report.bytes_sent,
-            None => packed.layers.iter().map(|layer| layer.size).sum(),
-        },
-        change: if is_unchanged(packed) { Change::Unchanged } else { Change::Changed },
-    }
-}
-
-/// Returns whether the image is the base itself.
-fn is_unchanged(packed: &Packed) -> bool {
-    packed.incremental.as_ref().is_some_and(|report| report.form == ImageForm::Unchanged)
 }
 
 /// The error for an image that has no layers to add to.

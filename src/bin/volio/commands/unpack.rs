@@ -448,6 +448,7 @@ fn done(unpacked: &Unpacked) -> Done {
         digest: unpacked.digest.clone(),
         bytes: unpacked.sync.as_ref().map_or(unpacked.fetched.bytes, |synced| synced.fetched),
         change: if unpacked.outcome == Outcome::Unpacked { Change::Changed } else { Change::Unchanged },
+        size: None,
     }
 }
 

@@ -5,7 +5,8 @@ use crate::limit_args::LimitArgs;
 use crate::signature_args::VerificationArgs;
 use clap::Args;
 use std::path::PathBuf;
-use volio::pack::{Base, ContentCheck, Effect, IncrementalOptions, ShrinkRule};
+use volio::pack::{Base, ContentCheck, Effect, IncrementalOptions, Predecessor, ShrinkRule};
+use volio::service::TreeSize;
 use volio::{Access, Location, Result};
 
 /// The limit on what a source may lose if nobody looks at it.
@@ -37,12 +38,12 @@ pub struct IncrementalArgs {
     #[arg(long, value_name = "PERCENT", requires = "comparison", default_value_t = 50, value_parser = clap::value_parser!(u8).range(..=100))]
     max_dead: u8,
 
-    /// Refuse a source that lost more of the base's files or bytes [default: 90 with --incremental, and 100, which refuses an empty source only, with --base]
-    #[arg(long, value_name = "PERCENT", requires = "comparison", conflicts_with = "allow_shrink", value_parser = clap::value_parser!(u8).range(..=100))]
+    /// Refuse a source that lost more of the files or bytes of the base, or of the last run by the schedule [default: 90, and 100, which refuses an empty source only, with --base]
+    #[arg(long, value_name = "PERCENT", requires = "guarded", conflicts_with = "allow_shrink", value_parser = clap::value_parser!(u8).range(..=100))]
     max_shrink: Option<u8>,
 
     /// Pack a source whatever it lost, also an empty one
-    #[arg(long, requires = "comparison")]
+    #[arg(long, requires = "guarded")]
     allow_shrink: bool,
 
     /// Say what would be packed and sent, and write nothing
@@ -77,15 +78,24 @@ impl IncrementalArgs {
         }))
     }
 
+    fn shrink_rule(&self) -> ShrinkRule {
+        let default = if self.base.is_some() { ATTENDED_SHRINK } else { UNATTENDED_SHRINK };
+        let limit = Some(self.max_shrink.unwrap_or(default)).filter(|_| !self.allow_shrink);
+        limit.map_or(ShrinkRule::Any, ShrinkRule::AtMost)
+    }
+
+    /// Returns the tree of the last run, and what the next one may lose of it.
+    pub fn predecessor(&self, TreeSize { files, bytes }: TreeSize) -> Predecessor {
+        Predecessor { files, bytes, rule: self.shrink_rule() }
+    }
+
     /// Returns the options of the library. `temporary` is a directory for unnamed files.
     pub fn options(&self, temporary: PathBuf) -> IncrementalOptions {
-        let default = if self.incremental { UNATTENDED_SHRINK } else { ATTENDED_SHRINK };
-        let limit = Some(self.max_shrink.unwrap_or(default)).filter(|_| !self.allow_shrink);
         IncrementalOptions {
             content_check: if self.checksum { ContentCheck::Always } else { ContentCheck::WhereUncertain },
             max_layers: self.max_layers.into(),
             max_dead: self.max_dead,
-            shrink_rule: limit.map_or(ShrinkRule::Any, ShrinkRule::AtMost),
+            shrink_rule: self.shrink_rule(),
             effect: if self.dry_run { Effect::DryRun } else { Effect::Write },
             temporary: Some(temporary),
             limits: self.limits.limits(),

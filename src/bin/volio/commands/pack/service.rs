@@ -5,9 +5,10 @@ use crate::exit::Exit;
 use crate::progress::Display;
 use crate::{output, signal, unattended};
 use clap::Args;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
-use volio::service::{AtEnd, Done, Schedule, Scheduled, Status, Stopped, parse_duration};
+use volio::pack::EarlierRun;
+use volio::service::{AtEnd, Done, JobState, Schedule, Scheduled, Status, Stopped, TreeSize, parse_duration};
 use volio::{CancelToken, Error, Result};
 
 /// Options for a schedule.
@@ -59,6 +60,41 @@ impl ScheduleArgs {
     }
 }
 
+/// What a run has to know of the one before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LastRun {
+    /// The end of it.
+    pub end: EarlierRun,
+    /// The size of the tree that the last successful one has packed.
+    pub size: Option<TreeSize>,
+}
+
+impl LastRun {
+    fn of(state: Option<&JobState>) -> Self {
+        let is_interrupted = state.is_some_and(JobState::was_interrupted);
+        let end = if is_interrupted { EarlierRun::Interrupted } else { EarlierRun::Ended };
+        Self { end, size: state.and_then(JobState::last_size) }
+    }
+}
+
+/// Returns what a run has to know of the one before. A run that is abandoned counts as interrupted.
+fn begin(last: &Mutex<LastRun>, compares_sizes: bool) -> LastRun {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = LastRun { size: last.size.filter(|_| compares_sizes), ..*last };
+    last.end = EarlierRun::Interrupted;
+    before
+}
+
+/// Notes the end of a run.
+fn end(last: &Mutex<LastRun>, outcome: &Result<Done>, cancel: &CancelToken) {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    match outcome {
+        Ok(done) => *last = LastRun { end: EarlierRun::Ended, size: done.size },
+        Err(_) if cancel.is_cancelled() => {}
+        Err(_) => last.end = EarlierRun::Ended,
+    }
+}
+
 impl Pack {
     /// Returns whether the command runs by a schedule, or has hooks: then it ends in an orderly way at a signal.
     pub fn is_unattended(&self) -> bool {
@@ -90,7 +126,13 @@ impl Pack {
         let mut state = opened?;
         let is_single = schedule.is_none();
         let (args, pack, shown) = (self.schedule.clone(), Arc::new(self), Arc::clone(&status));
-        let work = move |cancel: &CancelToken| Pack::clone(&pack).pack_once(cancel, &shown, is_single);
+        let last = Mutex::new(LastRun::of(state.as_ref()));
+        let work = move |cancel: &CancelToken| {
+            let before = begin(&last, !is_single);
+            let outcome = Pack::clone(&pack).pack_once(cancel, &shown, is_single, before);
+            end(&last, &outcome, cancel);
+            outcome
+        };
         let Some(schedule) = schedule else {
             runner.recover(state.as_mut());
             status.begin(&*runner.clock);
@@ -136,12 +178,18 @@ impl Pack {
     }
 
     /// Packs once, until the token is cancelled. Credentials are read again for each run.
-    fn pack_once(self, cancel: &CancelToken, status: &Arc<Status>, is_single: bool) -> Result<Done> {
+    fn pack_once(
+        self,
+        cancel: &CancelToken,
+        status: &Arc<Status>,
+        is_single: bool,
+        last: LastRun,
+    ) -> Result<Done> {
         let quiet = self.output.quiet;
         let shown = if is_single { Display::start("pack", quiet) } else { Display::warnings_unless(quiet) };
         let display = shown.observed_by(status);
         let mut invocation = self.invocation(&display)?;
         invocation.access.client.cancel = cancel.clone();
-        self.pack(&invocation, display).map_err(|error| invocation.explain(error))
+        self.pack(&invocation, display, last).map_err(|error| invocation.explain(error))
     }
 }

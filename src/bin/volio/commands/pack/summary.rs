@@ -5,6 +5,7 @@ use crate::output::printable;
 use crate::signature_args;
 use std::time::Duration;
 use volio::pack::{Base, BaseRole, ImageForm, Incremental, Packed};
+use volio::service::{Change, Done, TreeSize};
 
 /// Formats the result: a line about the work, one about the base if there was a comparison, and one about the signatures if it was signed.
 pub fn summary(packed: &Packed, base: Option<&Base>, time: Duration) -> Vec<String> {
@@ -28,6 +29,9 @@ fn work(packed: &Packed, time: Duration) -> Option<String> {
     let layers = count(packed.layers.len() as u64, "layer", "layers");
     let mut line = format!("packed {what} into {layers} of {} in {}", bytes(size), duration(time));
     line.extend(rate(packed.bytes, time).filter(|_| incremental.is_none()).map(|rate| format!(", {rate}")));
+    if packed.layers_found > 0 {
+        line += &format!("; {} sent before", count(packed.layers_found, "layer was", "layers were"));
+    }
     if packed.excluded > 0 {
         line += &format!("; {} excluded", packed.excluded);
     }
@@ -64,4 +68,23 @@ fn reason(report: &Incremental, base: &Base) -> String {
             bytes(report.full_bytes),
         ),
     }
+}
+
+/// Returns what the log and the hooks of an unattended pack say about the result.
+pub fn done(packed: &Packed) -> Done {
+    Done {
+        digest: packed.digest.clone(),
+        bytes: match &packed.incremental {
+            Some(report) => report.bytes_sent,
+            None => packed.bytes_of_new_layers(),
+        },
+        change: if is_unchanged(packed) { Change::Unchanged } else { Change::Changed },
+        // With a base, that is what the next tree is compared with.
+        size: packed.incremental.is_none().then_some(TreeSize { files: packed.files, bytes: packed.bytes }),
+    }
+}
+
+/// Returns whether the image is the base itself.
+pub fn is_unchanged(packed: &Packed) -> bool {
+    packed.incremental.as_ref().is_some_and(|report| report.form == ImageForm::Unchanged)
 }
