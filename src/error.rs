@@ -45,12 +45,22 @@ pub struct Error {
     cause: Option<Box<dyn StdError + Send + Sync>>,
     retry_after: Option<Duration>,
     status: Option<u16>,
+    missing_tag: Option<Box<str>>,
 }
 
 impl Error {
     /// Creates an error of the given kind. `what` names the operation that failed and its object.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, side: None, what: what.into(), hint: None, cause: None, retry_after: None, status: None }
+        Self {
+            kind,
+            side: None,
+            what: what.into(),
+            hint: None,
+            cause: None,
+            retry_after: None,
+            status: None,
+            missing_tag: None,
+        }
     }
 
     /// Creates an error of the kind [`Kind::Failed`].
@@ -121,12 +131,14 @@ impl Error {
         error.downcast()
     }
 
-    /// Wraps the error in one that says what was being done. Its kind, side, hint, status and retry delay stay the same.
+    /// Wraps the error in one that says what was being done. Its kind, side, hint, status, retry delay and
+    /// missing tag stay the same.
     #[must_use]
     pub fn context(mut self, what: impl Into<String>) -> Self {
         let (side, hint) = (self.side.take(), self.hint.take());
+        let missing_tag = self.missing_tag.take();
         let Self { kind, retry_after, status, .. } = self;
-        Self { side, hint, retry_after, status, ..Self::new(kind, what).with_source(self) }
+        Self { side, hint, retry_after, status, missing_tag, ..Self::new(kind, what).with_source(self) }
     }
 
     /// Adds the error that caused this one.
@@ -172,6 +184,18 @@ impl Error {
     /// Returns the HTTP status with which a server rejected the request, if one did.
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// Says that the error is that no image has this tag, in a place that may have others.
+    #[must_use]
+    pub fn with_missing_tag(mut self, tag: &str) -> Self {
+        self.missing_tag = Some(tag.into());
+        self
+    }
+
+    /// Returns the tag, if the error is that no image has it. In an archive of Docker's it is the full name.
+    pub fn missing_tag(&self) -> Option<&str> {
+        self.missing_tag.as_deref()
     }
 
     /// Returns the class of the error.
@@ -256,12 +280,13 @@ mod tests {
             .with_hint("log in")
             .on(Side::Source)
             .with_status(403)
+            .with_missing_tag("v1")
             .with_retry_after(Duration::ZERO);
         let outer = inner.context("cannot fill the volume");
         assert_eq!(outer.to_string(), "source: cannot fill the volume: not allowed");
         assert_eq!((outer.kind(), outer.side()), (Kind::Denied, Some(Side::Source)));
         assert_eq!((outer.status(), outer.retry_after()), (Some(403), Some(Duration::ZERO)));
-        assert_eq!(outer.hint(), Some("log in"));
+        assert_eq!((outer.hint(), outer.missing_tag()), (Some("log in"), Some("v1")));
     }
 
     #[test]

@@ -42,6 +42,15 @@ pub fn list(source: &dyn Source) -> Result<Tags> {
     Ok(Tags { images, attachments })
 }
 
+/// Returns as many tags as one request lists.
+///
+/// # Errors
+/// Those of [`Source::first_tags`].
+pub fn first(source: &dyn Source) -> Result<Tags> {
+    let (attachments, images) = source.first_tags()?.into_iter().partition(|tag| is_attachment_tag(tag));
+    Ok(Tags { images, attachments })
+}
+
 /// Finds the images that the attachments belong to, also through a manifest of one platform and through other attachments.
 /// Each image is looked at, which takes a request for each tag of a repository.
 ///

@@ -147,6 +147,10 @@ impl Source for SignedSource<'_> {
         self.source.tags()
     }
 
+    fn first_tags(&self) -> Result<Vec<String>> {
+        self.source.first_tags()
+    }
+
     fn untagged(&self) -> Result<Vec<Digest>> {
         self.source.untagged()
     }

@@ -148,14 +148,17 @@ impl ImageName {
         };
         let tags = enumerate(tags(index));
         let untagged = enumerate(untagged(index).into_iter().map(|entry| entry.digest.to_string()));
-        Error::not_found(format!("there is {image} in the {storage}")).with_hint(
-            match (tags.is_empty(), untagged.is_empty()) {
-                (true, true) => "it holds no image".to_owned(),
-                (false, true) => format!("its tags are {tags}"),
-                (true, false) => format!("its images have no tags: name one by @ and its digest, {untagged}"),
-                (false, false) => format!("its tags are {tags}; without a tag it has {untagged}"),
-            },
-        )
+        let error = Error::not_found(format!("there is {image} in the {storage}"));
+        let error = match &self.digest {
+            Some(_) => error,
+            None => error.with_missing_tag(self.tag.as_deref().unwrap_or(DEFAULT_TAG)),
+        };
+        error.with_hint(match (tags.is_empty(), untagged.is_empty()) {
+            (true, true) => "it holds no image".to_owned(),
+            (false, true) => format!("its tags are {tags}"),
+            (true, false) => format!("its images have no tags: name one by @ and its digest, {untagged}"),
+            (false, false) => format!("its tags are {tags}; without a tag it has {untagged}"),
+        })
     }
 
     /// Lets the name mean this image. Another image that had the name keeps its other names. It is removed from the index

@@ -93,6 +93,14 @@ pub trait Source: Send + Sync {
         Err(Error::usage("this place has no tags to list"))
     }
 
+    /// Returns as many tags as one request lists, in no particular order. By default these are all.
+    ///
+    /// # Errors
+    /// Those of [`tags`](Self::tags).
+    fn first_tags(&self) -> Result<Vec<String>> {
+        self.tags()
+    }
+
     /// Returns the digests of the images that have no tag.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod registries;
 mod rm;
 mod signatures;
 mod streams;
+mod suggestions;
 mod tags;
 mod unpack;
 mod verify;

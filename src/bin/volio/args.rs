@@ -2,7 +2,7 @@
 
 use crate::data_io::EnvConfig;
 use crate::progress::Display;
-use crate::{environment, output, signal};
+use crate::{environment, output, signal, suggestion};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ValueEnum, ValueHint};
 use std::path::PathBuf;
@@ -204,7 +204,8 @@ pub fn ensure_repository(location: &Location, command: &str, purpose: &str) -> R
 
 /// Parses a location. Paths in it are bytes and need not be UTF-8.
 pub fn location() -> impl TypedValueParser<Value = Location> {
-    OsStringValueParser::new().try_map(|text| Location::parse(&text))
+    OsStringValueParser::new()
+        .try_map(|text| Location::parse(&text).map_err(|error| suggestion::after_parsing(error, &text)))
 }
 
 /// Parses a path in an image. Names are bytes and need not be UTF-8.

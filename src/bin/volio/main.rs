@@ -21,14 +21,16 @@ mod progress;
 mod retention_args;
 mod signal;
 mod signature_args;
+mod suggestion;
 mod terminal;
 mod unattended;
 mod variables;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, ValueEnum};
 use color::ColorChoice;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use suggestion::NamedImages;
 
 fn main() -> ExitCode {
     signal::handle_file_size_limit();
@@ -39,10 +41,17 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     choose_color(&line.arguments);
-    match cli::Cli::try_parse_from(&line.arguments) {
-        Ok(cli) => run(cli.command).map_or_else(|error| fail(&error), Into::into),
+    match parse(&line.arguments) {
+        Ok((command, named)) => run(command, &named).map_or_else(|error| fail(&error), Into::into),
         Err(error) => line.usage_error(&error),
     }
+}
+
+/// Parses the arguments. The images in them are returned too, because the command is consumed when it runs.
+fn parse(arguments: &[OsString]) -> Result<(cli::Command, NamedImages), clap::Error> {
+    let matches = cli::Cli::command().try_get_matches_from(arguments)?;
+    let cli = cli::Cli::from_arg_matches(&matches)?;
+    Ok((cli.command, NamedImages::of(&matches)))
 }
 
 /// Chooses the colours, also those of errors in the arguments.
@@ -60,7 +69,7 @@ fn fail(error: &volio::Error) -> ExitCode {
     exit::Exit::from(error.kind()).into()
 }
 
-fn run(command: cli::Command) -> volio::Result<exit::Exit> {
+fn run(command: cli::Command, named: &NamedImages) -> volio::Result<exit::Exit> {
     match &command {
         // The plugin handles signals itself: it stops after its open requests.
         cli::Command::Plugin(_) => command.run(),
@@ -83,6 +92,6 @@ fn run(command: cli::Command) -> volio::Result<exit::Exit> {
                 gate.wait_then(|| command.run())
             }
         }
-        _ => signal::interruptible(|| command.run()),
+        _ => signal::interruptible(|| command.run().map_err(|error| named.complete(error))),
     }
 }

@@ -72,7 +72,10 @@ impl DockerArchive {
             }
             (None, Some(reference), items) => {
                 let named: Vec<_> = items.iter().filter(|item| item.has_name(reference)).collect();
-                let item = named.first().ok_or_else(|| not_found(&reference.to_string()))?;
+                let item = named.first().ok_or_else(|| {
+                    let name = reference.to_string();
+                    not_found(&name).with_missing_tag(&name)
+                })?;
                 if named.iter().any(|other| !other.is_same_image(item)) {
                     return Err(ambiguous(&archive, reference, &named));
                 }

@@ -134,6 +134,10 @@ impl Source for MirroredSource {
         self.registry()?.tags()
     }
 
+    fn first_tags(&self) -> Result<Vec<String>> {
+        self.registry()?.first_tags()
+    }
+
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
         self.registry()?.referrers(subject)
     }

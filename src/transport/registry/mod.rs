@@ -198,7 +198,12 @@ impl Registry {
         .map_err(|error| match error.kind() {
             // A repository that does not exist has no tags to list.
             Kind::NotFound if !error.to_string().contains("NAME_UNKNOWN") => {
-                error.with_hint(format!("volio tags {} lists what is there", self.reference.name()))
+                let missing = self.reference.tag().filter(|_| self.reference.digest().is_none());
+                let hint = format!("volio tags {} lists what is there", self.reference.name());
+                match missing {
+                    Some(tag) => error.with_hint(hint).with_missing_tag(tag),
+                    None => error.with_hint(hint),
+                }
             }
             _ => error,
         })
@@ -231,6 +236,10 @@ impl Source for Registry {
 
     fn tags(&self) -> Result<Vec<String>> {
         pagination::tags(&self.client, self.reference.repository(), &self.reference.name())
+    }
+
+    fn first_tags(&self) -> Result<Vec<String>> {
+        pagination::first_tags(&self.client, self.reference.repository(), &self.reference.name())
     }
 
     fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {

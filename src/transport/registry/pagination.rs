@@ -25,22 +25,49 @@ const TAGS_COUNT: usize = 1 << 20;
 /// The maximum number of consecutive pages without new items. Registries that filter lists send empty pages.
 const EMPTY_PAGES_LIMIT: usize = 8;
 
+/// The limit on the first page, in bytes, for a caller that needs no more: a thousand tags of the maximum length, and a
+/// registry that sends more than was asked for.
+const FIRST_PAGE_LIMIT: usize = 1 << 20;
+
+/// Returns the tags on the first page of the list.
+pub(super) fn first_tags(client: &Client, repository: &str, name: &str) -> Result<Vec<String>> {
+    let request = tags_request(client, repository, name);
+    wait(async {
+        let mut first = client.send(request, &Scopes::pull(repository)).await?.success().await?;
+        let page = first.read(FIRST_PAGE_LIMIT + 1).await?;
+        if page.len() > FIRST_PAGE_LIMIT {
+            return Err(Error::failed(format!(
+                "the first tags of {name} take more than {FIRST_PAGE_LIMIT} bytes"
+            )));
+        }
+        Ok(parse_tags(&page, name)?.0)
+    })
+}
+
+fn tags_request(client: &Client, repository: &str, name: &str) -> Request {
+    let mut url = client.url(&format!("{repository}/tags/list"));
+    url.set_query(Some(&format!("n={PAGE}")));
+    Request::new(Method::GET, url, format!("list the tags of {name}"))
+}
+
+fn parse_tags(page: &[u8], name: &str) -> Result<Tags> {
+    let page: Page = serde_json::from_slice(page).map_err(|error| {
+        Error::failed(format!("the tags of {name} cannot be read: {}", printable(&error.to_string())))
+    })?;
+    Ok(page.tags.unwrap_or_default())
+}
+
 /// Returns all tags of a repository in the order of their bytes. The specification requires this order, but distribution 2.8
 /// does not keep it.
 pub(super) fn tags(client: &Client, repository: &str, name: &str) -> Result<Vec<String>> {
-    let mut url = client.url(&format!("{repository}/tags/list"));
-    url.set_query(Some(&format!("n={PAGE}")));
-    let request = Request::new(Method::GET, url, format!("list the tags of {name}"));
+    let request = tags_request(client, repository, name);
     let scopes = Scopes::pull(repository);
     let mut tags = BTreeSet::new();
     wait(async {
         let first = client.send(request.clone(), &scopes).await?.success().await?;
         pages(client, request, &scopes, first, TAGS_LIMIT, |page| {
-            let page: Page = serde_json::from_slice(page).map_err(|error| {
-                Error::failed(format!("the tags of {name} cannot be read: {}", printable(&error.to_string())))
-            })?;
             let before = tags.len();
-            tags.extend(page.tags.unwrap_or_default().0);
+            tags.extend(parse_tags(page, name)?.0);
             if tags.len() > TAGS_COUNT {
                 return Err(Error::failed(format!("{name} has more than {TAGS_COUNT} tags")));
             }
