@@ -1,9 +1,17 @@
-//! Summarises the documents of an image. No layer is read.
+//! Summarises an image from its documents. No layer is read.
+
+mod contents;
+mod signatures;
+
+pub use contents::{LayerContents, contents};
+pub use signatures::{Attached, AttachedKind, attached};
 
 use crate::error::Result;
-use crate::image;
+use crate::image::{self, BASE_DIGEST, BASE_NAME};
+use crate::layer::Toc;
 use crate::oci::{
-    ContainerConfig, Descriptor, Digest, Document, ImageConfig, Index, Manifest, Platform, media_type,
+    ContainerConfig, Descriptor, Digest, Document, History, ImageConfig, Index, Manifest, Platform,
+    media_type,
 };
 use crate::transport::{self, Source};
 use std::collections::BTreeMap;
@@ -44,8 +52,20 @@ pub struct ImageSummary {
     pub annotations: BTreeMap<String, String>,
     /// The defaults for a container.
     pub execution: Option<ContainerConfig>,
+    /// The image that it was made from, as its annotations name it.
+    pub base: Option<BaseSummary>,
     /// The layers, lowest first.
     pub layers: Vec<LayerSummary>,
+}
+
+/// The image that another one was made from. Nothing of it was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BaseSummary {
+    /// Its digest.
+    pub digest: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
 }
 
 /// An artifact: a manifest with a config that is not that of an image.
@@ -80,6 +100,12 @@ pub struct LayerSummary {
     pub size: u64,
     /// The digest of the plain tar archive.
     pub diff_id: Option<Digest>,
+    /// The layer has a table of contents in volio's form, so that parts of it can be read.
+    pub is_indexed: bool,
+    /// The time at which it was created, RFC 3339, if the history of the image has it.
+    pub created: Option<String>,
+    /// The command that created it, if the history of the image has it.
+    pub created_by: Option<String>,
     /// The annotations of the layer.
     pub annotations: BTreeMap<String, String>,
 }
@@ -151,6 +177,9 @@ impl LayerSummary {
             media_type: blob.media_type.clone(),
             size: blob.size,
             diff_id,
+            is_indexed: matches!(Toc::of(blob), Ok(Some(_))),
+            created: None,
+            created_by: None,
             annotations: blob.annotations.clone(),
         }
     }
@@ -161,8 +190,25 @@ fn size(manifest: &Manifest) -> u64 {
     manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)
 }
 
+impl BaseSummary {
+    fn of(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        let base =
+            Self { digest: annotations.get(BASE_DIGEST).cloned(), name: annotations.get(BASE_NAME).cloned() };
+        (base.digest.is_some() || base.name.is_some()).then_some(base)
+    }
+}
+
+/// Returns the entries of the history that have created a layer, if there is one for each layer.
+fn history(config: &mut ImageConfig, layers: usize) -> Vec<History> {
+    let mut history = std::mem::take(&mut config.history);
+    history.retain(|entry| !entry.empty_layer);
+    if history.len() == layers { history } else { Vec::new() }
+}
+
 impl ImageSummary {
-    fn new(document: &Document, manifest: &Manifest, config: ImageConfig) -> Self {
+    fn new(document: &Document, manifest: &Manifest, mut config: ImageConfig) -> Self {
+        let history = history(&mut config, manifest.layers.len()).into_iter().map(Some);
+        let history = history.chain(std::iter::repeat(None));
         let diff_ids = config.rootfs.diff_ids.into_iter().map(Some).chain(std::iter::repeat(None));
         let labels = config.config.as_ref().map(|execution| execution.labels.clone()).unwrap_or_default();
         Self {
@@ -171,13 +217,17 @@ impl ImageSummary {
             created: config.created,
             size: size(manifest),
             labels,
+            base: BaseSummary::of(&manifest.annotations),
             annotations: manifest.annotations.clone(),
             execution: config.config,
             layers: manifest
                 .layers
                 .iter()
-                .zip(diff_ids)
-                .map(|(layer, diff_id)| LayerSummary::new(layer, diff_id))
+                .zip(diff_ids.zip(history))
+                .map(|(layer, (diff_id, history))| {
+                    let History { created, created_by, .. } = history.unwrap_or_default();
+                    LayerSummary { created, created_by, ..LayerSummary::new(layer, diff_id) }
+                })
                 .collect(),
         }
     }

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::oci::Digest;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 pub struct Bundle {
     /// The hint which key has signed; not verified.
     pub hint: Option<String>,
+    /// A certificate names the signer; not verified.
+    pub has_certificate: bool,
     payload: Vec<u8>,
     signature: Vec<u8>,
 }
@@ -40,6 +43,8 @@ struct Form {
 struct VerificationMaterial {
     #[serde(skip_serializing_if = "Option::is_none")]
     public_key: Option<KeyHint>,
+    #[serde(default, skip_serializing)]
+    certificate: Option<IgnoredAny>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,6 +96,7 @@ impl Bundle {
             media_type: MEDIA_TYPE.to_owned(),
             verification_material: VerificationMaterial {
                 public_key: Some(KeyHint { hint: key.public().hint().to_owned() }),
+                certificate: None,
             },
             dsse_envelope: Envelope {
                 payload: BASE64_STANDARD.encode(payload),
@@ -117,10 +123,17 @@ impl Bundle {
             return Err(invalid(&format!("it has {} signatures and not one", signatures.len())));
         };
         Ok(Self {
+            has_certificate: form.verification_material.certificate.is_some(),
             hint: form.verification_material.public_key.map(|key| key.hint).filter(|hint| !hint.is_empty()),
             payload: decode(&payload, "payload")?,
             signature: decode(&signature.sig, "signature")?,
         })
+    }
+
+    /// Returns the type of the statement, if it is another one than that the image is signed; not verified.
+    pub fn other_statement(&self) -> Option<String> {
+        let statement: Statement = serde_json::from_slice(&self.payload).ok()?;
+        Some(statement.predicate_type).filter(|kind| kind != PREDICATE_TYPE)
     }
 
     /// Returns whether this key has signed the bundle.

@@ -69,6 +69,35 @@ impl Signature {
         }
     }
 
+    /// The name that the image was signed with, if the signature says one. It is not verified.
+    pub fn claimed_reference(&self) -> Option<String> {
+        match &self.content {
+            Content::Simple { payload, .. } => Payload::parse(payload).ok().map(|payload| payload.reference),
+            Content::Bundle(_) | Content::Invalid(_) => None,
+        }
+    }
+
+    /// The type of the statement, if it is another one than that the image is signed. It is not verified.
+    pub fn statement(&self) -> Option<String> {
+        match &self.content {
+            Content::Bundle(bundle) => bundle.other_statement(),
+            Content::Simple { .. } | Content::Invalid(_) => None,
+        }
+    }
+
+    /// Returns whether a certificate names the signer. It is not verified.
+    pub fn has_certificate(&self) -> bool {
+        matches!(&self.content, Content::Bundle(bundle) if bundle.has_certificate)
+    }
+
+    /// The reason why it cannot be read, if it cannot.
+    pub fn fault(&self) -> Option<&Error> {
+        match &self.content {
+            Content::Invalid(error) => Some(error),
+            Content::Simple { .. } | Content::Bundle(_) => None,
+        }
+    }
+
     /// Verifies the signature by any of the keys, and returns what is signed.
     ///
     /// # Errors
@@ -115,7 +144,29 @@ pub fn find_signatures(
     subject: &Digest,
     mut visit: impl FnMut(&Signature) -> bool,
 ) -> Result<bool> {
-    Ok(find_simple(source, subject, &mut visit)? || find_bundles(source, subject, &mut visit)?)
+    Ok(find_simple(source, subject, &mut visit)?
+        || find_bundles(source, subject, &source.referrers(subject)?, &mut visit)?)
+}
+
+/// Reads all signatures of a manifest or an index, and calls `visit` for each. Returns the other referrers, which are not
+/// bundles.
+///
+/// # Errors
+/// As [`find_signatures`].
+pub fn list_signatures(
+    source: &dyn Source,
+    subject: &Digest,
+    mut visit: impl FnMut(&Signature),
+) -> Result<Vec<Descriptor>> {
+    let mut visit = |signature: &Signature| {
+        visit(signature);
+        false
+    };
+    find_simple(source, subject, &mut visit)?;
+    let mut referrers = source.referrers(subject)?;
+    find_bundles(source, subject, &referrers, &mut visit)?;
+    referrers.retain(|entry| !may_be_bundle(entry));
+    Ok(referrers)
 }
 
 fn find_simple(
@@ -148,9 +199,9 @@ fn find_simple(
 fn find_bundles(
     source: &dyn Source,
     subject: &Digest,
+    referrers: &[Descriptor],
     visit: &mut impl FnMut(&Signature) -> bool,
 ) -> Result<bool> {
-    let referrers = source.referrers(subject)?;
     for entry in referrers.iter().filter(|entry| may_be_bundle(entry)).take(COUNT_LIMIT) {
         let content = match read_bundle(source, subject, entry)? {
             Ok(Some(bundle)) => Content::Bundle(bundle),

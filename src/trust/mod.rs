@@ -22,7 +22,7 @@ mod signer;
 mod verification;
 
 pub use bundle::Bundle;
-pub use find::{Claim, Form, Signature, find_signatures};
+pub use find::{Claim, Form, Signature, find_signatures, list_signatures};
 pub use key::{PublicKey, SigningKey};
 pub use payload::Payload;
 pub use policy::{Identity, ImageName, Requirement, SignaturePolicy};

@@ -46,7 +46,7 @@ Commands:
   ls           List what is in an image
   cat          Write files of an image to standard output
   diff         Show what differs between two images, or an image and a directory
-  inspect      Show the manifests and the configuration of an image
+  inspect      Show what an image is made of: platforms, layers, base, history, signatures
   verify       Verify every blob of an image
   sign         Sign an image
   doctor       Examine an image or a registry: what will not work, why, and what to do
@@ -95,7 +95,7 @@ Commands:
   ls           List what is in an image
   cat          Write files of an image to standard output
   diff         Show what differs between two images, or an image and a directory
-  inspect      Show the manifests and the configuration of an image
+  inspect      Show what an image is made of: platforms, layers, base, history, signatures
   verify       Verify every blob of an image
   sign         Sign an image
   doctor       Examine an image or a registry: what will not work, why, and what to do

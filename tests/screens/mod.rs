@@ -185,7 +185,11 @@ fn without_digests(text: &str) -> String {
     for part in parts {
         let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
         clean.push_str("sha256:");
-        clean.push_str(if digits == 64 { "[DIGEST]" } else { &part[..digits] });
+        clean.push_str(match digits {
+            64 => "[DIGEST]",
+            12 => "[SHORT-HASH]",
+            _ => &part[..digits],
+        });
         clean.push_str(&part[digits..]);
     }
     clean

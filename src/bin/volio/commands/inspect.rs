@@ -1,28 +1,30 @@
-//! `volio inspect`: shows the documents of an image.
+//! `volio inspect`: shows what an image is made of.
+
+mod attached;
+mod card;
+mod layers;
 
 use crate::args::{Format, OutputArgs, RegistryArgs, location};
 use crate::documents::InspectDocument;
-use crate::human::{bytes, count};
-use crate::output::{self, printable};
+use crate::output;
 use crate::progress::Display;
 use crate::signature_args::VerificationArgs;
+use card::Card;
 use clap::Args;
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
-use volio::inspect::{ArtifactSummary, ImageSummary, Inspected, LayerSummary, inspect};
-use volio::{ContainerConfig, Digest, Location, Platform, Result, SignedPart};
+use volio::inspect::{attached, contents, inspect};
+use volio::{Location, Result, SignedPart};
 
 const EXAMPLES: &str = "\
 Examples:
   volio inspect registry.example/data:v1
   volio inspect --format json oci:backup:monday | jq -r .digest
 
-Only the manifests and the configuration are read, no layer.";
+No layer is read: the manifests and the configuration are, the tables of contents of layers that have one if they are \
+small, and the list of what is attached to the image. JSON has what the manifests and the configuration say, and nothing else.
 
-/// The annotation with the file name of an artifact's layer.
-const TITLE: &str = "org.opencontainers.image.title";
+Signatures are shown as they are stored, not verified: volio verify --key does that.";
 
-/// Show the manifests and the configuration of an image
+/// Show what an image is made of: platforms, layers, base, history, signatures
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Inspect {
@@ -47,106 +49,19 @@ impl Inspect {
         let inspected = inspect(source.as_ref())?;
         let address = super::address(&self.image, &inspected.digest);
         match self.output.format {
-            Format::Text => output::results(|out| {
-                text(out, &inspected)?;
-                writeln!(out, "\n{address}")
-            }),
+            Format::Text => {
+                let progress = Display::warnings_unless(self.output.quiet);
+                let contents = contents(source.as_ref(), &inspected, progress.as_ref());
+                let attached = attached(source.as_ref(), &inspected);
+                let image = self.image.to_string();
+                let card =
+                    Card { image: &image, inspected: &inspected, contents: &contents, attached: &attached };
+                output::results(|out| {
+                    card.write(out)?;
+                    writeln!(out, "\n{address}")
+                })
+            }
             Format::Json => output::json(&InspectDocument::new(&address, &inspected)),
         }
     }
-}
-
-/// Writes the summary as text: first the whole, then each image in it.
-fn text(out: &mut dyn Write, inspected: &Inspected) -> io::Result<()> {
-    writeln!(out, "digest      {}", inspected.digest)?;
-    writeln!(out, "media type  {}", printable(&inspected.media_type))?;
-    map(out, "annotation  ", &inspected.annotations)?;
-    let mut shown = HashMap::new();
-    inspected.images.iter().try_for_each(|image| one_image(out, image, &mut shown))?;
-    inspected.artifacts.iter().try_for_each(|artifact| one_artifact(out, artifact))
-}
-
-/// Writes an artifact, and the titles of its layers.
-fn one_artifact(out: &mut dyn Write, artifact: &ArtifactSummary) -> io::Result<()> {
-    writeln!(out, "\nartifact of type {}", printable(&artifact.artifact_type))?;
-    writeln!(out, "  digest      {}", artifact.digest)?;
-    if let Some(subject) = &artifact.subject {
-        writeln!(out, "  subject     {subject}")?;
-    }
-    map(out, "  annotation  ", &artifact.annotations)?;
-    writeln!(out, "  size        {}", bytes(artifact.size))?;
-    layer(out, "config", &artifact.config)?;
-    artifact.layers.iter().try_for_each(|blob| layer(out, "layer", blob))
-}
-
-fn layer(out: &mut dyn Write, what: &str, blob: &LayerSummary) -> io::Result<()> {
-    let (size, kind) = (bytes(blob.size), printable(&blob.media_type));
-    write!(out, "  {what:10}  {}  {size:>10}  {kind}", blob.digest)?;
-    match blob.annotations.get(TITLE) {
-        Some(title) => writeln!(out, "  {}", printable(title)),
-        None => writeln!(out),
-    }
-}
-
-/// The layers that were written, with the first platform that has each.
-type ShownLayers<'a> = HashMap<&'a Digest, &'a Platform>;
-
-fn one_image<'a>(
-    out: &mut dyn Write,
-    image: &'a ImageSummary,
-    shown: &mut ShownLayers<'a>,
-) -> io::Result<()> {
-    writeln!(out, "\n{}", printable(&image.platform.to_string()))?;
-    writeln!(out, "  digest      {}", image.digest)?;
-    if let Some(created) = &image.created {
-        writeln!(out, "  created     {}", printable(created))?;
-    }
-    map(out, "  annotation  ", &image.annotations)?;
-    map(out, "  label       ", &image.labels)?;
-    if let Some(execution) = &image.execution {
-        run(out, execution)?;
-    }
-    writeln!(out, "  size        {}", bytes(image.size))?;
-    layers(out, image, shown)
-}
-
-/// Writes the layers of an image. Those that it shares with an earlier image are not listed again.
-fn layers<'a>(out: &mut dyn Write, image: &'a ImageSummary, shown: &mut ShownLayers<'a>) -> io::Result<()> {
-    let first = |blob: &LayerSummary| shown.get(&blob.digest).copied();
-    for run in image.layers.chunk_by(|one, next| first(one) == first(next)) {
-        match first(&run[0]) {
-            Some(platform) => {
-                let count = count(run.len() as u64, "layer", "layers");
-                writeln!(out, "  shared      {count} of {}", printable(&platform.to_string()))?;
-            }
-            None => run.iter().try_for_each(|blob| layer(out, "layer", blob))?,
-        }
-    }
-    for blob in &image.layers {
-        shown.entry(&blob.digest).or_insert(&image.platform);
-    }
-    Ok(())
-}
-
-/// Writes the parts of the configuration that start a container.
-fn run(out: &mut dyn Write, execution: &ContainerConfig) -> io::Result<()> {
-    for (name, words) in [("entrypoint", &execution.entrypoint), ("cmd", &execution.cmd)] {
-        if !words.is_empty() {
-            // As JSON, which shows where each word ends.
-            writeln!(out, "  {name:10}  {}", printable(&serde_json::to_string(words)?))?;
-        }
-    }
-    for variable in &execution.env {
-        writeln!(out, "  env         {}", printable(variable))?;
-    }
-    for (name, value) in [("user", &execution.user), ("workdir", &execution.working_dir)] {
-        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-            writeln!(out, "  {name:10}  {}", printable(value))?;
-        }
-    }
-    Ok(())
-}
-
-fn map(out: &mut dyn Write, name: &str, map: &BTreeMap<String, String>) -> io::Result<()> {
-    map.iter().try_for_each(|(key, value)| writeln!(out, "{name}{}={}", printable(key), printable(value)))
 }
