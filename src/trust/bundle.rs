@@ -228,7 +228,7 @@ mod tests {
         ] {
             let payload = statement.replace(from, to).into_bytes();
             let signature = key.sign(&authenticated(&payload));
-            let bundle = Bundle { hint: None, payload, signature };
+            let bundle = Bundle { hint: None, has_certificate: false, payload, signature };
             assert!(bundle.is_signed_by(key.public()) && bundle.subjects().is_err(), "{to}");
         }
     }

@@ -14,6 +14,7 @@ mod help_of_commands;
 mod hosts;
 mod incremental;
 mod inspect;
+mod inspect_images;
 mod login;
 mod ls;
 mod pack;
