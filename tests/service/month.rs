@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use time::{Killed, Machine, TICK, Timeline};
 use volio::pack::{Base, IncrementalOptions, ShrinkRule, add_tags, pack_incremental};
 use volio::progress::{Progress, Silent, Task};
@@ -326,7 +326,10 @@ impl Month {
         let time = civil(begun).1;
         let tag = template.tag(time, &digest)?;
         add_tags(&*destination, &packed, std::slice::from_ref(&tag))?;
-        let snapshot = Snapshot { time, tag, digest: digest.clone() };
+        // It is written last.
+        let newest = fs::metadata(self.path("tree/version")).unwrap().modified().unwrap();
+        let created = newest.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let snapshot = Snapshot { time, tag, digest: digest.clone(), created };
         let before = {
             let mut snapshots = self.snapshots.lock().unwrap();
             snapshots.retain(|other| *other != snapshot);

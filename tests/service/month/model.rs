@@ -11,6 +11,8 @@ pub struct Snapshot {
     pub time: jiff::civil::DateTime,
     pub tag: String,
     pub digest: Digest,
+    /// The time of the newest file of the tree, in seconds, which decides between tags with the same time.
+    pub created: u64,
 }
 
 /// The rules of the month: 3 of any time, 7 of days, 3 of weeks, 2 of months, and those of the last day.
@@ -37,7 +39,8 @@ struct Bucket {
 
 /// Returns the tags that these rules keep. That of the image that was just packed stays in any case.
 pub fn keep(mut snapshots: Vec<Snapshot>, now: jiff::civil::DateTime, packed: &Digest) -> BTreeSet<String> {
-    snapshots.sort_by(|one, other| (other.time, &other.tag).cmp(&(one.time, &one.tag)));
+    let rank = |one: &Snapshot| (one.time, one.digest == *packed, one.created, one.tag.clone());
+    snapshots.sort_by_key(|snapshot| std::cmp::Reverse(rank(snapshot)));
     let bucket = |count, period| Bucket { count, period, last: String::new(), images: BTreeSet::new() };
     let mut buckets = [
         bucket(3, |_, place| place.to_string()),
