@@ -3,7 +3,7 @@
 use super::Copy;
 use crate::error::{Result, Side};
 use crate::oci::Descriptor;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::stream::try_for_each;
 use crate::transport::{Destination, Source, Transferred, transfer};
 use std::collections::HashSet;
@@ -65,7 +65,7 @@ fn copy_blob(
 ) -> Result<BlobOutcome> {
     if is_in_base {
         let is_present = to.contains(blob).map_err(|error| error.on(Side::Destination))?;
-        progress.begin(&format!("copying {}", blob.digest.short()), Some(blob.size)).skip();
+        progress.begin(&TaskInfo::new(Phase::Copying).of_blob(&blob.digest).with_total(blob.size)).skip();
         return Ok(if is_present {
             BlobOutcome::Transferred(Transferred::Present)
         } else {

@@ -7,7 +7,7 @@ use super::{Copied, Options};
 use crate::error::{Error, Result, Side};
 use crate::image::{Image, ImageLayer, LayerArchive, ReadOptions};
 use crate::oci::{Descriptor, Document, Manifest, Platform, media_type};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::stream::{Body, Unverified};
 use crate::transport::{self, Destination, Source};
 use std::io::{self, Cursor, Read};
@@ -72,7 +72,7 @@ fn requested_platform(options: &Options) -> Result<Option<&Platform>> {
 
 /// Sends the plain archive of a layer, which fails at its end unless it is what the image says.
 fn send_plain(layer: ImageLayer<'_>, to: &dyn Destination) -> Result<Descriptor> {
-    let archive = layer.archive("copying").map_err(|error| error.on(Side::Source))?;
+    let archive = layer.archive(Phase::Copying).map_err(|error| error.on(Side::Source))?;
     let written = to.upload(Body::new(SourceReader(archive))).map_err(|error| error.on(Side::Destination))?;
     Ok(Descriptor::new(media_type::LAYER, written.digest, written.size))
 }

@@ -12,7 +12,7 @@ use crate::pack::{
     ArchiveFormat, EarlierRun, LayerForm, Options, Packed, PackedLayer, pack_layers, publish, rfc3339,
     upload_while_writing, wait_for_retry, warn_left_out,
 };
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::stream::{Body, Written};
 use crate::transport::{Destination, ImageSupport};
 use crate::tree::{Entry, EntryKind, Metadata, SourceSpec, Time, TreePath};
@@ -113,7 +113,7 @@ impl ArchiveSpool {
         let workers = compression.workers()?;
         let mut failures = 0;
         let (contents, written, toc) = loop {
-            let task = progress.begin("sending data.tar.gz", Some(size));
+            let task = progress.begin(&TaskInfo::new(Phase::Packing).about("data.tar.gz").with_total(size));
             let sent =
                 upload_while_writing(destination, compression, &workers, workers.count(), |mut layer| {
                     let mut file = &self.file;

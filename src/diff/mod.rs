@@ -9,7 +9,7 @@ pub use compare::{Attribute, Change, Difference};
 
 use crate::error::{Error, Result};
 use crate::image::{ContentIds, Image, PathNote, ReadOptions, identify};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::transport::Source;
 use crate::tree::{EntryKind, MergedTree, Overlay, RuleFiles, SourceSpec, Walk, WalkOptions};
 use std::collections::BTreeSet;
@@ -139,7 +139,7 @@ fn read_image(
 
 fn read_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTree<PathNote>> {
     ensure_directory(directory)?;
-    let task = progress.begin(&format!("reading {}", directory.display()), None);
+    let task = progress.begin(&TaskInfo::new(Phase::Reading).about(directory.display()));
     // The directory is the user's own, so its names may take any memory.
     let mut tree = Overlay::within(u64::MAX);
     for found in Walk::new(&[SourceSpec::new(directory)], &walk_options())? {
@@ -151,6 +151,7 @@ fn read_directory(directory: &Path, progress: &dyn Progress) -> Result<MergedTre
         if let EntryKind::File { size } = found.entry.kind {
             task.advance(size);
         }
+        task.advance_entries(1);
         tree.put(&found.entry, PathNote::Described(content))?;
     }
     Ok(tree.finish().with_first_names())

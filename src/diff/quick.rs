@@ -4,7 +4,7 @@
 use super::walk_options;
 use crate::error::{Error, Result};
 use crate::image::{PathNote, identify};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::tree::{Entry, EntryKind, MergedTree, Overlay, PathRange, PathSet, SourceSpec, TreePath, Walk};
 use std::path::Path;
 use std::sync::Arc;
@@ -75,13 +75,14 @@ fn read_contents(
     if unread.is_empty() {
         return Ok(());
     }
-    let task = progress.begin(&format!("reading {}", directory.display()), None);
+    let task = progress.begin(&TaskInfo::new(Phase::Reading).about(directory.display()));
     let range = PathRange { paths: Some(Arc::new(unread.clone())), ..PathRange::default() };
     for found in Walk::new(&[SourceSpec::new(directory)], &walk_options())?.within(&range) {
         let found = found?;
         let (EntryKind::File { size }, Some(mut file)) = (&found.entry.kind, found.file) else { continue };
         let content = identify(&found.entry, &mut file)?;
         task.advance(*size);
+        task.advance_entries(1);
         if let Some(note) = tree.get_mut(&found.entry.path) {
             *note = PathNote::Described(content);
         }

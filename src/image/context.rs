@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::layer::{Limits, Meter};
 use crate::oci::Descriptor;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::stream::{Body, CancelToken};
 use crate::transport::Source;
 
@@ -36,12 +36,12 @@ impl<'a> ReadContext<'a> {
     }
 
     /// Opens a blob as it is stored. The reader fails at its end unless it has the size and the digest of the descriptor.
-    /// `verb` says in the progress what is done: "fetching".
+    /// `phase` says in the progress what is done.
     ///
     /// # Errors
     /// Those of the source.
-    pub fn blob(&self, blob: &Descriptor, verb: &str) -> Result<Body> {
-        let task = self.progress.begin(&format!("{verb} {}", blob.digest.short()), Some(blob.size));
+    pub fn blob(&self, blob: &Descriptor, phase: Phase) -> Result<Body> {
+        let task = self.progress.begin(&TaskInfo::new(phase).of_blob(&blob.digest).with_total(blob.size));
         let body = self.source().open(blob)?.verify(blob);
         Ok(body.on_read(move |bytes| task.advance(bytes)).on_read(self.meter.stored()))
     }

@@ -6,6 +6,7 @@ use super::toc_store::TocStore;
 use crate::error::Result;
 use crate::layer::{Budget, Item, VerifiedToc};
 use crate::oci::{Descriptor, Digest};
+use crate::progress::Phase;
 use crate::stream::Body;
 use crate::tree::Content;
 
@@ -43,20 +44,20 @@ impl<'a> ImageLayer<'a> {
     }
 
     /// Opens the blob as it is stored. The reader fails at its end unless it has the size and the digest of the
-    /// descriptor. `verb` says in the progress what is done: "fetching".
+    /// descriptor. `phase` says in the progress what is done.
     ///
     /// # Errors
     /// Those of the source.
-    pub fn blob(&self, verb: &str) -> Result<Body> {
-        self.context.blob(self.descriptor, verb)
+    pub fn blob(&self, phase: Phase) -> Result<Body> {
+        self.context.blob(self.descriptor, phase)
     }
 
     /// Opens the plain archive as a stream, which fails at its end unless the layer is what the image says.
     ///
     /// # Errors
     /// Those of the source.
-    pub fn archive(&self, verb: &str) -> Result<LayerArchive> {
-        LayerArchive::new(self.blob(verb)?, self.diff_id, self.context.meter.clone())
+    pub fn archive(&self, phase: Phase) -> Result<LayerArchive> {
+        LayerArchive::new(self.blob(phase)?, self.diff_id, self.context.meter.clone())
     }
 
     /// Streams the whole layer, and shows each item of its archive to `visit`. What `visit` has seen counts only if this
@@ -70,7 +71,7 @@ impl<'a> ImageLayer<'a> {
         budget: &mut Budget,
         visit: impl FnMut(Item, &mut dyn Content) -> Result<()>,
     ) -> Result<()> {
-        let mut archive = self.archive("reading")?;
+        let mut archive = self.archive(Phase::Reading)?;
         let outcome = archive::read_items::<_, std::io::Empty>(&mut archive, None, budget, visit).map(drop);
         archive.finish(outcome)
     }
@@ -81,7 +82,7 @@ impl<'a> ImageLayer<'a> {
     /// # Errors
     /// As [`read_items`](Self::read_items).
     pub fn verify(&self, budget: &mut Budget, store: &TocStore) -> Result<()> {
-        let mut archive = self.archive("verifying")?;
+        let mut archive = self.archive(Phase::Verifying)?;
         let outcome = self.compare(&mut archive, budget, store);
         archive.finish(outcome)
     }

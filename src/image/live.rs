@@ -11,6 +11,7 @@ use super::ranges::{FetchPlan, GAP, REQUEST_SIZE};
 use super::toc_store::TocStore;
 use crate::error::{Error, Kind, Result};
 use crate::layer::{Budget, Chunk, Item, Limits, Toc, TocEntry, VerifiedToc};
+use crate::progress::{Phase, TaskInfo};
 use crate::stream::map_in_order;
 use crate::tree::{Content, Entry, EntryKind, Overlay, SpoolDirectory};
 use std::sync::Arc;
@@ -157,7 +158,7 @@ impl Image<'_> {
 
     /// Fetches the tables of contents of all layers; `None` if the source serves only whole blobs.
     fn fetch_tocs(&self, layers: &[ImageLayer<'_>], store: &TocStore) -> Result<Option<Vec<VerifiedToc>>> {
-        let task = self.progress().begin("reading contents", None);
+        let task = self.progress().begin(&TaskInfo::new(Phase::ReadingContents));
         map_in_order(
             self.connections,
             layers,

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::layer::{Limits, Meter, Toc, VerifiedToc};
 use crate::oci::media_type::{self, LayerType};
 use crate::oci::{Descriptor, Document, ImageConfig, Manifest, Platform};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::stream::map_in_order;
 use crate::transport::{ClientOptions, Source};
 use crate::tree::SpoolDirectory;
@@ -161,7 +161,7 @@ impl<'a> Image<'a> {
         &self,
         mut work: impl FnMut(usize, ImageLayer<'_>, Option<&VerifiedToc>) -> Result<()>,
     ) -> Result<()> {
-        let task = self.progress().begin("reading contents", None);
+        let task = self.progress().begin(&TaskInfo::new(Phase::ReadingContents));
         let layers: Vec<_> = self.layers().zip(&self.tocs).collect();
         let fetch = |(layer, toc): &(ImageLayer<'_>, &OnceLock<_>)| match toc.get() {
             Some(_) => Ok(()),

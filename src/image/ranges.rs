@@ -3,6 +3,7 @@
 use super::open::Image;
 use crate::error::{Error, Result};
 use crate::layer::{Chunk, Limits, PlainFrame};
+use crate::progress::{Phase, TaskInfo};
 use crate::stream::map_in_order;
 use std::ops::Range;
 use std::slice;
@@ -112,7 +113,7 @@ impl Image<'_> {
         plan: &FetchPlan,
         read: impl FnOnce(&mut FetchedFrames<'_>) -> Result<R>,
     ) -> Result<R> {
-        let task = self.progress().begin("fetching", Some(plan.bytes()));
+        let task = self.progress().begin(&TaskInfo::new(Phase::Fetching).with_total(plan.bytes()));
         let fetch = |range: &LayerRange| {
             let bytes = self.fetch_range(range)?;
             task.advance(bytes.len() as u64);

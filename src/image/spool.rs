@@ -4,6 +4,7 @@ use super::archive::{self, LayerArchive};
 use super::layer::ImageLayer;
 use crate::error::{Error, Result};
 use crate::layer::{Budget, Item, LayerReader, PlainArchive, Toc, VerifiedToc, decompress};
+use crate::progress::Phase;
 use crate::stream::{Body, CancelToken};
 use crate::tree::{Content, SpoolDirectory};
 use std::fs::File;
@@ -25,7 +26,7 @@ impl ImageLayer<'_> {
     /// Those of the source and of the file; [`Integrity`](crate::error::Kind::Integrity) if the layer is not what the
     /// image says.
     pub fn spool(&self, place: &SpoolDirectory) -> Result<SpooledLayer> {
-        let body = self.blob("fetching")?;
+        let body = self.blob(Phase::Fetching)?;
         let file = Arc::new(place.file().map_err(cannot_spool)?);
         let tee = Tee { body, file: Arc::clone(&file), cancel: self.context.cancel.clone() };
         let mut archive = LayerArchive::new(tee, self.diff_id(), self.context.meter.clone())?;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::layer::{Item, LayerReader, decompress};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::tree::StoredTree;
 use std::io::{self, Read};
 use std::path::Path;
@@ -21,7 +21,7 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
         Error::io(format!("cannot keep the contents of the archive in {}", spool.display()), error)
             .with_hint("set TMPDIR to a directory with room for them")
     })?;
-    let task = progress.begin("reading the archive", None);
+    let task = progress.begin(&TaskInfo::new(Phase::Reading).about("the archive"));
     let plain = decompress(archive).map_err(|error| Error::io("cannot read the archive", error))?;
     let mut reader = LayerReader::new(plain).without_whiteouts();
     let mut tree = StoredTree::new(contents);
@@ -29,6 +29,7 @@ pub fn read_archive(archive: impl Read + Send, spool: &Path, progress: &dyn Prog
     while let Some(item) = reader.next_item().map_err(|error| damaged(error, is_empty))? {
         let Item::Entry(entry) = item else { continue };
         is_empty = false;
+        task.advance_entries(1);
         tree.add(
             entry,
             &mut ObservedContent { content: reader.content(), on_read: |bytes| task.advance(bytes) },

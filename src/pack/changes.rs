@@ -13,7 +13,7 @@ use super::warnings::LimitWarnings;
 use crate::disk::working_directory;
 use crate::error::{Error, Result};
 use crate::image::identify;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::stream::start_in;
 use crate::tree::{
     Changed, Comparison, Entry, EntryKind, EntryPair, FileChange, ListedDirectories, PathRange, PathSet,
@@ -109,7 +109,7 @@ impl Comparer<'_> {
         skip_list: &mut SkipList,
     ) -> Result<Option<Changes>> {
         let mut limits = LimitWarnings::new(self.progress);
-        let task = self.progress.begin("comparing", None);
+        let task = self.progress.begin(&TaskInfo::new(Phase::Comparing));
         let (base, mut compared, summary, listed) = thread::scope(|scope| -> Result<_> {
             let (send, receive) = sync_channel(BATCHES);
             let walker = start_in(scope, move || walk(tree, &send))?;
@@ -118,7 +118,7 @@ impl Comparer<'_> {
             let found = batches(receive).inspect(|entry| {
                 if let Ok(entry) = entry {
                     limits.count(entry);
-                    task.advance(1);
+                    task.advance_entries(1);
                 }
             });
             for pair in pairs(base.tree.iter().map(Ok), found) {
@@ -147,7 +147,9 @@ impl Comparer<'_> {
         if uncertain.is_empty() {
             return Ok(Some((0, 0)));
         }
-        let task = self.progress.begin("comparing contents", Some(compared.uncertain_bytes));
+        let task = self
+            .progress
+            .begin(&TaskInfo::new(Phase::ComparingContents).with_total(compared.uncertain_bytes));
         let range = PathRange { paths: Some(Arc::clone(&uncertain)), ..PathRange::default() };
         let mut tree = Walk::skipping(self.sources, self.options, skip_list)?.within(&range);
         let (mut count, mut bytes) = (0, 0);
@@ -170,6 +172,7 @@ impl Comparer<'_> {
                 bytes += size;
             }
             count += 1;
+            task.advance_entries(1);
             let before = base.tree.get(&found.entry.path).and_then(|(_, note)| note.content());
             let is_equal = before.zip(content.as_ref()).and_then(|(one, other)| one.comparable(other));
             compared.settle(found.entry.path, is_equal.is_some_and(|[one, other]| one == other));

@@ -5,7 +5,7 @@ use super::layering::LayerPlan;
 use super::{ArchiveFormat, EarlierRun, Options, warnings, with_retries};
 use crate::error::{Error, Result, Side};
 use crate::layer::{Compression, Contents, Framer, Layer, LayerWriter, Toc};
-use crate::progress::{Progress, Task};
+use crate::progress::{Phase, Progress, Task, TaskInfo};
 use crate::stream::{Workers, Written, memory_slots, start_in, try_for_each};
 use crate::transport::Destination;
 use crate::tree::{
@@ -128,28 +128,30 @@ struct Uploader<'a> {
 impl Uploader<'_> {
     /// Builds and uploads a layer, with retries.
     fn upload(&self, number: usize, plan: &LayerPlan) -> Result<UploadedLayer> {
-        let what = match self.count {
-            1 => "packing".to_owned(),
-            count => format!("packing layer {} of {count}", number + 1),
+        let info = TaskInfo::new(Phase::Packing).with_total(plan.bytes);
+        let info = match self.count {
+            1 => info,
+            count => info.about(format!("layer {} of {count}", number + 1)),
         };
         let (tree, mut skip_list) = (&self.options.tree, self.skip_list.clone());
         with_retries(self.destination, self.sources, tree, &mut skip_list, self.progress, |skip_list| {
-            if let Some(found) = self.find(&what, plan, skip_list)? {
+            if let Some(found) = self.find(&info, plan, skip_list)? {
                 return Ok(found);
             }
-            let task = self.progress.begin(&what, Some(plan.bytes));
+            let task = self.progress.begin(&info);
             self.attempt(self.destination, plan, skip_list, task.as_ref())
         })
     }
 
     /// Builds a layer that an interrupted run may have sent, and returns it if the destination has it. Layers are begun in
     /// order, so that only those are missing before the last one that were on their way.
-    fn find(&self, what: &str, plan: &LayerPlan, skip_list: &SkipList) -> Result<Option<UploadedLayer>> {
+    fn find(&self, info: &TaskInfo, plan: &LayerPlan, skip_list: &SkipList) -> Result<Option<UploadedLayer>> {
         let is_over = self.missing.load(Ordering::Relaxed) >= CONCURRENT_LAYERS;
         if is_over || self.options.earlier_run == EarlierRun::Ended {
             return Ok(None);
         }
-        let task = self.progress.begin(&format!("{what}, which may be there"), Some(plan.bytes));
+        let subject = info.subject.as_deref().unwrap_or("the layer");
+        let task = self.progress.begin(&info.clone().about(format!("{subject}, which may be there")));
         let built = self.attempt(&DryRun(self.destination), plan, skip_list, task.as_ref())?;
         let exists = self.destination.exists(&built.layer.descriptor);
         if exists.map_err(|error| error.on(Side::Destination))? {
@@ -215,6 +217,7 @@ impl Uploader<'_> {
             holes.count(&found);
             count.add(plan, &found.entry);
             layer.append(plan, found, |bytes| task.advance(bytes))?;
+            task.advance_entries(1);
         }
         // Links follow the files, because the target of a link must precede it.
         links.sort_unstable_by(|one, other| one.path.cmp(&other.path));

@@ -76,7 +76,7 @@ pub fn warn_left_out(summary: &Summary, progress: &dyn Progress) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::{Silent, Task};
+    use crate::progress::{Silent, Task, TaskInfo};
     use crate::tree::{
         EntryKind, FileChange, LeftOut, LeftOutReason, Metadata, SourceSpec, TreePath, Walk, WalkOptions,
     };
@@ -87,7 +87,7 @@ mod tests {
     struct Warnings(Mutex<Vec<String>>);
 
     impl Progress for Warnings {
-        fn begin(&self, _: &str, _: Option<u64>) -> Box<dyn Task> {
+        fn begin(&self, _: &TaskInfo) -> Box<dyn Task> {
             Box::new(Silent)
         }
 

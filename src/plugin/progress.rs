@@ -1,6 +1,6 @@
 //! The progress of fetches and exports, for `docker volume inspect` and for the minimum speed.
 
-use crate::progress::{Progress, Task};
+use crate::progress::{Progress, Task, TaskInfo};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,9 +39,10 @@ pub(super) struct ProgressRecorder<'a> {
 }
 
 impl Progress for ProgressRecorder<'_> {
-    fn begin(&self, _what: &str, total: Option<u64>) -> Box<dyn Task> {
-        self.transfer.total.fetch_add(total.unwrap_or_default(), Ordering::Relaxed);
-        Box::new(ProgressTask { transfer: Arc::clone(&self.transfer), total: total.unwrap_or_default() })
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        let total = info.total.unwrap_or_default();
+        self.transfer.total.fetch_add(total, Ordering::Relaxed);
+        Box::new(ProgressTask { transfer: Arc::clone(&self.transfer), total })
     }
 
     fn warn(&self, message: &str) {

@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::run::Report;
 use crate::error::{Error, Kind};
-use crate::progress::{Progress, Task};
+use crate::progress::{Progress, Task, TaskInfo};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -227,9 +227,9 @@ struct Observed {
 }
 
 impl Progress for Observed {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
         self.status.moved.fetch_add(1, Ordering::Relaxed);
-        Box::new(ObservedTask { status: Arc::clone(&self.status), task: self.progress.begin(what, total) })
+        Box::new(ObservedTask { status: Arc::clone(&self.status), task: self.progress.begin(info) })
     }
 
     fn warn(&self, message: &str) {
@@ -246,6 +246,11 @@ impl Task for ObservedTask {
     fn advance(&self, bytes: u64) {
         self.status.moved.fetch_add(bytes.max(1), Ordering::Relaxed);
         self.task.advance(bytes);
+    }
+
+    fn advance_entries(&self, entries: u64) {
+        self.status.moved.fetch_add(entries, Ordering::Relaxed);
+        self.task.advance_entries(entries);
     }
 
     fn skip(&self) {

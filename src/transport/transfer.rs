@@ -3,7 +3,7 @@
 use super::{Destination, Source};
 use crate::error::{Error, Kind, Result, Side};
 use crate::oci::Descriptor;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 
 /// The way in which a blob came to the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub fn transfer(
     blob: &Descriptor,
     progress: &dyn Progress,
 ) -> Result<Transferred> {
-    let task = progress.begin(&format!("copying {}", blob.digest.short()), Some(blob.size));
+    let task = progress.begin(&TaskInfo::new(Phase::Copying).of_blob(&blob.digest).with_total(blob.size));
     let on_destination = |error: Error| error.on(Side::Destination);
     if to.contains(blob).map_err(on_destination)? {
         task.skip();
@@ -69,7 +69,7 @@ pub fn send_again(
     blob: &Descriptor,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let task = progress.begin(&format!("copying {}", blob.digest.short()), Some(blob.size));
+    let task = progress.begin(&TaskInfo::new(Phase::Copying).of_blob(&blob.digest).with_total(blob.size));
     let body = from.open(blob).map_err(|error| error.on(Side::Source))?.verify(blob);
     to.upload(body.on_read(move |bytes| task.advance(bytes)))
         .map_err(|error| error.on(Side::Destination))

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::image;
 use crate::layer::{Budget, Item, LayerReader, decompress};
 use crate::oci::{Descriptor, Document, Manifest, TITLE};
+use crate::progress::{Phase, TaskInfo};
 use crate::transport::Source;
 use crate::tree::{Content, Entry, EntryKind, Extractor, Metadata, SpoolDirectory, TreePath};
 use rustix::process::{getegid, geteuid};
@@ -120,7 +121,8 @@ pub(super) fn extract(job: &Job<'_>, artifact: &Manifest, extractor: &mut Extrac
 
 /// Fetches a layer into an unnamed file, and verifies it.
 fn fetch(job: &Job<'_>, layer: &Descriptor, place: &SpoolDirectory) -> Result<File> {
-    let task = job.progress.begin(&format!("fetching {}", layer.digest.short()), Some(layer.size));
+    let task =
+        job.progress.begin(&TaskInfo::new(Phase::Fetching).of_blob(&layer.digest).with_total(layer.size));
     let mut body = job.source.open(layer)?.verify(layer).on_read(move |bytes| task.advance(bytes));
     let cannot = |error| Error::io("cannot spool a layer", error);
     let mut file = place.file().map_err(cannot)?;

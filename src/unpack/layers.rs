@@ -6,9 +6,10 @@ use super::space::FreeSpace;
 use crate::error::Result;
 use crate::image::{ChunkReader, FetchPlan, FetchedLayer, Image, IndexedLayer, LiveContent, LiveFiles};
 use crate::layer::{Budget, Item};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, Task, TaskInfo};
 use crate::tree::{Content, Entry, EntryKind, Extractor};
 use std::io;
+use std::sync::Arc;
 
 /// The layers of an image on their way into a target.
 pub(super) struct LayerExtraction<'a, 's> {
@@ -54,14 +55,20 @@ impl LayerExtraction<'_, '_> {
 
     /// Extracts the selected part of a layer that is fetched as a whole.
     fn extract_whole(&mut self, number: usize, layer: &FetchedLayer<'_>) -> Result<()> {
-        let task = self.progress.begin(&format!("extracting layer {}", number + 1), Some(layer.size()));
+        let info = TaskInfo::new(Phase::Extracting).about(format!("layer {}", number + 1));
+        let info = info.of_blob(&self.image.manifest().layers[number].digest).with_total(layer.size());
+        let task: Arc<dyn Task> = self.progress.begin(&info).into();
+        let counted = Arc::clone(&task);
         let mut entries = EntryFilter::new(self.live, number);
         let (selection, extractor) = (&mut *self.selection, &mut *self.extractor);
         extractor.begin_layer();
         layer.read_items(
             self.budget,
             move |bytes| task.advance(bytes),
-            |item, content| put(selection, extractor, entries.next(item), content),
+            |item, content| {
+                counted.advance_entries(1);
+                put(selection, extractor, entries.next(item), content)
+            },
         )
     }
 

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::image::{FetchedLayer, Image, LiveContent, ReadOptions, fetch_each};
 use crate::layer::{Budget, Limits};
 use crate::oci::{Digest, Document, Manifest, Platform};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::transport::{ClientOptions, Source};
 use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, TargetState};
 use conflict::TargetAction;
@@ -466,7 +466,8 @@ impl<'a> Job<'a> {
         if let Some(last) = &last
             && data_io::is_its_layer(last, &budget)?
         {
-            let task = self.progress.begin("extracting data.tar.gz", Some(last.archive_size()));
+            let info = TaskInfo::new(Phase::Extracting).about("data.tar.gz").with_total(last.archive_size());
+            let task = self.progress.begin(&info);
             let passed = move |bytes| task.advance(bytes);
             data_io::extract(last, &mut selection, extractor, &mut budget, passed)?;
             return selection.ensure_found().map(|()| (true, FetchedPart::default()));

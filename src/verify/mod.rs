@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{ImageLayer, ReadContext, ReadOptions, TocStore};
 use crate::layer::{Budget, Limits, Meter};
 use crate::oci::{Digest, Platform};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::stream::try_for_each;
 use crate::transport::Source;
 use crate::tree::SpoolDirectory;
@@ -166,7 +166,7 @@ impl<'a> BlobReader<'a> {
     /// Reads one blob to its end.
     fn read(&self, check: &BlobCheck) -> Result<()> {
         match &check.diff_id {
-            None => self.context.blob(&check.blob, "verifying")?.drain().map(drop),
+            None => self.context.blob(&check.blob, Phase::Verifying)?.drain().map(drop),
             Some(diff_id) => {
                 let store = TocStore::new(self.place.clone(), self.context.limits());
                 let layer = ImageLayer::new(&self.context, &check.blob, diff_id);

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use volio::error::Kind;
 use volio::layer::LayerWriter;
 use volio::oci::{Digest, Document, Manifest, media_type};
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::stream::Body;
 use volio::transport::{Access, Destination, fetch};
 use volio::unpack;
@@ -22,7 +22,7 @@ use volio::unpack;
 struct Warned(Mutex<Vec<String>>);
 
 impl Progress for Warned {
-    fn begin(&self, _what: &str, _total: Option<u64>) -> Box<dyn Task> {
+    fn begin(&self, _info: &TaskInfo) -> Box<dyn Task> {
         Box::new(Silent)
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use volio::pack::{Options, Packed, pack};
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Phase, Progress, Silent, Task, TaskInfo};
 use volio::transport::memory::Memory;
 use volio::tree::{OnChange, SourceSpec, WalkOptions};
 
@@ -23,7 +23,8 @@ struct Writer {
 }
 
 impl Progress for &'static Writer {
-    fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        let what = info.to_string();
         // The file is the first in the tree, and so it is in the first layer.
         if what == "packing" || what.starts_with("packing layer 1 of") {
             Box::new(Writing { writer: self, done: AtomicU32::new(0) })
@@ -157,8 +158,8 @@ struct Mover {
 }
 
 impl Progress for &'static Mover {
-    fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
-        if what.starts_with("packing") { Box::new(*self) } else { Box::new(Silent) }
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        if info.phase == Phase::Packing { Box::new(*self) } else { Box::new(Silent) }
     }
 
     fn warn(&self, message: &str) {

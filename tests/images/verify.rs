@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use volio::error::Kind;
 use volio::layer::{Layer, Toc};
 use volio::oci::{Descriptor, Digest, Index, Manifest};
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::stream::Body;
 use volio::transport::layout::Layout;
 use volio::transport::{Destination, Source, fetch};
@@ -245,8 +245,8 @@ fn a_signature_is_verified_although_its_payload_is_not_an_archive() {
 struct Warnings(Mutex<Vec<String>>);
 
 impl Progress for Warnings {
-    fn begin(&self, name: &str, size: Option<u64>) -> Box<dyn Task> {
-        Silent.begin(name, size)
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        Silent.begin(info)
     }
 
     fn warn(&self, message: &str) {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use volio::copy::{self, Copied, TagCopied, copy, copy_tags};
 use volio::error::Kind;
 use volio::oci::{Descriptor, Document, Index, Manifest, attachment_tags, media_type, referrers_tag};
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::stream::Body;
 use volio::tags;
 use volio::transport::{Access, Destination, Location, Source, fetch};
@@ -159,8 +159,8 @@ fn all_forms_of_signatures_reach_another_registry_through_a_layout_and_an_archiv
 struct Warnings(Mutex<Vec<String>>);
 
 impl Progress for Warnings {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        Silent.begin(what, total)
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        Silent.begin(info)
     }
 
     fn warn(&self, message: &str) {

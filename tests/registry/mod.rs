@@ -39,7 +39,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
 use volio::Result;
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::transport::{
     Access, ClientOptions, CredentialSource, Destination, Location, Removal, Retry, Source, registry,
 };
@@ -101,8 +101,8 @@ impl Warnings {
 }
 
 impl Progress for Warnings {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        Silent.begin(what, total)
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        Silent.begin(info)
     }
 
     fn warn(&self, message: &str) {

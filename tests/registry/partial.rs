@@ -13,7 +13,7 @@ use volio::error::Kind;
 use volio::image::ReadOptions;
 use volio::list::list;
 use volio::pack::{self, pack};
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::transport::{Access, Source, registry};
 use volio::tree::{SourceSpec, TreePath};
 
@@ -56,8 +56,8 @@ fn counted(registry: &Registry) -> (CuttingProxy, registry::Registry) {
 struct Warned(Mutex<Vec<String>>);
 
 impl Progress for Warned {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        Silent.begin(what, total)
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        Silent.begin(info)
     }
 
     fn warn(&self, message: &str) {

@@ -8,7 +8,7 @@ use volio::Error;
 use volio::error::Kind;
 use volio::oci::{Descriptor, media_type};
 use volio::pack::{Options, pack};
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::stream::CancelToken;
 use volio::transport::{Access, Destination, Retry, Source, registry};
 use volio::tree::SourceSpec;
@@ -131,8 +131,8 @@ fn a_destination_says_when_to_retry_and_does_not_wait() {
 struct CancelOnWarning(CancelToken, Mutex<Vec<String>>);
 
 impl Progress for CancelOnWarning {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        Silent.begin(what, total)
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        Silent.begin(info)
     }
 
     fn warn(&self, message: &str) {

@@ -65,8 +65,11 @@ Options:
   -V, --version  Print version
 
 Output options:
-      --color <WHEN>  Colour the output: on a terminal, unless NO_COLOR is set; always; or never
-                      [default: auto] [possible values: auto, always, never]
+      --color <WHEN>     Colour the output: on a terminal, unless NO_COLOR is set; always; or never
+                         [default: auto] [possible values: auto, always, never]
+      --progress <FORM>  Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON
+                         objects; or nothing [default: auto] [possible values: auto, tty, plain,
+                         json, none]
 -- exit 2
 
 "#]],
@@ -122,6 +125,13 @@ Output options:
           
           [default: auto]
           [possible values: auto, always, never]
+
+      --progress <FORM>
+          Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or
+          nothing
+          
+          [default: auto]
+          [possible values: auto, tty, plain, json, none]
 
 Examples:
   volio pack oci:backup:monday /srv/data       a directory into an image layout

@@ -19,6 +19,7 @@ mod login;
 mod ls;
 mod pack;
 mod plugin;
+mod progress;
 mod prune;
 mod registries;
 mod rm;

@@ -56,7 +56,7 @@ fn colored_screen(place: &Workspace, arguments: &str, variables: &[(&str, &str)]
 }
 
 /// Runs a command on a terminal, and returns all that it prints there.
-fn on_terminal(place: &Workspace, arguments: &str, variables: &[(&str, &str)]) -> String {
+pub fn on_terminal(place: &Workspace, arguments: &str, variables: &[(&str, &str)]) -> String {
     let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_volio"));
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).current_dir(place.path());

@@ -88,7 +88,7 @@ fn a_run_that_takes_long_is_healthy_while_bytes_move() {
     let place = Place::new();
     place.status.begin(&*place.clock);
     let progress = place.status.observe(Arc::new(volio::progress::Silent));
-    let task = progress.begin("layer", None);
+    let task = progress.begin(&volio::progress::TaskInfo::new(volio::progress::Phase::Fetching));
     for _ in 0..100 {
         place.clock.pass(Duration::from_secs(200));
         task.advance(1);

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use time::{Killed, Machine, TICK, Timeline};
 use volio::pack::{Base, IncrementalOptions, ShrinkRule, add_tags, pack_incremental};
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::prune::{Options, ensure_stored, prune};
 use volio::service::publish::{LinkOptions, Publication};
 use volio::service::watch::{Purpose, Watch, WatchOptions};
@@ -144,11 +144,11 @@ struct Month {
 struct Revoking(Arc<Month>);
 
 impl Progress for Revoking {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
         if self.0.random.below(8) == 0 {
             self.0.registry.revoke_tokens();
         }
-        Silent.begin(what, total)
+        Silent.begin(info)
     }
 
     fn warn(&self, _message: &str) {}

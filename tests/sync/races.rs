@@ -9,7 +9,7 @@ use std::sync::Arc;
 use volio::Result;
 use volio::error::Kind;
 use volio::pack;
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Phase, Progress, Silent, Task, TaskInfo};
 use volio::transport::Source;
 use volio::transport::layout::Layout;
 use volio::transport::oci_archive::{OciArchive, OciArchiveWriter};
@@ -24,8 +24,8 @@ struct AfterComparison(Meddle);
 struct Ends(Option<Meddle>);
 
 impl Progress for AfterComparison {
-    fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
-        Box::new(Ends((what == "comparing contents").then(|| Arc::clone(&self.0))))
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        Box::new(Ends((info.phase == Phase::ComparingContents).then(|| Arc::clone(&self.0))))
     }
 
     fn warn(&self, _: &str) {}

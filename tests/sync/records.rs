@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use volio::error::Kind;
-use volio::progress::{Progress, Silent, Task};
+use volio::progress::{Phase, Progress, Silent, Task, TaskInfo};
 use volio::unpack::{IfPresent, Options, WriteMode, unpack};
 
 const ATTRIBUTE: &str = "user.volio.image";
@@ -228,8 +228,8 @@ impl Task for Nothing {
 }
 
 impl Progress for AfterComparison<'_> {
-    fn begin(&self, what: &str, _: Option<u64>) -> Box<dyn Task> {
-        if what == "comparing contents"
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        if info.phase == Phase::ComparingContents
             && let Some(act) = self.0.lock().unwrap().take()
         {
             act();

@@ -6,7 +6,10 @@ use crate::commands::{
     unpack, verify,
 };
 use crate::exit::{self, Exit};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use crate::progress::ProgressMode;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use volio::Result;
 
 const EXAMPLES: &str = "\
@@ -62,6 +65,31 @@ pub struct GlobalArgs {
     /// Colour the output: on a terminal, unless NO_COLOR is set; always; or never
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t, display_order = 900)]
     pub color: ColorChoice,
+
+    /// Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or nothing
+    #[arg(long, global = true, value_name = "FORM", value_enum, default_value_t, display_order = 901)]
+    pub progress: ProgressMode,
+}
+
+impl Cli {
+    /// Parses a command line. What was matched is returned too.
+    ///
+    /// # Errors
+    /// Those of clap, which are also help and the version.
+    pub fn parse_line(arguments: &[OsString]) -> std::result::Result<(Self, ArgMatches), clap::Error> {
+        let mut program = Self::command();
+        let matches = program.try_get_matches_from_mut(arguments)?;
+        let cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut program))?;
+        let command = matches.subcommand().map(|(_, given)| given);
+        let is_quiet = command.and_then(|given| given.try_get_one("quiet").ok().flatten()).copied();
+        if is_quiet.unwrap_or(false) && cli.global.progress.wants_output() {
+            let mode = cli.global.progress.to_possible_value();
+            let mode = mode.as_ref().map_or("", |mode| mode.get_name());
+            let message = format!("the argument '--quiet' cannot be used with '--progress {mode}'");
+            return Err(program.error(ErrorKind::ArgumentConflict, message));
+        }
+        Ok((cli, matches))
+    }
 }
 
 /// The commands of the program, one variant for each.

@@ -26,7 +26,7 @@ mod terminal;
 mod unattended;
 mod variables;
 
-use clap::{CommandFactory, FromArgMatches, ValueEnum};
+use clap::ValueEnum;
 use color::ColorChoice;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -41,17 +41,15 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     choose_color(&line.arguments);
-    match parse(&line.arguments) {
-        Ok((command, named)) => run(command, &named).map_or_else(|error| fail(&error), Into::into),
+    match cli::Cli::parse_line(&line.arguments) {
+        Ok((cli, matches)) => {
+            cli.global.progress.apply();
+            // The command is consumed when it runs.
+            let named = NamedImages::of(&matches);
+            run(cli.command, &named).map_or_else(|error| fail(&error), Into::into)
+        }
         Err(error) => line.usage_error(&error),
     }
-}
-
-/// Parses the arguments. The images in them are returned too, because the command is consumed when it runs.
-fn parse(arguments: &[OsString]) -> Result<(cli::Command, NamedImages), clap::Error> {
-    let matches = cli::Cli::command().try_get_matches_from(arguments)?;
-    let cli = cli::Cli::from_arg_matches(&matches)?;
-    Ok((cli.command, NamedImages::of(&matches)))
 }
 
 /// Chooses the colours, also those of errors in the arguments.

@@ -109,10 +109,19 @@ pub fn log(level: Level, topic: Option<&str>, message: &str, hint: Option<&str>)
         Level::Warning => "warning",
         Level::Error => "error",
     };
-    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+    event(&JsonLine { time: now(), level, topic, message, hint });
+}
+
+/// Returns the time as lines in JSON have it.
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// Prints a line in JSON on stderr.
+pub fn event(line: &impl Serialize) {
     let mut text = Vec::new();
-    // Strings can always be serialized, and a vector takes all bytes.
-    let _ = serde_json::to_writer(JsonEscaper(&mut text), &JsonLine { time, level, topic, message, hint });
+    // Strings and numbers can always be serialized, and a vector takes all bytes.
+    let _ = serde_json::to_writer(JsonEscaper(&mut text), line);
     write_line(&String::from_utf8_lossy(&text));
 }
 

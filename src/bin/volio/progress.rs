@@ -1,21 +1,57 @@
-//! Progress on stderr: bars on a terminal, plain lines elsewhere, or nothing.
+//! Progress on stderr: bars on a terminal, plain lines elsewhere, events for programs, or nothing.
 //!
-//! Both count into the same [`Totals`]. Bars are removed when the work ends. Lines are for logs, where bars would be
-//! control characters; there is one line every few seconds, so that short work prints none.
+//! Bars are removed when the work ends. Lines are for logs, where bars would be control characters. Without
+//! `--progress`, there is one line every few seconds, so that short work prints none.
 
 mod bars;
+mod json;
 mod lines;
+mod phases;
+mod plain;
+mod ticker;
 
-use crate::output;
+use crate::output::{self, LogFormat};
+use clap::ValueEnum;
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use volio::progress::{Progress, Silent, Task};
+use std::sync::{Arc, OnceLock};
+use volio::progress::{Progress, Silent, Task, TaskInfo};
 use volio::service::Status;
 
-/// The time between two lines in a log.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// The value of `--progress`. The variants have no help texts, because those would double the length of every help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    // Bars on a terminal, and elsewhere lines about work that takes long.
+    #[default]
+    Auto,
+    // Bars. Without a terminal, the same as `Plain`.
+    Tty,
+    Plain,
+    Json,
+    None,
+}
+
+static MODE: OnceLock<ProgressMode> = OnceLock::new();
+
+impl ProgressMode {
+    /// Sets the way in which the command shows its progress. With `json`, all lines on stderr are JSON.
+    pub fn apply(self) {
+        // There is one command line.
+        let _ = MODE.set(self);
+        if self == Self::Json {
+            output::set_format(LogFormat::Json);
+        }
+    }
+
+    /// Returns whether progress is wanted, which `--quiet` contradicts.
+    pub fn wants_output(self) -> bool {
+        matches!(self, Self::Tty | Self::Plain | Self::Json)
+    }
+
+    fn current() -> Self {
+        MODE.get().copied().unwrap_or_default()
+    }
+}
 
 /// The progress display of one command. It ends when this is dropped. Events that come later, from connections that are
 /// still being closed, are not shown.
@@ -28,16 +64,15 @@ trait Show: Progress {
 }
 
 impl Display {
-    /// Starts the display that fits stderr.
+    /// Starts the display that was chosen, or the one that fits stderr.
     pub fn start(verb: &'static str, quiet: bool) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-        Self::new(verb, quiet, std::io::stderr().is_terminal() && !dumb)
+        Self::new(verb, quiet, true)
     }
 
     /// Starts a display for a command that writes its results while it works. There are no bars where both go to the same
     /// terminal, because they would overwrite the results.
     pub fn start_beside_results(verb: &'static str, quiet: bool) -> Self {
-        if std::io::stdout().is_terminal() { Self::new(verb, quiet, false) } else { Self::start(verb, quiet) }
+        Self::new(verb, quiet, !std::io::stdout().is_terminal())
     }
 
     /// A display that shows warnings only, for commands that take no time.
@@ -56,13 +91,19 @@ impl Display {
         Self(Arc::new(Observed { events: status.observe(shown.clone()), shown }))
     }
 
-    fn new(verb: &'static str, quiet: bool, bars: bool) -> Self {
-        Self(if quiet {
-            Arc::new(Silent)
-        } else if bars {
-            Arc::new(bars::Bars::new())
-        } else {
-            Arc::new(lines::Lines::new(verb, INTERVAL))
+    fn new(verb: &'static str, quiet: bool, may_have_bars: bool) -> Self {
+        if quiet {
+            return Self(Arc::new(Silent));
+        }
+        let may_have_bars = may_have_bars && std::io::stderr().is_terminal();
+        let dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+        Self(match ProgressMode::current() {
+            ProgressMode::Auto if may_have_bars && !dumb => Arc::new(bars::Bars::new()),
+            ProgressMode::Auto => Arc::new(lines::Lines::new(verb)),
+            ProgressMode::Tty if may_have_bars => Arc::new(bars::Bars::new()),
+            ProgressMode::Tty | ProgressMode::Plain => Arc::new(plain::PlainLines::new(verb)),
+            ProgressMode::Json => Arc::new(json::JsonEvents::new(verb)),
+            ProgressMode::None => Arc::new(Warnings),
         })
     }
 
@@ -95,8 +136,8 @@ struct Observed {
 }
 
 impl Progress for Observed {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        self.events.begin(what, total)
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        self.events.begin(info)
     }
 
     fn warn(&self, message: &str) {
@@ -114,8 +155,8 @@ impl Show for Observed {
 struct Warnings;
 
 impl Progress for Warnings {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        Silent.begin(what, total)
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        Silent.begin(info)
     }
 
     fn warn(&self, message: &str) {

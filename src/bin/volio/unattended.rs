@@ -73,9 +73,12 @@ impl UnattendedArgs {
         self.after.is_some()
     }
 
-    /// Sets the format of the lines on stderr. To be called before the first line.
+    /// Sets the format of the lines on stderr, which `--progress json` may have set too. To be called before the first
+    /// line.
     pub fn set_log_format(&self) {
-        output::set_format(self.log);
+        if self.log == LogFormat::Json {
+            output::set_format(LogFormat::Json);
+        }
     }
 
     /// Checks the hooks.

@@ -4,6 +4,7 @@
 use crate::cli::Cli;
 use crate::exit::Exit;
 use crate::output;
+use crate::progress::ProgressMode;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, parser::ValueSource};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -100,7 +101,10 @@ pub fn apply(arguments: Vec<OsString>, environment: &Environment) -> Result<Comm
     let (Some(command), Some(at)) = (program.find_subcommand(name), at) else { return unchanged(arguments) };
     let (mut values, mut used) = (Vec::new(), Vec::new());
     for option in options(command) {
-        if is_given(given, option) || conflicts(command, given, option) {
+        if is_given(given, option)
+            || conflicts(command, given, option)
+            || contradicts_quiet(given, &values, option)
+        {
             continue;
         }
         let Some(value) = find(option, environment)? else { continue };
@@ -158,6 +162,19 @@ fn conflicts(command: &Command, given: &ArgMatches, option: &Arg) -> bool {
         other.get_id() != option.get_id()
             && (excludes(option, other) || excludes(other, option) || share_group(option, other))
     })
+}
+
+/// Returns whether an option is `--progress` beside `--quiet`, which has the same purpose and counts more, or `--quiet`
+/// beside a `--progress` on the command line that wants output.
+fn contradicts_quiet(given: &ArgMatches, values: &[OsString], option: &Arg) -> bool {
+    match option.get_long() {
+        Some("progress") => has_flag(given, values, "quiet"),
+        Some("quiet") => {
+            let progress = given.try_get_one::<ProgressMode>("progress").ok().flatten();
+            progress.is_some_and(|progress| progress.wants_output())
+        }
+        _ => false,
+    }
 }
 
 /// A value from the environment.
@@ -296,6 +313,20 @@ mod tests {
             ("volio pack --uid-map 0:1:1 oci:a b", "VOLIO_NORMALIZE"),
         ] {
             assert_eq!(apply_to(line, &[(variable, "1")]).unwrap().join(" "), line);
+        }
+    }
+
+    #[test]
+    fn a_variable_never_makes_quiet_and_progress_contradict_each_other() {
+        let (quiet, plain) = (("VOLIO_QUIET", "1"), ("VOLIO_PROGRESS", "plain"));
+        for (line, variables, expected) in [
+            ("volio ls oci:a", vec![plain], "volio ls --progress=plain oci:a"),
+            ("volio ls -q oci:a", vec![plain], "volio ls -q oci:a"),
+            ("volio ls oci:a", vec![quiet, plain], "volio ls --quiet oci:a"),
+            ("volio --progress plain ls oci:a", vec![quiet], "volio --progress plain ls oci:a"),
+            ("volio ls --progress none oci:a", vec![quiet], "volio ls --quiet --progress none oci:a"),
+        ] {
+            assert_eq!(apply_to(line, &variables).unwrap().join(" "), expected);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::error::{Kind, Result};
 use crate::image::{ImageLayer, ReadContext, ReadOptions, TocStore};
 use crate::layer::{Budget, Item, Meter, VerifiedToc};
 use crate::oci::{Descriptor, Digest};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::transport::Source;
 use crate::tree::{EntryKind, PathMap, TreePath};
 use std::collections::HashSet;
@@ -37,13 +37,14 @@ pub(super) fn check(
     options: &ImageOptions,
     progress: &dyn Progress,
 ) -> Vec<Finding> {
-    let task = progress.begin("reading contents", None);
+    let task = progress.begin(&TaskInfo::new(Phase::ReadingContents));
     let read = ReadOptions { temporary: options.temporary.clone(), ..ReadOptions::default() };
     let store = TocStore::new(read.spool_place(), options.limits);
     let context = ReadContext::new(source, options.limits, Meter::new(None), progress);
     let (mut findings, mut summary, mut seen) = (Vec::new(), Summary::default(), HashSet::<&Digest>::new());
     // All layers together may have no more entries than is allowed.
     let mut budget = Budget::new(options.limits);
+    let mut counted = 0;
     for image in &documents.images {
         for (number, layer) in image.manifest.layers.iter().enumerate().take(LAYERS_LIMIT) {
             if !seen.insert(&layer.digest) {
@@ -71,7 +72,8 @@ pub(super) fn check(
                     });
                 }
             }
-            task.advance(1);
+            task.advance_entries(summary.entries - counted);
+            counted = summary.entries;
         }
     }
     if documents.images.iter().any(|image| image.manifest.layers.len() > LAYERS_LIMIT) {

@@ -8,6 +8,7 @@ use crate::image::merge::EntryPosition;
 use crate::image::open::Image;
 use crate::layer::{Budget, Item, LayerReader};
 use crate::oci::Digest;
+use crate::progress::Phase;
 use crate::tree::Content;
 use std::io::{self, Read};
 
@@ -84,7 +85,7 @@ impl<'i> LayerRereader<'i> {
 
     fn open_layer(&self, number: usize) -> Result<LayerReader<LayerArchive>> {
         let layer = self.image.layers().nth(number).ok_or_else(has_changed)?;
-        Ok(LayerReader::within(layer.archive("reading again")?, Budget::new(self.image.context().limits())))
+        Ok(LayerReader::within(layer.archive(Phase::Reading)?, Budget::new(self.image.context().limits())))
     }
 }
 

@@ -8,7 +8,7 @@ use super::tree::SyncNote;
 use crate::error::{Error, Result};
 use crate::image::{ChunkReader, ChunkSource, EntryPosition, FetchPlan, FetchedFrames, Image, SpooledLayers};
 use crate::layer::{Budget, Chunk, Item, Limits};
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress, TaskInfo};
 use crate::tree::{Content, Entry, EntryKind, Extractor, MergedTree, Place, SeenAs, TargetFile, TreePath};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -201,8 +201,9 @@ impl<'a> Applier<'a> {
             match modes.get(&number) {
                 Some(LayerMode::Stream) => {
                     let Some(layer) = self.image.indexed_layer(number) else { continue };
-                    let task =
-                        self.progress.begin(&format!("fetching layer {}", number + 1), Some(layer.size()));
+                    let info = TaskInfo::new(Phase::Fetching).about(format!("layer {}", number + 1));
+                    let info = info.of_blob(&self.image.manifest().layers[number].digest);
+                    let task = self.progress.begin(&info.with_total(layer.size()));
                     let passed = move |bytes| task.advance(bytes);
                     layer.read_items(&mut budget, passed, |item, content| {
                         wanted.visit(&item, content, |file, content| self.write_content(file, content))

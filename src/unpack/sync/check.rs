@@ -42,6 +42,7 @@ pub(super) fn run(
     let read = |_: usize, check: &Check| {
         let outcome = check.read(files);
         task.advance(check.file.size);
+        task.advance_entries(1);
         Ok(outcome)
     };
     let outcomes = try_for_each(threads, &checks, read).into_result()?;

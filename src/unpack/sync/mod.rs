@@ -29,6 +29,7 @@ use super::{Chosen, FetchedPart, IfPresent, Job, Options, Outcome, ReadAs, Unpac
 use crate::disk::directory::FileId;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Image, SpooledLayers};
+use crate::progress::{Phase, TaskInfo};
 use crate::stream::{start_in, worker_count};
 use crate::tree::{
     ClosedDirectory, EntryKind, ExpectedAttributes, Extracted, Extractor, MergedTree, SyncMount, Target,
@@ -386,7 +387,7 @@ impl SyncRun<'_> {
         let readers = worker_count(MAX_READERS);
         let checks = std::mem::take(&mut compared.checks);
         let total = checks.iter().map(|check| check.file.size).sum();
-        let task = self.job.progress.begin("comparing contents", Some(total));
+        let task = self.job.progress.begin(&TaskInfo::new(Phase::ComparingContents).with_total(total));
         check::run(checks, files, readers, &mut compared.plan, task.as_ref())?;
         drop(task);
         let temporary = compared.temporary.clone();

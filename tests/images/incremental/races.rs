@@ -3,7 +3,7 @@
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 use volio::error::Kind;
-use volio::progress::Task;
+use volio::progress::{Task, TaskInfo};
 
 /// Calls a function when a task with this name begins, a few times.
 struct Interference<'a> {
@@ -14,14 +14,14 @@ struct Interference<'a> {
 }
 
 impl Progress for Interference<'_> {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
-        if what == self.task {
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        if info.to_string() == self.task {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             if number < self.times {
                 (self.work)(number);
             }
         }
-        Silent.begin(what, total)
+        Silent.begin(info)
     }
 
     fn warn(&self, _: &str) {}

@@ -38,6 +38,13 @@ Output options:
           [default: auto]
           [possible values: auto, always, never]
 
+      --progress <FORM>
+          Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or
+          nothing
+          
+          [default: auto]
+          [possible values: auto, tty, plain, json, none]
+
 Limits against hostile images:
       --max-entries <N>
           Refuse an image with more entries than this in all its layers together

@@ -62,6 +62,13 @@ Output options:
           [default: auto]
           [possible values: auto, always, never]
 
+      --progress <FORM>
+          Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or
+          nothing
+          
+          [default: auto]
+          [possible values: auto, tty, plain, json, none]
+
 Examples:
   volio copy registry.example/data:v1 mirror.example/data:v1
   volio copy registry.example/data:v1 oci:/media/stick:v1    for a site without a network

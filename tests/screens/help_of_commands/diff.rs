@@ -62,6 +62,13 @@ Output options:
           [default: auto]
           [possible values: auto, always, never]
 
+      --progress <FORM>
+          Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or
+          nothing
+          
+          [default: auto]
+          [possible values: auto, tty, plain, json, none]
+
 Examples:
   volio diff registry.example/data:v1 /data              what has changed since it was unpacked?
   volio diff registry.example/data:v1 registry.example/data:v2

@@ -58,6 +58,13 @@ Output options:
           [default: auto]
           [possible values: auto, always, never]
 
+      --progress <FORM>
+          Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or
+          nothing
+          
+          [default: auto]
+          [possible values: auto, tty, plain, json, none]
+
 Examples:
   volio doctor registry.example/data:v1
   volio doctor registry.example

@@ -244,6 +244,13 @@ Output options:
           [default: auto]
           [possible values: auto, always, never]
 
+      --progress <FORM>
+          Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or
+          nothing
+          
+          [default: auto]
+          [possible values: auto, tty, plain, json, none]
+
 Unattended options:
       --every <DURATION>
           Pack now, and again after each of these times, until SIGTERM: 90s, 15m, 6h, 1d

@@ -139,6 +139,13 @@ Output options:
           [default: auto]
           [possible values: auto, always, never]
 
+      --progress <FORM>
+          Show progress: bars on a terminal and lines elsewhere; bars; lines; JSON objects; or
+          nothing
+          
+          [default: auto]
+          [possible values: auto, tty, plain, json, none]
+
 Watch options:
       --watch <PERIOD>
           Look each PERIOD whether the tag means another image, and publish it in DIR, with --sync

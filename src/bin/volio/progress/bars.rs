@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use volio::progress::{Progress, Task};
+use volio::progress::{Progress, Task, TaskInfo};
 
 /// The time between two redraws of a bar without progress, which show that the program is alive.
 const TICK: Duration = Duration::from_millis(200);
@@ -63,11 +63,12 @@ impl Bars {
 }
 
 impl Progress for Bars {
-    fn begin(&self, what: &str, total: Option<u64>) -> Box<dyn Task> {
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        let total = info.total;
         self.all.totals.begin(total);
         self.all.restyle();
         let bar = hidden(total);
-        bar.set_message(output::printable(what).into_owned());
+        bar.set_message(output::printable(&info.to_string()).into_owned());
         Box::new(TaskBar { bar: self.add(bar), all: Arc::clone(&self.all), total })
     }
 

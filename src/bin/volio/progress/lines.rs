@@ -1,59 +1,51 @@
-//! Plain lines for logs: bytes done, rate, and time left.
+//! Lines where there is no terminal and nothing was chosen: bytes done, rate, and time left.
 
+use super::ticker::Ticker;
 use super::{Show, Sums, Totals};
 use crate::{human, output};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use volio::progress::{Progress, Task};
+use volio::progress::{Progress, Task, TaskInfo};
+
+/// The time between two lines.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Progress as a line every few seconds, until it is finished.
 pub struct Lines {
     totals: Arc<Totals>,
-    /// The thread that prints; `None` after the end.
-    printer: Mutex<Option<Printer>>,
-}
-
-/// A thread that prints lines until the sender is dropped.
-struct Printer {
-    alive: Sender<()>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` after the end.
+    ticker: Mutex<Option<Ticker>>,
 }
 
 impl Lines {
-    pub fn new(verb: &'static str, interval: Duration) -> Self {
+    pub fn new(verb: &'static str) -> Self {
         let totals = Arc::<Totals>::default();
-        let (alive, ended) = channel();
         let watched = Arc::clone(&totals);
-        let thread = thread::Builder::new().spawn(move || {
-            let (mut before, mut since) = (None, Instant::now());
-            while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                let now = watched.current();
-                if let Some(now) = now {
-                    output::line(&line(verb, now, bytes_since(before, now), since.elapsed()));
-                }
-                (before, since) = (now, Instant::now());
+        let (mut before, mut since) = (None, Instant::now());
+        let ticker = Ticker::start(INTERVAL, move || {
+            let now = watched.current();
+            if let Some(now) = now {
+                output::line(&line(verb, now, bytes_since(before, now), since.elapsed()));
             }
+            (before, since) = (now, Instant::now());
         });
-        // Without a thread there are no lines.
-        Self { totals, printer: Mutex::new(Some(Printer { alive, thread: thread.ok() })) }
+        Self { totals, ticker: Mutex::new(Some(ticker)) }
     }
 
-    fn printer(&self) -> MutexGuard<'_, Option<Printer>> {
+    fn ticker(&self) -> MutexGuard<'_, Option<Ticker>> {
         // No code panics while it holds the lock.
-        self.printer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ticker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Progress for Lines {
-    fn begin(&self, _what: &str, total: Option<u64>) -> Box<dyn Task> {
-        self.totals.begin(total);
-        Box::new(CountedTask { totals: Arc::clone(&self.totals), total })
+    fn begin(&self, info: &TaskInfo) -> Box<dyn Task> {
+        self.totals.begin(info.total);
+        Box::new(CountedTask { totals: Arc::clone(&self.totals), total: info.total })
     }
 
     fn warn(&self, message: &str) {
-        if self.printer().is_some() {
+        if self.ticker().is_some() {
             output::warning(message);
         }
     }
@@ -61,12 +53,8 @@ impl Progress for Lines {
 
 impl Show for Lines {
     fn finish(&self) {
-        let Some(Printer { alive, thread }) = self.printer().take() else { return };
-        drop(alive);
-        if let Some(thread) = thread {
-            // A panic of a thread that only prints does not matter to the work.
-            let _ = thread.join();
-        }
+        let ticker = self.ticker().take();
+        drop(ticker);
     }
 }
 
