@@ -17,7 +17,7 @@ fn chain() -> Workspace {
         fs::File::open(at(name)).unwrap().set_modified(time).unwrap();
     };
     let pack = |arguments: &str, time: &str| {
-        let mut pack = place.volio(&format!("pack --chown 0:0 --max-dead 90 {arguments} tree"));
+        let mut pack = place.volio(&format!("pack --chown 0:0 {arguments} tree"));
         let packed = place.run(pack.env("SOURCE_DATE_EPOCH", time));
         assert!(packed.status.success(), "{packed:?}");
     };
@@ -25,10 +25,10 @@ fn chain() -> Workspace {
     pack("oci:layout:1", "1000000000");
     fs::write(at("etc/hosts"), "::1 localhost\n").unwrap();
     touch("etc/hosts", 1_100_000_000);
-    pack("--base oci:layout:1 oci:layout:2", "1100000000");
+    pack("--max-dead 90 --base oci:layout:1 oci:layout:2", "1100000000");
     fs::remove_file(at("hello")).unwrap();
     fs::write(at("new"), [b'n'; 5000]).unwrap();
-    pack("--base oci:layout:2 oci:layout:3", "1200000000");
+    pack("--max-dead 90 --base oci:layout:2 oci:layout:3", "1200000000");
     place
 }
 
