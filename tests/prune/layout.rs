@@ -257,3 +257,43 @@ fn attachments_of_replaced_tags_go_when_their_image_is_deleted_and_not_before() 
         .unwrap();
     assert_eq!(place.prune(&all).unwrap().removed().count(), 0);
 }
+
+#[test]
+fn what_is_attached_to_an_attachment_of_a_replaced_tag_goes_in_the_same_run() {
+    let place = Place::new();
+    let first = place.pack("d-2026-01-01", "one").digest;
+    let to = Layout::create(&place.layout(), Some("any")).unwrap();
+    let attach = |tag: &str, subject: Option<&Digest>, text: &str| {
+        let config = Descriptor::of("application/vnd.oci.empty.v1+json", b"{}");
+        let mut json = serde_json::json!({ "schemaVersion": 2, "config": config, "layers": [], "annotations": { "a": text } });
+        if let Some(subject) = subject {
+            json["subject"] =
+                serde_json::json!({ "mediaType": media_type::MANIFEST, "digest": subject, "size": 1 });
+        }
+        let document = Document::new(media_type::MANIFEST, json.to_string().into_bytes());
+        to.put_manifest(&document).unwrap();
+        if !tag.is_empty() {
+            to.attach(tag, &document).unwrap();
+        }
+        document.descriptor().digest.clone()
+    };
+    let sbom = attach(&attachment_tags(&first)[2], None, "SBOM");
+    let signature = attach(&attachment_tags(&sbom)[0], None, "signature of the SBOM");
+    attach("", Some(&signature), "time of the signature");
+    let second = place.pack("d-2026-01-01", "two").digest;
+    let kept = attachment_tags(&second)[2].clone();
+    let kept_digest = attach(&kept, None, "SBOM of the second");
+    let signature_of_kept = attachment_tags(&kept_digest)[0].clone();
+    attach(&signature_of_kept, None, "signature of that");
+    drop(to);
+    let all = Options { garbage_age: Duration::ZERO, ..keep_last(1) };
+    let dry_run = place.prune(&Options { effect: Effect::DryRun, ..all.clone() }).unwrap();
+    let pruned = place.prune(&all).unwrap();
+    assert_eq!((fates(&pruned), &pruned.garbage), (fates(&dry_run), &dry_run.garbage));
+    assert_eq!(pruned.removed().count(), 3, "{:?}", fates(&pruned));
+    let mut expected = vec!["d-2026-01-01".to_owned(), kept, signature_of_kept];
+    expected.sort();
+    assert_eq!(place.tags(), expected);
+    assert_eq!(place.open(None).referrers(&signature).unwrap().len(), 0);
+    assert_eq!(place.prune(&all).unwrap().garbage.blobs, 0);
+}
