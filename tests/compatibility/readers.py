@@ -50,16 +50,30 @@ def reference(image):
     return f"docker://{place}" if kind == "registry" else f"{kind}:{place}"
 
 
-def layers_of(layout):
-    """The layers of the image for linux/amd64 in a layout: pairs of media type and file."""
-    def blob(descriptor):
-        return os.path.join(layout, "blobs", *descriptor["digest"].split(":"))
+def blob_of(layout, descriptor):
+    return os.path.join(layout, "blobs", *descriptor["digest"].split(":"))
+
+
+def manifest_of(layout):
+    """The manifest of the image for linux/amd64 in a layout."""
     document = json.load(open(os.path.join(layout, "index.json")))
     while "manifests" in document:
         of_platform = [found for found in document["manifests"]
                        if found.get("platform", {}).get("architecture", "amd64") == "amd64"]
-        document = json.load(open(blob(of_platform[0])))
-    return [(layer["mediaType"], blob(layer)) for layer in document["layers"]]
+        document = json.load(open(blob_of(layout, of_platform[0])))
+    return document
+
+
+def layers_of(layout):
+    """The layers of the image for linux/amd64 in a layout: pairs of media type and file."""
+    return [(layer["mediaType"], blob_of(layout, layer)) for layer in manifest_of(layout)["layers"]]
+
+
+def untarred(archive, work):
+    """The layout in an oci-archive."""
+    os.makedirs(f"{work}/untarred")
+    run(["tar", "-xf", archive, "-C", f"{work}/untarred"])
+    return f"{work}/untarred"
 
 
 def archive_layers(archive, work):
@@ -278,6 +292,29 @@ class Regctl(Reader):
         return apply(layers_of(f"{work}/layout"), work, gnu_tar)
 
 
+class Composefs(Reader):
+    """The crate composefs-oci, given the layers of a layout, and the kernel, which mounts what it has made of them."""
+
+    kinds = ("registry", "oci", "oci-archive")
+
+    def __init__(self, program):
+        self.program = program
+        super().__init__("`composefs-oci`, a crate", run([program, "--version"]))
+
+    def read(self, image, work):
+        layout = untarred(image["place"], work) if image["kind"] == "oci-archive" else image["layout of one platform"]
+        manifest, self.mounted = manifest_of(layout), f"{work}/mounted"
+        config = json.load(open(blob_of(layout, manifest["config"])))
+        layers = zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True)
+        os.makedirs(self.mounted)
+        run([self.program, f"{work}/repository", self.mounted,
+             *(word for layer, diff_id in layers for word in (layer["mediaType"], diff_id, blob_of(layout, layer)))])
+        return self.mounted
+
+    def clean(self):
+        run(["umount", self.mounted])
+
+
 class Layers(Reader):
     """A program for tar archives, given the layers of a layout one by one."""
 
@@ -291,9 +328,7 @@ class Layers(Reader):
         if image["kind"] == "docker-archive":
             layers = archive_layers(image["place"], work)
         elif image["kind"] == "oci-archive":
-            os.makedirs(f"{work}/untarred")
-            run(["tar", "-xf", image["place"], "-C", f"{work}/untarred"])
-            layers = layers_of(f"{work}/untarred")
+            layers = layers_of(untarred(image["place"], work))
         else:
             layers = layers_of(image["layout of one platform"])
         return apply(layers, work, self.extract)
@@ -349,3 +384,5 @@ def all_readers():
     regctl = shutil.which("regctl") and (lambda: Regctl("regctl", run(["regctl", "version", "--format", "{{.VCSTag}}"])))
     yield "crane", crane
     yield "regctl", regctl
+    composefs = environment("VOLIO_TEST_COMPOSEFS_READER")
+    yield "composefs-oci", composefs and (lambda: Composefs(composefs))
