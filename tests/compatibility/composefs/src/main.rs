@@ -58,6 +58,8 @@ async fn mount(repository: &str, mount_point: &str, layers: &[String]) -> Result
             process_entry(&mut tree, entry)?;
         }
     }
+    // Files that a later layer has replaced or removed.
+    tree.compact();
     let image = tree.commit_image(&repository, None)?;
     repository.mount_at(&image.to_hex(), mount_point, &MountOptions::default())
 }
