@@ -20,7 +20,7 @@ const PODMAN_LIMIT: usize = 500;
 /// The limit of a registry for one layer.
 struct SizeLimit {
     registry: &'static str,
-    /// Whether a host is one of the registry.
+    /// Returns whether a host is one of the registry.
     is: fn(&str) -> bool,
     bytes: u64,
     source: &'static str,

@@ -10,8 +10,8 @@ use std::arch::aarch64::{
 };
 use std::arch::is_aarch64_feature_detected;
 
-/// Returns whether the processor has the instructions that [`compress`] needs. In big-endian mode, of which no test was
-/// made, they are not used.
+/// Returns whether the processor has the instructions that [`compress`] needs. They are not used in big-endian
+/// mode, which was not tested.
 pub fn is_available() -> bool {
     cfg!(target_endian = "little")
         && is_aarch64_feature_detected!("neon")

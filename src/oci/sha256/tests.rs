@@ -13,7 +13,7 @@ fn compress_none(_: [&mut [u32; 8]; 2], _: [&[[u8; BLOCK]]; 2]) -> usize {
     0
 }
 
-/// What this processor does, and what one without the instructions does.
+/// The compression of two messages as on this processor, and as on one without the instructions.
 const PROCESSORS: [CompressTwo; 2] = [compress_two, compress_none];
 /// Lengths at the borders of blocks and of the padding.
 const BORDERS: [usize; 16] = [0, 1, 54, 55, 56, 57, 63, 64, 65, 118, 119, 120, 121, 127, 128, 129];

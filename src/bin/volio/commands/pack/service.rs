@@ -60,7 +60,7 @@ impl ScheduleArgs {
     }
 }
 
-/// What a run has to know of the one before.
+/// The facts about the run before that the next one needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LastRun {
     /// The end of it.
