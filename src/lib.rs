@@ -71,8 +71,8 @@ pub use transport::{
     Proxies, Proxy, Removal, Removed, Retry, Secret, Source, Tls,
 };
 pub use tree::{
-    Entry, EntryKind, ExtractOptions, Extracted, Holes, IdMaps, IdRange, MergedTree, Metadata, OnChange,
-    Owner, RuleFiles, SourceSpec, Time, TreePath, WalkOptions, rule_lines,
+    Entry, EntryKind, ExtractOptions, Extracted, FileThreads, Holes, IdMaps, IdRange, MergedTree, Metadata,
+    OnChange, Owner, RuleFiles, SourceSpec, Time, TreePath, WalkOptions, rule_lines,
 };
 pub use trust::{Identity, ImageName, PublicKey, Requirement, SignaturePolicy, Signed, Signer, SigningKey};
 

@@ -16,6 +16,7 @@ mod hostile; // hostile images
 mod images; // trees into images and back, in memory and in layouts
 mod incremental; // random changes of random trees, packed and unpacked
 mod interrupted; // packs that are killed while they publish
+mod interrupted_unpack; // unpacks that are killed while several threads write files
 mod kubernetes; // the examples for Kubernetes, compared with its API
 mod limited_file_systems; // unpacking on vfat and exFAT
 mod packaging; // the files of the crate, manual pages and completions

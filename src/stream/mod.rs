@@ -15,5 +15,5 @@ pub use hash::{HashingThread, HashingWriter};
 pub use parallel::{ItemResults, map_in_order, try_for_each};
 pub use pipe::{PipeReader, PipeWriter, Workers, pipe};
 pub use pool::{Buffer, Pool};
-pub use resources::{memory_slots, worker_count};
+pub use resources::{file_thread_count, memory_slots, worker_count};
 pub use threads::{start, start_in};

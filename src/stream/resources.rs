@@ -16,6 +16,19 @@ pub fn worker_count(max: usize) -> usize {
     cores.min(max).min(memory_slots()).max(1)
 }
 
+/// The most threads that write small files. More of them gained little where each call takes a millisecond, because one
+/// thread creates the files.
+const MAX_FILE_THREADS: usize = 4;
+
+/// Returns the number of threads that write small files besides the one that creates them. There are none on one or two
+/// cores, which verifying and creating keep busy, nor where the memory suffices for the other workers only.
+pub fn file_thread_count() -> usize {
+    match worker_count(MAX_FILE_THREADS + 1) {
+        cores @ 3.. if memory_slots() > cores => cores - 1,
+        _ => 0,
+    }
+}
+
 /// Returns the number of workers that fit into the memory, at least one.
 pub fn memory_slots() -> usize {
     memory_limit().map_or(usize::MAX, slots_in).max(1)

@@ -30,7 +30,9 @@ pub(crate) use activity::now;
 pub use compare::{AtPath, Comparison, EntryPair, compare, pairs};
 pub use content::Content;
 pub use entry::{Entry, EntryKind, Metadata, Time};
-pub use extract::{AtomicTarget, ExtractOptions, Extracted, Extractor, Holes, SpoolDirectory, Target};
+pub use extract::{
+    AtomicTarget, ExtractOptions, Extracted, Extractor, FileThreads, Holes, SpoolDirectory, Target,
+};
 pub(crate) use extract::{ExpectedAttributes, Place, SeenAs, SyncMount};
 pub use file::FileContent;
 pub use id_map::{IdMap, IdMaps, IdRange, Owner, Unmapped};

@@ -20,6 +20,7 @@ use crate::image::{FetchedLayer, Image, LiveContent, ReadOptions, fetch_each};
 use crate::layer::{Budget, Limits};
 use crate::oci::{Digest, Document, Manifest, Platform};
 use crate::progress::{Phase, Progress, TaskInfo};
+use crate::stream::file_thread_count;
 use crate::transport::{ClientOptions, Source};
 use crate::tree::{AtomicTarget, ExtractOptions, Extracted, Extractor, Target, TargetState};
 use conflict::TargetAction;
@@ -396,7 +397,8 @@ impl<'a> Job<'a> {
         let is_sync = matches!(self.options.write, WriteMode::Sync(_));
         let space = is_sync.then(|| FreeSpace::of(&target, self.options)).flatten();
         let extractor = Extractor::over(target, tree, image.layers())?;
-        let mut extractor = extractor.with_memory_limit(self.options.limits.max_names);
+        let extractor = extractor.with_memory_limit(self.options.limits.max_names);
+        let mut extractor = extractor.with_file_threads(file_thread_count());
         match self.extract(&image, &mut extractor, space.as_ref()) {
             Ok((data_io, fetched)) => Ok(Unpacked {
                 outcome: Outcome::Unpacked,

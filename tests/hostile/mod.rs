@@ -18,7 +18,7 @@ use case::{Case, Expected, cases};
 use runs::{Outcome, Program, Sandbox, User};
 
 /// The users to test as: the one that runs the tests, and `nobody` if that is root.
-fn as_everybody(kind: &str) {
+fn as_everybody(kind: &str, unpack: &[&str]) {
     let all = cases();
     let cases: Vec<&Case> = all.iter().filter(|case| case.kind == kind).collect();
     assert!(cases.len() > 20, "{kind}: the fixtures are missing");
@@ -27,7 +27,8 @@ fn as_everybody(kind: &str) {
     for user in User::all() {
         for case in &cases {
             wrong.extend(
-                violations(&program, case, user).map(|why| format!("{} as {user:?}: {why}", case.name)),
+                violations(&program, case, user, unpack)
+                    .map(|why| format!("{} as {user:?}: {why}", case.name)),
             );
         }
     }
@@ -35,11 +36,11 @@ fn as_everybody(kind: &str) {
 }
 
 /// Returns the error in volio's treatment of a case, if there is one.
-fn violations(program: &Program, case: &Case, user: User) -> Option<String> {
+fn violations(program: &Program, case: &Case, user: User, unpack: &[&str]) -> Option<String> {
     let place = Sandbox::new(program, user);
     place.fill(case);
     let before = place.surroundings();
-    let unpacked = place.volio(&["unpack", "oci:layout:v1", "target"]);
+    let unpacked = place.volio(&[unpack, &["oci:layout:v1", "target"]].concat());
     let listed = place.volio(&["ls", "-R", "--format", "json", "oci:layout:v1"]);
     // Commands that only read treat layers alike; documents concern all commands.
     let others: &[&[&str]] = match case.kind.as_str() {
@@ -106,15 +107,20 @@ fn judge(
 
 #[test]
 fn hostile_layers_are_refused_or_contained() {
-    as_everybody("layers");
+    as_everybody("layers", &["unpack"]);
+}
+
+#[test]
+fn hostile_layers_are_refused_or_contained_where_several_threads_write_files() {
+    as_everybody("layers", &["unpack", "--file-threads", "4"]);
 }
 
 #[test]
 fn hostile_compression_is_refused_or_contained() {
-    as_everybody("blobs");
+    as_everybody("blobs", &["unpack"]);
 }
 
 #[test]
 fn hostile_layouts_are_refused_or_contained() {
-    as_everybody("layouts");
+    as_everybody("layouts", &["unpack"]);
 }

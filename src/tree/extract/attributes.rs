@@ -120,6 +120,11 @@ impl<'a> Attributes<'a> {
         Self { metadata, is_given_away: false, may_inherit: true, group_access: false }
     }
 
+    /// Returns them without the borrow.
+    pub fn into_owned(self) -> Attributes<'static> {
+        Attributes { metadata: Cow::Owned(self.metadata.into_owned()), ..self }
+    }
+
     /// The owner and the group.
     pub fn owner(&self) -> (u32, u32) {
         (self.metadata.uid, self.metadata.gid)

@@ -37,7 +37,7 @@ const LONG_RUN: u64 = 64 << 10;
 const BLOCK: usize = 4 << 10;
 
 /// The bytes that are read before they are written.
-const BUFFER: usize = 256 << 10;
+pub(super) const BUFFER: usize = 256 << 10;
 
 /// The bytes of a file after which writeback is started. Otherwise the kernel starts it after half a minute, or when a tenth
 /// of the memory is dirty, and the sync at the end takes longer.
@@ -79,12 +79,8 @@ impl ContentWriter {
             let wanted = usize::try_from(size - offset).unwrap_or(most).min(most);
             let buffer = &mut self.buffer[..wanted];
             content.read_exact(buffer).map_err(|error| WriteFailure::Source(short(error, size)))?;
-            for run in runs(buffer, offset, self.holes).into_iter().filter(|run| !run.is_zero) {
-                let start = offset + run.start as u64;
-                self.holes.write_zeros(file, zeros_from, start).map_err(WriteFailure::Disk)?;
-                file.write_all_at(&buffer[run.start..run.end], start).map_err(WriteFailure::Disk)?;
-                zeros_from = offset + run.end as u64;
-            }
+            let written = write_block(file, self.holes, buffer, offset, zeros_from);
+            zeros_from = written.map_err(WriteFailure::Disk)?;
             offset += wanted as u64;
             if self.sync && offset - begun >= WRITEBACK_SIZE {
                 start_writeback(file, begun, offset);
@@ -93,6 +89,24 @@ impl ContentWriter {
         }
         if zeros_from < size { file.set_len(size).map_err(WriteFailure::Disk) } else { Ok(()) }
     }
+}
+
+/// Writes a content that is in memory to a new file.
+pub(super) fn write_whole(file: &File, content: &[u8], holes: Holes) -> io::Result<()> {
+    let size = content.len() as u64;
+    if write_block(file, holes, content, 0, 0)? < size { file.set_len(size) } else { Ok(()) }
+}
+
+/// Writes a part of a file at `offset`, with holes. The zeros from `zeros_from` on were not written. Returns the beginning of
+/// those at the end that were not written.
+fn write_block(file: &File, holes: Holes, block: &[u8], offset: u64, mut zeros_from: u64) -> io::Result<u64> {
+    for run in runs(block, offset, holes).into_iter().filter(|run| !run.is_zero) {
+        let start = offset + run.start as u64;
+        holes.write_zeros(file, zeros_from, start)?;
+        file.write_all_at(&block[run.start..run.end], start)?;
+        zeros_from = offset + run.end as u64;
+    }
+    Ok(zeros_from)
 }
 
 /// Starts writeback of a range, without waiting for it. Errors do not matter: everything is synced at the end.
@@ -125,7 +139,7 @@ fn runs(buffer: &[u8], offset: u64, holes: Holes) -> Vec<BufferRun> {
     runs
 }
 
-fn short(error: io::Error, size: u64) -> io::Error {
+pub(super) fn short(error: io::Error, size: u64) -> io::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
             Error::integrity(format!("the content is shorter than the {size} bytes it should have")).into()

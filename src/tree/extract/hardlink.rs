@@ -42,6 +42,8 @@ impl Extractor {
             Err(Errno::NOENT) => return Err(invalid("which is not there")),
             Err(errno) => return Err(self.io_error("look at", target, errno)),
         }
+        // A file that is not written when the run is killed is recognised by its first name only, and a copy needs all of it.
+        self.finish_small_file(target);
         self.enter_parent(path)?;
         let is_linked = self.make(path, |here, name| {
             // Without a flag, a symbolic link itself gets another name, and not the file that it leads to.

@@ -3,6 +3,8 @@
 use super::attributes::{self, AttributeFailure, Attributes, Lost, Pinned, is_unsupported};
 use super::content::WriteFailure;
 use super::creation_defaults::CreationDefaults;
+use super::file_writers::SmallFile;
+use super::small_files::Writer;
 use super::{Extractor, PendingDirectory, Skipped, attributes_of, io_error};
 use crate::disk::directory::ensure_owner_access;
 use crate::error::{Error, Result};
@@ -20,8 +22,18 @@ use std::fs::File;
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 
 impl Extractor {
-    /// Creates an entry by `create`. If its name exists, that is removed first.
+    /// Creates an entry by `create`, and records it. If its name exists, that is removed first.
     pub(super) fn make<T>(
+        &mut self,
+        path: &TreePath,
+        create: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
+    ) -> Result<T> {
+        let created = self.make_unrecorded(path, create)?;
+        self.note_created(path);
+        Ok(created)
+    }
+
+    fn make_unrecorded<T>(
         &mut self,
         path: &TreePath,
         create: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
@@ -32,9 +44,7 @@ impl Extractor {
             self.clear(path)?;
             created = self.stack.here().and_then(|here| create(here, path.name()));
         }
-        let created = created.map_err(|errno| self.io_error("make", path, errno))?;
-        self.note_created(path);
-        Ok(created)
+        created.map_err(|errno| self.io_error("make", path, errno))
     }
 
     /// Removes an entry by its name. A symbolic link is removed itself.
@@ -114,17 +124,31 @@ impl Extractor {
         let attributes = self.new_attributes(entry)?;
         let private = Mode::RUSR | Mode::WUSR;
         let mode = self.defaults.as_ref().map_or(private, |defaults| defaults.creation_mode(&attributes));
-        let file = self.make(path, |here, name| create(here, name, mode))?;
+        let file = self.make_unrecorded(path, |here, name| create(here, name, mode))?;
+        let writer = self.note_created_file(path, &file, size);
         // The removal of an obstacle may have led to another directory, with other defaults.
         let defaults = self.defaults.as_mut().filter(|defaults| defaults.path == *self.stack.path());
         let given = defaults.map(|defaults| defaults.given(file.as_fd(), &attributes, mode));
         let given = given.transpose().map_err(|errno| self.io_error("look at", path, errno))?;
-        self.content.write(&file, size, content).map_err(|failure| match failure {
+        let given = given.unwrap_or_default();
+        let written = match writer {
+            Writer::Extractor => self.content.write(&file, size, content),
+            Writer::Any { recorded } => {
+                let file = SmallFile::new(path, file, recorded, (attributes, given), self.ownership().device);
+                return self.hand_over(file, size, content);
+            }
+        };
+        written.map_err(|failure| self.write_error(path, failure))?;
+        self.extracted.bytes += size;
+        self.apply(path, &file, &attributes, given)
+    }
+
+    /// The error for a file whose content could not be written.
+    pub(super) fn write_error(&self, path: &TreePath, failure: WriteFailure) -> Error {
+        match failure {
             WriteFailure::Source(error) => Error::io(format!("cannot read the content of {path}"), error),
             WriteFailure::Disk(error) => io_error("write", &self.target.shown, path, error),
-        })?;
-        self.extracted.bytes += size;
-        self.apply(path, &file, &attributes, given.unwrap_or_default())
+        }
     }
 
     /// Gives a file that was just created its attributes.

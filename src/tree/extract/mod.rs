@@ -9,6 +9,8 @@
 //! For each entry: enter its directory, which creates missing ones; remove an obstacle; create the entry; write its content;
 //! set its attributes. Directories get their attributes at the end, deepest first. Then everything is synced, and the
 //! state of the target says that it is complete.
+//!
+//! With several threads, others write small files that were created here (`file_writers`).
 
 mod atomic;
 mod attributes;
@@ -16,6 +18,7 @@ mod case_folding;
 mod content;
 mod creation_defaults;
 mod enter;
+mod file_writers;
 mod front_coded;
 mod hardlink;
 mod journal;
@@ -23,6 +26,7 @@ mod make;
 mod provenance;
 mod replace;
 mod retention;
+mod small_files;
 mod spool;
 mod state;
 mod target;
@@ -30,6 +34,7 @@ mod target;
 pub use atomic::AtomicTarget;
 pub use content::Holes;
 pub(crate) use replace::{Place, SeenAs};
+pub use small_files::FileThreads;
 pub use spool::SpoolDirectory;
 pub(crate) use state::SyncMount;
 pub use target::Target;
@@ -48,6 +53,7 @@ use retention::Retention;
 use rustix::fs::{FileType, fstat, fstatvfs, makedev};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Uid, geteuid};
+use small_files::SmallFiles;
 use state::{StateMode, StateRecords};
 use std::borrow::Cow;
 use std::io;
@@ -72,6 +78,8 @@ pub struct ExtractOptions {
     pub devices: bool,
     /// Allows a directory that was in the target, with all its contents, to be replaced by something else.
     pub force: bool,
+    /// The threads that write small files besides the extracting one.
+    pub file_threads: FileThreads,
 }
 
 impl Default for ExtractOptions {
@@ -85,6 +93,7 @@ impl Default for ExtractOptions {
             group_access: false,
             devices: true,
             force: false,
+            file_threads: FileThreads::default(),
         }
     }
 }
@@ -125,6 +134,8 @@ enum Skipped {
 /// Extracts entries into a directory. Dropping it leaves an incomplete tree; only [`finish`](Extractor::finish)
 /// completes it.
 pub struct Extractor {
+    /// Dropped first: nothing is written any more when the lock of the target is released.
+    small_files: SmallFiles,
     target: Target,
     options: ExtractOptions,
     /// The most bytes of memory for directories and provenance.
@@ -184,6 +195,7 @@ impl Extractor {
         let (stat, root) =
             opened.map_err(|errno| io_error("open", &target.shown, &TreePath::root(), errno))?;
         Ok(Self {
+            small_files: SmallFiles::new(options.file_threads),
             content: ContentWriter::new(options.holes, options.sync),
             // A hard link may lead to an entry of the image, but not to other files of the target.
             provenance: Provenance::new(layers > 1 || !is_exclusive),
@@ -219,6 +231,8 @@ impl Extractor {
     pub(crate) fn for_sync(target: Target, options: ExtractOptions) -> Result<Self> {
         let mut extractor = Self::over(target, options, 1)?;
         extractor.is_exclusive = true;
+        // Each entry is renamed when it is complete.
+        extractor.small_files = SmallFiles::new(FileThreads::Exactly(0));
         extractor.provenance = Provenance::new(false);
         extractor.states.mode = StateMode::Sync;
         Ok(extractor)
@@ -228,6 +242,13 @@ impl Extractor {
     #[must_use]
     pub fn with_memory_limit(self, memory_limit: u64) -> Self {
         Self { memory_limit, ..self }
+    }
+
+    /// Sets the number of threads that write small files besides this one, unless the options have it.
+    #[must_use]
+    pub fn with_file_threads(mut self, count: usize) -> Self {
+        self.small_files.set_default(count);
+        self
     }
 
     /// Returns a directory in which layers can be stored until they are verified.
@@ -250,8 +271,14 @@ impl Extractor {
     /// [`Integrity`](crate::error::Kind::Integrity) when the entry is inconsistent: its path leads through a file, or
     /// through a symbolic link to something that is not in the image; its link target is missing; its content is too
     /// short. [`Refused`](crate::error::Kind::Refused) when a file that was in the target is an obstacle. Otherwise the
-    /// error of the operating system.
+    /// error of the operating system. That may be the one of an entry before this one, if other threads write files.
     pub fn put(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
+        let put = self.put_entry(entry, content);
+        self.in_order(put)
+    }
+
+    fn put_entry(&mut self, entry: &Entry, content: &mut dyn Content) -> Result<()> {
+        self.ensure_no_failure()?;
         ensure_possible(entry)?;
         let is_counted;
         if entry.path.is_root() {
@@ -324,6 +351,7 @@ impl Extractor {
     /// # Errors
     /// Those of the operating system.
     pub fn finish(mut self) -> Result<Extracted> {
+        self.finish_small_files()?;
         // The journals are in directories, which get their times below.
         self.end_journals();
         // Deepest first: a change in a directory changes its mtime, and its final mode may forbid access to it.

@@ -118,6 +118,11 @@ impl Extractor {
     /// # Errors
     /// Those of the operating system.
     pub fn whiteout(&mut self, path: &TreePath) -> Result<()> {
+        let removed = self.apply_whiteout(path);
+        self.in_order(removed)
+    }
+
+    fn apply_whiteout(&mut self, path: &TreePath) -> Result<()> {
         let Some(path) = &self.locate(path)? else { return Ok(()) };
         self.clear_directory(path)?;
         if self.provenance.layer(path).is_some_and(|layer| layer < self.provenance.current) {
@@ -132,10 +137,11 @@ impl Extractor {
     /// # Errors
     /// Those of the operating system.
     pub fn opaque(&mut self, path: &TreePath) -> Result<()> {
-        match self.locate_directory(path)? {
-            Some(directory) => self.clear_directory(&directory),
-            None => Ok(()),
-        }
+        let removed = match self.locate_directory(path) {
+            Ok(Some(directory)) => self.clear_directory(&directory),
+            located => located.map(|_| ()),
+        };
+        self.in_order(removed)
     }
 
     /// Removes what earlier layers created in a directory.
@@ -175,7 +181,8 @@ impl Extractor {
     /// # Errors
     /// Those of the operating system.
     pub fn take_back(&mut self, path: &TreePath) -> Result<()> {
-        self.remove_created(path)
+        let removed = self.remove_created(path);
+        self.in_order(removed)
     }
 
     /// Removes a directory that is an obstacle, with everything that layers created in it.

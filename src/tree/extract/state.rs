@@ -1,6 +1,7 @@
 //! The states that are recorded while a target is filled, and the file systems that are written to.
 
 use super::journal::{self, Journal};
+use super::small_files::Writer;
 use super::target::survey;
 use super::{Extractor, io_error};
 use crate::disk::directory::{ensure_owner_access, mount_id};
@@ -12,7 +13,9 @@ use rustix::fs::{Stat, fstat, fsync, sync, syncfs};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 /// The kind of run that states are recorded of.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,10 +69,17 @@ struct StateRecord {
     /// The state before this run.
     previous: Option<TargetState>,
     /// The journal, if a later run may remove what this one creates.
-    journal: Option<Journal>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl StateRecords {
+    /// Returns the journal for a path, if there is one, and the path in it.
+    fn journal(&self, path: &TreePath) -> Option<(&Arc<Journal>, TreePath)> {
+        let records = self.records.iter().filter(|record| path.is_in(&record.path));
+        let record = records.max_by_key(|record| record.path.as_bytes().len())?;
+        record.journal.as_ref().zip(path.below(&record.path))
+    }
+
     /// Returns whether an entry cannot be extracted because its name, or that of a directory that it is in, is reserved for
     /// the state.
     pub fn is_reserved(&self, path: &TreePath) -> bool {
@@ -212,7 +222,8 @@ impl Extractor {
                     // That of an interrupted run: nothing may be removed because of it any more.
                     journal::remove(directory.as_fd());
                 }
-                let journal = state.was_empty.then(|| Journal::begin(directory.as_fd())).flatten();
+                let journal =
+                    state.was_empty.then(|| Journal::begin(directory.as_fd())).flatten().map(Arc::new);
                 self.states.records.push(StateRecord { path, directory, state, previous, journal });
                 Ok(())
             }
@@ -261,10 +272,27 @@ impl Extractor {
     /// Records that the current layer has created an entry.
     pub(super) fn note_created(&mut self, path: &TreePath) {
         self.provenance.record(path);
-        let records = self.states.records.iter().filter(|record| path.is_in(&record.path));
-        let Some(record) = records.max_by_key(|record| record.path.as_bytes().len()) else { return };
-        if let Some((journal, path)) = record.journal.as_ref().zip(path.below(&record.path)) {
+        if let Some((journal, path)) = self.states.journal(path) {
             journal.add(&path);
+        }
+    }
+
+    /// Records that the current layer has created a regular file with a content of this size. Returns what has to write it.
+    pub(super) fn note_created_file(&mut self, path: &TreePath, file: &File, size: u64) -> Writer {
+        if !self.has_writers_for(size) {
+            self.note_created(path);
+            return Writer::Extractor;
+        }
+        self.provenance.record(path);
+        let Some((journal, path)) = self.states.journal(path) else {
+            return Writer::Any { recorded: None };
+        };
+        match journal::identity(file.as_fd()) {
+            Some(identity) => Writer::Any { recorded: Some(journal.add_file(&path, identity)) },
+            None => {
+                journal.add(&path);
+                self.small_files.without_identity()
+            }
         }
     }
 

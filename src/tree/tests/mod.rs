@@ -4,6 +4,7 @@ mod agreement;
 mod attributes;
 mod changing;
 mod creation_defaults;
+mod file_threads;
 mod hostile;
 mod layers;
 mod limits;

@@ -80,6 +80,10 @@ Target options:
       --no-sync
           Do not wait until all data is on the disk
 
+      --file-threads <N>
+          Write small files with this many threads besides the one that creates them [default: one
+          for each core but one, at most 4; none on one or two cores]
+
 Tree options:
       --subpath <PATH>
           Extract this path only: the contents of a directory, or a file under its own name

@@ -26,8 +26,8 @@ use volio::unpack::{
     SyncOptions, Unpacked, WriteMode, unpack, unpack_archive,
 };
 use volio::{
-    Access, CancelToken, Error, ExtractOptions, Holes, IdMaps, IdRange, Location, Owner, Platform,
-    ReadOptions, Result, SignedPart, Source, TreePath,
+    Access, CancelToken, Error, ExtractOptions, FileThreads, Holes, IdMaps, IdRange, Location, Owner,
+    Platform, ReadOptions, Result, SignedPart, Source, TreePath,
 };
 
 /// The size of the buffer for standard output, in bytes.
@@ -145,6 +145,11 @@ struct TargetArgs {
     /// Do not wait until all data is on the disk
     #[arg(long)]
     no_sync: bool,
+
+    /// Write small files with this many threads besides the one that creates them [default: one for each core but one,
+    /// at most 4; none on one or two cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=64))]
+    file_threads: Option<u8>,
 }
 
 /// Options for the tree.
@@ -247,6 +252,9 @@ impl Unpack {
                 maps: IdMaps::new(tree.uid_map.clone(), tree.gid_map.clone())?,
                 group_access: tree.group_access,
                 devices: !tree.no_devices,
+                file_threads: target
+                    .file_threads
+                    .map_or(FileThreads::Automatic, |count| FileThreads::Exactly(usize::from(count))),
                 ..ExtractOptions::default()
             },
             filter: match (&tree.subpath, tree.strip) {
