@@ -209,6 +209,35 @@ mod as_root {
 
     #[test]
     #[ignore = "needs root to mount small file systems: run tests/run"]
+    fn while_several_threads_write_files_the_error_names_one_and_another_image_can_follow() {
+        let (small, directory) = (SmallFileSystem::mount("2m"), tempfile::tempdir().unwrap());
+        let image = |name: &str| format!("oci:{}:{name}", directory.path().join("layout").display());
+        for (name, count) in [("many", 400), ("few", 3)] {
+            let tree = directory.path().join(name);
+            fs::create_dir(&tree).unwrap();
+            for number in 0..count {
+                fs::write(tree.join(format!("{name}-{number}")), [b'x'; 16 << 10]).unwrap();
+            }
+            succeeds(&["pack", &image(name), tree.to_str().unwrap()]);
+        }
+        let target = small.path("target");
+        let unpack =
+            |name: &str| ["unpack", "--file-threads", "4", name, target.to_str().unwrap()].map(String::from);
+        let run = |name: &str| volio(&unpack(&image(name)).each_ref().map(String::as_str));
+        let output = run("many");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("/many-") && stderr.contains("No space left on device"), "{stderr}");
+        assert!(run("few").status.success());
+        let mut names: Vec<_> =
+            fs::read_dir(&target).unwrap().map(|file| file.unwrap().file_name()).collect();
+        names.sort();
+        names.retain(|name| name != ".volio.json");
+        assert_eq!(names, ["few-0", "few-1", "few-2"]);
+    }
+
+    #[test]
+    #[ignore = "needs root to mount small file systems: run tests/run"]
     fn while_an_archive_for_data_io_is_made_the_image_stays_as_it_was() {
         let (small, directory) = (SmallFileSystem::mount("2m"), tempfile::tempdir().unwrap());
         let (tree, layout) = (directory.path().join("tree"), directory.path().join("layout"));
