@@ -428,7 +428,9 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_writer_is_a_failure_of_its_file() {
-        let mut writers = FileWriters::start_with(1, || |_: &SmallFile| panic!("a bug")).unwrap();
+        let mut writers =
+            FileWriters::start_with(1, || |_: &SmallFile| -> Result<Lost, FileFailure> { panic!("a bug") })
+                .unwrap();
         assert!(writers.submit(small_file("a")).is_none());
         while !writers.has_failed() {
             std::thread::yield_now();

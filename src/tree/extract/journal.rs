@@ -262,6 +262,7 @@ fn is_unchanged(here: BorrowedFd<'_>, name: &[u8], identity: &[u8], ended: Times
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fd::AsFd;
     use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, futimens};
     use std::fs;
     use std::path::Path;
