@@ -16,8 +16,7 @@ pub fn worker_count(max: usize) -> usize {
     cores.min(max).min(memory_slots()).max(1)
 }
 
-/// The most threads that write small files. More of them gained little where each call takes a millisecond, because one
-/// thread creates the files.
+/// The most threads that write small files: one thread creates the files, and more of them would wait for it.
 const MAX_FILE_THREADS: usize = 4;
 
 /// Returns the number of threads that write small files besides the one that creates them. There are none on one or two
