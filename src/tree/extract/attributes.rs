@@ -7,6 +7,7 @@ use super::ExtractOptions;
 use super::retention::{Retained, SetAttributes};
 use crate::disk::directory::proc_path;
 use crate::tree::dir_stack::SETGID;
+use crate::tree::entry::xattrs_memory;
 use crate::tree::id_map::{ACLS, Unmapped, owning_group_permissions};
 use crate::tree::xattr::{XattrReader, XattrSource, is_portable};
 use crate::tree::{Metadata, Time};
@@ -123,6 +124,11 @@ impl<'a> Attributes<'a> {
     /// Returns them without the borrow.
     pub fn into_owned(self) -> Attributes<'static> {
         Attributes { metadata: Cow::Owned(self.metadata.into_owned()), ..self }
+    }
+
+    /// Returns the memory of the extended attributes, in bytes.
+    pub fn xattrs_memory(&self) -> usize {
+        xattrs_memory(&self.metadata.xattrs)
     }
 
     /// The owner and the group.

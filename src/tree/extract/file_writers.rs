@@ -2,9 +2,9 @@
 //! small: their contents and attributes can be written at the same time.
 //!
 //! Names are changed by the extracting thread alone, in the order of the layer. It creates a file, reads its content, and
-//! hands over the open descriptor. From then on everything works on the descriptor, so that a later entry may replace,
-//! remove or link the name meanwhile. If the queue is full, the extracting thread writes the file itself, so that it never
-//! waits for another thread, except at the end and for a file that it has to read or to link.
+//! hands over the open descriptor. From then on everything works on the descriptor, and not on the name. If the queue is full,
+//! the extracting thread writes the file itself. It waits for other threads only at the end, and for a file that it has to
+//! read or to link, or whose name it removes.
 
 use super::attributes::{self, AttributeFailure, Attributes, Given, Lost};
 use super::content::{self, Holes};
@@ -27,7 +27,8 @@ pub(super) const MAX_SIZE: u64 = content::BUFFER as u64;
 /// The most files in the queue. Each is open.
 const MAX_QUEUED: u64 = 64;
 
-/// The memory for the contents that are not written yet, and for buffers that are used again, in bytes.
+/// The memory for the contents and extended attributes that are not written yet, and for buffers that are used again, in
+/// bytes.
 const MAX_MEMORY: usize = 8 << 20;
 
 /// A file that was created, with what has to be written to it.
@@ -60,6 +61,11 @@ impl SmallFile {
 
     pub fn path(&self) -> &TreePath {
         &self.path
+    }
+
+    /// Returns the memory of the content and the extended attributes, in bytes.
+    fn memory(&self) -> usize {
+        self.content.capacity() + self.attributes.xattrs_memory()
     }
 
     /// Writes the content and the attributes.
@@ -115,7 +121,7 @@ struct State {
     queue: VecDeque<SmallFile>,
     /// The paths of the files that are being written.
     in_work: Vec<TreePath>,
-    /// The memory of the contents that are not written yet, in bytes.
+    /// The memory of the files that are not written yet, in bytes.
     memory: usize,
     spare: Vec<Vec<u8>>,
     spare_memory: usize,
@@ -174,6 +180,7 @@ impl Shared {
     }
 
     fn complete(&self, file: SmallFile, written: Result<Lost, FileFailure>) {
+        let memory = file.memory();
         let SmallFile { number, path, file, content, .. } = file;
         // Closing a file may write it, on a network file system.
         drop(file);
@@ -181,7 +188,7 @@ impl Shared {
         if let Some(at) = state.in_work.iter().position(|found| *found == path) {
             state.in_work.swap_remove(at);
         }
-        state.memory -= content.capacity();
+        state.memory -= memory;
         state.keep(content);
         match written {
             Ok(lost) => {
@@ -261,7 +268,7 @@ impl FileWriters {
     pub fn submit(&mut self, mut file: SmallFile) -> Option<SmallFile> {
         self.submitted += 1;
         file.number = self.submitted;
-        let size = file.content.capacity();
+        let size = file.memory();
         let mut state = self.shared.state();
         let is_full = state.queue.len() >= self.max_queued || state.memory + size > MAX_MEMORY;
         state.memory += size;
@@ -399,6 +406,19 @@ mod tests {
         drop(go);
         wait_for_all(&writers, |_| {});
         assert!(writers.shared.state().spare_memory <= MAX_MEMORY);
+        assert_eq!(writers.shared.state().memory, 0);
+    }
+
+    #[test]
+    fn extended_attributes_count_as_memory() {
+        let mut metadata = Metadata::default();
+        metadata.xattrs.insert(b"user.large".to_vec(), vec![0; MAX_MEMORY]);
+        let (path, attributes) = (TreePath::parse("file").unwrap(), Attributes::exactly(&metadata));
+        let attributes = (attributes, Given::default());
+        let file = SmallFile::new(&path, tempfile::tempfile().unwrap(), None, attributes, 0);
+        let mut writers = FileWriters::start_with(1, || |_: &SmallFile| Ok(Lost::default())).unwrap();
+        let refused = writers.submit(file).expect("it exceeds the memory of the queue");
+        writers.complete(refused, Ok(Lost::default()));
         assert_eq!(writers.shared.state().memory, 0);
     }
 

@@ -42,7 +42,7 @@ impl Extractor {
             Err(Errno::NOENT) => return Err(invalid("which is not there")),
             Err(errno) => return Err(self.io_error("look at", target, errno)),
         }
-        // A file that is not written when the run is killed is recognised by its first name only, and a copy needs all of it.
+        // A file that is not written when the run is killed is recognised by its first name only.
         self.finish_small_file(target);
         self.enter_parent(path)?;
         let is_linked = self.make(path, |here, name| {
@@ -55,6 +55,8 @@ impl Extractor {
             }
         })?;
         if !is_linked {
+            // On a case-insensitive file system, the path of the target may be spelled in another way.
+            self.finish_all_small_files();
             self.copy(above.as_fd(), target, path)?;
             self.extracted.hardlinks_copied += 1;
         }

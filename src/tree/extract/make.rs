@@ -49,6 +49,7 @@ impl Extractor {
 
     /// Removes an entry by its name. A symbolic link is removed itself.
     fn clear(&mut self, path: &TreePath) -> Result<()> {
+        self.finish_small_file(path);
         let removed = self.stack.here().and_then(|here| unlinkat(here, path.name(), AtFlags::empty()));
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),

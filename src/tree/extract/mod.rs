@@ -339,6 +339,8 @@ impl Extractor {
 
     /// Ends a failed extraction. A target that was created for it and is still empty is removed.
     pub fn abandon(mut self) {
+        // Files that were there before may have been replaced. The error that ended the extraction is reported already.
+        self.finish_all_small_files();
         // Entries that were extracted by now were verified, and a later run can continue from there.
         if !self.has_extracted {
             self.revert_state();

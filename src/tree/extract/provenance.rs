@@ -239,6 +239,7 @@ impl Extractor {
 
     /// Removes an entry that a layer created; a directory only if it is empty.
     fn remove_created(&mut self, path: &TreePath) -> Result<()> {
+        self.finish_small_file(path);
         let parent = path.parent().unwrap_or_default();
         let removed = self.stack.goto(&parent).and_then(|()| {
             let here = self.stack.here()?;

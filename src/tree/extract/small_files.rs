@@ -106,11 +106,19 @@ impl Extractor {
         }
     }
 
-    /// Waits until the file with this path is written, if another thread writes it.
+    /// Waits until the file with this path is written and closed, if another thread writes it. This is done before a name is
+    /// removed too: NFS keeps a file that is open under another name, and its directory could not be removed.
     pub(super) fn finish_small_file(&mut self, path: &TreePath) {
-        while let Some(file) =
-            self.small_files.writers.as_ref().and_then(|w| w.wait_for(|found| found == path))
-        {
+        self.write_until_done(|found| found == path);
+    }
+
+    /// Waits until all files are written and closed that were handed over. An error is reported later.
+    pub(super) fn finish_all_small_files(&mut self) {
+        self.write_until_done(|_| true);
+    }
+
+    fn write_until_done(&mut self, is_wanted: impl Fn(&TreePath) -> bool) {
+        while let Some(file) = self.small_files.writers.as_ref().and_then(|w| w.wait_for(&is_wanted)) {
             self.write_small_file(file);
         }
     }
@@ -120,9 +128,7 @@ impl Extractor {
     /// # Errors
     /// The error of the first one, in the order of the entries, that could not be written.
     pub(super) fn finish_small_files(&mut self) -> Result<()> {
-        while let Some(file) = self.small_files.writers.as_ref().and_then(|w| w.wait_for(|_| true)) {
-            self.write_small_file(file);
-        }
+        self.finish_all_small_files();
         let Some(writers) = &self.small_files.writers else { return Ok(()) };
         let WriterOutcome { ownership, attributes, xattrs, failure } = writers.take_outcome();
         self.extracted.ownership_not_restored += ownership;

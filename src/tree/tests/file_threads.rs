@@ -100,3 +100,51 @@ fn what_a_dropped_run_has_not_finished_is_removed_and_other_files_stay() {
     Target::open(target.path()).unwrap().unwrap().remove_interrupted().unwrap();
     assert_eq!(names(&walk(target.path())), ["/d", "/d/499", "/d/precious"]);
 }
+
+/// Returns the names of the files in a directory that are open in this process and have no name any more.
+fn open_without_name(directory: &Path) -> Vec<PathBuf> {
+    let open =
+        fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    open.filter(|path| path.starts_with(directory) && path.to_string_lossy().ends_with(" (deleted)"))
+        .collect()
+}
+
+#[test]
+fn a_file_is_closed_before_its_name_is_removed() {
+    let target = tempfile::tempdir().unwrap();
+    let opened = Target::open_or_create(target.path()).unwrap();
+    let mut extractor = Extractor::over(opened, with_threads(1), 2).unwrap();
+    for number in 0..50 {
+        extractor.begin_layer();
+        let put_files = |extractor: &mut Extractor| {
+            for name in 0..30 {
+                put(extractor, &file(format!("d{number}/{name}"), &"x".repeat(100_000))).unwrap();
+            }
+        };
+        put_files(&mut extractor);
+        // Each replaces a file of the same name.
+        put_files(&mut extractor);
+        assert_eq!(open_without_name(target.path()), [""; 0].map(PathBuf::from));
+        extractor.begin_layer();
+        extractor.whiteout(&path(format!("d{number}"))).unwrap();
+        assert_eq!(open_without_name(target.path()), [""; 0].map(PathBuf::from));
+    }
+    extractor.finish().unwrap();
+    assert_eq!(names(&walk(target.path())), [""; 0]);
+}
+
+#[test]
+fn files_that_were_handed_over_are_complete_after_an_extraction_that_failed() {
+    let target = tempfile::tempdir().unwrap();
+    fs::create_dir(target.path().join("d")).unwrap();
+    fs::write(target.path().join("d/7"), "before").unwrap();
+    let mut extractor = Extractor::new(target.path(), with_threads(1)).unwrap();
+    for number in 0..200 {
+        put(&mut extractor, &file(format!("d/{number}"), &"x".repeat(10_000))).unwrap();
+    }
+    extractor.abandon();
+    for number in 0..200 {
+        let metadata = fs::metadata(target.path().join(format!("d/{number}"))).unwrap();
+        assert_eq!((metadata.len(), metadata.mtime()), (10_000, 1_000_000_000), "{number}");
+    }
+}

@@ -401,6 +401,7 @@ impl Unpack {
             (target.keep, "--keep"),
             (target.checksum, "--checksum"),
             (target.no_sync, "--no-sync"),
+            (target.file_threads.is_some(), "--file-threads"),
             (tree.owner.is_some(), "--owner"),
             (!tree.uid_map.is_empty(), "--uid-map"),
             (!tree.gid_map.is_empty(), "--gid-map"),
