@@ -174,8 +174,8 @@ impl Blocks<'_> {
 ///
 /// On AMD Zen and Sapphire Rapids two take little longer than one, and on Tiger Lake nothing was gained, where all digests
 /// of a layer would be computed by one thread instead of three. No list of processors is complete. A wrong answer, because
-/// something else ran at the same time, costs time and changes no byte. In a build without
-/// optimisation, or with 16 codegen units and no link-time optimisation, a pair took ten times as long as both apart.
+/// something else ran at the same time, costs time and changes no byte. In a build without optimisation, a pair takes ten
+/// times as long as both apart.
 fn is_measured_faster() -> bool {
     const ROUNDS: usize = 5;
     let blocks = &[[0; BLOCK]; 256][..];
