@@ -72,7 +72,7 @@ fn rounds(lanes: &mut [Lane; 2], words: [uint32x4_t; 2], group: usize) {
 #[inline]
 #[target_feature(enable = "neon,sha2")]
 fn schedule(words: &[uint32x4_t; 4], at: usize) -> uint32x4_t {
-    let [w0, w1, w2, w3] = [0, 1, 2, 3].map(|n| words[(at + n) % 4]);
+    let [w0, w1, w2, w3] = [words[at % 4], words[(at + 1) % 4], words[(at + 2) % 4], words[(at + 3) % 4]];
     vsha256su1q_u32(vsha256su0q_u32(w0, w1), w2, w3)
 }
 
