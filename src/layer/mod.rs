@@ -23,7 +23,7 @@ pub use frame::{
 pub use indexed::{FrameVerifier, VerifiedArchive};
 pub use limits::{Budget, Limits};
 pub use meter::{Meter, Metered};
-pub use tar::{Contents, Item, LayerReader, LayerWriter};
+pub use tar::{Contents, Item, LayerReader, LayerWriter, PlainSink};
 pub use toc::{
     Chunk, FramePosition, PlainFrame, Toc, TocBytes, TocChecker, TocEntry, TocReader, VerifiedToc,
 };

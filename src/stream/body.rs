@@ -1,69 +1,19 @@
 //! Streams of bytes that are hashed and verified while they are read.
 
+use super::read_bytes::ReadBytes;
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
+use bytes::Bytes;
 use std::io::{self, Read};
 
-type Bytes = Box<dyn Read + Send>;
+pub(super) type Reader = Box<dyn Read + Send>;
 /// A function that opens the same bytes again, from an offset on.
-type Reopen = Box<dyn Fn(u64) -> Result<Bytes> + Send>;
+pub(super) type Reopen = Box<dyn Fn(u64) -> Result<Reader> + Send>;
 /// A function that returns the digest of the bytes, once they were read to their end.
 type SourceDigest = Box<dyn Fn() -> Option<Digest> + Send>;
 
 /// The distance between checkpoints of the hash, in bytes. A rewind reads at most as much again.
 const CHECKPOINT: u64 = 4 << 20;
-/// The most memory that is allocated in advance for a size that is not verified, in bytes.
-const MAX_PREALLOCATED: usize = 4 << 20;
-
-/// Bytes from outside. They cannot be read before it is declared what they should be.
-pub struct Unverified {
-    bytes: Bytes,
-    reopen: Option<Reopen>,
-}
-
-impl Unverified {
-    /// Wraps bytes from outside.
-    pub fn new(bytes: impl Read + Send + 'static) -> Self {
-        Self { bytes: Box::new(bytes), reopen: None }
-    }
-
-    /// Adds a function that opens the same bytes again, from an offset on.
-    #[must_use]
-    pub fn reopenable(self, open: impl Fn(u64) -> Result<Box<dyn Read + Send>> + Send + 'static) -> Self {
-        Self { reopen: Some(Box::new(open)), ..self }
-    }
-
-    /// Reads the next `size` bytes into memory. They are **not verified**: the method is for frames of an indexed
-    /// layer. The caller verifies their chunks by a table of contents before it uses them. The following bytes can be
-    /// read afterwards.
-    ///
-    /// # Errors
-    /// [`Integrity`](crate::error::Kind::Integrity) if there are fewer bytes.
-    pub fn take_unverified(&mut self, size: usize) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(size.min(MAX_PREALLOCATED));
-        (&mut self.bytes)
-            .take(size as u64)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Error::io("cannot read a part of a blob", error))?;
-        if bytes.len() != size {
-            return Err(Error::integrity(format!(
-                "a part of a blob should have {size} bytes and has {}",
-                bytes.len()
-            ))
-            .with_hint(HINT));
-        }
-        Ok(bytes)
-    }
-
-    /// Returns a reader that fails at its end unless the bytes have the digest and the size of the descriptor.
-    pub fn verify(self, descriptor: &Descriptor) -> Body {
-        Body {
-            reopen: self.reopen,
-            expected: Some(Written { digest: descriptor.digest.clone(), size: descriptor.size }),
-            ..Body::over(self.bytes, descriptor.digest.algorithm())
-        }
-    }
-}
 
 /// The digest and the size of bytes that were written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,12 +24,23 @@ pub struct Written {
     pub size: u64,
 }
 
+/// A reader that has its bytes in memory.
+trait MemoryReader: Read + ReadBytes + Send {}
+
+impl<T: Read + ReadBytes + Send> MemoryReader for T {}
+
+/// The source of a body.
+enum Source {
+    Reader(Reader),
+    Memory(Box<dyn MemoryReader>),
+}
+
 /// A byte stream that knows its digest once it was read to its end.
 ///
 /// A destination reads a body to its end and calls [`finish`](Body::finish) before it publishes anything. A body with an
 /// expected digest fails at its end if the digest differs.
 pub struct Body {
-    bytes: Bytes,
+    source: Source,
     reopen: Option<Reopen>,
     /// `None` if the body computes the digest.
     source_digest: Option<SourceDigest>,
@@ -99,21 +60,32 @@ pub struct Body {
 impl Body {
     /// Creates a body of bytes without an expected digest.
     pub fn new(bytes: impl Read + Send + 'static) -> Self {
-        Self::over(Box::new(bytes), Algorithm::Sha256)
+        Self::over(Source::Reader(Box::new(bytes)), Algorithm::Sha256)
     }
 
-    /// Creates a body of bytes whose source computes their digest. `digest` returns that after the bytes were read to
-    /// their end.
-    pub fn with_digest(
-        bytes: impl Read + Send + 'static,
-        digest: impl Fn() -> Option<Digest> + Send + 'static,
-    ) -> Self {
-        Self { source_digest: Some(Box::new(digest)), ..Self::new(bytes) }
+    /// Creates a body of bytes that their source has in memory.
+    pub fn of_memory(bytes: impl Read + ReadBytes + Send + 'static) -> Self {
+        Self::over(Source::Memory(Box::new(bytes)), Algorithm::Sha256)
     }
 
-    fn over(bytes: Bytes, algorithm: Algorithm) -> Self {
+    /// Takes the digest from the source of the bytes instead of computing it. `digest` returns it after the bytes were read
+    /// to their end.
+    #[must_use]
+    pub fn with_digest(self, digest: impl Fn() -> Option<Digest> + Send + 'static) -> Self {
+        Self { source_digest: Some(Box::new(digest)), ..self }
+    }
+
+    /// Creates a body that fails at its end unless the bytes have the digest and the size of the descriptor. `reopen` makes
+    /// it possible to rewind it.
+    pub(super) fn expecting(reader: Reader, reopen: Option<Reopen>, descriptor: &Descriptor) -> Self {
+        let expected = Some(Written { digest: descriptor.digest.clone(), size: descriptor.size });
+        let algorithm = descriptor.digest.algorithm();
+        Self { reopen, expected, ..Self::over(Source::Reader(reader), algorithm) }
+    }
+
+    fn over(source: Source, algorithm: Algorithm) -> Self {
         Self {
-            bytes,
+            source,
             reopen: None,
             source_digest: None,
             hasher: Hasher::new(algorithm),
@@ -158,7 +130,7 @@ impl Body {
         let checkpoint =
             usize::try_from(offset / CHECKPOINT).unwrap_or(usize::MAX).min(self.checkpoints.len() - 1);
         let start = checkpoint as u64 * CHECKPOINT;
-        self.bytes = reopen(start)?;
+        self.source = Source::Reader(reopen(start)?);
         self.hasher = self.checkpoints[checkpoint].clone();
         self.checkpoints.truncate(checkpoint + 1);
         (self.size, self.result) = (start, None);
@@ -199,7 +171,7 @@ impl Body {
             let read = read.min(usize::try_from(limit - size).unwrap_or(usize::MAX));
             hash(&mut hasher, &mut size, &mut checkpoints, &buffer[..read]);
         }
-        self.bytes = reopen(size)?;
+        self.source = Source::Reader(reopen(size)?);
         (self.hasher, self.size, self.checkpoints, self.max_size) = (hasher, size, checkpoints, size);
         self.on_read.iter().for_each(|on_read| on_read(size));
         Ok(size)
@@ -230,6 +202,30 @@ impl Body {
         self.finish()
     }
 
+    /// Counts and hashes the next bytes. None are the end of the body, which is verified then.
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.source_digest.is_some() {
+            self.size += bytes.len() as u64;
+        } else {
+            hash(&mut self.hasher, &mut self.size, &mut self.checkpoints, bytes);
+        }
+        if let Some(new) = self.size.checked_sub(self.max_size).filter(|new| *new > 0) {
+            self.max_size = self.size;
+            self.on_read.iter().for_each(|on_read| on_read(new));
+        }
+        match &self.expected {
+            // More bytes than expected are wrong already, and the body may be endless.
+            Some(expected) if self.size > expected.size => Err(Error::integrity(format!(
+                "blob {} is longer than the {} bytes its descriptor promises",
+                expected.digest, expected.size
+            ))
+            .with_hint(HINT)
+            .into()),
+            _ if bytes.is_empty() => self.seal(),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the digest and the size at the end of the bytes.
     fn seal(&mut self) -> io::Result<()> {
         let digest = match &self.source_digest {
@@ -254,34 +250,33 @@ impl Read for Body {
         if self.result.is_some() || buffer.is_empty() {
             return Ok(0);
         }
-        let read = self.bytes.read(buffer)?;
-        if self.source_digest.is_some() {
-            self.size += read as u64;
-        } else {
-            hash(&mut self.hasher, &mut self.size, &mut self.checkpoints, &buffer[..read]);
-        }
-        if let Some(new) = self.size.checked_sub(self.max_size).filter(|new| *new > 0) {
-            self.max_size = self.size;
-            self.on_read.iter().for_each(|on_read| on_read(new));
-        }
-        match &self.expected {
-            // More bytes than expected are wrong already, and the body may be endless.
-            Some(expected) if self.size > expected.size => {
-                return Err(Error::integrity(format!(
-                    "blob {} is longer than the {} bytes its descriptor promises",
-                    expected.digest, expected.size
-                ))
-                .with_hint(HINT)
-                .into());
-            }
-            _ if read == 0 => self.seal()?,
-            _ => {}
-        }
+        let read = match &mut self.source {
+            Source::Reader(reader) => reader.read(buffer)?,
+            Source::Memory(reader) => reader.read(buffer)?,
+        };
+        self.add(&buffer[..read])?;
         Ok(read)
     }
 }
 
-const HINT: &str = "it was damaged or replaced where it is stored or on its way; nothing of it was used";
+impl ReadBytes for Body {
+    fn read_bytes(&mut self, limit: usize) -> io::Result<Bytes> {
+        let Source::Memory(reader) = &mut self.source else {
+            let mut bytes = Vec::with_capacity(limit);
+            self.take(limit as u64).read_to_end(&mut bytes)?;
+            return Ok(bytes.into());
+        };
+        if self.result.is_some() || limit == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = reader.read_bytes(limit)?;
+        self.add(&bytes)?;
+        Ok(bytes)
+    }
+}
+
+pub(super) const HINT: &str =
+    "it was damaged or replaced where it is stored or on its way; nothing of it was used";
 
 fn mismatch(expected: &Written, written: &Written) -> Error {
     let what = if expected.size == written.size {
@@ -310,6 +305,7 @@ fn hash(hasher: &mut Hasher, size: &mut u64, checkpoints: &mut Vec<Hasher>, mut 
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::stream::Unverified;
 
     fn verify(bytes: &'static [u8], promised: &[u8]) -> Result<Written> {
         Unverified::new(bytes).verify(&Descriptor::of("x", promised)).drain()
@@ -345,24 +341,65 @@ mod tests {
     }
 
     #[test]
-    fn unverified_bytes_have_the_requested_size_and_take_no_memory_before_they_come() {
-        let mut part = Unverified::new(&b"some data"[..]);
-        assert_eq!(part.take_unverified(4).unwrap(), b"some");
-        assert_eq!(part.take_unverified(5).unwrap(), b" data");
-        assert_eq!(part.take_unverified(0).unwrap(), b"");
-        let mut short = Unverified::new(&b"some data"[..]);
-        assert_eq!(short.take_unverified(usize::MAX).unwrap_err().kind(), Kind::Integrity);
-        let mut endless = Unverified::new(io::repeat(7));
-        assert_eq!(endless.take_unverified(3).unwrap(), [7, 7, 7]);
-    }
-
-    #[test]
     fn a_body_takes_the_digest_from_its_source_at_the_end_and_fails_without_one() {
         let digest = Digest::of(b"of the source");
         let known = digest.clone();
-        let written = Body::with_digest(&b"data"[..], move || Some(known.clone())).drain().unwrap();
+        let written = Body::new(&b"data"[..]).with_digest(move || Some(known.clone())).drain().unwrap();
         assert_eq!(written, Written { digest, size: 4 });
-        assert!(Body::with_digest(&b"data"[..], || None).drain().is_err());
+        assert!(Body::new(&b"data"[..]).with_digest(|| None).drain().is_err());
+    }
+
+    /// Bytes that are taken in parts of at most three.
+    struct InMemory(Bytes);
+
+    impl ReadBytes for InMemory {
+        fn read_bytes(&mut self, limit: usize) -> io::Result<Bytes> {
+            Ok(self.0.split_to(self.0.len().min(limit).min(3)))
+        }
+    }
+
+    impl Read for InMemory {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let bytes = self.read_bytes(buffer.len())?;
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_taken_are_hashed_and_counted_as_those_that_are_read() {
+        let text = b"taken without a copy";
+        for mut body in [Body::of_memory(InMemory(Bytes::from_static(text))), Body::new(&text[..])] {
+            assert!(body.read_bytes(0).unwrap().is_empty());
+            let mut taken = body.read_bytes(4).unwrap().to_vec();
+            let mut buffer = [0; 2];
+            body.read_exact(&mut buffer).unwrap();
+            taken.extend(buffer);
+            assert_eq!(body.position(), taken.len() as u64);
+            while let bytes = body.read_bytes(7).unwrap()
+                && !bytes.is_empty()
+            {
+                taken.extend(bytes);
+            }
+            assert_eq!(taken, text);
+            assert_eq!(body.finish().unwrap(), Written { digest: Digest::of(text), size: text.len() as u64 });
+        }
+    }
+
+    #[test]
+    fn taken_bytes_that_are_not_the_expected_ones_fail_before_the_end() {
+        for promised in [&b"dada"[..], b"dat", b"data2"] {
+            let expected = Some(Written { digest: Digest::of(promised), size: promised.len() as u64 });
+            let mut body = Body { expected, ..Body::of_memory(InMemory(Bytes::from_static(b"data"))) };
+            let failed = loop {
+                match body.read_bytes(8) {
+                    Ok(bytes) if bytes.is_empty() => break false,
+                    Ok(_) => {}
+                    Err(_) => break true,
+                }
+            };
+            assert!(failed, "{promised:?}");
+        }
     }
 
     #[test]

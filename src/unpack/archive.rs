@@ -9,9 +9,8 @@
 use super::{FetchedPart, Outcome, PathFilter, Unpacked, data_io};
 use crate::error::{Error, Result};
 use crate::image::{EntryPosition, EntryVisitor, FileLocation, Image, ReadOptions, WantedFile};
-use crate::layer::{Chunk, Contents, Item, LayerWriter, TocEntry};
+use crate::layer::{Chunk, Contents, Item, LayerWriter, PlainSink, TocEntry};
 use crate::progress::Progress;
-use crate::stream::HashingWriter;
 use crate::transport::Source;
 use crate::tree::{Content, Entry, EntryKind, Extracted, MergedTree, TreePath, memory_exceeded};
 use std::collections::HashMap;
@@ -220,7 +219,7 @@ impl<'a> SelectedEntries<'a> {
 struct ArchiveWriter<'a, W: Write> {
     entries: SelectedEntries<'a>,
     spool: File,
-    layer: LayerWriter<HashingWriter<W>>,
+    layer: LayerWriter<PlainSink<W>>,
 }
 
 impl<W: Write> ArchiveWriter<'_, W> {

@@ -2,12 +2,13 @@
 //! compressed blob, which follows some frames later.
 
 use super::blob_hash::{BlobHashing, panicked};
-use super::item::{FrameItem, SharedBytes};
+use super::item::FrameItem;
 use crate::error::Result;
 use crate::layer::toc::TocEvent;
 use crate::oci::{Digest, PairedSha256};
 use crate::stream::{Written, start};
 use crate::tree::EntryKind;
+use bytes::Bytes;
 use std::io;
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -110,7 +111,7 @@ impl ArchiveDigest {
     }
 }
 
-type Job = (SharedBytes, Option<ItemHashing>);
+type Job = (Bytes, Option<ItemHashing>);
 
 /// A thread that hashes an archive, frame by frame.
 pub struct ArchiveHash {
@@ -132,13 +133,12 @@ impl ArchiveHash {
         start(move || {
             let (mut digest, mut size) = (ArchiveDigest { archive: PairedSha256::default(), blob }, 0);
             for (plain, items) in queue {
-                let plain = plain.as_ref();
                 if let Some(blob) = &mut digest.blob {
                     blob.receive();
                 }
                 match items {
-                    Some(items) => items.hash_with(plain, &mut digest),
-                    None => digest.update(plain),
+                    Some(items) => items.hash_with(&plain, &mut digest),
+                    None => digest.update(&plain),
                 }
                 size += plain.len() as u64;
             }
@@ -160,7 +160,7 @@ impl ArchiveHash {
     ///
     /// # Errors
     /// Fails if the thread has panicked.
-    pub fn update(&self, plain: SharedBytes, items: Option<ItemHashing>) -> io::Result<()> {
+    pub fn update(&self, plain: Bytes, items: Option<ItemHashing>) -> io::Result<()> {
         self.frames.send((plain, items)).map_err(|_| panicked().into())
     }
 

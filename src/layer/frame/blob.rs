@@ -2,11 +2,11 @@
 
 use super::blob_hash::BlobHash;
 use super::framer::CompressedFrame;
-use super::item::SharedBytes;
 use crate::error::Error;
 use crate::layer::toc::{Toc, TocWriter};
 use crate::oci::Digest;
-use crate::stream::{Body, PipeReader};
+use crate::stream::{Body, PipeReader, ReadBytes};
+use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ pub struct LayerBlob {
     toc: Option<TocWriter>,
     toc_slot: Arc<OnceLock<Toc>>,
     /// The bytes that are read next.
-    ready: VecDeque<io::Cursor<SharedBytes>>,
+    ready: VecDeque<Bytes>,
     /// The digest of the blob, if another thread computes it; `None` at the end too.
     hash: Option<BlobHash>,
     digest_slot: Option<Arc<OnceLock<Digest>>>,
@@ -50,9 +50,11 @@ impl LayerBlob {
 
     /// Returns the blob as a body for an upload.
     pub fn into_body(self) -> Body {
-        match self.digest_slot.clone() {
-            Some(digest) => Body::with_digest(self, move || digest.get().cloned()),
-            None => Body::new(self),
+        let digest = self.digest_slot.clone();
+        let body = Body::of_memory(self);
+        match digest {
+            Some(digest) => body.with_digest(move || digest.get().cloned()),
+            None => body,
         }
     }
 
@@ -64,22 +66,35 @@ impl LayerBlob {
     /// Queues the next frame; after the last one, the table of contents.
     fn advance(&mut self) -> io::Result<()> {
         let Some(frame) = self.frames.receive()? else { return self.end() };
-        let end = self.offset + frame.bytes.as_ref().len() as u64;
+        let size: usize = frame.parts.iter().map(Bytes::len).sum();
+        let end = self.offset + size as u64;
         if let Some(toc) = &mut self.toc {
             let events = frame.events.recv().map_err(|_| not_hashed())?;
             toc.add(events, &(self.offset..end), frame.plain_size)?;
         }
         self.offset = end;
-        self.queue(frame.bytes)
+        frame.parts.into_iter().try_for_each(|bytes| self.queue(bytes))
     }
 
     /// Adds the next bytes of the blob.
-    fn queue(&mut self, bytes: SharedBytes) -> io::Result<()> {
+    fn queue(&mut self, bytes: Bytes) -> io::Result<()> {
         if let Some(hash) = &self.hash {
             hash.update(bytes.clone())?;
         }
-        self.ready.push_back(io::Cursor::new(bytes));
+        self.ready.push_back(bytes);
         Ok(())
+    }
+
+    /// Returns the bytes that are read next, at least one; `None` at the end.
+    fn next(&mut self) -> io::Result<Option<&mut Bytes>> {
+        loop {
+            match self.ready.front() {
+                Some(bytes) if bytes.is_empty() => _ = self.ready.pop_front(),
+                Some(_) => return Ok(self.ready.front_mut()),
+                None if self.ended => return Ok(None),
+                None => self.advance()?,
+            }
+        }
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -103,15 +118,15 @@ fn not_hashed() -> io::Error {
 
 impl Read for LayerBlob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.ready.front_mut() {
-                Some(bytes) => match bytes.read(buffer)? {
-                    0 if !buffer.is_empty() => _ = self.ready.pop_front(),
-                    read => return Ok(read),
-                },
-                None if self.ended => return Ok(0),
-                None => self.advance()?,
-            }
-        }
+        let Some(bytes) = self.next()? else { return Ok(0) };
+        let read = bytes.len().min(buffer.len());
+        bytes.copy_to_slice(&mut buffer[..read]);
+        Ok(read)
+    }
+}
+
+impl ReadBytes for LayerBlob {
+    fn read_bytes(&mut self, limit: usize) -> io::Result<Bytes> {
+        Ok(self.next()?.map_or_else(Bytes::new, |bytes| bytes.split_to(bytes.len().min(limit))))
     }
 }

@@ -3,10 +3,10 @@
 //! A frame of the blob is known after the thread has hashed its items, so the thread hashes it together with a later frame of
 //! the archive.
 
-use super::item::SharedBytes;
 use crate::error::Error;
 use crate::layer::format::FRAME;
 use crate::oci::{Digest, PairedSha256};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +16,7 @@ const MAX_WAITING: usize = 2 * FRAME;
 
 /// The end at which the blob sends its bytes.
 pub struct BlobHash {
-    bytes: Sender<SharedBytes>,
+    bytes: Sender<Bytes>,
     digest: Receiver<Digest>,
 }
 
@@ -26,7 +26,7 @@ impl BlobHash {
     ///
     /// # Errors
     /// Fails if the thread has panicked.
-    pub fn update(&self, bytes: SharedBytes) -> io::Result<()> {
+    pub fn update(&self, bytes: Bytes) -> io::Result<()> {
         self.bytes.send(bytes).map_err(|_| panicked().into())
     }
 
@@ -43,9 +43,9 @@ impl BlobHash {
 /// The end at which the thread hashes the bytes.
 pub struct BlobHashing {
     digest: PairedSha256,
-    received: Receiver<SharedBytes>,
+    received: Receiver<Bytes>,
     /// Bytes that were received and are not hashed.
-    waiting: VecDeque<SharedBytes>,
+    waiting: VecDeque<Bytes>,
     /// The number of bytes of the first of them that are hashed.
     position: usize,
     reply: Sender<Digest>,
@@ -64,7 +64,7 @@ impl BlobHashing {
     /// Receives what the blob has sent, and hashes what is too much to wait.
     pub fn receive(&mut self) {
         self.waiting.extend(self.received.try_iter());
-        while self.waiting.iter().map(|bytes| bytes.as_ref().len()).sum::<usize>() > MAX_WAITING
+        while self.waiting.iter().map(|bytes| bytes.len()).sum::<usize>() > MAX_WAITING
             && let Some((digest, bytes)) = self.take(usize::MAX)
         {
             digest.update(bytes);
@@ -73,11 +73,11 @@ impl BlobHashing {
 
     /// Takes the next bytes, at most `limit`, which the caller adds to the digest. `None` if no more were received.
     pub fn take(&mut self, limit: usize) -> Option<(&mut PairedSha256, &[u8])> {
-        while self.waiting.front().is_some_and(|bytes| bytes.as_ref().len() == self.position) {
+        while self.waiting.front().is_some_and(|bytes| bytes.len() == self.position) {
             self.waiting.pop_front();
             self.position = 0;
         }
-        let left = &self.waiting.front()?.as_ref()[self.position..];
+        let left = &self.waiting.front()?[self.position..];
         let bytes = &left[..left.len().min(limit)];
         self.position += bytes.len();
         Some((&mut self.digest, bytes))
@@ -88,7 +88,7 @@ impl BlobHashing {
         while let Some((digest, bytes)) = self.take(usize::MAX) {
             digest.update(bytes);
         }
-        self.received.iter().for_each(|bytes| self.digest.update(bytes.as_ref()));
+        self.received.iter().for_each(|bytes| self.digest.update(&bytes));
         // The send fails if the blob was dropped.
         _ = self.reply.send(Digest::Sha256(self.digest.finish()));
     }

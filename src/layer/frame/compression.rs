@@ -11,11 +11,13 @@ use crate::layer::tar::LayerWriter;
 use crate::layer::toc::TocWriter;
 use crate::oci::{PairedSha256, media_type};
 use crate::stream::{Workers, pipe, worker_count};
+use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::str::FromStr;
 use zstd::zstd_safe::CParameter;
 
@@ -103,15 +105,15 @@ impl Compression {
     }
 
     fn compress(self, FrameContent { plain, items, events }: FrameContent) -> io::Result<CompressedFrame> {
-        let bytes = match self {
-            Self::Zstd { level } => zstd_frame(plain.as_ref(), level)?.into(),
-            Self::Gzip { level } => gzip::member(plain.as_ref(), level)?.into(),
-            Self::None => plain.clone(),
+        let parts = match self {
+            Self::Zstd { level } => zstd_frame(&plain, level)?,
+            Self::Gzip { level } => vec![gzip::member(&plain, level)?.into()],
+            Self::None => vec![plain.clone()],
         };
         if let Some(items) = items {
-            items.hash(plain.as_ref());
+            items.hash(&plain);
         }
-        Ok(CompressedFrame { bytes, plain_size: plain.as_ref().len(), events })
+        Ok(CompressedFrame { parts, plain_size: plain.len(), events })
     }
 }
 
@@ -129,12 +131,12 @@ thread_local! {
     static COMPRESSORS: RefCell<BTreeMap<i32, zstd::bulk::Compressor<'static>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Returns a zstd frame that declares the size of its content.
-fn zstd_frame(plain: &[u8], level: i32) -> io::Result<Vec<u8>> {
+/// Returns the parts of a zstd frame that declares the size of its content.
+fn zstd_frame(plain: &Bytes, level: i32) -> io::Result<Vec<Bytes>> {
     if level <= MAX_STORING_LEVEL && plain.len() >= MIN_SAMPLED && is_incompressible(plain)? {
         return Ok(stored(plain));
     }
-    compressed(plain, level)
+    Ok(vec![compressed(plain, level)?.into()])
 }
 
 /// The highest level at which a frame that looks incompressible is stored. At a higher level, the user wants it to be
@@ -158,22 +160,24 @@ fn is_incompressible(plain: &[u8]) -> io::Result<bool> {
     Ok(compressed(&samples, 1)?.len() > samples.len() - samples.len() / 64)
 }
 
-/// Returns a frame of uncompressed blocks (RFC 8878, sections 3.1.1 and 3.1.1.2.2).
-fn stored(plain: &[u8]) -> Vec<u8> {
+/// Returns the parts of a frame of uncompressed blocks (RFC 8878, sections 3.1.1 and 3.1.1.2.2). The blocks are parts of
+/// `plain`, so that they are not copied.
+fn stored(plain: &Bytes) -> Vec<Bytes> {
     /// The largest block that the format allows, in bytes.
     const BLOCK: usize = 128 << 10;
     /// A frame of a single segment, which needs no window, followed by its size in four bytes.
     const DESCRIPTOR: u8 = 0xa0;
-    let blocks = plain.len().div_ceil(BLOCK);
-    let mut frame = Vec::with_capacity(9 + plain.len() + 3 * blocks);
-    frame.extend_from_slice(&[0x28, 0xb5, 0x2f, 0xfd, DESCRIPTOR]);
-    frame.extend_from_slice(&(plain.len() as u32).to_le_bytes());
-    for (number, block) in plain.chunks(BLOCK).enumerate() {
-        let header = (block.len() as u32) << 3 | u32::from(number + 1 == blocks);
-        frame.extend_from_slice(&header.to_le_bytes()[..3]);
-        frame.extend_from_slice(block);
+    let mut header = vec![0x28, 0xb5, 0x2f, 0xfd, DESCRIPTOR];
+    header.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+    let mut parts = Vec::with_capacity(2 * plain.len().div_ceil(BLOCK));
+    let mut left = plain.clone();
+    while !left.is_empty() {
+        let block = left.split_to(left.len().min(BLOCK));
+        let block_header = (block.len() as u32) << 3 | u32::from(left.is_empty());
+        header.extend_from_slice(&block_header.to_le_bytes()[..3]);
+        parts.extend([mem::take(&mut header).into(), block]);
     }
-    frame
+    parts
 }
 
 /// Returns a compressor that finds repetitions across a whole frame.
@@ -357,19 +361,21 @@ mod tests {
     #[test]
     fn incompressible_frames_are_stored_and_partly_compressible_ones_are_compressed() {
         for length in [MIN_SAMPLED, MIN_SAMPLED + 1, (1 << 20) - 1, 4 << 20] {
-            let plain = noise(7, length);
+            let plain = Bytes::from(noise(7, length));
             let frame = zstd_frame(&plain, 3).unwrap();
             assert!(frame == stored(&plain), "{length}");
+            let frame = frame.concat();
             assert!(zstd::bulk::decompress(&frame, length).unwrap() == plain, "{length}");
             // Not larger than the frame that zstd makes.
             assert!(frame.len() <= compressed(&plain, 3).unwrap().len(), "{length}");
         }
         let mut half = noise(7, 1 << 20);
         half[..512 << 10].fill(b'x');
-        assert!(zstd_frame(&half, 3).unwrap().len() < 600 << 10);
-        assert!(zstd_frame(&vec![b'x'; 1 << 20], 3).unwrap().len() < 1 << 10);
+        let frame = |plain: Vec<u8>| zstd_frame(&plain.into(), 3).unwrap().concat();
+        assert!(frame(half).len() < 600 << 10);
+        assert!(frame(vec![b'x'; 1 << 20]).len() < 1 << 10);
         let small = noise(7, MIN_SAMPLED - 1);
-        assert!(zstd_frame(&small, 3).unwrap() == compressed(&small, 3).unwrap());
+        assert!(frame(small.clone()) == compressed(&small, 3).unwrap());
     }
 
     #[test]
@@ -388,7 +394,7 @@ mod tests {
     fn a_golden_frame_has_the_golden_digest() {
         let words: Vec<u8> = noise(7, 4 << 20).iter().map(|byte| b'a' + (byte >> 6)).collect();
         assert_eq!(
-            crate::oci::Digest::of(&zstd_frame(&words, 3).unwrap()).to_string(),
+            crate::oci::Digest::of(&zstd_frame(&words.into(), 3).unwrap().concat()).to_string(),
             "sha256:524a804fd7058240c4f280f420e9e132ec13ced89b35ab3a3babd56f1a3ed27e"
         );
     }

@@ -6,21 +6,25 @@
 use super::archive_hash::{ArchiveHash, ItemHashing};
 use super::chunker::MAX_SIZE;
 use super::content_chunker::{ContentChunker, ContentPart};
-use super::item::{FrameItem, SharedBytes};
+use super::item::FrameItem;
 use crate::error::{Error, Result};
-use crate::layer::format::{BLOCK, FRAME};
+use crate::layer::format::{BLOCK, FRAME, PIECE};
 use crate::layer::tar::ArchiveSink;
 use crate::layer::toc::TocEvent;
 use crate::stream::{PipeWriter, Written};
 use crate::tree::{Entry, EntryKind};
+use bytes::Bytes;
 use std::io;
 use std::mem;
 use std::sync::mpsc::Receiver;
 
+/// The initial capacity for the content of a large file, in bytes: a chunk and a read beyond it.
+const CONTENT: usize = MAX_SIZE + 4 * PIECE;
+
 /// The content of a frame before it is compressed.
 pub struct FrameContent {
     /// A part of the archive.
-    pub plain: SharedBytes,
+    pub plain: Bytes,
     /// The items to hash after the frame was compressed; `None` if another thread hashes them.
     pub items: Option<ItemHashing>,
     /// The receiver of what the table of contents records about the items.
@@ -29,8 +33,8 @@ pub struct FrameContent {
 
 /// A compressed frame with what the table of contents records about it.
 pub struct CompressedFrame {
-    /// The frame.
-    pub bytes: SharedBytes,
+    /// The parts of the frame, in order.
+    pub parts: Vec<Bytes>,
     /// The size of its content, in bytes.
     pub plain_size: usize,
     /// The receiver of the items in it.
@@ -54,6 +58,8 @@ pub struct Framer {
     items: Vec<FrameItem>,
     /// The large file that is being written.
     large: Option<LargeFile>,
+    /// The buffer for content that is split into frames of a fixed size.
+    unread: Vec<u8>,
     hash: ArchiveHash,
     pipe: PipeWriter<FrameContent, CompressedFrame>,
 }
@@ -62,14 +68,74 @@ pub struct Framer {
 #[derive(Default)]
 struct LargeFile {
     chunker: ContentChunker,
-    /// The bytes of the current chunk.
-    chunk: Vec<u8>,
+    /// The content that was not sent: the beginning of the current chunk, zeros of which the chunker has yet to decide
+    /// whether they belong to that, and at the end the bytes that are being read.
+    content: Vec<u8>,
+    /// The number of bytes in the current chunk.
+    chunk: usize,
+    /// The number of bytes that are being read.
+    unread: usize,
+}
+
+/// A part of the content that is complete. It begins at the beginning of the content that was not sent.
+enum Cut {
+    /// A chunk of this size.
+    Chunk(usize),
+    /// So many zeros outside of chunks.
+    Zeros(usize),
+}
+
+impl LargeFile {
+    /// Returns a buffer at the end of the content.
+    fn buffer(&mut self, size: usize) -> &mut [u8] {
+        if self.content.capacity() == 0 {
+            self.content = Vec::with_capacity(CONTENT);
+        }
+        let start = self.content.len();
+        self.content.resize(start + size, 0);
+        self.unread = size;
+        &mut self.content[start..]
+    }
+
+    /// Passes the bytes in the buffer to the chunker. Returns the parts that are complete.
+    fn cut(&mut self) -> io::Result<Vec<Cut>> {
+        let read = &self.content[self.content.len() - mem::take(&mut self.unread)..];
+        let mut cuts = Vec::new();
+        self.chunker.push(read, &mut |part| collect(part, &mut self.chunk, &mut cuts))?;
+        Ok(cuts)
+    }
+
+    /// Ends the file. Returns the last parts.
+    fn finish(&mut self) -> io::Result<Vec<Cut>> {
+        let mut cuts = Vec::new();
+        self.chunker.finish(&mut |part| collect(part, &mut self.chunk, &mut cuts))?;
+        Ok(cuts)
+    }
+
+    /// Takes a chunk out of the content.
+    fn take_chunk(&mut self, size: usize) -> Vec<u8> {
+        let mut rest = Vec::with_capacity(CONTENT);
+        rest.extend_from_slice(&self.content[size..]);
+        self.content.truncate(size);
+        mem::replace(&mut self.content, rest)
+    }
+}
+
+/// Counts a part of the content that belongs to the current chunk, or adds a complete part to the cuts.
+fn collect(part: ContentPart<'_>, chunk: &mut usize, cuts: &mut Vec<Cut>) -> io::Result<()> {
+    match part {
+        ContentPart::Data(bytes) => *chunk += bytes.len(),
+        ContentPart::EndOfChunk => cuts.push(Cut::Chunk(mem::take(chunk))),
+        // The zeros are in memory, so their number fits.
+        ContentPart::Zeros(zeros) => cuts.push(Cut::Zeros(zeros as usize)),
+    }
+    Ok(())
 }
 
 impl Framer {
     /// Creates a framer that sends its frames into this pipe, and to the thread that hashes the archive.
     pub fn new(rule: FrameRule, hash: ArchiveHash, pipe: PipeWriter<FrameContent, CompressedFrame>) -> Self {
-        Self { rule, group: Vec::new(), items: Vec::new(), large: None, hash, pipe }
+        Self { rule, group: Vec::new(), items: Vec::new(), large: None, unread: Vec::new(), hash, pipe }
     }
 
     /// Adds bytes to the group. They may fill several frames of a fixed size.
@@ -101,7 +167,7 @@ impl Framer {
         self.send(group.into(), items)
     }
 
-    fn send(&mut self, plain: SharedBytes, items: Vec<FrameItem>) -> io::Result<()> {
+    fn send(&mut self, plain: Bytes, items: Vec<FrameItem>) -> io::Result<()> {
         let (items, events) = ItemHashing::new(items);
         let (with_archive, items) =
             if self.hash.hashes_items() { (Some(items), None) } else { (None, Some(items)) };
@@ -110,7 +176,7 @@ impl Framer {
     }
 
     /// Sends a chunk of the large file.
-    fn send_chunk(&mut self, plain: SharedBytes, zeros: bool) -> io::Result<()> {
+    fn send_chunk(&mut self, plain: Bytes, zeros: bool) -> io::Result<()> {
         // The group holds what precedes the chunk in the archive.
         self.end_group()?;
         let mut items = mem::take(&mut self.items);
@@ -118,22 +184,19 @@ impl Framer {
         self.send(plain, items)
     }
 
-    /// Sends a part of the large file, or adds it to the current chunk.
-    fn send_part(&mut self, chunk: &mut Vec<u8>, part: ContentPart<'_>) -> io::Result<()> {
-        match part {
-            ContentPart::Data(bytes) => {
-                if chunk.capacity() == 0 {
-                    chunk.reserve_exact(MAX_SIZE);
-                }
-                chunk.extend_from_slice(bytes);
-            }
-            ContentPart::EndOfChunk => self.send_chunk(mem::take(chunk).into(), false)?,
-            ContentPart::Zeros(mut left) => {
-                while left > 0 {
-                    let size = left.min(FRAME as u64);
-                    // Nothing writes to these zeros, so the kernel keeps a single page for all of them.
-                    self.send_chunk(vec![0; size as usize].into(), true)?;
-                    left -= size;
+    /// Sends the complete parts of the large file.
+    fn send_cuts(&mut self, large: &mut LargeFile, cuts: Vec<Cut>) -> io::Result<()> {
+        for cut in cuts {
+            match cut {
+                Cut::Chunk(size) => self.send_chunk(large.take_chunk(size).into(), false)?,
+                Cut::Zeros(mut left) => {
+                    large.content.drain(..left);
+                    while left > 0 {
+                        let size = left.min(FRAME);
+                        // Nothing writes to these zeros, so the kernel keeps a single page for all of them.
+                        self.send_chunk(vec![0; size].into(), true)?;
+                        left -= size;
+                    }
                 }
             }
         }
@@ -170,16 +233,40 @@ impl ArchiveSink for Framer {
         Ok(())
     }
 
-    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(LargeFile { mut chunker, mut chunk }) = self.large.take() else { return self.push(bytes) };
-        let outcome = chunker.push(bytes, &mut |part| self.send_part(&mut chunk, part));
-        self.large = Some(LargeFile { chunker, chunk });
-        outcome
+    fn buffer(&mut self, size: usize) -> &mut [u8] {
+        if let Some(large) = &mut self.large {
+            return large.buffer(size);
+        }
+        match self.rule {
+            FrameRule::ByContent => {
+                let start = self.group.len();
+                self.group.resize(start + size, 0);
+                &mut self.group[start..]
+            }
+            FrameRule::Fixed(_) => {
+                self.unread.resize(size, 0);
+                &mut self.unread
+            }
+        }
+    }
+
+    fn content(&mut self) -> io::Result<()> {
+        let Some(mut large) = self.large.take() else {
+            let unread = mem::take(&mut self.unread);
+            self.push(&unread)?;
+            self.unread = unread;
+            return Ok(());
+        };
+        let cuts = large.cut()?;
+        let sent = self.send_cuts(&mut large, cuts);
+        self.large = Some(large);
+        sent
     }
 
     fn end(&mut self, padding: &[u8]) -> io::Result<()> {
-        if let Some(LargeFile { mut chunker, mut chunk }) = self.large.take() {
-            chunker.finish(&mut |part| self.send_part(&mut chunk, part))?;
+        if let Some(mut large) = self.large.take() {
+            let cuts = large.finish()?;
+            self.send_cuts(&mut large, cuts)?;
             self.items.push(FrameItem::FileEnd);
         }
         self.push(padding)

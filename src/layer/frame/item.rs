@@ -1,23 +1,6 @@
-//! The bytes of a frame, and the items in them.
+//! The items in a frame.
 
 use crate::tree::Entry;
-use std::sync::Arc;
-
-/// Bytes that two threads read at once: one hashes what the other one compresses or sends.
-#[derive(Clone)]
-pub struct SharedBytes(Arc<Vec<u8>>);
-
-impl AsRef<[u8]> for SharedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<Vec<u8>> for SharedBytes {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(bytes))
-    }
-}
 
 /// A part of an entry in one frame.
 pub enum FrameItem {

@@ -10,4 +10,4 @@ mod sparse;
 mod writer;
 
 pub use reader::{Item, LayerReader};
-pub use writer::{ArchiveSink, Contents, LayerWriter};
+pub use writer::{ArchiveSink, Contents, LayerWriter, PlainSink};

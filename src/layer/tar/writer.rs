@@ -30,8 +30,12 @@ pub trait ArchiveSink {
     /// Takes the header of the next entry.
     fn header(&mut self, entry: &Entry, header: &[u8]) -> io::Result<()>;
 
-    /// Takes content of that entry. The size of all pieces but the last is a multiple of 64 KiB.
-    fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Returns a buffer for the next bytes of that entry's content. The size of all pieces but the last is a multiple of
+    /// 64 KiB.
+    fn buffer(&mut self, size: usize) -> &mut [u8];
+
+    /// Takes the content that was read into the buffer.
+    fn content(&mut self) -> io::Result<()>;
 
     /// Takes the zeros that end an entry or the archive.
     fn end(&mut self, padding: &[u8]) -> io::Result<()>;
@@ -40,52 +44,60 @@ pub trait ArchiveSink {
     fn finish(self) -> Result<(Self::Out, Written)>;
 }
 
-/// Receives a plain archive.
-impl<W: Write> ArchiveSink for HashingWriter<W> {
+/// A receiver that writes a plain archive.
+pub struct PlainSink<W> {
+    out: HashingWriter<W>,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> ArchiveSink for PlainSink<W> {
     type Out = W;
 
     fn header(&mut self, _entry: &Entry, header: &[u8]) -> io::Result<()> {
-        self.write_all(header)
+        self.out.write_all(header)
     }
 
-    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+    fn buffer(&mut self, size: usize) -> &mut [u8] {
+        self.buffer.resize(size, 0);
+        &mut self.buffer
+    }
+
+    fn content(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.buffer)
     }
 
     fn end(&mut self, padding: &[u8]) -> io::Result<()> {
-        self.write_all(padding)
+        self.out.write_all(padding)
     }
 
     fn finish(self) -> Result<(W, Written)> {
-        Ok(self.finish())
+        Ok(self.out.finish())
     }
 }
 
 /// A writer of the archive of a layer. Dropping it abandons the layer; only [`finish`](LayerWriter::finish) completes it.
 pub struct LayerWriter<A> {
     archive: A,
-    buffer: Box<[u8]>,
     entries: u64,
     bytes: u64,
     /// True if the archive is for tar without PAX support (busybox), and not the archive of a layer.
     is_gnu: bool,
 }
 
-/// The size of a read from a file, in bytes. Larger ones are not faster, and this one still fits the cache.
-const BUFFER: usize = 4 * PIECE;
+/// The size of a read from a file, in bytes. Larger ones are not faster.
+const READ: usize = 4 * PIECE;
 
-impl<W: Write> LayerWriter<HashingWriter<W>> {
+impl<W: Write> LayerWriter<PlainSink<W>> {
     /// Creates a writer of a plain tar archive.
     pub fn new(out: W) -> Self {
-        Self::over(HashingWriter::new(out))
+        Self::over(PlainSink { out: HashingWriter::new(out), buffer: Vec::new() })
     }
 }
 
 impl<A: ArchiveSink> LayerWriter<A> {
     /// Creates a writer that writes to this sink.
     pub(in crate::layer) fn over(archive: A) -> Self {
-        let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { archive, buffer, entries: 0, bytes: 0, is_gnu: false }
+        Self { archive, entries: 0, bytes: 0, is_gnu: false }
     }
 
     /// Makes the writer produce an archive that tar without PAX support (busybox) can extract, and not a layer: names
@@ -145,18 +157,17 @@ impl<A: ArchiveSink> LayerWriter<A> {
     ) -> Result<()> {
         let mut left = size;
         while left > 0 {
-            let most = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
-            let buffer = &mut self.buffer[..most];
-            content.read_exact(buffer).map_err(|error| match error.kind() {
+            let size = usize::try_from(left).map_or(READ, |left| left.min(READ));
+            content.read_exact(self.archive.buffer(size)).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => {
                     Error::failed(format!("{} became shorter while it was read", entry.path))
                         .with_hint("pack a snapshot, or stop what writes to it")
                 }
                 _ => Error::io(format!("cannot read {}", entry.path), error),
             })?;
-            self.archive.content(buffer).map_err(cannot_write)?;
-            on_read(most as u64);
-            left -= most as u64;
+            self.archive.content().map_err(cannot_write)?;
+            on_read(size as u64);
+            left -= size as u64;
         }
         Ok(())
     }

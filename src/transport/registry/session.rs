@@ -9,11 +9,10 @@ use super::upload_policy::parse_offset;
 use super::url::{follow, with_parameter};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
-use crate::stream::Written;
+use crate::stream::{ReadBytes, Written};
 use bytes::Bytes;
 use reqwest::header::{CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -114,7 +113,7 @@ impl<'a> Session<'a> {
 
     /// Sends a piece of a body, which this thread reads meanwhile. The last bytes of a body are sent only after it has
     /// verified itself.
-    pub(super) fn send(&mut self, piece: &Piece, body: &mut dyn Read) -> Result<()> {
+    pub(super) fn send(&mut self, piece: &Piece, body: &mut dyn ReadBytes) -> Result<()> {
         // This read comes before the request, because an empty body may fail its verification.
         let first = read(body)?;
         let (request, size) = self.request(piece);
@@ -196,7 +195,7 @@ impl<'a> Session<'a> {
 
     /// Copies a body to a request until the body or the request ends. A chunk is sent when the next one has been read, so
     /// that the last chunk is sent only after the body has verified itself.
-    fn copy(&self, mut chunk: Option<Bytes>, body: &mut dyn Read, sender: &BodySender) -> Result<()> {
+    fn copy(&self, mut chunk: Option<Bytes>, body: &mut dyn ReadBytes, sender: &BodySender) -> Result<()> {
         while let Some(bytes) = chunk {
             self.client.options().cancel.check()?;
             chunk = read(body)?;
@@ -228,10 +227,8 @@ async fn abort(client: &Client, scopes: &Scopes, url: Url) {
 }
 
 /// Reads the next chunk of a body; `None` at its end.
-fn read(body: &mut dyn Read) -> Result<Option<Bytes>> {
-    let mut chunk = Vec::with_capacity(READ_SIZE);
-    body.take(READ_SIZE as u64)
-        .read_to_end(&mut chunk)
-        .map_err(|error| Error::io("cannot read the data to upload", error))?;
-    Ok((!chunk.is_empty()).then(|| chunk.into()))
+fn read(body: &mut dyn ReadBytes) -> Result<Option<Bytes>> {
+    let chunk =
+        body.read_bytes(READ_SIZE).map_err(|error| Error::io("cannot read the data to upload", error))?;
+    Ok((!chunk.is_empty()).then_some(chunk))
 }

@@ -17,8 +17,9 @@ use super::session::{Piece, Session};
 use super::upload_policy::Cause;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
-use crate::stream::{Body, Written};
-use std::io::{self, Cursor, Read};
+use crate::stream::{Body, ReadBytes, Written};
+use bytes::Bytes;
+use std::io::{self, BufRead, Cursor, Read};
 use std::sync::Arc;
 use tokio::time::sleep;
 
@@ -297,7 +298,7 @@ impl<'a> Upload<'a> {
         } else if is_last {
             session.send(&piece, body)?;
         } else {
-            session.send(&piece, &mut body.take(size))?;
+            session.send(&piece, &mut Limited { body, left: size })?;
         }
         self.accepted = offset + size;
         Ok(!is_last)
@@ -364,5 +365,35 @@ impl Read for RewindBuffer {
             0 => self.body.read(buffer),
             read => Ok(read),
         }
+    }
+}
+
+impl ReadBytes for RewindBuffer {
+    fn read_bytes(&mut self, limit: usize) -> io::Result<Bytes> {
+        let buffered = self.buffer.fill_buf()?;
+        if buffered.is_empty() {
+            return self.body.read_bytes(limit);
+        }
+        let bytes = Bytes::copy_from_slice(&buffered[..buffered.len().min(limit)]);
+        self.buffer.consume(bytes.len());
+        Ok(bytes)
+    }
+}
+
+/// The next bytes of a body, for one chunk.
+struct Limited<'a> {
+    body: &'a mut RewindBuffer,
+    left: u64,
+}
+
+impl ReadBytes for Limited<'_> {
+    fn read_bytes(&mut self, limit: usize) -> io::Result<Bytes> {
+        let limit = usize::try_from(self.left).map_or(limit, |left| left.min(limit));
+        if limit == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = self.body.read_bytes(limit)?;
+        self.left -= bytes.len() as u64;
+        Ok(bytes)
     }
 }

@@ -1,0 +1,14 @@
+//! Reading without copying.
+
+use bytes::Bytes;
+use std::io;
+
+/// A source of bytes that are in memory already.
+pub trait ReadBytes {
+    /// Returns the next bytes, at most `limit`, and none at the end. They share the memory of the source where that is
+    /// possible.
+    ///
+    /// # Errors
+    /// Those of reading.
+    fn read_bytes(&mut self, limit: usize) -> io::Result<Bytes>;
+}
