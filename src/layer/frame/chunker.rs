@@ -63,31 +63,30 @@ impl Chunker {
 
     /// Returns the number of bytes up to the first position at which the hash has none of these bits.
     ///
-    /// It computes four hashes at a time. All four follow from the one before them, so the processor can compute them in
-    /// parallel, which takes half the time.
+    /// It computes eight hashes at a time, and every second one from the second before it: the others wait for no result of
+    /// each other, so that the processor computes them in parallel.
     fn find(&mut self, bytes: &[u8], mask: u64) -> Option<usize> {
-        let (groups, rest) = bytes.as_chunks::<4>();
+        const GROUP: usize = 8;
+        let (groups, rest) = bytes.as_chunks::<GROUP>();
         let mut hash = self.hash;
         for (number, group) in groups.iter().enumerate() {
-            let [a, b, c, d] = group.map(|byte| GEAR[usize::from(byte)]);
-            let two = (a << 1).wrapping_add(b);
-            let three = (two << 1).wrapping_add(c);
-            let four = (three << 1).wrapping_add(d);
-            let hashes = [
-                (hash << 1).wrapping_add(a),
-                (hash << 2).wrapping_add(two),
-                (hash << 3).wrapping_add(three),
-                (hash << 4).wrapping_add(four),
-            ];
-            if let Some(found) = hashes.iter().position(|hash| hash & mask == 0) {
-                return Some(number * 4 + found + 1);
+            let gears = group.map(|byte| GEAR[usize::from(byte)]);
+            let mut hashes = [0; GROUP];
+            for (hashes, [first, second]) in
+                hashes.as_chunks_mut::<2>().0.iter_mut().zip(gears.as_chunks::<2>().0)
+            {
+                let both = (first << 1).wrapping_add(*second);
+                *hashes = [(hash << 1).wrapping_add(*first), (hash << 2).wrapping_add(both)];
+                hash = hashes[1];
             }
-            hash = hashes[3];
+            if let Some(found) = hashes.iter().position(|hash| hash & mask == 0) {
+                return Some(number * GROUP + found + 1);
+            }
         }
         for (number, byte) in rest.iter().enumerate() {
             hash = (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
             if hash & mask == 0 {
-                return Some(groups.len() * 4 + number + 1);
+                return Some(groups.len() * GROUP + number + 1);
             }
         }
         self.hash = hash;
