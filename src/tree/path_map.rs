@@ -12,8 +12,8 @@ use std::hash::{BuildHasher, RandomState};
 const NONE: u32 = u32::MAX;
 /// The node of the root.
 const ROOT: u32 = 0;
-/// The memory of a node in the hash table, in bytes.
-const TABLE_ENTRY_MEMORY: usize = 8;
+/// The memory of a node in the hash table, in bytes: an entry and its control byte, in a table that is two thirds full.
+const TABLE_ENTRY_MEMORY: usize = 14;
 
 /// A node of a [`PathMap`]. It is invalid after the node was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,8 +32,22 @@ pub(crate) enum NameSlot {
 }
 
 /// The hash of a name in a directory, for a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NameHash(u32);
+
+impl NameHash {
+    /// Returns the hash for the table, which takes a slot from its low bits and a tag from its high ones.
+    fn for_table(self) -> u64 {
+        u64::from(self.0) << 32 | u64::from(self.0)
+    }
+}
+
+/// A node in the hash table. With its hash, a table that grows need not read the nodes, which are all over the memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NameHash(u64);
+struct TableEntry {
+    hash: NameHash,
+    node: u32,
+}
 
 /// A map from paths to values with a limit on its memory.
 #[derive(Debug)]
@@ -42,7 +56,7 @@ pub(crate) struct PathMap<V> {
     /// The names of all nodes, one after the other.
     names: Vec<u8>,
     /// The nodes by their parents and names.
-    table: HashTable<u32>,
+    table: HashTable<TableEntry>,
     hasher: RandomState,
     /// The first unused node; the others follow by `next`.
     free: u32,
@@ -154,12 +168,22 @@ impl<V> PathMap<V> {
 
     /// Returns the node of this name in a directory, or its hash.
     pub fn slot(&self, parent: NodeId, name: &[u8]) -> NameSlot {
-        let hash = self.hasher.hash_one((parent.0, name));
-        let is_it = |id: &u32| {
-            let node = &self.nodes[*id as usize];
-            node.parent == parent.0 && name_of(&self.names, node) == name
+        let hash = self.hash(parent.0, name);
+        let is_it = |entry: &TableEntry| {
+            entry.hash == hash && {
+                let node = &self.nodes[entry.node as usize];
+                node.parent == parent.0 && name_of(&self.names, node) == name
+            }
         };
-        self.table.find(hash, is_it).map_or(NameSlot::Free(NameHash(hash)), |id| NameSlot::Taken(NodeId(*id)))
+        match self.table.find(hash.for_table(), is_it) {
+            Some(entry) => NameSlot::Taken(NodeId(entry.node)),
+            None => NameSlot::Free(hash),
+        }
+    }
+
+    fn hash(&self, parent: u32, name: &[u8]) -> NameHash {
+        // Half of the bits are enough: the names are compared too.
+        NameHash(self.hasher.hash_one((parent, name)) as u32)
     }
 
     /// Returns the node of this name in a directory, and creates it if it does not exist.
@@ -191,12 +215,8 @@ impl<V> PathMap<V> {
             next.before = id;
         }
         self.nodes[parent.0 as usize].first = id;
-        let Self { nodes, names, table, hasher, .. } = self;
-        let hash = |id: &u32| {
-            let node = &nodes[*id as usize];
-            hasher.hash_one((node.parent, name_of(names, node)))
-        };
-        table.insert_unique(name_hash.0, id, hash);
+        let entry = TableEntry { hash: name_hash, node: id };
+        self.table.insert_unique(name_hash.for_table(), entry, |entry| entry.hash.for_table());
         Ok(NodeId(id))
     }
 
@@ -238,11 +258,8 @@ impl<V> PathMap<V> {
 
     fn unlink(&mut self, id: u32) {
         let Node { parent, next, before, .. } = self.nodes[id as usize];
-        let hash = {
-            let node = &self.nodes[id as usize];
-            self.hasher.hash_one((parent, name_of(&self.names, node)))
-        };
-        if let Ok(entry) = self.table.find_entry(hash, |found| *found == id) {
+        let hash = self.hash(parent, name_of(&self.names, &self.nodes[id as usize]));
+        if let Ok(entry) = self.table.find_entry(hash.for_table(), |found| found.node == id) {
             entry.remove();
         }
         match self.nodes.get_mut(before as usize) {
