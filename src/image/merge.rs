@@ -4,12 +4,8 @@ use super::open::Image;
 use super::spool::SpooledLayer;
 use crate::error::Result;
 use crate::layer::{Budget, Chunk, Item, TocEntry, VerifiedToc, Whiteout};
-use crate::stream::start_in;
 use crate::tree::{Content, Entry, MergedTree, Overlay, SpoolDirectory};
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 
 /// The position of an entry in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,10 +20,6 @@ pub struct EntryPosition {
 pub trait EntryVisitor {
     /// The note. Its default is for directories that no entry describes.
     type Note: Clone + Default;
-
-    /// Set if [`indexed`](Self::indexed) asks for chunks. Otherwise the table of contents is read ahead by another thread, and
-    /// there are none.
-    const READS_CHUNKS: bool = true;
 
     /// Makes the note for an entry of a table of contents. `chunks` returns the chunks of its content, one by one.
     ///
@@ -53,7 +45,6 @@ struct WithoutNotes;
 
 impl EntryVisitor for WithoutNotes {
     type Note = ();
-    const READS_CHUNKS: bool = false;
 
     fn indexed(
         &mut self,
@@ -148,87 +139,19 @@ pub(super) fn merge_indexed<V: EntryVisitor>(
     budget: &mut Budget,
     visitor: &mut V,
 ) -> Result<()> {
+    let mut entries = toc.entries(budget)?;
     let mut at = EntryPosition { layer, number: 0 };
-    if !V::READS_CHUNKS {
-        return read_ahead(toc, budget, |entry| {
-            merge_entry(overlay, &mut at, &entry, visitor, &mut || Ok(None))
-        });
-    }
-    let mut entries = toc.entries(budget)?;
     while let Some(entry) = entries.next_entry()? {
-        merge_entry(overlay, &mut at, &entry, visitor, &mut || entries.next_chunk())?;
-    }
-    Ok(())
-}
-
-fn merge_entry<V: EntryVisitor>(
-    overlay: &mut Overlay<V::Note>,
-    at: &mut EntryPosition,
-    entry: &TocEntry,
-    visitor: &mut V,
-    chunks: &mut dyn FnMut() -> Result<Option<Chunk>>,
-) -> Result<()> {
-    match &entry.item {
-        Item::Entry(found) => {
-            let note = visitor.indexed(*at, entry, chunks)?;
-            overlay.put(found, note)?;
-            at.number += 1;
-        }
-        Item::Whiteout(whiteout) => apply(overlay, whiteout),
-    }
-    Ok(())
-}
-
-/// The entries that are passed from one thread to the other at once.
-const BATCH: usize = 256;
-
-/// The memory of names and extended attributes after which a batch is passed on, in bytes.
-const BATCH_MEMORY: usize = 256 << 10;
-
-/// Reads a table of contents on another thread, and calls `merge` with each entry, in order. In a large image both take as long.
-///
-/// # Errors
-/// Those of reading and of `merge`, the first one in the order of the entries.
-fn read_ahead(
-    toc: &VerifiedToc,
-    budget: &mut Budget,
-    mut merge: impl FnMut(TocEntry) -> Result<()>,
-) -> Result<()> {
-    thread::scope(|scope| {
-        let (sender, batches) = sync_channel(1);
-        let reader = start_in(scope, move || read_batches(toc, budget, &sender))?;
-        let merged = batches.into_iter().flatten().try_for_each(&mut merge);
-        let read = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
-        merged.and(read)
-    })
-}
-
-/// Reads a table of contents, and sends its entries until nobody receives them.
-fn read_batches(toc: &VerifiedToc, budget: &mut Budget, sender: &SyncSender<Vec<TocEntry>>) -> Result<()> {
-    let mut entries = toc.entries(budget)?;
-    loop {
-        let (mut batch, mut memory) = (Vec::with_capacity(BATCH), 0);
-        let read = loop {
-            if batch.len() == BATCH || memory > BATCH_MEMORY {
-                break Ok(true);
+        match &entry.item {
+            Item::Entry(found) => {
+                let note = visitor.indexed(at, &entry, &mut || entries.next_chunk())?;
+                overlay.put(found, note)?;
+                at.number += 1;
             }
-            match entries.next_entry() {
-                Ok(Some(entry)) => {
-                    if let Item::Entry(Entry { path, metadata, .. }) = &entry.item {
-                        let xattrs = metadata.xattrs.iter().map(|(name, value)| name.len() + value.len());
-                        memory += path.as_bytes().len() + xattrs.sum::<usize>();
-                    }
-                    batch.push(entry);
-                }
-                Ok(None) => break Ok(false),
-                Err(error) => break Err(error),
-            }
-        };
-        // The entries before an error are merged first, because theirs would be the first one.
-        if sender.send(batch).is_err() || !read? {
-            return Ok(());
+            Item::Whiteout(whiteout) => apply(overlay, whiteout),
         }
     }
+    Ok(())
 }
 
 fn merge_streamed<V: EntryVisitor>(
