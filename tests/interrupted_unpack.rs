@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// The kills of each test.
-const KILLS: u32 = 30;
+/// Returns the number of kills of each test.
+fn kills() -> u32 {
+    let number = std::env::var("VOLIO_TEST_KILLS").ok();
+    number.map_or(12, |number| number.parse().expect("VOLIO_TEST_KILLS is a number"))
+}
 
 struct Place {
     directory: tempfile::TempDir,
@@ -97,8 +100,8 @@ fn the_next_run_of_another_image_removes_what_a_killed_one_made() {
     let place = Place::new();
     let time = place.time();
     let (mut killed, mut refused) = (0, 0);
-    for number in 1..=KILLS {
-        killed += u32::from(place.kill_after(time * number / KILLS));
+    for number in 1..=kills() {
+        killed += u32::from(place.kill_after(time * number / kills()));
         if !place.path("target").exists() {
             continue;
         }
@@ -116,7 +119,7 @@ fn the_next_run_of_another_image_removes_what_a_killed_one_made() {
         }
         fs::remove_dir_all(place.path("target")).unwrap();
     }
-    assert!(killed > KILLS / 4, "{killed} runs were killed while they extracted files");
+    assert!(killed > kills() / 4, "{killed} runs were killed while they extracted files");
     assert!(refused < killed, "{refused} of {killed} runs left a file that no journal has");
 }
 
@@ -130,11 +133,11 @@ fn files_of_others_survive_a_killed_run_and_the_next_one() {
     let place = Place::new();
     let time = place.time();
     let mut killed = 0;
-    for number in 1..=KILLS {
+    for number in 1..=kills() {
         let mut child = place.unpack("many").spawn().unwrap();
         let begun = Instant::now();
         let mut foreign = Vec::new();
-        while begun.elapsed() < time * number / KILLS {
+        while begun.elapsed() < time * number / kills() {
             // Beside the files that are being written, in a directory of the image, while the run works.
             let path = place.path(&format!("target/many-{}/foreign-{}", foreign.len() % 40, foreign.len()));
             if fs::write(&path, "precious").is_ok() {
@@ -162,15 +165,15 @@ fn files_of_others_survive_a_killed_run_and_the_next_one() {
         }
         fs::remove_dir_all(place.path("target")).unwrap();
     }
-    assert!(killed > KILLS / 4, "{killed} runs were killed");
+    assert!(killed > kills() / 4, "{killed} runs were killed");
 }
 
 #[test]
 fn the_same_image_completes_what_a_killed_run_began() {
     let place = Place::new();
     let time = place.time();
-    for number in 1..=KILLS / 3 {
-        place.kill_after(time * number * 3 / KILLS);
+    for number in 1..=kills().div_ceil(3) {
+        place.kill_after(time * number * 3 / kills());
         let output = place.unpack("many").output().unwrap();
         assert!(output.status.success(), "{}", stderr(&output));
         crate::snapshot::assert_same(&place.path("many"), &place.path("target"));

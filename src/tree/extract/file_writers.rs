@@ -350,20 +350,12 @@ mod tests {
         let (failed, fails) = channel::<()>();
         let fails = Arc::new(Mutex::new(fails));
         let mut writers = FileWriters::start_with(2, move || {
-            let (failed, fails) = (failed.clone(), Arc::clone(&fails));
+            let fails = Arc::clone(&fails);
             move |file: &SmallFile| {
-                let error = |text| Err(FileFailure::Disk(io::Error::other(text)));
-                match file.path().name() {
-                    b"first" => {
-                        fails.lock().unwrap().recv_timeout(Duration::from_secs(60)).unwrap();
-                        error("first")
-                    }
-                    b"second" => {
-                        failed.send(()).unwrap();
-                        error("second")
-                    }
-                    _ => Ok(Lost::default()),
+                if file.path().name() == b"first" {
+                    fails.lock().unwrap().recv_timeout(Duration::from_secs(60)).unwrap();
                 }
+                Err(FileFailure::Disk(io::Error::other("full")))
             }
         })
         .unwrap();
@@ -374,6 +366,7 @@ mod tests {
         while !writers.has_failed() {
             std::thread::yield_now();
         }
+        failed.send(()).unwrap();
         wait_for_all(&writers, |_| panic!("both are in work"));
         let (path, failure) = writers.take_outcome().failure.unwrap();
         assert_eq!(path, TreePath::parse("first").unwrap(), "{failure:?}");
@@ -387,7 +380,7 @@ mod tests {
             let wait = Arc::clone(&wait);
             move |_: &SmallFile| {
                 // The end of the channel lets all of them pass.
-                let _ = wait.lock().unwrap().recv();
+                let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(60));
                 Ok(Lost::default())
             }
         })
@@ -431,7 +424,7 @@ mod tests {
             let (begun, wait) = (begun.clone(), Arc::clone(&wait));
             move |file: &SmallFile| {
                 begun.send(file.path().clone()).unwrap();
-                let _ = wait.lock().unwrap().recv();
+                let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(60));
                 Ok(Lost::default())
             }
         })
