@@ -15,8 +15,12 @@ fn compress_none(_: [&mut [u32; 8]; 2], _: [&[[u8; BLOCK]]; 2]) -> usize {
 
 /// The compression of two messages as on this processor, and as on one without the instructions.
 const PROCESSORS: [CompressTwo; 2] = [compress_two, compress_none];
-/// Lengths at the borders of blocks and of the padding.
-const BORDERS: [usize; 16] = [0, 1, 54, 55, 56, 57, 63, 64, 65, 118, 119, 120, 121, 127, 128, 129];
+/// Lengths at the borders of blocks and of the padding. Miri takes a second for ten digests.
+const BORDERS: &[usize] = if cfg!(miri) {
+    &[0, 55, 56, 64, 129]
+} else {
+    &[0, 1, 54, 55, 56, 57, 63, 64, 65, 118, 119, 120, 121, 127, 128, 129]
+};
 
 fn judged(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
@@ -131,8 +135,8 @@ fn the_monte_carlo_test_of_nist_has_its_digests() {
 #[test]
 fn messages_of_lengths_at_the_borders_of_blocks_have_their_digests() {
     let bytes = noise(1, 600);
-    for one in BORDERS {
-        for other in BORDERS {
+    for &one in BORDERS {
+        for &other in BORDERS {
             for third in [0, 55, 64, 129, one, other] {
                 let messages = [&bytes[..one], &bytes[200..200 + other], &bytes[400..400 + third]];
                 let expected = messages.map(judged);
