@@ -462,16 +462,33 @@ fn rules_in(file: &Path) -> Result<Vec<OsString>> {
 
 /// Parses the size of layers, 1 MiB or more: smaller ones would cost more requests than data.
 fn layer_size(text: &str) -> Result<u64> {
-    match size(text)? {
+    const HINT: &str = "write 1M or more, such as 64M or 1G";
+    match size(text).map_err(|error| error.with_hint(HINT))? {
         size if size >= 1 << 20 => Ok(size),
-        _ => {
-            Err(Error::usage(format!("{text:?} is too small for a layer"))
-                .with_hint("layers have 1M or more"))
-        }
+        _ => Err(Error::usage(format!("{text:?} is too small for a layer")).with_hint(HINT)),
     }
 }
 
 /// Parses a source. File names are bytes and need not be UTF-8.
 fn source() -> impl TypedValueParser<Value = SourceSpec> {
     OsStringValueParser::new().try_map(|text| SourceSpec::parse(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_about_a_size_of_layers_names_sizes_that_are_accepted() {
+        for text in ["1", "64K", "64 MB", "large"] {
+            assert_eq!(
+                layer_size(text).unwrap_err().hint(),
+                Some("write 1M or more, such as 64M or 1G"),
+                "{text}"
+            );
+        }
+        for (text, bytes) in [("1M", 1 << 20), ("64M", 64 << 20), ("1G", 1 << 30)] {
+            assert_eq!(layer_size(text).unwrap(), bytes);
+        }
+    }
 }
