@@ -7,3 +7,5 @@ pub const BLOCK: usize = 512;
 pub const FRAME: usize = 4 << 20;
 /// The unit in which zeros are detected, at multiples of it, and in which holes are restored, in bytes.
 pub const PIECE: usize = 64 << 10;
+/// The size of a read from a file that is packed, in bytes. Larger ones are not faster.
+pub const READ: usize = 4 * PIECE;

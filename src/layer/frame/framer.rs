@@ -8,7 +8,7 @@ use super::chunker::MAX_SIZE;
 use super::content_chunker::{ContentChunker, ContentPart};
 use super::item::FrameItem;
 use crate::error::{Error, Result};
-use crate::layer::format::{BLOCK, FRAME, PIECE};
+use crate::layer::format::{BLOCK, FRAME, READ};
 use crate::layer::tar::ArchiveSink;
 use crate::layer::toc::TocEvent;
 use crate::stream::{PipeWriter, Written};
@@ -19,7 +19,7 @@ use std::mem;
 use std::sync::mpsc::Receiver;
 
 /// The initial capacity for the content of a large file, in bytes: a chunk and a read beyond it.
-const CONTENT: usize = MAX_SIZE + 4 * PIECE;
+const CONTENT: usize = MAX_SIZE + READ;
 
 /// The content of a frame before it is compressed.
 pub struct FrameContent {
@@ -60,6 +60,8 @@ pub struct Framer {
     large: Option<LargeFile>,
     /// The buffer for content that is split into frames of a fixed size.
     unread: Vec<u8>,
+    /// The zeros of which frames outside of chunks are parts, once there is such a frame.
+    zeros: Option<Bytes>,
     hash: ArchiveHash,
     pipe: PipeWriter<FrameContent, CompressedFrame>,
 }
@@ -112,12 +114,27 @@ impl LargeFile {
         Ok(cuts)
     }
 
-    /// Takes a chunk out of the content.
+    /// Takes a chunk from the beginning of the content.
     fn take_chunk(&mut self, size: usize) -> Vec<u8> {
-        let mut rest = Vec::with_capacity(CONTENT);
-        rest.extend_from_slice(&self.content[size..]);
+        let rest = &self.content[size..];
+        if rest.len() > READ {
+            // Most of the rest is zeros, whose memory would be held while the chunk is sent.
+            let chunk = self.content[..size].to_vec();
+            self.content.drain(..size);
+            return chunk;
+        }
+        let mut next = Vec::with_capacity(CONTENT);
+        next.extend_from_slice(rest);
         self.content.truncate(size);
-        mem::replace(&mut self.content, rest)
+        mem::replace(&mut self.content, next)
+    }
+
+    /// Takes zeros from the beginning of the content.
+    fn take_zeros(&mut self, count: usize) {
+        self.content.drain(..count);
+        if self.content.is_empty() {
+            self.content = Vec::new();
+        }
     }
 }
 
@@ -135,7 +152,16 @@ fn collect(part: ContentPart<'_>, chunk: &mut usize, cuts: &mut Vec<Cut>) -> io:
 impl Framer {
     /// Creates a framer that sends its frames into this pipe, and to the thread that hashes the archive.
     pub fn new(rule: FrameRule, hash: ArchiveHash, pipe: PipeWriter<FrameContent, CompressedFrame>) -> Self {
-        Self { rule, group: Vec::new(), items: Vec::new(), large: None, unread: Vec::new(), hash, pipe }
+        Self {
+            rule,
+            group: Vec::new(),
+            items: Vec::new(),
+            large: None,
+            unread: Vec::new(),
+            zeros: None,
+            hash,
+            pipe,
+        }
     }
 
     /// Adds bytes to the group. They may fill several frames of a fixed size.
@@ -190,11 +216,12 @@ impl Framer {
             match cut {
                 Cut::Chunk(size) => self.send_chunk(large.take_chunk(size).into(), false)?,
                 Cut::Zeros(mut left) => {
-                    large.content.drain(..left);
+                    large.take_zeros(left);
                     while left > 0 {
                         let size = left.min(FRAME);
-                        // Nothing writes to these zeros, so the kernel keeps a single page for all of them.
-                        self.send_chunk(vec![0; size].into(), true)?;
+                        let zeros = self.zeros.get_or_insert_with(|| vec![0; FRAME].into());
+                        let zeros = zeros.slice(..size);
+                        self.send_chunk(zeros, true)?;
                         left -= size;
                     }
                 }

@@ -2,7 +2,7 @@
 
 use super::header;
 use crate::error::{Error, Result};
-use crate::layer::format::{BLOCK, PIECE};
+use crate::layer::format::{BLOCK, READ};
 use crate::layer::{gnu, whiteout};
 use crate::oci::Digest;
 use crate::stream::{HashingWriter, Written};
@@ -83,9 +83,6 @@ pub struct LayerWriter<A> {
     /// True if the archive is for tar without PAX support (busybox), and not the archive of a layer.
     is_gnu: bool,
 }
-
-/// The size of a read from a file, in bytes. Larger ones are not faster.
-const READ: usize = 4 * PIECE;
 
 impl<W: Write> LayerWriter<PlainSink<W>> {
     /// Creates a writer of a plain tar archive.
