@@ -59,7 +59,7 @@ pub struct Framer {
     /// The large file that is being written.
     large: Option<LargeFile>,
     /// The buffer for content that is split into frames of a fixed size.
-    unread: Vec<u8>,
+    buffer: Vec<u8>,
     /// The zeros of which frames outside of chunks are parts, once there is such a frame.
     zeros: Option<Bytes>,
     hash: ArchiveHash,
@@ -75,15 +75,15 @@ struct LargeFile {
     content: Vec<u8>,
     /// The number of bytes in the current chunk.
     chunk: usize,
-    /// The number of bytes that are being read.
-    unread: usize,
+    /// The number of bytes that are being read: the size of the buffer at the end.
+    reading: usize,
 }
 
 /// A part of the content that is complete. It begins at the beginning of the content that was not sent.
 enum Cut {
     /// A chunk of this size.
     Chunk(usize),
-    /// So many zeros outside of chunks.
+    /// This number of zeros outside of chunks.
     Zeros(usize),
 }
 
@@ -95,13 +95,13 @@ impl LargeFile {
         }
         let start = self.content.len();
         self.content.resize(start + size, 0);
-        self.unread = size;
+        self.reading = size;
         &mut self.content[start..]
     }
 
     /// Passes the bytes in the buffer to the chunker. Returns the parts that are complete.
     fn cut(&mut self) -> io::Result<Vec<Cut>> {
-        let read = &self.content[self.content.len() - mem::take(&mut self.unread)..];
+        let read = &self.content[self.content.len() - mem::take(&mut self.reading)..];
         let mut cuts = Vec::new();
         self.chunker.push(read, &mut |part| collect(part, &mut self.chunk, &mut cuts))?;
         Ok(cuts)
@@ -157,7 +157,7 @@ impl Framer {
             group: Vec::new(),
             items: Vec::new(),
             large: None,
-            unread: Vec::new(),
+            buffer: Vec::new(),
             zeros: None,
             hash,
             pipe,
@@ -271,17 +271,17 @@ impl ArchiveSink for Framer {
                 &mut self.group[start..]
             }
             FrameRule::Fixed(_) => {
-                self.unread.resize(size, 0);
-                &mut self.unread
+                self.buffer.resize(size, 0);
+                &mut self.buffer
             }
         }
     }
 
     fn content(&mut self) -> io::Result<()> {
         let Some(mut large) = self.large.take() else {
-            let unread = mem::take(&mut self.unread);
-            self.push(&unread)?;
-            self.unread = unread;
+            let buffer = mem::take(&mut self.buffer);
+            self.push(&buffer)?;
+            self.buffer = buffer;
             return Ok(());
         };
         let cuts = large.cut()?;
@@ -304,5 +304,58 @@ impl ArchiveSink for Framer {
         self.end_group().map_err(cannot_write)?;
         self.pipe.finish().map_err(cannot_write)?;
         Ok(((), self.hash.finish()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::format::PIECE;
+    use crate::testing::noise;
+    use proptest::prelude::*;
+
+    /// Returns the chunks of a file, and zeros in place of the frames of zeros, in order.
+    fn cut(content: &[u8]) -> Vec<Vec<u8>> {
+        let (mut large, mut parts) = (LargeFile::default(), Vec::new());
+        let mut take = |large: &mut LargeFile, cuts: Vec<Cut>| {
+            for cut in cuts {
+                parts.push(match cut {
+                    Cut::Chunk(size) => large.take_chunk(size),
+                    Cut::Zeros(count) => {
+                        large.take_zeros(count);
+                        vec![0; count]
+                    }
+                });
+            }
+        };
+        for read in content.chunks(READ) {
+            large.buffer(read.len()).copy_from_slice(read);
+            let cuts = large.cut().unwrap();
+            take(&mut large, cuts);
+        }
+        let cuts = large.finish().unwrap();
+        take(&mut large, cuts);
+        assert!(large.content.is_empty());
+        parts
+    }
+
+    #[test]
+    fn a_chunk_before_many_zeros_does_not_hold_their_memory() {
+        let content = [noise(1, 5 * PIECE), vec![0; 6 << 20], noise(2, PIECE)].concat();
+        let parts = cut(&content);
+        assert_eq!(parts.concat(), content);
+        assert_eq!((parts[0].len(), parts[0].capacity()), (5 * PIECE, 5 * PIECE));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn the_parts_of_a_large_file_are_its_content(
+            runs in prop::collection::vec((any::<bool>(), 1..1_500_000usize), 1..10),
+        ) {
+            let run = |(is_zero, size): &(bool, usize)| if *is_zero { vec![0; *size] } else { noise(*size as u64, *size) };
+            let content = runs.iter().map(run).collect::<Vec<_>>().concat();
+            prop_assert!(cut(&content).concat() == content);
+        }
     }
 }

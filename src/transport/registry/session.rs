@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The size in bytes of the reads from a body.
+/// The most bytes that are read from a body at once.
 const READ_SIZE: usize = 256 << 10;
 /// The time limit for aborting an upload. A registry would otherwise delete it after about a week.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
